@@ -1,0 +1,72 @@
+"""Sole owner of the translation between paths and etcd keys (see docs/store-layout.md).
+
+    {root}/files/<path>                      the current record
+    {root}/chunks/<path>//<digest>           a piece of large content
+    {root}/past/<path>//<mod_revision>       a superseded record
+    {root}/conflicts/<path>//<id>            the losing side of a conflict
+    {root}/leases/<name>/<lease id>          a lease's holder and its queue
+    {root}/replicas/<mapping>/<replica id>   a live replica
+
+No path has an empty component, so the `//` ends it without doubt.
+"""
+
+from configstore.model.path import ROOT, PathError, StorePath, parse_path, printable
+
+DEFAULT_ROOT = "/configstore"
+
+
+class Keys:
+    """The keys below one root."""
+
+    __slots__ = ("root",)
+
+    def __init__(self, root: str = DEFAULT_ROOT) -> None:
+        """Take the root key; raises ValueError when it is not of the form `/name`."""
+        if not root.startswith("/") or root.endswith("/") or "//" in root or not root.isprintable():
+            raise ValueError(f"root {printable(root)!r}: expected a key such as {DEFAULT_ROOT}")
+        self.root = root
+
+    def file(self, path: StorePath) -> bytes:
+        """Return the key of a path's current record."""
+        return f"{self.root}/files/{path}".encode()
+
+    def files_below(self, directory: StorePath) -> tuple[bytes, bytes]:
+        """Return the half-open key range of the records below a directory, itself not included."""
+        prefix = self.file(directory) + (b"" if directory == ROOT else b"/")
+        return prefix, prefix_end(prefix)
+
+    def path_of_file(self, key: bytes) -> StorePath:
+        """Return the path of a record's key. Raises PathError for a key no record may have."""
+        prefix = f"{self.root}/files/".encode()
+        if not key.startswith(prefix):
+            raise PathError(
+                f"key {printable(key.decode('utf-8', 'backslashreplace'))}: not below {self.root}/files/"
+            )
+        return parse_path(key[len(prefix) :].decode("utf-8", "surrogateescape"))
+
+    def chunk(self, path: StorePath, digest: str) -> bytes:
+        """Return the key of one piece of a path's content, `digest` being its SHA-256 in hexadecimal."""
+        return f"{self.root}/chunks/{path}//{digest}".encode()
+
+    def past(self, path: StorePath, mod_revision: int) -> bytes:
+        """Return the key of the record that a path had at `mod_revision`.
+
+        The revision is padded, so that the keys sort by age.
+        """
+        return f"{self.root}/past/{path}//{mod_revision:020d}".encode()
+
+    def conflict(self, path: StorePath, conflict_id: str) -> bytes:
+        """Return the key of one losing side of a conflict about a path."""
+        return f"{self.root}/conflicts/{path}//{conflict_id}".encode()
+
+    def lease_queue(self, name: str) -> bytes:
+        """Return the prefix of a lease's queue, without the last slash: what `etcdctl lock` is given."""
+        return f"{self.root}/leases/{name}".encode()
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """Return the smallest key after every key that starts with `prefix` (etcd's range_end convention)."""
+    for index in range(len(prefix) - 1, -1, -1):
+        if prefix[index] < 0xFF:
+            return prefix[:index] + bytes([prefix[index] + 1])
+    return b"\0"  # etcd: to the end of the key space

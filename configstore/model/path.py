@@ -1,0 +1,103 @@
+"""What a path in the store may look like; the one gate through which every hostile path must come.
+
+Called by the command line for what a person types, and by `keys` for what lies in etcd.
+"""
+
+import re
+from typing import NewType
+
+StorePath = NewType("StorePath", str)
+"""A checked path such as `overrides/nginx/proxy.conf`: relative, UTF-8, no empty, `.` or `..` component."""
+
+ROOT = StorePath("")
+"""The whole tree, written `/` on the command line. It has no record of its own."""
+
+PRIVATE_NAME = ".configstore"
+"""The sidecar's own directory in a mirrored mount; no component of a store path may have this name."""
+
+MAX_COMPONENT = 255  # bytes; Linux NAME_MAX
+MAX_PATH = 2048  # bytes; leaves room for a mapping's directory below Linux PATH_MAX (4096)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
+
+
+class PathError(ValueError):
+    """The text is no path that could be stored and mirrored; the message says why."""
+
+
+def parse_path(text: str) -> StorePath:
+    """Check `text` and return it as a path.
+
+    Raises PathError with a reason that names the path, with control characters escaped.
+    """
+    if not text:
+        raise PathError("the path is empty")
+    shown = printable(text)
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise PathError(f"{shown}: not valid UTF-8") from None
+    if size > MAX_PATH:
+        raise PathError(f"{shown[:80]}…: {size} bytes long, at most {MAX_PATH} are allowed")
+    if text.startswith("/"):
+        raise PathError(f"{shown}: absolute; paths in the store are relative, such as certs/cert.pem")
+    for component in text.split("/"):
+        _check_component(component, shown)
+    return StorePath(text)
+
+
+def _check_component(component: str, shown: str) -> None:
+    if component == "":
+        raise PathError(f"{shown}: has an empty component (a doubled or trailing '/')")
+    if component in {".", ".."}:
+        raise PathError(f"{shown}: has a '{component}' component")
+    if component == PRIVATE_NAME:
+        raise PathError(f"{shown}: '{PRIVATE_NAME}' is reserved for the sidecar")
+    if len(component.encode()) > MAX_COMPONENT:
+        raise PathError(f"{shown[:80]}…: a component is longer than {MAX_COMPONENT} bytes")
+    if _CONTROL.search(component):
+        raise PathError(f"{shown}: has a control character")
+
+
+def printable(text: str) -> str:
+    """Return `text` safe for a terminal or a log line: what is not printable is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+                   for char in text)  # fmt: skip
+
+
+def parent(path: StorePath) -> StorePath:
+    """Return the directory that holds `path`; ROOT for a top-level path."""
+    return StorePath(path.rpartition("/")[0])
+
+
+def ancestors(path: StorePath) -> list[StorePath]:
+    """Return the directories above `path`, outermost first, without ROOT."""
+    parts = path.split("/")[:-1]
+    return [StorePath("/".join(parts[: count + 1])) for count in range(len(parts))]
+
+
+def depth(path: StorePath) -> int:
+    """Return the number of components."""
+    return path.count("/") + 1 if path else 0
+
+
+def is_below(path: StorePath, directory: StorePath) -> bool:
+    """Tell whether `path` lies in `directory` or deeper; a path is not below itself."""
+    return (directory == ROOT and path != ROOT) or path.startswith(f"{directory}/")
+
+
+def join(directory: StorePath, relative: StorePath) -> StorePath:
+    """Join two checked paths; either may be ROOT."""
+    if ROOT in (directory, relative):
+        return StorePath(directory + relative)
+    return StorePath(f"{directory}/{relative}")
+
+
+def relative_to(path: StorePath, directory: StorePath) -> StorePath:
+    """Return `path` as seen from `directory`, ROOT when they are the same; `path` must lie there."""
+    if path == directory:
+        return ROOT
+    if not is_below(path, directory):
+        raise ValueError(f"{path} does not lie in {directory}")
+    return StorePath(path[len(directory) + 1 :] if directory else path)

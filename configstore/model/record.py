@@ -1,0 +1,216 @@
+r"""What the store holds for a path: one line of JSON (the header), a newline, then small content.
+
+    {"v":1,"kind":"file","mode":"0600","uid":0,...,"size":6,"sha256":"…","write_id":"…",...}\n
+    secret
+
+`encode` and `decode` are the only readers and writers of that form; everything else sees `Record`.
+"""
+
+import enum
+import hashlib
+import re
+from typing import Annotated
+
+import msgspec
+
+VERSION = 1
+"""The header version written. A record of a later version is refused, never guessed at."""
+
+INLINE_MAX = 64 * 1024
+"""Content up to this many bytes lies in the record itself, larger content in chunks."""
+
+CHUNK_SIZE = 512 * 1024
+"""Bytes of one chunk: a third of etcd's default request limit (1.5 MiB, `--max-request-bytes`)."""
+
+MAX_SIZE = 64 * 1024 * 1024
+"""The largest file that is stored, in bytes: 128 chunks, and one txn must be able to name them all."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_MODE_BITS = 0o777
+
+
+class RecordError(ValueError):
+    """The bytes are no record that this version can read; the message says why, and quotes no content."""
+
+
+class Kind(enum.StrEnum):
+    """What a path is."""
+
+    FILE = "file"
+    DIR = "dir"
+    SYMLINK = "symlink"
+    GONE = "gone"
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """What a path *is*, apart from when and by whom it was written; the value that both sides compare.
+
+    mode: permission bits, at most 0o777 (setuid, setgid and sticky never travel); 0 for links and tombstones.
+    uid, gid, user, group: the owner by number and by name; None leaves it to the replica's mapping.
+    size, sha256: of the content, in bytes and hexadecimal; for a tombstone, of what was deleted.
+        Otherwise 0 and "".
+    target: where a symlink points; else "".
+    """
+
+    kind: Kind
+    mode: int = 0
+    uid: int | None = None
+    gid: int | None = None
+    user: str | None = None
+    group: str | None = None
+    size: int = 0
+    sha256: str = ""
+    target: str = ""
+
+    def same_content(self, other: "Entry") -> bool:
+        """Tell whether both are of one kind with equal content or target, whatever their mode and owner."""
+        return (self.kind, self.sha256, self.target) == (other.kind, other.sha256, other.target)
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Who made a write.
+
+    write_id: unique for every write; how the outcome of an ambiguous txn is found out.
+    replica, host: the sidecar's replica id (or "cli") and its host name.
+    time: RFC 3339, UTC, for people only: no decision is ever made by it.
+    lease: name of the lease under which it was made, or None.
+    """
+
+    write_id: str
+    replica: str
+    host: str
+    time: str
+    lease: str | None = None
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry, its origin, and its content: inline, or as the digests of its chunks in order."""
+
+    entry: Entry
+    origin: Origin
+    content: bytes | None = None
+    chunks: tuple[str, ...] = ()
+
+
+class _Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    v: int
+    kind: Kind
+    mode: Annotated[str, msgspec.Meta(pattern="^0[0-7]{3,4}$")] | None = None
+    uid: Annotated[int, msgspec.Meta(ge=0, lt=2**32 - 1)] | None = None
+    gid: Annotated[int, msgspec.Meta(ge=0, lt=2**32 - 1)] | None = None
+    user: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    group: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    size: Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE)] = 0
+    sha256: str = ""
+    target: Annotated[str, msgspec.Meta(max_length=4095)] = ""
+    chunks: tuple[str, ...] = ()
+    write_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    replica: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    host: Annotated[str, msgspec.Meta(max_length=256)] = ""
+    time: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    lease: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+
+
+class _Version(msgspec.Struct, frozen=True):
+    v: int
+
+
+_header_decoder = msgspec.json.Decoder(_Header)
+_version_decoder = msgspec.json.Decoder(_Version)
+
+
+def encode(record: Record) -> bytes:
+    """Return the bytes to store. Raises RecordError when the entry and its content do not belong together."""
+    entry, origin = record.entry, record.origin
+    _check(entry, record.content, record.chunks)
+    header = _Header(
+        v=VERSION,
+        kind=entry.kind,
+        mode=f"{entry.mode:04o}" if entry.kind in {Kind.FILE, Kind.DIR} else None,
+        uid=entry.uid,
+        gid=entry.gid,
+        user=entry.user,
+        group=entry.group,
+        size=entry.size,
+        sha256=entry.sha256,
+        target=entry.target,
+        chunks=record.chunks,
+        write_id=origin.write_id,
+        replica=origin.replica,
+        host=origin.host,
+        time=origin.time,
+        lease=origin.lease,
+    )
+    return msgspec.json.encode(header) + b"\n" + (record.content or b"")
+
+
+def decode(value: bytes) -> Record:
+    """Read a record from untrusted bytes.
+
+    Inline content is checked against its digest. Raises RecordError; the text never quotes content.
+    """
+    line, newline, rest = value.partition(b"\n")
+    if not newline:
+        raise RecordError("not a record: no header line")
+    try:
+        version = _version_decoder.decode(line).v
+        if version != VERSION:
+            raise RecordError(f"header version {version}; this configstore reads {VERSION}: upgrade it")
+        header = _header_decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # A validation error names the field and the types, never the value.
+        reason = str(error) if isinstance(error, msgspec.ValidationError) else "malformed JSON"
+        raise RecordError(f"not a record: {reason}") from None
+    mode = int(header.mode, 8) if header.mode is not None else 0
+    entry = Entry(
+        kind=header.kind,
+        mode=mode & _MODE_BITS,
+        uid=header.uid,
+        gid=header.gid,
+        user=header.user,
+        group=header.group,
+        size=header.size,
+        sha256=header.sha256,
+        target=header.target,
+    )
+    content = rest if entry.kind is Kind.FILE and not header.chunks else None
+    if content is None and rest:
+        raise RecordError(f"a {header.kind} record with content behind its header")
+    _check(entry, content, header.chunks)
+    origin = Origin(
+        write_id=header.write_id,
+        replica=header.replica,
+        host=header.host,
+        time=header.time,
+        lease=header.lease,
+    )
+    return Record(entry=entry, origin=origin, content=content, chunks=header.chunks)
+
+
+def _check(entry: Entry, content: bytes | None, chunks: tuple[str, ...]) -> None:
+    if entry.kind is Kind.SYMLINK:
+        if not entry.target or "\0" in entry.target:
+            raise RecordError("a symlink record without a usable target")
+    elif entry.target:
+        raise RecordError(f"a {entry.kind} record with a link target")
+    if entry.kind is not Kind.FILE:
+        if chunks or content is not None:
+            raise RecordError(f"a {entry.kind} record with content")
+        return
+    if not _DIGEST.match(entry.sha256) or not all(_DIGEST.match(digest) for digest in chunks):
+        raise RecordError("a digest is not SHA-256 in hexadecimal")
+    if chunks:
+        if content is not None or len(chunks) != -(-entry.size // CHUNK_SIZE):
+            raise RecordError("the number of chunks does not fit the size")
+    elif content is None or len(content) != entry.size or sha256(content) != entry.sha256:
+        raise RecordError("the content does not match its size or digest")
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of `content` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def split(content: bytes) -> list[bytes]:
+    """Cut large content into its chunks; only the last may be shorter than CHUNK_SIZE."""
+    return [content[start : start + CHUNK_SIZE] for start in range(0, len(content), CHUNK_SIZE)]

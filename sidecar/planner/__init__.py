@@ -1,0 +1,1 @@
+"""The pure core of the daemon: values in, a plan out. No clock, no file, no network, no log."""

@@ -1,0 +1,102 @@
+"""What one mapping asks for: a store subtree ⇄ a local directory, with its policy.
+
+Made by `sidecar.config` from settings and presets; read by every other part of the daemon.
+"""
+
+import enum
+from functools import cached_property
+
+import msgspec
+import pathspec
+
+from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, is_below
+
+
+class Direction(enum.StrEnum):
+    """Which way changes travel."""
+
+    BOTH = "both"
+    PULL = "pull"
+    PUSH = "push"
+
+
+class Symlinks(enum.StrEnum):
+    """What happens to symlinks: mirrored as they are, replaced by what they point to, or refused."""
+
+    PRESERVE = "preserve"
+    RESOLVE = "resolve"
+    REFUSE = "refuse"
+
+
+class WatchMode(enum.StrEnum):
+    """How local changes are noticed; `auto` takes inotify where it is to be had."""
+
+    AUTO = "auto"
+    INOTIFY = "inotify"
+    POLL = "poll"
+
+
+class OwnerOverride(msgspec.Struct, frozen=True, kw_only=True):
+    """The numeric owner given to every file of a mapping, instead of the record's; None keeps the record's."""
+
+    uid: int | None = None
+    gid: int | None = None
+
+
+class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """One mapping, checked and complete. Durations are in seconds.
+
+    store: subtree of the store. path: absolute local directory.
+    include, exclude: gitignore-style patterns, relative to the subtree.
+    holes: paths below the subtree that another mapping has taken out of this one, relative to it.
+    file_mode, dir_mode: modes forced on the replica, None keeps the record's.
+    """
+
+    name: str
+    store: StorePath
+    path: str
+    direction: Direction = Direction.BOTH
+    include: tuple[str, ...] = ("**",)
+    exclude: tuple[str, ...] = ()
+    holes: tuple[StorePath, ...] = ()
+    required: bool = True
+    lease: str | None = None
+    settle: float = 0.02
+    delete_settle: float = 1.0
+    symlinks: Symlinks = Symlinks.PRESERVE
+    max_delete: float = 0.5
+    retention: float = 30 * 86400.0
+    create_once: bool = False
+    owner: OwnerOverride = OwnerOverride()
+    file_mode: int | None = None
+    dir_mode: int | None = None
+    refuse_empty: tuple[str, ...] = ()
+    watch: WatchMode = WatchMode.AUTO
+    rescan: float = 60.0
+    check: tuple[str, ...] = ()
+    on_change: tuple[str, ...] = ()
+    signal: str | None = None
+
+    def selects(self, relative: StorePath, *, is_dir: bool) -> bool:
+        """Tell whether a path (relative to the subtree) belongs to this mapping."""
+        if not self.enters(relative, is_dir=is_dir):
+            return False
+        return self._included.match_file(f"{relative}/" if is_dir else relative)
+
+    def enters(self, relative: StorePath, *, is_dir: bool = True) -> bool:
+        """Tell whether a path, or for a directory anything below it, may belong to this mapping."""
+        if relative == ROOT:
+            return True
+        if PRIVATE_NAME in relative.split("/"):
+            return False
+        if any(relative == hole or is_below(relative, hole) for hole in self.holes):
+            return False
+        return not self._excluded.match_file(f"{relative}/" if is_dir else relative)
+
+    @cached_property
+    def _included(self) -> pathspec.GitIgnoreSpec:
+        return pathspec.GitIgnoreSpec.from_lines(self.include)
+
+    @cached_property
+    def _excluded(self) -> pathspec.GitIgnoreSpec:
+        return pathspec.GitIgnoreSpec.from_lines(self.exclude)

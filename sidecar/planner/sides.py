@@ -1,0 +1,55 @@
+"""The values that the planner compares: what lies locally, in the store, and what both last agreed on.
+
+Paths are relative to the mapping's subtree. `local` makes LocalEntry, `remote` makes RemoteEntry, `baseline`
+keeps Agreed.
+"""
+
+import msgspec
+
+from configstore.model.record import Entry
+
+
+class Signature(msgspec.Struct, frozen=True, array_like=True):
+    """The part of a stat that changes whenever a file may have changed: the cheap test before hashing."""
+
+    ino: int
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class LocalEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What lies at a local path. `entry` has the real mode and the owner's numbers (and names where known)."""
+
+    entry: Entry
+    signature: Signature
+
+
+class RemoteEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What the store holds for a path, at which mod_revision."""
+
+    entry: Entry
+    mod_revision: int
+
+
+class Agreed(msgspec.Struct, frozen=True, kw_only=True):
+    """What store and replica last agreed on for one path.
+
+    Both sides are kept, because a replica may be unable to show what the store says to the letter (an owner
+    that a mapping overrides, a mode it forces): a change is a difference to one's own side.
+    """
+
+    local: Entry
+    remote: Entry
+    mod_revision: int
+    ino: int = 0
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """One path that cannot be mirrored now, with the reason and the mend, in words for an operator."""
+
+    path: str
+    reason: str
