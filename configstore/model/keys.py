@@ -4,6 +4,7 @@
     {root}/chunks/<path>//<digest>           a piece of large content
     {root}/past/<path>//<mod_revision>       a superseded record
     {root}/conflicts/<path>//<id>            the losing side of a conflict
+    {root}/conflicts/<path>//<id>//<digest>  a piece of its content, when that is large
     {root}/leases/<name>/<lease id>          a lease's holder and its queue
     {root}/replicas/<mapping>/<replica id>   a live replica
 
@@ -58,6 +59,10 @@ class Keys:
     def conflict(self, path: StorePath, conflict_id: str) -> bytes:
         """Return the key of one losing side of a conflict about a path."""
         return f"{self.root}/conflicts/{path}//{conflict_id}".encode()
+
+    def conflict_chunk(self, path: StorePath, conflict_id: str, digest: str) -> bytes:
+        """Return the key of one piece of a losing side; its own, so that it expires with that side alone."""
+        return f"{self.root}/conflicts/{path}//{conflict_id}//{digest}".encode()
 
     def lease_queue(self, name: str) -> bytes:
         """Return the prefix of a lease's queue, without the last slash: what `etcdctl lock` is given."""

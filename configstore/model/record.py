@@ -22,8 +22,8 @@ INLINE_MAX = 64 * 1024
 CHUNK_SIZE = 512 * 1024
 """Bytes of one chunk: a third of etcd's default request limit (1.5 MiB, `--max-request-bytes`)."""
 
-MAX_SIZE = 64 * 1024 * 1024
-"""The largest file that is stored, in bytes: 128 chunks, and one txn must be able to name them all."""
+MAX_SIZE = 30 * 1024 * 1024
+"""The largest file that is stored, in bytes: 60 chunks, so that one txn can name those of two versions."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _MODE_BITS = 0o777

@@ -1,0 +1,383 @@
+"""Paths and records on top of a `Kv`: what the command line and the sidecar talk to.
+
+Every change goes through `Tree.commit`, which compares each path's mod_revision (and a lease's fence), moves
+the superseded record to `past/` and its chunks under the retention lease, all in one txn, and finds out what an
+ambiguous answer meant by reading the write ids back.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+import tenacity
+
+from configstore.errors import CompactedError, CorruptError, LeaseGoneError, StoreUnavailableError
+from configstore.model.keys import Keys
+from configstore.model.path import PathError, StorePath, printable
+from configstore.model.record import Entry, Kind, Origin, Record, RecordError, decode, encode, sha256
+from configstore.store.api import (
+    MAX_OPERATIONS,
+    MAX_REQUEST,
+    Compare,
+    CreateRevision,
+    Item,
+    Kv,
+    ModRevision,
+    Operation,
+    Put,
+    TxnResult,
+    range_all,
+)
+from configstore.store.chunks import Chunks, chunk_digests, split_content
+
+_NEVER = -1  # no key has this create_revision: a txn that compares it only reads
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """A record as it lies in the store: at which path, since which revision."""
+
+    path: StorePath
+    record: Record
+    mod_revision: int
+
+    @property
+    def entry(self) -> Entry:
+        """What the path is."""
+        return self.record.entry
+
+    @property
+    def gone(self) -> bool:
+        """Whether this is a tombstone."""
+        return self.record.entry.kind is Kind.GONE
+
+
+class Bad(msgspec.Struct, frozen=True, kw_only=True):
+    """A key below `files/` that holds no usable record; `path` is safe to print."""
+
+    path: str
+    reason: str
+    mod_revision: int
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory's record and all below it at one revision, tombstones included; and what is unreadable."""
+
+    revision: int
+    records: dict[StorePath, Stored]
+    bad: tuple[Bad, ...] = ()
+
+
+class Write(msgspec.Struct, frozen=True, kw_only=True):
+    """One wanted change of a path.
+
+    entry: what it shall be; `size` and `sha256` must be those of `content` (a file's bytes, else None).
+    expected: the mod_revision that the path must have, 0 for "never written".
+    """
+
+    path: StorePath
+    entry: Entry
+    content: bytes | None = None
+    expected: int = 0
+
+
+class Fence(msgspec.Struct, frozen=True, kw_only=True):
+    """Proof of holding a lease: its name, the holder's key, and that key's create_revision (the token)."""
+
+    name: str
+    key: bytes
+    token: int
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a commit.
+
+    done: the paths written, with their new mod_revision.
+    stale: the paths whose compare failed, with what is there instead (None: nothing, or nothing readable). Of
+    their txn, and of the txns after it, nothing was made.
+    fenced_out: the lease is not held any more; likewise.
+    """
+
+    done: dict[StorePath, int]
+    stale: dict[StorePath, Stored | None] = {}
+    fenced_out: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything asked for was written."""
+        return not self.stale and not self.fenced_out
+
+
+class Writer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who writes. `now` returns RFC 3339 UTC text for people, `new_id` a fresh unique id."""
+
+    replica: str
+    host: str
+    now: Callable[[], str]
+    new_id: Callable[[], str]
+
+    def origin(self, lease: str | None = None) -> Origin:
+        """Return the origin of one new write."""
+        return Origin(write_id=self.new_id(), replica=self.replica, host=self.host, time=self.now(), lease=lease)
+
+
+class _Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One path's part of a txn. `size`: bytes of its keys and values."""
+
+    path: StorePath
+    key: bytes
+    write_id: str
+    expected: int
+    compares: tuple[Compare, ...]
+    operations: tuple[Operation, ...]
+    size: int
+
+
+class Tree:
+    """The records below one root key. Safe for use by several threads."""
+
+    def __init__(
+        self,
+        kv: Kv,
+        keys: Keys,
+        writer: Writer,
+        *,
+        patience: float = 10.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`patience`: for how many seconds a commit with an ambiguous answer is tried again."""
+        self.kv = kv
+        self.keys = keys
+        self._writer = writer
+        self._patience = patience
+        self._chunks = Chunks(kv, keys, monotonic=monotonic)
+
+    # Reading
+
+    def read(self, path: StorePath, *, revision: int = 0) -> Stored | None:
+        """Return the record of a path, now or as it was at a store revision; None when there is none.
+
+        Raises RecordError (unreadable), CompactedError, FutureRevisionError.
+        """
+        page = self.kv.range(self.keys.file(path), revision=revision)
+        return _stored(path, page.items[0]) if page.items else None
+
+    def list(self, directory: StorePath, *, revision: int = 0) -> Listing:
+        """Return a directory's record and all those below it, read at one revision."""
+        attempts = 1 if revision else 3  # a compaction between two pages: begin again at a newer revision
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(CompactedError),
+            stop=tenacity.stop_after_attempt(attempts),
+            reraise=True,
+        ):
+            with attempt:
+                return self._list(directory, revision)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _list(self, directory: StorePath, revision: int) -> Listing:
+        page = self.kv.range(self.keys.file(directory), revision=revision)
+        revision = revision or page.revision
+        records: dict[StorePath, Stored] = {}
+        bad: list[Bad] = []
+        items = list(page.items) if directory else []
+        for below in range_all(self.kv, *self.keys.files_below(directory), revision=revision):
+            items += below.items
+        for item in items:
+            found = self.decode_item(item)
+            if isinstance(found, Bad):
+                bad.append(found)
+            else:
+                records[found.path] = found
+        return Listing(revision=revision, records=records, bad=tuple(bad))
+
+    def decode_item(self, item: Item) -> Stored | Bad:
+        """Read what lies under one key below `files/`; what is unusable comes back as a value."""
+        try:
+            path = self.keys.path_of_file(item.key)
+        except PathError as error:
+            shown = printable(item.key.decode("utf-8", "backslashreplace"))
+            return Bad(path=shown, reason=str(error), mod_revision=item.mod_revision)
+        try:
+            return _stored(path, item)
+        except RecordError as error:
+            return Bad(path=path, reason=str(error), mod_revision=item.mod_revision)
+
+    def content(self, found: Stored) -> bytes:
+        """Return a file's content, checked against its digest; b"" for everything else.
+
+        Raises CorruptError when a chunk is missing or wrong.
+        """
+        record = found.record
+        if record.content is not None or not record.chunks:
+            return record.content or b""
+        content = self._chunks.read(found.path, record.chunks)
+        if len(content) != record.entry.size or sha256(content) != record.entry.sha256:
+            raise CorruptError(f"{found.path}: the chunks do not add up to the digest; put the file again")
+        return content
+
+    # Writing
+
+    def commit(self, writes: Sequence[Write], *, retention: float, fence: Fence | None = None) -> Outcome:
+        """Write a set: in one txn when it fits into one, else in the given order in as few as possible.
+
+        retention: seconds for which superseded records stay in `past/`; 0 keeps none.
+        Raises StoreUnavailableError when it stayed unknown within the patience whether the last txn was made;
+        to commit again is safe all the same, since every txn compares. Also TooLargeError, NoSpaceError,
+        PermissionDeniedError, and RecordError when an entry does not fit its content.
+        """
+        done: dict[StorePath, int] = {}
+        pending = list(writes)
+        for _ in range(3):  # again only when chunks or a retention lease expired under our hands
+            try:
+                outcome = self._commit_once(pending, retention, fence)
+            except LeaseGoneError:
+                self._chunks.forget_leases()
+                continue
+            done |= outcome.done
+            pending = [write for write in pending if write.path not in done]
+            if not pending or not outcome.complete:
+                return Outcome(done=done, stale=outcome.stale, fenced_out=outcome.fenced_out)
+        raise StoreUnavailableError(f"{pending[0].path}: its chunks or retention lease kept expiring; try again")
+
+    def keep_conflict(self, path: StorePath, entry: Entry, content: bytes | None, *, retention: float) -> str:
+        """Keep the losing side of a conflict under `conflicts/` for `retention` seconds and return its id."""
+        record = self._record(entry, content, None)
+        key, value = self.keys.conflict(path, record.origin.write_id), encode(record)
+        lease = self._chunks.retention_lease(retention)
+        for digest, chunk in split_content(content).items():
+            piece = self.keys.conflict_chunk(path, record.origin.write_id, digest)
+            self.kv.txn((CreateRevision(piece, 0),), (Put(piece, chunk, lease),))
+        step = _Step(
+            path=path,
+            key=key,
+            write_id=record.origin.write_id,
+            expected=0,
+            compares=(ModRevision(key, 0),),
+            operations=(Put(key, value, lease),),
+            size=len(value),
+        )
+        self._txn([step], None)
+        return record.origin.write_id
+
+    def _record(self, entry: Entry, content: bytes | None, lease: str | None) -> Record:
+        digests = chunk_digests(content)
+        return Record(
+            entry=entry,
+            origin=self._writer.origin(lease),
+            content=None if digests else content,
+            chunks=digests,
+        )
+
+    def _commit_once(self, writes: Sequence[Write], retention: float, fence: Fence | None) -> Outcome:
+        previous = self._previous(writes)
+        steps = [self._step(write, previous.get(write.path), retention, fence) for write in writes]
+        done: dict[StorePath, int] = {}
+        for group in _groups(steps):
+            result = self._txn(group, fence)
+            if result.succeeded:
+                done |= {step.path: result.revision for step in group}
+                continue
+            found = {item.key: item for item in result.found}
+            landed = {step.path: found[step.key].mod_revision for step in group if _is_ours(step, found)}
+            done |= landed  # by an earlier try whose answer was lost; what is not there any more is stale
+            if len(landed) == len(group):
+                continue
+            return self._refused(group, found, fence, done)
+        return Outcome(done=done)
+
+    def _refused(
+        self, group: Sequence[_Step], found: dict[bytes, Item], fence: Fence | None, done: dict[StorePath, int]
+    ) -> Outcome:
+        stale: dict[StorePath, Stored | None] = {}
+        for step in group:
+            item = found.get(step.key)
+            if step.path not in done and (item.mod_revision if item else 0) != step.expected:
+                now = self.decode_item(item) if item else None
+                stale[step.path] = None if isinstance(now, Bad) else now
+        holder = found.get(fence.key) if fence else None
+        fenced_out = fence is not None and (holder.create_revision if holder else 0) != fence.token
+        return Outcome(done=done, stale=stale, fenced_out=fenced_out)
+
+    def _previous(self, writes: Sequence[Write]) -> dict[StorePath, Item]:
+        """Read the records about to be superseded, as they are: they go to `past/` unchanged."""
+        by_key = {self.keys.file(write.path): write for write in writes if write.expected}
+        keys = list(by_key)
+        found: dict[StorePath, Item] = {}
+        for start in range(0, len(keys), MAX_OPERATIONS):
+            part = keys[start : start + MAX_OPERATIONS]
+            for item in self.kv.txn((CreateRevision(part[0], _NEVER),), (), otherwise_get=part).found:
+                if item.mod_revision == by_key[item.key].expected:
+                    found[by_key[item.key].path] = item
+        return found
+
+    def _step(self, write: Write, previous: Item | None, retention: float, fence: Fence | None) -> _Step:
+        record = self._record(write.entry, write.content, fence.name if fence else None)
+        key, value = self.keys.file(write.path), encode(record)
+        before = self.decode_item(previous) if previous else None
+        old = before.record if isinstance(before, Stored) else None
+        self._chunks.send(write.path, write.content, known=old.chunks if old else ())
+        compares, operations = self._chunks.settle(write.path, old, record, retention=retention)
+        operations = [Put(key, value), *operations]
+        size = len(key) + len(value)
+        if previous and retention:
+            past = self.keys.past(write.path, previous.mod_revision)
+            operations.append(Put(past, previous.value, self._chunks.retention_lease(retention)))
+            size += len(past) + len(previous.value)
+        return _Step(
+            path=write.path,
+            key=key,
+            write_id=record.origin.write_id,
+            expected=write.expected,
+            compares=(ModRevision(key, write.expected), *compares),
+            operations=tuple(operations),
+            size=size,
+        )
+
+    def _txn(self, group: Sequence[_Step], fence: Fence | None) -> TxnResult:
+        """Make one txn; an answer that leaves its outcome open is followed by the same txn again.
+
+        That is safe: once it landed, its own compares fail, and the write ids found tell so.
+        """
+        fences = (CreateRevision(fence.key, fence.token),) if fence else ()
+        keys = [step.key for step in group] + ([fence.key] if fence else [])
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(StoreUnavailableError),
+            stop=tenacity.stop_after_delay(self._patience),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
+            reraise=True,
+        ):
+            with attempt:
+                return self.kv.txn(
+                    [*fences, *(compare for step in group for compare in step.compares)],
+                    [operation for step in group for operation in step.operations],
+                    otherwise_get=keys,
+                )
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _stored(path: StorePath, item: Item) -> Stored:
+    return Stored(path=path, record=decode(item.value), mod_revision=item.mod_revision)
+
+
+def _is_ours(step: _Step, found: dict[bytes, Item]) -> bool:
+    item = found.get(step.key)
+    try:
+        return item is not None and decode(item.value).origin.write_id == step.write_id
+    except RecordError:
+        return False
+
+
+def _groups(steps: Iterable[_Step]) -> Iterator[list[_Step]]:
+    """Pack steps into txns within etcd's limits, in order (one compare is left free for a fence)."""
+    group: list[_Step] = []
+    operations = compares = size = 0
+    for step in steps:
+        operations += len(step.operations)
+        compares += len(step.compares)
+        size += step.size
+        if group and (operations > MAX_OPERATIONS or compares > MAX_OPERATIONS - 1 or size > MAX_REQUEST):
+            yield group
+            group = []
+            operations, compares, size = len(step.operations), len(step.compares), step.size
+        group.append(step)
+    if group:
+        yield group
