@@ -1,0 +1,190 @@
+"""The three-way comparison: baseline, local, remote and policy in, what to do about one path out.
+
+The rules, in the order in which they are asked (docs/semantics.md shows every combination):
+
+- Equal on both sides: agreed, whoever changed it.
+- Changed on one side only: the change travels.
+- Changed on both sides: an edit beats a delete; of two edits the store's wins and the other is kept.
+- A record that vanished without a tombstone is an anomaly and never deletes a file.
+- Without a baseline nothing is ever deleted.
+"""
+
+import enum
+
+import msgspec
+
+from configstore.model.path import StorePath
+from configstore.model.record import Entry, Kind
+from sidecar.planner.mapping import Direction, Mapping
+from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry
+
+
+class Verdict(enum.StrEnum):
+    """What to do about one path."""
+
+    NOTHING = "nothing"
+    AGREE = "agree"
+    FORGET = "forget"
+    PUSH = "push"
+    PULL = "pull"
+    CONFLICT = "conflict"  # keep the local side under conflicts/, then pull
+    VANISHED = "vanished"
+    LOCAL_DRIFT = "local drift"  # edited locally in a mapping that only pulls
+    REMOTE_DRIFT = "remote drift"  # edited in the store in a mapping that only pushes
+
+
+REASONS = {
+    Verdict.VANISHED: "its record vanished from the store without a tombstone (a raw delete, or a restored or "
+    "foreign etcd); the file is kept and nothing is pushed: `configstore put` it again, or `configstore rm` it",
+    Verdict.LOCAL_DRIFT: "edited here, but this replica may only pull; the edit stays until the store changes",
+    Verdict.REMOTE_DRIFT: "changed in the store, but this mapping only pushes; the next local edit replaces it",
+}
+
+
+def decide(
+    base: Agreed | None, local: LocalEntry | None, remote: RemoteEntry | None, mapping: Mapping, *, pushes: bool
+) -> Verdict:
+    """Return what to do about one path.
+
+    `pushes` is false where the replica must not write: the direction is `pull`, or another holds the lease.
+    A tombstone counts as a remote entry of kind `gone`.
+    """
+    if remote is None and base is not None:
+        return Verdict.FORGET if local is None else Verdict.VANISHED
+    if _equal(local, remote, mapping):
+        return _settled(base, local, remote)
+    verdict = _first_contact(local, remote, mapping) if base is None else _changed(base, local, remote, mapping)
+    return _with_direction(verdict, base, local, remote, mapping, pushes=pushes)
+
+
+def _equal(local: LocalEntry | None, remote: RemoteEntry | None, mapping: Mapping) -> bool:
+    if local is None or remote is None or remote.entry.kind is Kind.GONE:
+        return local is None and (remote is None or remote.entry.kind is Kind.GONE)
+    return shows(local.entry, remote.entry, mapping)
+
+
+def _settled(base: Agreed | None, local: LocalEntry | None, remote: RemoteEntry | None) -> Verdict:
+    if local is None or remote is None:
+        return Verdict.NOTHING if base is None else Verdict.FORGET
+    same = base is not None and base.mod_revision == remote.mod_revision and same_local(base.local, local.entry)
+    return Verdict.NOTHING if same else Verdict.AGREE
+
+
+def _first_contact(local: LocalEntry | None, remote: RemoteEntry | None, mapping: Mapping) -> Verdict:
+    if local is None:
+        return Verdict.PULL
+    if remote is None or remote.entry.kind is Kind.GONE:
+        return Verdict.PUSH
+    if mapping.direction is Direction.PUSH and not mapping.create_once:
+        return Verdict.PUSH
+    return Verdict.CONFLICT
+
+
+def _changed(base: Agreed, local: LocalEntry | None, remote: RemoteEntry | None, mapping: Mapping) -> Verdict:
+    here = local is None or not same_local(base.local, local.entry)
+    there = remote is not None and remote.mod_revision != base.mod_revision
+    remote_lives = remote is not None and remote.entry.kind is not Kind.GONE
+    if mapping.create_once and here and remote_lives:
+        return Verdict.PULL if local is None else Verdict.CONFLICT
+    if here and there:
+        if local is None:
+            return Verdict.PULL
+        if not remote_lives:
+            return Verdict.PUSH
+        return Verdict.PUSH if mapping.direction is Direction.PUSH else Verdict.CONFLICT
+    if here:
+        return Verdict.PUSH
+    return Verdict.PULL if there else Verdict.NOTHING
+
+
+def _with_direction(
+    verdict: Verdict,
+    base: Agreed | None,
+    local: LocalEntry | None,
+    remote: RemoteEntry | None,
+    mapping: Mapping,
+    *,
+    pushes: bool,
+) -> Verdict:
+    if verdict is Verdict.PUSH and not pushes:
+        if local is None and remote is not None:
+            return Verdict.PULL  # a mirror that was damaged heals
+        tombstone = remote is not None and remote.entry.kind is Kind.GONE
+        if base is None or tombstone:
+            return Verdict.NOTHING  # a file of its own, which the store does not know (any more)
+        return Verdict.LOCAL_DRIFT
+    if mapping.direction is Direction.PUSH and verdict in {Verdict.PULL, Verdict.CONFLICT}:
+        return Verdict.NOTHING if base is None else Verdict.REMOTE_DRIFT
+    return verdict
+
+
+def shows(local: Entry, remote: Entry, mapping: Mapping) -> bool:
+    """Tell whether a local entry is just what a replica of this mapping makes of a record."""
+    wanted = as_shown(remote, mapping)
+    return (
+        local.same_content(wanted)
+        and (local.kind is Kind.SYMLINK or local.mode == wanted.mode)
+        and (wanted.uid is None or local.uid == wanted.uid)
+        and (wanted.gid is None or local.gid == wanted.gid)
+    )
+
+
+def as_shown(remote: Entry, mapping: Mapping) -> Entry:
+    """Return a record's entry with the mode and owner that the mapping forces."""
+    forced = {Kind.FILE: mapping.file_mode, Kind.DIR: mapping.dir_mode}.get(remote.kind)
+    uid, gid = mapping.owner.uid, mapping.owner.gid
+    if forced is None and uid is None and gid is None:
+        return remote
+    return msgspec.structs.replace(
+        remote,
+        mode=remote.mode if forced is None else forced,
+        uid=remote.uid if uid is None else uid,
+        gid=remote.gid if gid is None else gid,
+    )
+
+
+def same_local(before: Entry, now: Entry) -> bool:
+    """Tell whether nothing changed locally; names follow from numbers, and a link has no mode."""
+    return (before.same_content(now) and before.mode == now.mode
+            and (before.uid, before.gid) == (now.uid, now.gid))  # fmt: skip
+
+
+def as_pushed(base: Agreed | None, local: Entry, mapping: Mapping) -> Entry:
+    """Return the entry that the store shall hold for a local one.
+
+    What did not change locally keeps the store's value, so that a replica which cannot show an owner or a mode
+    to the letter does not overwrite it. What the mapping overrides is never pushed.
+    """
+    entry = local
+    remote = base.remote if base and base.remote.kind is local.kind else None
+    forced = {Kind.FILE: mapping.file_mode, Kind.DIR: mapping.dir_mode}.get(local.kind)
+    if base and remote and (local.mode == base.local.mode or forced is not None):
+        entry = msgspec.structs.replace(entry, mode=remote.mode)
+    if mapping.owner.uid is not None or (base and remote and local.uid == base.local.uid):
+        entry = msgspec.structs.replace(
+            entry, uid=remote.uid if remote else None, user=remote.user if remote else None
+        )
+    if mapping.owner.gid is not None or (base and remote and local.gid == base.local.gid):
+        entry = msgspec.structs.replace(
+            entry, gid=remote.gid if remote else None, group=remote.group if remote else None
+        )
+    return entry
+
+
+def tombstone(base: Agreed) -> Entry:
+    """Return the tombstone of what a baseline knew; it says what was deleted, by digest."""
+    return Entry(kind=Kind.GONE, size=base.remote.size, sha256=base.remote.sha256)
+
+
+def moved_inodes(
+    paths: "set[StorePath]", baseline: "dict[StorePath, Agreed]", local: "dict[StorePath, LocalEntry]"
+) -> set[int]:
+    """Return the inodes that lie at a new path among `paths` and were known at an old one that is gone.
+
+    That is a rename within the mapping: the file did not go, so its delete needs no second thought.
+    """
+    arrived = {
+        found.signature.ino: found.entry for path in paths if (found := local.get(path)) and path not in baseline
+    }
+    gone = {base.ino: base.local for path in paths if (base := baseline.get(path)) and path not in local}
+    return {ino for ino, entry in gone.items() if ino and ino in arrived and arrived[ino].same_content(entry)}
