@@ -91,6 +91,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes | None = None
     chunks: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """Show everything but the content: it may be a private key, and a traceback may show us."""
+        return f"Record({self.entry!r}, {self.origin!r}, {shown_size(self.content)}, {len(self.chunks)} chunks)"
+
 
 class _Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     v: int
@@ -204,6 +208,11 @@ def _check(entry: Entry, content: bytes | None, chunks: tuple[str, ...]) -> None
             raise RecordError("the number of chunks does not fit the size")
     elif content is None or len(content) != entry.size or sha256(content) != entry.sha256:
         raise RecordError("the content does not match its size or digest")
+
+
+def shown_size(content: bytes | None) -> str:
+    """Return how content may be spoken of: by its size."""
+    return "no content" if content is None else f"<{len(content)} bytes>"
 
 
 def sha256(content: bytes) -> str:

@@ -32,6 +32,12 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 1
     lease: int = 0
 
+    def __repr__(self) -> str:
+        """Show everything but the value: it may hold a private key, and a traceback may show us."""
+        return (
+            f"Item({self.key!r}, <{len(self.value)} bytes>, mod_revision={self.mod_revision}, lease={self.lease})"
+        )
+
 
 class ModRevision(msgspec.Struct, frozen=True):
     """Compare: the key was last changed at `revision`; 0 means that it does not exist."""
@@ -62,6 +68,10 @@ class Put(msgspec.Struct, frozen=True):
     key: bytes
     value: bytes
     lease: int = 0
+
+    def __repr__(self) -> str:
+        """Show everything but the value."""
+        return f"Put({self.key!r}, <{len(self.value)} bytes>, lease={self.lease})"
 
 
 class Relet(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import tenacity
 from configstore.errors import CompactedError, CorruptError, LeaseGoneError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.path import PathError, StorePath, printable
-from configstore.model.record import Entry, Kind, Origin, Record, RecordError, decode, encode, sha256
+from configstore.model.record import Entry, Kind, Origin, Record, RecordError, decode, encode, sha256, shown_size
 from configstore.store.api import (
     MAX_OPERATIONS,
     MAX_REQUEST,
@@ -78,6 +78,10 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
     entry: Entry
     content: bytes | None = None
     expected: int = 0
+
+    def __repr__(self) -> str:
+        """Show everything but the content."""
+        return f"Write({self.path!r}, {self.entry!r}, {shown_size(self.content)}, expected={self.expected})"
 
 
 class Fence(msgspec.Struct, frozen=True, kw_only=True):

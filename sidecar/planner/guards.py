@@ -18,7 +18,7 @@ def refusal(plan: Plan, known: int, mapping: Mapping) -> str | None:
     for count, where in ((outgoing, "in the store"), (incoming, "in this replica")):
         if count > FREE_DELETES and count > mapping.max_delete * known:
             return (
-                f"refused to delete {count} of {known} paths {where} (max_delete = {mapping.max_delete:g}); nothing"
-                " was changed: put the files back, or allow it by raising max_delete for one run"
+                f"refused to delete {count} of {known} paths {where} (max_delete = {mapping.max_delete:g});"
+                " nothing was changed: put the files back, or allow it by raising max_delete for one run"
             )
     return None

@@ -1,0 +1,84 @@
+"""The command `configstore`: looks at the store and changes it by hand.
+
+One short module a command group; each has `add(commands)`, which adds its parsers, and functions that take the
+parsed arguments and return an exit code. Nothing here imports grpc: a command that connects does, through
+`session.open_tree`.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from configstore import __version__
+from configstore.cli import completion, content, dev, listing, remove, roots, watch
+from configstore.cli.arguments import Commands, Parser, add_store_options
+from configstore.errors import ConfigstoreError
+from configstore.model.path import printable
+from configstore.model.record import RecordError
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+_GROUPS: tuple[Callable[[Commands], None], ...] = (
+    content.add,
+    listing.add,
+    remove.add,
+    roots.add,
+    watch.add,
+    dev.add,
+    completion.add,
+)
+
+
+def build_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    parser = Parser(
+        prog="configstore",
+        description="Looks at and changes the files that configstore keeps in etcd.",
+        epilog="exit codes: 0 done; 1 not there, or it differs; 2 usage or settings; 3 conflict; 4 store "
+        "unreachable in time; 5 refused",
+    )
+    parser.add_argument("--version", action="version", version=f"configstore {__version__}")
+    add_store_options(parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in _GROUPS:
+        add(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; failures are one line on stderr, never a traceback."""
+    try:
+        args = build_parser().parse_args(argv)
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except SystemExit as stop:  # argparse: help, version, and errors
+        return stop.code if isinstance(stop.code, int) else 0
+    except ConfigstoreError as error:
+        return _say(str(error), error.exit_code)
+    except RecordError as error:
+        return _say(str(error), 1)
+    except BrokenPipeError:
+        _drop_output()
+        return BROKEN_PIPE
+    except OSError as error:
+        shown = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+        return _say(f"{shown}{error.strerror or error}", 5 if isinstance(error, PermissionError) else 1)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def _say(message: str, code: int) -> int:
+    with contextlib.suppress(OSError):
+        print(f"configstore: {printable(message)}", file=sys.stderr)
+    return code
+
+
+def _drop_output() -> None:
+    """Let the interpreter's last flush of a closed pipe go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)

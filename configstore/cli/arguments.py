@@ -1,0 +1,114 @@
+"""What commands share about their arguments: the parser, the store's options, paths and modes as people type them."""
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+from configstore.errors import RefusedError
+from configstore.model.path import ROOT, PathError, StorePath, parse_path, printable
+from configstore.settings import StoreSettings, load_store
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that takes no abbreviations and never repeats the value of an option it does not know."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **kwargs})
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse; exits with 2 when something is unknown."""
+        found, extra = self.parse_known_args(args, namespace)
+        options = [word.partition("=")[0] for word in extra if word.startswith("-")]
+        if extra:
+            self.error(f"unrecognized arguments: {printable(' '.join(options or extra))}")
+        return found
+
+
+_STORE_OPTIONS = (
+    ("endpoints", "URL[,URL…]", "etcd's client URLs, tried in turn"),
+    ("root", "KEY", "the key below which everything lies (default: /configstore)"),
+    ("cacert", "FILE", "CA certificates that sign the server's certificate, PEM"),
+    ("cert", "FILE", "client certificate, PEM"),
+    ("key", "FILE", "client key, PEM"),
+    ("user", "NAME", "etcd user, without its password"),
+    ("password_file", "FILE", "file with the user's password"),
+    ("server_name", "NAME", "name expected in the server's certificate"),
+    ("timeout", "DURATION", "time for one call, such as 10s"),
+)
+
+
+def add_store_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how to reach the store. None of them has a default here."""
+    group = parser.add_argument_group("store", "each also from CONFIGSTORE_<NAME>, such as CONFIGSTORE_ENDPOINTS")
+    for name, metavar, text in _STORE_OPTIONS:
+        option = f"--{name.replace('_', '-')}"
+        group.add_argument(option, dest=name, metavar=metavar, help=text, default=argparse.SUPPRESS)
+
+
+def store_settings(args: argparse.Namespace) -> StoreSettings:
+    """Return the settings of environment and options. Raises UsageError."""
+    options = {name: getattr(args, name, None) for name, _, _ in _STORE_OPTIONS}
+    return load_store(environ=os.environ, options=options)
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    text: str,
+    *,
+    connects: bool = True,
+    listed: bool = False,
+) -> Parser:
+    """Add a command's parser; `connects` brings the store's options, `listed` brings `--json`."""
+    parser: Parser = commands.add_parser(name, help=text, description=f"{text[:1].upper()}{text[1:]}.")
+    parser.set_defaults(run=run)
+    if connects:
+        add_store_options(parser)
+    if listed:
+        parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def typed_path(text: str) -> StorePath:
+    """Check the path of a file that a person typed. Raises RefusedError."""
+    try:
+        return parse_path(text)
+    except PathError as error:
+        raise RefusedError(f"unsafe path: {error}") from None
+
+
+def typed_directory(text: str) -> StorePath:
+    """As `typed_path`, for what may be a directory: `/` is the whole tree, one trailing slash is dropped."""
+    return ROOT if text == "/" else typed_path(text.removesuffix("/"))
+
+
+def shown(path: StorePath) -> str:
+    """Return a path for a terminal."""
+    return printable(path) if path else "/"
+
+
+_MODE = re.compile(r"0?[0-7]{3}")
+
+
+def mode(text: str) -> int:
+    """Read an octal mode; an argparse type, its error exits with 2."""
+    if not _MODE.fullmatch(text):
+        raise argparse.ArgumentTypeError("expected an octal mode such as 0600, without setuid, setgid and sticky")
+    return int(text, 8)
+
+
+def revision(text: str) -> int:
+    """Read a revision above 0; an argparse type."""
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) == 0:
+        raise argparse.ArgumentTypeError("expected a revision, a whole number above 0")
+    return int(text)
+
+
+def revision_or_zero(text: str) -> int:
+    """Read a revision, or 0 for `never written`; an argparse type."""
+    return 0 if text == "0" else revision(text)

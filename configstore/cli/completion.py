@@ -1,0 +1,25 @@
+"""`completion`: a script that completes the command line in a shell."""
+
+import argparse
+
+from configstore.cli.arguments import Commands, add_command
+from configstore.cli.render import write_line
+
+SHELLS = ("bash", "zsh", "tcsh")
+
+
+def add(commands: Commands) -> None:
+    """Add the parser."""
+    parser = add_command(
+        commands, "completion", _completion, "print a completion script for a shell", connects=False
+    )
+    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or tcsh")
+
+
+def _completion(args: argparse.Namespace) -> int:
+    import shtab  # noqa: PLC0415 - only this command needs it
+
+    from configstore.cli import build_parser  # noqa: PLC0415 - which imports this module
+
+    write_line(shtab.complete(build_parser(), args.shell))
+    return 0

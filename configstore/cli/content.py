@@ -1,0 +1,189 @@
+"""`put` and `get`: one file's content in and out."""
+
+import argparse
+import os
+import stat
+import sys
+import tempfile
+
+from configstore.cli.arguments import Commands, add_command, mode, revision, revision_or_zero, shown, typed_path
+from configstore.cli.session import (
+    ATTEMPTS,
+    RETENTION,
+    is_directory,
+    look,
+    open_tree,
+    refuse_below_file,
+    say,
+    unreadable,
+)
+from configstore.errors import CompactedError, ConflictError, CorruptError, NotThereError, RefusedError
+from configstore.model.path import StorePath, printable
+from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
+from configstore.store.tree import Bad, Stored, Tree, Write
+
+NEW_MODE = 0o600
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers."""
+    put = add_command(commands, "put", _put, "write a file's content from a file or stdin")
+    put.add_argument("path", metavar="PATH")
+    put.add_argument("file", metavar="FILE", nargs="?", default="-", help="local file; - or nothing: stdin")
+    put.add_argument("--mode", type=mode, help="permission bits (default: as before, 0600 for a new file)")
+    guard = put.add_mutually_exclusive_group()
+    guard.add_argument(
+        "--if-revision",
+        type=revision_or_zero,
+        metavar="N",
+        help="only if the path's revision is N; 0: never written",
+    )
+    guard.add_argument("--create", action="store_true", help="only if the path is not there")
+    get = add_command(commands, "get", _get, "write a file's content to stdout, byte for byte")
+    get.add_argument("path", metavar="PATH")
+    get.add_argument("-o", "--output", metavar="FILE", default="-", help="replace FILE as a whole, with its mode")
+    get.add_argument("--revision", type=revision, default=0, metavar="N", help="as it was at store revision N")
+
+
+def _put(args: argparse.Namespace) -> int:
+    path = typed_path(args.path)
+    content = _read_local(args.file)
+    with open_tree(args) as tree:
+        refuse_below_file(tree, path)
+        for _ in range(ATTEMPTS):
+            found = look(tree, path)
+            _check_guard(path, found, args)
+            write = _replacement(tree, path, found, content, args)
+            outcome = tree.commit([write], retention=RETENTION)
+            if outcome.complete:
+                say(f"{path}: {len(content)} bytes at revision {outcome.done[path]}")
+                return 0
+            if args.create or args.if_revision is not None:
+                break
+    raise ConflictError(f"{shown(path)}: somebody else's write came first; nothing was written")
+
+
+def _check_guard(path: StorePath, found: Stored | Bad | None, args: argparse.Namespace) -> None:
+    current = found.mod_revision if found else 0
+    if args.if_revision is not None and args.if_revision != current:
+        raise ConflictError(
+            f"{shown(path)}: is at revision {current}, not {args.if_revision}; nothing was written"
+        )
+    if args.create and found and not (isinstance(found, Stored) and found.gone):
+        raise ConflictError(f"{shown(path)}: is there already, at revision {current}; nothing was written")
+
+
+def _replacement(
+    tree: Tree, path: StorePath, found: Stored | Bad | None, content: bytes, args: argparse.Namespace
+) -> Write:
+    if isinstance(found, Bad) and args.if_revision is None:
+        raise unreadable(found)
+    before = found.entry if isinstance(found, Stored) and not found.gone else None
+    if before and before.kind is Kind.SYMLINK:
+        raise ConflictError(f"{shown(path)}: is a symlink to {printable(before.target)}; remove it first")
+    if (before is None or before.kind is Kind.DIR) and is_directory(tree, path, found):
+        raise ConflictError(f"{shown(path)}: is a directory")
+    permissions = args.mode if args.mode is not None else (before.mode if before else NEW_MODE)
+    entry = Entry(
+        kind=Kind.FILE,
+        mode=permissions,
+        uid=before.uid if before else None,
+        gid=before.gid if before else None,
+        user=before.user if before else None,
+        group=before.group if before else None,
+        size=len(content),
+        sha256=sha256(content),
+    )
+    return Write(path=path, entry=entry, content=content, expected=found.mod_revision if found else 0)
+
+
+def _read_local(name: str) -> bytes:
+    if name == "-":
+        content = sys.stdin.buffer.read(MAX_SIZE + 1)
+    else:
+        with open(name, "rb") as file:
+            content = file.read(MAX_SIZE + 1)
+    if len(content) > MAX_SIZE:
+        raise RefusedError(f"{printable(name)}: larger than {MAX_SIZE} bytes, the most a file may have")
+    return content
+
+
+def _get(args: argparse.Namespace) -> int:
+    path = typed_path(args.path)
+    with open_tree(args) as tree:
+        found = read_at(tree, path, args.revision) if args.revision else look(tree, path)
+        if isinstance(found, Bad):
+            raise unreadable(found)
+        _check_file(tree, path, found, args.revision)
+        try:
+            content = tree.content(found) if found else b""
+        except CorruptError as error:
+            if args.revision:
+                raise NotThereError(f"{shown(path)}: its content of then is not kept any more ({error})") from None
+            raise
+    if args.output == "-":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    else:
+        write_local(args.output, content, found.entry.mode if found else NEW_MODE)
+    return 0
+
+
+def read_at(tree: Tree, path: StorePath, at: int) -> Stored | Bad | None:
+    """Return a path's record as it was at store revision `at`.
+
+    What etcd has compacted away is still known when the record has not changed since, or when it was written at
+    that very revision and is kept in `past/`. Raises CompactedError when it is not, FutureRevisionError.
+    """
+    try:
+        page = tree.kv.range(tree.keys.file(path), revision=at)
+        return tree.decode_item(page.items[0]) if page.items else None
+    except CompactedError as error:
+        now = look(tree, path)
+        if now and now.mod_revision <= at:
+            return now
+        past = tree.kv.range(tree.keys.past(path, at))
+        if past.items:
+            item = past.items[0]
+            kept = type(item)(
+                key=tree.keys.file(path), value=item.value, create_revision=item.create_revision, mod_revision=at
+            )
+            return tree.decode_item(kept)
+        oldest = f"; the oldest left is {error.compact_revision}" if error.compact_revision else ""
+        message = f"{shown(path)}: revision {at} was compacted away{oldest}; see `configstore history`"
+        raise CompactedError(message, compact_revision=error.compact_revision) from None
+
+
+def _check_file(tree: Tree, path: StorePath, found: Stored | None, at: int) -> None:
+    then = f" at revision {at}" if at else ""
+    if found and found.entry.kind is Kind.DIR:
+        raise NotThereError(f"{shown(path)}: is a directory{then}; `configstore ls` shows it")
+    if found and found.entry.kind is Kind.SYMLINK:
+        raise NotThereError(f"{shown(path)}: is a symlink to {printable(found.entry.target)}{then}")
+    if found is None or found.gone:
+        if not at and is_directory(tree, path, found):
+            raise NotThereError(f"{shown(path)}: is a directory; `configstore ls` shows it")
+        deleted = f" (deleted at revision {found.mod_revision})" if found else ""
+        raise NotThereError(f"{shown(path)}: not there{then}{deleted}")
+
+
+def write_local(name: str, content: bytes, permissions: int) -> None:
+    """Replace a local file as a whole: readable by its owner alone until it is complete, then with its mode.
+
+    Raises RefusedError when something that is no regular file lies there, and OSError.
+    """
+    target = os.path.realpath(name)
+    if os.path.lexists(target) and not stat.S_ISREG(os.lstat(target).st_mode):
+        raise RefusedError(f"{printable(name)}: is no regular file; use the shell's > instead")
+    descriptor, temporary = tempfile.mkstemp(prefix=".configstore-", dir=os.path.dirname(target))
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), permissions)
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise

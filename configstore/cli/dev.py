@@ -1,0 +1,38 @@
+"""`dev`: a real etcd on loopback, for trying configstore out."""
+
+import argparse
+import pathlib
+import sys
+
+from configstore.cli.arguments import Commands, add_command
+from configstore.cli.render import write_line
+from configstore.cli.session import say
+from configstore.cli.watch import until_stopped
+from configstore.errors import UnreachableError
+
+
+def add(commands: Commands) -> None:
+    """Add the parser."""
+    parser = add_command(commands, "dev", _dev, "start the embedded etcd, until stopped", connects=False)
+    parser.add_argument("--data", metavar="DIR", help="keep data and log there (default: nothing is kept)")
+    parser.add_argument("--port", type=_port, metavar="N", help="client port (default: a free one)")
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:6]) < 65536:
+        raise argparse.ArgumentTypeError("expected a port between 1 and 65535")
+    return int(text)
+
+
+def _dev(args: argparse.Namespace) -> int:
+    from configstore.embedded import EmbeddedEtcd, free_ports  # noqa: PLC0415 - only this command needs it
+
+    folder = pathlib.Path(args.data).absolute() if args.data else None
+    ports = (args.port, *free_ports(2)) if args.port else None
+    with until_stopped(), EmbeddedEtcd(folder=folder, ports=ports) as etcd:
+        write_line(f"export CONFIGSTORE_ENDPOINTS={etcd.endpoint}")
+        sys.stdout.flush()
+        say(f"etcd runs at {etcd.endpoint} until this command is stopped; for trying, never for production")
+        code = etcd.process.wait()
+        raise UnreachableError(f"the embedded etcd ended by itself with code {code}; its log: {etcd.log}")
+    return 0

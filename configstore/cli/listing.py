@@ -1,0 +1,95 @@
+"""`ls` and `stat`: what is there."""
+
+import argparse
+
+from configstore.cli.arguments import Commands, add_command, shown, typed_directory
+from configstore.cli.render import implicit_fields, long_row, record_fields, write_json, write_line, write_table
+from configstore.cli.session import is_directory, look, open_tree, say, unreadable
+from configstore.errors import NotThereError
+from configstore.model.path import ROOT, StorePath, ancestors, is_below, parent, printable, relative_to
+from configstore.model.record import Kind
+from configstore.store.tree import Bad, Listing, Stored
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers."""
+    ls = add_command(commands, "ls", _ls, "list a directory, or one path", listed=True)
+    ls.add_argument("path", metavar="PATH", nargs="?", default="/")
+    ls.add_argument(
+        "-l", "--long", action="store_true", help="kind, mode, owner, group, size, revision, time, name"
+    )
+    ls.add_argument("-R", "--recursive", action="store_true", help="everything below")
+    ls.add_argument("--all", action="store_true", help="tombstones of deleted paths, too")
+    one = add_command(commands, "stat", _stat, "show one record's header with its revision", listed=True)
+    one.add_argument("path", metavar="PATH")
+
+
+def _ls(args: argparse.Namespace) -> int:
+    path = typed_directory(args.path)
+    with open_tree(args) as tree:
+        listing = tree.list(path)
+    rows = select(listing, path, recursive=args.recursive, tombstones=args.all)
+    own = listing.records.get(path)
+    if own and own.entry.kind is not Kind.DIR and not rows and (args.all or not own.gone):
+        rows = {path: own}
+    if not rows and path != ROOT and (own is None or own.gone):
+        if not listing.bad:
+            raise NotThereError(f"{shown(path)}: not there")
+    elif args.json:
+        write_json([record_fields(row) if row else implicit_fields(at) for at, row in rows.items()])
+    else:
+        _write_rows(rows, path, long=args.long)
+    for bad in listing.bad:
+        say(f"{bad.path}: unreadable record at revision {bad.mod_revision}: {bad.reason}")
+    return 1 if listing.bad else 0
+
+
+def select(
+    listing: Listing, directory: StorePath, *, recursive: bool, tombstones: bool
+) -> dict[StorePath, Stored | None]:
+    """Return what to show of a listing, sorted by path; None stands for a directory without a record."""
+    found: dict[StorePath, Stored | None] = {}
+    for path, stored in listing.records.items():
+        if path == directory or (stored.gone and not tombstones):
+            continue
+        for above in ancestors(path):
+            if is_below(above, directory):
+                found.setdefault(above, None)
+        found[path] = stored
+    return {path: found[path] for path in sorted(found) if recursive or parent(path) == directory}
+
+
+def _write_rows(rows: dict[StorePath, Stored | None], directory: StorePath, *, long: bool) -> None:
+    table = []
+    for path, stored in rows.items():
+        name = printable(relative_to(path, directory) or path)
+        if stored is None or stored.entry.kind is Kind.DIR:
+            name += "/"
+        if stored and stored.entry.kind is Kind.SYMLINK and long:
+            name += f" -> {printable(stored.entry.target)}"
+        table.append(long_row(stored, name) if stored else ("dir", *"-" * 6, name))
+    if long:
+        write_table(table)
+        return
+    for row in table:
+        write_line(row[-1])
+
+
+def _stat(args: argparse.Namespace) -> int:
+    path = typed_directory(args.path)
+    with open_tree(args) as tree:
+        found = look(tree, path) if path else None
+        if isinstance(found, Bad):
+            raise unreadable(found)
+        if found is None and path and not is_directory(tree, path, found):
+            raise NotThereError(f"{shown(path)}: not there")
+    fields = record_fields(found) if found else implicit_fields(path)
+    if args.json:
+        write_json(fields)
+    else:
+        known = [(name, value) for name, value in fields.items() if value is not None]
+        write_table([(name, printable(str(value)) or "/") for name, value in known])
+    if found and found.gone:
+        say(f"{shown(path)}: not there any more")
+        return 1
+    return 0

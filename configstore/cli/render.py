@@ -1,0 +1,86 @@
+"""How records look on stdout: as JSON, as a table, as one line."""
+
+import sys
+from collections.abc import Sequence
+
+import msgspec
+
+from configstore.model.path import StorePath, printable
+from configstore.model.record import Kind
+from configstore.store.tree import Stored
+
+
+def record_fields(found: Stored) -> dict[str, object]:
+    """Return a record's header with its path and revision, keyed as in JSON; absent values are None."""
+    entry, origin = found.entry, found.record.origin
+    has_mode = entry.kind in {Kind.FILE, Kind.DIR}
+    return {
+        "path": found.path,
+        "kind": str(entry.kind),
+        "mode": f"{entry.mode:04o}" if has_mode else None,
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "user": entry.user,
+        "group": entry.group,
+        "size": entry.size,
+        "sha256": entry.sha256 or None,
+        "target": entry.target or None,
+        "revision": found.mod_revision,
+        "write_id": origin.write_id,
+        "replica": origin.replica,
+        "host": origin.host,
+        "time": origin.time,
+        "lease": origin.lease,
+    }
+
+
+def implicit_fields(path: StorePath) -> dict[str, object]:
+    """Return the same for a directory that exists only because something lies in it."""
+    return {"path": path, "kind": "dir", "revision": None, "implicit": True}
+
+
+def long_row(found: Stored, name: str) -> tuple[str, ...]:
+    """Return the cells of `ls -l`: kind, mode, owner, group, size, revision, time, name."""
+    entry = found.entry
+    mode = f"{entry.mode:04o}" if entry.kind in {Kind.FILE, Kind.DIR} else "-"
+    return (
+        str(entry.kind),
+        mode,
+        _who(entry.user, entry.uid),
+        _who(entry.group, entry.gid),
+        str(entry.size),
+        str(found.mod_revision),
+        printable(found.record.origin.time) or "-",
+        name,
+    )
+
+
+def _who(name: str | None, number: int | None) -> str:
+    if name:
+        return printable(name)
+    return "-" if number is None else str(number)
+
+
+def write_line(line: str) -> None:
+    """Write one line to stdout, in UTF-8 whatever the locale says."""
+    if hasattr(sys.stdout, "buffer"):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")
+    else:
+        sys.stdout.write(f"{line}\n")
+
+
+def write_json(value: object, *, indent: int = 2) -> None:
+    """Write a value as JSON to stdout; `indent` 0 for one line."""
+    text = msgspec.json.encode(value)
+    write_line((msgspec.json.format(text, indent=indent) if indent else text).decode())
+
+
+def write_table(rows: Sequence[Sequence[str]]) -> None:
+    """Write rows with aligned columns; the last column is not padded."""
+    if not rows:
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        write_line("  ".join([*cells, row[-1]]))

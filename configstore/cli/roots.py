@@ -1,0 +1,80 @@
+"""`mkdir` and `bootstrap`: the root records that make a subtree exist."""
+
+import argparse
+from collections.abc import Sequence
+
+from configstore import presets
+from configstore.cli.arguments import Commands, add_command, mode, shown, typed_directory
+from configstore.cli.session import ATTEMPTS, RETENTION, look, open_tree, refuse_below_file, say, unreadable
+from configstore.errors import ConflictError, RefusedError
+from configstore.model.path import ROOT, StorePath
+from configstore.model.record import Entry, Kind
+from configstore.store.tree import Bad, Stored, Tree, Write
+
+NEW_MODE = 0o755
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers."""
+    mkdir = add_command(commands, "mkdir", _mkdir, "make a directory, such as a mapping's root")
+    mkdir.add_argument("path", metavar="PATH")
+    mkdir.add_argument("--mode", type=mode, default=NEW_MODE, help="permission bits (default: 0755)")
+    bootstrap = add_command(commands, "bootstrap", _bootstrap, "make the roots of all mappings of a preset")
+    bootstrap.add_argument(
+        "--preset", default="mailu", metavar="NAME", help="such as mailu (default) or mailu/front"
+    )
+
+
+def _mkdir(args: argparse.Namespace) -> int:
+    path = typed_directory(args.path)
+    if path == ROOT:
+        raise RefusedError("/: the whole tree has no record; name a directory below it")
+    with open_tree(args) as tree:
+        _make(tree, {path: args.mode})
+    return 0
+
+
+def _bootstrap(args: argparse.Namespace) -> int:
+    wanted: dict[StorePath, int] = {}
+    for name in args.preset.split(","):
+        for mapping in presets.load(name.strip()):
+            wanted[typed_directory(mapping.store)] = int(mapping.dir_mode, 8) if mapping.dir_mode else NEW_MODE
+    with open_tree(args) as tree:
+        _make(tree, dict(sorted(wanted.items())))
+    return 0
+
+
+def _make(tree: Tree, wanted: dict[StorePath, int]) -> None:
+    """Make the directories that are not there, in one txn, and say of each what became of it."""
+    for path in wanted:
+        refuse_below_file(tree, path)
+    for _ in range(ATTEMPTS):
+        writes, there = _missing(tree, wanted)
+        outcome = tree.commit(writes, retention=RETENTION)
+        if outcome.complete:
+            _report(there, outcome.done)
+            return
+    raise ConflictError(f"{', '.join(map(shown, outcome.stale))}: changes all the time; look again")
+
+
+def _missing(tree: Tree, wanted: dict[StorePath, int]) -> tuple[list[Write], list[StorePath]]:
+    writes, there = [], []
+    for path, permissions in wanted.items():
+        found = look(tree, path)
+        if isinstance(found, Bad):
+            raise unreadable(found)
+        if isinstance(found, Stored) and not found.gone:
+            if found.entry.kind is not Kind.DIR:
+                raise ConflictError(f"{shown(path)}: is there already, as a {found.entry.kind}; nothing was made")
+            there.append(path)
+            continue
+        entry = Entry(kind=Kind.DIR, mode=permissions)
+        writes.append(Write(path=path, entry=entry, expected=found.mod_revision if found else 0))
+    return writes, there
+
+
+def _report(there: Sequence[StorePath], made: dict[StorePath, int]) -> None:
+    for path in there:
+        say(f"{path}: is there already")
+    for path, at in made.items():
+        say(f"{path}: made at revision {at}")

@@ -1,0 +1,84 @@
+"""The store as a command sees it: an open tree, and one look at a path."""
+
+import argparse
+import contextlib
+import datetime
+import os
+import socket
+import sys
+import uuid
+from collections.abc import Iterator
+
+from configstore.cli.arguments import shown, store_settings
+from configstore.errors import ConflictError, NotThereError
+from configstore.model.keys import Keys
+from configstore.model.path import StorePath, ancestors, printable
+from configstore.model.record import Kind
+from configstore.settings import STORE_VARIABLES, nearest_variable, unknown_variables
+from configstore.store.tree import Bad, Stored, Tree, Writer
+
+RETENTION = 30 * 86400.0
+"""Seconds for which what a command supersedes stays in `past/`; a mapping's default, too."""
+
+ATTEMPTS = 5
+"""How often an unguarded change looks again after somebody else's write came first."""
+
+
+@contextlib.contextmanager
+def open_tree(args: argparse.Namespace) -> Iterator[Tree]:
+    """Connect as the options and the environment say. Raises UsageError; calls raise what `Kv` raises."""
+    from configstore.store.connect import connect  # noqa: PLC0415 - only now is grpc needed
+
+    settings = store_settings(args)
+    _warn_of_misspelt_variables()
+    with connect(settings) as kv:
+        yield Tree(kv, Keys(settings.root), _writer(), patience=settings.timeout)
+
+
+def say(message: str) -> None:
+    """Tell a person something, on stderr."""
+    print(f"configstore: {printable(message)}", file=sys.stderr)
+
+
+def look(tree: Tree, path: StorePath) -> Stored | Bad | None:
+    """Return what lies at a path now, an unreadable record as a value."""
+    page = tree.kv.range(tree.keys.file(path))
+    return tree.decode_item(page.items[0]) if page.items else None
+
+
+def is_directory(tree: Tree, path: StorePath, found: Stored | Bad | None) -> bool:
+    """Tell whether a path is a directory: by its record, or because something lives below it."""
+    if isinstance(found, Stored) and not found.gone:
+        return found.entry.kind is Kind.DIR
+    return any(not below.gone for below in tree.list(path).records.values() if below.path != path)
+
+
+def refuse_below_file(tree: Tree, path: StorePath) -> None:
+    """Raise ConflictError when something above `path` is no directory."""
+    for above in ancestors(path):
+        found = look(tree, above)
+        if isinstance(found, Stored) and found.entry.kind in {Kind.FILE, Kind.SYMLINK}:
+            raise ConflictError(f"{shown(path)}: {shown(above)} is a {found.entry.kind}, not a directory")
+
+
+def unreadable(found: Bad) -> NotThereError:
+    """Return the error about a path whose record cannot be read, with the mend."""
+    return NotThereError(
+        f"{found.path}: unreadable record at revision {found.mod_revision}: {found.reason}; "
+        f"`configstore put {found.path} FILE --if-revision {found.mod_revision}` replaces it"
+    )
+
+
+def _writer() -> Writer:
+    return Writer(
+        replica="cli",
+        host=socket.gethostname()[:256],
+        now=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        new_id=lambda: uuid.uuid4().hex,
+    )
+
+
+def _warn_of_misspelt_variables() -> None:
+    for name in unknown_variables(os.environ, ()):
+        if close := nearest_variable(name, STORE_VARIABLES, cutoff=0.85):
+            say(f"{name}: unknown variable, not used; did you mean {close}?")

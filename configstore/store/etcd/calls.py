@@ -1,0 +1,130 @@
+"""How a call reaches etcd: under a deadline, with a token, elsewhere when one fails, again where safe."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import grpc
+import tenacity
+
+from configstore.errors import StoreUnavailableError
+from configstore.settings import StoreSettings
+from configstore.store.etcd.connection import Connection, Connections
+from configstore.store.etcd.errors import CallFailedError, Meaning, call_failed
+from configstore.store.etcd.login import Login, Metadata
+from configstore.store.etcd.stubs import Message
+
+FIRST_WAIT = 0.1
+"""Seconds: the upper end of the random wait before the second round of the endpoints; it doubles each round."""
+
+LONGEST_WAIT = 2.0
+
+
+class Method(Protocol):
+    """One RPC on a given connection."""
+
+    def __call__(self, connection: Connection, timeout: float, metadata: Metadata) -> Message:
+        """Make it once within `timeout` seconds. Raises grpc.RpcError."""
+        ...
+
+
+class Calls:
+    """Makes calls on the connection in use. Safe for use by several threads."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self.timeout = settings.timeout
+        self.connections = Connections(settings)
+        self.login = Login(settings)
+        self.closed = threading.Event()
+        self._repeating = self._retrying(lambda _: True)
+        self._resending = self._retrying(lambda meaning: meaning.unsent)
+
+    def _retrying(self, allowed: Callable[[Meaning], bool]) -> tenacity.Retrying:
+        """Build the rule by which calls are tried again, where `allowed` permits that."""
+        rounds = tenacity.wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)
+
+        def first_round(state: tenacity.RetryCallState) -> bool:
+            return state.attempt_number < len(self.connections)
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            return 0.0 if first_round(state) else rounds(state)
+
+        def again(state: tenacity.RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            if not isinstance(error, CallFailedError) or not allowed(error.meaning):
+                return False
+            return error.meaning.again or (error.meaning.elsewhere and first_round(state))
+
+        return tenacity.Retrying(
+            retry=again,
+            wait=wait,
+            stop=tenacity.stop_before_delay(self.timeout) | tenacity.stop_when_event_set(self.closed),
+            sleep=tenacity.sleep_using_event(self.closed),
+            reraise=True,
+        )
+
+    def repeatable(self, name: str, method: Method) -> Message:
+        """Make a call that may be made twice without harm, as often as `timeout` seconds and the failures allow.
+
+        Raises the errors of `errors.MEANINGS`.
+        """
+        return self._call_until(self._repeating, name, method)
+
+    def once(self, name: str, method: Method) -> Message:
+        """Make a call that may go out once only; it is repeated only when it surely was not acted on.
+
+        Raises the errors of `errors.MEANINGS`; after StoreUnavailableError it may have been made.
+        """
+        return self._call_until(self._resending, name, method)
+
+    def _call_until(self, retrying: tenacity.Retrying, name: str, method: Method) -> Message:
+        try:
+            return retrying(self._attempt, name, method, time.monotonic() + self.timeout)
+        except CallFailedError as failure:
+            raise failure.error from failure.__cause__
+
+    def _attempt(self, name: str, method: Method, deadline: float) -> Message:
+        """Make a call at the endpoint in use; with a new token a second time, if it was refused for the old one.
+
+        Raises CallFailedError, after which another endpoint is in use where that may help.
+        """
+        connection = self.connections.current()
+        with connection:
+            limit = min(deadline, time.monotonic() + self.attempt_timeout)
+            try:
+                metadata = self.login.metadata(connection, limit)
+                try:
+                    return self._call(name, method, connection, limit, metadata)
+                except CallFailedError as failure:
+                    if not (failure.meaning.login and self.login.needed):
+                        raise
+                self.login.forget(metadata)
+                metadata = self.login.metadata(connection, limit)
+                return self._call(name, method, connection, limit, metadata)
+            except CallFailedError as failure:
+                if failure.meaning.error is StoreUnavailableError:
+                    self.connections.failed(connection)
+                raise
+
+    @property
+    def attempt_timeout(self) -> float:
+        """Seconds for one try, so that each endpoint has its turn within the whole."""
+        return self.timeout / len(self.connections)
+
+    def _call(
+        self, name: str, method: Method, connection: Connection, limit: float, metadata: Metadata
+    ) -> Message:
+        try:
+            return method(connection, max(0.001, limit - time.monotonic()), metadata)
+        except grpc.RpcError as error:
+            raise call_failed(error, what=f"{name} at {connection.endpoint}") from error
+        except ValueError as error:
+            if self.closed.is_set():  # grpc: "Cannot invoke RPC on closed channel!"
+                raise StoreUnavailableError("the connection to the store was closed") from error
+            raise
+
+    def close(self) -> None:
+        """End waiting calls and close the channels."""
+        self.closed.set()
+        self.connections.close()

@@ -1,0 +1,169 @@
+"""`EtcdKv`: the contract of `configstore.store.api`, kept by an etcd cluster."""
+
+import itertools
+import re
+import weakref
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from configstore.errors import LeaseGoneError, StoreError
+from configstore.settings import StoreSettings
+from configstore.store.api import Compare, Operation, Page, Status, TxnResult
+from configstore.store.checks import check_txn
+from configstore.store.etcd.calls import Calls
+from configstore.store.etcd.connection import Connection
+from configstore.store.etcd.life import SignsOfLife
+from configstore.store.etcd.login import Metadata
+from configstore.store.etcd.messages import page_of, txn_message, txn_result_of
+from configstore.store.etcd.stubs import Message, rpc
+from configstore.store.etcd.watch import EtcdWatch
+
+_ALARM = re.compile(r"alarm:\s*(\w+)")
+
+
+class EtcdKv:
+    """A connection to etcd; it satisfies `configstore.store.api.Kv`. Nothing is sent before the first call.
+
+    Every call ends within `settings.timeout` seconds, whatever the servers do.
+    """
+
+    def __init__(self, settings: StoreSettings) -> None:
+        """Raise UsageError for a bad endpoint or an unreadable certificate file."""
+        self._calls = Calls(settings)
+        self._life = SignsOfLife(self._calls)
+        self._watches: weakref.WeakSet[EtcdWatch] = weakref.WeakSet()
+
+    def range(
+        self,
+        start: bytes,
+        end: bytes | None = None,
+        *,
+        revision: int = 0,
+        limit: int = 0,
+        keys_only: bool = False,
+    ) -> Page:
+        """Read one key or a range; see `Kv.range`."""
+        request = rpc.RangeRequest(
+            key=start, range_end=end or b"", revision=revision, limit=limit, keys_only=keys_only
+        )
+
+        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
+            return connection.kv.Range(request, timeout=timeout, metadata=metadata)
+
+        return page_of(self._calls.repeatable("range", method))
+
+    def txn(
+        self,
+        compares: Sequence[Compare],
+        operations: Sequence[Operation],
+        *,
+        otherwise_get: Sequence[bytes] = (),
+    ) -> TxnResult:
+        """Compare and write; see `Kv.txn`."""
+        check_txn(compares, operations, otherwise_get)
+        request = txn_message(compares, operations, otherwise_get)
+
+        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
+            return connection.kv.Txn(request, timeout=timeout, metadata=metadata)
+
+        return txn_result_of(self._calls.once("txn", method))
+
+    def watch(self, start: bytes, end: bytes, *, start_revision: int) -> EtcdWatch:
+        """Watch a range; see `Kv.watch`. Its first batch, and the one after each reconnect, is empty."""
+        watch = EtcdWatch(self._calls, self._life, start, end, start_revision)
+        self._watches.add(watch)
+        if self._calls.closed.is_set():
+            watch.close()
+        return watch
+
+    def lease_grant(self, ttl: int) -> int:
+        """Make a lease of `ttl` seconds and return its id.
+
+        A try whose answer was lost leaves a lease without keys, which its TTL ends.
+        """
+        request = rpc.LeaseGrantRequest(TTL=ttl)
+
+        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
+            return connection.lease.LeaseGrant(request, timeout=timeout, metadata=metadata)
+
+        answer = self._calls.repeatable("lease grant", method)
+        if answer.error:
+            raise StoreError(f"lease grant: {answer.error}")
+        return int(answer.ID)
+
+    def lease_keepalive(self, lease: int) -> int:
+        """Renew a lease once; returns its new TTL in seconds. Raises LeaseGoneError."""
+        request = rpc.LeaseKeepAliveRequest(ID=lease)
+
+        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
+            answers = connection.lease.LeaseKeepAlive(iter([request]), timeout=timeout, metadata=metadata)
+            answer = next(answers)
+            answers.cancel()
+            return answer
+
+        ttl = int(self._calls.repeatable("lease keepalive", method).TTL)
+        if ttl <= 0:
+            raise LeaseGoneError(f"lease {lease:x} expired or was revoked")
+        return ttl
+
+    def lease_revoke(self, lease: int) -> None:
+        """End a lease and delete its keys. Raises LeaseGoneError."""
+        request = rpc.LeaseRevokeRequest(ID=lease)
+        tries = itertools.count(1)
+        made = 0
+
+        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
+            nonlocal made
+            made = next(tries)
+            return connection.lease.LeaseRevoke(request, timeout=timeout, metadata=metadata)
+
+        try:
+            self._calls.repeatable("lease revoke", method)
+        except LeaseGoneError:
+            if made == 1:  # else an earlier try, whose answer was lost, may have ended it
+                raise
+
+    def compact(self, revision: int) -> None:
+        """Forget what was superseded before `revision`. Raises CompactedError, FutureRevisionError."""
+        request = rpc.CompactionRequest(revision=revision)
+
+        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
+            return connection.kv.Compact(request, timeout=timeout, metadata=metadata)
+
+        self._calls.once("compact", method)
+
+    def status(self) -> Status:
+        """Ask the member in use about itself; it answers without a leader too."""
+
+        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
+            token = tuple(pair for pair in metadata if pair[0] == "token")
+            return connection.maintenance.Status(rpc.StatusRequest(), timeout=timeout, metadata=token)
+
+        answer = self._calls.repeatable("status", method)
+        return Status(
+            cluster_id=answer.header.cluster_id,
+            member_id=answer.header.member_id,
+            version=answer.version,
+            revision=answer.header.revision,
+            db_size=answer.dbSize,
+            leader=answer.leader,
+            alarms=tuple(dict.fromkeys(name for text in answer.errors for name in _ALARM.findall(text))),
+        )
+
+    def close(self) -> None:
+        """End connections and watches; blocked calls and iterations return."""
+        self._calls.close()
+        for watch in list(self._watches):
+            watch.close()
+        self._life.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()

@@ -1,0 +1,236 @@
+"""Channels: one per endpoint, made when needed, one of them in use.
+
+The channel itself comes from etcd3's client; what etcd3 gets wrong (system trust roots, options) is set here.
+"""
+
+import os
+import threading
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import msgspec
+
+from configstore.errors import StoreUnavailableError, UsageError
+from configstore.settings import StoreSettings
+from configstore.store.etcd.stubs import etcd3, services
+
+CHANNEL_OPTIONS = (
+    # A member that vanished without a word is noticed after keepalive_time + timeout. Below 5 s etcd answers
+    # GOAWAY too_many_pings (its --grpc-keepalive-min-time).
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # gRPC's time limit for one connect, whatever its name says
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_retries", 0),  # a txn goes out once; reads are repeated by `calls`
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel does not inherit an older one's back-off
+    ("grpc.enable_http_proxy", 0),  # etcd is never behind the proxy that http_proxy names for the web
+)
+
+FILE_CHECK_INTERVAL = 1.0
+"""Seconds between two looks at the certificate files."""
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where a member listens. `str()` gives the URL."""
+
+    secure: bool
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{'https' if self.secure else 'http'}://{self.host}:{self.port}"
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read `http://host:port`, `https://host:port` or `host:port` (plain). Raises UsageError."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "http", text
+    host, colon, port = rest.rstrip("/").rpartition(":")
+    if scheme not in ("http", "https") or not colon or not host or not port.isdecimal() or "@" in host:
+        shown = rest.rpartition("@")[2]
+        raise UsageError(f"endpoint {shown!r}: expected http://HOST:PORT or https://HOST:PORT")
+    return Endpoint(scheme == "https", host, int(port))
+
+
+class TlsFiles(msgspec.Struct, frozen=True):
+    """The PEM content of the certificate files, with what tells whether they changed since."""
+
+    signature: tuple[tuple[int, int, int] | None, ...]
+    cacert: bytes | None = None
+    cert: bytes | None = None
+    key: bytes | None = None
+
+
+def tls_signature(settings: StoreSettings) -> tuple[tuple[int, int, int] | None, ...]:
+    """Return inode, size and time of each certificate file; None for one not there or not configured."""
+    return tuple(_signature(path) for path in (settings.cacert, settings.cert, settings.key))
+
+
+def _signature(path: str | None) -> tuple[int, int, int] | None:
+    if path is None:
+        return None
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def read_tls_files(settings: StoreSettings) -> TlsFiles:
+    """Read the certificate files. Raises UsageError, naming the setting and the file."""
+    if (settings.cert is None) != (settings.key is None):
+        raise UsageError("cert and key: set both or neither")
+    signature = tls_signature(settings)  # before reading, so that a later change is never missed
+    content: dict[str, bytes] = {}
+    for name in ("cacert", "cert", "key"):
+        path = getattr(settings, name)
+        if path is None:
+            continue
+        try:
+            with open(path, "rb") as file:
+                content[name] = file.read()
+        except OSError as error:
+            raise UsageError(f"{name} {path}: {error.strerror}") from error
+    return TlsFiles(signature, **content)
+
+
+class _Client(etcd3.Etcd3Client):  # type: ignore[misc] # etcd3 has no types
+    """etcd3's client, given certificates instead of their files' names; without cacert, gRPC's own roots."""
+
+    def _get_secure_creds(
+        self, ca_cert: bytes, cert_key: bytes | None = None, cert_cert: bytes | None = None
+    ) -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(ca_cert or None, cert_key, cert_cert)
+
+
+class Connection:
+    """A channel to one endpoint with its stubs.
+
+    As a context manager it is in use; a retired connection closes when its last user left.
+    """
+
+    def __init__(self, endpoint: Endpoint, settings: StoreSettings, tls: TlsFiles | None) -> None:
+        self.endpoint = endpoint
+        self.tls = tls
+        options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)
+        if settings.server_name and tls:
+            options.append(("grpc.ssl_target_name_override", settings.server_name))
+        self._client = _Client(
+            host=endpoint.host,
+            port=endpoint.port,
+            ca_cert=(tls.cacert or b"") if tls else None,
+            cert_cert=tls.cert if tls else None,
+            cert_key=tls.key if tls else None,
+            grpc_options=options,
+        )
+        self.kv: Any = self._client.kvstub
+        self.lease: Any = self._client.leasestub
+        self.maintenance: Any = self._client.maintenancestub
+        self.watch: Any = services.WatchStub(self._client.channel)
+        self.auth: Any = services.AuthStub(self._client.channel)
+        self._lock = threading.Lock()
+        self._users = 0
+        self._retired = False
+
+    def __enter__(self) -> Self:
+        with self._lock:
+            self._users += 1
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._users -= 1
+            last = self._retired and self._users == 0
+        if last:
+            self.close()
+
+    def retire(self) -> None:
+        """Close it as soon as nobody uses it."""
+        with self._lock:
+            self._retired = True
+            unused = self._users == 0
+        if unused:
+            self.close()
+
+    def close(self) -> None:
+        """Close the channel at once; calls in flight end with CANCELLED."""
+        self._client.close()
+
+
+class Connections:
+    """The endpoints in turn: `current` until `failed` moves on to the next. Safe for use by several threads."""
+
+    def __init__(self, settings: StoreSettings) -> None:
+        """Raise UsageError for a bad endpoint or an unreadable certificate file."""
+        self._settings = settings
+        self._endpoints = tuple(parse_endpoint(text) for text in settings.endpoints)
+        if not self._endpoints:
+            raise UsageError("endpoints: at least one is needed")
+        self._open: dict[int, Connection] = {}
+        self._index = 0
+        self._lock = threading.Lock()
+        self._closed = False
+        self._tls = read_tls_files(settings) if any(endpoint.secure for endpoint in self._endpoints) else None
+        self._looked = time.monotonic()
+
+    def __len__(self) -> int:
+        return len(self._endpoints)
+
+    def current(self) -> Connection:
+        """Return the connection in use, made anew when a certificate file changed.
+
+        Raises StoreUnavailableError after `close`.
+        """
+        with self._lock:
+            if self._closed:
+                raise StoreUnavailableError("the connection to the store was closed")
+            self._follow_tls_files()
+            endpoint = self._endpoints[self._index]
+            connection = self._open.get(self._index)
+            if connection is None:
+                tls = self._tls if endpoint.secure else None
+                connection = self._open[self._index] = Connection(endpoint, self._settings, tls)
+            return connection
+
+    def failed(self, connection: Connection) -> None:
+        """Move on to the next endpoint, unless somebody did so already."""
+        with self._lock:
+            if self._open.get(self._index) is connection:
+                self._index = (self._index + 1) % len(self._endpoints)
+
+    def _follow_tls_files(self) -> None:
+        """Retire the connections made with certificates that were replaced since.
+
+        While a file is missing or unreadable, as between two steps of a rotation, the old ones stay.
+        """
+        now = time.monotonic()
+        if self._tls is None or now - self._looked < FILE_CHECK_INTERVAL:
+            return
+        self._looked = now
+        if tls_signature(self._settings) == self._tls.signature:
+            return
+        try:
+            self._tls = read_tls_files(self._settings)
+        except UsageError:
+            return
+        secure = [index for index, connection in self._open.items() if connection.tls is not None]
+        for index in secure:
+            self._open.pop(index).retire()
+
+    def close(self) -> None:
+        """Close all channels."""
+        with self._lock:
+            self._closed = True
+            connections = list(self._open.values())
+            self._open.clear()
+        for connection in connections:
+            connection.close()

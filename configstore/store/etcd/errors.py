@@ -1,0 +1,167 @@
+"""What etcd's and gRPC's failures mean: one table, read from top to bottom, first match wins.
+
+The texts are those of etcd's api/v3rpc/rpctypes/error.go and of gRPC's core. Codes alone do not do: etcd uses
+RESOURCE_EXHAUSTED for three things and INVALID_ARGUMENT for many.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+import grpc
+
+from configstore.errors import (
+    AuthenticationError,
+    CompactedError,
+    ConfigstoreError,
+    CorruptError,
+    FutureRevisionError,
+    LeaseGoneError,
+    NoSpaceError,
+    PermissionDeniedError,
+    StoreError,
+    StoreUnavailableError,
+    TooLargeError,
+)
+
+Code = grpc.StatusCode
+
+MAX_TEXT = 300
+"""Characters of the server's own text that go into a message."""
+
+
+class Meaning(NamedTuple):
+    """A row of the table.
+
+    code: None for any. text: a pattern searched in the details.
+    error: the class to raise; mend: what the operator can do.
+    again: another try may succeed; elsewhere: one at another endpoint may. unsent: the server surely did not
+    act on it.
+    login: a new token may help, and the server surely did not act on it.
+    """
+
+    code: grpc.StatusCode | None
+    text: str
+    error: type[ConfigstoreError] | type[ValueError]
+    mend: str = ""
+    again: bool = False
+    elsewhere: bool = False
+    unsent: bool = False
+    login: bool = False
+
+
+_TLS_MEND = "check cacert and the names in the server's certificate (or server_name)"
+_CLIENT_CERTIFICATE_MEND = "the server refused the client certificate, or wants one: check cert and key"
+
+MEANINGS = (
+    Meaning(
+        Code.INVALID_ARGUMENT, "request is too large", TooLargeError, "the value is over etcd's request limit"
+    ),
+    Meaning(Code.RESOURCE_EXHAUSTED, "larger than max", TooLargeError, "the value is over etcd's request limit"),
+    Meaning(Code.INVALID_ARGUMENT, "too many operations", TooLargeError, "split the transaction"),
+    Meaning(Code.INVALID_ARGUMENT, "duplicate key", ValueError),
+    Meaning(Code.INVALID_ARGUMENT, "key not found", ValueError, "a lease can be changed only on an existing key"),
+    Meaning(
+        Code.RESOURCE_EXHAUSTED,
+        "database space exceeded",
+        NoSpaceError,
+        "compact and defragment etcd, or raise its quota, then `etcdctl alarm disarm`",
+    ),
+    Meaning(Code.OUT_OF_RANGE, "has been compacted", CompactedError),
+    Meaning(Code.OUT_OF_RANGE, "future revision", FutureRevisionError, "was etcd restored from a snapshot?"),
+    Meaning(Code.NOT_FOUND, "lease not found", LeaseGoneError),
+    Meaning(
+        Code.INVALID_ARGUMENT,
+        "authentication failed",
+        AuthenticationError,
+        "check the user and the password (or its file)",
+    ),
+    Meaning(
+        Code.INVALID_ARGUMENT, "user name is empty", AuthenticationError, "set a user and a password", login=True
+    ),
+    Meaning(Code.INVALID_ARGUMENT, "auth store is old", StoreUnavailableError, again=True, login=True),
+    Meaning(Code.UNAUTHENTICATED, "", AuthenticationError, "the token was not accepted", login=True),
+    Meaning(
+        Code.PERMISSION_DENIED, "", PermissionDeniedError, "give the user's role this right with `etcdctl role`"
+    ),
+    Meaning(
+        Code.UNAVAILABLE,
+        "CERTIFICATE_VERIFY_FAILED|[Hh]ostname",
+        StoreUnavailableError,
+        _TLS_MEND,
+        elsewhere=True,
+        unsent=True,
+    ),
+    Meaning(
+        Code.UNAVAILABLE,
+        "TSI_DATA_CORRUPTED|alert (bad|unknown|certificate|expired)|CERTIFICATE_REQUIRED",
+        AuthenticationError,
+        _CLIENT_CERTIFICATE_MEND,
+    ),
+    Meaning(
+        Code.UNAVAILABLE,
+        "WRONG_VERSION_NUMBER",
+        StoreUnavailableError,
+        "does this endpoint speak TLS?",
+        elsewhere=True,
+        unsent=True,
+    ),
+    # gRPC's pick_first says so when a call found no connection to go out on.
+    Meaning(
+        Code.UNAVAILABLE, "failed to connect to all addresses", StoreUnavailableError, again=True, unsent=True
+    ),
+    Meaning(
+        Code.UNAVAILABLE, "DNS resolution failed|[Dd]omain name", StoreUnavailableError, again=True, unsent=True
+    ),
+    # The answer to `hasleader`, given before a request is looked at.
+    Meaning(Code.UNAVAILABLE, "etcdserver: no leader", StoreUnavailableError, again=True, unsent=True),
+    Meaning(Code.RESOURCE_EXHAUSTED, "too many requests", StoreUnavailableError, again=True, unsent=True),
+    Meaning(Code.UNAVAILABLE, "", StoreUnavailableError, again=True),
+    Meaning(Code.DEADLINE_EXCEEDED, "", StoreUnavailableError, again=True),
+    Meaning(Code.CANCELLED, "", StoreUnavailableError, again=True),
+    Meaning(Code.UNKNOWN, "", StoreUnavailableError, again=True),
+    Meaning(Code.INTERNAL, "", StoreUnavailableError, again=True),
+    Meaning(Code.ABORTED, "", StoreUnavailableError, again=True),
+    Meaning(Code.DATA_LOSS, "", CorruptError, "check every member's disk and `etcdctl endpoint hashkv`"),
+)
+
+OTHER = Meaning(None, "", StoreError)
+
+
+def meaning_of(code: grpc.StatusCode, details: str) -> Meaning:
+    """Return the row for a failure; OTHER when there is none."""
+    return next((row for row in MEANINGS if row.code is code and re.search(row.text, details)), OTHER)
+
+
+def exception_for(meaning: Meaning, code: grpc.StatusCode, details: str, *, what: str) -> Exception:
+    """Build the exception of a row.
+
+    what: the call and the endpoint, such as `range at http://127.0.0.1:2379`. Neither a request's content nor
+    its metadata is ever quoted: passwords and tokens travel there.
+    """
+    text = " ".join(details.split())[:MAX_TEXT] or "no reason given"
+    message = f"{what}: {code.name} {text}"
+    if meaning.mend:
+        message = f"{message} ({meaning.mend})"
+    return meaning.error(message)
+
+
+class CallFailedError(Exception):
+    """A failed call with its meaning, on its way to where that is acted on; never leaves the package."""
+
+    def __init__(self, meaning: Meaning, error: Exception) -> None:
+        super().__init__(str(error))
+        self.meaning = meaning
+        self.error = error
+
+
+def code_and_details(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
+    """Return what a failed call says; every RpcError that a call raises is the call itself."""
+    call: Any = error
+    return call.code() or Code.UNKNOWN, call.details() or ""
+
+
+def call_failed(error: grpc.RpcError, *, what: str) -> CallFailedError:
+    """Translate what gRPC raised."""
+    code, details = code_and_details(error)
+    meaning = meaning_of(code, details)
+    return CallFailedError(meaning, exception_for(meaning, code, details, what=what))

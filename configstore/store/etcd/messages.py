@@ -1,0 +1,88 @@
+"""Values of the contract into etcd's messages and back."""
+
+from collections.abc import Iterable, Sequence
+
+from configstore.store.api import (
+    Compare,
+    CreateRevision,
+    Delete,
+    Event,
+    Item,
+    ModRevision,
+    Operation,
+    Page,
+    Put,
+    TxnResult,
+)
+from configstore.store.etcd.stubs import Message, rpc
+
+_ABSENT_FROM = 0  # an absent key's create_revision and mod_revision
+
+
+def item_of(stored: Message) -> Item:
+    """Read an mvccpb.KeyValue."""
+    return Item(
+        key=stored.key,
+        value=stored.value,
+        create_revision=stored.create_revision,
+        mod_revision=stored.mod_revision,
+        version=stored.version,
+        lease=stored.lease,
+    )
+
+
+def page_of(answer: Message) -> Page:
+    """Read a RangeResponse."""
+    return Page(
+        items=tuple(item_of(stored) for stored in answer.kvs), revision=answer.header.revision, more=answer.more
+    )
+
+
+def events_of(events: Iterable[Message]) -> tuple[Event, ...]:
+    """Read mvccpb.Events; type 0 is PUT, 1 is DELETE."""
+    return tuple(Event(item=item_of(event.kv), deleted=event.type == 1) for event in events)
+
+
+def compare_message(compare: Compare) -> Message:
+    """Build an etcdserverpb.Compare."""
+    if isinstance(compare, ModRevision):
+        return rpc.Compare(
+            result=rpc.Compare.EQUAL, target=rpc.Compare.MOD, key=compare.key, mod_revision=compare.revision
+        )
+    if isinstance(compare, CreateRevision):
+        return rpc.Compare(
+            result=rpc.Compare.EQUAL, target=rpc.Compare.CREATE, key=compare.key, create_revision=compare.revision
+        )
+    return rpc.Compare(
+        result=rpc.Compare.GREATER, target=rpc.Compare.CREATE, key=compare.key, create_revision=_ABSENT_FROM
+    )
+
+
+def operation_message(operation: Operation) -> Message:
+    """Build an etcdserverpb.RequestOp."""
+    if isinstance(operation, Delete):
+        return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=operation.key))
+    if isinstance(operation, Put):
+        put = rpc.PutRequest(key=operation.key, value=operation.value, lease=operation.lease)
+    else:
+        put = rpc.PutRequest(key=operation.key, lease=operation.lease, ignore_value=True)
+    return rpc.RequestOp(request_put=put)
+
+
+def txn_message(
+    compares: Sequence[Compare], operations: Sequence[Operation], otherwise_get: Sequence[bytes]
+) -> Message:
+    """Build a TxnRequest."""
+    return rpc.TxnRequest(
+        compare=[compare_message(compare) for compare in compares],
+        success=[operation_message(operation) for operation in operations],
+        failure=[rpc.RequestOp(request_range=rpc.RangeRequest(key=key)) for key in otherwise_get],
+    )
+
+
+def txn_result_of(answer: Message) -> TxnResult:
+    """Read a TxnResponse."""
+    found: tuple[Item, ...] = ()
+    if not answer.succeeded:
+        found = tuple(item_of(stored) for one in answer.responses for stored in one.response_range.kvs)
+    return TxnResult(succeeded=answer.succeeded, revision=answer.header.revision, found=found)

@@ -1,0 +1,236 @@
+"""A watch that outlives its stream: what was delivered is remembered, and the rest asked for again.
+
+One stream of etcd's Watch service per watch and connection. The server may split the events of a revision over
+several answers (`fragment`); a revision is handed on when it is complete, so that a broken stream never leaves
+half of one behind, and the next stream starts at the revision after the last one handed on.
+"""
+
+import queue
+import random
+import threading
+import time
+from collections.abc import Iterator
+
+import grpc
+
+from configstore.errors import CompactedError, FutureRevisionError, StoreUnavailableError
+from configstore.store.api import Batch, Event
+from configstore.store.etcd.calls import Calls
+from configstore.store.etcd.connection import Connection
+from configstore.store.etcd.errors import CallFailedError, call_failed, exception_for, meaning_of
+from configstore.store.etcd.life import SignsOfLife
+from configstore.store.etcd.login import Metadata
+from configstore.store.etcd.messages import events_of
+from configstore.store.etcd.stubs import Message, rpc
+
+SHORTEST_WAIT = 0.1
+"""Seconds before the second reconnect in a row, doubling up to LONGEST_WAIT; a random part of it is used."""
+
+LONGEST_WAIT = 10.0
+
+_CANCEL_CODES = (
+    ("permission denied", grpc.StatusCode.PERMISSION_DENIED),
+    ("auth token|unauthenticated", grpc.StatusCode.UNAUTHENTICATED),
+)
+
+
+class EtcdWatch:
+    """A running watch; see `configstore.store.api.Watch`. To be iterated by one thread, once."""
+
+    def __init__(self, calls: Calls, life: SignsOfLife, start: bytes, end: bytes, start_revision: int) -> None:
+        self._calls = calls
+        self._life = life
+        self._start = start
+        self._end = end
+        self._next = start_revision
+        self._closed = threading.Event()
+        self._stream: Stream | None = None
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches until closed.
+
+        An empty one follows each connect, so that its receiver may look whether the store is still the same.
+        Raises CompactedError, FutureRevisionError, PermissionDeniedError, AuthenticationError, CorruptError.
+        """
+        failures = logins = 0
+        while not self._closed.is_set():
+            opened = time.monotonic()
+            try:
+                for received, batch in enumerate(self._batches()):
+                    if received:  # the first one only says that the stream stands
+                        failures = logins = 0
+                    yield batch
+            except CallFailedError as failure:
+                if self._closed.is_set():
+                    return
+                login = failure.meaning.login and self._calls.login.needed and not logins
+                if not (login or failure.meaning.again or failure.meaning.elsewhere):
+                    raise failure.error from failure.__cause__
+                logins += login
+            except StoreUnavailableError:
+                pass
+            if time.monotonic() - opened > LONGEST_WAIT:
+                failures = logins = 0
+            self._wait(failures)
+            failures += 1
+
+    def close(self) -> None:
+        """End it, from any thread; a blocked iteration returns."""
+        self._closed.set()
+        with self._lock:
+            stream = self._stream
+        if stream is not None:
+            stream.cut()
+
+    def _wait(self, failures: int) -> None:
+        """Wait before reconnecting: not at all after a stream that worked, else longer each round, jittered."""
+        if failures:
+            rounds = failures // len(self._calls.connections)
+            limit = min(LONGEST_WAIT, SHORTEST_WAIT * 2 ** min(rounds, 16))
+            self._closed.wait(limit * random.uniform(0.5, 1.0))  # noqa: S311 # spreads load, guards nothing
+
+    def _batches(self) -> Iterator[Batch]:
+        """Open a stream and yield what it brings until it ends. Raises CallFailedError and what `_read` raises."""
+        connection = self._calls.connections.current()
+        metadata: Metadata = ()
+        stream = None
+        with connection:
+            try:
+                metadata = self._calls.login.metadata(connection, time.monotonic() + self._calls.attempt_timeout)
+                stream = self._open(connection, metadata)
+                yield from self._read(stream)
+            except grpc.RpcError as error:
+                failure = call_failed(error, what=f"watch at {connection.endpoint}")
+                self._after(failure, connection, metadata)
+                raise failure from error
+            except CallFailedError as failure:
+                self._after(failure, connection, metadata)
+                raise
+            finally:
+                if stream is not None:
+                    self._life.remove(stream)
+                    stream.cut()
+
+    def _after(self, failure: CallFailedError, connection: Connection, metadata: Metadata) -> None:
+        """Choose another token or endpoint for the next stream."""
+        if failure.meaning.login:
+            self._calls.login.forget(metadata)
+        elif issubclass(failure.meaning.error, StoreUnavailableError):
+            self._calls.connections.failed(connection)
+
+    def _open(self, connection: Connection, metadata: Metadata) -> "Stream":
+        create = rpc.WatchCreateRequest(
+            key=self._start, range_end=self._end, start_revision=self._next, progress_notify=True, fragment=True
+        )
+        stream = Stream(connection, create, metadata)
+        with self._lock:
+            self._stream = stream
+        if self._closed.is_set():
+            stream.cut()
+        self._life.add(stream)
+        return stream
+
+    def _read(self, stream: "Stream") -> Iterator[Batch]:
+        """Turn a stream's answers into batches of whole revisions."""
+        pending: list[Event] = []
+        for answer in stream:
+            if answer.canceled:
+                self._raise_canceled(answer, stream)
+            if answer.created:
+                self._check_revision(answer.header.revision)
+                stream.established = True
+                yield Batch(revision=self._next - 1)
+                continue
+            pending.extend(events_of(answer.events))
+            complete = whole_revisions(pending) if answer.fragment else len(pending)
+            if complete:
+                batch = Batch(revision=pending[complete - 1].item.mod_revision, events=tuple(pending[:complete]))
+                del pending[:complete]
+                self._next = batch.revision + 1
+                yield batch
+            elif not answer.fragment:  # progress: nothing in the range up to the header's revision
+                self._next = max(self._next, answer.header.revision + 1)
+                yield Batch(revision=self._next - 1)
+
+    def _check_revision(self, revision: int) -> None:
+        """Raise FutureRevisionError when the store is behind what was seen of it: etcd would stay silent for ever.
+
+        A member may lag behind the others, so a second look is one at the cluster.
+        """
+        if self._next == 0:
+            self._next = revision + 1
+        if revision + 1 >= self._next:
+            return
+        request = rpc.RangeRequest(key=self._start, keys_only=True)
+
+        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
+            return connection.kv.Range(request, timeout=timeout, metadata=metadata)
+
+        revision = self._calls.repeatable("range", method).header.revision
+        if revision + 1 < self._next:
+            raise FutureRevisionError(
+                f"the watch has seen revision {self._next - 1}, but the store is at {revision}: "
+                "it was restored from an older snapshot"
+            )
+
+    def _raise_canceled(self, answer: Message, stream: "Stream") -> None:
+        """Raise what the server's cancelling of the watch means."""
+        if answer.compact_revision:
+            raise CompactedError(
+                f"revision {self._next} has been compacted, {answer.compact_revision} is the oldest there",
+                compact_revision=answer.compact_revision,
+            )
+        code = code_of_reason(answer.cancel_reason)
+        meaning = meaning_of(code, answer.cancel_reason)
+        if code is grpc.StatusCode.PERMISSION_DENIED:
+            # etcd says the same for a token that it no longer knows.
+            meaning = meaning._replace(login=True)
+        what = f"watch at {stream.connection.endpoint}"
+        raise CallFailedError(meaning, exception_for(meaning, code, answer.cancel_reason, what=what))
+
+
+class Stream:
+    """One call of etcd's Watch service with one watch in it.
+
+    last_received: on the monotonic clock, when the server last said something. established: whether the server
+    acknowledged the watch.
+    """
+
+    def __init__(self, connection: Connection, create: Message, metadata: Metadata) -> None:
+        self.connection = connection
+        self.key: bytes = create.key
+        self.last_received = time.monotonic()
+        self.established = False
+        # The request side stays open until the stream is cut: etcd's proxies end a watch with it.
+        self._requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._requests.put(rpc.WatchRequest(create_request=create))
+        self._call = connection.watch.Watch(iter(self._requests.get, None), metadata=metadata)
+
+    def __iter__(self) -> Iterator[Message]:
+        """Yield answers. Raises grpc.RpcError when the stream breaks or is cut."""
+        for answer in self._call:
+            self.last_received = time.monotonic()
+            yield answer
+
+    def cut(self) -> None:
+        """End it, from any thread."""
+        self._requests.put(None)
+        self._call.cancel()
+
+
+def whole_revisions(events: list[Event]) -> int:
+    """Return how many of these events belong to revisions that are surely complete: all but the last one's."""
+    count = len(events)
+    while count and events[count - 1].item.mod_revision == events[-1].item.mod_revision:
+        count -= 1
+    return count
+
+
+def code_of_reason(reason: str) -> grpc.StatusCode:
+    """Return the code behind a watch's `cancel_reason`, which carries the text alone."""
+    lowered = reason.lower()
+    for part, code in _CANCEL_CODES:
+        if any(one in lowered for one in part.split("|")):
+            return code
+    return grpc.StatusCode.INVALID_ARGUMENT if "user name is empty" in lowered else grpc.StatusCode.UNKNOWN

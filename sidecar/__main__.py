@@ -1,0 +1,126 @@
+"""The command `configstore-sidecar`: run, init, plan, health."""
+
+import argparse
+import http.client
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from configstore import __version__
+from configstore.errors import ConfigstoreError
+from configstore.model.path import printable
+from sidecar.config import Config, load_config
+from sidecar.planner.plan import Plan
+
+_COMMANDS = {
+    "run": "mirror until SIGTERM, then send what is under way and exit 0",
+    "init": "fill the directories once; exit 0 only when every required mapping is complete",
+    "plan": "print what a cycle would do now, and do nothing",
+    "health": "ask the running sidecar on this host whether it is ready (for HEALTHCHECK)",
+}
+
+_OPTIONS = {
+    "preset": ("NAME[,NAME]", "built-in mappings of a Mailu service, such as mailu/front"),
+    "endpoints": ("URL[,URL]", "etcd's client addresses"),
+    "root": ("KEY", "root key of the store"),
+    "cacert": ("FILE", "certificates of the authority that signed etcd's"),
+    "cert": ("FILE", "client certificate"),
+    "key": ("FILE", "its private key"),
+    "user": ("NAME", "etcd user"),
+    "password-file": ("FILE", "file with its password"),
+    "server-name": ("NAME", "name that etcd's certificate must carry"),
+    "timeout": ("DURATION", "for how long init and plan wait for the store (default 60s)"),
+    "replica": ("ID", "this replica's id (default: host name and something random)"),
+    "health-listen": ("HOST:PORT", "where to serve /livez, /readyz and /metrics; '' for nowhere"),
+    "log-level": ("LEVEL", "debug, info, warning or error"),
+    "log-format": ("FORM", "text or json"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    top = argparse.ArgumentParser(prog="configstore-sidecar", description=__doc__)
+    top.add_argument("--version", action="version", version=f"configstore-sidecar {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, words in _COMMANDS.items():
+        command = commands.add_parser(name, help=words, description=words, allow_abbrev=False)
+        command.add_argument("--config", metavar="FILE", help="settings in TOML")
+        for option, (metavar, text) in _OPTIONS.items():
+            command.add_argument(f"--{option}", metavar=metavar, help=text)
+        if name == "plan":
+            command.add_argument("--json", action="store_true", help="print the plan as JSON")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    options = vars(parser().parse_args(arguments))
+    command, file = options.pop("command"), options.pop("config")
+    as_json = options.pop("json", False)
+    try:
+        config = load_config(file=file, environ=os.environ, options=options)
+        return _dispatch(command, config, as_json=as_json)
+    except ConfigstoreError as error:
+        print(f"configstore-sidecar: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dispatch(command: str, config: Config, *, as_json: bool) -> int:
+    if command == "health":
+        return _health(config.health_listen)
+    # Only what works with the store pays for loading its client.
+    from sidecar import daemon, logs  # noqa: PLC0415
+
+    logs.configure(config.log_level, config.log_format)
+    if command == "run":
+        return daemon.run(config)
+    if command == "init":
+        return daemon.init(config)
+    plans = daemon.plan(config)
+    if as_json:
+        print(msgspec.json.encode(plans).decode())
+    else:
+        for line in _plan_lines(plans):
+            print(line)
+    return 0
+
+
+def _plan_lines(plans: dict[str, Plan]) -> Iterator[str]:
+    for name, plan in plans.items():
+        if plan.empty and not plan.problems:
+            yield f"{name}: nothing to do"
+        for push in plan.push:
+            yield f"{name}: push {push.entry.kind} {printable(push.path)}"
+        for pull in plan.pull:
+            kept = " (the local one is kept under conflicts/)" if pull.keep else ""
+            yield f"{name}: pull {pull.remote.entry.kind} {printable(pull.path)}{kept}"
+        for problem in plan.problems.values():
+            yield f"{name}: problem {printable(problem.path)}: {problem.reason}"
+
+
+def _health(listen: str) -> int:
+    """Return 0 when /readyz says yes, 1 when it says no or nobody answers."""
+    host, _, port = listen.rpartition(":")
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104  # not bound, asked
+    if not port:
+        print("configstore-sidecar: [health] listen is off, so there is nobody to ask", file=sys.stderr)
+        return 2
+    connection = http.client.HTTPConnection(host, int(port), timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        print(answer.read().decode(), end="")
+    except OSError as error:
+        print(f"configstore-sidecar: nobody answers at {host}:{port}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        connection.close()
+    return 0 if answer.status == http.client.OK else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""What store and replica last agreed on, kept in the mirrored mount itself.
+
+A log of JSON lines in `.configstore/baseline`: a header that says which subtree it speaks of, then one line
+for each change of an agreement, the last one of a path being valid. It lies in the mount so that it is lost
+together with the files: a replica without a baseline pulls and deletes nothing
+(docs/decisions/0002-baseline-in-the-mount.md). Owned by the engine's thread.
+"""
+
+import os
+from collections.abc import Mapping as Map
+from typing import Self
+
+import msgspec
+
+from configstore.model.path import StorePath
+from sidecar.planner.sides import Agreed
+
+FILE = "baseline"
+_NEW = "baseline.new"
+_SLACK = 1000  # superseded lines that are tolerated before the log is written anew
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Of which subtree of which store a baseline speaks; any other's is worth nothing."""
+
+    root: str
+    store: str
+    v: int = 1
+
+
+_Line = tuple[StorePath, Agreed | None]
+_line_decoder = msgspec.json.Decoder(_Line)
+_header_decoder = msgspec.json.Decoder(Identity)
+_encoder = msgspec.json.Encoder()
+
+
+class Baseline:
+    """The agreements of one mapping, in memory and on the mount."""
+
+    def __init__(
+        self, directory: int, identity: Identity, agreed: dict[StorePath, Agreed], *, fresh: bool
+    ) -> None:
+        """Use `load`. `directory` is a descriptor of `.configstore` that stays the caller's."""
+        self.agreed = agreed
+        self.fresh = fresh
+        self._directory = directory
+        self._identity = identity
+        self._log = -1
+        self._lines = 0
+        self._rewrite()
+
+    @classmethod
+    def load(cls, directory: int, identity: Identity) -> Self:
+        """Read the baseline below `directory`; none, an unreadable or another subtree's one is a fresh one."""
+        agreed: dict[StorePath, Agreed] = {}
+        try:
+            descriptor = os.open(FILE, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)
+        except FileNotFoundError:
+            return cls(directory, identity, agreed, fresh=True)
+        with open(descriptor, "rb") as log:
+            try:
+                if _header_decoder.decode(log.readline()) != identity:
+                    return cls(directory, identity, {}, fresh=True)
+                for line in log:
+                    if not line.endswith(b"\n"):
+                        break  # the last line of a process that was killed while it wrote
+                    path, agreement = _line_decoder.decode(line)
+                    if agreement is None:
+                        agreed.pop(path, None)
+                    else:
+                        agreed[path] = agreement
+            except msgspec.DecodeError:
+                return cls(directory, identity, {}, fresh=True)
+        return cls(directory, identity, agreed, fresh=False)
+
+    def record(self, changes: Map[StorePath, Agreed | None]) -> None:
+        """Note new agreements (None: there is none any more), on the mount before this returns.
+
+        Raises OSError when the mount is full; the agreements are then known in memory only, and found anew
+        after a restart.
+        """
+        if not changes:
+            return
+        for path, agreement in changes.items():
+            if agreement is None:
+                self.agreed.pop(path, None)
+            else:
+                self.agreed[path] = agreement
+        self._lines += len(changes)
+        if self._lines > 2 * len(self.agreed) + _SLACK:
+            self._rewrite()
+        else:
+            _write(self._log, b"".join(_encoder.encode(change) + b"\n" for change in changes.items()))
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
+
+    def _rewrite(self) -> None:
+        """Write the log anew beside the old one and rename it over, so that a crash leaves one of the two."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND
+        log = os.open(_NEW, flags, 0o600, dir_fd=self._directory)
+        try:
+            lines = [_encoder.encode(self._identity), *(_encoder.encode(change) for change in self.agreed.items())]
+            _write(log, b"\n".join(lines) + b"\n")
+            os.rename(_NEW, FILE, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        except BaseException:
+            os.close(log)
+            raise
+        self.close()
+        self._log = log
+        self._lines = len(self.agreed)
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,257 @@
+"""The daemon's whole configuration: presets, a TOML file, environment variables and options, the last wins.
+
+Called by `sidecar.__main__`; everything else sees the checked, frozen `Config`. Mappings are merged by name, key
+by key: a preset's, then the file's [[mapping]], then CONFIGSTORE_MAPPING_<NAME>_<KEY>.
+"""
+
+import re
+import secrets
+import socket
+from collections.abc import Iterable
+from collections.abc import Mapping as Mapped
+from enum import StrEnum
+from itertools import combinations
+from typing import Any
+
+import msgspec
+
+from configstore import presets
+from configstore.errors import UsageError
+from configstore.model.path import StorePath, is_below, printable, relative_to
+from configstore.settings import (
+    STORE_PARSERS,
+    Label,
+    Parser,
+    StoreSettings,
+    check_variables,
+    load_store,
+    nearest,
+    parse_duration,
+    parse_layer,
+    parse_text,
+    read_toml,
+)
+from sidecar.fields import MAPPING_PARSERS, parse_choice, parse_name
+from sidecar.planner.mapping import Mapping
+
+INIT_TIMEOUT = 60.0
+"""Seconds for which `init` waits for the store unless `--timeout` says otherwise."""
+
+
+class LogLevel(StrEnum):
+    """The least important thing that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How a line of the log looks."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """What the daemon is told to do, checked.
+
+    control_socket: path of the control socket, "" for none. health_listen: `host:port`, "" for none.
+    replica: this replica's id. timeout: seconds for which `init` waits for the store.
+    """
+
+    store: StoreSettings
+    mappings: tuple[Mapping, ...]
+    control_socket: str = "/run/configstore/control.sock"
+    health_listen: str = "0.0.0.0:9650"
+    log_level: LogLevel = LogLevel.INFO
+    log_format: LogFormat = LogFormat.TEXT
+    replica: str
+    timeout: float = INIT_TIMEOUT
+
+
+_LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*):([0-9]{1,5})")
+
+
+def _listen(value: object) -> str:
+    match = _LISTEN.fullmatch(value) if isinstance(value, str) else None
+    if value != "" and (match is None or int(match[1]) > 65535):
+        raise ValueError('expected "host:port" such as "0.0.0.0:9650", or "" for none')
+    return str(value)
+
+
+def _socket(value: object) -> str:
+    if value != "" and not (parse_text(value).startswith("/") and len(parse_text(value).encode()) < 108):
+        raise ValueError('expected an absolute path of at most 107 bytes, or "" for none')
+    return str(value)
+
+
+_SETTINGS: dict[tuple[str, str], tuple[str, Parser]] = {
+    ("control", "socket"): ("control_socket", _socket),
+    ("health", "listen"): ("health_listen", _listen),
+    ("log", "level"): ("log_level", parse_choice(LogLevel)),
+    ("log", "format"): ("log_format", parse_choice(LogFormat)),
+}
+_PARSERS: dict[str, Parser] = {**dict(_SETTINGS.values()), "replica": parse_name, "timeout": parse_duration}
+_VARIABLES = {f"CONFIGSTORE_{name.upper()}": name for name in _PARSERS if name != "timeout"}
+_EMPTY_MEANS_NONE = {"CONFIGSTORE_CONTROL_SOCKET", "CONFIGSTORE_HEALTH_LISTEN"}
+_PRESET = "CONFIGSTORE_PRESET"
+_MAPPING_PREFIX = "CONFIGSTORE_MAPPING_"
+
+SIDECAR_VARIABLES = (_PRESET, *_VARIABLES)
+"""The variables that the daemon reads besides the store's and CONFIGSTORE_MAPPING_<NAME>_<KEY>."""
+
+
+def load_config(*, file: str | None, environ: Mapped[str, str], options: Mapped[str, object]) -> Config:
+    """Read and check everything.
+
+    options: by the names of `StoreSettings` and `Config`, and `preset`; None is "not given". `timeout` there is
+    that of `init`; the one for a single call comes from the file or from CONFIGSTORE_TIMEOUT.
+    Raises UsageError naming the file, variable or option, the key, and what was expected.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    source = file or ""
+    document = read_toml(file) if file else {}
+    settings = _file_settings(document, source)
+    settings |= _environment_settings(environ)
+    preset = given.pop("preset", None) or environ.get(_PRESET) or ""
+    store_options = {name: given.pop(name) for name in STORE_PARSERS if name in given and name != "timeout"}
+    settings |= parse_layer(given, _PARSERS, lambda key: f"--{key.replace('_', '-')}")
+    store = load_store(
+        environ=environ, table=_table(document, "store", source), source=source, options=store_options
+    )
+    mappings = load_mappings(_tables(document, source), source=source, preset=str(preset), environ=environ)
+    settings.setdefault("replica", default_replica())
+    return Config(store=store, mappings=mappings, **settings)
+
+
+def default_replica() -> str:
+    """Return a fresh replica id: the host's name and something random."""
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:50].lstrip("-.")
+    return f"{host or 'replica'}-{secrets.token_hex(4)}"
+
+
+def _table(document: Mapped[str, Any], name: str, source: str) -> dict[str, Any]:
+    table = document.get(name, {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{source}: {name}: expected a table [{name}]")
+    return table
+
+
+def _tables(document: Mapped[str, Any], source: str) -> list[dict[str, Any]]:
+    tables = document.get("mapping", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise UsageError(f"{source}: mapping: expected tables [[mapping]]")
+    return tables
+
+
+def _file_settings(document: Mapped[str, Any], source: str) -> dict[str, Any]:
+    sections = {section for section, _ in _SETTINGS}
+    for name in document:
+        if name not in sections | {"store", "mapping"}:
+            hint = nearest(name, sections | {"store", "mapping"})
+            raise UsageError(f"{source}: {printable(name)}: unknown key; {hint}")
+    found: dict[str, Any] = {}
+    for section in sorted(sections):
+        parsers = {key: parser for (of, key), (_, parser) in _SETTINGS.items() if of == section}
+        layer = parse_layer(_table(document, section, source), parsers, _label(f"{source}: {section}."))
+        found |= {_SETTINGS[section, key][0]: value for key, value in layer.items()}
+    return found
+
+
+def _environment_settings(environ: Mapped[str, str]) -> dict[str, Any]:
+    raw: dict[str, object] = {
+        name: environ[variable]
+        for variable, name in _VARIABLES.items()
+        if environ.get(variable) or (variable in environ and variable in _EMPTY_MEANS_NONE)
+    }
+    return parse_layer(raw, _PARSERS, lambda key: f"CONFIGSTORE_{key.upper()}")
+
+
+def _label(prefix: str) -> Label:
+    return lambda key: f"{prefix}{key}"
+
+
+def _always(text: str) -> Label:
+    return lambda _: text
+
+
+def load_mappings(
+    tables: Iterable[Mapped[str, object]], *, source: str, preset: str, environ: Mapped[str, str]
+) -> tuple[Mapping, ...]:
+    """Merge presets (names with commas between), the file's tables and the variables, and check the result.
+
+    Raises UsageError.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for name in filter(None, (part.strip() for part in preset.split(","))):
+        for mapping in presets.load(name):
+            where = f"preset {name}: mapping {mapping.name}: "
+            layer = parse_layer(mapping.settings(), MAPPING_PARSERS, _label(where))
+            if merged.setdefault(mapping.name, layer) != layer:
+                raise UsageError(f"{_PRESET}: two of its presets have a mapping {mapping.name!r}: choose one")
+    in_file: set[str] = set()
+    for number, table in enumerate(tables, 1):
+        where = f"{source}: mapping {printable(str(table.get('name', f'number {number}')))}: "
+        layer = parse_layer(table, MAPPING_PARSERS, _label(where))
+        if "name" not in layer:
+            raise UsageError(f"{where}name: missing; expected a name of its own")
+        if layer["name"] in in_file:
+            raise UsageError(f"{where}name: used twice; expected a name of its own")
+        in_file.add(layer["name"])
+        merged.setdefault(layer["name"], {}).update(layer)
+    _override(merged, environ)
+    for name, layer in merged.items():
+        _complete(layer, f"{source}: mapping {name}: " if name in in_file else f"mapping {name}: ")
+    if not merged:
+        raise UsageError(f"no mapping: expected a [[mapping]] in the file of --config, or {_PRESET}=mailu/front")
+    mappings = [Mapping(**layer) for layer in merged.values()]
+    _check_apart(mappings, source)
+    return tuple(msgspec.structs.replace(mapping, holes=_holes(mapping, mappings)) for mapping in mappings)
+
+
+def _override(merged: Mapped[str, dict[str, Any]], environ: Mapped[str, str]) -> None:
+    """Apply CONFIGSTORE_MAPPING_<NAME>_<KEY>, and refuse every variable that nobody reads."""
+    targets: dict[str, list[tuple[str, str]]] = {}
+    for name in merged:
+        for key in MAPPING_PARSERS.keys() - {"name"}:
+            variable = _MAPPING_PREFIX + re.sub(r"[^A-Z0-9]", "_", f"{name}_{key}".upper())
+            targets.setdefault(variable, []).append((name, key))
+    check_variables(environ, {*SIDECAR_VARIABLES, *targets})
+    for variable in targets.keys() & environ.keys():
+        if len(targets[variable]) > 1:
+            names = " and ".join(f"{key} of {name}" for name, key in targets[variable])
+            raise UsageError(f"{variable}: means {names}; rename one of the mappings")
+        name, key = targets[variable][0]
+        merged[name] |= parse_layer({key: environ[variable]}, MAPPING_PARSERS, _always(variable))
+
+
+def _complete(layer: dict[str, Any], where: str) -> None:
+    if "store" not in layer:
+        layer |= parse_layer({"store": layer["name"]}, MAPPING_PARSERS, _label(where))
+    if "path" not in layer:
+        raise UsageError(f'{where}path: missing; expected an absolute directory such as "/certs"')
+    if layer.get("on_change") and layer.get("signal"):
+        raise UsageError(f"{where}signal: expected either this or on_change, not both")
+
+
+def _check_apart(mappings: Iterable[Mapping], source: str) -> None:
+    prefix = f"{source}: " if source else ""
+    for one, other in combinations(mappings, 2):
+        both = f"{prefix}mappings {one.name} and {other.name}"
+        if one.path == other.path:
+            raise UsageError(f"{both}: path: both mirror {one.path}; expected a directory for each")
+        if one.store == other.store:
+            raise UsageError(f"{both}: store: both mirror {one.store or '/'}; expected a subtree for each")
+
+
+def _holes(outer: Mapping, mappings: Iterable[Mapping]) -> tuple[StorePath, ...]:
+    """Return what other mappings take out of `outer`: by their subtree as by their directory."""
+    found = set()
+    for inner in mappings:
+        if is_below(inner.store, outer.store):
+            found.add(relative_to(inner.store, outer.store))
+        if inner.path.startswith(f"{outer.path}/"):
+            found.add(StorePath(inner.path[len(outer.path) + 1 :]))
+    return tuple(sorted(found))

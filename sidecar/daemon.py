@@ -1,0 +1,151 @@
+"""`run`, `init` and `plan` as functions: threads, signals, readiness, and what is said at the end."""
+
+import logging
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from types import FrameType
+from typing import TypeVar
+
+import tenacity
+
+from configstore.errors import NotThereError, StoreUnavailableError
+from configstore.model.keys import Keys
+from configstore.store.api import Kv
+from configstore.store.connect import connect
+from configstore.store.tree import Tree, Writer
+from sidecar.config import Config
+from sidecar.health import HealthServer
+from sidecar.mirror import Mirror
+from sidecar.planner.mapping import Mapping
+from sidecar.planner.plan import Plan
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def run(config: Config) -> int:
+    """Mirror until SIGTERM or SIGINT, flush, and return the exit code."""
+    stop = threading.Event()
+    failed = threading.Event()
+    _stop_on_signals(stop)
+    _stop_on_failure(stop, failed)
+    with ExitStack() as stack:
+        kv = stack.enter_context(connect(config.store))
+        mirrors = _open(config, kv, stack, watch=True)
+        if config.health_listen:
+            health = HealthServer(
+                config.health_listen, lambda: [each.engine.status for each in mirrors], time.monotonic
+            )
+            stack.callback(health.close)
+            log.info("health endpoint", extra={"port": health.port})
+        for mirror in mirrors:
+            _warn_of_unserved(mirror.mapping)
+            mirror.start()
+        log.info(
+            "mirroring", extra={"mappings": [mirror.mapping.name for mirror in mirrors], "replica": config.replica}
+        )
+        stop.wait()
+        log.info("stopping; sending what is under way")
+        for mirror in mirrors:
+            mirror.stop()
+        for mirror in mirrors:
+            mirror.join()
+    log.info("stopped")
+    return 1 if failed.is_set() else 0
+
+
+def init(config: Config) -> int:
+    """Fill the directories once and return 0.
+
+    Waits up to `config.timeout` seconds for the store. Raises UnreachableError when it did not answer, and
+    NotThereError naming what is missing for a required mapping to be complete.
+    """
+    missing: list[str] = []
+    with ExitStack() as stack:
+        mirrors = _open(config, stack.enter_context(connect(config.store)), stack, watch=False)
+        end = time.monotonic() + config.timeout
+        for mirror in mirrors:
+            reasons = _until_reachable(mirror.engine.pull_once, end)
+            words = [f"{mirror.mapping.name}: {reason}" for reason in reasons]
+            if mirror.mapping.required:
+                missing += words
+            for reason in reasons if not mirror.mapping.required else ():
+                log.warning("not complete", extra={"mapping": mirror.mapping.name, "reason": reason})
+    if missing:
+        raise NotThereError("init is incomplete:\n  " + "\n  ".join(missing))
+    return 0
+
+
+def plan(config: Config) -> dict[str, Plan]:
+    """Return what a cycle of each mapping would do now, and do nothing."""
+    with ExitStack() as stack:
+        mirrors = _open(config, stack.enter_context(connect(config.store)), stack, watch=False)
+        end = time.monotonic() + config.timeout
+        return {mirror.mapping.name: _until_reachable(mirror.engine.preview, end) for mirror in mirrors}
+
+
+def _until_reachable(ask: Callable[[], T], end: float) -> T:
+    """Ask until the store answers; raises the last StoreUnavailableError at `end` on the monotonic clock."""
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(StoreUnavailableError),
+        wait=tenacity.wait_random_exponential(multiplier=0.1, max=2),
+        stop=lambda _: time.monotonic() >= end,
+        reraise=True,
+    )
+    return retrying(ask)
+
+
+def _open(config: Config, kv: Kv, stack: ExitStack, *, watch: bool) -> list[Mirror]:
+    writer = Writer(
+        replica=config.replica,
+        host=socket.gethostname(),
+        now=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"),
+        new_id=lambda: secrets.token_hex(12),
+    )
+    tree = Tree(kv, Keys(config.store.root), writer, patience=config.store.timeout)
+    mirrors = []
+    for mapping in config.mappings:
+        mirror = Mirror(mapping, tree, watch=watch)
+        stack.callback(mirror.close)
+        mirrors.append(mirror)
+    return mirrors
+
+
+def _warn_of_unserved(mapping: Mapping) -> None:
+    """Say plainly which wishes of a mapping are not carried out by this version."""
+    for name, wish in (("check", mapping.check), ("on_change", mapping.on_change), ("signal", mapping.signal)):
+        if wish:
+            log.warning("hooks are not run by this version", extra={"mapping": mapping.name, "setting": name})
+    if mapping.lease:
+        log.warning(
+            "leases are not taken by this version: the mapping pulls, and pushes nothing",
+            extra={"mapping": mapping.name, "lease": mapping.lease},
+        )
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    def note(number: int, _frame: FrameType | None) -> None:
+        log.info("got a signal", extra={"signal": signal.Signals(number).name})
+        stop.set()
+
+    signal.signal(signal.SIGTERM, note)
+    signal.signal(signal.SIGINT, note)
+
+
+def _stop_on_failure(stop: threading.Event, failed: threading.Event) -> None:
+    """End the process when any thread dies of an error nobody expected: half a daemon is worse than none."""
+
+    def note(failure: threading.ExceptHookArgs) -> None:
+        name = failure.thread.name if failure.thread else "?"
+        log.critical("a thread died; stopping", extra={"in": name}, exc_info=failure.exc_value)
+        failed.set()
+        stop.set()
+
+    threading.excepthook = note

@@ -1,0 +1,326 @@
+"""The cycle of one mapping; it reads like the diagram in the package's docstring.
+
+    check the mount → take in local and remote news → plan → guards → commit → apply → new baseline
+
+Events only wake it: what is true is looked up. It alone changes the mapping's state, in its own thread; others
+read `status`, a value replaced as a whole. Clock and parts are handed in, so that the same cycle runs under
+test and simulation.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from configstore.errors import ConfigstoreError
+from configstore.model.path import ROOT, StorePath, parent
+from configstore.store.tree import Fence
+from sidecar.local.root import Root
+from sidecar.local.scan import Scan, Scanner
+from sidecar.local.watch import LocalWatch
+from sidecar.planner.guards import refusal
+from sidecar.planner.mapping import Direction, Mapping
+from sidecar.planner.plan import Plan, Wait
+from sidecar.planner.planner import Settled, Sides, make_plan
+from sidecar.planner.sides import Problem
+from sidecar.remote.fetch import RemoteSide
+from sidecar.remote.watch import RemoteFeed
+from sidecar.transfer import Done, Transfer
+
+log = logging.getLogger(__name__)
+
+RETRY = 5.0
+"""Seconds until what failed (a full disk, a refused right, a store that is down) is tried again."""
+
+ROOT_RETRY = 1.0
+"""Seconds until a missing subtree or an unusable mount is looked for again."""
+
+UNSTABLE_RETRY = 0.25
+"""Seconds until a file that was being written is looked at again, should no event tell of its end."""
+
+MAX_SETTLE = 1.0
+"""Seconds after which a mapping that never becomes quiet is looked at all the same."""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What a mapping is doing, for `/readyz`, `/metrics` and the log.
+
+    ready: a first full cycle was made. halted: why the mapping waits for a person, else None. waiting_for: what
+    it cannot go on without at the moment. pending: paths that wait to travel. pending_since: on the engine's
+    clock, when the oldest of them began to wait. revision: the store revision up to which it has seen.
+    """
+
+    mapping: str
+    ready: bool = False
+    halted: str | None = None
+    waiting_for: str | None = None
+    problems: tuple[Problem, ...] = ()
+    pending: int = 0
+    pending_since: float | None = None
+    paths: int = 0
+    revision: int = 0
+    pushed: int = 0
+    pulled: int = 0
+    cycles: int = 0
+
+
+class Engine:
+    """Keeps one mapping's two sides equal."""
+
+    def __init__(
+        self,
+        *,
+        mapping: Mapping,
+        root: Root,
+        sides: Sides,
+        scanner: Scanner,
+        local_watch: LocalWatch | None,
+        remote: RemoteSide,
+        feed: RemoteFeed,
+        transfer: Transfer,
+        clock: Callable[[], float],
+        fence: Callable[[], Fence | None] = lambda: None,
+        after_apply: Callable[[Iterable[StorePath]], None] = lambda _: None,
+    ) -> None:
+        """`clock` is monotonic, in seconds. `fence` returns the proof of holding the mapping's lease, if held."""
+        self.mapping = mapping
+        self.status = Status(mapping=mapping.name)
+        self._root = root
+        self._sides = sides
+        self._scanner = scanner
+        self._local_watch = local_watch
+        self._remote = remote
+        self._feed = feed
+        self._transfer = transfer
+        self._clock = clock
+        self._fence = fence
+        self._after_apply = after_apply
+        self._dirty: set[StorePath] = set()
+        self._scan_all = True
+        self._pending: set[StorePath] = set(sides.baseline)
+        self._pending_since: float | None = None
+        self._first_event = self._last_event = clock() - mapping.settle
+        self._last_change = clock()
+        self._last_full = clock()
+        self._problems: dict[StorePath, Problem] = {}
+
+    def cycle(self, *, flush: bool = False) -> float | None:
+        """Make one cycle; returns in how many seconds the next is due (None: when something happens).
+
+        flush: do not wait for a set to settle; deletes keep their window.
+        """
+        now = self._clock()
+        waiting_for = self._blocked()
+        if waiting_for:
+            self._publish(waiting_for=waiting_for)
+            return ROOT_RETRY
+        self._take_news(now)
+        if not self._remote.listed:
+            self._publish(waiting_for=self._feed.error)
+            return RETRY
+        if not self._remote.root_exists:
+            self._feed.list_again()
+            self._publish(waiting_for=missing_root(self.mapping))
+            return ROOT_RETRY
+        if self._remote.went_back:
+            self._halt(self._remote.went_back)
+            return RETRY
+        edits = flush or self._quiet(now)
+        if self._scan_all or (self._dirty and edits):
+            self._scan()
+        edits = flush or (edits and (not self._sides.unstable or self._tired(now)))
+        deletes = self._clock() - self._last_change >= self.mapping.delete_settle
+        settled = Settled(pushes=self._pushes(), edits=edits, deletes=deletes)
+        plan = make_plan(self._pending, self._sides, self.mapping, settled)
+        refused = refusal(plan, len(self._sides.baseline), self.mapping)
+        if refused:
+            self._halt(refused)
+            return RETRY
+        return self._carry_out(plan, now)
+
+    def preview(self) -> Plan:
+        """Return what a cycle would do now, and do nothing. Call once, instead of `cycle`."""
+        self._take_news(self._clock())
+        self._scan()
+        return make_plan(self._pending, self._sides, self.mapping, Settled(pushes=self._pushes()))
+
+    def pull_once(self) -> list[str]:
+        """Bring the local directory to the store's state, as `init` does; nothing is pushed.
+
+        Returns what is missing for the mapping to be complete, in words. Raises StoreError.
+        """
+        for _ in range(10):  # the store may move on while we pull
+            blocked = self._blocked()
+            if blocked:
+                return [blocked]
+            self._take_news(self._clock())
+            if self._remote.went_back or not self._remote.root_exists:
+                return [self._remote.went_back or missing_root(self.mapping)]
+            self._scan()
+            plan = make_plan(self._pending, self._sides, self.mapping, Settled(pushes=False))
+            refused = refusal(plan, len(self._sides.baseline), self.mapping)
+            if refused:
+                return [refused]
+            done = self._transfer.carry_out(plan)
+            self._problems = plan.problems | done.problems
+            self._pending = set(done.again)
+            self._scan_all = True
+            if not done.again:
+                break
+        self._publish(ready=True)
+        return [f"{problem.path}: {problem.reason}" for problem in self.status.problems] + [
+            f"{path}: changes too fast" for path in self._pending
+        ]
+
+    def _blocked(self) -> str | None:
+        """Return why the local directory must not be touched, or None."""
+        reason = self._root.check()
+        if reason and self.status.waiting_for != reason:
+            log.error("the directory cannot be mirrored", extra={"mapping": self.mapping.name, "reason": reason})
+        return reason
+
+    def _take_news(self, now: float) -> None:
+        changed = self._remote.absorb(self._feed.drain())
+        self._pending |= changed
+        if self._local_watch:
+            dirty = self._local_watch.drain()
+            if dirty.everything or dirty.directories:
+                if not self._dirty and not self._scan_all:
+                    self._first_event = now
+                self._last_event = now
+            self._dirty |= dirty.directories
+            self._scan_all |= dirty.everything
+        if now - self._last_full >= self.mapping.rescan:
+            self._scan_all = True
+
+    def _quiet(self, now: float) -> bool:
+        """Tell whether the settle window has closed, be it because the mapping never gets quiet."""
+        return now - self._last_event >= self.mapping.settle or self._tired(now)
+
+    def _tired(self, now: float) -> bool:
+        return now - self._first_event >= max(MAX_SETTLE, self.mapping.settle)
+
+    def _pushes(self) -> bool:
+        if self.mapping.direction is Direction.PULL:
+            return False
+        return self.mapping.lease is None or self._fence() is not None
+
+    def _scan(self) -> None:
+        everything = self._scan_all
+        scan = self._scanner.scan(None if everything else self._dirty, self._sides.local)
+        self._take_scan(scan)
+        self._dirty.clear()
+        if everything:
+            self._scan_all = False
+            self._last_full = self._clock()
+            self._pending |= self._problems.keys() | self._sides.remote_problems.keys()
+            if not self.status.ready:
+                self._pending |= self._sides.local.keys() | self._sides.remote.keys()
+
+    def _take_scan(self, scan: Scan) -> None:
+        sides = self._sides
+        for path, found in scan.changed.items():
+            if found is None:
+                sides.local.pop(path, None)
+            else:
+                sides.local[path] = found
+        for path in scan.cleared:
+            sides.local_problems.pop(path, None)
+        sides.local_problems |= scan.problems
+        self._pending |= scan.changed.keys() | scan.problems.keys() | scan.cleared | scan.unstable
+        sides.unstable = set(scan.unstable)
+        if scan.changed:
+            self._last_change = self._clock()
+
+    def _halt(self, reason: str) -> None:
+        if self.status.halted != reason:
+            log.error("halted", extra={"mapping": self.mapping.name, "reason": reason})
+        self._publish(halted=reason)
+
+    def _carry_out(self, plan: Plan, now: float) -> float | None:
+        try:
+            done = self._transfer.carry_out(plan, self._fence())
+        except ConfigstoreError as error:
+            return self._postpone(str(error), now)
+        if done.pushed or done.pulled:
+            log.info(
+                "mirrored",
+                extra={"mapping": self.mapping.name, "pushed": done.pushed, "pulled": done.pulled,
+                       "revision": self._remote.revision},
+            )  # fmt: skip
+        self._dirty |= {parent(path) for path in done.rescan}
+        self._problems = plan.problems | done.problems
+        self._pending = set(plan.waiting) | done.again | done.problems.keys()
+        self._publish(done=done, ready=True, waiting_for=self._feed.error)
+        if done.pulled:
+            self._after_apply(done.pulled)
+        return self._next(plan, done, self._clock())
+
+    def _postpone(self, reason: str, now: float) -> float:
+        """Let everything wait, as a difference to the baseline, until the store is back."""
+        if self.status.waiting_for != reason:
+            log.warning("the store failed; changes wait", extra={"mapping": self.mapping.name, "reason": reason})
+        self._pending_since = self._pending_since or now
+        self._publish(waiting_for=reason, ready=self.status.ready)
+        return RETRY
+
+    def _next(self, plan: Plan, done: Done, now: float) -> float | None:
+        """Return in how many seconds to look again, the soonest of all reasons."""
+        due = [self._last_full + self.mapping.rescan - now]
+        if done.again:
+            due.append(0.0 if not done.rescan else self.mapping.settle)
+        if done.rescan or self._scan_all:
+            due.append(self._last_event + self.mapping.settle - now)
+        waits = set(plan.waiting.values())
+        if Wait.SETTLE in waits and not self._sides.unstable:
+            due.append(self._last_event + self.mapping.settle - now)
+        if Wait.DELETE in waits:
+            due.append(self._last_change + self.mapping.delete_settle - now)
+        if self._sides.unstable:
+            self._dirty |= {parent(path) for path in self._sides.unstable}
+            due.append(UNSTABLE_RETRY)
+        if done.problems:
+            due.append(RETRY)
+        return max(0.0, min(due))
+
+    def _publish(
+        self,
+        *,
+        waiting_for: str | None = None,
+        halted: str | None = None,
+        ready: bool | None = None,
+        done: Done | None = None,
+    ) -> None:
+        sides, before = self._sides, self.status
+        problems = sides.local_problems | sides.remote_problems | self._problems
+        if not self._pending:
+            self._pending_since = None
+        elif self._pending_since is None:
+            self._pending_since = self._clock()
+        for path in problems.keys() - {problem.path for problem in before.problems}:
+            extra = {"mapping": self.mapping.name, "path": problems[path].path, "reason": problems[path].reason}
+            log.warning("cannot be mirrored", extra=extra)
+        self.status = Status(
+            mapping=self.mapping.name,
+            ready=before.ready if ready is None else ready,
+            halted=halted,
+            waiting_for=waiting_for,
+            problems=tuple(problems[path] for path in sorted(problems)),
+            pending=len(self._pending),
+            pending_since=self._pending_since,
+            paths=len(sides.baseline),
+            revision=self._remote.revision,
+            pushed=before.pushed + (len(done.pushed) if done else 0),
+            pulled=before.pulled + (len(done.pulled) if done else 0),
+            cycles=before.cycles + 1,
+        )
+
+
+def missing_root(mapping: Mapping) -> str:
+    """Return the words for a subtree that was never made, with the command that makes it."""
+    if mapping.store == ROOT:
+        return "the store is empty"
+    return (
+        f"the store has no subtree {mapping.store}: a fresh or wiped etcd? Make it with"
+        f" `configstore mkdir {mapping.store}`, or `configstore bootstrap` for a preset"
+    )

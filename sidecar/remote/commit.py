@@ -1,0 +1,69 @@
+"""Sends a plan's pushes to the store, as sets. Called by the engine's thread only."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from configstore.model.path import StorePath, join
+from configstore.model.record import Kind
+from configstore.store.tree import Fence, Stored, Tree, Write
+from sidecar.planner.mapping import Mapping
+from sidecar.planner.plan import Push
+
+_BATCH = 4 * 1024 * 1024
+"""Bytes of content held in memory at once. A set within one request's limit never reaches it."""
+
+
+class Committed(msgspec.Struct, kw_only=True):
+    """done: what was written, with its mod_revision. stale: what the store holds where a compare failed.
+
+    fenced_out: the lease was lost, and nothing more was written.
+    """
+
+    done: dict[StorePath, int] = {}
+    stale: dict[StorePath, Stored | None] = {}
+    fenced_out: bool = False
+
+
+def commit(
+    tree: Tree,
+    mapping: Mapping,
+    pushes: Sequence[Push],
+    read: Callable[[Push], bytes | None],
+    fence: Fence | None = None,
+) -> Committed:
+    """Write pushes in their order. `read` returns a file's content, or None for what has none.
+
+    Stops at the first failed compare. Raises what `read` and `Tree.commit` raise; what was written before that
+    is found out by the watch.
+    """
+    committed = Committed()
+    for batch in _batches(pushes):
+        writes = [
+            Write(
+                path=join(mapping.store, push.path), entry=push.entry, content=read(push), expected=push.expected
+            )
+            for push in batch
+        ]
+        outcome = tree.commit(writes, retention=mapping.retention, fence=fence)
+        by_path = {write.path: push.path for write, push in zip(writes, batch, strict=True)}
+        committed.done |= {by_path[path]: revision for path, revision in outcome.done.items()}
+        if not outcome.complete:
+            committed.stale = {by_path[path]: found for path, found in outcome.stale.items()}
+            committed.fenced_out = outcome.fenced_out
+            break
+    return committed
+
+
+def _batches(pushes: Sequence[Push]) -> Iterator[list[Push]]:
+    batch: list[Push] = []
+    size = 0
+    for push in pushes:
+        weight = push.entry.size if push.entry.kind is Kind.FILE else 0
+        if batch and size + weight > _BATCH:
+            yield batch
+            batch, size = [], 0
+        batch.append(push)
+        size += weight
+    if batch:
+        yield batch

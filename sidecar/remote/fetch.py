@@ -1,0 +1,162 @@
+"""Turns what the watch saw into the remote side that the planner compares, and fetches content to apply.
+
+Called by the engine's thread only.
+"""
+
+from collections.abc import Iterable
+
+from configstore.errors import StoreError
+from configstore.model.path import ROOT, PathError, StorePath, parse_path, relative_to
+from configstore.model.record import Kind
+from configstore.store.api import Batch, Item
+from configstore.store.tree import Bad, Listing, Stored, Tree
+from sidecar.planner.mapping import Mapping
+from sidecar.planner.planner import Sides
+from sidecar.planner.sides import Problem, RemoteEntry
+
+
+class RemoteSide:
+    """Keeps `sides.remote` and `sides.remote_problems` at what the store holds, and content until applied."""
+
+    def __init__(self, tree: Tree, mapping: Mapping, sides: Sides) -> None:
+        self._tree = tree
+        self._mapping = mapping
+        self._sides = sides
+        self._recent: dict[StorePath, Stored] = {}
+        self.revision = 0
+        self.listed = False
+        self.root_exists = False
+        self.went_back: str | None = None
+
+    def absorb(self, seen: Iterable[Listing | Batch]) -> set[StorePath]:
+        """Take in what the watch delivered; returns the paths (relative) whose remote side changed."""
+        changed: set[StorePath] = set()
+        for news in seen:
+            changed |= self._absorb_listing(news) if isinstance(news, Listing) else self._absorb_batch(news)
+            self.revision = max(self.revision, news.revision)
+        return changed
+
+    def content(self, path: StorePath, wanted: RemoteEntry) -> bytes | None:
+        """Return the content of a record version; None when the store holds another version by now.
+
+        Raises StoreError, RecordError.
+        """
+        found = self._recent.get(path)
+        if not found or found.mod_revision != wanted.mod_revision:
+            found = self._tree.read(self._absolute(path))
+        if not found or found.mod_revision != wanted.mod_revision:
+            return None
+        try:
+            return self._tree.content(found)
+        except StoreError:
+            now = self._tree.read(found.path)
+            if now and now.mod_revision == found.mod_revision:
+                raise
+            return None  # superseded while it was read, so its chunks are gone
+
+    def written(self, path: StorePath, entry: RemoteEntry) -> None:
+        """Note our own commit, before the watch reports it."""
+        known = self._sides.remote.get(path)
+        if not known or known.mod_revision < entry.mod_revision:
+            self._sides.remote[path] = entry
+
+    def learn(self, path: StorePath, found: Stored | None) -> None:
+        """Note what a failed compare found instead of what was believed."""
+        if found:
+            self._take(path, found)
+        else:
+            self._sides.remote.pop(path, None)
+
+    def release(self, paths: Iterable[StorePath]) -> None:
+        """Forget content that has been applied."""
+        for path in paths:
+            self._recent.pop(path, None)
+
+    def _absorb_listing(self, listing: Listing) -> set[StorePath]:
+        sides = self._sides
+        seen = max([self.revision, *(agreed.mod_revision for agreed in sides.baseline.values())])
+        if listing.revision < seen:
+            self.went_back = (
+                f"the store's revision went back from {seen} to {listing.revision}: a restored snapshot or another"
+                " etcd. Nothing is applied or pushed. Bring the right etcd back; or, to take what this one"
+                " holds, stop this replica, remove .configstore/baseline in its directory and start it again"
+            )
+            return set()
+        self.went_back = None
+        self.listed = True
+        self.root_exists = self._mapping.store == ROOT or (
+            self._mapping.store in listing.records and listing.records[self._mapping.store].entry.kind is Kind.DIR
+        )
+        before = dict(sides.remote)
+        changed = set(sides.remote_problems)
+        sides.remote_problems.clear()
+        for path in listing.records:
+            relative = self._relative(path)
+            if relative is not None and self._take(relative, listing.records[path]):
+                changed.add(relative)
+            if relative is not None:
+                before.pop(relative, None)
+        for path, known in before.items():
+            if known.mod_revision <= listing.revision:
+                del sides.remote[path]
+                changed.add(path)
+        for bad in listing.bad:
+            changed |= self._take_bad(bad)
+        return changed
+
+    def _absorb_batch(self, batch: Batch) -> set[StorePath]:
+        changed: set[StorePath] = set()
+        for event in batch.events:
+            if event.deleted:
+                changed |= self._take_vanished(event.item)
+                continue
+            found = self._tree.decode_item(event.item)
+            if isinstance(found, Bad):
+                changed |= self._take_bad(found)
+                continue
+            relative = self._relative(found.path)
+            if relative is not None and self._take(relative, found):
+                changed.add(relative)
+        return changed
+
+    def _take(self, path: StorePath, found: Stored) -> bool:
+        known = self._sides.remote.get(path)
+        cleared = self._sides.remote_problems.pop(path, None) is not None
+        if known and known.mod_revision >= found.mod_revision:
+            return cleared
+        self._sides.remote[path] = RemoteEntry(entry=found.entry, mod_revision=found.mod_revision)
+        if found.record.content is not None:
+            self._recent[path] = found
+        return True
+
+    def _take_bad(self, bad: Bad) -> set[StorePath]:
+        try:
+            relative = self._relative(parse_path(bad.path))
+        except PathError:
+            relative = StorePath(bad.path)  # only ever shown
+        if relative is None:
+            return set()
+        self._sides.remote_problems[relative] = Problem(path=bad.path, reason=bad.reason)
+        return {relative}
+
+    def _take_vanished(self, item: Item) -> set[StorePath]:
+        try:
+            relative = self._relative(self._tree.keys.path_of_file(item.key))
+        except PathError:
+            return set()
+        if relative is None:
+            return set()
+        self._sides.remote.pop(relative, None)
+        self._sides.remote_problems.pop(relative, None)
+        return {relative}
+
+    def _relative(self, path: StorePath) -> StorePath | None:
+        """Return the path as the mapping sees it; None for its root and for what it does not select."""
+        if path == self._mapping.store:
+            return None
+        relative = relative_to(path, self._mapping.store)
+        selects = self._mapping.selects
+        return relative if selects(relative, is_dir=False) or selects(relative, is_dir=True) else None
+
+    def _absolute(self, path: StorePath) -> StorePath:
+        return StorePath(f"{self._mapping.store}/{path}" if self._mapping.store else path)

@@ -1,0 +1,145 @@
+"""Follows a mapping's subtree in the store and hands what it sees to the engine.
+
+One thread per mapping. It lists, then watches from the next revision on; whatever breaks the watch leads back
+to the list, so the engine only ever sees complete states and whole revisions.
+"""
+
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import tenacity
+
+from configstore.errors import CompactedError, ConfigstoreError
+from configstore.store.api import Batch, Watch
+from configstore.store.tree import Listing, Tree
+from sidecar.planner.mapping import Mapping
+
+log = logging.getLogger(__name__)
+
+
+class RemoteFeed(Protocol):
+    """Where the engine gets the store's news from."""
+
+    error: str | None
+    """Why the store cannot be followed at the moment; None when it can."""
+
+    def drain(self) -> list[Listing | Batch]:
+        """Return what came in since the last call, oldest first. A Listing replaces all that was known."""
+        ...
+
+    def list_again(self) -> None:
+        """Ask for a new listing soon: a subtree's root is missing, or what was seen cannot be trusted."""
+        ...
+
+
+class RemoteOnce:
+    """A feed for `init` and `plan`: lists the subtree whenever it is asked. Raises StoreError."""
+
+    def __init__(self, tree: Tree, mapping: Mapping) -> None:
+        self._tree = tree
+        self._mapping = mapping
+        self.error: str | None = None
+
+    def drain(self) -> list[Listing | Batch]:
+        """Return the subtree as it is now."""
+        return [self._tree.list(self._mapping.store)]
+
+    def list_again(self) -> None:
+        """Do nothing: every call lists."""
+
+
+class RemoteWatch:
+    """The feed of one mapping under `run`, with a thread of its own."""
+
+    def __init__(self, tree: Tree, mapping: Mapping, wake: Callable[[], None]) -> None:
+        """`wake` is called from the thread whenever there is something to drain, or the connection changed."""
+        self._tree = tree
+        self._mapping = mapping
+        self._wake = wake
+        self._inbox: deque[Listing | Batch] = deque()
+        self._stop = threading.Event()
+        self._again = False
+        self._watch: Watch | None = None
+        self._lock = threading.Lock()
+        self.error: str | None = "not connected yet"
+        self._thread = threading.Thread(target=self._run, name=f"remote-watch:{mapping.name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def drain(self) -> list[Listing | Batch]:
+        """Return what came in since the last call, oldest first."""
+        drained = []
+        while self._inbox:
+            drained.append(self._inbox.popleft())
+        return drained
+
+    def list_again(self) -> None:
+        """End the watch, so that the thread lists and watches anew."""
+        with self._lock:
+            self._again = True
+            if self._watch:
+                self._watch.close()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self.list_again()
+        if self._thread.ident:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._follow(self._list_until_it_works())
+            except CompactedError as error:
+                log.info("the watch fell behind a compaction; listing again", extra={"reason": str(error)})
+            except ConfigstoreError as error:
+                self._report(str(error))
+                self._stop.wait(random.uniform(0.1, 1.0))  # noqa: S311  # jitter, so a refused watch is no busy loop
+
+    def _list_until_it_works(self) -> Listing:
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(ConfigstoreError),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=30),
+            stop=tenacity.stop_when_event_set(self._stop),
+            sleep=tenacity.sleep_using_event(self._stop),
+            before_sleep=lambda state: self._report(str(state.outcome.exception() if state.outcome else "")),
+            reraise=True,
+        )
+        with self._lock:
+            self._again = False
+        return retrying(self._tree.list, self._mapping.store)
+
+    def _follow(self, listing: Listing) -> None:
+        self._put(listing)
+        with self._lock:
+            if self._again or self._stop.is_set():
+                return
+            self._watch = self._tree.kv.watch(
+                *self._tree.keys.files_below(self._mapping.store), start_revision=listing.revision + 1
+            )
+        try:
+            for batch in self._watch:
+                if batch.events:
+                    self._put(batch)
+        finally:
+            self._watch.close()
+
+    def _put(self, seen: Listing | Batch) -> None:
+        if self.error is not None:
+            log.info("connected to the store", extra={"mapping": self._mapping.name})
+            self.error = None
+        self._inbox.append(seen)
+        self._wake()
+
+    def _report(self, reason: str) -> None:
+        if self.error != reason:
+            log.warning("cannot follow the store", extra={"mapping": self._mapping.name, "reason": reason})
+        self.error = reason
+        self._wake()

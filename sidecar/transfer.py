@@ -1,0 +1,195 @@
+"""Carries out a plan: pushes to the store, pulls to the local directory, and the new baseline of both.
+
+Called by the engine, which alone owns the sides; what could not be done comes back as a value.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from configstore.errors import StoreError, StoreUnavailableError
+from configstore.model.path import StorePath
+from configstore.model.record import Entry, Kind, RecordError
+from configstore.store.tree import Fence, Tree
+from sidecar.baseline import Baseline
+from sidecar.local.apply import Applier, LocalChange
+from sidecar.local.scan import Changed, Scanner
+from sidecar.planner.mapping import Mapping
+from sidecar.planner.plan import Plan, Pull, Push
+from sidecar.planner.planner import Sides, agreed
+from sidecar.planner.reconcile import as_shown
+from sidecar.planner.sides import Agreed, Problem, RemoteEntry
+from sidecar.remote.commit import commit
+from sidecar.remote.fetch import RemoteSide
+
+log = logging.getLogger(__name__)
+
+_BATCH = 8 * 1024 * 1024
+"""Bytes of content held in memory at once while pulling; a set is never split for it."""
+
+
+class Done(msgspec.Struct, kw_only=True):
+    """What came of a plan.
+
+    again: paths to be planned again at once, since one side had moved on. rescan: of these, the ones whose
+    local state must be read again. problems: what could not be done now, and why.
+    """
+
+    pushed: list[StorePath] = []
+    pulled: list[StorePath] = []
+    again: set[StorePath] = set()
+    rescan: set[StorePath] = set()
+    problems: dict[StorePath, Problem] = {}
+    fenced_out: bool = False
+
+
+class Transfer:
+    """Pushes and pulls for one mapping."""
+
+    def __init__(
+        self,
+        *,
+        mapping: Mapping,
+        tree: Tree,
+        sides: Sides,
+        remote: RemoteSide,
+        baseline: Baseline,
+        scanner: Scanner,
+        applier: Applier,
+    ) -> None:
+        self._mapping = mapping
+        self._tree = tree
+        self._sides = sides
+        self._remote = remote
+        self._baseline = baseline
+        self._scanner = scanner
+        self._applier = applier
+
+    def carry_out(self, plan: Plan, fence: Fence | None = None) -> Done:
+        """Do all of a plan that can be done. Raises StoreError when the store fails; then plan again later."""
+        done = Done()
+        self._note({**plan.agree, **dict.fromkeys(plan.forget)})
+        self._remote.release(plan.agree)
+        try:
+            self._push(plan.push, fence, done)
+        except Changed as change:
+            done.again.update(push.path for push in plan.push if push.path not in done.pushed)
+            done.rescan.add(change.path)
+        for batch in _batches(plan.pull):
+            self._pull(batch, done)
+        return done
+
+    def _note(self, changes: dict[StorePath, Agreed | None]) -> None:
+        try:
+            self._baseline.record(changes)
+        except OSError as error:
+            log.warning(
+                "cannot write the baseline; a restart compares everything anew",
+                extra={"mapping": self._mapping.name, "reason": error.strerror},
+            )
+
+    def _push(self, pushes: Sequence[Push], fence: Fence | None, done: Done) -> None:
+        if not pushes:
+            return
+        committed = commit(self._tree, self._mapping, pushes, self._read, fence)
+        changes: dict[StorePath, Agreed | None] = {}
+        for push in pushes:
+            revision = committed.done.get(push.path)
+            if revision is None:
+                done.again.add(push.path)
+                continue
+            remote = RemoteEntry(entry=push.entry, mod_revision=revision)
+            self._remote.written(push.path, remote)
+            changes[push.path] = agreed(push.local, remote) if push.local else None
+            done.pushed.append(push.path)
+        for path, found in committed.stale.items():
+            self._remote.learn(path, found)
+        done.fenced_out = committed.fenced_out
+        self._note(changes)
+
+    def _read(self, push: Push) -> bytes | None:
+        if push.local is None or push.entry.kind is not Kind.FILE:
+            return None
+        return self._scanner.read_content(push.path, push.local.entry)
+
+    def _pull(self, pulls: Sequence[Pull], done: Done) -> None:
+        wanted: dict[StorePath, Pull] = {}
+        changes = []
+        for number, pull in enumerate(pulls):
+            change = self._local_change(pull, -1 - number, done)
+            if change:
+                wanted[pull.path] = pull
+                changes.append(change)
+        if not changes:
+            return
+        applied = self._applier.apply(changes)
+        noted: dict[StorePath, Agreed | None] = {}
+        for path, local in applied.done.items():
+            if local is None:
+                self._sides.local.pop(path, None)
+                noted[path] = None
+            else:
+                self._sides.local[path] = local
+                if path in wanted:
+                    noted[path] = agreed(local, wanted[path].remote)
+        done.pulled += [path for path in applied.done if path in wanted]
+        done.problems |= applied.problems
+        done.again |= applied.stale
+        done.rescan |= applied.stale
+        self._remote.release(noted)
+        self._note(noted)
+
+    def _local_change(self, pull: Pull, alone: int, done: Done) -> LocalChange | None:
+        """Fetch what a pull needs; None when it cannot be done now, which `done` then says."""
+        desired = as_shown(pull.remote.entry, self._mapping)
+        try:
+            if pull.keep and pull.local:
+                self._keep(pull.path, pull.local.entry)
+            content = self._content(pull, desired)
+        except Changed:
+            done.again.add(pull.path)
+            done.rescan.add(pull.path)
+            return None
+        except StoreUnavailableError:
+            raise
+        except (StoreError, RecordError) as error:
+            done.problems[pull.path] = Problem(path=pull.path, reason=str(error))
+            return None
+        if content is None and desired.kind is Kind.FILE:
+            return None  # the store holds a newer version, which the watch is about to bring
+        known = pull.path in self._sides.baseline
+        group = pull.remote.mod_revision if known else alone  # what replaces a known set is a set
+        return LocalChange(path=pull.path, expected=pull.local, desired=desired, content=content, group=group)
+
+    def _content(self, pull: Pull, desired: Entry) -> bytes | None:
+        if desired.kind is not Kind.FILE:
+            return None
+        return self._remote.content(pull.path, pull.remote)
+
+    def _keep(self, path: StorePath, entry: Entry) -> None:
+        content = self._scanner.read_content(path, entry) if entry.kind is Kind.FILE else None
+        absolute = StorePath(f"{self._mapping.store}/{path}" if self._mapping.store else path)
+        kept = self._tree.keep_conflict(absolute, entry, content, retention=self._mapping.retention)
+        log.warning(
+            "conflict: the store's version wins, the local one is kept under conflicts/",
+            extra={"mapping": self._mapping.name, "path": path, "conflict": kept},
+        )
+
+
+def _batches(pulls: Sequence[Pull]) -> Iterator[list[Pull]]:
+    """Cut pulls by size, in the order in which they were committed, without cutting a txn in two."""
+    if sum(pull.remote.entry.size for pull in pulls) <= _BATCH:
+        if pulls:
+            yield list(pulls)
+        return
+    batch: list[Pull] = []
+    size = 0
+    for pull in sorted(pulls, key=lambda pull: pull.remote.mod_revision):
+        if size > _BATCH and pull.remote.mod_revision != batch[-1].remote.mod_revision:
+            yield batch
+            batch, size = [], 0
+        batch.append(pull)
+        size += pull.remote.entry.size
+    if batch:
+        yield batch
