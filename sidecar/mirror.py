@@ -1,14 +1,17 @@
 """Puts the parts of one mapping together. Called by the daemon for `run`, and by `init` and `plan`."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
+from configstore.errors import RefusedError
 from configstore.store.tree import Tree
 from sidecar.baseline import Baseline, Identity
-from sidecar.engine import Engine
+from sidecar.engine import ROOT_RETRY, Engine
 from sidecar.local.apply import Applier
-from sidecar.local.root import Root
+from sidecar.local.root import Root, RootLostError
 from sidecar.local.scan import Scanner
 from sidecar.local.watch import LocalWatch, choose
 from sidecar.planner.mapping import Mapping
@@ -16,6 +19,8 @@ from sidecar.planner.planner import Sides
 from sidecar.remote.fetch import RemoteSide
 from sidecar.remote.watch import RemoteOnce, RemoteWatch
 from sidecar.transfer import Transfer
+
+log = logging.getLogger(__name__)
 
 FLUSH = 5.0
 """Seconds that a stopping mirror may take to send what is still under way."""
@@ -32,37 +37,63 @@ class Mirror:
         watch: follow changes of both sides, as `run` needs it; else look once, as `init` and `plan` do.
         """
         self.mapping = mapping
+        self._tree = tree
         self._clock = clock
         self._wake = threading.Event()
         self._stop = threading.Event()
-        self._root = Root(mapping.path)
-        self._baseline = Baseline.load(self._root.private_fd, Identity(root=tree.keys.root, store=mapping.store))
-        sides = Sides(baseline=self._baseline.agreed)
-        self._local_watch: LocalWatch | None = choose(mapping.watch, self._root, self._wake.set) if watch else None
-        ensure = self._local_watch.ensure if self._local_watch else _watch_nothing
-        scanner = Scanner(self._root, mapping, ensure)
-        remote = RemoteSide(tree, mapping, sides)
+        self._watching = watch
         self._remote_watch = RemoteWatch(tree, mapping, self._wake.set) if watch else None
-        self.engine = Engine(
+        self._parts = ExitStack()
+        self.engine = self._begin()
+        self._thread = threading.Thread(target=self._run, name=f"engine:{mapping.name}", daemon=True)
+
+    def _begin(self) -> Engine:
+        """Open the directory and put an engine together for it."""
+        mapping, tree, parts = self.mapping, self._tree, self._parts
+        root = Root(mapping.path)
+        parts.callback(root.close)
+        baseline = Baseline.load(root.private_fd, Identity(root=tree.keys.root, store=mapping.store))
+        parts.callback(baseline.close)
+        sides = Sides(baseline=baseline.agreed)
+        local_watch: LocalWatch | None = None
+        if self._watching:
+            local_watch = choose(mapping.watch, root, self._wake.set)
+            parts.callback(local_watch.close)
+        scanner = Scanner(root, mapping, local_watch.ensure if local_watch else _watch_nothing)
+        remote = RemoteSide(tree, mapping, sides)
+        transfer = Transfer(
             mapping=mapping,
-            root=self._root,
+            tree=tree,
+            sides=sides,
+            remote=remote,
+            baseline=baseline,
+            scanner=scanner,
+            applier=Applier(root, mapping, scanner.note),
+        )
+        return Engine(
+            mapping=mapping,
+            root=root,
             sides=sides,
             scanner=scanner,
-            local_watch=self._local_watch,
+            local_watch=local_watch,
             remote=remote,
             feed=self._remote_watch or RemoteOnce(tree, mapping),
-            transfer=Transfer(
-                mapping=mapping,
-                tree=tree,
-                sides=sides,
-                remote=remote,
-                baseline=self._baseline,
-                scanner=scanner,
-                applier=Applier(self._root, mapping),
-            ),
-            clock=clock,
+            transfer=transfer,
+            clock=self._clock,
         )
-        self._thread = threading.Thread(target=self._run, name=f"engine:{mapping.name}", daemon=True)
+
+    def _begin_anew(self, reason: str) -> float:
+        """Take the directory for a fresh one, since it was emptied or replaced: it pulls and deletes nothing."""
+        log.error("beginning anew, without a baseline", extra={"mapping": self.mapping.name, "reason": reason})
+        self._parts.close()
+        try:
+            self.engine = self._begin()
+        except RefusedError as error:
+            log.error("cannot begin anew", extra={"mapping": self.mapping.name, "reason": str(error)})  # noqa: TRY400
+            return ROOT_RETRY
+        if self._remote_watch:
+            self._remote_watch.list_again()
+        return 0.0
 
     def start(self) -> None:
         """Mirror until `stop`."""
@@ -84,23 +115,26 @@ class Mirror:
         """Release what is open, after `join`."""
         if self._remote_watch:
             self._remote_watch.close()
-        if self._local_watch:
-            self._local_watch.close()
-        self._baseline.close()
-        self._root.close()
+        self._parts.close()
 
     def _run(self) -> None:
         due: float | None = 0.0
         while not self._stop.is_set():
             self._wake.wait(due)
             self._wake.clear()
-            due = self.engine.cycle()
+            due = self._cycle()
         self._flush()
+
+    def _cycle(self, *, flush: bool = False) -> float | None:
+        try:
+            return self.engine.cycle(flush=flush)
+        except RootLostError as lost:
+            return self._begin_anew(str(lost))
 
     def _flush(self) -> None:
         end = self._clock() + FLUSH
         while (left := end - self._clock()) > 0:
-            due = self.engine.cycle(flush=True)
+            due = self._cycle(flush=True)
             if self.engine.status.waiting_for or self.engine.status.halted or not self.engine.status.pending:
                 return
             self._wake.wait(min(left, due if due is not None else left))

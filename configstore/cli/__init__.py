@@ -54,19 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.run(args)
         sys.stdout.flush()
     except SystemExit as stop:  # argparse: help, version, and errors
-        return stop.code if isinstance(stop.code, int) else 0
-    except ConfigstoreError as error:
-        return _say(str(error), error.exit_code)
-    except RecordError as error:
-        return _say(str(error), 1)
+        code = stop.code if isinstance(stop.code, int) else 0
+    except (ConfigstoreError, RecordError) as error:
+        code = _say(str(error), error.exit_code if isinstance(error, ConfigstoreError) else 1)
     except BrokenPipeError:
+        code = BROKEN_PIPE
         _drop_output()
-        return BROKEN_PIPE
     except OSError as error:
         shown = f"{printable(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
-        return _say(f"{shown}{error.strerror or error}", 5 if isinstance(error, PermissionError) else 1)
+        code = _say(f"{shown}{error.strerror or error}", 5 if isinstance(error, PermissionError) else 1)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        code = INTERRUPTED
     return code
 
 

@@ -7,6 +7,7 @@ import sys
 import tempfile
 
 from configstore.cli.arguments import Commands, add_command, mode, revision, revision_or_zero, shown, typed_path
+from configstore.cli.render import write_bytes
 from configstore.cli.session import (
     ATTEMPTS,
     RETENTION,
@@ -17,7 +18,14 @@ from configstore.cli.session import (
     say,
     unreadable,
 )
-from configstore.errors import CompactedError, ConflictError, CorruptError, NotThereError, RefusedError
+from configstore.errors import (
+    CompactedError,
+    ConflictError,
+    CorruptError,
+    FutureRevisionError,
+    NotThereError,
+    RefusedError,
+)
 from configstore.model.path import StorePath, printable
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
 from configstore.store.tree import Bad, Stored, Tree, Write
@@ -29,7 +37,8 @@ def add(commands: Commands) -> None:
     """Add the parsers."""
     put = add_command(commands, "put", _put, "write a file's content from a file or stdin")
     put.add_argument("path", metavar="PATH")
-    put.add_argument("file", metavar="FILE", nargs="?", default="-", help="local file; - or nothing: stdin")
+    put.add_argument("file", metavar="FILE", nargs="?", help="local file; - or nothing: stdin")
+    put.set_defaults(late="file")
     put.add_argument("--mode", type=mode, help="permission bits (default: as before, 0600 for a new file)")
     guard = put.add_mutually_exclusive_group()
     guard.add_argument(
@@ -47,8 +56,8 @@ def add(commands: Commands) -> None:
 
 def _put(args: argparse.Namespace) -> int:
     path = typed_path(args.path)
-    content = _read_local(args.file)
     with open_tree(args) as tree:
+        content = _read_local(args.file or "-")
         refuse_below_file(tree, path)
         for _ in range(ATTEMPTS):
             found = look(tree, path)
@@ -122,9 +131,7 @@ def _get(args: argparse.Namespace) -> int:
                 raise NotThereError(f"{shown(path)}: its content of then is not kept any more ({error})") from None
             raise
     if args.output == "-":
-        sys.stdout.flush()
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        write_bytes(content)
     else:
         write_local(args.output, content, found.entry.mode if found else NEW_MODE)
     return 0
@@ -134,11 +141,14 @@ def read_at(tree: Tree, path: StorePath, at: int) -> Stored | Bad | None:
     """Return a path's record as it was at store revision `at`.
 
     What etcd has compacted away is still known when the record has not changed since, or when it was written at
-    that very revision and is kept in `past/`. Raises CompactedError when it is not, FutureRevisionError.
+    that very revision and is kept in `past/`. Raises CompactedError when it is not, NotThereError for a revision
+    to come.
     """
     try:
         page = tree.kv.range(tree.keys.file(path), revision=at)
         return tree.decode_item(page.items[0]) if page.items else None
+    except FutureRevisionError:
+        raise NotThereError(f"{shown(path)}: the store has no revision {at} yet") from None
     except CompactedError as error:
         now = look(tree, path)
         if now and now.mod_revision <= at:

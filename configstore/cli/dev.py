@@ -2,12 +2,13 @@
 
 import argparse
 import pathlib
+import subprocess
 import sys
 
 from configstore.cli.arguments import Commands, add_command
 from configstore.cli.render import write_line
 from configstore.cli.session import say
-from configstore.cli.watch import until_stopped
+from configstore.cli.stopping import Stopping
 from configstore.errors import UnreachableError
 
 
@@ -29,10 +30,16 @@ def _dev(args: argparse.Namespace) -> int:
 
     folder = pathlib.Path(args.data).absolute() if args.data else None
     ports = (args.port, *free_ports(2)) if args.port else None
-    with until_stopped(), EmbeddedEtcd(folder=folder, ports=ports) as etcd:
+    with Stopping() as stopping, EmbeddedEtcd(folder=folder, ports=ports) as etcd:
         write_line(f"export CONFIGSTORE_ENDPOINTS={etcd.endpoint}")
         sys.stdout.flush()
         say(f"etcd runs at {etcd.endpoint} until this command is stopped; for trying, never for production")
-        code = etcd.process.wait()
-        raise UnreachableError(f"the embedded etcd ended by itself with code {code}; its log: {etcd.log}")
+        process = etcd.process
+        stopped = stopping.run(lambda: _wait(process), etcd.stop)
+        if not stopped:
+            raise UnreachableError(f"the embedded etcd ended by itself; its log: {etcd.log}")
     return 0
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    process.wait()

@@ -61,13 +61,17 @@ def _who(name: str | None, number: int | None) -> str:
     return "-" if number is None else str(number)
 
 
+def write_bytes(content: bytes) -> None:
+    """Write all of `content` to stdout; unbuffered (PYTHONUNBUFFERED) one write may take only a part."""
+    sys.stdout.flush()
+    rest = memoryview(content)
+    while rest:
+        rest = rest[sys.stdout.buffer.write(rest) :]
+
+
 def write_line(line: str) -> None:
     """Write one line to stdout, in UTF-8 whatever the locale says."""
-    if hasattr(sys.stdout, "buffer"):
-        sys.stdout.flush()
-        sys.stdout.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")
-    else:
-        sys.stdout.write(f"{line}\n")
+    write_bytes(line.encode("utf-8", "surrogateescape") + b"\n")
 
 
 def write_json(value: object, *, indent: int = 2) -> None:

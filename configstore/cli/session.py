@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-import datetime
+import datetime as dt
 import os
 import socket
 import sys
@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 
 from configstore.cli.arguments import shown, store_settings
-from configstore.errors import ConflictError, NotThereError
+from configstore.errors import ConflictError, NotThereError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath, ancestors, printable
 from configstore.model.record import Kind
@@ -20,7 +20,7 @@ from configstore.store.tree import Bad, Stored, Tree, Writer
 RETENTION = 30 * 86400.0
 """Seconds for which what a command supersedes stays in `past/`; a mapping's default, too."""
 
-ATTEMPTS = 5
+ATTEMPTS = 20
 """How often an unguarded change looks again after somebody else's write came first."""
 
 
@@ -32,7 +32,13 @@ def open_tree(args: argparse.Namespace) -> Iterator[Tree]:
     settings = store_settings(args)
     _warn_of_misspelt_variables()
     with connect(settings) as kv:
-        yield Tree(kv, Keys(settings.root), _writer(), patience=settings.timeout)
+        try:
+            yield Tree(kv, Keys(settings.root), _writer(), patience=settings.timeout)
+        except StoreUnavailableError as error:
+            unnamed = [url for url in settings.endpoints if url not in str(error)]
+            if unnamed:
+                raise StoreUnavailableError(f"{error}; tried {', '.join(settings.endpoints)}") from error
+            raise
 
 
 def say(message: str) -> None:
@@ -73,7 +79,7 @@ def _writer() -> Writer:
     return Writer(
         replica="cli",
         host=socket.gethostname()[:256],
-        now=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        now=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         new_id=lambda: uuid.uuid4().hex,
     )
 

@@ -1,17 +1,14 @@
 """`watch`: one line per change, until stopped."""
 
 import argparse
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
 from configstore.cli.arguments import Commands, add_command, shown, typed_directory
 from configstore.cli.render import record_fields, write_json, write_line
 from configstore.cli.session import open_tree, say
+from configstore.cli.stopping import Stopping
 from configstore.model.keys import prefix_end
-from configstore.model.path import StorePath, is_below, printable
+from configstore.model.path import ROOT, StorePath, is_below, printable
 from configstore.model.record import Kind
 from configstore.store.api import Event
 from configstore.store.tree import Bad, Tree
@@ -23,41 +20,25 @@ def add(commands: Commands) -> None:
     parser.add_argument("path", metavar="PATH", nargs="?", default="/")
 
 
-class Stopped(BaseException):
-    """SIGINT or SIGTERM came: the command is done."""
-
-
-@contextmanager
-def until_stopped() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the block, as its regular end."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise Stopped
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except Stopped:
-        pass
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
-
-
 def _watch(args: argparse.Namespace) -> int:
     path = typed_directory(args.path)
-    with until_stopped(), open_tree(args) as tree:
-        start = tree.keys.file(path)
-        revision = tree.kv.range(start).revision
-        changes = tree.kv.watch(start, prefix_end(tree.keys.files_below(path)[0]), start_revision=revision + 1)
-        try:
-            say(f"watching {shown(path)} from revision {revision}")
-            for batch in changes:
-                for event in batch.events:
-                    _write(tree, event, path, as_json=args.json)
-        finally:
-            changes.close()
+    with Stopping() as stopping, open_tree(args) as tree:
+        stopping.run(lambda: _follow(tree, path, as_json=args.json), tree.kv.close)
     return 0
+
+
+def _follow(tree: Tree, path: StorePath, *, as_json: bool) -> None:
+    start = tree.keys.file(path)
+    revision = tree.kv.range(start).revision
+    end = prefix_end(tree.keys.files_below(path)[0])
+    changes = tree.kv.watch(start, end, start_revision=revision + 1)
+    try:
+        say(f"watching {shown(path)} from revision {revision}")
+        for batch in changes:
+            for event in batch.events:
+                _write(tree, event, path, as_json=as_json)
+    finally:
+        changes.close()
 
 
 def _write(tree: Tree, event: Event, directory: StorePath, *, as_json: bool) -> None:
@@ -78,11 +59,10 @@ def _write(tree: Tree, event: Event, directory: StorePath, *, as_json: bool) -> 
 
 def _fields(tree: Tree, event: Event) -> dict[str, object]:
     """Describe an event; its kind may also be `vanished` (a raw delete, an anomaly) or `unreadable`."""
-    found = tree.decode_item(event.item)
     if event.deleted:
-        path = tree.keys.file(StorePath(""))
-        name = event.item.key[len(path) :].decode("utf-8", "backslashreplace")
-        return {"path": name, "kind": "vanished", "revision": event.item.mod_revision, "size": 0}
+        name = event.item.key[len(tree.keys.file(ROOT)) :].decode("utf-8", "backslashreplace")
+        return {"path": name, "kind": "vanished", "revision": event.item.mod_revision}
+    found = tree.decode_item(event.item)
     if isinstance(found, Bad):
         return {"path": found.path, "kind": "unreadable", "revision": found.mod_revision, "reason": found.reason}
     return record_fields(found)

@@ -5,6 +5,11 @@ client.EtcdKv → calls (deadline, failover, retry) → login (token) → connec
 messages translates values, errors translates failures.
 """
 
-from configstore.store.etcd.client import EtcdKv
+import os
+
+# gRPC's C core writes its own lines to stderr, one for every failed handshake; failures arrive here anyway.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+from configstore.store.etcd.client import EtcdKv  # noqa: E402 - gRPC reads the variable when it is imported
 
 __all__ = ["EtcdKv"]

@@ -93,7 +93,7 @@ MEANINGS = (
     ),
     Meaning(
         Code.UNAVAILABLE,
-        "TSI_DATA_CORRUPTED|alert (bad|unknown|certificate|expired)|CERTIFICATE_REQUIRED",
+        "TSI_DATA_CORRUPTED|ALERT_[A-Z_]*(CERTIFICATE|UNKNOWN_CA)",
         AuthenticationError,
         _CLIENT_CERTIFICATE_MEND,
     ),
@@ -103,6 +103,14 @@ MEANINGS = (
         StoreUnavailableError,
         "does this endpoint speak TLS?",
         elsewhere=True,
+        unsent=True,
+    ),
+    Meaning(
+        Code.UNAVAILABLE,
+        "failed to connect to all addresses.*Socket closed",
+        StoreUnavailableError,
+        "http or https: does the endpoint's URL say what the server speaks?",
+        again=True,
         unsent=True,
     ),
     # gRPC's pick_first says so when a call found no connection to go out on.

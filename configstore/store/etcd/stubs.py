@@ -12,7 +12,6 @@ Fields that etcd gained after 2020 are appended on the way (etcd api/etcdserverp
 import ast
 import importlib
 import importlib.util
-import os
 import re
 import sys
 from pathlib import Path
@@ -20,9 +19,6 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-# gRPC's C core writes its own lines to stderr, one for every refused connection; errors arrive here anyway.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 _PACKAGE = "etcd3.etcdrpc"
 _MARK = "configstore_built"

@@ -1,0 +1,54 @@
+"""Makes entries from stat results, with the names of owners looked up once.
+
+The names are for people and are those of the sidecar's own /etc/passwd and /etc/group; only the numbers are ever
+applied. Called by `scan` and `apply`, so that what was applied looks just like what is scanned later.
+"""
+
+import grp
+import os
+import pwd
+import stat
+
+from configstore.model.record import Entry, Kind
+
+
+class Entries:
+    """Makes entries, remembering the names of users and groups."""
+
+    def __init__(self) -> None:
+        self._users: dict[int, str | None] = {}
+        self._groups: dict[int, str | None] = {}
+
+    def user(self, uid: int) -> str | None:
+        """Return a user's name, None when it has none here."""
+        if uid not in self._users:
+            try:
+                self._users[uid] = pwd.getpwuid(uid).pw_name
+            except KeyError:
+                self._users[uid] = None
+        return self._users[uid]
+
+    def group(self, gid: int) -> str | None:
+        """Return a group's name, None when it has none here."""
+        if gid not in self._groups:
+            try:
+                self._groups[gid] = grp.getgrgid(gid).gr_name
+            except KeyError:
+                self._groups[gid] = None
+        return self._groups[gid]
+
+    def make(
+        self, kind: Kind, status: os.stat_result, *, size: int = 0, sha256: str = "", target: str = ""
+    ) -> Entry:
+        """Return the entry of what has this stat result; content and target are the caller's to tell."""
+        return Entry(
+            kind=kind,
+            mode=0 if kind is Kind.SYMLINK else stat.S_IMODE(status.st_mode) & 0o777,
+            uid=status.st_uid,
+            gid=status.st_gid,
+            user=self.user(status.st_uid),
+            group=self.group(status.st_gid),
+            size=size,
+            sha256=sha256,
+            target=target,
+        )

@@ -1,0 +1,148 @@
+"""The mirrored directory: held open, recognised again before every cycle, with our private part in it.
+
+An unmounted, replaced or over-mounted directory looks like one in which everything was deleted, so nothing is
+concluded or written before `check` has said that this is still the directory that was opened.
+"""
+
+import errno
+import os
+import stat
+from contextlib import suppress
+
+from configstore.errors import RefusedError
+from configstore.model.path import PRIVATE_NAME, StorePath
+from sidecar.local.beneath import Beneath
+
+STAGING = "staging"
+
+
+class RootLostError(Exception):
+    """The directory was emptied or replaced by another usable one: begin anew there, without a baseline."""
+
+
+class Root:
+    """One open mirrored directory.
+
+    fd: its descriptor. private_fd: that of `.configstore` in it (mode 0700). staging_fd: that of the directory
+    in which files are made before they are renamed into place; it is on the same file system.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open `path`, make it (0755) when only its last component is missing, and prepare `.configstore`.
+
+        What a dead run left in the staging directory is removed. Raises RefusedError saying why and the mend.
+        """
+        self.path = path
+        self._open: list[int] = []
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(path, 0o755)
+            self.fd = self._keep(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            self.beneath = Beneath(self.fd)
+            self.private_fd = self._keep(self._private())
+            self.staging_fd = self._keep(self._make(STAGING, self.private_fd))
+            self._identity = _identity(os.fstat(self.fd))
+            self._private_identity = _identity(os.fstat(self.private_fd))
+            self._was_mount = is_mount(path)
+            self.clear_staging()
+        except OSError as error:
+            self.close()
+            raise RefusedError(f"{path}: cannot be mirrored: {_mend(error)}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def check(self) -> str | None:
+        """Return why the directory must not be touched now, or None.
+
+        Raises RootLostError when it was emptied, or replaced by something that may be filled.
+        """
+        try:
+            now = os.stat(self.path)
+        except OSError as error:
+            return f"{self.path}: {error.strerror}: was it unmounted or removed? Nothing is pushed or deleted"
+        if _identity(now) != self._identity:
+            if self._was_mount and not is_mount(self.path):
+                return (
+                    f"{self.path}: no longer mounted; nothing is written below a bare mount point: mount it again"
+                )
+            raise RootLostError(f"{self.path}: another directory lies here now")
+        try:
+            private = os.stat(PRIVATE_NAME, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            raise RootLostError(f"{self.path}: was emptied") from None
+        if _identity(private) != self._private_identity:
+            raise RootLostError(f"{self.path}: {PRIVATE_NAME} was replaced")
+        return None
+
+    def open_directory(self, relative: StorePath) -> int:
+        """Open a directory below for listing and as a base for *at() calls. Raises OSError."""
+        return self.beneath.open(relative, os.O_RDONLY | os.O_DIRECTORY)
+
+    def clear_staging(self) -> None:
+        """Remove what lies in the staging directory."""
+        for name in os.listdir(self.staging_fd):
+            with suppress(IsADirectoryError):
+                os.unlink(name, dir_fd=self.staging_fd)
+                continue
+            os.rmdir(name, dir_fd=self.staging_fd)
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        while self._open:
+            os.close(self._open.pop())
+
+    def _keep(self, descriptor: int) -> int:
+        self._open.append(descriptor)
+        return descriptor
+
+    def _private(self) -> int:
+        descriptor = self._make(PRIVATE_NAME, self.fd)
+        owner = os.fstat(descriptor).st_uid
+        if owner != os.geteuid():
+            os.close(descriptor)
+            raise RefusedError(
+                f"{self.path}/{PRIVATE_NAME}: belongs to uid {owner}, and this sidecar runs as uid {os.geteuid()}:"
+                " run init and run as the same user, or remove that directory"
+            )
+        os.fchmod(descriptor, 0o700)
+        return descriptor
+
+    @staticmethod
+    def _make(name: str, parent: int) -> int:
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=parent)
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+
+
+def is_mount(path: str) -> bool:
+    """Tell whether something is mounted at `path`, bind mounts included (proc_pid_mountinfo(5), field 5)."""
+    real = os.path.realpath(path)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        return any(_unescape(line.split(" ", 5)[4]) == real for line in table)
+
+
+def _unescape(field: str) -> str:
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(code, char)
+    return field
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _mend(error: OSError) -> str:
+    words = {
+        errno.ENOENT: "the directory above it does not exist: mount or make it",
+        errno.ENOTDIR: "it is not a directory",
+        errno.EACCES: "no permission: run the sidecar as the directory's owner",
+        errno.EROFS: "it is read-only: mount it writable for the sidecar",
+        errno.ELOOP: f"{PRIVATE_NAME} in it is a symlink: remove that",
+    }
+    return words.get(error.errno or 0, error.strerror or str(error))
+
+
+def is_regular(found: os.stat_result) -> bool:
+    """Tell whether a stat result is that of a regular file."""
+    return stat.S_ISREG(found.st_mode)

@@ -1,0 +1,220 @@
+"""Tells when and where to look for local changes. It carries no facts: what is true is scanned.
+
+`InotifyWatch` costs nothing while nothing happens; `PollWatch` (watchdog's polling observer) works where inotify
+is not to be had. Each has one thread, which calls `wake` and remembers which directories to look into.
+"""
+
+import errno
+import logging
+import os
+import select
+import threading
+from collections.abc import Callable
+from ctypes import CDLL
+from typing import Protocol
+
+import inotify_simple
+import msgspec
+from inotify_simple import flags
+
+from configstore.errors import RefusedError
+from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, is_below, parent
+from sidecar.local.root import Root
+from sidecar.planner.mapping import WatchMode
+
+log = logging.getLogger(__name__)
+
+POLL_INTERVAL = 1.0
+"""Seconds between two looks of the polling observer."""
+
+_MASK = (
+    flags.CLOSE_WRITE
+    | flags.MOVED_FROM
+    | flags.MOVED_TO
+    | flags.CREATE
+    | flags.DELETE
+    | flags.DELETE_SELF
+    | flags.MOVE_SELF
+    | flags.ATTRIB
+    | flags.ONLYDIR
+)
+_SELF = flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT | flags.IGNORED
+
+
+class Dirty(msgspec.Struct, kw_only=True):
+    """Where to look: some directories, or everywhere."""
+
+    directories: set[StorePath] = set()
+    everything: bool = False
+
+
+class LocalWatch(Protocol):
+    """Watches one mapping's directory."""
+
+    def ensure(self, directory: StorePath, descriptor: int) -> None:
+        """Watch a directory that is open as `descriptor`; call it before listing, then nothing is missed."""
+        ...
+
+    def drain(self) -> Dirty:
+        """Return where something may have changed since the last call."""
+        ...
+
+    def close(self) -> None:
+        """End the thread."""
+        ...
+
+
+class InotifyWatch:
+    """A watch on every directory that was scanned (inotify(7))."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """Start watching; raises OSError when inotify is not to be had (EMFILE: fs.inotify.max_user_instances)."""
+        # The library would start a compiler or ldconfig to find the C library that is loaded already.
+        inotify_simple._libc = CDLL(None, use_errno=True)  # noqa: SLF001  # it offers no other way
+        self._inotify = inotify_simple.INotify()
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._paths: dict[int, StorePath] = {}  # by watch descriptor
+        self._watches: dict[StorePath, int] = {}
+        self._dirty = Dirty()
+        self._full = False
+        self._end = os.eventfd(0, os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="local-watch", daemon=True)
+        self._thread.start()
+
+    def ensure(self, directory: StorePath, descriptor: int) -> None:
+        """Watch the directory behind the descriptor, whatever its name leads to by now."""
+        with self._lock:
+            try:
+                watch = self._inotify.add_watch(f"/proc/self/fd/{descriptor}", _MASK)
+            except OSError as error:
+                self._note_failure(error)
+                return
+            old = self._watches.get(directory)
+            if old is not None and old != watch and self._paths.get(old) == directory:
+                del self._paths[old]
+            self._paths[watch] = directory
+            self._watches[directory] = watch
+
+    def drain(self) -> Dirty:
+        """Return where something may have changed since the last call."""
+        with self._lock:
+            dirty, self._dirty = self._dirty, Dirty()
+            return dirty
+
+    def close(self) -> None:
+        """End the thread and all watches."""
+        if self._thread.is_alive():
+            os.eventfd_write(self._end, 1)
+            self._thread.join()
+        if not self._inotify.closed:
+            self._inotify.close()
+            os.close(self._end)
+
+    def _run(self) -> None:
+        poller = select.poll()
+        poller.register(self._end, select.POLLIN)
+        poller.register(self._inotify.fileno(), select.POLLIN)
+        while True:
+            ready = [descriptor for descriptor, _ in poller.poll()]
+            if self._end in ready:
+                return
+            events = self._inotify.read(timeout=0)
+            with self._lock:
+                noted = [self._note(event) for event in events]
+            if any(noted):
+                self._wake()
+
+    def _note(self, event: inotify_simple.Event) -> bool:
+        """Remember where an event points; returns whether anybody needs to look."""
+        if event.mask & flags.Q_OVERFLOW:
+            log.warning("the kernel dropped inotify events; scanning everything")
+            self._dirty.everything = True
+            return True
+        directory = self._paths.get(event.wd)
+        if directory is None or (directory == ROOT and event.name == PRIVATE_NAME):
+            return False
+        if event.mask & flags.IGNORED:
+            self._forget(event.wd, directory)
+        self._dirty.directories.add(directory)
+        if event.mask & _SELF:
+            self._dirty.directories.add(parent(directory))
+        return True
+
+    def _forget(self, watch: int, directory: StorePath) -> None:
+        del self._paths[watch]
+        if self._watches.get(directory) == watch:
+            for path in [path for path in self._watches if path == directory or is_below(path, directory)]:
+                del self._watches[path]
+
+    def _note_failure(self, error: OSError) -> None:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+            return  # it is gone again, and the scan will see that
+        if not self._full:
+            hint = (
+                "raise fs.inotify.max_user_watches"
+                if error.errno == errno.ENOSPC
+                else os.strerror(error.errno or 0)
+            )
+            log.error("cannot watch every directory; the others are only re-scanned", extra={"reason": hint})
+        self._full = True
+
+
+class PollWatch:
+    """watchdog's polling observer: looks at the whole tree every POLL_INTERVAL seconds."""
+
+    def __init__(self, path: str, wake: Callable[[], None], interval: float = POLL_INTERVAL) -> None:
+        # Only a host without inotify pays for loading it.
+        from watchdog.events import FileSystemEvent, FileSystemEventHandler  # noqa: PLC0415
+        from watchdog.observers.polling import PollingObserver  # noqa: PLC0415
+
+        watch = self
+        private = os.path.join(path, PRIVATE_NAME)
+
+        class _Anything(FileSystemEventHandler):
+            def on_any_event(self, event: FileSystemEvent) -> None:
+                where = os.fsdecode(event.src_path)
+                if where != private and not where.startswith(f"{private}/"):
+                    watch.note()
+
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._dirty = Dirty()
+        self._observer = PollingObserver(timeout=interval)
+        self._observer.schedule(_Anything(), path, recursive=True)
+        self._observer.start()
+
+    def ensure(self, directory: StorePath, descriptor: int) -> None:
+        """Do nothing: everything is polled."""
+
+    def drain(self) -> Dirty:
+        """Return where something may have changed since the last call: everywhere, or nowhere."""
+        with self._lock:
+            dirty, self._dirty = self._dirty, Dirty()
+            return dirty
+
+    def close(self) -> None:
+        """End the threads."""
+        self._observer.stop()
+        self._observer.join()
+
+    def note(self) -> None:
+        """Remember that something changed, and wake whoever waits."""
+        with self._lock:
+            self._dirty.everything = True
+        self._wake()
+
+
+def choose(mode: WatchMode, root: Root, wake: Callable[[], None]) -> LocalWatch:
+    """Return a running watch. Raises RefusedError when inotify is demanded and cannot be had."""
+    if mode is WatchMode.POLL:
+        return PollWatch(root.path, wake)
+    try:
+        return InotifyWatch(wake)
+    except OSError as error:
+        if mode is WatchMode.INOTIFY:
+            raise RefusedError(
+                f'{root.path}: inotify is not to be had: {error.strerror}; set watch = "poll"'
+            ) from error
+        log.warning("inotify is not to be had; polling", extra={"path": root.path, "reason": error.strerror})
+        return PollWatch(root.path, wake)

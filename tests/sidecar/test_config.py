@@ -1,0 +1,277 @@
+"""The daemon's configuration: what it is made of, and what it refuses."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configstore.errors import UsageError
+from configstore.settings import StoreSettings
+from sidecar.config import LogFormat, LogLevel, load_config
+from sidecar.planner.mapping import Direction, OwnerOverride, Symlinks, WatchMode
+
+FULL = """
+[store]
+endpoints = ["http://a:1", "http://b:2"]
+root = "/there"
+[[mapping]]
+name = "certs"
+store = "tls/certs"
+path = "/certs/"
+direction = "push"
+include = ["*.pem"]
+exclude = ["*-chain.pem"]
+required = false
+lease = "letsencrypt"
+settle = "250ms"
+symlinks = "resolve"
+delete_settle = "2s"
+max_delete = 0.25
+check = ["nginx", "-t"]
+on_change = ["pkill", "-HUP", "-x", "nginx"]
+retention = "7d"
+create_once = true
+watch = "poll"
+rescan = 30
+owner = "100:101"
+file_mode = "0600"
+dir_mode = "0700"
+refuse_empty = ["*.key"]
+[control]
+socket = "/run/x.sock"
+[health]
+listen = "[::]:9000"
+[log]
+level = "debug"
+format = "json"
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(text="", environ=None, **options):
+        file = None
+        if text:
+            file = tmp_path / "c.toml"
+            file.write_text(text)
+        return load_config(file=str(file) if file else None, environ=environ or {}, options=options)
+
+    return load
+
+
+@pytest.fixture
+def refused(load):
+    def refused(*args, **kwargs):
+        with pytest.raises(UsageError) as caught:
+            load(*args, **kwargs)
+        assert caught.value.exit_code == 2
+        return str(caught.value)
+
+    return refused
+
+
+def table(name, path, *lines):
+    return "\n".join(["[[mapping]]", f'name = "{name}"', f'path = "{path}"', *lines, ""])
+
+
+def test_a_file_says_everything(load):
+    config = load(FULL)
+    (certs,) = config.mappings
+    assert config.store == StoreSettings(endpoints=("http://a:1", "http://b:2"), root="/there")
+    assert (certs.name, certs.store, certs.path) == ("certs", "tls/certs", "/certs")
+    assert (certs.direction, certs.symlinks, certs.watch) == (Direction.PUSH, Symlinks.RESOLVE, WatchMode.POLL)
+    assert (certs.include, certs.exclude, certs.refuse_empty) == (("*.pem",), ("*-chain.pem",), ("*.key",))
+    assert (certs.settle, certs.delete_settle, certs.retention, certs.rescan) == (0.25, 2.0, 7 * 86400.0, 30.0)
+    assert (certs.required, certs.create_once, certs.max_delete, certs.lease) == (False, True, 0.25, "letsencrypt")
+    assert (certs.owner, certs.file_mode, certs.dir_mode) == (OwnerOverride(uid=100, gid=101), 0o600, 0o700)
+    assert (certs.check, certs.on_change) == (("nginx", "-t"), ("pkill", "-HUP", "-x", "nginx"))
+    assert (config.control_socket, config.health_listen) == ("/run/x.sock", "[::]:9000")
+    assert (config.log_level, config.log_format, config.timeout) == (LogLevel.DEBUG, LogFormat.JSON, 60.0)
+
+
+def test_a_container_needs_no_file(load):
+    config = load(environ={"CONFIGSTORE_PRESET": "mailu/front", "CONFIGSTORE_ENDPOINTS": "https://etcd:2379"})
+    assert [mapping.name for mapping in config.mappings] == ["certs", "letsencrypt", "overrides-nginx"]
+    assert config.store.endpoints == ("https://etcd:2379",)
+    assert config.control_socket == "/run/configstore/control.sock"
+    assert config.health_listen == "0.0.0.0:9650"
+
+
+def test_several_presets_come_with_commas_between(load):
+    config = load(environ={"CONFIGSTORE_PRESET": "mailu/imap, mailu/admin"})
+    assert {mapping.name for mapping in config.mappings} == {"overrides-dovecot", "instance", "dkim"}
+
+
+def test_two_presets_that_differ_about_one_mapping_are_refused(refused):
+    assert "'dkim'" in refused(environ={"CONFIGSTORE_PRESET": "mailu/admin,mailu/antispam-dkim"})
+
+
+def test_the_store_defaults_to_the_name(load):
+    assert load(table("certs", "/certs")).mappings[0].store == "certs"
+
+
+def test_the_environment_wins_over_the_file_and_options_over_both(load):
+    environ = {
+        "CONFIGSTORE_HEALTH_LISTEN": "",
+        "CONFIGSTORE_LOG_LEVEL": "error",
+        "CONFIGSTORE_REPLICA": "front-1",
+        "CONFIGSTORE_ROOT": "/env",
+        "CONFIGSTORE_TIMEOUT": "3s",
+    }
+    config = load(FULL, environ, log_level="warning", root="/option", timeout="5m", health_listen=None)
+    assert (config.health_listen, config.log_level, config.replica) == ("", LogLevel.WARNING, "front-1")
+    assert (config.store.root, config.store.timeout, config.timeout) == ("/option", 3.0, 300.0)
+
+
+def test_an_option_names_the_preset(load):
+    config = load(environ={"CONFIGSTORE_PRESET": "mailu/front"}, preset="mailu/imap")
+    assert [mapping.name for mapping in config.mappings] == ["overrides-dovecot"]
+
+
+def test_replicas_differ_without_being_told(load):
+    text = table("a", "/a")
+    assert load(text).replica != load(text).replica
+
+
+def test_the_file_overrides_a_preset_key_by_key(load):
+    text = '[[mapping]]\nname = "letsencrypt"\npath = "/le"\nretention = "1d"\n'
+    config = load(text, {"CONFIGSTORE_PRESET": "mailu/front"})
+    one = next(mapping for mapping in config.mappings if mapping.name == "letsencrypt")
+    assert (one.path, one.retention, one.lease, one.store) == ("/le", 86400.0, "letsencrypt", "certs/letsencrypt")
+
+
+def test_variables_override_single_keys(load):
+    environ = {
+        "CONFIGSTORE_PRESET": "mailu/front",
+        "CONFIGSTORE_MAPPING_OVERRIDES_NGINX_SIGNAL": "HUP:nginx",
+        "CONFIGSTORE_MAPPING_OVERRIDES_NGINX_EXCLUDE": "*.bak, *.old",
+        "CONFIGSTORE_MAPPING_OVERRIDES_NGINX_OWNER": ":33",
+        "CONFIGSTORE_MAPPING_CERTS_ON_CHANGE": "sh -c 'echo done'",
+        "CONFIGSTORE_MAPPING_CERTS_CHECK": '["nginx", "-t"]',
+        "CONFIGSTORE_MAPPING_LETSENCRYPT_REQUIRED": "false",
+        "CONFIGSTORE_MAPPING_LETSENCRYPT_LEASE": "",
+    }
+    certs, letsencrypt, nginx = load(environ=environ).mappings
+    assert (nginx.signal, nginx.exclude, nginx.owner) == ("HUP:nginx", ("*.bak", "*.old"), OwnerOverride(gid=33))
+    assert (certs.on_change, certs.check) == (("sh", "-c", "echo done"), ("nginx", "-t"))
+    assert (letsencrypt.required, letsencrypt.lease) == (False, None)
+
+
+def test_a_variable_that_could_mean_two_mappings_is_refused(refused):
+    text = table("a-b", "/a") + table("a.b", "/b")
+    assert "CONFIGSTORE_MAPPING_A_B_PATH" in refused(text, {"CONFIGSTORE_MAPPING_A_B_PATH": "/c"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("CONFIGSTORE_ENDPOINT", "CONFIGSTORE_ENDPOINTS"),
+        ("CONFIGSTORE_PRESETS", "CONFIGSTORE_PRESET"),
+        ("CONFIGSTORE_MAPPING_DKIM_PAHT", "CONFIGSTORE_MAPPING_DKIM_PATH"),
+        ("CONFIGSTORE_LOGLEVEL", "CONFIGSTORE_LOG_LEVEL"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_with_the_nearest_name(refused, variable, nearest):
+    said = refused(environ={"CONFIGSTORE_PRESET": "mailu/admin", variable: "x"})
+    assert variable in said
+    assert f"did you mean {nearest}?" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('lese = "x"', ["mapping a: lese", "unknown", "lease"]),
+        ('direction = "sideways"', ["direction", "both, pull, push"]),
+        ('symlinks = "follow"', ["symlinks", "preserve, resolve, refuse"]),
+        ('watch = "magic"', ["watch", "auto, inotify, poll"]),
+        ('settle = "soon"', ["settle", "expected a duration"]),
+        ("rescan = 0", ["rescan", "above 0"]),
+        ("max_delete = 2", ["max_delete", "between 0 and 1"]),
+        ("max_delete = true", ["max_delete", "between 0 and 1"]),
+        ('required = "maybe"', ["required", "true or false"]),
+        ('owner = "root:root"', ["owner", "uid:gid"]),
+        ('owner = "4294967295:0"', ["owner", "below 4294967295"]),
+        ('owner = ":"', ["owner", "uid:gid"]),
+        ('file_mode = "4755"', ["file_mode", "octal"]),
+        ("file_mode = 600", ["file_mode", "octal"]),
+        ("include = []", ["include", "at least one"]),
+        ('include = ["!"]', ["include", "expected patterns"]),
+        ("exclude = 3", ["exclude", "expected patterns"]),
+        ('check = ["a", 3]', ["check", "argument list"]),
+        ('signal = "HUP"', ["signal", "HUP:nginx"]),
+        ('signal = "NOPE:nginx"', ["signal", "HUP:nginx"]),
+        ('signal = "HUP:nginx"\non_change = ["x"]', ["signal", "not both"]),
+        ('store = "../x"', ["store", "'..'"]),
+        ('lease = "a/b"', ["lease", "letters"]),
+        ("path = 3", ["path", "expected"]),
+    ],
+)
+def test_a_bad_value_is_named_with_file_key_and_what_was_expected(refused, line, words):
+    path = "" if line.startswith("path") else 'path = "/a"\n'
+    said = refused(f'[[mapping]]\nname = "a"\n{path}{line}\n')
+    assert "c.toml" in said
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize("path", ["certs", "./certs", "", "/", "//", "/a/../b"])
+def test_a_directory_is_absolute_and_plain(refused, path):
+    assert "mapping a: path" in refused(table("a", path))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[stoer]\n", ["stoer", "store"]),
+        ("store = 3\n", ["store", "table"]),
+        ("mapping = 3\n", ["mapping", "[[mapping]]"]),
+        ("[health]\nlisten = 'x'\n", ["health.listen", "host:port"]),
+        ("[control]\nsocket = 'x'\n", ["control.socket", "absolute"]),
+        ("[log]\nlevel = 'loud'\n", ["log.level", "debug"]),
+        ("[[mapping]]\npath = '/a'\n", ["name", "missing"]),
+        ("[[mapping]]\nname = 'a'\n", ["mapping a: path", "missing"]),
+        (table("a/b", "/a"), ["name", "letters"]),
+        (table("a", "/a") + table("a", "/b"), ["name", "used twice"]),
+        (table("a", "/a") + table("b", "/a/"), ["mappings a and b", "/a"]),
+        (table("a", "/a") + table("b", "/b", 'store = "a"'), ["mappings a and b", "subtree"]),
+        ("[store]\nroot = '/x'\n", ["no mapping", "mailu/front"]),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_place(refused, text, words):
+    said = refused(text)
+    assert all(word in said for word in words), said
+
+
+def test_nothing_at_all_is_refused(refused):
+    assert "no mapping" in refused()
+
+
+def test_an_inner_mapping_takes_its_part_out_of_the_outer_by_subtree_and_by_directory(load):
+    text = (
+        table("outer", "/data", 'store = "all"')
+        + table("by-store", "/elsewhere", 'store = "all/x/y"')
+        + table("by-directory", "/data/sub/dir", 'store = "other"')
+        + table("neighbour", "/data-old", 'store = "all-old"')
+    )
+    outer, by_store, by_directory, neighbour = load(text).mappings
+    assert outer.holes == ("sub/dir", "x/y")
+    assert (by_store.holes, by_directory.holes, neighbour.holes) == ((), (), ())
+    assert not outer.selects("x/y/file", is_dir=False)
+    assert not outer.enters("sub/dir")
+    assert outer.selects("x/file", is_dir=False)
+
+
+def test_a_mapping_of_the_whole_tree_leaves_the_others_theirs(load):
+    outer, _ = load(table("all", "/all", 'store = "/"') + table("dkim", "/dkim")).mappings
+    assert (outer.store, outer.holes) == ("", ("dkim",))
+
+
+@given(st.dictionaries(st.sampled_from(["path", "store", "owner", "settle", "include", "signal"]), st.text()))
+def test_any_text_is_a_value_or_an_error_about_its_key(values):
+    environ = {"CONFIGSTORE_PRESET": "mailu/imap"}
+    environ |= {f"CONFIGSTORE_MAPPING_OVERRIDES_DOVECOT_{key.upper()}": text for key, text in values.items()}
+    try:
+        said, path = "", load_config(file=None, environ=environ, options={}).mappings[0].path
+    except UsageError as error:
+        said, path = str(error), "/"
+    assert not said or any(key.upper() in said for key in values)
+    assert path.startswith("/")
+    assert ".." not in path.split("/")
