@@ -37,41 +37,24 @@ _encoder = msgspec.json.Encoder()
 class Baseline:
     """The agreements of one mapping, in memory and on the mount."""
 
-    def __init__(
-        self, directory: int, identity: Identity, agreed: dict[StorePath, Agreed], *, fresh: bool
-    ) -> None:
+    def __init__(self, directory: int, identity: Identity, agreed: dict[StorePath, Agreed]) -> None:
         """Use `load`. `directory` is a descriptor of `.configstore` that stays the caller's."""
         self.agreed = agreed
-        self.fresh = fresh
         self._directory = directory
         self._identity = identity
         self._log = -1
         self._lines = 0
-        self._rewrite()
 
     @classmethod
-    def load(cls, directory: int, identity: Identity) -> Self:
-        """Read the baseline below `directory`; none, an unreadable or another subtree's one is a fresh one."""
-        agreed: dict[StorePath, Agreed] = {}
-        try:
-            descriptor = os.open(FILE, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)
-        except FileNotFoundError:
-            return cls(directory, identity, agreed, fresh=True)
-        with open(descriptor, "rb") as log:
-            try:
-                if _header_decoder.decode(log.readline()) != identity:
-                    return cls(directory, identity, {}, fresh=True)
-                for line in log:
-                    if not line.endswith(b"\n"):
-                        break  # the last line of a process that was killed while it wrote
-                    path, agreement = _line_decoder.decode(line)
-                    if agreement is None:
-                        agreed.pop(path, None)
-                    else:
-                        agreed[path] = agreement
-            except msgspec.DecodeError:
-                return cls(directory, identity, {}, fresh=True)
-        return cls(directory, identity, agreed, fresh=False)
+    def load(cls, directory: int, identity: Identity, *, read_only: bool = False) -> Self:
+        """Read the baseline below `directory`; none, an unreadable or another subtree's one is an empty one.
+
+        read_only: only look; `directory` may then be -1 for none. Raises OSError.
+        """
+        baseline = cls(directory, identity, _read(directory, identity))
+        if not read_only:
+            baseline._rewrite()
+        return baseline
 
     def record(self, changes: Map[StorePath, Agreed | None]) -> None:
         """Note new agreements (None: there is none any more), on the mount before this returns.
@@ -118,3 +101,28 @@ def _write(descriptor: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def _read(directory: int, identity: Identity) -> dict[StorePath, Agreed]:
+    agreed: dict[StorePath, Agreed] = {}
+    try:
+        descriptor = os.open(FILE, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory) if directory >= 0 else -1
+    except FileNotFoundError:
+        descriptor = -1
+    if descriptor < 0:
+        return agreed
+    with open(descriptor, "rb") as log:
+        try:
+            if _header_decoder.decode(log.readline()) != identity:
+                return {}
+            for line in log:
+                if not line.endswith(b"\n"):
+                    break  # the last line of a process that was killed while it wrote
+                path, agreement = _line_decoder.decode(line)
+                if agreement is None:
+                    agreed.pop(path, None)
+                else:
+                    agreed[path] = agreement
+        except msgspec.DecodeError:
+            return {}
+    return agreed

@@ -69,7 +69,7 @@ def init(config: Config) -> int:
     """
     missing: list[str] = []
     with ExitStack() as stack:
-        mirrors = _open(config, stack.enter_context(connect(config.store)), stack, watch=False)
+        mirrors = _open(config, stack.enter_context(connect(config.store)), stack)
         end = time.monotonic() + config.timeout
         for mirror in mirrors:
             reasons = _until_reachable(mirror.engine.pull_once, end)
@@ -86,7 +86,7 @@ def init(config: Config) -> int:
 def plan(config: Config) -> dict[str, Plan]:
     """Return what a cycle of each mapping would do now, and do nothing."""
     with ExitStack() as stack:
-        mirrors = _open(config, stack.enter_context(connect(config.store)), stack, watch=False)
+        mirrors = _open(config, stack.enter_context(connect(config.store)), stack, preview=True)
         end = time.monotonic() + config.timeout
         return {mirror.mapping.name: _until_reachable(mirror.engine.preview, end) for mirror in mirrors}
 
@@ -102,7 +102,7 @@ def _until_reachable(ask: Callable[[], T], end: float) -> T:
     return retrying(ask)
 
 
-def _open(config: Config, kv: Kv, stack: ExitStack, *, watch: bool) -> list[Mirror]:
+def _open(config: Config, kv: Kv, stack: ExitStack, *, watch: bool = False, preview: bool = False) -> list[Mirror]:
     writer = Writer(
         replica=config.replica,
         host=socket.gethostname(),
@@ -112,7 +112,7 @@ def _open(config: Config, kv: Kv, stack: ExitStack, *, watch: bool) -> list[Mirr
     tree = Tree(kv, Keys(config.store.root), writer, patience=config.store.timeout)
     mirrors = []
     for mapping in config.mappings:
-        mirror = Mirror(mapping, tree, watch=watch)
+        mirror = Mirror(mapping, tree, watch=watch, preview=preview)
         stack.callback(mirror.close)
         mirrors.append(mirror)
     return mirrors

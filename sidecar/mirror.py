@@ -30,11 +30,18 @@ class Mirror:
     """One mapping at work: its engine, the threads that wake it, and the thread that runs it."""
 
     def __init__(
-        self, mapping: Mapping, tree: Tree, *, watch: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        mapping: Mapping,
+        tree: Tree,
+        *,
+        watch: bool = False,
+        preview: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Open the directory and read the baseline. Raises RefusedError when it cannot be mirrored at all.
 
         watch: follow changes of both sides, as `run` needs it; else look once, as `init` and `plan` do.
+        preview: change nothing, as `plan` must; `cycle` and `pull_once` cannot be used then.
         """
         self.mapping = mapping
         self._tree = tree
@@ -42,17 +49,20 @@ class Mirror:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._watching = watch
+        self._preview = preview
         self._remote_watch = RemoteWatch(tree, mapping, self._wake.set) if watch else None
         self._parts = ExitStack()
+        self._lost: str | None = None
         self.engine = self._begin()
         self._thread = threading.Thread(target=self._run, name=f"engine:{mapping.name}", daemon=True)
 
     def _begin(self) -> Engine:
         """Open the directory and put an engine together for it."""
         mapping, tree, parts = self.mapping, self._tree, self._parts
-        root = Root(mapping.path)
+        root = Root(mapping.path, prepare=not self._preview)
         parts.callback(root.close)
-        baseline = Baseline.load(root.private_fd, Identity(root=tree.keys.root, store=mapping.store))
+        identity = Identity(root=tree.keys.root, store=mapping.store)
+        baseline = Baseline.load(root.private_fd, identity, read_only=self._preview)
         parts.callback(baseline.close)
         sides = Sides(baseline=baseline.agreed)
         local_watch: LocalWatch | None = None
@@ -91,6 +101,7 @@ class Mirror:
         except RefusedError as error:
             log.error("cannot begin anew", extra={"mapping": self.mapping.name, "reason": str(error)})  # noqa: TRY400
             return ROOT_RETRY
+        self._lost = None
         if self._remote_watch:
             self._remote_watch.list_again()
         return 0.0
@@ -126,10 +137,12 @@ class Mirror:
         self._flush()
 
     def _cycle(self, *, flush: bool = False) -> float | None:
-        try:
-            return self.engine.cycle(flush=flush)
-        except RootLostError as lost:
-            return self._begin_anew(str(lost))
+        if self._lost is None:
+            try:
+                return self.engine.cycle(flush=flush)
+            except RootLostError as lost:
+                self._lost = str(lost)
+        return self._begin_anew(self._lost)
 
     def _flush(self) -> None:
         end = self._clock() + FLUSH

@@ -27,24 +27,32 @@ class Root:
     in which files are made before they are renamed into place; it is on the same file system.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, prepare: bool = True) -> None:
         """Open `path`, make it (0755) when only its last component is missing, and prepare `.configstore`.
 
-        What a dead run left in the staging directory is removed. Raises RefusedError saying why and the mend.
+        prepare: false changes nothing, and leaves private_fd and staging_fd at -1 where there is nothing.
+        Otherwise what a dead run left in the staging directory is removed. Raises RefusedError saying why and
+        the mend.
         """
         self.path = path
         self._open: list[int] = []
         try:
             with suppress(FileExistsError):
-                os.mkdir(path, 0o755)
+                if prepare:
+                    os.mkdir(path, 0o755)
             self.fd = self._keep(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             self.beneath = Beneath(self.fd)
-            self.private_fd = self._keep(self._private())
-            self.staging_fd = self._keep(self._make(STAGING, self.private_fd))
             self._identity = _identity(os.fstat(self.fd))
-            self._private_identity = _identity(os.fstat(self.private_fd))
             self._was_mount = is_mount(path)
-            self.clear_staging()
+            self.private_fd = self.staging_fd = -1
+            if prepare:
+                self.private_fd = self._keep(self._private())
+                self.staging_fd = self._keep(self._make(STAGING, self.private_fd))
+                self._private_identity = _identity(os.fstat(self.private_fd))
+                self.clear_staging()
+            else:
+                with suppress(FileNotFoundError):
+                    self.private_fd = self._keep(self.beneath.open(PRIVATE_NAME, os.O_RDONLY | os.O_DIRECTORY))
         except OSError as error:
             self.close()
             raise RefusedError(f"{path}: cannot be mirrored: {_mend(error)}") from error

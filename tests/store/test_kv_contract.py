@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from configstore.errors import CompactedError, ConfigstoreError, FutureRevisionError, LeaseGoneError, TooLargeError
+from configstore.errors import CompactedError, FutureRevisionError, LeaseGoneError, TooLargeError
 from configstore.model.keys import prefix_end
 from configstore.store.api import (
     CreateRevision,

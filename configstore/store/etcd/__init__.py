@@ -10,6 +10,6 @@ import os
 # gRPC's C core writes its own lines to stderr, one for every failed handshake; failures arrive here anyway.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from configstore.store.etcd.client import EtcdKv  # noqa: E402 - gRPC reads the variable when it is imported
+from configstore.store.etcd.client import EtcdKv
 
 __all__ = ["EtcdKv"]

