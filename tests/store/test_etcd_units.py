@@ -1,0 +1,160 @@
+"""The error table and the descriptor trick, without a server."""
+
+import subprocess
+import sys
+
+import grpc
+import pytest
+
+from configstore.errors import (
+    AuthenticationError,
+    CompactedError,
+    CorruptError,
+    FutureRevisionError,
+    LeaseGoneError,
+    NoSpaceError,
+    PermissionDeniedError,
+    StoreError,
+    StoreUnavailableError,
+    TooLargeError,
+)
+from configstore.store.etcd.errors import exception_for, meaning_of
+from configstore.store.etcd.watch import code_of_reason
+
+Code = grpc.StatusCode
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "error"),
+    [
+        (Code.INVALID_ARGUMENT, "etcdserver: request is too large", TooLargeError),
+        (
+            Code.RESOURCE_EXHAUSTED,
+            "grpc: received message larger than max (2097200 vs. 2097152)",
+            TooLargeError,
+        ),
+        (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded", NoSpaceError),
+        (Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests", StoreUnavailableError),
+        (Code.INVALID_ARGUMENT, "etcdserver: too many operations in txn request", TooLargeError),
+        (Code.INVALID_ARGUMENT, "etcdserver: duplicate key given in txn request", ValueError),
+        (Code.INVALID_ARGUMENT, "etcdserver: key not found", ValueError),
+        (Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted", CompactedError),
+        (
+            Code.OUT_OF_RANGE,
+            "etcdserver: mvcc: required revision is a future revision",
+            FutureRevisionError,
+        ),
+        (Code.NOT_FOUND, "etcdserver: requested lease not found", LeaseGoneError),
+        (Code.INVALID_ARGUMENT, "etcdserver: user name is empty", AuthenticationError),
+        (Code.INVALID_ARGUMENT, "etcdserver: authentication failed, invalid user ID", AuthenticationError),
+        (Code.UNAUTHENTICATED, "etcdserver: invalid auth token", AuthenticationError),
+        (Code.PERMISSION_DENIED, "etcdserver: permission denied", PermissionDeniedError),
+        (Code.UNAVAILABLE, "etcdserver: request timed out", StoreUnavailableError),
+        (Code.UNAVAILABLE, "etcdserver: no leader", StoreUnavailableError),
+        (Code.UNAVAILABLE, "Unwrap failed (TSI_DATA_CORRUPTED)", AuthenticationError),
+        (Code.UNKNOWN, "context deadline exceeded", StoreUnavailableError),
+        (Code.DEADLINE_EXCEEDED, "Deadline Exceeded", StoreUnavailableError),
+        (Code.CANCELLED, "", StoreUnavailableError),
+        (Code.DATA_LOSS, "etcdserver: corrupt cluster", CorruptError),
+        (Code.UNIMPLEMENTED, "unknown service", StoreError),
+    ],
+)
+def test_a_failure_becomes_the_error_of_its_row(code, details, error):
+    made = exception_for(meaning_of(code, details), code, details, what="range at http://h:1")
+    assert type(made) is error
+    assert "range at http://h:1" in str(made)
+    assert details in str(made)
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (Code.UNAVAILABLE, "Socket closed"),
+        (Code.UNAVAILABLE, "recvmsg:Connection reset by peer"),
+        (Code.UNAVAILABLE, "etcdserver: request timed out"),
+        (Code.UNAVAILABLE, "etcdserver: leader changed"),
+        (Code.UNAVAILABLE, "etcdserver: server stopped"),
+        (Code.DEADLINE_EXCEEDED, "Deadline Exceeded"),
+        (Code.UNKNOWN, "context deadline exceeded"),
+        (Code.CANCELLED, "Channel closed!"),
+    ],
+)
+def test_a_failure_that_may_have_reached_the_server_is_never_called_unsent(code, details):
+    meaning = meaning_of(code, details)
+    assert not meaning.unsent
+    assert not meaning.login
+
+
+def test_a_long_reason_is_cut():
+    meaning = meaning_of(Code.UNKNOWN, "")
+    assert len(str(exception_for(meaning, Code.UNKNOWN, "x" * 10_000, what="txn"))) < 500
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("rpc error: code = PermissionDenied desc = etcdserver: permission denied", Code.PERMISSION_DENIED),
+        ("rpc error: code = Unauthenticated desc = etcdserver: invalid auth token", Code.UNAUTHENTICATED),
+        ("rpc error: code = InvalidArgument desc = etcdserver: user name is empty", Code.INVALID_ARGUMENT),
+        ("etcdserver: no leader", Code.UNKNOWN),
+        ("", Code.UNKNOWN),
+    ],
+)
+def test_the_reason_for_a_cancelled_watch_tells_its_code(reason, code):
+    assert code_of_reason(reason) is code
+
+
+def python(program, **environment):
+    """Run a program in a fresh interpreter and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_etcd3_can_be_imported_after_us_and_uses_the_same_messages():
+    shown = python(
+        "from configstore.store.etcd.stubs import rpc\n"
+        "import etcd3, etcd3.etcdrpc.rpc_pb2 as theirs\n"
+        "print(theirs is rpc, etcd3.etcdrpc.PutRequest is rpc.PutRequest)\n"
+        "print(rpc.WatchCreateRequest(fragment=True).SerializeToString())\n"
+    )
+    assert shown.splitlines() == ["True True", r"b'@\x01'"]
+
+
+def test_etcd3_imported_the_wrong_way_before_us_is_refused_with_the_mend():
+    shown = python(
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "import etcd3\n"
+        "try:\n"
+        "    import configstore.store.etcd\n"
+        "except ImportError as error:\n"
+        "    print(error)\n",
+        PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION="python",
+    )
+    assert "Import configstore.store.etcd first" in shown
+
+
+def test_a_failed_import_of_etcd3_before_us_does_no_harm():
+    shown = python(
+        "try:\n"
+        "    import etcd3\n"
+        "except TypeError:\n"
+        "    print('as expected')\n"
+        "import configstore.store.etcd.stubs as stubs\n"
+        "print(stubs.rpc.RangeRequest(key=b'a').key)\n"
+    )
+    assert shown.splitlines()[-1] == "b'a'"
+
+
+def test_the_default_descriptor_pool_stays_free_of_etcd():
+    shown = python(
+        "import configstore.store.etcd\n"
+        "from google.protobuf import descriptor_pool\n"
+        "try:\n"
+        "    descriptor_pool.Default().FindFileByName('rpc.proto')\n"
+        "except KeyError:\n"
+        "    print('free')\n"
+    )
+    assert shown.strip() == "free"
