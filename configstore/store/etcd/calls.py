@@ -56,10 +56,14 @@ class Calls:
                 return False
             return error.meaning.again or (error.meaning.elsewhere and first_round(state))
 
+        def stop(state: tenacity.RetryCallState) -> bool:
+            deadline: float = state.args[-1]
+            return self.closed.is_set() or time.monotonic() + state.upcoming_sleep >= deadline
+
         return tenacity.Retrying(
             retry=again,
             wait=wait,
-            stop=tenacity.stop_before_delay(self.timeout) | tenacity.stop_when_event_set(self.closed),
+            stop=stop,
             sleep=tenacity.sleep_using_event(self.closed),
             reraise=True,
         )
@@ -79,8 +83,20 @@ class Calls:
         return self._call_until(self._resending, name, method)
 
     def _call_until(self, retrying: tenacity.Retrying, name: str, method: Method) -> Message:
+        deadline = time.monotonic() + self.timeout
         try:
-            return retrying(self._attempt, name, method, time.monotonic() + self.timeout)
+            return self._attempt(name, method, deadline)
+        except CallFailedError as failure:
+            first = [failure]
+
+        def attempt(name: str, method: Method, deadline: float) -> Message:
+            """Make the attempt above count as the first: a call that needs no second one pays nothing."""
+            if first:
+                raise first.pop()
+            return self._attempt(name, method, deadline)
+
+        try:
+            return retrying(attempt, name, method, deadline)
         except CallFailedError as failure:
             raise failure.error from failure.__cause__
 
