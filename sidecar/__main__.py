@@ -1,7 +1,6 @@
 """The command `configstore-sidecar`: run, init, plan, health."""
 
 import argparse
-import http.client
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -73,8 +72,9 @@ def _dispatch(command: str, config: Config, *, as_json: bool) -> int:
     if command == "health":
         return _health(config.health_listen)
     # Only what works with the store pays for loading its client.
-    from sidecar import daemon, logs  # noqa: PLC0415
+    from sidecar import daemon, logs, memory  # noqa: PLC0415
 
+    memory.economize()
     logs.configure(config.log_level, config.log_format)
     if command == "run":
         return daemon.run(config)
@@ -109,6 +109,8 @@ def _health(listen: str) -> int:
     if not port:
         print("configstore-sidecar: [health] listen is off, so there is nobody to ask", file=sys.stderr)
         return 2
+    import http.client  # noqa: PLC0415  # nobody else pays for it
+
     connection = http.client.HTTPConnection(host, int(port), timeout=5)
     try:
         connection.request("GET", "/readyz")

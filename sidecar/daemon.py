@@ -20,7 +20,6 @@ from configstore.store.api import Kv
 from configstore.store.connect import connect
 from configstore.store.tree import Tree, Writer
 from sidecar.config import Config
-from sidecar.health import HealthServer
 from sidecar.mirror import Mirror
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan
@@ -40,6 +39,8 @@ def run(config: Config) -> int:
         kv = stack.enter_context(connect(config.store))
         mirrors = _open(config, kv, stack, watch=True)
         if config.health_listen:
+            from sidecar.health import HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
+
             health = HealthServer(
                 config.health_listen, lambda: [each.engine.status for each in mirrors], time.monotonic
             )

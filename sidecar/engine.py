@@ -225,7 +225,8 @@ class Engine:
             else:
                 sides.local[path] = found
         for path in scan.cleared:
-            sides.local_problems.pop(path, None)
+            if sides.local_problems.pop(path, None):
+                self._pending |= sides.below(path)
         sides.local_problems |= scan.problems
         self._pending |= scan.changed.keys() | scan.problems.keys() | scan.cleared | scan.unstable
         sides.unstable = set(scan.unstable)
@@ -269,7 +270,7 @@ class Engine:
         due = [self._last_full + self.mapping.rescan - now]
         if done.again:
             due.append(0.0 if not done.rescan else self.mapping.settle)
-        if done.rescan or self._scan_all:
+        if self._dirty or self._scan_all:
             due.append(self._last_event + self.mapping.settle - now)
         waits = set(plan.waiting.values())
         if Wait.SETTLE in waits and not self._sides.unstable:

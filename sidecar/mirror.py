@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from configstore.errors import RefusedError
 from configstore.store.tree import Tree
+from sidecar import memory
 from sidecar.baseline import Baseline, Identity
 from sidecar.engine import ROOT_RETRY, Engine
 from sidecar.local.apply import Applier
@@ -21,6 +22,9 @@ from sidecar.remote.watch import RemoteOnce, RemoteWatch
 from sidecar.transfer import Transfer
 
 log = logging.getLogger(__name__)
+
+BURST = 50
+"""Paths moved after which freed memory is given back."""
 
 FLUSH = 5.0
 """Seconds that a stopping mirror may take to send what is still under way."""
@@ -130,10 +134,15 @@ class Mirror:
 
     def _run(self) -> None:
         due: float | None = 0.0
+        given_back = 0
         while not self._stop.is_set():
             self._wake.wait(due)
             self._wake.clear()
             due = self._cycle()
+            moved = self.engine.status.pulled + self.engine.status.pushed
+            if moved - given_back >= BURST:
+                memory.give_back()
+                given_back = moved
         self._flush()
 
     def _cycle(self, *, flush: bool = False) -> float | None:

@@ -104,7 +104,8 @@ class Bench:
         directory.mkdir()
         file = self.folder / f"{name}.toml"
         file.write_text(
-            f'[store]\nendpoints = ["{self.endpoint}"]\n[health]\nlisten = ""\n[log]\nlevel = "warning"\n'
+            f'[store]\nendpoints = ["{self.endpoint}"]\n'
+            '[health]\nlisten = "127.0.0.1:0"\n[log]\nlevel = "warning"\n'
             f'[[mapping]]\nname = "{subtree}"\npath = "{directory}"\nsettle = "0ms"\n'
         )
         return file, directory
@@ -190,7 +191,11 @@ def put_to_file(bench: Bench, directory: Path) -> float:
         found = bench.tree.read(path)
         start = time.perf_counter()
         write = Write(
-            path=path, entry=a_file(content), content=content, expected=found.mod_revision if found else 0
+            path=path,
+            entry=a_file(content),
+            content=content,
+            expected=found.mod_revision if found else 0,
+            previous=found,
         )
         bench.tree.commit([write], retention=RETENTION)
         samples.append(arrivals.wait({"put"}) - start)

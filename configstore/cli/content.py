@@ -103,7 +103,13 @@ def _replacement(
         size=len(content),
         sha256=sha256(content),
     )
-    return Write(path=path, entry=entry, content=content, expected=found.mod_revision if found else 0)
+    return Write(
+        path=path,
+        entry=entry,
+        content=content,
+        expected=found.mod_revision if found else 0,
+        previous=found if isinstance(found, Stored) else None,
+    )
 
 
 def _read_local(name: str) -> bytes:

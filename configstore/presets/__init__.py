@@ -5,13 +5,15 @@ which turns a preset's settings into mappings, and by the commands that need to 
 """
 
 import tomllib
-from importlib import resources
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from configstore.errors import UsageError
 from configstore.model.path import StorePath, parse_path, printable
+
+_FOLDER = Path(__file__).parent
 
 
 class PresetMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -74,13 +76,11 @@ def roots(name: str) -> tuple[StorePath, ...]:
 
 
 def _products() -> list[str]:
-    files = resources.files(__package__).iterdir()
-    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+    return sorted(file.stem for file in _FOLDER.glob("*.toml"))
 
 
 def _read(product: str) -> dict[str, tuple[PresetMapping, ...]]:
-    text = resources.files(__package__).joinpath(f"{product}.toml").read_text(encoding="utf-8")
-    tables = tomllib.loads(text)
+    tables = tomllib.loads((_FOLDER / f"{product}.toml").read_text(encoding="utf-8"))
     common = tuple(tables.pop("common")["exclude"])
     services = {}
     for service, mappings in tables.items():

@@ -5,8 +5,9 @@ the superseded record to `past/` and its chunks under the retention lease, all i
 ambiguous answer meant by reading the write ids back.
 """
 
+import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import tenacity
@@ -17,18 +18,16 @@ from configstore.model.path import PathError, StorePath, printable
 from configstore.model.record import Entry, Kind, Origin, Record, RecordError, decode, encode, sha256, shown_size
 from configstore.store.api import (
     MAX_OPERATIONS,
-    MAX_REQUEST,
-    Compare,
     CreateRevision,
     Item,
     Kv,
     ModRevision,
-    Operation,
     Put,
     TxnResult,
     range_all,
 )
 from configstore.store.chunks import Chunks, chunk_digests, split_content
+from configstore.store.steps import Step, Superseded, groups, is_ours
 
 _NEVER = -1  # no key has this create_revision: a txn that compares it only reads
 
@@ -72,12 +71,14 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
 
     entry: what it shall be; `size` and `sha256` must be those of `content` (a file's bytes, else None).
     expected: the mod_revision that the path must have, 0 for "never written".
+    previous: what lies there at `expected`, where the caller has it at hand; it saves reading it once more.
     """
 
     path: StorePath
     entry: Entry
     content: bytes | None = None
     expected: int = 0
+    previous: Stored | None = None
 
     def __repr__(self) -> str:
         """Show everything but the content."""
@@ -122,18 +123,6 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True):
     def origin(self, lease: str | None = None) -> Origin:
         """Return the origin of one new write."""
         return Origin(write_id=self.new_id(), replica=self.replica, host=self.host, time=self.now(), lease=lease)
-
-
-class _Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One path's part of a txn. `size`: bytes of its keys and values."""
-
-    path: StorePath
-    key: bytes
-    write_id: str
-    expected: int
-    compares: tuple[Compare, ...]
-    operations: tuple[Operation, ...]
-    size: int
 
 
 class Tree:
@@ -182,15 +171,14 @@ class Tree:
         revision = revision or page.revision
         records: dict[StorePath, Stored] = {}
         bad: list[Bad] = []
-        items = list(page.items) if directory else []
-        for below in range_all(self.kv, *self.keys.files_below(directory), revision=revision):
-            items += below.items
-        for item in items:
-            found = self.decode_item(item)
-            if isinstance(found, Bad):
-                bad.append(found)
-            else:
-                records[found.path] = found
+        below = range_all(self.kv, *self.keys.files_below(directory), revision=revision)
+        for part in itertools.chain([page] if directory else [], below):
+            for item in part.items:
+                found = self.decode_item(item)
+                if isinstance(found, Bad):
+                    bad.append(found)
+                else:
+                    records[found.path] = found
         return Listing(revision=revision, records=records, bad=tuple(bad))
 
     def decode_item(self, item: Item) -> Stored | Bad:
@@ -250,7 +238,7 @@ class Tree:
         for digest, chunk in split_content(content).items():
             piece = self.keys.conflict_chunk(path, record.origin.write_id, digest)
             self.kv.txn((CreateRevision(piece, 0),), (Put(piece, chunk, lease),))
-        step = _Step(
+        step = Step(
             path=path,
             key=key,
             write_id=record.origin.write_id,
@@ -272,16 +260,16 @@ class Tree:
         )
 
     def _commit_once(self, writes: Sequence[Write], retention: float, fence: Fence | None) -> Outcome:
-        previous = self._previous(writes)
-        steps = [self._step(write, previous.get(write.path), retention, fence) for write in writes]
+        superseded = self._superseded(writes)
+        steps = [self._step(write, superseded.get(write.path), retention, fence) for write in writes]
         done: dict[StorePath, int] = {}
-        for group in _groups(steps):
+        for group in groups(steps):
             result = self._txn(group, fence)
             if result.succeeded:
                 done |= {step.path: result.revision for step in group}
                 continue
             found = {item.key: item for item in result.found}
-            landed = {step.path: found[step.key].mod_revision for step in group if _is_ours(step, found)}
+            landed = {step.path: found[step.key].mod_revision for step in group if is_ours(step, found)}
             done |= landed  # by an earlier try whose answer was lost; what is not there any more is stale
             if len(landed) == len(group):
                 continue
@@ -289,7 +277,7 @@ class Tree:
         return Outcome(done=done)
 
     def _refused(
-        self, group: Sequence[_Step], found: dict[bytes, Item], fence: Fence | None, done: dict[StorePath, int]
+        self, group: Sequence[Step], found: dict[bytes, Item], fence: Fence | None, done: dict[StorePath, int]
     ) -> Outcome:
         stale: dict[StorePath, Stored | None] = {}
         for step in group:
@@ -301,32 +289,43 @@ class Tree:
         fenced_out = fence is not None and (holder.create_revision if holder else 0) != fence.token
         return Outcome(done=done, stale=stale, fenced_out=fenced_out)
 
-    def _previous(self, writes: Sequence[Write]) -> dict[StorePath, Item]:
-        """Read the records about to be superseded, as they are: they go to `past/` unchanged."""
-        by_key = {self.keys.file(write.path): write for write in writes if write.expected}
-        keys = list(by_key)
-        found: dict[StorePath, Item] = {}
+    def _superseded(self, writes: Sequence[Write]) -> dict[StorePath, Superseded]:
+        """Return what the writes replace; what their callers do not have at hand is read."""
+        found: dict[StorePath, Superseded] = {}
+        unread: dict[bytes, Write] = {}
+        for write in writes:
+            before = write.previous
+            if before and before.mod_revision == write.expected:
+                found[write.path] = Superseded(
+                    value=encode(before.record), mod_revision=before.mod_revision, record=before.record
+                )
+            elif write.expected:
+                unread[self.keys.file(write.path)] = write
+        keys = list(unread)
         for start in range(0, len(keys), MAX_OPERATIONS):
             part = keys[start : start + MAX_OPERATIONS]
             for item in self.kv.txn((CreateRevision(part[0], _NEVER),), (), otherwise_get=part).found:
-                if item.mod_revision == by_key[item.key].expected:
-                    found[by_key[item.key].path] = item
+                if item.mod_revision == unread[item.key].expected:
+                    stored = self.decode_item(item)
+                    record = stored.record if isinstance(stored, Stored) else None
+                    found[unread[item.key].path] = Superseded(
+                        value=item.value, mod_revision=item.mod_revision, record=record
+                    )
         return found
 
-    def _step(self, write: Write, previous: Item | None, retention: float, fence: Fence | None) -> _Step:
+    def _step(self, write: Write, before: Superseded | None, retention: float, fence: Fence | None) -> Step:
         record = self._record(write.entry, write.content, fence.name if fence else None)
         key, value = self.keys.file(write.path), encode(record)
-        before = self.decode_item(previous) if previous else None
-        old = before.record if isinstance(before, Stored) else None
+        old = before.record if before else None
         self._chunks.send(write.path, write.content, known=old.chunks if old else ())
         compares, operations = self._chunks.settle(write.path, old, record, retention=retention)
         operations = [Put(key, value), *operations]
         size = len(key) + len(value)
-        if previous and retention:
-            past = self.keys.past(write.path, previous.mod_revision)
-            operations.append(Put(past, previous.value, self._chunks.retention_lease(retention)))
-            size += len(past) + len(previous.value)
-        return _Step(
+        if before and retention:
+            past = self.keys.past(write.path, before.mod_revision)
+            operations.append(Put(past, before.value, self._chunks.retention_lease(retention)))
+            size += len(past) + len(before.value)
+        return Step(
             path=write.path,
             key=key,
             write_id=record.origin.write_id,
@@ -336,7 +335,7 @@ class Tree:
             size=size,
         )
 
-    def _txn(self, group: Sequence[_Step], fence: Fence | None) -> TxnResult:
+    def _txn(self, group: Sequence[Step], fence: Fence | None) -> TxnResult:
         """Make one txn; an answer that leaves its outcome open is followed by the same txn again.
 
         That is safe: once it landed, its own compares fail, and the write ids found tell so.
@@ -360,28 +359,3 @@ class Tree:
 
 def _stored(path: StorePath, item: Item) -> Stored:
     return Stored(path=path, record=decode(item.value), mod_revision=item.mod_revision)
-
-
-def _is_ours(step: _Step, found: dict[bytes, Item]) -> bool:
-    item = found.get(step.key)
-    try:
-        return item is not None and decode(item.value).origin.write_id == step.write_id
-    except RecordError:
-        return False
-
-
-def _groups(steps: Iterable[_Step]) -> Iterator[list[_Step]]:
-    """Pack steps into txns within etcd's limits, in order (one compare is left free for a fence)."""
-    group: list[_Step] = []
-    operations = compares = size = 0
-    for step in steps:
-        operations += len(step.operations)
-        compares += len(step.compares)
-        size += step.size
-        if group and (operations > MAX_OPERATIONS or compares > MAX_OPERATIONS - 1 or size > MAX_REQUEST):
-            yield group
-            group = []
-            operations, compares, size = len(step.operations), len(step.compares), step.size
-        group.append(step)
-    if group:
-        yield group

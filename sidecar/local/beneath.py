@@ -76,6 +76,8 @@ class Beneath:
         return self._walk(real[len(base) + 1 :].split("/"), flags)
 
     def _walk(self, components: list[str], flags: int) -> int:
+        if ".." in components:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), "/".join(components))
         current = os.dup(self._directory)
         try:
             for component in components[:-1]:

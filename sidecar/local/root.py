@@ -6,7 +6,6 @@ concluded or written before `check` has said that this is still the directory th
 
 import errno
 import os
-import stat
 from contextlib import suppress
 
 from configstore.errors import RefusedError
@@ -46,13 +45,12 @@ class Root:
             self._was_mount = is_mount(path)
             self.private_fd = self.staging_fd = -1
             if prepare:
-                self.private_fd = self._keep(self._private())
-                self.staging_fd = self._keep(self._make(STAGING, self.private_fd))
-                self._private_identity = _identity(os.fstat(self.private_fd))
+                self.private_fd = self._make(PRIVATE_NAME, self.fd)
+                self.staging_fd = self._make(STAGING, self.private_fd)
                 self.clear_staging()
             else:
                 with suppress(FileNotFoundError):
-                    self.private_fd = self._keep(self.beneath.open(PRIVATE_NAME, os.O_RDONLY | os.O_DIRECTORY))
+                    self.private_fd = self._keep(self._open_own(PRIVATE_NAME, self.fd))
         except OSError as error:
             self.close()
             raise RefusedError(f"{path}: cannot be mirrored: {_mend(error)}") from error
@@ -66,21 +64,27 @@ class Root:
         Raises RootLostError when it was emptied, or replaced by something that may be filled.
         """
         try:
-            now = os.stat(self.path)
+            return self._compare()
         except OSError as error:
             return f"{self.path}: {error.strerror}: was it unmounted or removed? Nothing is pushed or deleted"
-        if _identity(now) != self._identity:
+
+    def _compare(self) -> str | None:
+        if _identity(os.stat(self.path)) != self._identity:
             if self._was_mount and not is_mount(self.path):
                 return (
                     f"{self.path}: no longer mounted; nothing is written below a bare mount point: mount it again"
                 )
             raise RootLostError(f"{self.path}: another directory lies here now")
-        try:
-            private = os.stat(PRIVATE_NAME, dir_fd=self.fd, follow_symlinks=False)
-        except FileNotFoundError:
-            raise RootLostError(f"{self.path}: was emptied") from None
-        if _identity(private) != self._private_identity:
-            raise RootLostError(f"{self.path}: {PRIVATE_NAME} was replaced")
+        for name, above, held in (
+            (PRIVATE_NAME, self.fd, self.private_fd),
+            (STAGING, self.private_fd, self.staging_fd),
+        ):
+            try:
+                found = os.stat(name, dir_fd=above, follow_symlinks=False)
+            except FileNotFoundError:
+                raise RootLostError(f"{self.path}: was emptied: {name} is gone") from None
+            if not os.path.samestat(found, os.fstat(held)):
+                raise RootLostError(f"{self.path}: {name} was replaced")
         return None
 
     def open_directory(self, relative: StorePath) -> int:
@@ -104,23 +108,25 @@ class Root:
         self._open.append(descriptor)
         return descriptor
 
-    def _private(self) -> int:
-        descriptor = self._make(PRIVATE_NAME, self.fd)
+    def _make(self, name: str, above: int) -> int:
+        """Open a directory of ours, made when it is missing, that nobody else can enter."""
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=above)
+        descriptor = self._keep(self._open_own(name, above))
         owner = os.fstat(descriptor).st_uid
         if owner != os.geteuid():
-            os.close(descriptor)
             raise RefusedError(
-                f"{self.path}/{PRIVATE_NAME}: belongs to uid {owner}, and this sidecar runs as uid {os.geteuid()}:"
-                " run init and run as the same user, or remove that directory"
+                f"{self.path}: {name} in it belongs to uid {owner}, and this sidecar runs as uid"
+                f" {os.geteuid()}: run init and run as the same user, or remove that directory"
             )
         os.fchmod(descriptor, 0o700)
         return descriptor
 
-    @staticmethod
-    def _make(name: str, parent: int) -> int:
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=parent)
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    def _open_own(self, name: str, above: int) -> int:
+        try:
+            return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        except NotADirectoryError:
+            raise RefusedError(f"{self.path}: {name} in it is a symlink or a file: remove it") from None
 
 
 def is_mount(path: str) -> bool:
@@ -146,11 +152,5 @@ def _mend(error: OSError) -> str:
         errno.ENOTDIR: "it is not a directory",
         errno.EACCES: "no permission: run the sidecar as the directory's owner",
         errno.EROFS: "it is read-only: mount it writable for the sidecar",
-        errno.ELOOP: f"{PRIVATE_NAME} in it is a symlink: remove that",
     }
     return words.get(error.errno or 0, error.strerror or str(error))
-
-
-def is_regular(found: os.stat_result) -> bool:
-    """Tell whether a stat result is that of a regular file."""
-    return stat.S_ISREG(found.st_mode)

@@ -1,7 +1,8 @@
-"""Reads what lies in the mirrored directory, never trusting it and never pushing what is half-written.
+"""Finds what changed in the mirrored directory, never trusting it and never pushing what is half-written.
 
 A file is read again only when its stat signature changed. `Scanner.scan` looks at the directories it is told
-of, and into what is new in them. Called by the engine's thread only.
+of, and into what is new in them. What cannot be looked at is a problem and stays what it was: only a name that
+a complete listing lacks is gone. Called by the engine's thread only.
 """
 
 import dataclasses
@@ -13,12 +14,11 @@ from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Map
 
 import msgspec
-import pathspec
 
 from configstore.model.path import ROOT, PathError, StorePath, join, parent, parse_path, printable
-from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
-from sidecar.local.entries import Entries
-from sidecar.local.reading import UnstableError, read_stable, signature
+from configstore.model.record import Entry, Kind, sha256
+from sidecar.local.reader import Reader, Unusable, words
+from sidecar.local.reading import UnstableError, signature
 from sidecar.local.root import Root
 from sidecar.planner.mapping import Mapping, Symlinks
 from sidecar.planner.sides import LocalEntry, Problem
@@ -26,6 +26,9 @@ from sidecar.planner.sides import LocalEntry, Problem
 _RACY_NS = 20_000_000
 """A file changed less than so many nanoseconds before it was read is read again next time: the clock of its
 time stamps may be too coarse (a tick is up to 10 ms) to show another change."""
+
+_NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+"""Errors which say that no directory lies at a path any more; all others say nothing about what is in it."""
 
 
 class Changed(Exception):  # noqa: N818  # a fact, not a fault
@@ -40,7 +43,8 @@ class Scan(msgspec.Struct, kw_only=True):
     """What a scan found.
 
     changed: paths that differ from what was known, None for those no longer there. problems: paths that cannot
-    be mirrored, and why. cleared: paths that had a problem and have none now. unstable: paths being written.
+    be mirrored, and why; that of a directory speaks for all that is below it. cleared: paths that had a problem
+    and have none now. unstable: paths being written.
     """
 
     changed: dict[StorePath, LocalEntry | None] = {}
@@ -49,34 +53,45 @@ class Scan(msgspec.Struct, kw_only=True):
     unstable: set[StorePath] = set()
 
 
-class _Unusable(Exception):  # noqa: N818  # becomes a Problem
-    pass
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(kw_only=True, slots=True)
 class _Visit:
-    """One directory being scanned."""
+    """One directory being scanned: what it is compared with, and what is found in it.
+
+    children: the directories in it, with their inodes.
+    """
 
     directory: StorePath
-    descriptor: int
     known: Map[StorePath, LocalEntry]
     found: Scan
-    problems: dict[StorePath, Problem]
+    descriptor: int = -1
+    names: set[str] = dataclasses.field(default_factory=set)
+    children: dict[StorePath, int] = dataclasses.field(default_factory=dict)
+    problems: dict[StorePath, Problem] = dataclasses.field(default_factory=dict)
+
+    def refuse(self, path: str, reason: str) -> None:
+        shown = StorePath(printable(path))
+        self.problems[shown] = Problem(path=shown or "/", reason=reason)
 
 
 class Scanner:
-    """Scans one mapping's directory. `ensure_watch` is called for a directory before it is listed."""
+    """Scans one mapping's directory.
 
-    def __init__(self, root: Root, mapping: Mapping, ensure_watch: Callable[[StorePath, int], None]) -> None:
+    `ensure_watch` is called with every directory and its descriptor before it is listed, and with None when the
+    directory is gone.
+    """
+
+    def __init__(
+        self, root: Root, mapping: Mapping, ensure_watch: Callable[[StorePath, int | None], None]
+    ) -> None:
         self._root = root
         self._mapping = mapping
         self._ensure_watch = ensure_watch
-        self._entries = Entries()
+        self._reader = Reader(root, mapping)
         self._device = os.fstat(root.fd).st_dev
-        self._names: dict[StorePath, set[str]] = {}  # what each directory held when last listed
+        self._names: dict[StorePath, set[str]] = {}  # what each directory is known to hold
+        self._listed: dict[StorePath, int] = {}  # directories watched and listed to the end, and their inode
         self._troubled: dict[StorePath, set[StorePath]] = {}  # by directory: the paths with a problem in it
         self._racy: set[StorePath] = set()
-        self._refuse_empty = pathspec.GitIgnoreSpec.from_lines(mapping.refuse_empty)
 
     def scan(
         self, directories: Iterable[StorePath] | None, known: Map[StorePath, LocalEntry], *, rehash: bool = False
@@ -89,232 +104,163 @@ class Scanner:
         if directories is None:
             self._racy |= known.keys() if rehash else set()
             self._scan_tree(ROOT, known, found)
-            seen = {join(directory, StorePath(name)) for directory, names in self._names.items() for name in names}
-            for path in known.keys() - seen:
-                found.changed[path] = None
         else:
             for directory in directories:
                 self._scan_tree(directory, known, found, descend=False)
         return found
 
     def note(self, path: StorePath) -> None:
-        """Remember a path that was applied, so that its disappearance is noticed."""
-        while path:
-            above = parent(path)
-            self._names.setdefault(above, set()).add(path.rpartition("/")[2])
-            path = above
+        """Remember a path that was applied, so that its disappearance and its next change are noticed."""
+        self._racy.add(path)
+        self._link(path)
 
     def read_content(self, path: StorePath, expected: Entry) -> bytes:
         """Return a file's content for pushing. Raises Changed when it is not `expected` any more."""
         try:
-            descriptor = self._open(path)
-            try:
-                content = read_stable(descriptor)
-            finally:
-                os.close(descriptor)
+            content = self._reader.content(path)
         except (OSError, UnstableError) as error:
             raise Changed(path) from error
         if sha256(content) != expected.sha256:
             raise Changed(path)
         return content
 
-    def _open(self, path: StorePath) -> int:
-        flags = os.O_RDONLY | os.O_NONBLOCK
-        if self._mapping.symlinks is Symlinks.RESOLVE:
-            return self._root.beneath.open_following(path, flags)
-        return self._root.beneath.open(path, flags | os.O_NOFOLLOW)
-
     def _scan_tree(
         self, top: StorePath, known: Map[StorePath, LocalEntry], found: Scan, *, descend: bool = True
     ) -> None:
-        """Scan a directory; of those in it all, or with `descend` false the new ones only."""
+        """Scan a directory; of those in it all, or with `descend` false those not listed yet."""
         todo = [top]
         while todo:
-            directory = todo.pop()
-            for child, is_new in self._scan_directory(directory, known, found):
-                if descend or is_new:
-                    todo.append(child)
+            visit = _Visit(directory=todo.pop(), known=known, found=found)
+            self._scan_directory(visit)
+            todo += [path for path, inode in visit.children.items() if descend or self._listed.get(path) != inode]
 
-    def _scan_directory(
-        self, directory: StorePath, known: Map[StorePath, LocalEntry], found: Scan
-    ) -> list[tuple[StorePath, bool]]:
-        """Scan one directory, not what is below; returns the directories in it, and whether each is new."""
-        before = self._names.get(directory, set())
-        names: set[str] = set()
-        children: list[tuple[StorePath, bool]] = []
-        problems: dict[StorePath, Problem] = {}
+    def _scan_directory(self, visit: _Visit) -> None:
+        """Scan one directory, not what is below."""
+        directory = visit.directory
         try:
-            descriptor = self._root.open_directory(directory)
+            self._list(visit)
         except OSError as error:
-            if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
-                problems[directory] = Problem(path=directory, reason=_words(error))
-                names = before
-            self._close_directory(directory, names, problems, known, found)
-            return []
-        try:
-            visit = _Visit(directory, descriptor, known, found, problems)
-            self._ensure_watch(directory, descriptor)
-            with os.scandir(descriptor) as listing:
-                for entry in listing:
-                    child = self._scan_entry(visit, entry)
-                    if child is None:
-                        continue
-                    path, is_dir = child
-                    names.add(entry.name)
-                    if is_dir:
-                        children.append((path, path not in self._names))
-        finally:
-            os.close(descriptor)
-        self._close_directory(directory, names, problems, known, found)
-        return children
+            if error.errno in _NO_DIRECTORY and directory != ROOT:
+                self._drop(visit, self._forget(visit, directory))
+                return
+            self._listed.pop(directory, None)
+            visit.refuse(directory, words(error))
+            visit.names |= self._names.get(directory, set())
+        self._close(visit)
 
-    def _scan_entry(self, visit: "_Visit", entry: "os.DirEntry[str]") -> tuple[StorePath, bool] | None:
-        """Look at one name; returns its path, and whether it is a directory to enter; None for nothing of ours."""
-        raw = join(visit.directory, StorePath(entry.name))
+    def _list(self, visit: _Visit) -> None:
+        visit.descriptor = self._root.open_directory(visit.directory)
+        try:
+            self._ensure_watch(visit.directory, visit.descriptor)
+            with os.scandir(visit.descriptor) as listing:
+                for entry in listing:
+                    self._scan_entry(visit, entry)
+            status = os.fstat(visit.descriptor)
+            if status.st_nlink == 0:  # it was removed, and a removed directory lists as an empty one
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            self._listed[visit.directory] = status.st_ino
+        finally:
+            os.close(visit.descriptor)
+
+    def _scan_entry(self, visit: _Visit, entry: "os.DirEntry[str]") -> None:
+        """Look at one name, and note it if it is ours."""
+        path = join(visit.directory, StorePath(entry.name))
         try:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
-            return None
-        is_dir = stat.S_ISDIR(status.st_mode)
-        if not self._mapping.enters(raw, is_dir=is_dir):
-            return None
-        selected = self._mapping.selects(raw, is_dir=is_dir)
-        if not selected and not is_dir:
-            return None
-        try:
-            path = self._usable_path(raw, status)
-            if selected:
-                self._note_entry(path, visit, entry.name, status)
-        except (PathError, _Unusable) as error:
-            shown = StorePath(printable(raw))
-            visit.problems[shown] = Problem(path=shown, reason=str(error))
-            return shown, False
-        except UnstableError:
-            visit.found.unstable.add(raw)
-        except FileNotFoundError:
-            return None
+            return
         except OSError as error:
-            visit.problems[raw] = Problem(path=raw, reason=_words(error))
-        return raw, is_dir
+            if self._mapping.enters(path):
+                visit.names.add(entry.name)
+                visit.refuse(path, words(error))
+            return
+        is_dir = stat.S_ISDIR(status.st_mode)
+        if not is_dir and path in self._names:
+            self._drop(visit, self._forget(visit, path))
+        known = visit.known.get(path)
+        selected = known is not None and (known.entry.kind is Kind.DIR) == is_dir  # as it was before
+        selected = selected or self._mapping.selects(path, is_dir=is_dir)
+        if selected or (is_dir and self._mapping.enters(path)):
+            self._take_entry(path, visit, entry.name, status, selected=selected)
 
-    def _usable_path(self, raw: str, status: os.stat_result) -> StorePath:
-        path = parse_path(raw)
+    def _take_entry(
+        self, path: StorePath, visit: _Visit, name: str, status: os.stat_result, *, selected: bool
+    ) -> None:
+        """Note a name that is ours, and what can be said of it."""
+        try:
+            self._check(path, visit, status)
+            if selected:
+                self._note_entry(path, visit, name, status)
+            if stat.S_ISDIR(status.st_mode):
+                visit.children[path] = status.st_ino
+        except FileNotFoundError:
+            return
+        except (PathError, Unusable) as reason:
+            visit.refuse(path, str(reason))
+        except UnstableError:
+            visit.found.unstable.add(path)
+        except OSError as error:
+            visit.refuse(path, words(error))
+        visit.names.add(name)
+
+    def _check(self, path: StorePath, visit: _Visit, status: os.stat_result) -> None:
+        if path not in visit.known:
+            parse_path(path)
         if status.st_dev != self._device:
-            raise _Unusable("another file system is mounted here; give it a mapping of its own")
-        return path
+            raise Unusable("another file system is mounted here; give it a mapping of its own")
 
-    def _note_entry(self, path: StorePath, visit: "_Visit", name: str, status: os.stat_result) -> None:
+    def _note_entry(self, path: StorePath, visit: _Visit, name: str, status: os.stat_result) -> None:
         before = visit.known.get(path)
         links = stat.S_ISLNK(status.st_mode) and self._mapping.symlinks is Symlinks.RESOLVE
         if before and before.signature == signature(status) and path not in self._racy and not links:
+            visit.found.changed.pop(path, None)
             return
-        entry, status = self._read_entry(path, visit.descriptor, name, status)
+        now = time.time_ns()
+        entry, status = self._reader.read(path, visit.descriptor, name, status)
         fresh = LocalEntry(entry=entry, signature=signature(status))
-        if time.time_ns() - status.st_ctime_ns < _RACY_NS:
+        if now - status.st_ctime_ns < _RACY_NS:
             self._racy.add(path)
         else:
             self._racy.discard(path)
+        visit.found.changed.pop(path, None)
         if before != fresh:
             visit.found.changed[path] = fresh
 
-    def _read_entry(
-        self, path: StorePath, directory: int, name: str, status: os.stat_result
-    ) -> tuple[Entry, os.stat_result]:
-        if stat.S_ISLNK(status.st_mode):
-            return self._read_link(path, directory, name, status)
-        if stat.S_ISDIR(status.st_mode):
-            return self._entries.make(Kind.DIR, status), status
-        if stat.S_ISREG(status.st_mode):
-            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-            return self._read_file(path, os.open(name, flags, dir_fd=directory))
-        raise _Unusable("neither file, directory nor symlink (a FIFO, socket or device); exclude it")
-
-    def _read_link(
-        self, path: StorePath, directory: int, name: str, status: os.stat_result
-    ) -> tuple[Entry, os.stat_result]:
-        if self._mapping.symlinks is Symlinks.REFUSE:
-            raise _Unusable('a symlink, which this mapping refuses (symlinks = "refuse")')
-        if self._mapping.symlinks is Symlinks.RESOLVE:
-            try:
-                descriptor = self._open(path)
-            except OSError as error:
-                raise _Unusable(
-                    f"a symlink that cannot be resolved inside the directory: {_words(error)}"
-                ) from None
-            return self._read_file(path, descriptor)
-        target = os.readlink(name, dir_fd=directory)
-        reason = unsafe_target(path, target)
-        if reason:
-            raise _Unusable(reason)
-        return self._entries.make(Kind.SYMLINK, status, target=target), status
-
-    def _read_file(self, path: StorePath, descriptor: int) -> tuple[Entry, os.stat_result]:
-        """Read and close an open file."""
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise _Unusable("not a regular file")
-            if status.st_nlink > 1:
-                raise _Unusable(f"has {status.st_nlink} hard links, perhaps to a file elsewhere; copy it instead")
-            if status.st_size > MAX_SIZE:
-                raise _Unusable(f"{status.st_size} bytes; at most {MAX_SIZE} are mirrored: exclude it")
-            if status.st_size == 0 and self._refuse_empty.match_file(path):
-                raise _Unusable("empty, which is never pushed for this kind of file; waiting for its content")
-            content = read_stable(descriptor)
-            return self._entries.make(Kind.FILE, status, size=len(content), sha256=sha256(content)), status
-        finally:
-            os.close(descriptor)
-
-    def _close_directory(
-        self,
-        directory: StorePath,
-        names: set[str],
-        problems: dict[StorePath, Problem],
-        known: Map[StorePath, LocalEntry],
-        found: Scan,
-    ) -> None:
+    def _close(self, visit: _Visit) -> None:
         """Note what is gone from a directory since it was last listed, and whose problems are over."""
-        gone = self._names.get(directory, set()) - names
-        self._names[directory] = names
-        for name in gone:
-            self._drop(join(directory, StorePath(name)), known, found)
-        found.problems |= problems
-        found.cleared |= self._troubled.get(directory, set()) - problems.keys()
-        self._troubled[directory] = set(problems)
+        gone = self._names.get(visit.directory, set()) - visit.names
+        self._names[visit.directory] = visit.names
+        self._link(visit.directory)
+        self._drop(visit, [join(visit.directory, StorePath(name)) for name in gone])
+        visit.found.problems |= visit.problems
+        visit.found.cleared |= self._troubled.pop(visit.directory, set()) - visit.problems.keys()
+        if visit.problems:
+            self._troubled[visit.directory] = set(visit.problems)
 
-    def _drop(self, top: StorePath, known: Map[StorePath, LocalEntry], found: Scan) -> None:
-        """Note that a path and all below it are no longer there."""
-        todo = [top]
-        while todo:
-            path = todo.pop()
-            todo += [join(path, StorePath(name)) for name in self._names.pop(path, ())]
-            found.cleared |= self._troubled.pop(path, set())
+    def _link(self, path: StorePath) -> None:
+        """Let the directories above a path hold it, so that it goes when one of them goes."""
+        while path:
+            above = parent(path)
+            self._names.setdefault(above, set()).add(path.rpartition("/")[2])
+            path = above
+
+    def _drop(self, visit: _Visit, paths: list[StorePath]) -> None:
+        """Note that these paths and all below them are no longer there."""
+        while paths:
+            path = paths.pop()
             self._racy.discard(path)
-            if path in known:
-                found.changed[path] = None
+            visit.found.changed.pop(path, None)  # as an earlier visit of the same scan found it
+            visit.found.unstable.discard(path)
+            if path in visit.known:
+                visit.found.changed[path] = None
+            paths += self._forget(visit, path)
 
-
-def unsafe_target(path: StorePath, target: str) -> str | None:
-    """Return why a symlink at `path` must not be mirrored, or None.
-
-    Judged by its text alone: absolute, or leading out of the mapping's directory.
-    """
-    if target.startswith("/"):
-        return "a symlink with an absolute target, which means something else in every container; make it relative"
-    depth = path.count("/")
-    for component in target.split("/"):
-        depth += {"..": -1, ".": 0, "": 0}.get(component, 1)
-        if depth < 0:
-            return "a symlink that leads out of the mirrored directory"
-    return None
-
-
-def _words(error: OSError) -> str:
-    words = {
-        errno.EACCES: "no permission to read it: run the sidecar as the files' owner, or as root",
-        errno.EXDEV: "another file system is mounted here; give it a mapping of its own",
-        errno.EMFILE: "too many open files: raise the sidecar's limit",
-        errno.ENFILE: "too many open files on this host",
-        errno.ELOOP: "a symlink was put in its place while it was read",
-    }
-    return words.get(error.errno or 0, error.strerror or str(error))
+    def _forget(self, visit: _Visit, directory: StorePath) -> list[StorePath]:
+        """Forget a directory that is none any more; returns what was in it."""
+        names = self._names.pop(directory, None)
+        if names is None:
+            return []
+        self._listed.pop(directory, None)
+        self._ensure_watch(directory, None)
+        visit.found.cleared |= self._troubled.pop(directory, set())
+        return [join(directory, StorePath(name)) for name in names]

@@ -10,6 +10,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from ctypes import CDLL
 from typing import Protocol
 
@@ -18,7 +19,7 @@ import msgspec
 from inotify_simple import flags
 
 from configstore.errors import RefusedError
-from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, is_below, parent
+from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, parent
 from sidecar.local.root import Root
 from sidecar.planner.mapping import WatchMode
 
@@ -51,8 +52,11 @@ class Dirty(msgspec.Struct, kw_only=True):
 class LocalWatch(Protocol):
     """Watches one mapping's directory."""
 
-    def ensure(self, directory: StorePath, descriptor: int) -> None:
-        """Watch a directory that is open as `descriptor`; call it before listing, then nothing is missed."""
+    def ensure(self, directory: StorePath, descriptor: int | None) -> None:
+        """Watch a directory that is open as `descriptor`; call it before listing, then nothing is missed.
+
+        None: no directory lies there any more, and what is not watched at another path by now need not be.
+        """
         ...
 
     def drain(self) -> Dirty:
@@ -78,21 +82,27 @@ class InotifyWatch:
         self._watches: dict[StorePath, int] = {}
         self._dirty = Dirty()
         self._full = False
-        self._end = os.eventfd(0, os.EFD_CLOEXEC)
+        try:
+            self._end = os.eventfd(0, os.EFD_CLOEXEC)
+        except OSError:
+            self._inotify.close()
+            raise
         self._thread = threading.Thread(target=self._run, name="local-watch", daemon=True)
         self._thread.start()
 
-    def ensure(self, directory: StorePath, descriptor: int) -> None:
-        """Watch the directory behind the descriptor, whatever its name leads to by now."""
+    def ensure(self, directory: StorePath, descriptor: int | None) -> None:
+        """Watch the directory behind the descriptor, whatever its name leads to by now; None: end its watch."""
         with self._lock:
+            if descriptor is None:
+                self._end_watch(directory)
+                return
             try:
                 watch = self._inotify.add_watch(f"/proc/self/fd/{descriptor}", _MASK)
             except OSError as error:
                 self._note_failure(error)
                 return
-            old = self._watches.get(directory)
-            if old is not None and old != watch and self._paths.get(old) == directory:
-                del self._paths[old]
+            if self._watches.get(directory) != watch:
+                self._end_watch(directory)
             self._paths[watch] = directory
             self._watches[directory] = watch
 
@@ -135,17 +145,18 @@ class InotifyWatch:
         if directory is None or (directory == ROOT and event.name == PRIVATE_NAME):
             return False
         if event.mask & flags.IGNORED:
-            self._forget(event.wd, directory)
+            self._end_watch(directory)
         self._dirty.directories.add(directory)
         if event.mask & _SELF:
             self._dirty.directories.add(parent(directory))
         return True
 
-    def _forget(self, watch: int, directory: StorePath) -> None:
-        del self._paths[watch]
-        if self._watches.get(directory) == watch:
-            for path in [path for path in self._watches if path == directory or is_below(path, directory)]:
-                del self._watches[path]
+    def _end_watch(self, directory: StorePath) -> None:
+        watch = self._watches.pop(directory, None)
+        if watch is not None and self._paths.get(watch) == directory:  # else it was moved, and is watched there
+            del self._paths[watch]
+            with suppress(OSError):  # the kernel ended it already
+                self._inotify.rm_watch(watch)
 
     def _note_failure(self, error: OSError) -> None:
         if error.errno in {errno.ENOENT, errno.ENOTDIR}:
@@ -184,7 +195,7 @@ class PollWatch:
         self._observer.schedule(_Anything(), path, recursive=True)
         self._observer.start()
 
-    def ensure(self, directory: StorePath, descriptor: int) -> None:
+    def ensure(self, directory: StorePath, descriptor: int | None) -> None:
         """Do nothing: everything is polled."""
 
     def drain(self) -> Dirty:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from configstore.model.path import StorePath, depth, is_below
+from configstore.model.path import ROOT, StorePath, ancestors, depth, is_below
 from configstore.model.record import Entry, Kind
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan, Pull, Push, Wait
@@ -22,8 +22,8 @@ from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry
 class Sides(msgspec.Struct, kw_only=True):
     """The three sides of one mapping, by path relative to its subtree. Owned and changed by the engine alone.
 
-    local_problems: paths whose local state could not be read; nothing is concluded about them.
-    remote_problems: paths whose record could not be read; likewise.
+    local_problems: paths whose local state could not be read; nothing is concluded about them, nor about what
+    lies below them. remote_problems: paths whose record could not be read; likewise, but for them alone.
     """
 
     baseline: dict[StorePath, Agreed] = {}
@@ -32,6 +32,18 @@ class Sides(msgspec.Struct, kw_only=True):
     local_problems: dict[StorePath, Problem] = {}
     remote_problems: dict[StorePath, Problem] = {}
     unstable: set[StorePath] = set()
+
+    def below(self, directory: StorePath) -> set[StorePath]:
+        """Return all known paths below a directory."""
+        known = self.baseline.keys() | self.local.keys() | self.remote.keys()
+        return {path for path in known if is_below(path, directory)}
+
+    def problem(self, path: StorePath) -> Problem | None:
+        """Return why nothing can be concluded about a path, or None."""
+        for unread in (path, *ancestors(path), ROOT) if self.local_problems else ():
+            if unread in self.local_problems:
+                return self.local_problems[unread]
+        return self.remote_problems.get(path)
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +81,7 @@ class _Draft:
 
     def plan(self) -> Plan:
         for path in sorted(self.paths):
-            blocked = self.sides.local_problems.get(path) or self.sides.remote_problems.get(path)
+            blocked = self.sides.problem(path)
             if blocked:
                 self.problems[path] = blocked
             elif path in self.sides.unstable:

@@ -90,9 +90,9 @@ class RemoteSide:
         before = dict(sides.remote)
         changed = set(sides.remote_problems)
         sides.remote_problems.clear()
-        for path in listing.records:
-            relative = self._relative(path)
-            if relative is not None and self._take(relative, listing.records[path]):
+        for path, found in listing.records.items():
+            relative = self._relative(path, found.entry.kind)
+            if relative is not None and self._take(relative, found):
                 changed.add(relative)
             if relative is not None:
                 before.pop(relative, None)
@@ -114,7 +114,7 @@ class RemoteSide:
             if isinstance(found, Bad):
                 changed |= self._take_bad(found)
                 continue
-            relative = self._relative(found.path)
+            relative = self._relative(found.path, found.entry.kind)
             if relative is not None and self._take(relative, found):
                 changed.add(relative)
         return changed
@@ -150,13 +150,16 @@ class RemoteSide:
         self._sides.remote_problems.pop(relative, None)
         return {relative}
 
-    def _relative(self, path: StorePath) -> StorePath | None:
-        """Return the path as the mapping sees it; None for its root and for what it does not select."""
+    def _relative(self, path: StorePath, kind: Kind = Kind.GONE) -> StorePath | None:
+        """Return the path as the mapping sees it; None for its root and for what it does not select.
+
+        What a deleted path was is not known any more, so it may have been either.
+        """
         if path == self._mapping.store:
             return None
         relative = relative_to(path, self._mapping.store)
-        selects = self._mapping.selects
-        return relative if selects(relative, is_dir=False) or selects(relative, is_dir=True) else None
+        possible = {Kind.GONE: (False, True), Kind.DIR: (True,)}.get(kind, (False,))
+        return relative if any(self._mapping.selects(relative, is_dir=is_dir) for is_dir in possible) else None
 
     def _absolute(self, path: StorePath) -> StorePath:
         return StorePath(f"{self._mapping.store}/{path}" if self._mapping.store else path)

@@ -96,14 +96,15 @@ class RemoteWatch:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self._follow(self._list_until_it_works())
+                self._follow(self._list_until_it_works() + 1)
             except CompactedError as error:
                 log.info("the watch fell behind a compaction; listing again", extra={"reason": str(error)})
             except ConfigstoreError as error:
                 self._report(str(error))
                 self._stop.wait(random.uniform(0.1, 1.0))  # noqa: S311  # jitter, so a refused watch is no busy loop
 
-    def _list_until_it_works(self) -> Listing:
+    def _list_until_it_works(self) -> int:
+        """Hand on a listing and return its revision."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(ConfigstoreError),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=30),
@@ -114,15 +115,16 @@ class RemoteWatch:
         )
         with self._lock:
             self._again = False
-        return retrying(self._tree.list, self._mapping.store)
-
-    def _follow(self, listing: Listing) -> None:
+        listing: Listing = retrying(self._tree.list, self._mapping.store)
         self._put(listing)
+        return listing.revision
+
+    def _follow(self, start_revision: int) -> None:
         with self._lock:
             if self._again or self._stop.is_set():
                 return
             self._watch = self._tree.kv.watch(
-                *self._tree.keys.files_below(self._mapping.store), start_revision=listing.revision + 1
+                *self._tree.keys.files_below(self._mapping.store), start_revision=start_revision
             )
         try:
             for batch in self._watch:

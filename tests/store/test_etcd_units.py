@@ -19,6 +19,8 @@ from configstore.errors import (
     TooLargeError,
 )
 from configstore.store.etcd.errors import exception_for, meaning_of
+from configstore.store.etcd.messages import is_fragment, status_errors, watch_create_request
+from configstore.store.etcd.stubs import rpc
 from configstore.store.etcd.watch import code_of_reason
 
 Code = grpc.StatusCode
@@ -118,9 +120,15 @@ def test_etcd3_can_be_imported_after_us_and_uses_the_same_messages():
         "from configstore.store.etcd.stubs import rpc\n"
         "import etcd3, etcd3.etcdrpc.rpc_pb2 as theirs\n"
         "print(theirs is rpc, etcd3.etcdrpc.PutRequest is rpc.PutRequest)\n"
-        "print(rpc.WatchCreateRequest(fragment=True).SerializeToString())\n"
     )
-    assert shown.splitlines() == ["True True", r"b'@\x01'"]
+    assert shown.splitlines() == ["True True"]
+
+
+def test_fields_that_etcd3_does_not_know_are_sent_and_read_by_number():
+    assert watch_create_request(b"a", b"b", 7).SerializeToString().endswith(b"@\x01")
+    assert is_fragment(rpc.WatchResponse.FromString(b"\x38\x01"))
+    assert not is_fragment(rpc.WatchResponse(created=True))
+    assert status_errors(rpc.StatusResponse.FromString(b"\x42\x02ab\x42\x01c")) == ["ab", "c"]
 
 
 def test_etcd3_imported_the_wrong_way_before_us_is_refused_with_the_mend():

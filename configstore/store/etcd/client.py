@@ -15,7 +15,7 @@ from configstore.store.etcd.calls import Calls
 from configstore.store.etcd.connection import Connection
 from configstore.store.etcd.life import SignsOfLife
 from configstore.store.etcd.login import Metadata
-from configstore.store.etcd.messages import page_of, txn_message, txn_result_of
+from configstore.store.etcd.messages import page_of, status_errors, txn_message, txn_result_of
 from configstore.store.etcd.stubs import Message, rpc
 from configstore.store.etcd.watch import EtcdWatch
 
@@ -148,7 +148,7 @@ class EtcdKv:
             revision=answer.header.revision,
             db_size=answer.dbSize,
             leader=answer.leader,
-            alarms=tuple(dict.fromkeys(name for text in answer.errors for name in _ALARM.findall(text))),
+            alarms=tuple(dict.fromkeys(name for text in status_errors(answer) for name in _ALARM.findall(text))),
         )
 
     def close(self) -> None:

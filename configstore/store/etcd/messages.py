@@ -1,6 +1,12 @@
-"""Values of the contract into etcd's messages and back."""
+"""Values of the contract into etcd's messages and back.
 
-from collections.abc import Iterable, Sequence
+Fields that etcd gained after etcd3's last release are unknown to its descriptors. protobuf keeps and sends
+unknown fields, so they are written as bytes and read by their numbers (etcd api/etcdserverpb/rpc.proto).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from configstore.store.api import (
     Compare,
@@ -17,6 +23,33 @@ from configstore.store.api import (
 from configstore.store.etcd.stubs import Message, rpc
 
 _ABSENT_FROM = 0  # an absent key's create_revision and mod_revision
+
+_CREATE_FRAGMENT = b"\x40\x01"  # WatchCreateRequest.fragment = true: field 8, a varint
+_FRAGMENT, _STATUS_ERRORS = 7, 8  # WatchResponse.fragment, StatusResponse.errors
+
+
+def watch_create_request(key: bytes, range_end: bytes, start_revision: int) -> Message:
+    """Return the request for a watch that reports progress, with large answers in several parts."""
+    request = rpc.WatchCreateRequest(
+        key=key, range_end=range_end, start_revision=start_revision, progress_notify=True
+    )
+    request.MergeFromString(_CREATE_FRAGMENT)
+    return request
+
+
+def is_fragment(answer: Message) -> bool:
+    """Tell whether more of a watch's answer follows."""
+    return any(_unknown(answer, _FRAGMENT))
+
+
+def status_errors(answer: Message) -> list[str]:
+    """Return what a member complains of, alarms included."""
+    return [text.decode(errors="replace") for text in _unknown(answer, _STATUS_ERRORS)]
+
+
+def _unknown(answer: Message, number: int) -> Iterator[Message]:
+    fields: Iterable[Message] = UnknownFieldSet(answer)  # type: ignore[assignment]  # its stub lacks __iter__
+    return (field.data for field in fields if field.field_number == number)
 
 
 def item_of(stored: Message) -> Item:

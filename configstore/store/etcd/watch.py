@@ -20,7 +20,7 @@ from configstore.store.etcd.connection import Connection
 from configstore.store.etcd.errors import CallFailedError, call_failed, exception_for, meaning_of
 from configstore.store.etcd.life import SignsOfLife
 from configstore.store.etcd.login import Metadata
-from configstore.store.etcd.messages import events_of
+from configstore.store.etcd.messages import events_of, is_fragment, watch_create_request
 from configstore.store.etcd.stubs import Message, rpc
 
 SHORTEST_WAIT = 0.1
@@ -120,10 +120,7 @@ class EtcdWatch:
             self._calls.connections.failed(connection)
 
     def _open(self, connection: Connection, metadata: Metadata) -> "Stream":
-        create = rpc.WatchCreateRequest(
-            key=self._start, range_end=self._end, start_revision=self._next, progress_notify=True, fragment=True
-        )
-        stream = Stream(connection, create, metadata)
+        stream = Stream(connection, watch_create_request(self._start, self._end, self._next), metadata)
         with self._lock:
             self._stream = stream
         if self._closed.is_set():
@@ -143,13 +140,14 @@ class EtcdWatch:
                 yield Batch(revision=self._next - 1)
                 continue
             pending.extend(events_of(answer.events))
-            complete = whole_revisions(pending) if answer.fragment else len(pending)
+            more_follows = is_fragment(answer)
+            complete = whole_revisions(pending) if more_follows else len(pending)
             if complete:
                 batch = Batch(revision=pending[complete - 1].item.mod_revision, events=tuple(pending[:complete]))
                 del pending[:complete]
                 self._next = batch.revision + 1
                 yield batch
-            elif not answer.fragment:  # progress: nothing in the range up to the header's revision
+            elif not more_follows:  # progress: nothing in the range up to the header's revision
                 self._next = max(self._next, answer.header.revision + 1)
                 yield Batch(revision=self._next - 1)
 

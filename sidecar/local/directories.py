@@ -1,0 +1,78 @@
+"""The directories in which a set is applied: held open, made where they are missing, writable while it lasts.
+
+Called by `apply`. A directory gets its final mode only when all is in place: content is never laid into one that
+is wider than it shall be, and one that shall not be written to (0500) still gets its content.
+"""
+
+import os
+import stat
+from collections import OrderedDict
+from contextlib import suppress
+
+from configstore.model.path import StorePath, ancestors, depth, parent
+from sidecar.local.root import Root
+
+_OPEN = 128
+_IMPLICIT_MODE = 0o755
+
+
+class Directories:
+    """Directories of one set, by path; the least recently used ones are closed again.
+
+    modes: what those shall have in the end whose mode was changed meanwhile.
+    """
+
+    def __init__(self, root: Root, mode: int | None) -> None:
+        """`mode` is that of directories which the store has no record of."""
+        self.modes: dict[StorePath, int] = {}
+        self._root = root
+        self._mode = _IMPLICIT_MODE if mode is None else mode
+        self._open: OrderedDict[StorePath, int] = OrderedDict()
+
+    def open(self, path: StorePath) -> int:
+        """Return a descriptor, valid until some others were opened. Raises OSError."""
+        if path not in self._open:
+            self._open[path] = self._root.open_directory(path)
+            if len(self._open) > _OPEN:
+                os.close(self._open.popitem(last=False)[1])
+        self._open.move_to_end(path)
+        return self._open[path]
+
+    def unlock(self, path: StorePath) -> int:
+        """Open a directory of our own and let us write to it until `close`. Raises OSError."""
+        descriptor = self.open(path)
+        if not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor, effective_ids=True):
+            status = os.fstat(descriptor)
+            if status.st_uid == os.geteuid():
+                mode = stat.S_IMODE(status.st_mode)
+                self.modes.setdefault(path, mode)
+                os.fchmod(descriptor, mode | 0o700)
+        return descriptor
+
+    def make(self, path: StorePath) -> int:
+        """Unlock a directory; make it, and those above it, where there is none. Raises OSError."""
+        with suppress(FileNotFoundError):
+            return self.unlock(path)
+        for missing in [*ancestors(path), path]:
+            self._make(missing)
+        return self.unlock(path)
+
+    def close(self) -> None:
+        """Give the directories their final modes, the deepest first, and close all."""
+        for path in sorted(self.modes, key=depth, reverse=True):
+            with suppress(OSError):  # gone again, or somebody else's by now
+                os.fchmod(self.open(path), self.modes[path])
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def _make(self, path: StorePath) -> None:
+        with suppress(FileNotFoundError):
+            self.open(path)
+            return
+        above = self.unlock(parent(path))
+        with suppress(FileExistsError):
+            os.mkdir(path.rpartition("/")[2], 0o700, dir_fd=above)
+            self.modes[path] = self._mode
+            made, owner = self.open(path), os.fstat(above)
+            with suppress(PermissionError):
+                os.fchown(made, owner.st_uid, owner.st_gid)

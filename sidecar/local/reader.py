@@ -1,0 +1,120 @@
+"""Reads what lies at one path, if it may be mirrored at all. Called by `scan`, for one name at a time.
+
+Nothing is trusted: neither that a name still is what the listing said, nor where a symlink leads.
+"""
+
+import errno
+import os
+import stat
+
+import pathspec
+
+from configstore.model.path import StorePath
+from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
+from sidecar.local.entries import Entries
+from sidecar.local.reading import read_stable
+from sidecar.local.root import Root
+from sidecar.planner.mapping import Mapping, Symlinks
+
+
+class Unusable(Exception):  # noqa: N818  # becomes a Problem
+    """What lies there is nothing that can be mirrored; the text says why, and the mend."""
+
+
+class Reader:
+    """Reads entries of one mapping's directory."""
+
+    def __init__(self, root: Root, mapping: Mapping) -> None:
+        self._root = root
+        self._symlinks = mapping.symlinks
+        self._refuse_empty = pathspec.GitIgnoreSpec.from_lines(mapping.refuse_empty)
+        self._entries = Entries()
+
+    def read(
+        self, path: StorePath, directory: int, name: str, status: os.stat_result
+    ) -> tuple[Entry, os.stat_result]:
+        """Return what lies at `name` in an open directory, with the stat result that is to be recognised later.
+
+        `status`: its lstat. Raises Unusable, UnstableError, OSError.
+        """
+        if stat.S_ISLNK(status.st_mode):
+            return self._read_link(path, directory, name, status), status
+        if stat.S_ISDIR(status.st_mode):
+            return self._entries.make(Kind.DIR, status), status
+        if stat.S_ISREG(status.st_mode):
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            return self._read_file(path, os.open(name, flags, dir_fd=directory))
+        raise Unusable("neither file, directory nor symlink (a FIFO, socket or device); exclude it")
+
+    def content(self, path: StorePath) -> bytes:
+        """Return a file's content, from the root downwards. Raises UnstableError, OSError."""
+        descriptor = self._open(path)
+        try:
+            return read_stable(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _open(self, path: StorePath) -> int:
+        flags = os.O_RDONLY | os.O_NONBLOCK
+        if self._symlinks is Symlinks.RESOLVE:
+            return self._root.beneath.open_following(path, flags)
+        return self._root.beneath.open(path, flags | os.O_NOFOLLOW)
+
+    def _read_link(self, path: StorePath, directory: int, name: str, status: os.stat_result) -> Entry:
+        if self._symlinks is Symlinks.REFUSE:
+            raise Unusable('a symlink, which this mapping refuses (symlinks = "refuse")')
+        if self._symlinks is Symlinks.RESOLVE:
+            try:
+                descriptor = self._open(path)
+            except OSError as error:
+                raise Unusable(f"a symlink that cannot be resolved inside the directory: {words(error)}") from None
+            return self._read_file(path, descriptor)[0]
+        target = os.readlink(name, dir_fd=directory)
+        reason = unsafe_target(path, target)
+        if reason:
+            raise Unusable(reason)
+        return self._entries.make(Kind.SYMLINK, status, target=target)
+
+    def _read_file(self, path: StorePath, descriptor: int) -> tuple[Entry, os.stat_result]:
+        """Read and close an open file."""
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise Unusable("not a regular file")
+            if status.st_nlink > 1:
+                raise Unusable(f"has {status.st_nlink} hard links, perhaps to a file elsewhere; copy it instead")
+            if status.st_size > MAX_SIZE:
+                raise Unusable(f"{status.st_size} bytes; at most {MAX_SIZE} are mirrored: exclude it")
+            if status.st_size == 0 and self._refuse_empty.match_file(path):
+                raise Unusable("empty, which is never pushed for this kind of file; waiting for its content")
+            content = read_stable(descriptor)
+            return self._entries.make(Kind.FILE, status, size=len(content), sha256=sha256(content)), status
+        finally:
+            os.close(descriptor)
+
+
+def unsafe_target(path: StorePath, target: str) -> str | None:
+    """Return why a symlink at `path` must not be mirrored, or None.
+
+    Judged by its text alone: absolute, or leading out of the mapping's directory.
+    """
+    if target.startswith("/"):
+        return "a symlink with an absolute target, which means something else in every container; make it relative"
+    depth = path.count("/")
+    for component in target.split("/"):
+        depth += {"..": -1, ".": 0, "": 0}.get(component, 1)
+        if depth < 0:
+            return "a symlink that leads out of the mirrored directory"
+    return None
+
+
+def words(error: OSError) -> str:
+    """Return why something could not be read, and the mend."""
+    known = {
+        errno.EACCES: "no permission to read it: run the sidecar as the files' owner, or as root",
+        errno.EXDEV: "another file system is mounted here; give it a mapping of its own",
+        errno.EMFILE: "too many open files: raise the sidecar's limit",
+        errno.ENFILE: "too many open files on this host",
+        errno.ELOOP: "a symlink was put in its place while it was read",
+    }
+    return known.get(error.errno or 0, error.strerror or str(error))

@@ -1,0 +1,136 @@
+"""Makes files, links and directories ready in the staging directory, out of the application's sight.
+
+Called by `apply`. The staging directory lies in `.configstore` (0700) on the same file system, so that nobody
+sees what is not whole yet, and a rename puts it in place. Owner and mode are set before that.
+"""
+
+import itertools
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from configstore.model.path import StorePath
+from configstore.model.record import Entry, Kind
+from sidecar.local.change import LocalChange
+from sidecar.local.reader import unsafe_target
+from sidecar.local.root import Root
+from sidecar.planner.mapping import Symlinks
+
+PERMISSIONS = 0o777  # setuid, setgid and sticky never travel
+
+
+class Refused(Exception):  # noqa: N818  # becomes a Problem
+    """The state must not, or may not, be made here; the text says why, and the mend."""
+
+
+class Stage:
+    """What was made ready, by path."""
+
+    def __init__(self, root: Root, symlinks: Symlinks) -> None:
+        self._directory = root.staging_fd
+        self._symlinks = symlinks
+        self._numbers = itertools.count()
+        self._names: dict[StorePath, str] = {}
+
+    def __contains__(self, path: StorePath) -> bool:
+        """Tell whether something waits to be moved to a path."""
+        return path in self._names
+
+    def make(self, change: LocalChange) -> None:
+        """Make what a change desires, owned by whom its record names. Raises Refused, OSError."""
+        make = {Kind.FILE: self._make_file, Kind.SYMLINK: self._make_link, Kind.DIR: self._make_directory}
+        self._names[change.path] = name = str(next(self._numbers))
+        try:
+            make[change.desired.kind](name, change)
+        except BaseException:
+            self._discard(change.path)  # at once: it may fill the file system
+            raise
+
+    def inherit(self, change: LocalChange, above: int) -> os.stat_result:
+        """Give what its record leaves open the owner that lay there, else its directory's, if we may.
+
+        Returns the final stat, but for the ctime of the rename. Raises OSError.
+        """
+        name, desired = self._names[change.path], change.desired
+        status = self._status(name)
+        if desired.uid is None or desired.gid is None:
+            if change.expected:
+                uid, gid = change.expected.signature.uid, change.expected.signature.gid
+            else:
+                owner = os.fstat(above)
+                uid, gid = owner.st_uid, owner.st_gid
+            uid = status.st_uid if desired.uid is not None else uid
+            gid = status.st_gid if desired.gid is not None else gid
+            if (uid, gid) != (status.st_uid, status.st_gid):
+                with suppress(PermissionError):
+                    os.chown(name, uid, gid, dir_fd=self._directory, follow_symlinks=False)
+                status = self._status(name)
+        return status
+
+    def move(self, path: StorePath, above: int) -> None:
+        """Put what was made ready in its place below an open directory. Raises OSError."""
+        os.rename(self._names[path], path.rpartition("/")[2], src_dir_fd=self._directory, dst_dir_fd=above)
+        del self._names[path]
+
+    def clear(self) -> None:
+        """Remove what was not moved."""
+        for path in list(self._names):
+            self._discard(path)
+
+    def _discard(self, path: StorePath) -> None:
+        name = self._names.pop(path)
+        with suppress(OSError):
+            try:
+                os.unlink(name, dir_fd=self._directory)
+            except IsADirectoryError:
+                os.rmdir(name, dir_fd=self._directory)
+
+    def _make_directory(self, name: str, change: LocalChange) -> None:
+        os.mkdir(name, 0o700, dir_fd=self._directory)
+        self._give(name, change.desired)
+
+    def _make_file(self, name: str, change: LocalChange) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(name, flags, 0o600, dir_fd=self._directory)
+        try:
+            view = memoryview(change.content or b"")
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fchmod(descriptor, change.desired.mode & PERMISSIONS)
+            self._give(name, change.desired)
+        finally:
+            os.close(descriptor)
+
+    def _make_link(self, name: str, change: LocalChange) -> None:
+        if self._symlinks is not Symlinks.PRESERVE:
+            raise Refused(f'a symlink in the store, and this mapping has symlinks = "{self._symlinks}"')
+        reason = unsafe_target(change.path, change.desired.target)
+        if reason:
+            raise Refused(reason)
+        os.symlink(change.desired.target, name, dir_fd=self._directory)
+        with suppress(Refused):  # nobody is kept from reading a link by its owner
+            self._give(name, change.desired)
+
+    def _give(self, name: str, desired: Entry) -> None:
+        def chown(uid: int, gid: int) -> None:
+            os.chown(name, uid, gid, dir_fd=self._directory, follow_symlinks=False)
+
+        give_owner(desired, self._status(name), chown)
+
+    def _status(self, name: str) -> os.stat_result:
+        return os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+
+
+def give_owner(desired: Entry, status: os.stat_result, chown: Callable[[int, int], None]) -> None:
+    """Give something the owner that its record names, where it names one. Raises Refused with the mend."""
+    uid = status.st_uid if desired.uid is None else desired.uid
+    gid = status.st_gid if desired.gid is None else desired.gid
+    if (uid, gid) == (status.st_uid, status.st_gid):
+        return
+    try:
+        chown(uid, gid)
+    except PermissionError as error:
+        raise Refused(
+            f"its owner is {uid}:{gid}, which this sidecar (uid {os.geteuid()}) may not set: run"
+            ' it as that user, or as root with CHOWN, or set the mapping\'s owner, such as owner = "1000:1000"'
+        ) from error

@@ -1,0 +1,179 @@
+"""Named values for tests of the local side: mappings, changes, a directory being mirrored, another user."""
+
+import os
+import resource
+import stat
+import subprocess
+from contextlib import contextmanager
+
+from configstore.model.path import ROOT, StorePath
+from configstore.model.record import Entry, Kind, sha256
+from sidecar.local.apply import Applier, LocalChange
+from sidecar.local.root import Root
+from sidecar.local.scan import Scanner
+from sidecar.local.watch import InotifyWatch
+from sidecar.planner.mapping import Mapping
+
+NOBODY = 65534
+GONE = Entry(kind=Kind.GONE)
+
+
+def a_mapping(path, **fields):
+    return Mapping(**({"name": "certs", "store": StorePath("certs"), "path": str(path)} | fields))
+
+
+def a_file(content, mode=0o640, **fields):
+    return Entry(kind=Kind.FILE, mode=mode, size=len(content), sha256=sha256(content.encode()), **fields)
+
+
+def a_dir(mode=0o755, **fields):
+    return Entry(kind=Kind.DIR, mode=mode, **fields)
+
+
+def a_link(target, **fields):
+    return Entry(kind=Kind.SYMLINK, target=target, **fields)
+
+
+def write(path, content, mode=0o644):
+    """Write a file as a well-behaved application does: whole, then renamed into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".new-{path.name}")
+    new.write_text(content)
+    new.chmod(mode)
+    new.rename(path)
+
+
+def modes_below(top):
+    """Return the modes of all directories below one, by path; they are opened on the way, as root need not."""
+    modes = {}
+    for directory, names, _ in os.walk(top):
+        for name in names:
+            path = os.path.join(directory, name)
+            modes[os.path.relpath(path, top)] = stat.S_IMODE(os.lstat(path).st_mode)
+            os.chmod(path, 0o700)
+    return modes
+
+
+def open_descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@contextmanager
+def as_nobody():
+    """Do what follows without root's rights; tests that run as another user have none anyway."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@contextmanager
+def no_descriptors_left(spare=0):
+    """Let what follows open `spare` more descriptors, and then none (EMFILE)."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = [os.open("/", os.O_RDONLY) for _ in range(spare + 1)]  # the lowest that are free
+    for descriptor in free:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def mount_tmpfs(path, size="1m"):
+    """Mount a tmpfs; returns why it cannot be mounted here, else None."""
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "test", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stderr.strip() if done.returncode else None
+
+
+def unmount(path, *options):
+    subprocess.run(["umount", *options, path], check=True, capture_output=True)
+
+
+class Mirrored:
+    """One directory with all that looks at it and writes to it, and what is known of it by now."""
+
+    def __init__(self, path, *, watch=None, **fields):
+        self.path = path
+        self.mapping = a_mapping(path, **fields)
+        self.root = Root(str(path))
+        self.scanner = Scanner(self.root, self.mapping, watch.ensure if watch else lambda *_: None)
+        self.applier = Applier(self.root, self.mapping, self.scanner.note)
+        self.known = {}
+        self.problems = {}
+
+    def scan(self, *directories, rehash=False):
+        """Scan the directories named, all when none is, and take in what was found, as the engine does."""
+        found = self.scanner.scan(directories or None, self.known, rehash=rehash)
+        for path, entry in found.changed.items():
+            if entry is None:
+                self.known.pop(path, None)
+            else:
+                self.known[path] = entry
+        for path in found.cleared:
+            self.problems.pop(path, None)
+        self.problems |= found.problems
+        return found
+
+    def change(self, path, desired, content=None, *, group=1):
+        """Return the change from what is known to lie at a path."""
+        return LocalChange(
+            path=StorePath(path),
+            expected=self.known.get(path),
+            desired=desired,
+            content=content.encode() if content is not None else None,
+            group=group,
+        )
+
+    def file(self, path, content, mode=0o640, *, group=1, **fields):
+        return self.change(path, a_file(content, mode, **fields), content, group=group)
+
+    def apply(self, *changes):
+        """Apply, and take in what was done, as the engine does."""
+        applied = self.applier.apply(changes)
+        for path, entry in applied.done.items():
+            if entry is None:
+                self.known.pop(path, None)
+            else:
+                self.known[path] = entry
+        return applied
+
+    def staged(self):
+        return os.listdir(self.root.staging_fd)
+
+    def close(self):
+        self.root.close()
+
+
+class Woken:
+    """A watch whose news are gathered, so that a test can wait for some of them."""
+
+    def __init__(self, start=InotifyWatch):
+        self.directories = set()
+        self.everything = False
+        self.wakes = 0
+        self.watch = start(self.wake)
+
+    def wake(self):
+        self.wakes += 1
+
+    def news(self):
+        dirty = self.watch.drain()
+        self.directories |= dirty.directories
+        self.everything |= dirty.everything
+        return self
+
+    def says(self, directory=ROOT):
+        return directory in self.news().directories

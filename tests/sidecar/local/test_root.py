@@ -1,0 +1,266 @@
+"""The mirrored directory: prepared safely, and recognised again or not touched at all."""
+
+import os
+import shutil
+import stat
+
+import pytest
+
+from configstore.errors import RefusedError
+from sidecar.local.root import Root, RootLostError, is_mount
+from tests.sidecar.local.named import NOBODY, as_nobody, no_descriptors_left, open_descriptors, unmount
+
+
+@pytest.fixture
+def opened():
+    """Return a function that opens a directory for mirroring."""
+    roots = []
+
+    def make(path, **options):
+        roots.append(Root(str(path), **options))
+        return roots[-1]
+
+    yield make
+    for root in roots:
+        root.close()
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# Opening
+
+
+def test_a_missing_directory_is_made(opened, tmp_path):
+    root = opened(tmp_path / "new")
+    assert root.check() is None
+    assert (tmp_path / "new" / ".configstore").is_dir()
+
+
+def test_a_directory_below_a_missing_one_is_refused_with_the_mend(opened, tmp_path):
+    with pytest.raises(RefusedError, match="the directory above it does not exist"):
+        opened(tmp_path / "none" / "new")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_file_in_its_place_is_refused(opened, tmp_path):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(RefusedError, match="not a directory"):
+        opened(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_the_private_directory_is_nobody_elses(opened, tmp_path):
+    opened(tmp_path)
+    assert mode(tmp_path / ".configstore") == 0o700
+    assert mode(tmp_path / ".configstore" / "staging") == 0o700
+
+
+def test_a_private_directory_open_to_others_is_closed(opened, tmp_path):
+    (tmp_path / ".configstore").mkdir()
+    (tmp_path / ".configstore").chmod(0o777)
+    opened(tmp_path)
+    assert mode(tmp_path / ".configstore") == 0o700
+
+
+@pytest.mark.parametrize("prepare", [True, False])
+def test_a_symlink_named_like_the_private_directory_is_refused(opened, tmp_path, prepare):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top" / ".configstore").symlink_to("../elsewhere")
+    with pytest.raises(RefusedError, match=r"\.configstore in it is a symlink or a file: remove it"):
+        opened(tmp_path / "top", prepare=prepare)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_file_named_like_the_private_directory_is_refused(opened, tmp_path):
+    (tmp_path / ".configstore").write_text("mine")
+    with pytest.raises(RefusedError, match=r"\.configstore in it is a symlink or a file: remove it"):
+        opened(tmp_path)
+
+
+def test_a_symlink_named_like_the_staging_directory_is_refused(opened, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_text("precious")
+    (tmp_path / "top" / ".configstore").mkdir(parents=True)
+    (tmp_path / "top" / ".configstore" / "staging").symlink_to("../../elsewhere")
+    with pytest.raises(RefusedError):
+        opened(tmp_path / "top")
+    assert (tmp_path / "elsewhere" / "file").read_text() == "precious"
+
+
+def test_another_users_private_directory_is_refused(opened, theirs):
+    if os.geteuid() != 0:
+        pytest.fail("this test gives a directory to another user, which needs root", pytrace=False)
+    (theirs / ".configstore").mkdir()
+    os.chown(theirs / ".configstore", NOBODY, NOBODY)
+    with pytest.raises(RefusedError, match=f"belongs to uid {NOBODY}"):
+        opened(theirs)
+
+
+def test_a_directory_without_rights_is_refused_with_the_mend(opened, theirs):
+    theirs.chmod(0o500)
+    with as_nobody(), pytest.raises(RefusedError, match="no permission: run the sidecar as"):
+        opened(theirs)
+
+
+def test_what_a_dead_run_left_in_staging_is_removed(opened, tmp_path):
+    staging = tmp_path / ".configstore" / "staging"
+    (staging / "empty").mkdir(parents=True)
+    (staging / "0").write_text("half")
+    (staging / "1").symlink_to("/etc/passwd")
+    opened(tmp_path)
+    assert list(staging.iterdir()) == []
+
+
+def test_preview_changes_nothing(opened, tmp_path):
+    root = opened(tmp_path, prepare=False)
+    assert list(tmp_path.iterdir()) == []
+    assert (root.private_fd, root.staging_fd) == (-1, -1)
+    with pytest.raises(RefusedError):
+        opened(tmp_path / "missing", prepare=False)
+    assert not (tmp_path / "missing").exists()
+
+
+def test_preview_sees_the_private_directory_and_leaves_its_staging(opened, tmp_path):
+    staging = tmp_path / ".configstore" / "staging"
+    staging.mkdir(parents=True)
+    (staging / "0").write_text("half")
+    root = opened(tmp_path, prepare=False)
+    assert os.listdir(root.private_fd) == ["staging"]
+    assert (staging / "0").read_text() == "half"
+
+
+def test_a_refused_directory_leaves_no_descriptor_open(opened, tmp_path):
+    (tmp_path / ".configstore").symlink_to("/")
+    before = open_descriptors()
+    for _ in range(3):
+        with pytest.raises(RefusedError):
+            opened(tmp_path)
+    assert open_descriptors() == before
+
+
+def test_a_closed_directory_leaves_no_descriptor_open(tmp_path):
+    before = open_descriptors()
+    Root(str(tmp_path)).close()
+    assert open_descriptors() == before
+
+
+# Recognising it again
+
+
+def test_an_untouched_directory_is_fine(opened, tmp_path):
+    root = opened(tmp_path)
+    (tmp_path / "file").write_text("content")
+    assert root.check() is None
+
+
+def test_an_emptied_directory_is_lost(opened, tmp_path):
+    root = opened(tmp_path / "top")
+    shutil.rmtree(tmp_path / "top" / ".configstore")
+    with pytest.raises(RootLostError, match="was emptied"):
+        root.check()
+
+
+def test_a_replaced_directory_is_lost(opened, tmp_path):
+    root = opened(tmp_path / "top")
+    (tmp_path / "top").rename(tmp_path / "old")
+    (tmp_path / "top").mkdir()
+    with pytest.raises(RootLostError, match="another directory"):
+        root.check()
+
+
+def test_a_replaced_private_directory_is_lost(opened, tmp_path):
+    root = opened(tmp_path)
+    (tmp_path / ".configstore").rename(tmp_path / "old")
+    (tmp_path / ".configstore").mkdir()
+    with pytest.raises(RootLostError, match="was replaced"):
+        root.check()
+
+
+def test_a_private_directory_swapped_for_a_link_to_itself_is_lost(opened, tmp_path):
+    root = opened(tmp_path)
+    (tmp_path / ".configstore").rename(tmp_path / "old")
+    (tmp_path / ".configstore").symlink_to("old")
+    with pytest.raises(RootLostError, match="was replaced"):
+        root.check()
+
+
+def test_a_removed_staging_directory_is_lost(opened, tmp_path):
+    root = opened(tmp_path)
+    (tmp_path / ".configstore" / "staging").rmdir()
+    with pytest.raises(RootLostError, match="was emptied"):
+        root.check()
+
+
+def test_a_removed_directory_must_not_be_touched(opened, tmp_path):
+    root = opened(tmp_path / "top")
+    shutil.rmtree(tmp_path / "top")
+    assert "was it unmounted or removed?" in root.check()
+
+
+# Mounts
+
+
+def test_a_mount_is_told_from_a_directory(tmpfs, tmp_path):
+    (tmp_path / "with space\tand tab").mkdir()
+    assert is_mount(str(tmpfs(tmp_path / "with space\tand tab")))
+    (tmp_path / "plain").mkdir()
+    assert not is_mount(str(tmp_path / "plain"))
+
+
+def test_a_mount_behind_a_symlink_is_a_mount(tmpfs, tmp_path):
+    mounted = tmpfs()
+    (tmp_path / "link").symlink_to(mounted)
+    assert is_mount(str(tmp_path / "link"))
+
+
+def test_nothing_is_written_below_a_bare_mount_point(opened, tmpfs):
+    mounted = tmpfs()
+    root = opened(mounted)
+    unmount(mounted, "--lazy")
+    assert "no longer mounted" in root.check()
+    assert list(mounted.iterdir()) == []
+
+
+def test_no_descriptors_left_is_a_reason_and_no_loss(opened, tmpfs):
+    mounted = tmpfs()
+    root = opened(mounted)
+    unmount(mounted, "--lazy")
+    with no_descriptors_left():
+        reason = root.check()
+    assert "Too many open files" in reason
+
+
+def test_a_new_mount_in_place_of_the_old_is_lost(opened, tmpfs):
+    mounted = tmpfs()
+    root = opened(mounted)
+    unmount(mounted, "--lazy")
+    tmpfs(mounted)
+    with pytest.raises(RootLostError, match="another directory"):
+        root.check()
+
+
+def test_an_over_mounted_mount_is_lost(opened, tmpfs):
+    mounted = tmpfs()
+    root = opened(mounted)
+    tmpfs(mounted)
+    with pytest.raises(RootLostError, match="another directory"):
+        root.check()
+
+
+def test_an_over_mounted_plain_directory_is_lost(opened, tmpfs, tmp_path):
+    (tmp_path / "plain").mkdir()
+    root = opened(tmp_path / "plain")
+    tmpfs(tmp_path / "plain")
+    with pytest.raises(RootLostError, match="another directory"):
+        root.check()
+
+
+def test_a_mount_that_comes_back_is_fine(opened, tmpfs):
+    mounted = tmpfs()
+    root = opened(mounted)
+    tmpfs(mounted)
+    unmount(mounted)
+    assert root.check() is None
