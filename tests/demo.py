@@ -16,13 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from inotify_simple import INotify, flags
+from inotify_simple import INotify
 
 from configstore.embedded import EmbeddedEtcd
 from configstore.errors import ConfigstoreError
@@ -30,6 +30,7 @@ from configstore.model.path import PRIVATE_NAME
 from configstore.model.record import Kind, sha256
 from tests.certificates import Authority
 from tests.servers import connect
+from tests.trees import Look, arrive, follow, tree
 from tests.waiting import wait_until
 
 LETSENCRYPT, FETCHIDS = "certs/letsencrypt", "fetchmail/fetchids"
@@ -43,46 +44,7 @@ MAPPINGS = {
 }
 """The mirrored subtrees, which lie at the same place below a replica's folder, and their policies."""
 
-ANY_CHANGE = flags.CLOSE_WRITE | flags.MOVED_FROM | flags.MOVED_TO | flags.CREATE | flags.DELETE | flags.ATTRIB
 ENVIRONMENT = {name: os.environ[name] for name in os.environ if not name.startswith(("CONFIGSTORE_", "ETCDCTL_"))}
-Look = tuple[str, int, str]  # what lies at a path: its kind, mode, and digest (or a link's target)
-
-
-def look(path: Path) -> Look | None:
-    """Return what lies there now."""
-    try:
-        if path.is_symlink():
-            return Kind.SYMLINK, 0, os.readlink(path)
-        mode = path.lstat().st_mode & 0o777
-        return (Kind.DIR, mode, "") if path.is_dir() else (Kind.FILE, mode, sha256(path.read_bytes()))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def follow(inotify: INotify, folder: Path) -> None:
-    """Watch a folder and those in it, each before it is listed, so that nothing made in it is missed."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        inotify.add_watch(folder, ANY_CHANGE | flags.ONLYDIR)
-        for entry in os.scandir(folder):
-            if entry.is_dir(follow_symlinks=False) and entry.name != PRIVATE_NAME:
-                follow(inotify, folder / entry.name)
-
-
-def arrive(base: Path, wanted: Mapping[str, Look | None], deadline: float = 10.0) -> float:
-    """Return when the last path below `base` was as wanted (None: gone), on the perf counter.
-
-    inotify wakes it; what is there is looked up. Raises AssertionError naming what is not so in time (seconds).
-    """
-    end = time.monotonic() + deadline
-    with INotify() as inotify:
-        follow(inotify, base)
-        while late := [path for path, found in wanted.items() if look(base / path) != found]:
-            left = end - time.monotonic()
-            if left <= 0:
-                raise AssertionError(f"did not arrive within {deadline:g} s: {', '.join(late)}")
-            inotify.read(timeout=1000 * left)
-            follow(inotify, base)
-    return time.perf_counter()
 
 
 class Replica:
@@ -136,8 +98,7 @@ class Replica:
 
     def tree(self) -> dict[str, Look | None]:
         """Return all that lies below the mirrored subtrees."""
-        paths = [path for store in MAPPINGS for path in (self.folder / store).rglob("*")]
-        return {str(p.relative_to(self.folder)): look(p) for p in paths if PRIVATE_NAME not in p.parts}
+        return {f"{store}/{path}": seen for store in MAPPINGS for path, seen in tree(self.folder / store).items()}
 
     def last_words(self) -> str:
         """Return the end of the sidecar's log, which names paths and never content."""

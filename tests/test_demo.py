@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from configstore.model.record import Kind
-from tests import demo
+from tests import demo, trees
 from tests.waiting import wait_until
 
 LINES = [
@@ -85,7 +85,7 @@ def test_interrupted_it_leaves_nothing_behind(tmp_path):
 
 def test_what_does_not_arrive_is_named(tmp_path):
     with pytest.raises(AssertionError, match=r"did not arrive within 0\.1 s: two/dkim/never\.key$"):
-        demo.arrive(tmp_path, {"two/dkim/never.key": (Kind.FILE, 0o600, "")}, deadline=0.1)
+        trees.arrive(tmp_path, {"two/dkim/never.key": (Kind.FILE, 0o600, "")}, deadline=0.1)
 
 
 @pytest.mark.parametrize(("mode", "content"), [(0o644, b"right"), (0o600, b"wrong")])
@@ -95,13 +95,13 @@ def test_a_file_with_another_mode_or_other_bytes_has_not_arrived(tmp_path, mode,
     (tmp_path / "two").write_bytes(content)
     (tmp_path / "two").chmod(mode)
     with pytest.raises(AssertionError, match="did not arrive"):
-        demo.arrive(tmp_path, {"two": demo.look(tmp_path / "one")}, deadline=0.1)
+        trees.arrive(tmp_path, {"two": demo.look(tmp_path / "one")}, deadline=0.1)
 
 
 def test_a_failure_ends_it_with_1_and_the_last_words_of_both_sidecars(monkeypatch, capsys):
     def play(self):
         self.start()
-        demo.arrive(self.base, {"two/dkim/never.key": (Kind.FILE, 0o600, "")}, deadline=0.1)
+        trees.arrive(self.base, {"two/dkim/never.key": (Kind.FILE, 0o600, "")}, deadline=0.1)
 
     monkeypatch.setattr(demo.Demo, "play", play)
     assert demo.main() == 1

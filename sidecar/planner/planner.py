@@ -73,6 +73,7 @@ class _Draft:
         self.settled = settled
         self.moved = moved_inodes(paths, sides.baseline, sides.local)
         self.push: dict[StorePath, Push] = {}
+        self.arrivals: dict[int, Push] = {}  # the new halves of moves, by inode
         self.pull: dict[StorePath, Pull] = {}
         self.agree: dict[StorePath, Agreed] = {}
         self.forget: list[StorePath] = []
@@ -90,13 +91,20 @@ class _Draft:
                 self._plan_path(path)
         self._keep_parents()
         return Plan(
-            push=tuple(sorted(self.push.values(), key=lambda push: _order(push.entry, push.path))),
+            push=tuple(sorted(self.push.values(), key=self._push_order)),
             pull=tuple(sorted(self.pull.values(), key=lambda pull: _order(pull.remote.entry, pull.path))),
             agree=self.agree,
             forget=tuple(self.forget),
             waiting=self.waiting,
             problems=self.problems,
         )
+
+    def _push_order(self, push: Push) -> tuple[int, int, StorePath, bool]:
+        """Order pushes; what a file's move leaves behind goes right after it, so that both halves share a txn."""
+        moved_to = self.arrivals.get(self.sides.baseline[push.path].ino) if push.move and not push.local else None
+        if moved_to and moved_to.entry.kind is not Kind.DIR:
+            return *_order(moved_to.entry, moved_to.path), True
+        return *_order(push.entry, push.path), False
 
     def _plan_path(self, path: StorePath) -> None:
         sides = self.sides
@@ -125,6 +133,8 @@ class _Draft:
             move = base is None and local.signature.ino in self.moved
             entry = as_pushed(base, local.entry, self.mapping)
             self.push[path] = Push(path=path, entry=entry, local=local, expected=expected, move=move)
+            if move:
+                self.arrivals[local.signature.ino] = self.push[path]
         elif base:
             move = base.ino in self.moved
             if move or self.settled.deletes:

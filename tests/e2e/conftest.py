@@ -1,0 +1,61 @@
+"""Fixtures for tests with real sidecars: two replicas of one subtree, and the command."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.e2e.replica import ENVIRONMENT, Replica
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def configstore(etcd, kv_root):
+    """Return a function that runs the command against the test's root and returns what it prints."""
+
+    def run(*arguments, content=b"", code=0):
+        command = [
+            sys.executable,
+            "-m",
+            "configstore",
+            "--endpoints",
+            etcd.endpoint,
+            "--root",
+            kv_root,
+            *arguments,
+        ]
+        done = subprocess.run(
+            command, input=content, capture_output=True, env=ENVIRONMENT, timeout=60, check=False
+        )
+        assert done.returncode == code, done.stderr.decode()
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def replica(etcd, kv_root, tmp_path, configstore):
+    """Return a function that makes a replica of the subtree `data`, which is there; all end with the test."""
+    configstore("mkdir", "data")
+    made = []
+
+    def make(name, policy="", more=""):
+        made.append(Replica(name, tmp_path, [etcd.endpoint], kv_root, policy, more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.__exit__()
+
+
+@pytest.fixture
+def pair(replica):
+    """Return two running replicas, ready."""
+    one, two = replica("one").start(), replica("two").start()
+    return one.ready(), two.ready()
+
+
+def equal(one, two, deadline=20.0):
+    """Wait until two replicas hold the same, and return it."""
+    wait_until(lambda: one.tree() == two.tree(), deadline, what="equal trees")
+    return one.tree()

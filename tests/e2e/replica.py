@@ -1,0 +1,99 @@
+"""A replica for tests: a real sidecar process and the directory that it mirrors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Self
+
+from configstore.embedded import free_ports
+from tests.trees import Look, tree
+from tests.waiting import wait_until
+
+ENVIRONMENT = {name: os.environ[name] for name in os.environ if not name.startswith(("CONFIGSTORE_", "ETCDCTL_"))}
+
+
+class Replica:
+    """One sidecar with one mapping, `data`, whose subtree lies under a root of the test's own.
+
+    policy: more lines of the mapping in TOML. Ends the process on leaving.
+    """
+
+    def __init__(
+        self, name: str, base: Path, endpoints: list[str], root: str, policy: str = "", more: str = ""
+    ) -> None:
+        self.name = name
+        self.folder = base / name
+        self.folder.mkdir()
+        self.log = base / f"{name}.log"
+        self.settings = base / f"{name}.toml"
+        self.health = f"127.0.0.1:{free_ports(1)[0]}"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.settings.write_text(
+            f'[store]\nendpoints = {json.dumps(endpoints)}\nroot = "{root}"\ntimeout = "3s"\n'
+            f'[health]\nlisten = "{self.health}"\n[log]\nlevel = "info"\nformat = "json"\n'
+            f'[[mapping]]\nname = "data"\npath = "{self.folder}"\n{policy}\n{more}\n'
+        )
+
+    def command(self, verb: str, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run `init` or `plan` to its end."""
+        command = [sys.executable, "-m", "sidecar", verb, "--config", str(self.settings), *options]
+        return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
+
+    def start(self) -> Self:
+        """Start `run`."""
+        command = [sys.executable, "-m", "sidecar", "run", "--replica", self.name, "--config", str(self.settings)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stderr=log, env=ENVIRONMENT)
+        return self
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """Return what the health endpoint answers; status 0 when nobody does."""
+        try:
+            with urllib.request.urlopen(f"http://{self.health}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as answer:
+            with answer:
+                return answer.code, answer.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def ready(self) -> Self:
+        """Wait until it is ready."""
+        wait_until(lambda: self.ask("/readyz")[0] == 200, 20, what=f"{self.name} to be ready: {self.words()}")
+        return self
+
+    def metric(self, name: str) -> float:
+        """Return one of the mapping's figures."""
+        lines = self.ask("/metrics")[1].splitlines()
+        return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"configstore_{name}{{"))
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, and return the exit code."""
+        if self.process is None:
+            return 0
+        self.process.send_signal(number)
+        code, self.process = self.process.wait(20), None
+        return code
+
+    def lines(self) -> list[dict[str, object]]:
+        """Return what it has logged."""
+        return [json.loads(line) for line in self.words().splitlines() if line.startswith("{")]
+
+    def words(self) -> str:
+        """Return its log as it is."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def tree(self) -> dict[str, Look | None]:
+        """Return what lies in the mirrored directory."""
+        return tree(self.folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end(signal.SIGKILL)

@@ -1,0 +1,69 @@
+"""etcd killed, away and back, with both replicas running all the while."""
+
+import pytest
+
+from configstore.model.keys import Keys
+from configstore.model.record import Entry, Kind
+from configstore.store.tree import Tree, Write, Writer
+from tests.e2e.conftest import equal
+from tests.e2e.replica import Replica
+from tests.servers import connect
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def away(own_etcd, tmp_path):
+    """Return an etcd that may be killed, and two running replicas on it."""
+    with connect(own_etcd.endpoint) as kv:
+        tree = Tree(kv, Keys(), Writer(replica="t", host="t", now=lambda: "", new_id=lambda: "t"))
+        tree.commit([Write(path="data", entry=Entry(kind=Kind.DIR, mode=0o755))], retention=60)
+    with (
+        Replica("one", tmp_path, [own_etcd.endpoint], "/configstore") as one,
+        Replica("two", tmp_path, [own_etcd.endpoint], "/configstore") as two,
+    ):
+        one.start().ready()
+        two.start().ready()
+        yield own_etcd, one, two
+
+
+def test_etcd_killed_under_load_loses_nothing_and_needs_no_restart_of_ours(away):
+    etcd, one, two = away
+    for number in range(300):
+        (one.folder / f"one-{number}").write_bytes(b"%d" % number)
+        (two.folder / f"two-{number}").write_bytes(b"%d" % number)
+        if number in {100, 200}:
+            etcd.kill()
+            etcd.start()
+    wait_until(lambda: len(one.tree()) == len(two.tree()) == 600, 60, what="600 files on both")
+    for name, content in ((f"{who}-{n}", b"%d" % n) for n in range(300) for who in ("one", "two")):
+        assert (one.folder / name).read_bytes() == (two.folder / name).read_bytes() == content
+
+
+def test_edits_on_both_sides_while_etcd_is_away_travel_on_its_return(away):
+    etcd, one, two = away
+    (one.folder / "a").write_bytes(b"x")
+    wait_until((two.folder / "a").exists)
+    etcd.kill()
+    (one.folder / "from-one").write_bytes(b"1")
+    (two.folder / "from-two").write_bytes(b"2")
+    (two.folder / "a").unlink()
+    wait_until(lambda: one.metric("waiting") == two.metric("waiting") == 1, 30, what="the outage to be visible")
+    assert (one.folder / "a").read_bytes() == b"x"
+    assert one.ask("/readyz")[0] == 200
+    etcd.start()
+    wait_until(lambda: one.tree().keys() == two.tree().keys() == {"from-one", "from-two"}, 60)
+    equal(one, two)
+    wait_until(lambda: one.metric("waiting") == two.metric("waiting") == 0)
+
+
+def test_a_replica_started_with_etcd_away_begins_when_it_comes(own_etcd, tmp_path):
+    with connect(own_etcd.endpoint) as kv:
+        tree = Tree(kv, Keys(), Writer(replica="t", host="t", now=lambda: "", new_id=lambda: "t"))
+        tree.commit([Write(path="data", entry=Entry(kind=Kind.DIR, mode=0o755))], retention=60)
+    own_etcd.kill()
+    with Replica("one", tmp_path, [own_etcd.endpoint], "/configstore") as one:
+        one.start()
+        wait_until(lambda: one.ask("/livez")[0] == 200)
+        assert one.ask("/readyz")[0] == 503
+        own_etcd.start()
+        one.ready()
