@@ -86,9 +86,11 @@ def _changed(base: Agreed, local: LocalEntry | None, remote: RemoteEntry | None,
     remote_lives = remote is not None and remote.entry.kind is not Kind.GONE
     if mapping.create_once and here and remote_lives:
         return Verdict.PULL if local is None else Verdict.CONFLICT
-    if here and there:
+    if here and there and remote is not None:
         if local is None:
             return Verdict.PULL
+        if same_local(base.remote, remote.entry):
+            return Verdict.PUSH  # what was only written again is no edit
         if not remote_lives:
             return Verdict.PUSH
         return Verdict.PUSH if mapping.direction is Direction.PUSH else Verdict.CONFLICT
