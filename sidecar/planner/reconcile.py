@@ -89,11 +89,8 @@ def _changed(base: Agreed, local: LocalEntry | None, remote: RemoteEntry | None,
     if here and there and remote is not None:
         if local is None:
             return Verdict.PULL
-        if same_local(base.remote, remote.entry):
-            return Verdict.PUSH  # what was only written again is no edit
-        if not remote_lives:
-            return Verdict.PUSH
-        return Verdict.PUSH if mapping.direction is Direction.PUSH else Verdict.CONFLICT
+        no_edit = not remote_lives or same_local(base.remote, remote.entry)  # deleted, or only written again
+        return Verdict.PUSH if no_edit or mapping.direction is Direction.PUSH else Verdict.CONFLICT
     if here:
         return Verdict.PUSH
     return Verdict.PULL if there else Verdict.NOTHING

@@ -42,7 +42,9 @@ def combinations():
 def row(base, local, remote):
     """Return a combination's line of the table."""
     verdicts = [
-        decide(BASELINE[base], LOCAL[local], REMOTE[remote], mapping, pushes=mapping.direction is not Direction.PULL)
+        decide(
+            BASELINE[base], LOCAL[local], REMOTE[remote], mapping, pushes=mapping.direction is not Direction.PULL
+        )
         for mapping in POLICIES.values()
     ]
     return f"| {' | '.join([base, local, remote, *verdicts])} |"
