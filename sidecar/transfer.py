@@ -101,8 +101,13 @@ class Transfer:
                 continue
             remote = RemoteEntry(entry=push.entry, mod_revision=revision)
             self._remote.written(push.path, remote)
-            changes[push.path] = agreed(push.local, remote) if push.local else None
             done.pushed.append(push.path)
+            if push.local:
+                changes[push.path] = agreed(push.local, remote)
+            elif push.entry.kind is Kind.GONE:
+                changes[push.path] = None
+            else:
+                done.again.add(push.path)
         for path, found in committed.stale.items():
             self._remote.learn(path, found)
         done.fenced_out = committed.fenced_out

@@ -95,7 +95,7 @@ def test_a_file_with_another_mode_or_other_bytes_has_not_arrived(tmp_path, mode,
     (tmp_path / "two").write_bytes(content)
     (tmp_path / "two").chmod(mode)
     with pytest.raises(AssertionError, match="did not arrive"):
-        trees.arrive(tmp_path, {"two": demo.look(tmp_path / "one")}, deadline=0.1)
+        trees.arrive(tmp_path, {"two": trees.look(tmp_path / "one")}, deadline=0.1)
 
 
 def test_a_failure_ends_it_with_1_and_the_last_words_of_both_sidecars(monkeypatch, capsys):

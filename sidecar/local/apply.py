@@ -18,6 +18,7 @@ from sidecar.local.change import LocalChange
 from sidecar.local.directories import Directories
 from sidecar.local.entries import Entries
 from sidecar.local.reading import signature
+from sidecar.local.rename import Expected
 from sidecar.local.root import Root
 from sidecar.local.stage import PERMISSIONS, Refused, Stage, give_owner
 from sidecar.planner.mapping import Mapping
@@ -183,8 +184,8 @@ class _Set:
             above = self._directories.unlock(parent(change.path))
             if change.expected and change.expected.entry.kind is Kind.DIR:
                 os.rmdir(_name(change), dir_fd=above)
-            elif self._verify(change):
-                os.unlink(_name(change), dir_fd=above)
+            elif self._verify(change) and not self._stage.remove(change.path, above, _as_expected(change)):
+                raise _Stale
         except FileNotFoundError:
             pass
         if change.desired.kind is Kind.GONE:
@@ -198,7 +199,8 @@ class _Set:
             above = self._directories.make(parent(change.path))
             self._stage.inherit(change, above)
             self._verify(change)
-            self._stage.move(change.path, above)
+            if not self._stage.move(change.path, above):
+                raise _Stale
         else:
             descriptor = self._directories.open(change.path)
             status = os.fstat(descriptor)
@@ -214,8 +216,9 @@ class _Set:
         self._statuses[change.path] = self._stage.inherit(change, above)
 
     def _place(self, change: LocalChange) -> None:
-        self._verify(change)
-        self._stage.move(change.path, self._directories.open(parent(change.path)))
+        expected = _as_expected(change) if self._verify(change) else None
+        if not self._stage.move(change.path, self._directories.open(parent(change.path)), expected):
+            raise _Stale
         self._placed.add(change.path)
 
     def _record(self, change: LocalChange) -> None:
@@ -256,6 +259,16 @@ def _name(change: LocalChange) -> str:
 
 def _keeps_directory(change: LocalChange) -> bool:
     return bool(change.expected and change.expected.entry.kind is change.desired.kind is Kind.DIR)
+
+
+def _as_expected(change: LocalChange) -> Expected:
+    """Return a test for what the plan believed to lie at a path; a rename may have changed its ctime."""
+
+    def as_expected(found: os.stat_result) -> bool:
+        wanted = change.expected and change.expected.signature
+        return wanted == (wanted and msgspec.structs.replace(signature(found), ctime_ns=wanted.ctime_ns))
+
+    return as_expected
 
 
 def _changes_kind(change: LocalChange) -> bool:

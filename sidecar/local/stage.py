@@ -13,6 +13,7 @@ from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind
 from sidecar.local.change import LocalChange
 from sidecar.local.reader import unsafe_target
+from sidecar.local.rename import Expected, place, remove
 from sidecar.local.root import Root
 from sidecar.planner.mapping import Symlinks
 
@@ -67,10 +68,19 @@ class Stage:
                 status = self._status(name)
         return status
 
-    def move(self, path: StorePath, above: int) -> None:
-        """Put what was made ready in its place below an open directory. Raises OSError."""
-        os.rename(self._names[path], path.rpartition("/")[2], src_dir_fd=self._directory, dst_dir_fd=above)
-        del self._names[path]
+    def move(self, path: StorePath, above: int, expected: Expected | None = None) -> bool:
+        """Put what was made ready in its place below an open directory.
+
+        expected: as in `rename.place`. Returns whether it was done. Raises OSError.
+        """
+        moved = place(self._directory, self._names[path], above, path.rpartition("/")[2], expected)
+        if moved:
+            del self._names[path]
+        return moved
+
+    def remove(self, path: StorePath, above: int, expected: Expected) -> bool:
+        """Remove what lies at a path below an open directory; as `rename.remove`."""
+        return remove(above, path.rpartition("/")[2], self._directory, str(next(self._numbers)), expected)
 
     def clear(self) -> None:
         """Remove what was not moved."""

@@ -12,7 +12,8 @@ from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry
 class Push(msgspec.Struct, frozen=True, kw_only=True):
     """Write local state to the store, a tombstone included.
 
-    entry: the record's entry. local: what it was taken from, None for a delete. expected: the path's
+    entry: the record's entry. local: what it was taken from, None for a delete and for a directory that only the
+    store is to have again (the next plan brings it here). expected: the path's
     mod_revision, 0 for none. move: the other half of a rename within the mapping, so it does not wait.
     """
 

@@ -1,10 +1,11 @@
 """Makes the plan for a set of paths from the three sides and the policy. Called by `engine` alone."""
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import msgspec
 
-from configstore.model.path import ROOT, StorePath, ancestors, depth, is_below
+from configstore.model.path import ROOT, StorePath, ancestors, depth, is_below, parent
 from configstore.model.record import Entry, Kind
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan, Pull, Push, Wait
@@ -17,6 +18,9 @@ from sidecar.planner.reconcile import (
     tombstone,
 )
 from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry
+
+_DIR_MODE = 0o755
+"""Mode of a directory's record that is written because something below it lives."""
 
 
 class Sides(msgspec.Struct, kw_only=True):
@@ -81,6 +85,7 @@ class _Draft:
         self.problems: dict[StorePath, Problem] = {}
 
     def plan(self) -> Plan:
+        self.paths |= {above for path in self.paths for above in ancestors(path) if self._is_leaf(above)}
         for path in sorted(self.paths):
             blocked = self.sides.problem(path)
             if blocked:
@@ -90,6 +95,7 @@ class _Draft:
             else:
                 self._plan_path(path)
         self._keep_parents()
+        self._settle_collisions()
         return Plan(
             push=tuple(sorted(self.push.values(), key=self._push_order)),
             pull=tuple(sorted(self.pull.values(), key=lambda pull: _order(pull.remote.entry, pull.path))),
@@ -101,6 +107,13 @@ class _Draft:
 
     def _push_order(self, push: Push) -> tuple[int, int, StorePath, bool]:
         """Order pushes; what a file's move leaves behind goes right after it, so that both halves share a txn."""
+        if push.entry.kind is Kind.GONE and any(self._is_leaf(above) for above in ancestors(push.path)):
+            return (
+                -1,
+                -depth(push.path),
+                push.path,
+                False,
+            )  # before another kind of thing takes the directory's place
         moved_to = self.arrivals.get(self.sides.baseline[push.path].ino) if push.move and not push.local else None
         if moved_to and moved_to.entry.kind is not Kind.DIR:
             return *_order(moved_to.entry, moved_to.path), True
@@ -144,23 +157,82 @@ class _Draft:
                 self.waiting[path] = Wait.DELETE
 
     def _keep_parents(self) -> None:
-        """Let a directory that the store deleted live on while something in it stays.
+        """Let a directory that the store deleted or replaced live on while something in it stays.
 
         A child edited here beats the delete of its parent: the parent's record is written again.
         """
-        removed = {path for path, pull in self.pull.items() if pull.remote.entry.kind is Kind.GONE}
+        removed = {path for path, pull in self.pull.items() if pull.remote.entry.kind is not Kind.DIR}
         doomed = [path for path in removed if _is_dir(self.pull[path].local)]
         for directory in sorted(doomed, key=depth, reverse=True):
             if not any(is_below(path, directory) and path not in removed for path in self.sides.local):
                 continue
+            if not self.settled.pushes:
+                continue  # it is a problem then: the directory is not empty
             pull = self.pull.pop(directory)
             removed.discard(directory)
-            if pull.local and self.settled.pushes and self.settled.edits:
+            if pull.local and self.settled.edits:
                 entry = as_pushed(None, pull.local.entry, self.mapping)
                 expected = pull.remote.mod_revision
                 self.push[directory] = Push(path=directory, entry=entry, local=pull.local, expected=expected)
             else:
                 self.waiting[directory] = Wait.SETTLE
+
+    def _settle_collisions(self) -> None:
+        """Let a directory win over a file or link of the same name as long as anything in it lives.
+
+        Two replicas that change a path's kind and something below it at the same time can bring the store there.
+        Whatever loses was in the store, and stays in `past/`, or is kept under `conflicts/` first.
+        """
+        for path in sorted({path for path in self.paths if self._hides(path)}, key=depth):
+            living = [
+                below
+                for below, remote in self.sides.remote.items()
+                if is_below(below, path) and remote.entry.kind is not Kind.GONE
+            ]
+            remaining = [below for below in living if below not in self.push or self.push[below].local]
+            if not remaining:
+                continue
+            if path in self.push and all(self.waiting.get(below) is Wait.DELETE for below in remaining):
+                del self.push[path]
+                self.waiting[path] = Wait.DELETE
+            else:
+                self._restore_directory(path, remaining)
+
+    def _hides(self, path: StorePath) -> bool:
+        """Tell whether a path hides, or would hide, what lives below it in the store."""
+        return self._is_leaf(path) and path in self._parents
+
+    def _is_leaf(self, path: StorePath) -> bool:
+        """Tell whether a path is a file or link in the store, or becomes one by this plan."""
+        found = self.push.get(path) or self.sides.remote.get(path)
+        return found is not None and found.entry.kind not in {Kind.DIR, Kind.GONE}
+
+    @cached_property
+    def _parents(self) -> set[StorePath]:
+        """The directories above everything that lives in the store."""
+        remote = self.sides.remote
+        found = {parent(path) for path in remote if remote[path].entry.kind is not Kind.GONE}
+        return found.union(*(ancestors(path) for path in found))
+
+    def _restore_directory(self, path: StorePath, below: Iterable[StorePath]) -> None:
+        remote, local = self.sides.remote.get(path), self.sides.local.get(path)
+        self.push.pop(path, None)
+        self.pull.pop(path, None)
+        if remote and remote.entry.kind is Kind.DIR:
+            self.pull[path] = Pull(path=path, remote=remote, local=local, keep=True)
+            return
+        for other in below:
+            self.pull.pop(other, None)
+            self.waiting[other] = Wait.SETTLE
+        if not self.settled.pushes:
+            reason = "is a file or a link in the store, and something lies below it there: remove one of them"
+            self.problems[path] = Problem(path=path, reason=reason)
+        elif self.settled.edits:
+            expected = remote.mod_revision if remote else 0
+            entry = Entry(kind=Kind.DIR, mode=_DIR_MODE)
+            self.push[path] = Push(path=path, entry=entry, local=None, expected=expected)
+        else:
+            self.waiting[path] = Wait.SETTLE
 
 
 def agreed(local: LocalEntry, remote: RemoteEntry) -> Agreed:

@@ -8,6 +8,7 @@ import pytest
 
 from configstore.model.record import Kind
 from sidecar.local import apply as apply_module
+from sidecar.local import rename
 from sidecar.planner.mapping import Symlinks
 from tests.sidecar.local.named import (
     GONE,
@@ -35,17 +36,15 @@ def needs_root():
 @pytest.fixture
 def renamed(monkeypatch):
     """Return a function to have something called before or after every rename into place."""
-    rename = os.rename
+    real = rename.renameat2
 
     def hook(before=lambda _: None, after=lambda _: None):
-        def hooked(source, target, **fds):
-            if fds:
-                before(target)
-            rename(source, target, **fds)
-            if fds:
-                after(target)
+        def hooked(source, name, target, new_name, flags):
+            before(new_name)
+            real(source, name, target, new_name, flags)
+            after(new_name)
 
-        monkeypatch.setattr(os, "rename", hooked)
+        monkeypatch.setattr(rename, "renameat2", hooked)
 
     return hook
 
@@ -472,13 +471,14 @@ def test_renames_are_back_to_back(here, monkeypatch):
 
         monkeypatch.setattr(owner, name, watched)
 
-    for name in ("open", "write", "mkdir", "fchmod", "chown", "fstat", "rename"):
+    for name in ("open", "write", "mkdir", "fchmod", "chown", "fstat"):
         watch(os, name)
+    watch(rename, "renameat2")
     watch(here.applier, "_note")
     watch(here.applier._entries, "make")
     assert len(here.apply(*made).done) == 60
-    first = steps.index("rename")
-    assert steps[first : first + 60] == ["rename"] * 60
+    first = steps.index("renameat2")
+    assert steps[first : first + 60] == ["renameat2"] * 60
     assert "_note" in steps[first:]
 
 
@@ -743,3 +743,37 @@ def test_sets_leak_no_descriptors(mirrored, theirs):
 def test_a_change_never_shows_its_content(here):
     assert "secret" not in repr(here.file("key", "secret"))
     assert here.file("key", "secret").desired.kind is Kind.FILE
+
+
+def test_an_edit_just_before_the_rename_is_never_overwritten(here, renamed):
+    here.apply(here.file("file", "old"))
+    renamed(before=lambda _: (here.path / "file").write_text("the application's"))
+    assert here.apply(here.file("file", "new")).stale == {"file"}
+    assert (here.path / "file").read_text() == "the application's"
+    assert here.staged() == []
+
+
+def test_a_file_made_just_before_the_rename_is_never_overwritten(here, renamed):
+    renamed(before=lambda _: (here.path / "file").write_text("the application's"))
+    assert here.apply(here.file("file", "new")).stale == {"file"}
+    assert (here.path / "file").read_text() == "the application's"
+
+
+def test_an_edit_just_before_a_removal_is_never_lost(here, monkeypatch):
+    here.apply(here.file("file", "old"))
+    real = os.rename
+
+    def edited(*arguments, **options):
+        (here.path / "file").write_text("the application's")
+        real(*arguments, **options)
+
+    monkeypatch.setattr(os, "rename", edited)
+    assert here.apply(here.change("file", GONE)).stale == {"file"}
+    assert (here.path / "file").read_text() == "the application's"
+
+
+def test_without_renameat2_a_plain_rename_does(here, monkeypatch):
+    monkeypatch.setattr(rename, "_libc", object())
+    assert here.apply(here.file("file", "old")).done.keys() == {"file"}
+    assert here.apply(here.file("file", "new")).done.keys() == {"file"}
+    assert (here.path / "file").read_text() == "new"

@@ -1,0 +1,123 @@
+"""What the simulation is worth: each mechanism, taken out, is missed by it within a few hundred histories."""
+
+import shutil
+
+import pytest
+from hypothesis import Phase
+
+from configstore.errors import StoreError, StoreUnavailableError
+from configstore.model.record import Kind, RecordError
+from configstore.store.memory import MemoryKv
+from configstore.store.tree import Outcome, Tree
+from sidecar.local import rename, stage
+from sidecar.planner import planner
+from sidecar.planner.reconcile import Verdict, same_local
+from sidecar.planner.sides import LocalEntry, Signature
+from sidecar.transfer import Transfer
+from tests.simulation.test_simulation import run
+from tests.simulation.world import Replica
+
+MUTANTS = {}
+
+
+def mutant(function):
+    """Register a deliberate break, which takes monkeypatch's `setattr`."""
+    MUTANTS[function.__name__] = function
+    return function
+
+
+@mutant
+def no_compare(patch):
+    real = MemoryKv.txn
+    patch(MemoryKv, "txn", lambda self, compares, operations, **options: real(
+        self, [] if operations else compares, operations, **options))  # fmt: skip
+
+
+@mutant
+def no_past(patch):
+    real = Tree.commit
+    patch(
+        Tree, "commit", lambda self, writes, *, retention, fence=None: real(self, writes, retention=0, fence=fence)
+    )
+
+
+@mutant
+def no_conflict_copy(patch):
+    patch(Transfer, "_keep", lambda self, path, entry: None)
+
+
+@mutant
+def a_lost_answer_taken_for_yes(patch):
+    real = Tree.commit
+
+    def commit(self, writes, **options):
+        try:
+            return real(self, writes, **options)
+        except StoreUnavailableError:
+            return Outcome(done={write.path: write.expected + 1 for write in writes})
+
+    patch(Tree, "commit", commit)
+
+
+@mutant
+def a_wipe_counts_as_a_delete(patch):
+    def wipe(self):
+        self.mirror.close()
+        for path in self.folder.iterdir():
+            if path.name != ".configstore":
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        self.start()
+
+    patch(Replica, "wipe", wipe)
+
+
+@mutant
+def a_delete_beats_an_edit(patch):
+    real = planner.decide
+
+    def decide(base, local, remote, mapping, *, pushes):
+        edited = base and local and not same_local(base.local, local.entry)
+        if edited and remote and remote.entry.kind is Kind.GONE:
+            return Verdict.PULL
+        return real(base, local, remote, mapping, pushes=pushes)
+
+    patch(planner, "decide", decide)
+
+
+@mutant
+def no_look_at_what_a_rename_replaced(patch):
+    patch(rename, "place", lambda source, name, target, new_name, expected: not rename.renameat2(
+        source, name, target, new_name, 0))  # fmt: skip
+    patch(stage, "place", rename.place)
+
+
+@mutant
+def a_new_baseline_before_the_files_are_there(patch):
+    real = Transfer._pull
+
+    def pull(self, pulls, done):
+        for each in pulls:
+            if each.remote.entry.kind is Kind.FILE and each.local is None:
+                unread = Signature(0, 0, 0, 0, 0, 0, 0)
+                local = LocalEntry(entry=each.remote.entry, signature=unread)
+                self._note({each.path: planner.agreed(local, each.remote)})
+        real(self, pulls, done)
+
+    patch(Transfer, "_pull", pull)
+
+
+@mutant
+def parents_go_while_a_child_stays(patch):
+    patch(planner._Draft, "_keep_parents", lambda self: None)
+
+
+@mutant
+def a_file_may_hide_what_lives_below_it(patch):
+    patch(planner._Draft, "_settle_collisions", lambda self: None)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_mechanism_is_caught(name, monkeypatch):
+    MUTANTS[name](monkeypatch.setattr)
+    with pytest.raises((AssertionError, StoreError, RecordError, OSError)):  # whatever goes wrong first
+        run(1500, steps=40, phases=[Phase.generate])
