@@ -27,6 +27,9 @@ SUBTREE = "data"
 RETENTION = 1e9
 
 
+_edits = itertools.count()
+
+
 class Crash(BaseException):
     """The process ends here."""
 
@@ -53,7 +56,7 @@ class Fault:
         path = folder / self.name
         if self.happens == "edit" and path.parent.is_dir() and not path.is_dir() and not path.is_symlink():
             before = path.read_bytes() if path.exists() else None
-            self.edited = (b"meanwhile %d %d" % (id(self), self.number), before)
+            self.edited = (b"meanwhile %d" % next(_edits), before)
             path.write_bytes(self.edited[0])
 
     def __repr__(self):

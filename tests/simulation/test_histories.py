@@ -1,0 +1,76 @@
+"""Short histories that once went wrong, or nearly."""
+
+import shutil
+
+import pytest
+
+from tests.simulation.world import World
+from tests.trees import look
+
+
+def a_child_is_made_while_its_directory_is_deleted(world):
+    one, two = world.replicas
+    (one.folder / "d").mkdir()
+    world.heal()
+    (one.folder / "d").rmdir()
+    (two.folder / "d/a").write_bytes(b"new")
+    world.heal()
+    assert look(one.folder / "d/a")
+
+
+def a_directory_is_replaced_by_a_file_and_then_its_replica_is_lost(world):
+    one, _ = world.replicas
+    (one.folder / "d").mkdir()
+    (one.folder / "d/a").write_bytes(b"old")
+    world.heal()
+    shutil.rmtree(one.folder / "d")
+    (one.folder / "d").write_bytes(b"a file")
+    world.now += 61.0
+    one.cycle()
+    one.wipe()
+    world.heal()
+
+
+def a_link_takes_a_directorys_place_while_another_writes_into_it(world):
+    one, two = world.replicas
+    (one.folder / "d").mkdir()
+    world.heal()
+    (one.folder / "d").rmdir()
+    (one.folder / "d").symlink_to("a")
+    (two.folder / "d/a").write_bytes(b"new")
+    world.heal()
+    assert look(one.folder / "d/a")
+
+
+def a_file_and_a_directory_of_one_name_are_made_at_once(world):
+    one, two = world.replicas
+    (one.folder / "d").mkdir()
+    (one.folder / "d/a").symlink_to("a")
+    (two.folder / "d").write_bytes(b"a file")
+    two.cycle()
+    world.heal()
+
+
+HISTORIES = [
+    a_child_is_made_while_its_directory_is_deleted,
+    a_directory_is_replaced_by_a_file_and_then_its_replica_is_lost,
+    a_link_takes_a_directorys_place_while_another_writes_into_it,
+    a_file_and_a_directory_of_one_name_are_made_at_once,
+]
+
+
+def play(history, base):
+    """Play a history in a fresh world. Raises AssertionError when it does not end well."""
+    base.mkdir()
+    world = World(base)
+    try:
+        history(world)
+        assert world.replicas[0].contents() == world.replicas[1].contents(), world.describe()
+        assert not [each for each in world.replicas if each.mirror.engine.status.problems], world.describe()
+    finally:
+        world.close()
+
+
+@pytest.mark.parametrize("history", HISTORIES, ids=lambda history: history.__name__)
+def test_it_ends_well(history, tmp_path):
+    play(history, tmp_path / "world")
