@@ -1,6 +1,7 @@
 """Plans: order, windows, moves, parents, guards."""
 
 from configstore.model.path import parse_path
+from configstore.model.record import Kind
 from sidecar.planner.guards import refusal
 from sidecar.planner.plan import Wait
 from sidecar.planner.planner import Settled, Sides, make_plan
@@ -152,3 +153,26 @@ def test_moving_a_whole_directory_is_no_mass_delete():
     )
     assert len(plan.push) == 80
     assert refusal(plan, 40, a_mapping()) is None
+
+
+def test_a_directory_with_living_content_wins_over_a_file_of_its_name():
+    sides = Sides(
+        baseline={"d": agreed_on(a_file(), 10)},
+        local={"d": here(a_file())},
+        remote={"d": there(a_file(), 10), "d/a": there(a_file("new"), 12)},
+    )
+    plan = make_plan(["d/a"], sides, a_mapping(), Settled())
+    assert [(push.path, push.entry.kind, push.expected) for push in plan.push] == [("d", Kind.DIR, 10)]
+    assert plan.waiting == {"d/a": Wait.SETTLE}
+
+
+def test_a_file_takes_a_directorys_place_only_together_with_the_deletes_below_it():
+    sides = Sides(
+        baseline={"d": agreed_on(a_dir(), 10, ino=1), "d/a": agreed_on(a_file("old"), 10, ino=2)},
+        local={"d": here(a_file("new"), ino=3)},
+        remote={"d": there(a_dir(), 10), "d/a": there(a_file("old"), 10)},
+    )
+    early = make_plan(["d", "d/a"], sides, a_mapping(), Settled(deletes=False))
+    assert (early.push, early.waiting) == ((), {"d": Wait.DELETE, "d/a": Wait.DELETE})
+    late = make_plan(["d", "d/a"], sides, a_mapping(), Settled())
+    assert [(push.path, push.entry.kind) for push in late.push] == [("d/a", Kind.GONE), ("d", Kind.FILE)]
