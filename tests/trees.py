@@ -54,5 +54,11 @@ def arrive(base: Path, wanted: Mapping[str, Look | None], deadline: float = 10.0
 
 def tree(folder: Path) -> dict[str, Look | None]:
     """Return all that lies below a mirrored folder, but for the sidecar's private part."""
-    paths = [path for path in folder.rglob("*") if PRIVATE_NAME not in path.parts]
-    return {str(path.relative_to(folder)): look(path) for path in paths}
+    found = {}
+    for where, folders, files in os.walk(folder):
+        if PRIVATE_NAME in folders:
+            folders.remove(PRIVATE_NAME)
+        for name in folders + files:
+            path = Path(where, name)
+            found[str(path.relative_to(folder))] = look(path)
+    return found

@@ -20,7 +20,7 @@ from configstore.store.tree import Tree, Write, Writer
 from sidecar.local import rename
 from sidecar.mirror import Mirror
 from sidecar.planner.mapping import Mapping
-from tests.trees import look, tree
+from tests.trees import tree
 
 KEYS = Keys()
 SUBTREE = "data"
@@ -138,8 +138,9 @@ class Replica:
 
     def contents(self):
         """Return the contents of all files."""
-        found = [path for path in self.folder.rglob("*") if ".configstore" not in path.parts]
-        return {path.read_bytes() for path in found if look(path)[0] == "file"}
+        return {
+            (self.folder / path).read_bytes() for path, found in tree(self.folder).items() if found[0] == "file"
+        }
 
 
 class World:
