@@ -301,6 +301,12 @@ def cpu_share(process: subprocess.Popen[bytes], seconds: float) -> float:
         tasks = Path(f"/proc/{process.pid}/task").iterdir()
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
+    def idle() -> bool:
+        before = used()
+        threading.Event().wait(1)
+        return used() - before < 0.005
+
+    wait_until(idle, 30, what="the first pull's aftermath to be over")
     before, start = used(), time.monotonic()
     threading.Event().wait(seconds)
     return 100 * (used() - before) / (time.monotonic() - start)
