@@ -87,6 +87,14 @@ def test_a_failure_that_may_have_reached_the_server_is_never_called_unsent(code,
     assert not meaning.login
 
 
+@pytest.mark.parametrize(
+    "last", ["Socket closed", "Handshake read failed (recvmsg:Connection reset by peer (104))"]
+)
+def test_a_connection_that_ends_in_the_handshake_hints_at_the_scheme(last):
+    details = f"failed to connect to all addresses; last error: UNAVAILABLE: ipv4:127.0.0.1:33521: {last}"
+    assert "http or https" in meaning_of(Code.UNAVAILABLE, details).mend
+
+
 def test_a_long_reason_is_cut():
     meaning = meaning_of(Code.UNKNOWN, "")
     assert len(str(exception_for(meaning, Code.UNKNOWN, "x" * 10_000, what="txn"))) < 500

@@ -479,6 +479,21 @@ def test_of_a_set_without_an_answer_only_what_is_still_there_counts_as_done(tree
     assert outcome.stale == {KEY: other.read(KEY)}
 
 
+def test_nothing_follows_a_txn_that_was_made_but_overtaken_in_part(tree, other, network):
+    writes = numbered(2 * MAX_OPERATIONS)
+
+    def overtaken(make):
+        made = make()
+        committed(other, file(writes[0].path, b"third", expected=made.revision))
+        raise StoreUnavailableError("the answer was lost")
+
+    network.faults.append(overtaken)
+    outcome = tree.commit(writes, retention=MONTH)
+    assert set(outcome.stale) == {writes[0].path}
+    assert set(tree.list(ROOT).records) == {*outcome.done, writes[0].path}
+    assert len(outcome.done) < MAX_OPERATIONS
+
+
 def test_an_outage_longer_than_the_patience_is_an_error_and_a_second_commit_overwrites_nothing(
     network, kv_root, other
 ):

@@ -107,7 +107,7 @@ MEANINGS = (
     ),
     Meaning(
         Code.UNAVAILABLE,
-        "failed to connect to all addresses.*Socket closed",
+        "failed to connect to all addresses.*(Socket closed|Handshake read failed|Connection reset)",
         StoreUnavailableError,
         "http or https: does the endpoint's URL say what the server speaks?",
         again=True,
