@@ -6,6 +6,7 @@ together with the files: a replica without a baseline pulls and deletes nothing
 (docs/decisions/0002-baseline-in-the-mount.md). Owned by the engine's thread.
 """
 
+import errno
 import os
 from collections.abc import Mapping as Map
 from typing import Self
@@ -43,6 +44,7 @@ class Baseline:
         self._directory = directory
         self._identity = identity
         self._log = -1
+        self._size = 0
         self._lines = 0
 
     @classmethod
@@ -53,7 +55,12 @@ class Baseline:
         """
         baseline = cls(directory, identity, _read(directory, identity))
         if not read_only:
-            baseline._rewrite()
+            try:
+                baseline._rewrite()
+            except OSError as error:
+                if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                    raise
+                baseline._append_to_old()  # the file system is full, and the mirror must go on
         return baseline
 
     def record(self, changes: Map[StorePath, Agreed | None]) -> None:
@@ -73,7 +80,7 @@ class Baseline:
         if self._lines > 2 * len(self.agreed) + _SLACK:
             self._rewrite()
         else:
-            _write(self._log, b"".join(_encoder.encode(change) + b"\n" for change in changes.items()))
+            self._append(b"".join(_encoder.encode(change) + b"\n" for change in changes.items()))
 
     def close(self) -> None:
         """Close the log."""
@@ -81,19 +88,35 @@ class Baseline:
             os.close(self._log)
             self._log = -1
 
+    def _append(self, lines: bytes) -> None:
+        try:
+            _write(self._log, lines)
+        except OSError:
+            os.ftruncate(self._log, self._size)  # no torn line before those to come
+            raise
+        self._size += len(lines)
+
+    def _append_to_old(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_APPEND
+        self._log = os.open(FILE, flags, 0o600, dir_fd=self._directory)
+        self._size = os.fstat(self._log).st_size
+        self._lines = 2 * len(self.agreed) + _SLACK  # written anew at the next chance
+
     def _rewrite(self) -> None:
         """Write the log anew beside the old one and rename it over, so that a crash leaves one of the two."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND
         log = os.open(_NEW, flags, 0o600, dir_fd=self._directory)
         try:
             lines = [_encoder.encode(self._identity), *(_encoder.encode(change) for change in self.agreed.items())]
-            _write(log, b"\n".join(lines) + b"\n")
+            text = b"\n".join(lines) + b"\n"
+            _write(log, text)
             os.rename(_NEW, FILE, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         except BaseException:
             os.close(log)
             raise
         self.close()
         self._log = log
+        self._size = len(text)
         self._lines = len(self.agreed)
 
 

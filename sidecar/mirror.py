@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from configstore.errors import RefusedError
 from configstore.store.tree import Tree
@@ -12,6 +12,8 @@ from sidecar import memory
 from sidecar.baseline import Baseline, Identity
 from sidecar.engine import ROOT_RETRY, Engine
 from sidecar.local.apply import Applier
+from sidecar.local.journal import Journal
+from sidecar.local.recovery import recover
 from sidecar.local.root import Root, RootLostError
 from sidecar.local.scan import Scanner
 from sidecar.local.watch import LocalWatch, choose
@@ -68,6 +70,10 @@ class Mirror:
         identity = Identity(root=tree.keys.root, store=mapping.store)
         baseline = Baseline.load(root.private_fd, identity, read_only=self._preview)
         parts.callback(baseline.close)
+        journal = Journal(root.private_fd)
+        parts.callback(journal.close)
+        if not self._preview:
+            _finish_dead_run(root, journal, baseline)
         sides = Sides(baseline=baseline.agreed)
         local_watch: LocalWatch | None = None
         if self._watching:
@@ -82,7 +88,7 @@ class Mirror:
             remote=remote,
             baseline=baseline,
             scanner=scanner,
-            applier=Applier(root, mapping, scanner.note),
+            applier=Applier(root, mapping, journal, scanner.note),
         )
         return Engine(
             mapping=mapping,
@@ -161,6 +167,18 @@ class Mirror:
                 return
             self._wake.wait(min(left, due if due is not None else left))
             self._wake.clear()
+
+
+def _finish_dead_run(root: Root, journal: Journal, baseline: Baseline) -> None:
+    """Bring to its end what a crash left half-done, and remove what is not needed any more."""
+    try:
+        with suppress(OSError):  # no room for the baseline: what was finished is compared anew
+            baseline.record(recover(root, journal))
+        root.clear_staging()
+        journal.clear()
+    except OSError as error:
+        reason = f"what a dead run left in it cannot be finished: {error.strerror}"
+        raise RefusedError(f"{root.path}: cannot be mirrored: {reason}") from error
 
 
 def _watch_nothing(*_: object) -> None:

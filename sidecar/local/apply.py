@@ -17,12 +17,13 @@ from configstore.model.record import Kind
 from sidecar.local.change import LocalChange
 from sidecar.local.directories import Directories
 from sidecar.local.entries import Entries
+from sidecar.local.journal import Journal, Placing, Removing
 from sidecar.local.reading import signature
-from sidecar.local.rename import Expected
+from sidecar.local.rename import unchanged_since
 from sidecar.local.root import Root
 from sidecar.local.stage import PERMISSIONS, Refused, Stage, give_owner
 from sidecar.planner.mapping import Mapping
-from sidecar.planner.sides import LocalEntry, Problem
+from sidecar.planner.sides import LocalEntry, Problem, Signature
 
 __all__ = ["Applied", "Applier", "LocalChange"]
 
@@ -42,26 +43,36 @@ class Applied(msgspec.Struct, kw_only=True):
 class Applier:
     """Applies sets of changes to one mapping's directory."""
 
-    def __init__(self, root: Root, mapping: Mapping, note: Callable[[StorePath], None] = lambda _: None) -> None:
+    def __init__(
+        self, root: Root, mapping: Mapping, journal: Journal, note: Callable[[StorePath], None] = lambda _: None
+    ) -> None:
         """`note` is told each path that was put in place."""
         self._root = root
         self._mapping = mapping
+        self._journal = journal
         self._note = note
         self._stage = Stage(root, mapping.symlinks)
         self._entries = Entries()
 
     def apply(self, changes: Sequence[LocalChange]) -> Applied:
-        """Make the changes; whatever fails is told in the result and leaves the old state."""
-        one = _Set(changes, Directories(self._root, self._mapping.dir_mode), self._stage, self._entries)
-        try:
+        """Make the changes; whatever fails is told in the result and leaves the old state.
+
+        Call `finish` once the new baseline is written. What a crash leaves behind is for `recovery`.
+        """
+        with Directories(self._root, self._mapping.dir_mode, self._journal) as directories:
+            one = _Set(changes, directories, self._stage, self._entries, self._journal)
             one.make_ready()
             one.put_in_place()
-        finally:
-            one.close()
+            self._stage.clear()
+            directories.give_back()
         for path, local in one.applied.done.items():
             if local:
                 self._note(path)
         return one.applied
+
+    def finish(self) -> None:
+        """Forget the set's intents: it is agreed on."""
+        self._journal.clear()
 
 
 class _Stale(Exception):  # noqa: N818  # becomes a value
@@ -72,7 +83,12 @@ class _Set:
     """One set being applied."""
 
     def __init__(
-        self, changes: Sequence[LocalChange], directories: Directories, stage: Stage, entries: Entries
+        self,
+        changes: Sequence[LocalChange],
+        directories: Directories,
+        stage: Stage,
+        entries: Entries,
+        journal: Journal,
     ) -> None:
         self.applied = Applied()
         self._changes = changes
@@ -86,11 +102,12 @@ class _Set:
         )
         self._replaced = {change.path for change in self._made if _changes_kind(change)}
         self._cleared: set[StorePath] = set()
-        self._statuses: dict[StorePath, os.stat_result] = {}  # of what is about to be placed
+        self._laid: dict[StorePath, LocalEntry] = {}  # what is about to be placed
         self._placed: set[StorePath] = set()
         self._directories = directories
         self._stage = stage
         self._entries = entries
+        self._journal = journal
 
     def make_ready(self) -> None:
         """Make all that is needed, and let nothing be placed of a group of which a part cannot be."""
@@ -105,18 +122,15 @@ class _Set:
 
     def put_in_place(self) -> None:
         """Rename back to back, remove, and then see what lies there now."""
-        self._each([change for change in self._made if change.path in self._stage], self._place)
+        ready = [change for change in self._made if change.path in self._stage]
+        self._note_intents(ready)
+        self._each(ready, self._place)
         self._hold_back()
         self._each((change for change in self._gone if change.path not in self.applied.done), self._remove)
         placed = [change for change in self._made if change.path in self._placed]
         self._each((change for change in placed if change.desired.kind is not Kind.DIR), self._record)
         directories = [change for change in placed if change.desired.kind is Kind.DIR]
         self._each(reversed(directories), self._record_directory)
-
-    def close(self) -> None:
-        """Clean up, and give the directories that had to be made writable their modes again."""
-        self._stage.clear()
-        self._directories.close()
 
     def _each(self, changes: Iterable[LocalChange], step: Callable[[LocalChange], object]) -> None:
         """Take a step with all changes that are not given up; what fails is noted."""
@@ -184,14 +198,20 @@ class _Set:
             above = self._directories.unlock(parent(change.path))
             if change.expected and change.expected.entry.kind is Kind.DIR:
                 os.rmdir(_name(change), dir_fd=above)
-            elif self._verify(change) and not self._stage.remove(change.path, above, _as_expected(change)):
-                raise _Stale
+            elif self._verify(change):
+                self._move_out(change, above)
         except FileNotFoundError:
             pass
         if change.desired.kind is Kind.GONE:
             self.applied.done[change.path] = None
         else:
             self._cleared.add(change.path)
+
+    def _move_out(self, change: LocalChange, above: int) -> None:
+        expected, spare = _expected(change), self._stage.spare_name()
+        self._journal.note(Removing(path=change.path, name=spare, expected=expected))
+        if not self._stage.remove(change.path, above, spare, unchanged_since(expected)):
+            raise _Stale
 
     def _place_directory(self, change: LocalChange) -> None:
         """Put a new directory in place, or make a known one no wider than it shall be; its mode comes last."""
@@ -213,18 +233,44 @@ class _Set:
 
     def _inherit(self, change: LocalChange) -> None:
         above = self._directories.make(parent(change.path))
-        self._statuses[change.path] = self._stage.inherit(change, above)
+        status, desired = self._stage.inherit(change, above), change.desired
+        entry = self._entries.make(
+            desired.kind, status, size=desired.size, sha256=desired.sha256, target=desired.target
+        )
+        self._laid[change.path] = LocalEntry(entry=entry, signature=signature(status))
+
+    def _note_intents(self, ready: Sequence[LocalChange]) -> None:
+        """Write down what is about to be placed; nothing is placed when there is no room even for that."""
+        intents = [self._intent(change) for change in ready if change.path in self._laid]
+        try:
+            self._journal.note(*intents)
+        except OSError as error:
+            for change in ready:
+                reason = _words(error)
+                self.applied.problems.setdefault(change.path, Problem(path=change.path, reason=reason))
+
+    def _intent(self, change: LocalChange) -> Placing:
+        laid = self._laid[change.path]
+        return Placing(
+            path=change.path,
+            name=self._stage.name(change.path),
+            laid=laid.signature,
+            expected=None if change.path in self._cleared or not change.expected else change.expected.signature,
+            group=change.group,
+            entry=laid.entry,
+            remote=change.remote,
+        )
 
     def _place(self, change: LocalChange) -> None:
-        expected = _as_expected(change) if self._verify(change) else None
+        expected = unchanged_since(_expected(change)) if self._verify(change) else None
         if not self._stage.move(change.path, self._directories.open(parent(change.path)), expected):
             raise _Stale
         self._placed.add(change.path)
 
     def _record(self, change: LocalChange) -> None:
         """Note what lies at a path now: what we laid there, even if the application was at it already."""
-        laid = self._statuses[change.path]
-        mark = signature(laid)
+        laid = self._laid[change.path]
+        mark = laid.signature
         try:
             above = self._directories.open(parent(change.path))
             found = signature(os.stat(_name(change), dir_fd=above, follow_symlinks=False))
@@ -232,11 +278,7 @@ class _Set:
                 mark = found  # only the rename changed it
         except FileNotFoundError:
             pass
-        desired = change.desired
-        entry = self._entries.make(
-            desired.kind, laid, size=desired.size, sha256=desired.sha256, target=desired.target
-        )
-        self.applied.done[change.path] = LocalEntry(entry=entry, signature=mark)
+        self.applied.done[change.path] = LocalEntry(entry=laid.entry, signature=mark)
 
     def _record_directory(self, change: LocalChange) -> None:
         """Give a directory its final mode, all that belongs in it being there."""
@@ -261,14 +303,11 @@ def _keeps_directory(change: LocalChange) -> bool:
     return bool(change.expected and change.expected.entry.kind is change.desired.kind is Kind.DIR)
 
 
-def _as_expected(change: LocalChange) -> Expected:
-    """Return a test for what the plan believed to lie at a path; a rename may have changed its ctime."""
-
-    def as_expected(found: os.stat_result) -> bool:
-        wanted = change.expected and change.expected.signature
-        return wanted == (wanted and msgspec.structs.replace(signature(found), ctime_ns=wanted.ctime_ns))
-
-    return as_expected
+def _expected(change: LocalChange) -> Signature:
+    """Return the signature of what the plan believes to lie there, `_verify` having found something."""
+    if change.expected is None:
+        raise _Stale
+    return change.expected.signature
 
 
 def _changes_kind(change: LocalChange) -> bool:

@@ -4,14 +4,15 @@ import msgspec
 
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, shown_size
-from sidecar.planner.sides import LocalEntry
+from sidecar.planner.sides import LocalEntry, RemoteEntry
 
 
 class LocalChange(msgspec.Struct, frozen=True, kw_only=True):
     """One path to bring to a state.
 
     expected: what must lie there now (None: nothing). desired: what shall; kind `gone` removes. content: a
-    file's bytes. group: changes of one group are made together or not at all.
+    file's bytes. group: changes of one group are made together or not at all. remote: the record that it comes
+    from, which a set finished after a crash agrees on.
     """
 
     path: StorePath
@@ -19,6 +20,7 @@ class LocalChange(msgspec.Struct, frozen=True, kw_only=True):
     desired: Entry
     content: bytes | None = None
     group: int
+    remote: RemoteEntry | None = None
 
     def __repr__(self) -> str:
         """Show everything but the content."""

@@ -8,8 +8,11 @@ import os
 import stat
 from collections import OrderedDict
 from contextlib import suppress
+from types import TracebackType
+from typing import Self
 
 from configstore.model.path import StorePath, ancestors, depth, parent
+from sidecar.local.journal import Journal, Unlocking
 from sidecar.local.root import Root
 
 _OPEN = 128
@@ -22,10 +25,11 @@ class Directories:
     modes: what those shall have in the end whose mode was changed meanwhile.
     """
 
-    def __init__(self, root: Root, mode: int | None) -> None:
+    def __init__(self, root: Root, mode: int | None, journal: Journal) -> None:
         """`mode` is that of directories which the store has no record of."""
         self.modes: dict[StorePath, int] = {}
         self._root = root
+        self._journal = journal
         self._mode = _IMPLICIT_MODE if mode is None else mode
         self._open: OrderedDict[StorePath, int] = OrderedDict()
 
@@ -39,12 +43,13 @@ class Directories:
         return self._open[path]
 
     def unlock(self, path: StorePath) -> int:
-        """Open a directory of our own and let us write to it until `close`. Raises OSError."""
+        """Open a directory of our own and let us write to it until `give_back`. Raises OSError."""
         descriptor = self.open(path)
         if not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor, effective_ids=True):
             status = os.fstat(descriptor)
             if status.st_uid == os.geteuid():
                 mode = stat.S_IMODE(status.st_mode)
+                self._journal.note(Unlocking(path=path, mode=mode))
                 self.modes.setdefault(path, mode)
                 os.fchmod(descriptor, mode | 0o700)
         return descriptor
@@ -57,11 +62,20 @@ class Directories:
             self._make(missing)
         return self.unlock(path)
 
-    def close(self) -> None:
-        """Give the directories their final modes, the deepest first, and close all."""
+    def give_back(self) -> None:
+        """Give the directories their final modes, the deepest first."""
         for path in sorted(self.modes, key=depth, reverse=True):
             with suppress(OSError):  # gone again, or somebody else's by now
                 os.fchmod(self.open(path), self.modes[path])
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close all descriptors."""
         while self._open:
             os.close(self._open.popitem()[1])
 

@@ -10,12 +10,22 @@ import errno
 import os
 from collections.abc import Callable
 
+import msgspec
+
+from sidecar.local.reading import signature
+from sidecar.planner.sides import Signature
+
 _NOREPLACE, _EXCHANGE = 1, 2
 _MISSING = {errno.ENOSYS, errno.EINVAL, errno.EPERM}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 Expected = Callable[[os.stat_result], bool]
+
+
+def unchanged_since(before: Signature) -> Expected:
+    """Return a test for what had this signature; a rename may have changed its ctime."""
+    return lambda found: msgspec.structs.replace(signature(found), ctime_ns=before.ctime_ns) == before
 
 
 def place(source: int, name: str, target: int, new_name: str, expected: Expected | None) -> bool:
@@ -39,8 +49,13 @@ def place(source: int, name: str, target: int, new_name: str, expected: Expected
     if expected(os.stat(name, dir_fd=source, follow_symlinks=False)):
         os.unlink(name, dir_fd=source)
         return True
-    renameat2(source, name, target, new_name, _EXCHANGE)
+    exchange(source, name, target, new_name)
     return False
+
+
+def exchange(source: int, name: str, target: int, new_name: str) -> None:
+    """Let two files change places. Raises OSError."""
+    renameat2(source, name, target, new_name, _EXCHANGE)
 
 
 def remove(source: int, name: str, aside: int, spare: str, expected: Expected) -> bool:

@@ -6,6 +6,7 @@ concluded or written before `check` has said that this is still the directory th
 
 import errno
 import os
+import shutil
 from contextlib import suppress
 
 from configstore.errors import RefusedError
@@ -30,8 +31,7 @@ class Root:
         """Open `path`, make it (0755) when only its last component is missing, and prepare `.configstore`.
 
         prepare: false changes nothing, and leaves private_fd and staging_fd at -1 where there is nothing.
-        Otherwise what a dead run left in the staging directory is removed. Raises RefusedError saying why and
-        the mend.
+        Raises RefusedError saying why and the mend.
         """
         self.path = path
         self._open: list[int] = []
@@ -47,7 +47,6 @@ class Root:
             if prepare:
                 self.private_fd = self._make(PRIVATE_NAME, self.fd)
                 self.staging_fd = self._make(STAGING, self.private_fd)
-                self.clear_staging()
             else:
                 with suppress(FileNotFoundError):
                     self.private_fd = self._keep(self._open_own(PRIVATE_NAME, self.fd))
@@ -92,12 +91,12 @@ class Root:
         return self.beneath.open(relative, os.O_RDONLY | os.O_DIRECTORY)
 
     def clear_staging(self) -> None:
-        """Remove what lies in the staging directory."""
+        """Remove what a dead run left in the staging directory. Raises OSError."""
         for name in os.listdir(self.staging_fd):
-            with suppress(IsADirectoryError):
+            try:
                 os.unlink(name, dir_fd=self.staging_fd)
-                continue
-            os.rmdir(name, dir_fd=self.staging_fd)
+            except IsADirectoryError:
+                shutil.rmtree(name, dir_fd=self.staging_fd)
 
     def close(self) -> None:
         """Close all descriptors."""

@@ -78,9 +78,17 @@ class Stage:
             del self._names[path]
         return moved
 
-    def remove(self, path: StorePath, above: int, expected: Expected) -> bool:
+    def name(self, path: StorePath) -> str:
+        """Return the name under which something waits to be moved to a path."""
+        return self._names[path]
+
+    def spare_name(self) -> str:
+        """Return a free name."""
+        return str(next(self._numbers))
+
+    def remove(self, path: StorePath, above: int, spare: str, expected: Expected) -> bool:
         """Remove what lies at a path below an open directory; as `rename.remove`."""
-        return remove(above, path.rpartition("/")[2], self._directory, str(next(self._numbers)), expected)
+        return remove(above, path.rpartition("/")[2], self._directory, spare, expected)
 
     def clear(self) -> None:
         """Remove what was not moved."""

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Entry, Kind, sha256
 from sidecar.local.apply import Applier, LocalChange
+from sidecar.local.journal import Journal
+from sidecar.local.recovery import recover
 from sidecar.local.root import Root
 from sidecar.local.scan import Scanner
 from sidecar.local.watch import InotifyWatch
@@ -109,8 +111,9 @@ class Mirrored:
         self.path = path
         self.mapping = a_mapping(path, **fields)
         self.root = Root(str(path))
+        self.journal = Journal(self.root.private_fd)
         self.scanner = Scanner(self.root, self.mapping, watch.ensure if watch else lambda *_: None)
-        self.applier = Applier(self.root, self.mapping, self.scanner.note)
+        self.applier = Applier(self.root, self.mapping, self.journal, self.scanner.note)
         self.known = {}
         self.problems = {}
 
@@ -148,12 +151,24 @@ class Mirrored:
                 self.known.pop(path, None)
             else:
                 self.known[path] = entry
+        self.applier.finish()
         return applied
 
     def staged(self):
         return os.listdir(self.root.staging_fd)
 
+    def begin_anew(self):
+        """Recover as the next process does after a crash; returns what is agreed on by that."""
+        self.close()
+        self.root = Root(str(self.path))
+        self.journal = Journal(self.root.private_fd)
+        agreed = recover(self.root, self.journal)
+        self.root.clear_staging()
+        self.journal.clear()
+        return agreed
+
     def close(self):
+        self.journal.close()
         self.root.close()
 
 

@@ -107,10 +107,10 @@ def test_a_directory_without_rights_is_refused_with_the_mend(opened, theirs):
 
 def test_what_a_dead_run_left_in_staging_is_removed(opened, tmp_path):
     staging = tmp_path / ".configstore" / "staging"
-    (staging / "empty").mkdir(parents=True)
+    (staging / "directory/below").mkdir(parents=True)
     (staging / "0").write_text("half")
     (staging / "1").symlink_to("/etc/passwd")
-    opened(tmp_path)
+    opened(tmp_path).clear_staging()
     assert list(staging.iterdir()) == []
 
 

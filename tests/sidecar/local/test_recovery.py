@@ -1,0 +1,214 @@
+"""A crash in the middle of a set: at whichever step, the next start finishes the set or leaves it whole."""
+
+import os
+import stat
+
+import msgspec
+import pytest
+
+from configstore.model.path import StorePath
+from sidecar.local import rename
+from sidecar.local.journal import FILE, Journal, Removing
+from sidecar.planner.sides import RemoteEntry, Signature
+from tests.sidecar.local.named import GONE, Mirrored, a_file, a_link
+from tests.trees import tree
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+@pytest.fixture
+def here(tmp_path):
+    mirrored = Mirrored(tmp_path / "top")
+    yield mirrored
+    mirrored.close()
+
+
+class Steps:
+    """Counts the steps that change a directory; the process ends before or after the n-th."""
+
+    def __init__(self, monkeypatch, crash_at=None, *, after=False, meanwhile=lambda: None):
+        self.done, self.crash_at, self.after, self.meanwhile = 0, crash_at, after, meanwhile
+        for owner, name in [(rename, "renameat2"), (os, "rename"), (os, "unlink"), (os, "rmdir"), (os, "link")]:
+            monkeypatch.setattr(owner, name, self.counted(getattr(owner, name)))
+
+    def counted(self, real):
+        def step(*arguments, **options):
+            self.done += 1
+            if self.done == self.crash_at and not self.after:
+                raise Crash
+            if self.done == self.crash_at:
+                self.meanwhile()
+            real(*arguments, **options)
+            if self.done == self.crash_at:
+                raise Crash
+
+        return step
+
+
+def a_mixed_set(here):
+    """Make a state, and return changes of every sort to it."""
+    here.apply(
+        here.file("cert", "old cert"),
+        here.file("key", "old key", 0o600),
+        here.file("gone", "deleted by the set"),
+        here.file("link", "a file that becomes a link"),
+    )
+    here.scan()
+    here.apply()
+    return (
+        here.file("cert", "new cert"),
+        here.file("key", "new key", 0o600),
+        here.file("new/one", "created"),
+        here.change("gone", GONE),
+        here.change("link", a_link("cert")),
+    )
+
+
+def contents(path):
+    return {name: found for name, found in tree(path).items() if found[0] != "dir"}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_set_is_finished_wherever_the_crash_struck(tmp_path, after):
+    step, seen = 0, set()
+    while True:
+        step += 1
+        here = Mirrored(tmp_path / f"top{step}")
+        changes = a_mixed_set(here)
+        old = contents(here.path)
+        with pytest.MonkeyPatch.context() as patch:
+            steps = Steps(patch, step, after=after)
+            try:
+                here.apply(*changes)
+            except Crash:
+                pass
+            else:
+                break
+        here.begin_anew()
+        found = contents(here.path)
+        placed = {name: found[name] for name in found if name != "gone"}
+        seen.add("old" if found == old else "new" if "new/one" in placed else "mixed")
+        assert {os.fsdecode(name) for name in here.staged()} == set()
+        assert (here.path / ".configstore" / FILE).stat().st_size == 0
+        if found != old:
+            assert (here.path / "cert").read_text() == "new cert"
+            assert (here.path / "key").read_text() == "new key"
+            assert os.readlink(here.path / "link") == "cert"
+        here.close()
+    assert steps.done >= 6
+    assert seen <= {"old", "new"}
+    assert "new" in seen
+
+
+def test_a_finished_set_is_agreed_on(here, monkeypatch):
+    old = here.file("cert", "old")
+    here.apply(old)
+    change = here.file("cert", "new")
+    remote = RemoteEntry(entry=a_file("new"), mod_revision=7)
+    crashing = msgspec.structs.replace(change, remote=remote)
+    with monkeypatch.context() as patch:
+        Steps(patch, 1)
+        with pytest.raises(Crash):
+            here.apply(crashing)
+    agreed = here.begin_anew()
+    assert (here.path / "cert").read_text() == "new"
+    assert agreed["cert"].mod_revision == 7
+    assert agreed["cert"].local.sha256 == a_file("new").sha256
+    assert agreed["cert"].ino == (here.path / "cert").stat().st_ino
+
+
+def test_an_edit_that_came_out_in_exchange_goes_back(here, monkeypatch):
+    here.apply(here.file("cert", "old"))
+    change = here.file("cert", "new")
+    with monkeypatch.context() as patch:
+        Steps(patch, 1, after=True, meanwhile=lambda: (here.path / "cert").write_text("edited at the last moment"))
+        with pytest.raises(Crash):
+            here.apply(change)
+    assert (here.path / "cert").read_text() == "new"
+    assert here.begin_anew() == {}
+    assert (here.path / "cert").read_text() == "edited at the last moment"
+
+
+def test_an_edit_that_was_moved_aside_for_a_delete_goes_back(here, monkeypatch):
+    here.apply(here.file("cert", "old"))
+    change = here.change("cert", GONE)
+    with monkeypatch.context() as patch:
+        Steps(patch, 1, after=True, meanwhile=lambda: (here.path / "cert").write_text("edited at the last moment"))
+        with pytest.raises(Crash):
+            here.apply(change)
+    assert not (here.path / "cert").exists()
+    here.begin_anew()
+    assert (here.path / "cert").read_text() == "edited at the last moment"
+
+
+def test_what_was_edited_after_the_crash_is_left_alone_with_all_of_its_set(here, monkeypatch):
+    here.apply(here.file("cert", "old"), here.file("key", "old"))
+    with monkeypatch.context() as patch:
+        Steps(patch, 1)
+        with pytest.raises(Crash):
+            here.apply(here.file("cert", "new"), here.file("key", "new"))
+    (here.path / "key").write_text("edited while nobody was here")
+    assert here.begin_anew() == {}
+    assert (here.path / "cert").read_text() == "old"
+    assert (here.path / "key").read_text() == "edited while nobody was here"
+
+
+def test_a_directory_made_writable_for_a_set_is_closed_again(tmp_path, monkeypatch):
+    here = Mirrored(tmp_path / "top")
+    here.apply(here.file("d/a", "old"))
+    os.chmod(here.path / "d", 0o500)
+    here.scan()
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)  # as for another user than root
+    with monkeypatch.context() as patch:
+        Steps(patch, 1)
+        with pytest.raises(Crash):
+            here.apply(here.file("d/a", "new"))
+    assert stat.S_IMODE((here.path / "d").stat().st_mode) == 0o700
+    here.begin_anew()
+    assert stat.S_IMODE((here.path / "d").stat().st_mode) == 0o500
+    assert (here.path / "d/a").read_text() == "new"
+    here.close()
+
+
+@pytest.mark.parametrize("junk", [b"\0\xff", b'{"type":"place"}\n', b'{"type":"remove","path":"a"', b"[]\n"])
+def test_a_torn_or_foreign_journal_is_worth_nothing(here, junk):
+    here.apply(here.file("a", "kept"))
+    (here.path / ".configstore" / FILE).write_bytes(junk)
+    (here.path / ".configstore/staging/0").write_text("left over")
+    assert here.begin_anew() == {}
+    assert contents(here.path) == {"a": tree(here.path)["a"]}
+    assert here.staged() == []
+
+
+def test_the_journal_is_for_us_alone_and_empty_after_each_set(here):
+    here.apply(here.file("a", "one"))
+    found = (here.path / ".configstore" / FILE).stat()
+    assert stat.S_IMODE(found.st_mode) == 0o600
+    assert found.st_size == 0
+
+
+def test_without_room_for_the_intents_nothing_is_placed(here, monkeypatch):
+    here.apply(here.file("a", "old"))
+
+    def full(self, *intents):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(Journal, "note", full)
+    applied = here.apply(here.file("a", "new"))
+    assert "no space left" in applied.problems["a"].reason
+    assert (here.path / "a").read_text() == "old"
+    assert here.staged() == []
+
+
+def test_a_half_written_intent_leaves_the_ones_before_it(tmp_path):
+    directory = os.open(tmp_path, os.O_RDONLY)
+    journal = Journal(directory)
+    first = Removing(path=StorePath("a"), name="0", expected=Signature(1, 2, 3, 4, 5, 6, 7))
+    journal.note(first)
+    with open(tmp_path / FILE, "ab") as log:
+        log.write(b'{"type":"remove"')
+    assert journal.read() == [first]
+    journal.close()
+    os.close(directory)
