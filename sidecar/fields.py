@@ -134,6 +134,14 @@ def parse_rescan(value: object) -> float:
     return seconds
 
 
+def parse_keep(value: object) -> int:
+    """Return how many superseded records of a path are kept."""
+    text = str(value)  # a boolean is refused here
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 100_000:
+        raise ValueError("expected a whole number from 1 to 100000")
+    return int(text)
+
+
 def parse_mode(value: object) -> int | None:
     """Return permission bits of an octal text; none for an empty one."""
     if value == "":
@@ -183,6 +191,7 @@ MAPPING_PARSERS: dict[str, Callable[[object], Any]] = {
     "on_change": parse_command,
     "signal": parse_signal,
     "retention": parse_duration,
+    "keep": parse_keep,
     "create_once": parse_bool,
     "watch": parse_choice(WatchMode),
     "rescan": parse_rescan,

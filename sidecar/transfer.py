@@ -65,6 +65,7 @@ class Transfer:
         self._baseline = baseline
         self._scanner = scanner
         self._applier = applier
+        self._kept: dict[StorePath, Entry] = {}  # losers kept, whose winner is not in place yet
 
     def carry_out(self, plan: Plan, fence: Fence | None = None) -> Done:
         """Do all of a plan that can be done. Raises StoreError when the store fails; then plan again later."""
@@ -131,6 +132,7 @@ class Transfer:
         applied = self._applier.apply(changes)
         noted: dict[StorePath, Agreed | None] = {}
         for path, local in applied.done.items():
+            self._kept.pop(path, None)
             if local is None:
                 self._sides.local.pop(path, None)
                 noted[path] = None
@@ -144,6 +146,7 @@ class Transfer:
         done.rescan |= applied.stale
         self._remote.release(noted)
         self._note(noted)
+        self._applier.finish()
 
     def _local_change(self, pull: Pull, alone: int, done: Done) -> LocalChange | None:
         """Fetch what a pull needs; None when it cannot be done now, which `done` then says."""
@@ -165,7 +168,14 @@ class Transfer:
             return None  # the store holds a newer version, which the watch is about to bring
         known = pull.path in self._sides.baseline
         group = pull.remote.mod_revision if known else alone  # what replaces a known set is a set
-        return LocalChange(path=pull.path, expected=pull.local, desired=desired, content=content, group=group)
+        return LocalChange(
+            path=pull.path,
+            expected=pull.local,
+            desired=desired,
+            content=content,
+            group=group,
+            remote=pull.remote,
+        )
 
     def _content(self, pull: Pull, desired: Entry) -> bytes | None:
         if desired.kind is not Kind.FILE:
@@ -173,6 +183,8 @@ class Transfer:
         return self._remote.content(pull.path, pull.remote)
 
     def _keep(self, path: StorePath, entry: Entry) -> None:
+        if self._kept.get(path) == entry:
+            return
         content = self._scanner.read_content(path, entry) if entry.kind is Kind.FILE else None
         absolute = StorePath(f"{self._mapping.store}/{path}" if self._mapping.store else path)
         kept = self._tree.keep_conflict(absolute, entry, content, retention=self._mapping.retention)
@@ -180,6 +192,7 @@ class Transfer:
             "conflict: the store's version wins, the local one is kept under conflicts/",
             extra={"mapping": self._mapping.name, "path": path, "conflict": kept},
         )
+        self._kept[path] = entry
 
 
 def _batches(pulls: Sequence[Pull]) -> Iterator[list[Pull]]:

@@ -56,6 +56,10 @@ class Keys:
         """
         return f"{self.root}/past/{path}//{mod_revision:020d}".encode()
 
+    def past_of(self, path: StorePath) -> bytes:
+        """Return the prefix of all records that a path had."""
+        return f"{self.root}/past/{path}//".encode()
+
     def conflict(self, path: StorePath, conflict_id: str) -> bytes:
         """Return the key of one losing side of a conflict about a path."""
         return f"{self.root}/conflicts/{path}//{conflict_id}".encode()

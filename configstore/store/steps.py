@@ -14,6 +14,7 @@ class Superseded(msgspec.Struct, frozen=True, kw_only=True):
 
     value: bytes
     mod_revision: int
+    version: int
     record: Record | None
 
 

@@ -28,16 +28,18 @@ from configstore.store.api import (
 )
 from configstore.store.chunks import Chunks, chunk_digests, split_content
 from configstore.store.steps import Step, Superseded, groups, is_ours
+from configstore.store.surplus import KEEP, surplus_conflicts, surplus_past
 
 _NEVER = -1  # no key has this create_revision: a txn that compares it only reads
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """A record as it lies in the store: at which path, since which revision."""
+    """A record as it lies in the store: at which path, since which revision, after how many writes."""
 
     path: StorePath
     record: Record
     mod_revision: int
+    version: int = 1
 
     @property
     def entry(self) -> Entry:
@@ -208,10 +210,13 @@ class Tree:
 
     # Writing
 
-    def commit(self, writes: Sequence[Write], *, retention: float, fence: Fence | None = None) -> Outcome:
+    def commit(
+        self, writes: Sequence[Write], *, retention: float, keep: int = KEEP, fence: Fence | None = None
+    ) -> Outcome:
         """Write a set: in one txn when it fits into one, else in the given order in as few as possible.
 
-        retention: seconds for which superseded records stay in `past/`; 0 keeps none.
+        retention: seconds for which superseded records stay in `past/`; 0 keeps none. keep: how many of a path
+        stay at least; of more, the oldest go (a few at a time).
         Raises StoreUnavailableError when it stayed unknown within the patience whether the last txn was made;
         to commit again is safe all the same, since every txn compares. Also TooLargeError, NoSpaceError,
         PermissionDeniedError, and RecordError when an entry does not fit its content.
@@ -220,7 +225,7 @@ class Tree:
         pending = list(writes)
         for _ in range(3):  # again only when chunks or a retention lease expired under our hands
             try:
-                outcome = self._commit_once(pending, retention, fence)
+                outcome = self._commit_once(pending, retention, keep, fence)
             except LeaseGoneError:
                 self._chunks.forget_leases()
                 continue
@@ -231,7 +236,10 @@ class Tree:
         raise StoreUnavailableError(f"{pending[0].path}: its chunks or retention lease kept expiring; try again")
 
     def keep_conflict(self, path: StorePath, entry: Entry, content: bytes | None, *, retention: float) -> str:
-        """Keep the losing side of a conflict under `conflicts/` for `retention` seconds and return its id."""
+        """Keep the losing side of a conflict under `conflicts/` for `retention` seconds and return its id.
+
+        Of more than MAX_CONFLICTS about a path, the oldest go.
+        """
         record = self._record(entry, content, None)
         key, value = self.keys.conflict(path, record.origin.write_id), encode(record)
         lease = self._chunks.retention_lease(retention)
@@ -244,7 +252,7 @@ class Tree:
             write_id=record.origin.write_id,
             expected=0,
             compares=(ModRevision(key, 0),),
-            operations=(Put(key, value, lease),),
+            operations=(Put(key, value, lease), *surplus_conflicts(self.kv, self.keys, path)),
             size=len(value),
         )
         self._txn([step], None)
@@ -259,9 +267,9 @@ class Tree:
             chunks=digests,
         )
 
-    def _commit_once(self, writes: Sequence[Write], retention: float, fence: Fence | None) -> Outcome:
+    def _commit_once(self, writes: Sequence[Write], retention: float, keep: int, fence: Fence | None) -> Outcome:
         superseded = self._superseded(writes)
-        steps = [self._step(write, superseded.get(write.path), retention, fence) for write in writes]
+        steps = [self._step(write, superseded.get(write.path), retention, keep, fence) for write in writes]
         done: dict[StorePath, int] = {}
         for group in groups(steps):
             result = self._txn(group, fence)
@@ -297,7 +305,10 @@ class Tree:
             before = write.previous
             if before and before.mod_revision == write.expected:
                 found[write.path] = Superseded(
-                    value=encode(before.record), mod_revision=before.mod_revision, record=before.record
+                    value=encode(before.record),
+                    mod_revision=before.mod_revision,
+                    version=before.version,
+                    record=before.record,
                 )
             elif write.expected:
                 unread[self.keys.file(write.path)] = write
@@ -309,11 +320,13 @@ class Tree:
                     stored = self.decode_item(item)
                     record = stored.record if isinstance(stored, Stored) else None
                     found[unread[item.key].path] = Superseded(
-                        value=item.value, mod_revision=item.mod_revision, record=record
+                        value=item.value, mod_revision=item.mod_revision, version=item.version, record=record
                     )
         return found
 
-    def _step(self, write: Write, before: Superseded | None, retention: float, fence: Fence | None) -> Step:
+    def _step(
+        self, write: Write, before: Superseded | None, retention: float, keep: int, fence: Fence | None
+    ) -> Step:
         record = self._record(write.entry, write.content, fence.name if fence else None)
         key, value = self.keys.file(write.path), encode(record)
         old = before.record if before else None
@@ -325,6 +338,8 @@ class Tree:
             past = self.keys.past(write.path, before.mod_revision)
             operations.append(Put(past, before.value, self._chunks.retention_lease(retention)))
             size += len(past) + len(before.value)
+            surplus = surplus_past(self.kv, self.keys, write.path, before.version, keep)
+            operations += surplus[: MAX_OPERATIONS - len(operations)]
         return Step(
             path=write.path,
             key=key,
@@ -358,4 +373,4 @@ class Tree:
 
 
 def _stored(path: StorePath, item: Item) -> Stored:
-    return Stored(path=path, record=decode(item.value), mod_revision=item.mod_revision)
+    return Stored(path=path, record=decode(item.value), mod_revision=item.mod_revision, version=item.version)

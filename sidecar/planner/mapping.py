@@ -49,6 +49,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     store: subtree of the store. path: absolute local directory.
     include, exclude: gitignore-style patterns, relative to the subtree.
     holes: paths below the subtree that another mapping has taken out of this one, relative to it.
+    retention: for how long superseded records are kept, and keep: how many of a path.
     file_mode, dir_mode: modes forced on the replica, None keeps the record's.
     """
 
@@ -66,6 +67,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     symlinks: Symlinks = Symlinks.PRESERVE
     max_delete: float = 0.5
     retention: float = 30 * 86400.0
+    keep: int = 100
     create_once: bool = False
     owner: OwnerOverride = OwnerOverride()
     file_mode: int | None = None

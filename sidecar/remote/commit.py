@@ -45,7 +45,7 @@ def commit(
             )
             for push in batch
         ]
-        outcome = tree.commit(writes, retention=mapping.retention, fence=fence)
+        outcome = tree.commit(writes, retention=mapping.retention, keep=mapping.keep, fence=fence)
         by_path = {write.path: push.path for write, push in zip(writes, batch, strict=True)}
         committed.done |= {by_path[path]: revision for path, revision in outcome.done.items()}
         if not outcome.complete:

@@ -29,6 +29,7 @@ max_delete = 0.25
 check = ["nginx", "-t"]
 on_change = ["pkill", "-HUP", "-x", "nginx"]
 retention = "7d"
+keep = 12
 create_once = true
 watch = "poll"
 rescan = 30
@@ -81,6 +82,7 @@ def test_a_file_says_everything(load):
     assert (certs.direction, certs.symlinks, certs.watch) == (Direction.PUSH, Symlinks.RESOLVE, WatchMode.POLL)
     assert (certs.include, certs.exclude, certs.refuse_empty) == (("*.pem",), ("*-chain.pem",), ("*.key",))
     assert (certs.settle, certs.delete_settle, certs.retention, certs.rescan) == (0.25, 2.0, 7 * 86400.0, 30.0)
+    assert certs.keep == 12
     assert (certs.required, certs.create_once, certs.max_delete, certs.lease) == (False, True, 0.25, "letsencrypt")
     assert (certs.owner, certs.file_mode, certs.dir_mode) == (OwnerOverride(uid=100, gid=101), 0o600, 0o700)
     assert (certs.check, certs.on_change) == (("nginx", "-t"), ("pkill", "-HUP", "-x", "nginx"))
@@ -185,6 +187,8 @@ def test_a_misspelt_variable_is_refused_with_the_nearest_name(refused, variable,
         ('watch = "magic"', ["watch", "auto, inotify, poll"]),
         ('settle = "soon"', ["settle", "expected a duration"]),
         ("rescan = 0", ["rescan", "above 0"]),
+        ("keep = 0", ["keep", "from 1 to 100000"]),
+        ("keep = true", ["keep", "from 1 to 100000"]),
         ("max_delete = 2", ["max_delete", "between 0 and 1"]),
         ("max_delete = true", ["max_delete", "between 0 and 1"]),
         ('required = "maybe"', ["required", "true or false"]),

@@ -28,7 +28,7 @@ def mutant(function):
 def no_past(patch):
     real = Tree.commit
     patch(
-        Tree, "commit", lambda self, writes, *, retention, fence=None: real(self, writes, retention=0, fence=fence)
+        Tree, "commit", lambda self, writes, *, retention, **how: real(self, writes, retention=0, **how)
     )
 
 

@@ -11,12 +11,13 @@ import threading
 import pytest
 
 from configstore.errors import CompactedError, FutureRevisionError, StoreUnavailableError
-from configstore.model.keys import Keys
+from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import ROOT, StorePath
-from configstore.model.record import Entry, Kind, Record, RecordError, decode, encode, sha256
+from configstore.model.record import CHUNK_SIZE, Entry, Kind, Record, RecordError, decode, encode, sha256
 from configstore.store.api import MAX_OPERATIONS, Delete, ModRevision, Put
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
+from configstore.store.surplus import MAX_CONFLICTS, PRUNE_EVERY
 from configstore.store.tree import Bad, Fence, Listing, Stored, Tree, Write, Writer
 from tests.servers import connect
 
@@ -107,9 +108,9 @@ def tombstone(path, *, expected):
     return Write(path=path, entry=Entry(kind=Kind.GONE), expected=expected)
 
 
-def committed(tree, *writes, retention=MONTH):
+def committed(tree, *writes, retention=MONTH, **how):
     """Commit and return the revision of the last path."""
-    outcome = tree.commit(writes, retention=retention)
+    outcome = tree.commit(writes, retention=retention, **how)
     assert outcome.complete
     assert set(outcome.done) == {write.path for write in writes}
     return outcome.done[writes[-1].path]
@@ -401,6 +402,35 @@ def test_two_losers_of_one_path_are_both_kept(tree):
     names = {tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH) for _ in range(2)}
     assert len(names) == 2
     assert all(tree.kv.range(tree.keys.conflict(CERT, name)).items for name in names)
+
+
+def test_of_many_losers_of_one_path_the_oldest_go(tree):
+    loser = file(CERT, b"loser")
+    large = file(CERT, b"x" * 100_000)
+    oldest = tree.keep_conflict(CERT, large.entry, large.content, retention=MONTH)
+    names = [tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH) for _ in range(MAX_CONFLICTS)]
+    prefix = tree.keys.conflict(CERT, "")
+    left = [item.key.removeprefix(prefix).decode() for item in tree.kv.range(prefix, prefix_end(prefix)).items]
+    assert sorted(left) == sorted(names)
+    assert oldest not in left
+
+
+def test_of_many_superseded_records_the_oldest_go(tree):
+    revisions = [0]
+    for number in range(3 * PRUNE_EVERY):
+        revisions.append(committed(tree, file(CERT, b"%d" % number, expected=revisions[-1]), keep=PRUNE_EVERY))
+    kept = past(tree, CERT)
+    assert PRUNE_EVERY <= len(kept) < 2 * PRUNE_EVERY
+    assert sorted(kept) == revisions[-1 - len(kept) : -1]
+
+
+def test_a_record_of_many_chunks_is_written_within_the_limits_though_old_ones_go(tree):
+    revision = 0
+    for number in range(2 * PRUNE_EVERY + 1):
+        revision = committed(tree, file(CERT, b"%d" % number, expected=revision), keep=PRUNE_EVERY)
+    large = file(CERT, b"".join(b"%d" % number * CHUNK_SIZE for number in range(9)), expected=revision)
+    committed(tree, large, keep=1)
+    assert content_at(tree, CERT) == large.content
 
 
 @pytest.mark.parametrize("fault", [answer_lost, request_lost])
