@@ -27,9 +27,7 @@ def mutant(function):
 @mutant
 def no_past(patch):
     real = Tree.commit
-    patch(
-        Tree, "commit", lambda self, writes, *, retention, **how: real(self, writes, retention=0, **how)
-    )
+    patch(Tree, "commit", lambda self, writes, *, retention, **how: real(self, writes, retention=0, **how))
 
 
 @mutant
