@@ -22,10 +22,14 @@ _SLACK = 1000  # superseded lines that are tolerated before the log is written a
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """Of which subtree of which store a baseline speaks; any other's is worth nothing."""
+    """Of which subtree of which store a baseline speaks; any other's is worth nothing.
+
+    cluster_id: of the etcd cluster, 0 while it is not known. Another cluster is for a person to judge.
+    """
 
     root: str
     store: str
+    cluster_id: int = 0
     v: int = 1
 
 
@@ -47,13 +51,18 @@ class Baseline:
         self._size = 0
         self._lines = 0
 
+    @property
+    def cluster_id(self) -> int:
+        """The etcd cluster that the agreements were made with; 0 when there are none."""
+        return self._identity.cluster_id if self.agreed else 0
+
     @classmethod
     def load(cls, directory: int, identity: Identity, *, read_only: bool = False) -> Self:
         """Read the baseline below `directory`; none, an unreadable or another subtree's one is an empty one.
 
         read_only: only look; `directory` may then be -1 for none. Raises OSError.
         """
-        baseline = cls(directory, identity, _read(directory, identity))
+        baseline = cls(directory, *_read(directory, identity))
         if not read_only:
             try:
                 baseline._rewrite()
@@ -63,8 +72,10 @@ class Baseline:
                 baseline._append_to_old()  # the file system is full, and the mirror must go on
         return baseline
 
-    def record(self, changes: Map[StorePath, Agreed | None]) -> None:
+    def record(self, changes: Map[StorePath, Agreed | None], cluster_id: int = 0) -> None:
         """Note new agreements (None: there is none any more), on the mount before this returns.
+
+        cluster_id: of the cluster that they were made with; 0 for the one that is noted.
 
         Raises OSError when the mount is full; the agreements are then known in memory only, and found anew
         after a restart.
@@ -77,7 +88,10 @@ class Baseline:
             else:
                 self.agreed[path] = agreement
         self._lines += len(changes)
-        if self._lines > 2 * len(self.agreed) + _SLACK:
+        moved = cluster_id not in {0, self._identity.cluster_id}
+        if moved:
+            self._identity = msgspec.structs.replace(self._identity, cluster_id=cluster_id)
+        if moved or self._lines > 2 * len(self.agreed) + _SLACK:
             self._rewrite()
         else:
             self._append(b"".join(_encoder.encode(change) + b"\n" for change in changes.items()))
@@ -126,18 +140,20 @@ def _write(descriptor: int, content: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _read(directory: int, identity: Identity) -> dict[StorePath, Agreed]:
+def _read(directory: int, identity: Identity) -> tuple[Identity, dict[StorePath, Agreed]]:
+    """Return the header and the agreements; of another subtree, or unreadable, the header given and none."""
     agreed: dict[StorePath, Agreed] = {}
     try:
         descriptor = os.open(FILE, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory) if directory >= 0 else -1
     except FileNotFoundError:
         descriptor = -1
     if descriptor < 0:
-        return agreed
+        return identity, agreed
     with open(descriptor, "rb") as log:
         try:
-            if _header_decoder.decode(log.readline()) != identity:
-                return {}
+            header = _header_decoder.decode(log.readline())
+            if msgspec.structs.replace(header, cluster_id=identity.cluster_id) != identity:
+                return identity, {}
             for line in log:
                 if not line.endswith(b"\n"):
                     break  # the last line of a process that was killed while it wrote
@@ -147,5 +163,5 @@ def _read(directory: int, identity: Identity) -> dict[StorePath, Agreed]:
                 else:
                     agreed[path] = agreement
         except msgspec.DecodeError:
-            return {}
-    return agreed
+            return identity, {}
+    return header, agreed

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from configstore.errors import ConfigstoreError
+from configstore.errors import ConfigstoreError, RefusedError, StoreError
 from configstore.model.path import ROOT, StorePath, parent
 from configstore.store.tree import Fence
 from sidecar.local.root import Root
@@ -114,17 +114,13 @@ class Engine:
         if waiting_for:
             self._publish(waiting_for=waiting_for)
             return ROOT_RETRY
-        self._take_news(now)
-        if not self._remote.listed:
-            self._publish(waiting_for=self._feed.error)
-            return RETRY
-        if not self._remote.root_exists:
-            self._feed.list_again()
-            self._publish(waiting_for=missing_root(self.mapping))
-            return ROOT_RETRY
-        if self._remote.went_back:
-            self._halt(self._remote.went_back)
-            return RETRY
+        try:
+            self._take_news(now)
+        except StoreError as error:
+            return self._postpone(str(error), now)
+        due = self._store_unusable()
+        if due is not None:
+            return due
         edits = flush or self._quiet(now)
         if self._scan_all or (self._dirty and edits):
             self._scan()
@@ -139,8 +135,13 @@ class Engine:
         return self._carry_out(plan, now)
 
     def preview(self) -> Plan:
-        """Return what a cycle would do now, and do nothing. Call once, instead of `cycle`."""
+        """Return what a cycle would do now, and do nothing. Call once, instead of `cycle`.
+
+        Raises StoreError, and RefusedError when this is not the store that was known.
+        """
         self._take_news(self._clock())
+        if self._remote.went_back:
+            raise RefusedError(f"{self.mapping.name}: {self._remote.went_back}")
         self._scan()
         return make_plan(self._pending, self._sides, self.mapping, Settled(pushes=self._pushes()))
 
@@ -179,6 +180,21 @@ class Engine:
             log.error("the directory cannot be mirrored", extra={"mapping": self.mapping.name, "reason": reason})
         return reason
 
+    def _store_unusable(self) -> float | None:
+        """Say why the store is of no use now, and return when to look again, in seconds; None when it is."""
+        if self._remote.went_back:
+            self._feed.list_again()
+            self._halt(self._remote.went_back)
+            return RETRY
+        if not self._remote.listed:
+            self._publish(waiting_for=self._feed.error)
+            return RETRY
+        if not self._remote.root_exists:
+            self._feed.list_again()
+            self._publish(waiting_for=missing_root(self.mapping))
+            return ROOT_RETRY
+        return None
+
     def _take_news(self, now: float) -> None:
         changed = self._remote.absorb(self._feed.drain())
         self._pending |= changed
@@ -192,6 +208,9 @@ class Engine:
             self._scan_all |= dirty.everything
         if now - self._last_full >= self.mapping.rescan:
             self._scan_all = True
+            if self._remote.listed and not self._remote.went_back and self._remote.verify():
+                log.warning("the watch missed a change; listing again", extra={"mapping": self.mapping.name})
+                self._feed.list_again()
 
     def _quiet(self, now: float) -> bool:
         """Tell whether the settle window has closed, be it because the mapping never gets quiet."""

@@ -74,7 +74,7 @@ class Mirror:
         parts.callback(journal.close)
         if not self._preview:
             _finish_dead_run(root, journal, baseline)
-        sides = Sides(baseline=baseline.agreed)
+        sides = Sides(baseline=baseline.agreed, cluster_id=baseline.cluster_id)
         local_watch: LocalWatch | None = None
         if self._watching:
             local_watch = choose(mapping.watch, root, self._wake.set)

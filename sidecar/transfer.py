@@ -83,7 +83,7 @@ class Transfer:
 
     def _note(self, changes: dict[StorePath, Agreed | None]) -> None:
         try:
-            self._baseline.record(changes)
+            self._baseline.record(changes, self._sides.cluster_id)
         except OSError as error:
             log.warning(
                 "cannot write the baseline; a restart compares everything anew",

@@ -30,9 +30,11 @@ def follow(inotify: INotify, folder: Path) -> None:
     """Watch a folder and those in it, each before it is listed, so that nothing made in it is missed."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         inotify.add_watch(folder, ANY_CHANGE | flags.ONLYDIR)
-        for entry in os.scandir(folder):
-            if entry.is_dir(follow_symlinks=False) and entry.name != PRIVATE_NAME:
-                follow(inotify, folder / entry.name)
+        with os.scandir(folder) as entries:
+            below = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
+        for name in below:
+            if name != PRIVATE_NAME:
+                follow(inotify, folder / name)
 
 
 def arrive(base: Path, wanted: Mapping[str, Look | None], deadline: float = 10.0) -> float:

@@ -111,6 +111,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
     items: tuple[Item, ...]
     revision: int
+    cluster_id: int = 0
     more: bool = False
 
 
@@ -125,11 +126,12 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """All events of one or more whole revisions, in order; never a part of a revision.
 
     revision: everything in the range up to this revision has now been seen. With no events it is a sign of
-    life and progress.
+    life and progress. connected: a connection was made, so what answers may be another store than before.
     """
 
     revision: int
     events: tuple[Event, ...] = ()
+    connected: bool = False
 
 
 class Watch(Protocol):

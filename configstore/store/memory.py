@@ -29,7 +29,7 @@ class MemoryWatch:
         store = self._store
         with store.changed:
             store.since(*self._range, self._next)
-        yield Batch(revision=self._next - 1)
+        yield Batch(revision=self._next - 1, connected=True)
         while True:
             with store.changed:
                 batch = None
@@ -128,7 +128,7 @@ class MemoryKv:
     def status(self) -> Status:
         """Tell the store's revision; the ids are made up."""
         revision = self._call("status", lambda: self.store.revision)
-        return Status(cluster_id=1, member_id=1, version="0.0.0", revision=revision, leader=1)
+        return Status(cluster_id=self.store.cluster_id, member_id=1, version="0.0.0", revision=revision, leader=1)
 
     def close(self) -> None:
         """End the connection and its watches; the store stays."""

@@ -81,7 +81,8 @@ class MemoryStore:
     moving it.
     """
 
-    def __init__(self, *, clock: Clock = time.monotonic) -> None:
+    def __init__(self, *, clock: Clock = time.monotonic, cluster_id: int = 1) -> None:
+        self.cluster_id = cluster_id
         self._clock = clock
         self._state = _State()
         self._lease_ids = itertools.count(1001)
@@ -184,7 +185,7 @@ class MemoryStore:
                 items = items[:limit]
             if keys_only:
                 items = [msgspec.structs.replace(item, value=b"") for item in items]
-            return Page(items=tuple(items), revision=state.revision, more=more)
+            return Page(items=tuple(items), revision=state.revision, cluster_id=self.cluster_id, more=more)
 
     def _holds(self, compare: Compare) -> bool:
         item = self.current(compare.key)

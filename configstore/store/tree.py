@@ -64,6 +64,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """A directory's record and all below it at one revision, tombstones included; and what is unreadable."""
 
     revision: int
+    cluster_id: int = 0
     records: dict[StorePath, Stored]
     bad: tuple[Bad, ...] = ()
 
@@ -181,7 +182,7 @@ class Tree:
                     bad.append(found)
                 else:
                     records[found.path] = found
-        return Listing(revision=revision, records=records, bad=tuple(bad))
+        return Listing(revision=revision, cluster_id=page.cluster_id, records=records, bad=tuple(bad))
 
     def decode_item(self, item: Item) -> Stored | Bad:
         """Read what lies under one key below `files/`; what is unusable comes back as a value."""
@@ -241,22 +242,29 @@ class Tree:
         Of more than MAX_CONFLICTS about a path, the oldest go.
         """
         record = self._record(entry, content, None)
-        key, value = self.keys.conflict(path, record.origin.write_id), encode(record)
-        lease = self._chunks.retention_lease(retention)
+        try:
+            self._put_conflict(path, record, content, self._chunks.retention_lease(retention))
+        except LeaseGoneError:  # it expired or was revoked, or this is another etcd than the one that granted it
+            self._chunks.forget_leases()
+            self._put_conflict(path, record, content, self._chunks.retention_lease(retention))
+        return record.origin.write_id
+
+    def _put_conflict(self, path: StorePath, record: Record, content: bytes | None, lease: int) -> None:
+        name = record.origin.write_id
+        key, value = self.keys.conflict(path, name), encode(record)
         for digest, chunk in split_content(content).items():
-            piece = self.keys.conflict_chunk(path, record.origin.write_id, digest)
+            piece = self.keys.conflict_chunk(path, name, digest)
             self.kv.txn((CreateRevision(piece, 0),), (Put(piece, chunk, lease),))
         step = Step(
             path=path,
             key=key,
-            write_id=record.origin.write_id,
+            write_id=name,
             expected=0,
             compares=(ModRevision(key, 0),),
             operations=(Put(key, value, lease), *surplus_conflicts(self.kv, self.keys, path)),
             size=len(value),
         )
         self._txn([step], None)
-        return record.origin.write_id
 
     def _record(self, entry: Entry, content: bytes | None, lease: str | None) -> Record:
         digests = chunk_digests(content)

@@ -26,6 +26,7 @@ _DIR_MODE = 0o755
 class Sides(msgspec.Struct, kw_only=True):
     """The three sides of one mapping, by path relative to its subtree. Owned and changed by the engine alone.
 
+    cluster_id: of the etcd cluster that the baseline speaks of, 0 for none.
     local_problems: paths whose local state could not be read; nothing is concluded about them, nor about what
     lies below them. remote_problems: paths whose record could not be read; likewise, but for them alone.
     """
@@ -36,6 +37,7 @@ class Sides(msgspec.Struct, kw_only=True):
     local_problems: dict[StorePath, Problem] = {}
     remote_problems: dict[StorePath, Problem] = {}
     unstable: set[StorePath] = set()
+    cluster_id: int = 0
 
     def below(self, directory: StorePath) -> set[StorePath]:
         """Return all known paths below a directory."""

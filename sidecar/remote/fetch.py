@@ -4,15 +4,18 @@ Called by the engine's thread only.
 """
 
 from collections.abc import Iterable
+from collections.abc import Mapping as Map
 
 from configstore.errors import StoreError
 from configstore.model.path import ROOT, PathError, StorePath, parse_path, relative_to
 from configstore.model.record import Kind
 from configstore.store.api import Batch, Item
+from configstore.store.survey import Survey, survey
 from configstore.store.tree import Bad, Listing, Stored, Tree
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.planner import Sides
 from sidecar.planner.sides import Problem, RemoteEntry
+from sidecar.remote.lineage import contradiction
 
 
 class RemoteSide:
@@ -23,18 +26,69 @@ class RemoteSide:
         self._mapping = mapping
         self._sides = sides
         self._recent: dict[StorePath, Stored] = {}
+        self._news: list[Listing | Batch] = []  # what came in and waits until it is known who answered
+        self._verified = 0
         self.revision = 0
         self.listed = False
         self.root_exists = False
         self.went_back: str | None = None
 
     def absorb(self, seen: Iterable[Listing | Batch]) -> set[StorePath]:
-        """Take in what the watch delivered; returns the paths (relative) whose remote side changed."""
+        """Take in what the watch delivered; returns the paths (relative) whose remote side changed.
+
+        After a connection was made, the store is looked at first: when it is not the one that was known, nothing
+        is taken in, and `went_back` says why. Raises StoreError; the news then wait for the next call.
+        """
+        self._news += seen
+        if any(isinstance(news, Batch) and news.connected for news in self._news):
+            self._survey()
+        news, self._news = self._news, []
         changed: set[StorePath] = set()
-        for news in seen:
-            changed |= self._absorb_listing(news) if isinstance(news, Listing) else self._absorb_batch(news)
-            self.revision = max(self.revision, news.revision)
+        for each in news:
+            if isinstance(each, Listing):
+                changed |= self._absorb_listing(each)
+            elif not self.went_back:
+                changed |= self._absorb_batch(each)
+            if not self.went_back:
+                self.revision = max(self.revision, each.revision)
         return changed
+
+    def verify(self) -> bool:
+        """Compare what the watch told with the store; returns whether it must be listed again.
+
+        Raises StoreError.
+        """
+        now, verified = self._survey(), self._verified
+        self._verified = self.revision
+        for path, revision in now.mod_revisions.items():
+            relative = self._relative(path)
+            known = self._sides.remote.get(relative) if relative is not None else None
+            if relative is not None and (known.mod_revision if known else verified) < revision <= self.revision:
+                return True
+        missing = self._sides.remote.keys() - {
+            relative_to(path, self._mapping.store) for path in now.mod_revisions
+        }
+        return any(self._sides.remote[path].mod_revision <= now.revision for path in missing)
+
+    def _survey(self) -> Survey:
+        now = survey(self._tree.kv, self._tree.keys, self._mapping.store)
+        why = self._contradiction(now.revision, now.cluster_id, now.mod_revisions)
+        self.went_back = self.went_back or why  # only a listing ends it: what came in meanwhile was not taken in
+        return now
+
+    def _contradiction(self, revision: int, cluster_id: int, found: Map[StorePath, int]) -> str | None:
+        """Return why this is not the store that was known, or None."""
+        sides = self._sides
+        known = {path: agreed.mod_revision for path, agreed in sides.baseline.items()}
+        known |= {path: max(known.get(path, 0), remote.mod_revision) for path, remote in sides.remote.items()}
+        return contradiction(
+            known=known,
+            seen=max([self.revision, *known.values()]),
+            cluster_id=sides.cluster_id,
+            found={relative_to(path, self._mapping.store): at for path, at in found.items()},
+            revision=revision,
+            found_cluster_id=cluster_id,
+        )
 
     def content(self, path: StorePath, wanted: RemoteEntry) -> bytes | None:
         """Return the content of a record version; None when the store holds another version by now.
@@ -74,16 +128,16 @@ class RemoteSide:
 
     def _absorb_listing(self, listing: Listing) -> set[StorePath]:
         sides = self._sides
-        seen = max([self.revision, *(agreed.mod_revision for agreed in sides.baseline.values())])
-        if listing.revision < seen:
-            self.went_back = (
-                f"the store's revision went back from {seen} to {listing.revision}: a restored snapshot or another"
-                " etcd. Nothing is applied or pushed. Bring the right etcd back; or, to take what this one"
-                " holds, stop this replica, remove .configstore/baseline in its directory and start it again"
-            )
+        self.went_back = self._contradiction(
+            listing.revision,
+            listing.cluster_id,
+            {path: found.mod_revision for path, found in listing.records.items() if path != self._mapping.store},
+        )
+        if self.went_back:
             return set()
-        self.went_back = None
         self.listed = True
+        self._verified = listing.revision
+        sides.cluster_id = listing.cluster_id
         self.root_exists = self._mapping.store == ROOT or (
             self._mapping.store in listing.records and listing.records[self._mapping.store].entry.kind is Kind.DIR
         )

@@ -128,7 +128,7 @@ class RemoteWatch:
             )
         try:
             for batch in self._watch:
-                if batch.events:
+                if batch.events or batch.connected:
                     self._put(batch)
         finally:
             self._watch.close()

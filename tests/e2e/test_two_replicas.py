@@ -3,6 +3,7 @@
 import os
 import secrets
 import signal
+import stat
 import subprocess
 import threading
 
@@ -249,10 +250,10 @@ def test_a_private_file_is_never_readable_by_others_for_an_instant(pair):
     def spy():
         while not stop.is_set():
             for folder in (two.folder, two.folder / ".configstore/staging"):
-                for entry in os.scandir(folder):
-                    if entry.is_file(follow_symlinks=False):
-                        with_mode = os.stat(entry.path).st_mode & 0o777 if os.path.exists(entry.path) else 0o600
-                        seen.add(with_mode)
+                for name in os.listdir(folder):
+                    found = os.lstat(folder / name)
+                    if stat.S_ISREG(found.st_mode):
+                        seen.add(stat.S_IMODE(found.st_mode))
 
     watcher = threading.Thread(target=_until_it_works, args=(spy, stop))
     watcher.start()

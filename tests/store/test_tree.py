@@ -404,6 +404,14 @@ def test_two_losers_of_one_path_are_both_kept(tree):
     assert all(tree.kv.range(tree.keys.conflict(CERT, name)).items for name in names)
 
 
+def test_a_loser_is_kept_though_the_retention_lease_is_gone(tree):
+    loser = file(CERT, b"loser" * 20_000)
+    first = tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
+    tree.kv.lease_revoke(tree.kv.range(tree.keys.conflict(CERT, first)).items[0].lease)
+    second = tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
+    assert tree.kv.range(tree.keys.conflict(CERT, second)).items
+
+
 def test_of_many_losers_of_one_path_the_oldest_go(tree):
     loser = file(CERT, b"loser")
     large = file(CERT, b"x" * 100_000)
@@ -640,7 +648,8 @@ def test_a_directory_is_listed_with_its_own_record_and_its_tombstones(tree):
 
 def test_what_was_never_written_lists_nothing_at_a_revision(tree):
     listing = tree.list(StorePath("certs"))
-    assert listing == Listing(revision=tree.kv.status().revision, records={})
+    status = tree.kv.status()
+    assert listing == Listing(revision=status.revision, cluster_id=status.cluster_id, records={})
 
 
 def test_a_listing_is_of_one_revision_while_writes_go_on(tree, other, network):

@@ -67,7 +67,10 @@ def item_of(stored: Message) -> Item:
 def page_of(answer: Message) -> Page:
     """Read a RangeResponse."""
     return Page(
-        items=tuple(item_of(stored) for stored in answer.kvs), revision=answer.header.revision, more=answer.more
+        items=tuple(item_of(stored) for stored in answer.kvs),
+        revision=answer.header.revision,
+        cluster_id=answer.header.cluster_id,
+        more=answer.more,
     )
 
 

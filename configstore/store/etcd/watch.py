@@ -137,7 +137,7 @@ class EtcdWatch:
             if answer.created:
                 self._check_revision(answer.header.revision)
                 stream.established = True
-                yield Batch(revision=self._next - 1)
+                yield Batch(revision=self._next - 1, connected=True)
                 continue
             pending.extend(events_of(answer.events))
             more_follows = is_fragment(answer)

@@ -1,0 +1,40 @@
+"""Tells whether what answers is still the store that this replica knew. Called by `fetch`.
+
+A restored snapshot keeps its cluster id, member ids and term, and a watch on it stays silent or goes on with other
+revisions. But its revision, or that of a record that was changed after the snapshot, is lower than what was seen.
+"""
+
+from collections.abc import Mapping
+
+from configstore.model.path import StorePath
+
+_MEND = (
+    " Nothing is applied, pushed or deleted. Bring the right etcd back; or, to take what this one holds (files"
+    " that differ are kept under conflicts/), stop this replica, remove .configstore/baseline in its directory,"
+    " and start it again"
+)
+
+
+def contradiction(
+    *,
+    known: Mapping[StorePath, int],
+    seen: int,
+    cluster_id: int,
+    found: Mapping[StorePath, int],
+    revision: int,
+    found_cluster_id: int,
+) -> str | None:
+    """Return why the store cannot be the one that was known, with the mend; or None.
+
+    known, found: mod_revisions by path, before and now; what is missing now is for the planner to judge. seen,
+    revision: the store's revision, before and now. A cluster id of 0 is not known.
+    """
+    if cluster_id and found_cluster_id and cluster_id != found_cluster_id:
+        return f"another etcd cluster answers ({found_cluster_id:x}, and not {cluster_id:x}).{_MEND}"
+    if revision < seen:
+        return f"the store's revision went back from {seen} to {revision}: a restored snapshot?{_MEND}"
+    for path, before in known.items():
+        now = found.get(path, before)
+        if now < before:
+            return f"{path}: its revision went back from {before} to {now}: a restored snapshot?{_MEND}"
+    return None

@@ -1,0 +1,71 @@
+"""etcd restored from an older backup under a running sidecar: frozen before anything is applied."""
+
+import shutil
+import signal
+
+from configstore.model.keys import Keys
+from configstore.model.record import Entry, Kind, sha256
+from configstore.store.tree import Tree, Write, Writer
+from tests.e2e.replica import Replica
+from tests.servers import connect
+from tests.waiting import wait_until
+
+
+def put(etcd, path, content, kind=Kind.FILE):
+    """Write a path as somebody else; returns the store's revision."""
+    mode, size, digest = (0o600, len(content), sha256(content)) if kind is Kind.FILE else (0o755, 0, "")
+    entry = Entry(kind=kind, mode=mode, size=size, sha256=digest)
+    with connect(etcd.endpoint) as kv:
+        writer = Writer(replica="t", host="t", now=lambda: "", new_id=lambda: f"{path}-{content!r}")
+        tree = Tree(kv, Keys(), writer)
+        found = tree.read(path)
+        write = Write(path=path, entry=entry, content=content if kind is Kind.FILE else None,
+                      expected=found.mod_revision if found else 0)  # fmt: skip
+        return tree.commit([write], retention=3600).done[path]
+
+
+def test_a_restored_backup_freezes_the_mapping_until_the_right_etcd_is_back(own_etcd, tmp_path):
+    etcd, backup, newest = own_etcd, tmp_path / "backup", tmp_path / "newest"
+    put(etcd, "data", b"", Kind.DIR)
+    put(etcd, "data/a", b"old")
+    put(etcd, "data/b", b"b")
+    etcd.stop()
+    shutil.copytree(etcd.data_dir, backup)
+    etcd.start()
+    with Replica("one", tmp_path, [etcd.endpoint], "/configstore") as one:
+        one.start().ready()
+        seen = put(etcd, "data/a", b"new")
+        wait_until(lambda: (one.folder / "a").read_bytes() == b"new")
+        one.process.send_signal(signal.SIGSTOP)  # so that it sees nothing until the revision has overtaken it
+        etcd.stop()
+        etcd.data_dir.rename(newest)
+        shutil.copytree(backup, etcd.data_dir)
+        etcd.start()
+        for number in range(8):
+            revision = put(etcd, "data/b", b"of the restored etcd %d" % number)
+        assert revision > seen
+        one.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: one.metric("halted") == 1, 60, what="the restored backup to be noticed")
+        status, words = one.ask("/readyz")
+        assert (status, "restored snapshot?" in words) == (503, True)
+        (one.folder / "c").write_bytes(b"edited here")
+        cycles = one.metric("cycles_total")
+        wait_until(lambda: one.metric("cycles_total") > cycles + 1)
+        assert {name: (one.folder / name).read_bytes() for name in one.tree()} == {
+            "a": b"new",
+            "b": b"b",
+            "c": b"edited here",
+        }
+        with connect(etcd.endpoint) as kv:
+            assert kv.status().revision == revision
+
+        etcd.stop()
+        shutil.rmtree(etcd.data_dir)
+        newest.rename(etcd.data_dir)
+        etcd.start()
+        put(etcd, "data/b", b"goes on")
+        wait_until(lambda: (one.folder / "b").read_bytes() == b"goes on", 60)
+        wait_until(lambda: one.metric("halted") == 0)
+        assert (one.folder / "a").read_bytes() == b"new"
+        with connect(etcd.endpoint) as kv:
+            wait_until(lambda: kv.range(Keys().file("data/c")).items, what="the edit made meanwhile in the store")
