@@ -28,6 +28,7 @@ from configstore.errors import (
 )
 from configstore.model.path import StorePath, printable
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
+from configstore.store.history import ExpiredError, versions
 from configstore.store.tree import Bad, Stored, Tree, Write
 
 NEW_MODE = 0o600
@@ -146,9 +147,8 @@ def _get(args: argparse.Namespace) -> int:
 def read_at(tree: Tree, path: StorePath, at: int) -> Stored | Bad | None:
     """Return a path's record as it was at store revision `at`.
 
-    What etcd has compacted away is still known when the record has not changed since, or when it was written at
-    that very revision and is kept in `past/`. Raises CompactedError when it is not, NotThereError for a revision
-    to come.
+    What etcd has compacted away is still known while it is kept in `past/`. Raises CompactedError when it is not,
+    RecordError, and NotThereError for a revision to come.
     """
     try:
         page = tree.kv.range(tree.keys.file(path), revision=at)
@@ -156,19 +156,13 @@ def read_at(tree: Tree, path: StorePath, at: int) -> Stored | Bad | None:
     except FutureRevisionError:
         raise NotThereError(f"{shown(path)}: the store has no revision {at} yet") from None
     except CompactedError as error:
-        now = look(tree, path)
-        if now and now.mod_revision <= at:
-            return now
-        past = tree.kv.range(tree.keys.past(path, at))
-        if past.items:
-            item = past.items[0]
-            kept = type(item)(
-                key=tree.keys.file(path), value=item.value, create_revision=item.create_revision, mod_revision=at
-            )
-            return tree.decode_item(kept)
-        oldest = f"; the oldest left is {error.compact_revision}" if error.compact_revision else ""
-        message = f"{shown(path)}: revision {at} was compacted away{oldest}; see `configstore history`"
-        raise CompactedError(message, compact_revision=error.compact_revision) from None
+        try:
+            found = versions(tree, path)
+            return found.at(at) if found else None
+        except ExpiredError:
+            oldest = f"; the oldest left is {error.compact_revision}" if error.compact_revision else ""
+            message = f"{shown(path)}: revision {at} was compacted away{oldest}; see `configstore history`"
+            raise CompactedError(message, compact_revision=error.compact_revision) from None
 
 
 def _check_file(tree: Tree, path: StorePath, found: Stored | None, at: int) -> None:

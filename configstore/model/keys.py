@@ -60,6 +60,21 @@ class Keys:
         """Return the prefix of all records that a path had."""
         return f"{self.root}/past/{path}//".encode()
 
+    def past_range(self, directory: StorePath, *, alone: bool = False) -> tuple[bytes, bytes]:
+        """Return the half-open key range of what a directory and all below it were; `alone`: of itself only."""
+        prefix = self.past_of(directory) if alone else f"{self.root}/past/{directory}/".encode()
+        if directory == ROOT:
+            prefix = f"{self.root}/past/".encode()
+        return prefix, prefix_end(prefix)
+
+    def path_of_past(self, key: bytes) -> tuple[StorePath, int]:
+        """Return the path and the revision of a superseded record's key. Raises PathError."""
+        prefix = f"{self.root}/past/".encode()
+        path, _, revision = key.removeprefix(prefix).decode("utf-8", "surrogateescape").partition("//")
+        if not key.startswith(prefix) or not (revision.isascii() and revision.isdecimal()):
+            raise PathError(f"key {printable(key.decode('utf-8', 'backslashreplace'))}: not of {self.root}/past/")
+        return parse_path(path), int(revision)
+
     def conflict(self, path: StorePath, conflict_id: str) -> bytes:
         """Return the key of one losing side of a conflict about a path."""
         return f"{self.root}/conflicts/{path}//{conflict_id}".encode()

@@ -74,6 +74,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     replica, host: the sidecar's replica id (or "cli") and its host name.
     time: RFC 3339, UTC, for people only: no decision is ever made by it.
     lease: name of the lease under which it was made, or None.
+    supersedes: the mod_revision of the record that it replaced, 0 for none; so a hole in a history shows.
     """
 
     write_id: str
@@ -81,6 +82,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     time: str
     lease: str | None = None
+    supersedes: int = 0
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +115,7 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     host: Annotated[str, msgspec.Meta(max_length=256)] = ""
     time: Annotated[str, msgspec.Meta(max_length=64)] = ""
     lease: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    supersedes: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class _Version(msgspec.Struct, frozen=True):
@@ -144,6 +147,7 @@ def encode(record: Record) -> bytes:
         host=origin.host,
         time=origin.time,
         lease=origin.lease,
+        supersedes=origin.supersedes,
     )
     return msgspec.json.encode(header) + b"\n" + (record.content or b"")
 
@@ -187,6 +191,7 @@ def decode(value: bytes) -> Record:
         host=header.host,
         time=header.time,
         lease=header.lease,
+        supersedes=header.supersedes,
     )
     return Record(entry=entry, origin=origin, content=content, chunks=header.chunks)
 

@@ -123,9 +123,16 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True):
     now: Callable[[], str]
     new_id: Callable[[], str]
 
-    def origin(self, lease: str | None = None) -> Origin:
+    def origin(self, lease: str | None = None, supersedes: int = 0) -> Origin:
         """Return the origin of one new write."""
-        return Origin(write_id=self.new_id(), replica=self.replica, host=self.host, time=self.now(), lease=lease)
+        return Origin(
+            write_id=self.new_id(),
+            replica=self.replica,
+            host=self.host,
+            time=self.now(),
+            lease=lease,
+            supersedes=supersedes,
+        )
 
 
 class Tree:
@@ -241,7 +248,7 @@ class Tree:
 
         Of more than MAX_CONFLICTS about a path, the oldest go.
         """
-        record = self._record(entry, content, None)
+        record = self._record(entry, content)
         try:
             self._put_conflict(path, record, content, self._chunks.retention_lease(retention))
         except LeaseGoneError:  # it expired or was revoked, or this is another etcd than the one that granted it
@@ -266,11 +273,13 @@ class Tree:
         )
         self._txn([step], None)
 
-    def _record(self, entry: Entry, content: bytes | None, lease: str | None) -> Record:
+    def _record(
+        self, entry: Entry, content: bytes | None, lease: str | None = None, supersedes: int = 0
+    ) -> Record:
         digests = chunk_digests(content)
         return Record(
             entry=entry,
-            origin=self._writer.origin(lease),
+            origin=self._writer.origin(lease, supersedes),
             content=None if digests else content,
             chunks=digests,
         )
@@ -335,7 +344,7 @@ class Tree:
     def _step(
         self, write: Write, before: Superseded | None, retention: float, keep: int, fence: Fence | None
     ) -> Step:
-        record = self._record(write.entry, write.content, fence.name if fence else None)
+        record = self._record(write.entry, write.content, fence.name if fence else None, write.expected)
         key, value = self.keys.file(write.path), encode(record)
         old = before.record if before else None
         self._chunks.send(write.path, write.content, known=old.chunks if old else ())

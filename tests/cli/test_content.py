@@ -215,7 +215,13 @@ def test_many_that_put_at_once_all_write(start, tree):
     assert tree.kv.range(tree.keys.file("a")).items[0].version == 6
 
 
-def test_a_compacted_revision_is_read_as_long_as_the_answer_is_certain(run, etcd):
+def remove(tree, key):
+    """Remove a key, as the end of its retention does."""
+    (item,) = tree.kv.range(key).items
+    assert tree.kv.txn((ModRevision(key, item.mod_revision),), (Delete(key),)).succeeded
+
+
+def test_a_compacted_revision_is_read_as_long_as_the_answer_is_certain(run, tree, etcd):
     run("put", "a", stdin=b"1")
     first = revision(run, "a")
     run("put", "a", stdin=b"2")
@@ -227,6 +233,8 @@ def test_a_compacted_revision_is_read_as_long_as_the_answer_is_certain(run, etcd
     run("put", "b", stdin=b"later")
     run_etcdctl(etcd.endpoint, "compact", str(revision(run, "b")))
     assert run("get", "stays", "--revision", str(stays)).out == b"same"  # not changed since
-    assert run("get", "a", "--revision", str(first)).out == b"1"  # kept in past/ under this revision
+    assert run("get", "a", "--revision", str(first)).out == b"1"  # kept in past/
+    assert run("get", "a", "--revision", str(between)).out == b"2"  # as it was then, though written before
+    remove(tree, tree.keys.past("a", first + 1))
     gone = run("get", "a", "--revision", str(between))
     assert (gone.code, gone.out, "compacted" in gone.err) == (1, b"", True)

@@ -125,3 +125,27 @@ def test_a_prefix_ends_where_etcd_says(prefix, end):
 def test_a_key_lies_in_the_range_of_a_prefix_when_it_starts_with_it(prefix, key):
     end = prefix_end(prefix)
     assert (prefix <= key and (end == b"\0" or key < end)) == key.startswith(prefix)
+
+
+def test_the_key_of_a_superseded_record_tells_its_path_and_revision():
+    assert KEYS.path_of_past(KEYS.past(PATH, 42)) == (PATH, 42)
+
+
+@pytest.mark.parametrize(
+    "key", [b"/test/past/a", b"/test/past/a//", b"/test/past/a//x", b"/test/past/../a//1", b"/b"]
+)
+def test_a_key_that_no_superseded_record_has_is_refused(key):
+    with pytest.raises(PathError):
+        KEYS.path_of_past(key)
+
+
+def test_what_a_directory_was_lies_in_one_range():
+    start, end = KEYS.past_range(StorePath("certs"))
+    inside = [KEYS.past(StorePath("certs"), 1), KEYS.past(PATH, 1)]
+    outside = [KEYS.past(StorePath("certs2"), 1), KEYS.past(StorePath("cert"), 1)]
+    assert all(start <= key < end for key in inside)
+    assert not any(start <= key < end for key in outside)
+    start, end = KEYS.past_range(StorePath("certs"), alone=True)
+    assert [start <= key < end for key in inside] == [True, False]
+    start, end = KEYS.past_range(StorePath(""))
+    assert all(start <= key < end for key in inside + outside)

@@ -1,0 +1,160 @@
+"""`history`, `diff` and `restore`: what a path was, and bringing it back."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from configstore.cli.arguments import Commands, add_command, revision, shown, typed_directory, typed_path
+from configstore.cli.render import long_row, record_fields, write_json, write_line, write_table
+from configstore.cli.session import RETENTION, open_tree, say
+from configstore.errors import ConflictError, NotThereError, RefusedError
+from configstore.model.path import ROOT, StorePath
+from configstore.model.record import Kind
+from configstore.settings import parse_duration
+from configstore.store.history import (
+    ExpiredError,
+    Versions,
+    restoring,
+    revision_at,
+    versions,
+    versions_below,
+)
+from configstore.store.tree import Bad, Stored, Tree, Write
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers."""
+    history = add_command(commands, "history", _history, "list what a path was, the newest first", listed=True)
+    history.add_argument("path", metavar="PATH")
+    diff = add_command(commands, "diff", _diff, "compare a file with what it was; exit 1 when it differs")
+    diff.add_argument("path", metavar="PATH")
+    diff.add_argument(
+        "rev", metavar="REV", nargs="?", type=revision, help="as of store revision (default: before)"
+    )
+    diff.set_defaults(late="rev")
+    restore = add_command(commands, "restore", _restore, "bring a path, or a directory, back to what it was")
+    restore.add_argument("path", metavar="PATH")
+    when = restore.add_mutually_exclusive_group(required=True)
+    when.add_argument("--revision", type=revision, metavar="N", help="as of store revision N")
+    when.add_argument("--at", type=moment, metavar="TIME", help="as of 2026-11-24T03:00Z, or 2h ago (2h, 7d)")
+    restore.add_argument("-r", "--recursive", action="store_true", help="a directory with everything in it")
+    restore.add_argument("-n", "--dry-run", action="store_true", help="say what would be done, and do nothing")
+
+
+def moment(text: str) -> datetime:
+    """Read a point in time: RFC 3339, without a zone in UTC, or an age such as 2h; an argparse type."""
+    try:
+        if re.fullmatch(r"[0-9.]+(ms|s|m|h|d)", text):
+            return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
+        found = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            "expected a time such as 2026-11-24T03:00Z, or an age such as 2h"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _history(args: argparse.Namespace) -> int:
+    path = typed_path(args.path)
+    with open_tree(args) as tree:
+        found = _known(tree, path)
+    newest_first = [each for each in reversed(found.known) if isinstance(each, Stored)]
+    if args.json:
+        write_json([record_fields(each) | {"current": each is found.now()} for each in newest_first])
+    else:
+        write_table(
+            [
+                long_row(each, "current" if each is found.now() else each.record.origin.host)
+                for each in newest_first
+            ]
+        )
+    unread = [each for each in found.known if isinstance(each, Bad)]
+    for bad in unread:
+        say(f"{bad.path}: unreadable record at revision {bad.mod_revision}: {bad.reason}")
+    return 1 if unread else 0
+
+
+def _diff(args: argparse.Namespace) -> int:
+    path = typed_path(args.path)
+    with open_tree(args) as tree:
+        found = _known(tree, path)
+        wanted = args.rev or found.current - 1
+        try:
+            before, now = found.at(wanted), found.at(found.current)
+        except ExpiredError as error:
+            raise NotThereError(str(error)) from None
+        old, new = _lines(tree, before), _lines(tree, now)
+    was, is_now = (f"{path}@{each.mod_revision if each else 'nothing'}" for each in (before, now))
+    difference = list(difflib.unified_diff(old, new, was, is_now, lineterm=""))
+    for line in difference:
+        write_line(line)
+    return 1 if difference else 0
+
+
+def _restore(args: argparse.Namespace) -> int:
+    path = typed_directory(args.path)
+    with open_tree(args) as tree:
+        found = versions_below(tree, path) if args.recursive else _only(tree, path)
+        if not found:
+            raise NotThereError(f"{shown(path)}: nothing is known of it")
+        wanted = args.revision or revision_at(found, args.at)
+        if not wanted:
+            raise NotThereError(f"{shown(path)}: nothing is known of it at that time")
+        try:
+            writes = list(restoring(tree, found, wanted))
+        except ExpiredError as error:
+            raise NotThereError(f"{error}; nothing was changed") from None
+        if not args.dry_run and writes:
+            _commit(tree, path, writes)
+    for write in writes:
+        word = "would be" if args.dry_run else "was"
+        what = "deleted" if write.entry.kind is Kind.GONE else f"restored as of revision {wanted}"
+        say(f"{write.path}: {word} {what}")
+    if not writes:
+        say(f"{shown(path)}: is what it was at revision {wanted}; nothing to do")
+    return 0
+
+
+def _commit(tree: Tree, path: StorePath, writes: Sequence[Write]) -> None:
+    outcome = tree.commit(writes, retention=RETENTION)
+    if not outcome.complete:
+        changed = ", ".join(map(shown, outcome.stale))
+        already = f"{len(outcome.done)} of {len(writes)} were restored" if outcome.done else "nothing was restored"
+        raise ConflictError(f"{shown(path)}: changed meanwhile ({changed}); {already}; look again")
+
+
+def _known(tree: Tree, path: StorePath) -> Versions:
+    found = versions(tree, path)
+    if found is None:
+        raise NotThereError(f"{shown(path)}: was never there")
+    return found
+
+
+def _only(tree: Tree, path: StorePath) -> dict[StorePath, Versions]:
+    """Return what is known of one path that is no directory with something in it."""
+    if path == ROOT:
+        raise RefusedError("/: -r restores everything")
+    found = _known(tree, path)
+    kinds = {each.entry.kind for each in found.known if isinstance(each, Stored)}
+    if Kind.DIR in kinds and any(not each.gone for each in tree.list(path).records.values() if each.path != path):
+        raise RefusedError(f"{shown(path)}: is, or was, a directory; -r restores it with everything in it")
+    return {path: found}
+
+
+def _lines(tree: Tree, found: Stored | None) -> list[str]:
+    """Return a record as lines: what it is, then its text, or what can be said of it."""
+    if found is None or found.gone:
+        return []
+    fields = record_fields(found)
+    lines = [f"{name}: {fields[name]}" for name in _COMPARED if fields[name] is not None]
+    if found.entry.kind is Kind.FILE:
+        try:
+            lines += tree.content(found).decode().splitlines()
+        except UnicodeDecodeError:
+            lines.append(f"binary, {found.entry.size} bytes, SHA-256 {found.entry.sha256}")
+    return lines
+
+
+_COMPARED = ("kind", "mode", "uid", "gid", "target")

@@ -1,0 +1,147 @@
+"""What a path was, and a directory as it was: the superseded records under `past/` together with the current ones.
+
+They are ordinary keys, so all of this works after etcd was compacted, as long as the retention lasts.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import chain
+
+import msgspec
+
+from configstore.model.path import PathError, StorePath, depth
+from configstore.model.record import Entry, Kind, RecordError, decode
+from configstore.store.api import Item, range_all
+from configstore.store.tree import Bad, Stored, Tree, Write
+
+
+class Versions(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of a path, oldest first; the last is the current record unless that is unreadable.
+
+    created: the revision at which the path was first written. current: the mod_revision that it has now.
+    """
+
+    path: StorePath
+    created: int
+    current: int
+    known: tuple[Stored | Bad, ...]
+
+    def at(self, revision: int) -> Stored | None:
+        """Return the path's record as of a store revision; None when there was none yet.
+
+        Raises ExpiredError when it is not kept any more, RecordError when it cannot be read.
+        """
+        before = [each for each in self.known if each.mod_revision <= revision]
+        if not before:
+            if self.created <= revision:
+                raise ExpiredError(f"{self.path}: its record of revision {revision} is not kept any more")
+            return None
+        found = before[-1]
+        after = self.known[len(before)] if len(before) < len(self.known) else None
+        if after and not (isinstance(after, Stored) and after.record.origin.supersedes == found.mod_revision):
+            raise ExpiredError(f"{self.path}: its record of revision {revision} is not kept any more")
+        if isinstance(found, Bad):
+            raise RecordError(f"{self.path}: unreadable record at revision {found.mod_revision}: {found.reason}")
+        return found
+
+    def now(self) -> Stored | Bad:
+        """Return the current record."""
+        return self.known[-1]
+
+
+class ExpiredError(LookupError):
+    """A superseded record is not kept any more: its retention ended, or many newer ones came."""
+
+
+def versions(tree: Tree, path: StorePath) -> Versions | None:
+    """Return what is known of one path; None when it was never written. Raises StoreError."""
+    return versions_below(tree, path, alone=True).get(path)
+
+
+def versions_below(tree: Tree, directory: StorePath, *, alone: bool = False) -> dict[StorePath, Versions]:
+    """Return what is known of a directory and of every path below it, all at one revision. Raises StoreError.
+
+    alone: only of `directory` itself, be it a file or not.
+    """
+    own = tree.kv.range(tree.keys.file(directory))
+    revision = own.revision
+    current = list(own.items) if directory else []
+    past_range = tree.keys.past_range(directory, alone=alone)
+    if not alone:
+        below = range_all(tree.kv, *tree.keys.files_below(directory), revision=revision)
+        current += [item for page in below for item in page.items]
+    past: dict[StorePath, list[Stored | Bad]] = {}
+    for item in chain.from_iterable(page.items for page in range_all(tree.kv, *past_range, revision=revision)):
+        found = _superseded(tree, item)
+        if found:
+            past.setdefault(StorePath(found.path), []).append(found)
+    made = (_versions(tree, item, past) for item in current)
+    return {each.path: each for each in made if each}
+
+
+def _versions(tree: Tree, item: Item, past: dict[StorePath, list[Stored | Bad]]) -> Versions | None:
+    try:
+        path = tree.keys.path_of_file(item.key)
+    except PathError:
+        return None  # no command can name it
+    known = (*past.get(path, ()), tree.decode_item(item))
+    return Versions(path=path, created=item.create_revision, current=item.mod_revision, known=known)
+
+
+def _superseded(tree: Tree, item: Item) -> Stored | Bad | None:
+    try:
+        path, revision = tree.keys.path_of_past(item.key)
+    except PathError:
+        return None
+    try:
+        return Stored(path=path, record=decode(item.value), mod_revision=revision)
+    except RecordError as error:
+        return Bad(path=path, reason=str(error), mod_revision=revision)
+
+
+def revision_at(found: dict[StorePath, Versions], moment: datetime) -> int:
+    """Return the newest revision whose record was written at `moment` or before, by its writer's clock; else 0.
+
+    `moment` has a time zone. A record whose time cannot be read does not count.
+    """
+    records = (each for versions in found.values() for each in versions.known if isinstance(each, Stored))
+    return max((each.mod_revision for each in records if _written(each, moment)), default=0)
+
+
+def _written(found: Stored, moment: datetime) -> bool:
+    try:
+        return datetime.fromisoformat(found.record.origin.time) <= moment
+    except (ValueError, TypeError):  # no time, or one without a zone
+        return False
+
+
+def restoring(tree: Tree, found: dict[StorePath, Versions], revision: int) -> Iterator[Write]:
+    """Yield the writes that bring paths back to what they were at a store revision, content included.
+
+    What did not exist then is deleted; what is the same still is left out. Raises ExpiredError, RecordError,
+    StoreError.
+    """
+    wanted = {
+        path: versions.at(revision) for path, versions in found.items()
+    }  # all of it, before any content is read
+    for path, then in sorted(wanted.items(), key=lambda pair: _order(*pair)):
+        now = found[path].now()
+        before = now if isinstance(now, Stored) else None
+        entry = then.entry if then else _tombstone(before)
+        if before and (before.entry == entry or (before.gone and entry.kind is Kind.GONE)):
+            continue
+        content = tree.content(then) if then and entry.kind is Kind.FILE else None
+        yield Write(path=path, entry=entry, content=content, expected=found[path].current, previous=before)
+
+
+def _tombstone(before: Stored | None) -> Entry:
+    return Entry(
+        kind=Kind.GONE, size=before.entry.size if before else 0, sha256=before.entry.sha256 if before else ""
+    )
+
+
+def _order(path: StorePath, then: Stored | None) -> tuple[int, int, StorePath]:
+    """Directories first, then files, then links; deletes last, the deepest first."""
+    if then is None or then.gone:
+        return 3, -depth(path), path
+    return {Kind.DIR: 0, Kind.FILE: 1}.get(then.entry.kind, 2), depth(path), path
