@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from configstore import __version__
-from configstore.cli import completion, content, dev, history, listing, remove, roots, watch
+from configstore.cli import completion, conflicts, content, dev, history, listing, remove, roots, watch
 from configstore.cli.arguments import Commands, Parser, add_store_options
 from configstore.errors import ConfigstoreError
 from configstore.model.path import printable
@@ -24,6 +24,7 @@ _GROUPS: tuple[Callable[[Commands], None], ...] = (
     content.add,
     listing.add,
     history.add,
+    conflicts.add,
     remove.add,
     roots.add,
     watch.add,

@@ -6,16 +6,20 @@ from collections.abc import Sequence
 import msgspec
 
 from configstore.model.path import StorePath, printable
-from configstore.model.record import Kind
+from configstore.model.record import Kind, Record
 from configstore.store.tree import Stored
 
 
 def record_fields(found: Stored) -> dict[str, object]:
     """Return a record's header with its path and revision, keyed as in JSON; absent values are None."""
-    entry, origin = found.entry, found.record.origin
+    return {"path": found.path, "revision": found.mod_revision} | entry_fields(found.record)
+
+
+def entry_fields(record: Record) -> dict[str, object]:
+    """Return a record's header, keyed as in JSON; absent values are None."""
+    entry, origin = record.entry, record.origin
     has_mode = entry.kind in {Kind.FILE, Kind.DIR}
     return {
-        "path": found.path,
         "kind": str(entry.kind),
         "mode": f"{entry.mode:04o}" if has_mode else None,
         "uid": entry.uid,
@@ -25,7 +29,6 @@ def record_fields(found: Stored) -> dict[str, object]:
         "size": entry.size,
         "sha256": entry.sha256 or None,
         "target": entry.target or None,
-        "revision": found.mod_revision,
         "write_id": origin.write_id,
         "replica": origin.replica,
         "host": origin.host,

@@ -83,6 +83,20 @@ class Keys:
         """Return the key of one piece of a losing side; its own, so that it expires with that side alone."""
         return f"{self.root}/conflicts/{path}//{conflict_id}//{digest}".encode()
 
+    def conflict_root(self) -> bytes:
+        """Return the prefix of all losing sides."""
+        return f"{self.root}/conflicts/".encode()
+
+    def path_of_conflict(self, key: bytes) -> tuple[StorePath, str]:
+        """Return the path and the id of a losing side's key. Raises PathError, also for a piece of its content."""
+        prefix = self.conflict_root()
+        path, _, name = key.removeprefix(prefix).decode("utf-8", "surrogateescape").partition("//")
+        if not key.startswith(prefix) or not name or "/" in name or not name.isprintable():
+            raise PathError(
+                f"key {printable(key.decode('utf-8', 'backslashreplace'))}: no losing side of a conflict"
+            )
+        return parse_path(path), name
+
     def lease_queue(self, name: str) -> bytes:
         """Return the prefix of a lease's queue, without the last slash: what `etcdctl lock` is given."""
         return f"{self.root}/leases/{name}".encode()

@@ -149,3 +149,16 @@ def test_what_a_directory_was_lies_in_one_range():
     assert [start <= key < end for key in inside] == [True, False]
     start, end = KEYS.past_range(StorePath(""))
     assert all(start <= key < end for key in inside + outside)
+
+
+def test_the_key_of_a_losing_side_tells_its_path_and_id_and_a_piece_of_it_is_none():
+    assert KEYS.path_of_conflict(KEYS.conflict(PATH, "w1")) == (PATH, "w1")
+    nones = (
+        KEYS.conflict_chunk(PATH, "w1", DIGEST),
+        KEYS.past(PATH, 1),
+        b"/test/conflicts/a",
+        b"/test/conflicts/a//",
+    )
+    for key in nones:
+        with pytest.raises(PathError):
+            KEYS.path_of_conflict(key)

@@ -1,0 +1,93 @@
+"""`conflicts` and `resolve`: the losing sides of conflicts, and a person's choice about them."""
+
+import argparse
+
+from configstore.cli.arguments import Commands, add_command, shown, typed_directory, typed_path
+from configstore.cli.render import entry_fields, write_bytes, write_json, write_table
+from configstore.cli.session import RETENTION, look, open_tree, refuse_below_file, say
+from configstore.errors import ConflictError, NotThereError
+from configstore.model.path import StorePath, printable
+from configstore.model.record import Kind
+from configstore.store.conflicts import Loser, content_of, drop, losers
+from configstore.store.tree import Tree, Write
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers."""
+    conflicts = add_command(commands, "conflicts", _conflicts, "list the losing sides of conflicts", listed=True)
+    conflicts.add_argument("path", metavar="PATH", nargs="?", default="/")
+    conflicts.add_argument("--show", metavar="ID", help="write the content of one to stdout")
+    conflicts.set_defaults(late="path")
+    resolve = add_command(commands, "resolve", _resolve, "end a conflict by choosing a side")
+    resolve.add_argument("path", metavar="PATH")
+    resolve.add_argument(
+        "--take", metavar="store|ID", required=True, help="store: what the store holds; ID: that losing side"
+    )
+
+
+def _conflicts(args: argparse.Namespace) -> int:
+    path = typed_directory(args.path)
+    with open_tree(args) as tree:
+        found = losers(tree, path)
+        if args.show:
+            write_bytes(content_of(tree, _named(found, path, args.show)))
+            return 0
+    if args.json:
+        write_json([{"path": each.path, "id": each.id} | entry_fields(each.record) for each in found])
+    else:
+        write_table([_row(each) for each in found])
+    if not found:
+        say(f"{shown(path)}: no conflicts")
+    return 0
+
+
+def _row(loser: Loser) -> tuple[str, ...]:
+    entry, origin = loser.record.entry, loser.record.origin
+    who = f"{origin.replica}@{origin.host}"
+    return (
+        loser.id,
+        str(entry.kind),
+        str(entry.size),
+        printable(origin.time) or "-",
+        printable(who),
+        printable(loser.path),
+    )
+
+
+def _named(found: list[Loser], path: StorePath, name: str) -> Loser:
+    for each in found:
+        if each.id == name:
+            return each
+    raise NotThereError(f"{shown(path)}: has no conflict {printable(name)}; `configstore conflicts` lists them")
+
+
+def _resolve(args: argparse.Namespace) -> int:
+    path = typed_path(args.path)
+    with open_tree(args) as tree:
+        found = [each for each in losers(tree, path) if each.path == path]
+        if not found:
+            raise NotThereError(f"{shown(path)}: has no conflict")
+        doomed = found
+        if args.take != "store":
+            chosen = _named(found, path, args.take)
+            doomed = [chosen]
+            _take(tree, chosen)
+        for each in doomed:
+            drop(tree, each)
+    say(f"{path}: {'the store stays as it is' if args.take == 'store' else 'taken'}; {len(doomed)} removed")
+    return 0
+
+
+def _take(tree: Tree, loser: Loser) -> None:
+    """Make a losing side the current record; what it replaces goes to `past/`."""
+    entry = loser.record.entry
+    refuse_below_file(tree, loser.path)
+    now = look(tree, loser.path)
+    if entry.kind is not Kind.DIR and any(
+        not each.gone for at, each in tree.list(loser.path).records.items() if at != loser.path
+    ):
+        raise ConflictError(f"{loser.path}: is a directory with something in it now; remove or move that first")
+    content = content_of(tree, loser) if entry.kind is Kind.FILE else None
+    write = Write(path=loser.path, entry=entry, content=content, expected=now.mod_revision if now else 0)
+    if not tree.commit([write], retention=RETENTION).complete:
+        raise ConflictError(f"{loser.path}: somebody else's write came first; nothing was changed; look again")
