@@ -107,7 +107,8 @@ class Engine:
     def cycle(self, *, flush: bool = False) -> float | None:
         """Make one cycle; returns in how many seconds the next is due (None: when something happens).
 
-        flush: do not wait for a set to settle; deletes keep their window.
+        flush: look at everything, whether or not an event has told of it yet, and do not wait for a set to settle;
+        deletes keep their window.
         """
         now = self._clock()
         waiting_for = self._blocked()
@@ -121,6 +122,7 @@ class Engine:
         due = self._store_unusable()
         if due is not None:
             return due
+        self._scan_all |= flush
         edits = flush or self._quiet(now)
         if self._scan_all or (self._dirty and edits):
             self._scan()

@@ -2,16 +2,12 @@
 
 import pytest
 
-from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind, sha256
+from configstore.model.record import Kind
 from configstore.store.api import Delete, ModRevision
-from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
-from configstore.store.tree import Listing, Tree, Write, Writer
-from sidecar.mirror import Mirror
-from sidecar.planner.mapping import Mapping
+from configstore.store.tree import Listing
 from sidecar.remote.lineage import contradiction
-from tests.trees import tree as files_in
+from tests.sidecar.following import Following
 
 KNOWN = {"known": {"a": 5, "b": 9}, "seen": 9, "cluster_id": 1}
 SAME = {"found": {"a": 5, "b": 9, "c": 12}, "revision": 12, "found_cluster_id": 1}
@@ -32,79 +28,6 @@ SAME = {"found": {"a": 5, "b": 9, "c": 12}, "revision": 12, "found_cluster_id": 
 def test_a_contradiction_is_named_with_the_mend(now, words):
     found = contradiction(**KNOWN, **SAME | now)
     assert (found is None) if words is None else (words in found and "Nothing is applied" in found)
-
-
-class Following:
-    """A mirror and the feed by which it is told what the store does."""
-
-    def __init__(self, folder, store):
-        self.folder, self.store, self.now = folder, store, 1000.0
-        ids = iter(range(1000))
-        writer = Writer(replica="r", host="h", now=lambda: "", new_id=lambda: f"w{next(ids)}-{id(self)}")
-        self.tree = Tree(MemoryKv(store), Keys(), writer)
-        self.begin()
-
-    def begin(self):
-        mapping = Mapping(name="data", store="data", path=str(self.folder))
-        self.mirror = Mirror(mapping, self.tree, clock=lambda: self.now)
-        self.engine = self.mirror.engine
-        self.engine._feed = self
-        self.error = None
-        self.news = [self.tree.list("data")]
-
-    def begin_anew(self):
-        self.mirror.close()
-        self.begin()
-
-    def connect_to(self, store):
-        """The watch is cut, and another store answers from now on."""
-        self.answer_from(store)
-        self.follow()
-
-    def answer_from(self, store):
-        self.store = store
-        self.tree.kv = self.tree._chunks._kv = MemoryKv(store)
-
-    def follow(self):
-        """Bring what the watch sees from where it was, as after a reconnect."""
-        start, end = self.tree.keys.files_below("data")
-        watch = self.tree.kv.watch(start, end, start_revision=self.engine._remote.revision + 1)
-        batches = iter(watch)
-        self.news.append(next(batches))
-        if self.store.revision > self.engine._remote.revision and self.store.since(start, end, watch._next):
-            self.news.append(next(batches))
-        watch.close()
-
-    def drain(self):
-        news, self.news = self.news, []
-        return news
-
-    def list_again(self):
-        self.news.append(self.tree.list("data"))
-
-    def cycle(self, seconds=61.0):
-        self.now += seconds
-        self.engine.cycle()
-        return self.engine.status
-
-    def put(self, name, content, kind=Kind.FILE):
-        path = f"data/{name}" if name else "data"
-        found = self.tree.read(path)
-        write = Write(path=path, entry=an_entry(kind, content), content=content if kind is Kind.FILE else None)
-        self.tree.commit([Write(path=path, entry=write.entry, content=write.content,
-                                expected=found.mod_revision if found else 0)], retention=60)  # fmt: skip
-
-    def contents(self):
-        return {name: (self.folder / name).read_bytes() for name in files_in(self.folder)}
-
-    def close(self):
-        self.mirror.close()
-
-
-def an_entry(kind, content):
-    if kind is Kind.DIR:
-        return Entry(kind=kind, mode=0o755)
-    return Entry(kind=kind, mode=0o600, size=len(content), sha256=sha256(content))
 
 
 @pytest.fixture

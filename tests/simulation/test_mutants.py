@@ -7,8 +7,10 @@ from hypothesis import Phase
 
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.model.record import Kind, RecordError
+from configstore.store.api import Delete, ModRevision
 from configstore.store.tree import Outcome, Tree
 from sidecar import mirror
+from sidecar.local import apply
 from sidecar.planner import planner
 from sidecar.planner.reconcile import Verdict, same_local
 from sidecar.planner.sides import LocalEntry, Signature
@@ -88,6 +90,27 @@ def a_new_baseline_before_the_files_are_there(patch):
 
     patch(Transfer, "_pull", pull)
     patch(mirror, "recover", lambda root, journal: {})  # which else would bring the files at the next start
+
+
+@mutant
+def no_second_look_at_what_is_replaced(patch):
+    patch(apply._Set, "_verify", lambda self, change: change.expected is not None)
+    patch(apply, "unchanged_since", lambda before: lambda found: True)
+
+
+@mutant
+def deletes_leave_no_tombstone(patch):
+    real = Tree.commit
+
+    def commit(self, writes, **how):
+        outcome = real(self, writes, **how)
+        for write in writes:
+            if write.entry.kind is Kind.GONE and write.path in outcome.done:
+                key = self.keys.file(write.path)
+                self.kv.txn((ModRevision(key, outcome.done[write.path]),), (Delete(key),))
+        return outcome
+
+    patch(Tree, "commit", commit)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

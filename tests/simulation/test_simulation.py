@@ -23,6 +23,7 @@ seconds = st.sampled_from([0.0, 0.5, 61.0])
 faults = st.one_of(
     st.builds(Fault, st.sampled_from(["before", "after"]), st.integers(1, 4), st.sampled_from(["lost", "crash"])),
     st.builds(Fault, st.sampled_from(["before", "after", "rename"]), st.integers(1, 4), st.just("edit"), paths),
+    st.builds(Fault, st.sampled_from(["before", "after", "rename"]), st.integers(1, 6), st.just("other"), paths),
     st.builds(Fault, st.just("rename"), st.integers(1, 3), st.just("crash")),
 )
 

@@ -37,13 +37,15 @@ class Crash(BaseException):
 class Fault:
     """Happens at the n-th call of a kind: `before` or `after` a call of the store, or at a `rename` into place.
 
-    happens: `lost` (that call of the store, or its answer), `crash`, or `edit` (by a user, of `name`).
+    happens: `lost` (that call of the store, or its answer), `crash`, `edit` (by a user, of `name`), or `other`
+    (another replica's user edits `name`, and that replica makes a whole cycle).
     """
 
     def __init__(self, kind="", number=0, happens="", name=""):
         self.kind, self.number, self.happens, self.name = kind, number, happens, name
         self.calls = Counter()
         self.edited = None  # what the user wrote, and what was there
+        self.other = lambda name: None
 
     def strike(self, kind, folder):
         self.calls[kind] += 1
@@ -53,6 +55,8 @@ class Fault:
             raise Crash
         if self.happens == "lost" and kind != "rename":
             raise StoreUnavailableError("a fault of the simulation")
+        if self.happens == "other":
+            self.other(self.name)
         path = folder / self.name
         if self.happens == "edit" and path.parent.is_dir() and not path.is_dir() and not path.is_symlink():
             before = path.read_bytes() if path.exists() else None
@@ -97,6 +101,7 @@ class Replica:
         """
         contents = self.contents()
         self.fault = fault or Fault()
+        self.fault.other = self.let_another_act
         with self.renames():
             try:
                 self.mirror._cycle()
@@ -113,6 +118,17 @@ class Replica:
         assert not gone or gone <= self.world.known(), (
             f"local content was overwritten without being kept\n{self.world.describe()}"
         )
+
+    def let_another_act(self, name):
+        """Have the next replica's user edit a file, and that replica make a cycle."""
+        replicas = self.world.replicas
+        other = replicas[(replicas.index(self) + 1) % len(replicas)]
+        path = other.folder / name
+        if path.parent.is_dir() and not path.parent.is_symlink() and not path.is_dir() and not path.is_symlink():
+            path.write_bytes(b"another's %d" % next(_edits))
+        self.world.now += 61.0
+        other.cycle()
+        self.world.note_accepted()
 
     @contextlib.contextmanager
     def renames(self):
