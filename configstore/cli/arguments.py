@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - as argparse passes them on
         super().__init__(**{"allow_abbrev": False, **kwargs})
 
-    def parse_args(  # type: ignore[override]
+    def parse_args(  # type: ignore[override]  # argparse's is generic in the namespace
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
         """Parse; exits with 2 when something is unknown.
