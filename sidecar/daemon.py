@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from types import FrameType
@@ -16,6 +16,7 @@ import tenacity
 
 from configstore.errors import NotThereError, StoreUnavailableError
 from configstore.model.keys import Keys
+from configstore.model.replica import Report, Request
 from configstore.store.api import Kv
 from configstore.store.connect import connect
 from configstore.store.tree import Tree, Writer
@@ -23,6 +24,8 @@ from sidecar.config import Config
 from sidecar.mirror import Mirror
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan
+from sidecar.presence import Presence
+from sidecar.status import report_of
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,9 @@ def run(config: Config) -> int:
     _stop_on_failure(stop, failed)
     with ExitStack() as stack:
         kv = stack.enter_context(connect(config.store))
-        mirrors = _open(config, kv, stack, watch=True)
+        mirrors: list[Mirror] = []
+        presence = _presence(config, kv, mirrors)
+        mirrors += _open(config, kv, stack, watch=True, told=presence.changed)
         if config.health_listen:
             from sidecar.health import HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
 
@@ -49,6 +54,8 @@ def run(config: Config) -> int:
         for mirror in mirrors:
             _warn_of_unserved(mirror.mapping)
             mirror.start()
+        presence.start()
+        stack.callback(presence.close)
         log.info(
             "mirroring", extra={"mappings": [mirror.mapping.name for mirror in mirrors], "replica": config.replica}
         )
@@ -103,7 +110,33 @@ def _until_reachable(ask: Callable[[], T], end: float) -> T:
     return retrying(ask)
 
 
-def _open(config: Config, kv: Kv, stack: ExitStack, *, watch: bool = False, preview: bool = False) -> list[Mirror]:
+def _presence(config: Config, kv: Kv, mirrors: Sequence[Mirror]) -> Presence:
+    """Return the session in which `mirrors` report and take requests; they may be made afterwards."""
+    host = socket.gethostname()
+
+    def reports(session: str) -> list[Report]:
+        return [
+            report_of(each.engine.status, each.mapping, replica=config.replica, host=host, session=session)
+            for each in mirrors
+        ]
+
+    def deliver(request: Request) -> None:
+        for mirror in mirrors:
+            if request.concerns(mirror.mapping.name, config.replica):
+                mirror.request(request)
+
+    return Presence(kv, Keys(config.store.root), reports, deliver)
+
+
+def _open(
+    config: Config,
+    kv: Kv,
+    stack: ExitStack,
+    *,
+    watch: bool = False,
+    preview: bool = False,
+    told: Callable[[], None] = lambda: None,
+) -> list[Mirror]:
     writer = Writer(
         replica=config.replica,
         host=socket.gethostname(),
@@ -113,7 +146,7 @@ def _open(config: Config, kv: Kv, stack: ExitStack, *, watch: bool = False, prev
     tree = Tree(kv, Keys(config.store.root), writer, patience=config.store.timeout)
     mirrors = []
     for mapping in config.mappings:
-        mirror = Mirror(mapping, tree, watch=watch, preview=preview)
+        mirror = Mirror(mapping, tree, watch=watch, preview=preview, told=told)
         stack.callback(mirror.close)
         mirrors.append(mirror)
     return mirrors

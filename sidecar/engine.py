@@ -10,21 +10,22 @@ test and simulation.
 import logging
 from collections.abc import Callable, Iterable
 
-import msgspec
-
 from configstore.errors import ConfigstoreError, RefusedError, StoreError
 from configstore.model.path import ROOT, StorePath, parent
+from configstore.model.replica import Request, Take
 from configstore.store.tree import Fence
+from sidecar.choices import Choices
 from sidecar.local.root import Root
 from sidecar.local.scan import Scan, Scanner
 from sidecar.local.watch import LocalWatch
-from sidecar.planner.guards import refusal
+from sidecar.planner.guards import against, refusal
 from sidecar.planner.mapping import Direction, Mapping
 from sidecar.planner.plan import Plan, Wait
-from sidecar.planner.planner import Settled, Sides, make_plan
+from sidecar.planner.planner import Settled, Sides, make_plan, siding_with_local
 from sidecar.planner.sides import Problem
 from sidecar.remote.fetch import RemoteSide
 from sidecar.remote.watch import RemoteFeed
+from sidecar.status import Status
 from sidecar.transfer import Done, Transfer
 
 log = logging.getLogger(__name__)
@@ -40,28 +41,6 @@ UNSTABLE_RETRY = 0.25
 
 MAX_SETTLE = 1.0
 """Seconds after which a mapping that never becomes quiet is looked at all the same."""
-
-
-class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """What a mapping is doing, for `/readyz`, `/metrics` and the log.
-
-    ready: a first full cycle was made. halted: why the mapping waits for a person, else None. waiting_for: what
-    it cannot go on without at the moment. pending: paths that wait to travel. pending_since: on the engine's
-    clock, when the oldest of them began to wait. revision: the store revision up to which it has seen.
-    """
-
-    mapping: str
-    ready: bool = False
-    halted: str | None = None
-    waiting_for: str | None = None
-    problems: tuple[Problem, ...] = ()
-    pending: int = 0
-    pending_since: float | None = None
-    paths: int = 0
-    revision: int = 0
-    pushed: int = 0
-    pulled: int = 0
-    cycles: int = 0
 
 
 class Engine:
@@ -81,8 +60,12 @@ class Engine:
         clock: Callable[[], float],
         fence: Callable[[], Fence | None] = lambda: None,
         after_apply: Callable[[Iterable[StorePath]], None] = lambda _: None,
+        told: Callable[[], None] = lambda: None,
     ) -> None:
-        """`clock` is monotonic, in seconds. `fence` returns the proof of holding the mapping's lease, if held."""
+        """`clock` is monotonic, in seconds. `fence` returns the proof of holding the mapping's lease, if held.
+
+        `told` is called when `status` looks different to a person.
+        """
         self.mapping = mapping
         self.status = Status(mapping=mapping.name)
         self._root = root
@@ -95,6 +78,9 @@ class Engine:
         self._clock = clock
         self._fence = fence
         self._after_apply = after_apply
+        self._told = told
+        self._choices = Choices(mapping.name, sides, transfer)
+        self._sides_with_local = False
         self._dirty: set[StorePath] = set()
         self._scan_all = True
         self._pending: set[StorePath] = set(sides.baseline)
@@ -103,6 +89,7 @@ class Engine:
         self._last_change = clock()
         self._last_full = clock()
         self._problems: dict[StorePath, Problem] = {}
+        self._applied = 0
 
     def cycle(self, *, flush: bool = False) -> float | None:
         """Make one cycle; returns in how many seconds the next is due (None: when something happens).
@@ -111,6 +98,7 @@ class Engine:
         deletes keep their window.
         """
         now = self._clock()
+        self._choices.begin_cycle()
         waiting_for = self._blocked()
         if waiting_for:
             self._publish(waiting_for=waiting_for)
@@ -129,12 +117,16 @@ class Engine:
         edits = flush or (edits and (not self._sides.unstable or self._tired(now)))
         deletes = self._clock() - self._last_change >= self.mapping.delete_settle
         settled = Settled(pushes=self._pushes(), edits=edits, deletes=deletes)
-        plan = make_plan(self._pending, self._sides, self.mapping, settled)
-        refused = refusal(plan, len(self._sides.baseline), self.mapping)
-        if refused:
-            self._halt(refused)
-            return RETRY
-        return self._carry_out(plan, now)
+        try:
+            self._pending |= self._choices.end_anomalies(self._fence(), pushes=settled.pushes)
+        except StoreError as error:
+            return self._postpone(str(error), now)
+        plan = self._guarded(make_plan(self._pending, self._sides, self.mapping, settled), settled)
+        return RETRY if plan is None else self._carry_out(plan, now)
+
+    def request(self, request: Request) -> None:
+        """Take a person's choice for the next cycle; from any thread."""
+        self._choices.put(request)
 
     def preview(self) -> Plan:
         """Return what a cycle would do now, and do nothing. Call once, instead of `cycle`.
@@ -186,8 +178,12 @@ class Engine:
         """Say why the store is of no use now, and return when to look again, in seconds; None when it is."""
         if self._remote.went_back:
             self._feed.list_again()
-            self._halt(self._remote.went_back)
-            return RETRY
+            take = self._choices.ending(self._remote.went_back)
+            if take is None:
+                self._halt(self._remote.went_back)
+                return RETRY
+            self._accept_store(take)
+            return 0.0
         if not self._remote.listed:
             self._publish(waiting_for=self._feed.error)
             return RETRY
@@ -196,6 +192,32 @@ class Engine:
             self._publish(waiting_for=missing_root(self.mapping))
             return ROOT_RETRY
         return None
+
+    def _accept_store(self, take: Take) -> None:
+        """Go on with a store that is not the one that was known: nothing is agreed on, so nothing is deleted.
+
+        Where both hold something else, `take` says whose it shall be; of the other side a copy stays.
+        """
+        self._transfer.forget(set(self._sides.baseline))
+        self._remote.begin_anew()
+        self._sides_with_local = take is Take.LOCAL
+        self._scan_all = True
+        self._pending |= self._sides.local.keys()
+        self._publish(ready=False, waiting_for="a new listing of the store")
+
+    def _guarded(self, plan: Plan, settled: Settled) -> Plan | None:
+        """Return the plan, or what a person made of one that looks like an accident; None for a halt."""
+        refused = refusal(plan, len(self._sides.baseline), self.mapping)
+        if not refused:
+            return plan
+        take = self._choices.ending(refused)
+        if take is None:
+            self._halt(refused)
+            return None
+        taken_back = against(plan, take)
+        self._transfer.forget(taken_back)
+        self._pending |= taken_back
+        return make_plan(self._pending, self._sides, self.mapping, settled)
 
     def _take_news(self, now: float) -> None:
         changed = self._remote.absorb(self._feed.drain())
@@ -251,6 +273,9 @@ class Engine:
         sides.local_problems |= scan.problems
         self._pending |= scan.changed.keys() | scan.problems.keys() | scan.cleared | scan.unstable
         sides.unstable = set(scan.unstable)
+        if self._sides_with_local:
+            self._sides_with_local = False
+            sides.baseline |= siding_with_local(sides, self.mapping)
         if scan.changed:
             self._last_change = self._clock()
 
@@ -260,6 +285,7 @@ class Engine:
         self._publish(halted=reason)
 
     def _carry_out(self, plan: Plan, now: float) -> float | None:
+        seen = self._remote.revision
         try:
             done = self._transfer.carry_out(plan, self._fence())
         except ConfigstoreError as error:
@@ -271,8 +297,11 @@ class Engine:
                        "revision": self._remote.revision},
             )  # fmt: skip
         self._dirty |= {parent(path) for path in done.rescan}
-        self._problems = plan.problems | done.problems
+        others = {path: found for path, found in self._problems.items() if path not in self._pending}
+        self._problems = others | plan.problems | done.problems
         self._pending = set(plan.waiting) | done.again | done.problems.keys()
+        if done.applied(plan):
+            self._applied = seen
         self._publish(done=done, ready=True, waiting_for=self._feed.error)
         if done.pulled:
             self._after_apply(done.pulled)
@@ -322,7 +351,7 @@ class Engine:
         for path in problems.keys() - {problem.path for problem in before.problems}:
             extra = {"mapping": self.mapping.name, "path": problems[path].path, "reason": problems[path].reason}
             log.warning("cannot be mirrored", extra=extra)
-        self.status = Status(
+        status = Status(
             mapping=self.mapping.name,
             ready=before.ready if ready is None else ready,
             halted=halted,
@@ -332,10 +361,14 @@ class Engine:
             pending_since=self._pending_since,
             paths=len(sides.baseline),
             revision=self._remote.revision,
+            applied=self._applied,
             pushed=before.pushed + (len(done.pushed) if done else 0),
             pulled=before.pulled + (len(done.pulled) if done else 0),
             cycles=before.cycles + 1,
         )
+        self.status = status
+        if not status.looks_as(before):
+            self._told()
 
 
 def missing_root(mapping: Mapping) -> str:

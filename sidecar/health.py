@@ -10,7 +10,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from configstore.errors import UsageError
-from sidecar.engine import Status
+from sidecar.status import Status
 
 Snapshot = Callable[[], Sequence[Status]]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from configstore.errors import RefusedError
+from configstore.model.replica import Request
 from configstore.store.tree import Tree
 from sidecar import memory
 from sidecar.baseline import Baseline, Identity
@@ -43,15 +44,18 @@ class Mirror:
         watch: bool = False,
         preview: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        told: Callable[[], None] = lambda: None,
     ) -> None:
         """Open the directory and read the baseline. Raises RefusedError when it cannot be mirrored at all.
 
         watch: follow changes of both sides, as `run` needs it; else look once, as `init` and `plan` do.
         preview: change nothing, as `plan` must; `cycle` and `pull_once` cannot be used then.
+        told: called when the engine's status looks different.
         """
         self.mapping = mapping
         self._tree = tree
         self._clock = clock
+        self._told = told
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._watching = watch
@@ -100,6 +104,7 @@ class Mirror:
             feed=self._remote_watch or RemoteOnce(tree, mapping),
             transfer=transfer,
             clock=self._clock,
+            told=self._told,
         )
 
     def _begin_anew(self, reason: str) -> float:
@@ -121,6 +126,11 @@ class Mirror:
         if self._remote_watch:
             self._remote_watch.start()
         self._thread.start()
+
+    def request(self, request: Request) -> None:
+        """Hand a person's choice to the engine; from any thread."""
+        self.engine.request(request)
+        self._wake.set()
 
     def stop(self) -> None:
         """Ask for the end; `join` waits for it."""

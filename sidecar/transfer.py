@@ -4,7 +4,7 @@ Called by the engine, which alone owns the sides; what could not be done comes b
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -18,7 +18,7 @@ from sidecar.local.scan import Changed, Scanner
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan, Pull, Push
 from sidecar.planner.planner import Sides, agreed
-from sidecar.planner.reconcile import as_shown
+from sidecar.planner.reconcile import as_shown, tombstone
 from sidecar.planner.sides import Agreed, Problem, RemoteEntry
 from sidecar.remote.commit import commit
 from sidecar.remote.fetch import RemoteSide
@@ -42,6 +42,11 @@ class Done(msgspec.Struct, kw_only=True):
     rescan: set[StorePath] = set()
     problems: dict[StorePath, Problem] = {}
     fenced_out: bool = False
+
+    def applied(self, plan: Plan) -> bool:
+        """Tell whether all that the plan was to bring here is here."""
+        missing = self.again | self.problems.keys()
+        return missing.isdisjoint(pull.path for pull in plan.pull)
 
 
 class Transfer:
@@ -80,6 +85,23 @@ class Transfer:
         for batch in _batches(plan.pull):
             self._pull(batch, done)
         return done
+
+    def forget(self, paths: Iterable[StorePath]) -> None:
+        """Forget what was agreed on about paths, so that they are compared as if for the first time."""
+        self._note(dict.fromkeys(paths))
+
+    def bury(self, paths: Iterable[StorePath], fence: Fence | None) -> None:
+        """Write tombstones where records vanished; the files go as with any tombstone. Raises StoreError."""
+        pushes = [
+            Push(path=path, entry=tombstone(self._sides.baseline[path]), local=None, expected=0)
+            for path in sorted(paths)
+        ]
+        committed = commit(self._tree, self._mapping, pushes, self._read, fence)
+        for push in pushes:
+            if push.path in committed.done:
+                self._remote.written(
+                    push.path, RemoteEntry(entry=push.entry, mod_revision=committed.done[push.path])
+                )
 
     def _note(self, changes: dict[StorePath, Agreed | None]) -> None:
         try:

@@ -4,11 +4,14 @@ import argparse
 
 from configstore.cli.arguments import Commands, add_command, shown, typed_directory, typed_path
 from configstore.cli.render import entry_fields, write_bytes, write_json, write_table
+from configstore.cli.replicas import mappings_holding, request, wait_for
 from configstore.cli.session import RETENTION, look, open_tree, refuse_below_file, say
-from configstore.errors import ConflictError, NotThereError
+from configstore.errors import ConflictError, NotThereError, UnreachableError
 from configstore.model.path import StorePath, printable
-from configstore.model.record import Kind
+from configstore.model.record import Entry, Kind
+from configstore.model.replica import Take, Verb
 from configstore.store.conflicts import Loser, content_of, drop, losers
+from configstore.store.replicas import asking, live
 from configstore.store.tree import Tree, Write
 
 
@@ -18,10 +21,15 @@ def add(commands: Commands) -> None:
     conflicts.add_argument("path", metavar="PATH", nargs="?", default="/")
     conflicts.add_argument("--show", metavar="ID", help="write the content of one to stdout")
     conflicts.set_defaults(late="path")
-    resolve = add_command(commands, "resolve", _resolve, "end a conflict by choosing a side")
+    resolve = add_command(
+        commands, "resolve", _resolve, "end a conflict, or a vanished record, by choosing a side"
+    )
     resolve.add_argument("path", metavar="PATH")
     resolve.add_argument(
-        "--take", metavar="store|ID", required=True, help="store: what the store holds; ID: that losing side"
+        "--take",
+        metavar="store|ID|local",
+        required=True,
+        help="store: what the store holds; ID: that losing side; local: the replicas' file, of a vanished record",
     )
 
 
@@ -65,6 +73,8 @@ def _resolve(args: argparse.Namespace) -> int:
     path = typed_path(args.path)
     with open_tree(args) as tree:
         found = [each for each in losers(tree, path) if each.path == path]
+        if not found and look(tree, path) is None:
+            return _end_vanished(tree, path, args.take)
         if not found:
             raise NotThereError(f"{shown(path)}: has no conflict")
         doomed = found
@@ -75,6 +85,30 @@ def _resolve(args: argparse.Namespace) -> int:
         for each in doomed:
             drop(tree, each)
     say(f"{path}: {'the store stays as it is' if args.take == 'store' else 'taken'}; {len(doomed)} removed")
+    return 0
+
+
+def _end_vanished(tree: Tree, path: StorePath, take: str) -> int:
+    """Have the replicas' file written again, or write the tombstone that was never written."""
+    holding = mappings_holding((report for report, _ in live(tree.kv, tree.keys).values()), path)
+    if not holding or take not in {"store", "local"}:
+        raise NotThereError(f"{shown(path)}: has no conflict, and no live replica misses its record")
+    if take == "store":
+        write = Write(path=path, entry=Entry(kind=Kind.GONE))
+        if not tree.commit([write], retention=RETENTION).complete:
+            raise ConflictError(f"{path}: somebody wrote it meanwhile; nothing was changed; look again")
+        say(f"{path}: deleted")
+        return 0
+    requests = [
+        request(Verb.RESUME, mapping=report.mapping, replica=report.replica, take=Take.LOCAL, path=relative)
+        for report, relative in holding
+    ]
+    with asking(tree.kv, tree.keys, *requests):
+        left = wait_for(tree, [report for report, _ in holding])
+    if look(tree, path) is None:
+        who = ", ".join(report.replica for report in left) or "no replica"
+        raise UnreachableError(f"{path}: was not written again ({who}); look at `configstore status`")
+    say(f"{path}: written again")
     return 0
 
 

@@ -7,6 +7,7 @@
     {root}/conflicts/<path>//<id>//<digest>  a piece of its content, when that is large
     {root}/leases/<name>/<lease id>          a lease's holder and its queue
     {root}/replicas/<mapping>/<replica id>   a live replica
+    {root}/requests/<id>                     what is asked of replicas
 
 No path has an empty component, so the `//` ends it without doubt.
 """
@@ -100,6 +101,24 @@ class Keys:
     def lease_queue(self, name: str) -> bytes:
         """Return the prefix of a lease's queue, without the last slash: what `etcdctl lock` is given."""
         return f"{self.root}/leases/{name}".encode()
+
+    def replica(self, mapping: str, replica: str) -> bytes:
+        """Return the key under which a live replica reports about a mapping."""
+        return f"{self.root}/replicas/{mapping}/{replica}".encode()
+
+    def replicas(self) -> tuple[bytes, bytes]:
+        """Return the half-open key range of all reports."""
+        prefix = f"{self.root}/replicas/".encode()
+        return prefix, prefix_end(prefix)
+
+    def request(self, name: str) -> bytes:
+        """Return the key of one request to replicas."""
+        return f"{self.root}/requests/{name}".encode()
+
+    def requests(self) -> tuple[bytes, bytes]:
+        """Return the half-open key range of all requests."""
+        prefix = self.request("")
+        return prefix, prefix_end(prefix)
 
 
 def prefix_end(prefix: bytes) -> bytes:

@@ -2,7 +2,9 @@
 
 from collections import Counter
 
+from configstore.model.path import StorePath
 from configstore.model.record import Kind
+from configstore.model.replica import Take
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan
 
@@ -15,14 +17,35 @@ def refusal(plan: Plan, known: int, mapping: Mapping) -> str | None:
 
     known: how many paths store and replica agree on. The two directions are judged apart; moves do not count.
     """
-    outgoing = sum(push.entry.kind is Kind.GONE and not push.move for push in plan.push)
-    for count, where in ((outgoing, "in the store"), (_lost(plan), "in this replica")):
+    for count, where, ends in (
+        (
+            len(_outgoing(plan)),
+            "in the store",
+            "`{} --take store` brings them back here, `--take local` deletes them",
+        ),
+        (
+            _lost(plan),
+            "in this replica",
+            "`{} --take local` writes them to the store again, `--take store` deletes them",
+        ),
+    ):
         if count > FREE_DELETES and count > mapping.max_delete * known:
+            choice = ends.format(f"configstore resume {mapping.name}")
             return (
                 f"refused to delete {count} of {known} paths {where} (max_delete = {mapping.max_delete:g});"
-                " nothing was changed: put the files back, or allow it by raising max_delete for one run"
+                f" nothing was changed. Put the files back, or choose: {choice}"
             )
     return None
+
+
+def against(plan: Plan, take: Take) -> set[StorePath]:
+    """Return the deletes of a refused plan that are not made when a person chose the side `take`."""
+    incoming = {pull.path for pull in plan.pull if pull.remote.entry.kind is Kind.GONE}
+    return _outgoing(plan) if take is Take.STORE else incoming
+
+
+def _outgoing(plan: Plan) -> set[StorePath]:
+    return {push.path for push in plan.push if push.entry.kind is Kind.GONE and not push.move}
 
 
 def _lost(plan: Plan) -> int:

@@ -13,8 +13,10 @@ from sidecar.planner.reconcile import (
     REASONS,
     Verdict,
     as_pushed,
+    as_shown,
     decide,
     moved_inodes,
+    shows,
     tombstone,
 )
 from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry
@@ -253,3 +255,19 @@ def _order(entry: Entry, path: StorePath) -> tuple[int, int, StorePath]:
     if entry.kind is Kind.GONE:
         return 3, -depth(path), path
     return {Kind.DIR: 0, Kind.FILE: 1}.get(entry.kind, 2), depth(path), path
+
+
+def vanished(sides: Sides) -> set[StorePath]:
+    """Return the paths whose record vanished from the store without a tombstone, and that still lie here."""
+    return {path for path in sides.baseline if path in sides.local and path not in sides.remote}
+
+
+def siding_with_local(sides: Sides, mapping: Mapping) -> dict[StorePath, Agreed]:
+    """Return a baseline by which every path that differs was edited here, and nowhere else."""
+    return {
+        path: Agreed(local=as_shown(remote.entry, mapping), remote=remote.entry, mod_revision=remote.mod_revision)
+        for path, remote in sides.remote.items()
+        if (local := sides.local.get(path))
+        and remote.entry.kind is not Kind.GONE
+        and not shows(local.entry, remote.entry, mapping)
+    }

@@ -35,7 +35,8 @@ class Verdict(enum.StrEnum):
 
 REASONS = {
     Verdict.VANISHED: "its record vanished from the store without a tombstone (a raw delete, or a restored or "
-    "foreign etcd); the file is kept and nothing is pushed: `configstore put` it again, or `configstore rm` it",
+    "foreign etcd); the file is kept and nothing is pushed. `configstore resolve PATH --take local` writes it"
+    " again, `--take store` deletes it; `configstore resume MAPPING --take …` all of them",
     Verdict.LOCAL_DRIFT: "edited here, but this replica may only pull; the edit stays until the store changes",
     Verdict.REMOTE_DRIFT: "changed in the store, but this mapping only pushes; the next local edit replaces it",
 }

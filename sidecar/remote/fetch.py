@@ -53,6 +53,17 @@ class RemoteSide:
                 self.revision = max(self.revision, each.revision)
         return changed
 
+    def begin_anew(self) -> None:
+        """Forget the store that was known; the next listing is believed, whatever it says."""
+        self._sides.remote.clear()
+        self._sides.remote_problems.clear()
+        self._sides.cluster_id = 0
+        self._recent.clear()
+        self._news.clear()
+        self._verified = self.revision = 0
+        self.listed = False
+        self.went_back = None
+
     def verify(self) -> bool:
         """Compare what the watch told with the store; returns whether it must be listed again.
 
@@ -88,6 +99,7 @@ class RemoteSide:
             found={relative_to(path, self._mapping.store): at for path, at in found.items()},
             revision=revision,
             found_cluster_id=cluster_id,
+            mapping=self._mapping.name,
         )
 
     def content(self, path: StorePath, wanted: RemoteEntry) -> bytes | None:

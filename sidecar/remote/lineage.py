@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from configstore.model.path import StorePath
 
 _MEND = (
-    " Nothing is applied, pushed or deleted. Bring the right etcd back; or, to take what this one holds (files"
-    " that differ are kept under conflicts/), stop this replica, remove .configstore/baseline in its directory,"
-    " and start it again"
+    " Nothing is applied, pushed or deleted. Bring the right etcd back, or go on with this one: `configstore"
+    " resume {} --take store` has its content win, `--take local` the files here; a copy of what loses stays"
 )
 
 
@@ -23,18 +22,20 @@ def contradiction(
     found: Mapping[StorePath, int],
     revision: int,
     found_cluster_id: int,
+    mapping: str,
 ) -> str | None:
     """Return why the store cannot be the one that was known, with the mend; or None.
 
     known, found: mod_revisions by path, before and now; what is missing now is for the planner to judge. seen,
     revision: the store's revision, before and now. A cluster id of 0 is not known.
     """
+    mend = _MEND.format(mapping)
     if cluster_id and found_cluster_id and cluster_id != found_cluster_id:
-        return f"another etcd cluster answers ({found_cluster_id:x}, and not {cluster_id:x}).{_MEND}"
+        return f"another etcd cluster answers ({found_cluster_id:x}, and not {cluster_id:x}).{mend}"
     if revision < seen:
-        return f"the store's revision went back from {seen} to {revision}: a restored snapshot?{_MEND}"
+        return f"the store's revision went back from {seen} to {revision}: a restored snapshot?{mend}"
     for path, before in known.items():
         now = found.get(path, before)
         if now < before:
-            return f"{path}: its revision went back from {before} to {now}: a restored snapshot?{_MEND}"
+            return f"{path}: its revision went back from {before} to {now}: a restored snapshot?{mend}"
     return None

@@ -9,7 +9,7 @@ from configstore.store.tree import Listing
 from sidecar.remote.lineage import contradiction
 from tests.sidecar.following import Following
 
-KNOWN = {"known": {"a": 5, "b": 9}, "seen": 9, "cluster_id": 1}
+KNOWN = {"mapping": "data", "known": {"a": 5, "b": 9}, "seen": 9, "cluster_id": 1}
 SAME = {"found": {"a": 5, "b": 9, "c": 12}, "revision": 12, "found_cluster_id": 1}
 
 

@@ -1,0 +1,120 @@
+"""What a live replica says of itself in the store, and what a person asks of replicas: pure values.
+
+A report lies under `{root}/replicas/<mapping>/<replica id>` and ends with the replica's session. A request lies
+under `{root}/requests/<id>` for as long as the command that made it waits for its outcome.
+"""
+
+import enum
+
+import msgspec
+
+from configstore.model.path import StorePath
+
+MAX_PROBLEMS = 50
+"""How many problems a report names; `problem_count` counts them all."""
+
+
+class Take(enum.StrEnum):
+    """Whose state is right, by a person's choice."""
+
+    STORE = "store"
+    LOCAL = "local"
+
+
+class State(enum.StrEnum):
+    """What a mapping of a replica is doing."""
+
+    STARTING = "starting"
+    READY = "ready"
+    WAITING = "waiting"
+    HALTED = "halted"
+
+
+class PathProblem(msgspec.Struct, frozen=True, kw_only=True):
+    """One path (relative to the mapping) that cannot be mirrored, with the reason and the mend."""
+
+    path: str
+    reason: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What one replica says of one mapping.
+
+    session: random, new at each start. store: the mapping's subtree. reason: of `waiting` and `halted`.
+    revision: the store revision up to which everything was applied. paths: on how many it agrees with the store.
+    pending: how many paths wait to travel. vanished: how many records vanished without a tombstone.
+    Revision and counts are as of the last change of state, or of the last request to report.
+    """
+
+    mapping: str
+    replica: str
+    host: str
+    session: str
+    store: StorePath
+    state: State
+    ready: bool = False
+    reason: str = ""
+    revision: int = 0
+    paths: int = 0
+    pending: int = 0
+    vanished: int = 0
+    problem_count: int = 0
+    problems: tuple[PathProblem, ...] = ()
+    v: int = 1
+
+
+class Verb(enum.StrEnum):
+    """What a request wants."""
+
+    REPORT = "report"
+    RESUME = "resume"
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person, or a program that waits, asks of replicas.
+
+    mapping, replica: whom it is for; empty for all. A `resume` chooses a side (`take`) and says which halt it
+    ends: `reason` is that halt's, so that another one, which nobody has looked at, stays. Without a reason it is
+    about records that vanished: all of them, or the one at `path` (relative to the mapping).
+    """
+
+    id: str
+    verb: Verb
+    mapping: str = ""
+    replica: str = ""
+    take: Take = Take.STORE
+    reason: str = ""
+    path: StorePath | None = None
+    v: int = 1
+
+    def concerns(self, mapping: str, replica: str) -> bool:
+        """Tell whether a mapping of a replica is meant."""
+        return self.mapping in {"", mapping} and self.replica in {"", replica}
+
+
+_encoder = msgspec.json.Encoder()
+_report_decoder = msgspec.json.Decoder(Report)
+_request_decoder = msgspec.json.Decoder(Request)
+
+
+def encode(value: Report | Request) -> bytes:
+    """Return a value as a line of JSON."""
+    return _encoder.encode(value)
+
+
+def decode_report(text: bytes) -> Report | None:
+    """Return a report; None when it cannot be read, be it hostile or of a later version."""
+    try:
+        report = _report_decoder.decode(text)
+    except (msgspec.DecodeError, ValueError):
+        return None
+    return report if report.v == 1 else None
+
+
+def decode_request(text: bytes) -> Request | None:
+    """Return a request; None when it cannot be read, be it hostile or of a later version."""
+    try:
+        request = _request_decoder.decode(text)
+    except (msgspec.DecodeError, ValueError):
+        return None
+    return request if request.v == 1 else None

@@ -1,0 +1,55 @@
+"""Live replicas as the store knows them, and asking something of them. Called by the command line."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from configstore.errors import StoreError
+from configstore.model.keys import Keys
+from configstore.model.replica import Report, Request, decode_report, encode
+from configstore.store.api import CreateRevision, Kv, Put, range_all
+
+REQUEST_TTL = 60
+"""Seconds after which a request ends by itself, should its command have died."""
+
+
+def live(kv: Kv, keys: Keys) -> dict[bytes, tuple[Report, int]]:
+    """Return the reports of all live replicas with the revision of each, by key. Raises StoreError."""
+    found = {}
+    for page in range_all(kv, *keys.replicas()):
+        for item in page.items:
+            report = decode_report(item.value)
+            if report and item.key == keys.replica(report.mapping, report.replica):
+                found[item.key] = (report, item.mod_revision)
+    return found
+
+
+@contextmanager
+def asking(kv: Kv, keys: Keys, *requests: Request) -> Iterator[int]:
+    """Let requests stand while the body runs; yields the revision at which they were made. Raises StoreError."""
+    lease = kv.lease_grant(REQUEST_TTL)
+    try:
+        revision = 0
+        for request in requests:
+            key = keys.request(request.id)
+            revision = kv.txn((CreateRevision(key, 0),), (Put(key, encode(request), lease),)).revision
+        yield revision
+    finally:
+        with suppress(StoreError):  # else its TTL ends it
+            kv.lease_revoke(lease)
+
+
+def fresh_reports(
+    kv: Kv, keys: Keys, revision: int, patience: float, pause: Callable[[float], None] = time.sleep
+) -> tuple[list[Report], list[Report]]:
+    """Return the reports made after a revision, and those of replicas that made none within `patience` seconds.
+
+    A replica that is frozen or cut off is among the latter until its session ends. Raises StoreError.
+    """
+    end = time.monotonic() + patience
+    while True:
+        found = live(kv, keys).values()
+        late = [report for report, at in found if at <= revision]
+        if not late or time.monotonic() >= end:
+            return [report for report, at in found if at > revision], late
+        pause(0.02)

@@ -1,0 +1,195 @@
+"""Shows in the store that this replica lives and what its mappings do, and takes requests made there.
+
+Two threads for the process. `presence` keeps an etcd lease alive and writes a report per mapping under it when its
+state changed, or when somebody asks; a quiet replica writes nothing. `requests` follows what is asked. The mirror
+never waits for either, and works without: this is for people and for programs that wait.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import tenacity
+
+from configstore.errors import CompactedError, ConfigstoreError, LeaseGoneError, StoreError
+from configstore.model.keys import Keys
+from configstore.model.replica import Report, Request, Verb, decode_report, decode_request, encode
+from configstore.store.api import Event, Item, Kv, ModRevision, Put, Watch, range_all
+
+log = logging.getLogger(__name__)
+
+TTL = 60
+"""Seconds after which a replica that died is not listed as a live one any more."""
+
+RENEW = TTL / 3
+RETRY = 10.0
+SPACING = 0.1
+"""Seconds between two rounds of reports, so that a burst of changes makes one."""
+
+
+class Presence:
+    """This process's session in the store."""
+
+    def __init__(
+        self,
+        kv: Kv,
+        keys: Keys,
+        reports: Callable[[str], Sequence[Report]],
+        deliver: Callable[[Request], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take `reports`, which returns what to say given the session's id, and `deliver` for choices."""
+        self._kv = kv
+        self._keys = keys
+        self._reports = reports
+        self._deliver = deliver
+        self._clock = clock
+        self._session = secrets.token_hex(8)
+        self._lease = 0
+        self._renewed = 0.0
+        self._told: dict[bytes, tuple[Report, int]] = {}  # what lies in the store, with its mod_revision
+        self._asked = threading.Event()
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._error: str | None = None
+        self._watch: Watch | None = None
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._keep, name="presence", daemon=True),
+            threading.Thread(target=self._follow, name="requests", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Start both threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def changed(self) -> None:
+        """Say that a report may have changed; from any thread, and cheap."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """End the session, so that the replica is not listed any more."""
+        self._stop.set()
+        self._wake.set()
+        with self._lock:
+            if self._watch:
+                self._watch.close()
+        for thread in self._threads:
+            if thread.ident:
+                thread.join(SPACING + 1.0)
+        if self._lease and self._error is None:
+            with suppress(StoreError):
+                self._kv.lease_revoke(self._lease)
+
+    def _keep(self) -> None:
+        due = 0.0
+        while not self._stop.is_set():
+            self._wake.wait(due)
+            self._wake.clear()
+            if self._stop.is_set():
+                return
+            try:
+                self._renew()
+                self._tell()
+                due = max(0.0, self._renewed + RENEW - self._clock())
+                self._error = None
+            except LeaseGoneError:
+                self._lease, self._told, due = 0, {}, 0.0
+            except ConfigstoreError as error:
+                if self._error is None:
+                    log.warning("cannot report to the store; mirroring goes on", extra={"reason": str(error)})
+                self._error, due = str(error), RETRY
+            self._stop.wait(SPACING)
+
+    def _renew(self) -> None:
+        if not self._lease:
+            self._lease = self._kv.lease_grant(TTL)
+            self._renewed = self._clock()
+        elif self._clock() - self._renewed >= RENEW:
+            self._renewed = self._clock()
+            self._kv.lease_keepalive(self._lease)
+
+    def _tell(self) -> None:
+        everything = self._asked.is_set()
+        self._asked.clear()
+        for report in self._reports(self._session):
+            key = self._keys.replica(report.mapping, report.replica)
+            told, revision = self._told.get(key, (None, 0))
+            if everything or told is None or not _same(told, report):
+                self._write(key, report, revision)
+
+    def _write(self, key: bytes, report: Report, expected: int) -> None:
+        """Write one report; what another sidecar of the same id wrote in between is taken over."""
+        for _ in range(2):
+            put = Put(key, encode(report), self._lease)
+            result = self._kv.txn((ModRevision(key, expected),), (put,), otherwise_get=(key,))
+            if result.succeeded:
+                self._told[key] = (report, result.revision)
+                return
+            expected = result.found[0].mod_revision if result.found else 0
+            other = decode_report(result.found[0].value) if result.found else None
+            if key in self._told and other and other.session != self._session:
+                log.warning(
+                    "another sidecar reports under the same replica id: give each its own",
+                    extra={"mapping": report.mapping, "replica": report.replica, "host": other.host},
+                )
+
+    def _follow(self) -> None:
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(ConfigstoreError),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=30),
+            stop=tenacity.stop_when_event_set(self._stop),
+            sleep=tenacity.sleep_using_event(self._stop),
+        )
+        while not self._stop.is_set():
+            with suppress(CompactedError, tenacity.RetryError):
+                retrying(self._follow_once)
+
+    def _follow_once(self) -> None:
+        start, end = self._keys.requests()
+        revision = 0
+        for page in range_all(self._kv, start, end):
+            revision = revision or page.revision
+            for item in page.items:
+                self._take(item)
+        with self._lock:
+            if self._stop.is_set():
+                return
+            self._watch = self._kv.watch(start, end, start_revision=revision + 1)
+        try:
+            for batch in self._watch:
+                for event in batch.events:
+                    self._see(event)
+        finally:
+            self._watch.close()
+
+    def _see(self, event: Event) -> None:
+        if not event.deleted:
+            self._take(event.item)
+
+    def _take(self, item: Item) -> None:
+        request = decode_request(item.value)
+        if request is None:
+            log.warning("an unreadable request in the store is ignored", extra={"revision": item.mod_revision})
+        elif request.verb is Verb.REPORT:
+            self._asked.set()
+            self._wake.set()
+        else:
+            self._deliver(request)
+
+
+def _same(told: Report, now: Report) -> bool:
+    """Tell whether a report would tell nothing new but figures, which change with every file."""
+    return (told.state, told.ready, told.reason, told.problem_count, told.problems, told.vanished) == (
+        now.state,
+        now.ready,
+        now.reason,
+        now.problem_count,
+        now.problems,
+        now.vanished,
+    )

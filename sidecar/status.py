@@ -1,0 +1,72 @@
+"""What a mapping is doing, as values: for `/readyz`, `/metrics`, the log and the report in the store."""
+
+import msgspec
+
+from configstore.model.replica import MAX_PROBLEMS, PathProblem, Report, State
+from sidecar.planner.mapping import Mapping
+from sidecar.planner.reconcile import REASONS, Verdict
+from sidecar.planner.sides import Problem
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What a mapping is doing; published by its engine as a whole.
+
+    ready: a first full cycle was made. halted: why the mapping waits for a person, else None. waiting_for: what
+    it cannot go on without at the moment. pending: paths that wait to travel. pending_since: on the engine's
+    clock, when the oldest of them began to wait. revision: the store revision up to which it has seen;
+    applied: up to which it has also applied everything.
+    """
+
+    mapping: str
+    ready: bool = False
+    halted: str | None = None
+    waiting_for: str | None = None
+    problems: tuple[Problem, ...] = ()
+    pending: int = 0
+    pending_since: float | None = None
+    paths: int = 0
+    revision: int = 0
+    applied: int = 0
+    pushed: int = 0
+    pulled: int = 0
+    cycles: int = 0
+
+    @property
+    def state(self) -> State:
+        """The one word for it."""
+        if self.halted is not None:
+            return State.HALTED
+        if self.waiting_for is not None:
+            return State.WAITING
+        return State.READY if self.ready else State.STARTING
+
+    def looks_as(self, other: "Status") -> bool:
+        """Tell whether a person would see no difference; figures do not count."""
+        return (self.ready, self.halted, self.waiting_for, self.problems) == (
+            other.ready,
+            other.halted,
+            other.waiting_for,
+            other.problems,
+        )
+
+
+def report_of(status: Status, mapping: Mapping, *, replica: str, host: str, session: str) -> Report:
+    """Return what the replica says of the mapping in the store."""
+    return Report(
+        mapping=mapping.name,
+        replica=replica,
+        host=host,
+        session=session,
+        store=mapping.store,
+        state=status.state,
+        ready=status.ready,
+        reason=status.halted or status.waiting_for or "",
+        revision=status.applied,
+        paths=status.paths,
+        pending=status.pending,
+        vanished=sum(problem.reason == REASONS[Verdict.VANISHED] for problem in status.problems),
+        problem_count=len(status.problems),
+        problems=tuple(
+            PathProblem(path=problem.path, reason=problem.reason) for problem in status.problems[:MAX_PROBLEMS]
+        ),
+    )
