@@ -10,7 +10,7 @@ test and simulation.
 import logging
 from collections.abc import Callable, Iterable
 
-from configstore.errors import ConfigstoreError, RefusedError, StoreError
+from configstore.errors import ConfigstoreError, NoSpaceError, RefusedError, StoreError
 from configstore.model.path import ROOT, StorePath, parent
 from configstore.model.replica import Request, Take
 from configstore.store.tree import Fence
@@ -22,6 +22,7 @@ from sidecar.planner.guards import against, refusal
 from sidecar.planner.mapping import Direction, Mapping
 from sidecar.planner.plan import Plan, Wait
 from sidecar.planner.planner import Settled, Sides, make_plan, siding_with_local
+from sidecar.planner.settle import Windows
 from sidecar.planner.sides import Problem
 from sidecar.remote.fetch import RemoteSide
 from sidecar.remote.watch import RemoteFeed
@@ -33,14 +34,14 @@ log = logging.getLogger(__name__)
 RETRY = 5.0
 """Seconds until what failed (a full disk, a refused right, a store that is down) is tried again."""
 
+NO_SPACE_RETRY = 30.0
+"""Seconds until etcd is asked again to write when its space was used up: only an operator can end that."""
+
 ROOT_RETRY = 1.0
 """Seconds until a missing subtree or an unusable mount is looked for again."""
 
 UNSTABLE_RETRY = 0.25
 """Seconds until a file that was being written is looked at again, should no event tell of its end."""
-
-MAX_SETTLE = 1.0
-"""Seconds after which a mapping that never becomes quiet is looked at all the same."""
 
 
 class Engine:
@@ -85,9 +86,7 @@ class Engine:
         self._scan_all = True
         self._pending: set[StorePath] = set(sides.baseline)
         self._pending_since: float | None = None
-        self._first_event = self._last_event = clock() - mapping.settle
-        self._last_change = clock()
-        self._last_full = clock()
+        self._windows = Windows(mapping, clock())
         self._problems: dict[StorePath, Problem] = {}
         self._applied = 0
 
@@ -106,21 +105,21 @@ class Engine:
         try:
             self._take_news(now)
         except StoreError as error:
-            return self._postpone(str(error), now)
+            return self._postpone(error, now)
         due = self._store_unusable()
         if due is not None:
             return due
         self._scan_all |= flush
-        edits = flush or self._quiet(now)
+        edits = flush or self._windows.settled(now)
         if self._scan_all or (self._dirty and edits):
             self._scan()
-        edits = flush or (edits and (not self._sides.unstable or self._tired(now)))
-        deletes = self._clock() - self._last_change >= self.mapping.delete_settle
+        edits = flush or (edits and (not self._sides.unstable or self._windows.tired(now)))
+        deletes = self._windows.deletes_settled(self._clock())
         settled = Settled(pushes=self._pushes(), edits=edits, deletes=deletes)
         try:
             self._pending |= self._choices.end_anomalies(self._fence(), pushes=settled.pushes)
         except StoreError as error:
-            return self._postpone(str(error), now)
+            return self._postpone(error, now)
         plan = self._guarded(make_plan(self._pending, self._sides, self.mapping, settled), settled)
         return RETRY if plan is None else self._carry_out(plan, now)
 
@@ -225,23 +224,14 @@ class Engine:
         if self._local_watch:
             dirty = self._local_watch.drain()
             if dirty.everything or dirty.directories:
-                if not self._dirty and not self._scan_all:
-                    self._first_event = now
-                self._last_event = now
+                self._windows.noticed(now, first=not self._dirty and not self._scan_all)
             self._dirty |= dirty.directories
             self._scan_all |= dirty.everything
-        if now - self._last_full >= self.mapping.rescan:
+        if self._windows.full_scan_due(now):
             self._scan_all = True
             if self._remote.listed and not self._remote.went_back and self._remote.verify():
                 log.warning("the watch missed a change; listing again", extra={"mapping": self.mapping.name})
                 self._feed.list_again()
-
-    def _quiet(self, now: float) -> bool:
-        """Tell whether the settle window has closed, be it because the mapping never gets quiet."""
-        return now - self._last_event >= self.mapping.settle or self._tired(now)
-
-    def _tired(self, now: float) -> bool:
-        return now - self._first_event >= max(MAX_SETTLE, self.mapping.settle)
 
     def _pushes(self) -> bool:
         if self.mapping.direction is Direction.PULL:
@@ -255,7 +245,7 @@ class Engine:
         self._dirty.clear()
         if everything:
             self._scan_all = False
-            self._last_full = self._clock()
+            self._windows.scanned(self._clock())
             self._pending |= self._problems.keys() | self._sides.remote_problems.keys()
             if not self.status.ready:
                 self._pending |= self._sides.local.keys() | self._sides.remote.keys()
@@ -277,7 +267,7 @@ class Engine:
             self._sides_with_local = False
             sides.baseline |= siding_with_local(sides, self.mapping)
         if scan.changed:
-            self._last_change = self._clock()
+            self._windows.changed(self._clock())
 
     def _halt(self, reason: str) -> None:
         if self.status.halted != reason:
@@ -289,7 +279,7 @@ class Engine:
         try:
             done = self._transfer.carry_out(plan, self._fence())
         except ConfigstoreError as error:
-            return self._postpone(str(error), now)
+            return self._postpone(error, now)
         if done.pushed or done.pulled:
             log.info(
                 "mirrored",
@@ -302,31 +292,35 @@ class Engine:
         self._pending = set(plan.waiting) | done.again | done.problems.keys()
         if done.applied(plan):
             self._applied = seen
-        self._publish(done=done, ready=True, waiting_for=self._feed.error)
         if done.pulled:
             self._after_apply(done.pulled)
+        if done.failure:
+            return self._postpone(done.failure, now, done)
+        self._publish(done=done, ready=True, waiting_for=self._feed.error)
         return self._next(plan, done, self._clock())
 
-    def _postpone(self, reason: str, now: float) -> float:
-        """Let everything wait, as a difference to the baseline, until the store is back."""
+    def _postpone(self, failure: ConfigstoreError, now: float, done: Done | None = None) -> float:
+        """Let what was not done wait, as a difference to the baseline, until the store is back."""
+        reason = str(failure)
         if self.status.waiting_for != reason:
             log.warning("the store failed; changes wait", extra={"mapping": self.mapping.name, "reason": reason})
         self._pending_since = self._pending_since or now
-        self._publish(waiting_for=reason, ready=self.status.ready)
-        return RETRY
+        self._publish(waiting_for=reason, done=done, ready=True if done else None)
+        return NO_SPACE_RETRY if isinstance(failure, NoSpaceError) else RETRY
 
     def _next(self, plan: Plan, done: Done, now: float) -> float | None:
         """Return in how many seconds to look again, the soonest of all reasons."""
-        due = [self._last_full + self.mapping.rescan - now]
+        windows = self._windows
+        due = [windows.until_full_scan(now)]
         if done.again:
             due.append(0.0 if not done.rescan else self.mapping.settle)
         if self._dirty or self._scan_all:
-            due.append(self._last_event + self.mapping.settle - now)
+            due.append(windows.until_settled(now))
         waits = set(plan.waiting.values())
         if Wait.SETTLE in waits and not self._sides.unstable:
-            due.append(self._last_event + self.mapping.settle - now)
+            due.append(windows.until_settled(now))
         if Wait.DELETE in waits:
-            due.append(self._last_change + self.mapping.delete_settle - now)
+            due.append(windows.until_deletes(now))
         if self._sides.unstable:
             self._dirty |= {parent(path) for path in self._sides.unstable}
             due.append(UNSTABLE_RETRY)

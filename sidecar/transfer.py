@@ -33,7 +33,8 @@ class Done(msgspec.Struct, kw_only=True):
     """What came of a plan.
 
     again: paths to be planned again at once, since one side had moved on. rescan: of these, the ones whose
-    local state must be read again. problems: what could not be done now, and why.
+    local state must be read again. problems: what could not be done now, and why. failure: why the store took no
+    pushes, all of which wait; what it has to give was pulled all the same.
     """
 
     pushed: list[StorePath] = []
@@ -42,6 +43,7 @@ class Done(msgspec.Struct, kw_only=True):
     rescan: set[StorePath] = set()
     problems: dict[StorePath, Problem] = {}
     fenced_out: bool = False
+    failure: StoreError | None = None
 
     def applied(self, plan: Plan) -> bool:
         """Tell whether all that the plan was to bring here is here."""
@@ -73,7 +75,10 @@ class Transfer:
         self._kept: dict[StorePath, Entry] = {}  # losers kept, whose winner is not in place yet
 
     def carry_out(self, plan: Plan, fence: Fence | None = None) -> Done:
-        """Do all of a plan that can be done. Raises StoreError when the store fails; then plan again later."""
+        """Do all of a plan that can be done.
+
+        Raises StoreUnavailableError when the store does not give what is to be pulled; then plan again later.
+        """
         done = Done()
         self._note({**plan.agree, **dict.fromkeys(plan.forget)})
         self._remote.release(plan.agree)
@@ -82,6 +87,9 @@ class Transfer:
         except Changed as change:
             done.again.update(push.path for push in plan.push if push.path not in done.pushed)
             done.rescan.add(change.path)
+        except StoreError as error:
+            done.again.update(push.path for push in plan.push)
+            done.failure = error
         for batch in _batches(plan.pull):
             self._pull(batch, done)
         return done
@@ -131,6 +139,9 @@ class Transfer:
                 changes[push.path] = None
             else:
                 done.again.add(push.path)
+        for path, reason in committed.refused.items():
+            done.problems[path] = Problem(path=path, reason=reason)
+            done.again.discard(path)
         for path, found in committed.stale.items():
             self._remote.learn(path, found)
         done.fenced_out = committed.fenced_out

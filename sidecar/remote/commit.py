@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from configstore.errors import TooLargeError
 from configstore.model.path import StorePath, join
 from configstore.model.record import Kind
 from configstore.store.tree import Fence, Stored, Tree, Write
@@ -17,11 +18,12 @@ _BATCH = 4 * 1024 * 1024
 class Committed(msgspec.Struct, kw_only=True):
     """done: what was written, with its mod_revision. stale: what the store holds where a compare failed.
 
-    fenced_out: the lease was lost, and nothing more was written.
+    refused: what etcd takes in no transaction, and why. fenced_out: the lease was lost, and no more was written.
     """
 
     done: dict[StorePath, int] = {}
     stale: dict[StorePath, Stored | None] = {}
+    refused: dict[StorePath, str] = {}
     fenced_out: bool = False
 
 
@@ -34,18 +36,27 @@ def commit(
 ) -> Committed:
     """Write pushes in their order. `read` returns a file's content, or None for what has none.
 
-    Stops at the first failed compare. Raises what `read` and `Tree.commit` raise; what was written before that
-    is found out by the watch.
+    Stops at the first failed compare. A set that is too large for this etcd's own limits is taken apart. Raises
+    what `read` and `Tree.commit` raise; what was written before that is found out by the watch.
     """
     committed = Committed()
-    for batch in _batches(pushes):
+    todo = list(reversed(list(_batches(pushes))))
+    while todo:
+        batch = todo.pop()
         writes = [
             Write(
                 path=join(mapping.store, push.path), entry=push.entry, content=read(push), expected=push.expected
             )
             for push in batch
         ]
-        outcome = tree.commit(writes, retention=mapping.retention, keep=mapping.keep, fence=fence)
+        try:
+            outcome = tree.commit(writes, retention=mapping.retention, keep=mapping.keep, fence=fence)
+        except TooLargeError as error:  # by this etcd's own limits
+            if len(batch) == 1:
+                committed.refused[batch[0].path] = str(error)
+            else:
+                todo += [[push] for push in reversed(batch)]
+            continue
         by_path = {write.path: push.path for write, push in zip(writes, batch, strict=True)}
         committed.done |= {by_path[path]: revision for path, revision in outcome.done.items()}
         if not outcome.complete:
