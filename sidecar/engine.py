@@ -227,11 +227,13 @@ class Engine:
                 self._windows.noticed(now, first=not self._dirty and not self._scan_all)
             self._dirty |= dirty.directories
             self._scan_all |= dirty.everything
-        if self._windows.full_scan_due(now):
-            self._scan_all = True
-            if self._remote.listed and not self._remote.went_back and self._remote.verify():
-                log.warning("the watch missed a change; listing again", extra={"mapping": self.mapping.name})
-                self._feed.list_again()
+        self._scan_all |= self._windows.full_scan_due(now)
+        if self._windows.verify_due(now) and self._remote.listed and not self._remote.went_back:
+            self._remote.verify()
+            self._windows.verified(now, sure=not self._remote.doubtful)
+        if self._remote.stale:
+            log.warning("the watch missed a change; listing again", extra={"mapping": self.mapping.name})
+            self._feed.list_again()
 
     def _pushes(self) -> bool:
         if self.mapping.direction is Direction.PULL:
@@ -311,7 +313,7 @@ class Engine:
     def _next(self, plan: Plan, done: Done, now: float) -> float | None:
         """Return in how many seconds to look again, the soonest of all reasons."""
         windows = self._windows
-        due = [windows.until_full_scan(now)]
+        due = [windows.until_full_scan(now), windows.until_verified(now)]
         if done.again:
             due.append(0.0 if not done.rescan else self.mapping.settle)
         if self._dirty or self._scan_all:

@@ -130,7 +130,7 @@ class Transfer:
             if revision is None:
                 done.again.add(push.path)
                 continue
-            remote = RemoteEntry(entry=push.entry, mod_revision=revision)
+            remote = RemoteEntry(entry=push.entry, mod_revision=revision, supersedes=push.expected)
             self._remote.written(push.path, remote)
             done.pushed.append(push.path)
             if push.local:
@@ -185,7 +185,7 @@ class Transfer:
         """Fetch what a pull needs; None when it cannot be done now, which `done` then says."""
         desired = as_shown(pull.remote.entry, self._mapping)
         try:
-            if pull.keep and pull.local:
+            if pull.local and (pull.keep or self._forgotten(pull)):
                 self._keep(pull.path, pull.local.entry)
             content = self._content(pull, desired)
         except Changed:
@@ -209,6 +209,18 @@ class Transfer:
             group=group,
             remote=pull.remote,
         )
+
+    def _forgotten(self, pull: Pull) -> bool:
+        """Tell whether the store has lost what lies here though it once held it. Raises StoreError.
+
+        A record written by hand with etcdctl keeps no history, and a restored snapshot may have overtaken us.
+        """
+        base = self._sides.baseline.get(pull.path)
+        if not base or not pull.local or pull.local.entry.kind is not Kind.FILE or not self._mapping.retention:
+            return False
+        if pull.remote.supersedes == base.mod_revision or pull.local.entry.same_content(pull.remote.entry):
+            return False
+        return not self._remote.remembers(pull.path, base.mod_revision)
 
     def _content(self, pull: Pull, desired: Entry) -> bytes | None:
         if desired.kind is not Kind.FILE:

@@ -9,6 +9,7 @@ from itertools import chain
 
 import msgspec
 
+from configstore.errors import CompactedError
 from configstore.model.path import PathError, StorePath, depth
 from configstore.model.record import Entry, Kind, RecordError, decode
 from configstore.store.api import Item, range_all
@@ -51,6 +52,24 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True):
 
 class ExpiredError(LookupError):
     """A superseded record is not kept any more: its retention ended, or many newer ones came."""
+
+
+def record_written_at(tree: Tree, path: StorePath, revision: int) -> Stored | Bad | None:
+    """Return the record that was written to a path at just this revision; None when another write has it.
+
+    Raises ExpiredError when that is too long ago to be known, FutureRevisionError when the store has not come that
+    far, StoreError.
+    """
+    try:
+        found = tree.kv.range(tree.keys.file(path), revision=revision).items
+    except CompactedError:
+        found = tree.kv.range(tree.keys.file(path)).items
+        if not found or found[0].mod_revision != revision:
+            kept = tree.kv.range(tree.keys.past(path, revision)).items
+            if not kept:
+                raise ExpiredError(f"{path}: its record of revision {revision} is not kept any more") from None
+            return _superseded(tree, kept[0])
+    return tree.decode_item(found[0]) if found and found[0].mod_revision == revision else None
 
 
 def versions(tree: Tree, path: StorePath) -> Versions | None:

@@ -191,6 +191,10 @@ class Tree:
                     records[found.path] = found
         return Listing(revision=revision, cluster_id=page.cluster_id, records=records, bad=tuple(bad))
 
+    def remembers(self, path: StorePath, mod_revision: int) -> bool:
+        """Tell whether the record that a path had at `mod_revision` was kept when it was superseded."""
+        return bool(self.kv.range(self.keys.past(path, mod_revision), keys_only=True).items)
+
     def decode_item(self, item: Item) -> Stored | Bad:
         """Read what lies under one key below `files/`; what is unusable comes back as a value."""
         try:

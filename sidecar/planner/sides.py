@@ -29,10 +29,11 @@ class LocalEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RemoteEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What the store holds for a path, at which mod_revision."""
+    """What the store holds for a path, at which mod_revision; `supersedes`: that of the record it replaced."""
 
     entry: Entry
     mod_revision: int
+    supersedes: int = 0
 
 
 class Agreed(msgspec.Struct, frozen=True, kw_only=True):

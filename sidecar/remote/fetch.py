@@ -6,16 +6,17 @@ Called by the engine's thread only.
 from collections.abc import Iterable
 from collections.abc import Mapping as Map
 
-from configstore.errors import StoreError
+from configstore.errors import FutureRevisionError, StoreError
 from configstore.model.path import ROOT, PathError, StorePath, parse_path, relative_to
 from configstore.model.record import Kind
 from configstore.store.api import Batch, Item
-from configstore.store.survey import Survey, survey
+from configstore.store.history import ExpiredError, record_written_at
+from configstore.store.survey import survey
 from configstore.store.tree import Bad, Listing, Stored, Tree
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.planner import Sides
 from sidecar.planner.sides import Problem, RemoteEntry
-from sidecar.remote.lineage import contradiction
+from sidecar.remote.lineage import contradiction, given_away, rewritten
 
 
 class RemoteSide:
@@ -27,9 +28,10 @@ class RemoteSide:
         self._sides = sides
         self._recent: dict[StorePath, Stored] = {}
         self._news: list[Listing | Batch] = []  # what came in and waits until it is known who answered
-        self._verified = 0
         self.revision = 0
         self.listed = False
+        self.stale = False  # something was missed, so a new listing is needed
+        self._unseen: dict[StorePath, int] = {}  # what the store held and the watch had not told, last time
         self.root_exists = False
         self.went_back: str | None = None
 
@@ -40,13 +42,18 @@ class RemoteSide:
         is taken in, and `went_back` says why. Raises StoreError; the news then wait for the next call.
         """
         self._news += seen
-        if any(isinstance(news, Batch) and news.connected for news in self._news):
-            self._survey()
+        history: str | None = None
+        connected = any(isinstance(news, Batch) and news.connected for news in self._news)
+        if connected or any(isinstance(news, Listing) for news in self._news):
+            history = self._rewritten()
+        if connected:
+            self.verify()
+            self.went_back = self.went_back or history
         news, self._news = self._news, []
         changed: set[StorePath] = set()
         for each in news:
             if isinstance(each, Listing):
-                changed |= self._absorb_listing(each)
+                changed |= self._absorb_listing(each, history)
             elif not self.went_back:
                 changed |= self._absorb_batch(each)
             if not self.went_back:
@@ -60,43 +67,80 @@ class RemoteSide:
         self._sides.cluster_id = 0
         self._recent.clear()
         self._news.clear()
-        self._verified = self.revision = 0
-        self.listed = False
+        self.revision = 0
+        self.listed = self.stale = False
         self.went_back = None
 
-    def verify(self) -> bool:
-        """Compare what the watch told with the store; returns whether it must be listed again.
+    def verify(self) -> None:
+        """Compare what the watch told with the store; `stale` or `went_back` then tell what is wrong.
 
         Raises StoreError.
         """
-        now, verified = self._survey(), self._verified
-        self._verified = self.revision
-        for path, revision in now.mod_revisions.items():
-            relative = self._relative(path)
-            known = self._sides.remote.get(relative) if relative is not None else None
-            if relative is not None and (known.mod_revision if known else verified) < revision <= self.revision:
-                return True
-        missing = self._sides.remote.keys() - {
-            relative_to(path, self._mapping.store) for path in now.mod_revisions
-        }
-        return any(self._sides.remote[path].mod_revision <= now.revision for path in missing)
-
-    def _survey(self) -> Survey:
         now = survey(self._tree.kv, self._tree.keys, self._mapping.store)
-        why = self._contradiction(now.revision, now.cluster_id, now.mod_revisions)
+        found = {relative_to(path, self._mapping.store): at for path, at in now.mod_revisions.items()}
+        why = self._contradiction(now.revision, now.cluster_id, found)
         self.went_back = self.went_back or why  # only a listing ends it: what came in meanwhile was not taken in
-        return now
+        self.stale = self.stale or self._missed(found, now.revision)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the store holds what the watch has not told yet: verify again soon."""
+        return bool(self._unseen) and not self.stale
+
+    def _missed(self, found: Map[StorePath, int], revision: int) -> bool:
+        """Tell whether the watch has kept something to itself that it should have told by now."""
+        remote = self._sides.remote
+        before, self._unseen = (
+            self._unseen,
+            {
+                path: at
+                for path, at in found.items()
+                if (remote[path].mod_revision if path in remote else 0) < at and self._selects(path)
+            },
+        )
+        late = any(at <= self.revision or before.get(path) == at for path, at in self._unseen.items())
+        return late or any(known.mod_revision <= revision for path, known in remote.items() if path not in found)
+
+    def _selects(self, path: StorePath) -> bool:
+        return path not in self._sides.remote_problems and self._relative(self._absolute(path)) is not None
+
+    def _rewritten(self) -> str | None:
+        """Return why the store's history is not the one that was known, or None.
+
+        The newest known record tells: after a restore from before it, its revision was given to another write.
+        """
+        known = self._known()
+        if not known:
+            return None
+        path = max(known, key=lambda each: (known[each].mod_revision, known[each].entry.kind is Kind.FILE, each))
+        try:
+            found = record_written_at(self._tree, self._absolute(path), known[path].mod_revision)
+        except (FutureRevisionError, ExpiredError):
+            return None  # `_contradiction` says the former better
+        if found is None:
+            return given_away(path, known[path].mod_revision, self._mapping.name)
+        return rewritten(known, {path: found} if isinstance(found, Stored) else {}, self._mapping.name)
+
+    def _known(self) -> dict[StorePath, RemoteEntry]:
+        """Return the newest record of each path that was seen, or agreed on before this start."""
+        known = {
+            path: RemoteEntry(entry=agreed.remote, mod_revision=agreed.mod_revision)
+            for path, agreed in self._sides.baseline.items()
+        }
+        for path, remote in self._sides.remote.items():
+            if path not in known or known[path].mod_revision < remote.mod_revision:
+                known[path] = remote
+        return known
 
     def _contradiction(self, revision: int, cluster_id: int, found: Map[StorePath, int]) -> str | None:
         """Return why this is not the store that was known, or None."""
         sides = self._sides
-        known = {path: agreed.mod_revision for path, agreed in sides.baseline.items()}
-        known |= {path: max(known.get(path, 0), remote.mod_revision) for path, remote in sides.remote.items()}
+        known = {path: remote.mod_revision for path, remote in self._known().items()}
         return contradiction(
             known=known,
             seen=max([self.revision, *known.values()]),
             cluster_id=sides.cluster_id,
-            found={relative_to(path, self._mapping.store): at for path, at in found.items()},
+            found=found,
             revision=revision,
             found_cluster_id=cluster_id,
             mapping=self._mapping.name,
@@ -120,6 +164,10 @@ class RemoteSide:
                 raise
             return None  # superseded while it was read, so its chunks are gone
 
+    def remembers(self, path: StorePath, mod_revision: int) -> bool:
+        """Tell whether the store still has the record that a path had at a revision. Raises StoreError."""
+        return self._tree.remembers(self._absolute(path), mod_revision)
+
     def written(self, path: StorePath, entry: RemoteEntry) -> None:
         """Note our own commit, before the watch reports it."""
         known = self._sides.remote.get(path)
@@ -138,17 +186,24 @@ class RemoteSide:
         for path in paths:
             self._recent.pop(path, None)
 
-    def _absorb_listing(self, listing: Listing) -> set[StorePath]:
+    def _absorb_listing(self, listing: Listing, history: str | None) -> set[StorePath]:
         sides = self._sides
-        self.went_back = self._contradiction(
-            listing.revision,
-            listing.cluster_id,
-            {path: found.mod_revision for path, found in listing.records.items() if path != self._mapping.store},
+        below = {
+            relative_to(path, self._mapping.store): found
+            for path, found in listing.records.items()
+            if path != self._mapping.store
+        }
+        self.went_back = (
+            history
+            or self._contradiction(
+                listing.revision, listing.cluster_id, {path: found.mod_revision for path, found in below.items()}
+            )
+            or rewritten(self._known(), below, self._mapping.name)
         )
         if self.went_back:
             return set()
-        self.listed = True
-        self._verified = listing.revision
+        self.listed, self.stale = True, False
+        self._unseen.clear()
         sides.cluster_id = listing.cluster_id
         self.root_exists = self._mapping.store == ROOT or (
             self._mapping.store in listing.records and listing.records[self._mapping.store].entry.kind is Kind.DIR
@@ -190,7 +245,9 @@ class RemoteSide:
         cleared = self._sides.remote_problems.pop(path, None) is not None
         if known and known.mod_revision >= found.mod_revision:
             return cleared
-        self._sides.remote[path] = RemoteEntry(entry=found.entry, mod_revision=found.mod_revision)
+        self._sides.remote[path] = RemoteEntry(
+            entry=found.entry, mod_revision=found.mod_revision, supersedes=found.record.origin.supersedes
+        )
         if found.record.content is not None:
             self._recent[path] = found
         return True

@@ -7,6 +7,8 @@ revisions. But its revision, or that of a record that was changed after the snap
 from collections.abc import Mapping
 
 from configstore.model.path import StorePath
+from configstore.store.tree import Stored
+from sidecar.planner.sides import RemoteEntry
 
 _MEND = (
     " Nothing is applied, pushed or deleted. Bring the right etcd back, or go on with this one: `configstore"
@@ -39,3 +41,22 @@ def contradiction(
         if now < before:
             return f"{path}: its revision went back from {before} to {now}: a restored snapshot?{mend}"
     return None
+
+
+def rewritten(
+    known: Mapping[StorePath, RemoteEntry], found: Mapping[StorePath, Stored], mapping: str
+) -> str | None:
+    """Return why the store's history is another one than that of the known records, or None.
+
+    After a restore a revision is given to another write: of the same path it may hold something else.
+    """
+    for path, record in found.items():
+        before = known.get(path)
+        if before and before.mod_revision == record.mod_revision and before.entry != record.entry:
+            return given_away(path, record.mod_revision, mapping)
+    return None
+
+
+def given_away(path: StorePath, revision: int, mapping: str) -> str:
+    """Return the words for a revision that belonged to a known record and does not any more."""
+    return f"{path}: its revision {revision} is another write's now: a restored snapshot?{_MEND.format(mapping)}"

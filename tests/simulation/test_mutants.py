@@ -7,16 +7,20 @@ from hypothesis import Phase
 
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.model.record import Kind, RecordError
+from configstore.store import tree
 from configstore.store.api import Delete, ModRevision
 from configstore.store.tree import Outcome, Tree
 from sidecar import mirror
+from sidecar.baseline import Baseline
 from sidecar.local import apply
 from sidecar.planner import planner
 from sidecar.planner.reconcile import Verdict, same_local
 from sidecar.planner.sides import LocalEntry, Signature
+from sidecar.remote import fetch
+from sidecar.remote.fetch import RemoteSide
 from sidecar.transfer import Transfer
 from tests.simulation.test_simulation import run
-from tests.simulation.world import Replica
+from tests.simulation.world import Connection, Replica
 
 MUTANTS = {}
 
@@ -111,6 +115,57 @@ def deletes_leave_no_tombstone(patch):
         return outcome
 
     patch(Tree, "commit", commit)
+
+
+@mutant
+def nothing_is_compared_before_a_write(patch):
+    real = Connection.txn
+
+    def txn(self, compares, operations, **how):
+        return real(self, [each for each in compares if not isinstance(each, ModRevision)], operations, **how)
+
+    patch(Connection, "txn", txn)
+
+
+@mutant
+def sets_are_committed_path_by_path(patch):
+    patch(tree, "groups", lambda steps: ([step] for step in steps))
+
+
+@mutant
+def parents_go_though_something_in_them_lives(patch):
+    patch(planner._Draft, "_keep_parents", lambda self: None)
+
+
+@mutant
+def a_file_and_a_directory_of_one_name_are_not_settled(patch):
+    patch(planner._Draft, "_settle_collisions", lambda self: None)
+
+
+@mutant
+def the_baseline_is_forgotten_at_the_end(patch):
+    patch(Baseline, "_append", lambda self, lines: None)
+
+
+@mutant
+def a_restored_snapshot_is_not_noticed(patch):
+    patch(fetch, "contradiction", lambda **_: None)
+
+
+@mutant
+def a_rewritten_history_is_not_noticed(patch):
+    patch(fetch, "rewritten", lambda *_: None)
+    patch(fetch, "given_away", lambda *_: None)
+
+
+@mutant
+def what_the_watch_missed_is_never_looked_for(patch):
+    patch(RemoteSide, "_missed", lambda self, found, revision: False)
+
+
+@mutant
+def what_the_store_forgot_is_overwritten(patch):
+    patch(Transfer, "_forgotten", lambda self, pull: False)
 
 
 @pytest.mark.parametrize("name", MUTANTS)

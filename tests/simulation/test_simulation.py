@@ -12,10 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from configstore.model.path import is_below
 from configstore.model.record import Kind
-from tests.simulation.world import SUBTREE, Fault, World
-from tests.trees import tree
+from configstore.model.replica import Take
+from tests.simulation.world import PAIR, SUBTREE, Fault, World
+from tests.trees import look, tree
 
-NAMES = ["a", "b", "d", "d/a", "d/b", "d/e", "d/e/a"]
+NAMES = ["a", "b", "A", "d", "d/a", "d/b", "d/e", "d/e/a", "\u00e9", "e\u0301"]  # two spellings of one letter
 paths = st.sampled_from(NAMES)
 replicas = st.integers(0, 2)
 contents = st.sampled_from([b"one", b"two", b"three", b""])
@@ -25,14 +26,17 @@ faults = st.one_of(
     st.builds(Fault, st.sampled_from(["before", "after", "rename"]), st.integers(1, 4), st.just("edit"), paths),
     st.builds(Fault, st.sampled_from(["before", "after", "rename"]), st.integers(1, 6), st.just("other"), paths),
     st.builds(Fault, st.just("rename"), st.integers(1, 3), st.just("crash")),
+    st.builds(Fault, st.just("disk"), st.integers(1, 20), st.just("crash")),
+    st.builds(Fault, st.just("before"), st.integers(1, 6), st.just("late")),
 )
 
 
 class Histories(RuleBasedStateMachine):
     """What users, orchestrators and networks do."""
 
-    @initialize(count=st.integers(2, 3))
-    def begin(self, count):
+    @initialize(count=st.integers(2, 3), take=st.sampled_from(Take))
+    def begin(self, count, take):
+        self.take = take
         self.base = Path(tempfile.mkdtemp(prefix="configstore-simulation-", dir="/dev/shm"))
         self.world = World(self.base, count)
         self.deleted = set()
@@ -105,6 +109,88 @@ class Histories(RuleBasedStateMachine):
         self.at(number).cycle()
         self.world.note_accepted()
 
+    @rule(number=replicas, name=paths, seconds=seconds)
+    def cycle_without_news(self, number, name, seconds):
+        self.write(number, name, b"old view", unique=True)
+        self.world.now += seconds
+        self.at(number).cycle(late=True)
+        self.world.note_accepted()
+
+    @rule(number=replicas, fault=st.one_of(st.none(), faults), seconds=seconds)
+    def change_the_pair(self, number, fault, seconds):
+        self.number += 1
+        for name in PAIR:
+            (self.at(number).folder / name).write_bytes(b"%d" % self.number)
+        self.world.now += 61.0
+        self.at(number).cycle(fault)
+        self.world.note_accepted()
+
+    @rule(number=replicas, other=replicas, below=st.sampled_from(["d/a", "d/e/a"]))
+    def delete_a_directory_while_another_writes_into_it(self, number, other, below):
+        self.world.heal()
+        folder = self.at(number).folder / "d"
+        if self.usable(folder):
+            self.remove(folder, "d")
+        self.cycle(number, 0.0)
+        self.cycle(number, 61.0)
+        self.write(other, below, b"into it", unique=True)
+
+    @rule(number=replicas, other=replicas, name=st.sampled_from(["d", "a"]))
+    def make_a_file_while_another_makes_a_directory(self, number, other, name):
+        for who, below in ((number, name), (other, f"{name}/x")):
+            path = self.at(who).folder / name
+            if os.path.lexists(path):
+                self.remove(path, name)
+            self.write(who, below, b"of this name", unique=True)
+
+    @rule(number=replicas, name=st.sampled_from(["a", "b"]))
+    def edit_while_down(self, number, name):
+        """An edit that only one replica makes, while its sidecar is down, travels like any other."""
+        self.world.heal()
+        lost = len(self.world.records("conflicts"))
+        replica = self.at(number)
+        replica.mirror.close()
+        self.write(number, name, b"while down", unique=True)
+        found = look(replica.folder / name)
+        replica.start()
+        self.world.heal()
+        shown = [look(each.folder / name) for each in self.world.replicas]
+        assert all(each == found for each in shown), f"an edit was undone\n{self.world.describe()}"
+        assert len(self.world.records("conflicts")) == lost, "a conflict with nobody"
+
+    @rule()
+    def land(self):
+        self.world.land()
+
+    @rule()
+    def compact(self):
+        self.world.compact()
+
+    @rule(number=replicas)
+    def reconnect(self, number):
+        self.at(number).feed.reconnected = True
+
+    @rule(number=replicas)
+    def lose_news(self, number):
+        self.at(number).feed.lose()
+
+    @rule(name=paths)
+    def put_by_hand(self, name):
+        self.number += 1
+        self.world.put_by_hand(name, b"by hand %d" % self.number)
+
+    @rule()
+    def back_up(self):
+        self.world.back_up()
+
+    @rule()
+    def restore(self):
+        self.world.restore()
+
+    @rule(name=paths)
+    def vanish(self, name):
+        self.world.vanish(name)
+
     @rule(number=replicas, other=replicas, name=paths, fault=faults, seconds=seconds)
     def change_and_fail(self, number, other, name, fault, seconds):
         self.write(number, name, b"failing", unique=True)
@@ -140,7 +226,7 @@ class Histories(RuleBasedStateMachine):
 
     def check(self):
         world = self.world
-        world.heal()
+        world.heal(self.take)
         trees = [tree(replica.folder) for replica in world.replicas]
         assert all(found == trees[0] for found in trees), f"the replicas differ\n{world.describe()}"
         problems = [problem for each in world.replicas for problem in each.mirror.engine.status.problems]
