@@ -5,7 +5,7 @@ from collections import deque
 
 from configstore.model.path import StorePath
 from configstore.model.replica import Request, Take
-from configstore.store.tree import Fence
+from configstore.store.values import Fence
 from sidecar.planner.planner import Sides, vanished
 from sidecar.transfer import Transfer
 

@@ -19,7 +19,8 @@ from configstore.model.keys import Keys
 from configstore.model.replica import Report, Request
 from configstore.store.api import Kv
 from configstore.store.connect import connect
-from configstore.store.tree import Tree, Writer
+from configstore.store.tree import Tree
+from configstore.store.values import Writer
 from sidecar.config import Config
 from sidecar.mirror import Mirror
 from sidecar.planner.mapping import Mapping

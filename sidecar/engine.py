@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from configstore.errors import ConfigstoreError, NoSpaceError, RefusedError, StoreError
 from configstore.model.path import ROOT, StorePath, parent
 from configstore.model.replica import Request, Take
-from configstore.store.tree import Fence
+from configstore.store.values import Fence
 from sidecar.choices import Choices
 from sidecar.local.root import Root
 from sidecar.local.scan import Scan, Scanner

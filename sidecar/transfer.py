@@ -11,7 +11,8 @@ import msgspec
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind, RecordError
-from configstore.store.tree import Fence, Tree
+from configstore.store.tree import Tree
+from configstore.store.values import Fence
 from sidecar.baseline import Baseline
 from sidecar.local.apply import Applier, LocalChange
 from sidecar.local.scan import Changed, Scanner
@@ -72,7 +73,6 @@ class Transfer:
         self._baseline = baseline
         self._scanner = scanner
         self._applier = applier
-        self._kept: dict[StorePath, Entry] = {}  # losers kept, whose winner is not in place yet
 
     def carry_out(self, plan: Plan, fence: Fence | None = None) -> Done:
         """Do all of a plan that can be done.
@@ -165,7 +165,6 @@ class Transfer:
         applied = self._applier.apply(changes)
         noted: dict[StorePath, Agreed | None] = {}
         for path, local in applied.done.items():
-            self._kept.pop(path, None)
             if local is None:
                 self._sides.local.pop(path, None)
                 noted[path] = None
@@ -228,8 +227,6 @@ class Transfer:
         return self._remote.content(pull.path, pull.remote)
 
     def _keep(self, path: StorePath, entry: Entry) -> None:
-        if self._kept.get(path) == entry:
-            return
         content = self._scanner.read_content(path, entry) if entry.kind is Kind.FILE else None
         absolute = StorePath(f"{self._mapping.store}/{path}" if self._mapping.store else path)
         kept = self._tree.keep_conflict(absolute, entry, content, retention=self._mapping.retention)
@@ -237,7 +234,6 @@ class Transfer:
             "conflict: the store's version wins, the local one is kept under conflicts/",
             extra={"mapping": self._mapping.name, "path": path, "conflict": kept},
         )
-        self._kept[path] = entry
 
 
 def _batches(pulls: Sequence[Pull]) -> Iterator[list[Pull]]:

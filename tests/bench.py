@@ -31,7 +31,8 @@ from configstore.model.record import Entry, Kind, sha256
 from configstore.settings import StoreSettings
 from configstore.store.api import ModRevision, Put
 from configstore.store.connect import connect
-from configstore.store.tree import Tree, Write, Writer
+from configstore.store.tree import Tree
+from configstore.store.values import Write, Writer
 from tests.waiting import wait_until
 
 RETENTION = 86400.0

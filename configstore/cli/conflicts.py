@@ -12,7 +12,8 @@ from configstore.model.record import Entry, Kind
 from configstore.model.replica import Take, Verb
 from configstore.store.conflicts import Loser, content_of, drop, losers
 from configstore.store.replicas import asking, live
-from configstore.store.tree import Tree, Write
+from configstore.store.tree import Tree
+from configstore.store.values import Write
 
 
 def add(commands: Commands) -> None:

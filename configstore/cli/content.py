@@ -29,7 +29,8 @@ from configstore.errors import (
 from configstore.model.path import StorePath, printable
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
 from configstore.store.history import ExpiredError, versions
-from configstore.store.tree import Bad, Stored, Tree, Write
+from configstore.store.tree import Tree
+from configstore.store.values import Bad, Stored, Write
 
 NEW_MODE = 0o600
 

@@ -21,7 +21,8 @@ from configstore.store.history import (
     versions,
     versions_below,
 )
-from configstore.store.tree import Bad, Stored, Tree, Write
+from configstore.store.tree import Tree
+from configstore.store.values import Bad, Stored, Write
 
 
 def add(commands: Commands) -> None:

@@ -8,7 +8,7 @@ from configstore.cli.session import is_directory, look, open_tree, say, unreadab
 from configstore.errors import NotThereError
 from configstore.model.path import ROOT, StorePath, ancestors, is_below, parent, printable, relative_to
 from configstore.model.record import Kind
-from configstore.store.tree import Bad, Listing, Stored
+from configstore.store.values import Bad, Listing, Stored
 
 
 def add(commands: Commands) -> None:

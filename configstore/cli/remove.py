@@ -7,7 +7,7 @@ from configstore.cli.session import RETENTION, open_tree, say, unreadable
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.model.path import ROOT, StorePath, depth
 from configstore.model.record import Entry, Kind
-from configstore.store.tree import Stored, Write
+from configstore.store.values import Stored, Write
 
 
 def add(commands: Commands) -> None:

@@ -7,7 +7,7 @@ import msgspec
 
 from configstore.model.path import StorePath, printable
 from configstore.model.record import Kind, Record
-from configstore.store.tree import Stored
+from configstore.store.values import Stored
 
 
 def record_fields(found: Stored) -> dict[str, object]:

@@ -9,7 +9,8 @@ from configstore.cli.session import ATTEMPTS, RETENTION, look, open_tree, refuse
 from configstore.errors import ConflictError, RefusedError
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Entry, Kind
-from configstore.store.tree import Bad, Stored, Tree, Write
+from configstore.store.tree import Tree
+from configstore.store.values import Bad, Stored, Write
 
 NEW_MODE = 0o755
 

@@ -15,7 +15,8 @@ from configstore.model.keys import Keys
 from configstore.model.path import StorePath, ancestors, printable
 from configstore.model.record import Kind
 from configstore.settings import STORE_VARIABLES, nearest_variable, unknown_variables
-from configstore.store.tree import Bad, Stored, Tree, Writer
+from configstore.store.tree import Tree
+from configstore.store.values import Bad, Stored, Writer
 
 RETENTION = 30 * 86400.0
 """Seconds for which what a command supersedes stays in `past/`; a mapping's default, too."""

@@ -11,7 +11,8 @@ from configstore.model.keys import prefix_end
 from configstore.model.path import ROOT, StorePath, is_below, printable
 from configstore.model.record import Kind
 from configstore.store.api import Event
-from configstore.store.tree import Bad, Tree
+from configstore.store.tree import Tree
+from configstore.store.values import Bad
 
 
 def add(commands: Commands) -> None:

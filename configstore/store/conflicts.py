@@ -16,7 +16,7 @@ from configstore.store.tree import Tree
 
 
 class Loser(msgspec.Struct, frozen=True, kw_only=True):
-    """One losing side: of which path, under which id (its write id), what it was and who wrote it."""
+    """One losing side: of which path, under which id, what it was and who wrote it."""
 
     path: StorePath
     id: str

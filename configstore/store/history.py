@@ -13,7 +13,8 @@ from configstore.errors import CompactedError
 from configstore.model.path import PathError, StorePath, depth
 from configstore.model.record import Entry, Kind, RecordError, decode
 from configstore.store.api import Item, range_all
-from configstore.store.tree import Bad, Stored, Tree, Write
+from configstore.store.tree import Tree
+from configstore.store.values import Bad, Stored, Write
 
 
 class Versions(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,130 +9,30 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 
-import msgspec
 import tenacity
 
 from configstore.errors import CompactedError, CorruptError, LeaseGoneError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.path import PathError, StorePath, printable
-from configstore.model.record import Entry, Kind, Origin, Record, RecordError, decode, encode, sha256, shown_size
+from configstore.model.record import Entry, Record, RecordError, decode, encode, sha256
 from configstore.store.api import (
     MAX_OPERATIONS,
     CreateRevision,
+    Exists,
     Item,
     Kv,
     ModRevision,
     Put,
+    Relet,
     TxnResult,
     range_all,
 )
 from configstore.store.chunks import Chunks, chunk_digests, split_content
 from configstore.store.steps import Step, Superseded, groups, is_ours
 from configstore.store.surplus import KEEP, surplus_conflicts, surplus_past
+from configstore.store.values import Bad, Fence, Listing, Outcome, Stored, Write, Writer
 
 _NEVER = -1  # no key has this create_revision: a txn that compares it only reads
-
-
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """A record as it lies in the store: at which path, since which revision, after how many writes."""
-
-    path: StorePath
-    record: Record
-    mod_revision: int
-    version: int = 1
-
-    @property
-    def entry(self) -> Entry:
-        """What the path is."""
-        return self.record.entry
-
-    @property
-    def gone(self) -> bool:
-        """Whether this is a tombstone."""
-        return self.record.entry.kind is Kind.GONE
-
-
-class Bad(msgspec.Struct, frozen=True, kw_only=True):
-    """A key below `files/` that holds no usable record; `path` is safe to print."""
-
-    path: str
-    reason: str
-    mod_revision: int
-
-
-class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """A directory's record and all below it at one revision, tombstones included; and what is unreadable."""
-
-    revision: int
-    cluster_id: int = 0
-    records: dict[StorePath, Stored]
-    bad: tuple[Bad, ...] = ()
-
-
-class Write(msgspec.Struct, frozen=True, kw_only=True):
-    """One wanted change of a path.
-
-    entry: what it shall be; `size` and `sha256` must be those of `content` (a file's bytes, else None).
-    expected: the mod_revision that the path must have, 0 for "never written".
-    previous: what lies there at `expected`, where the caller has it at hand; it saves reading it once more.
-    """
-
-    path: StorePath
-    entry: Entry
-    content: bytes | None = None
-    expected: int = 0
-    previous: Stored | None = None
-
-    def __repr__(self) -> str:
-        """Show everything but the content."""
-        return f"Write({self.path!r}, {self.entry!r}, {shown_size(self.content)}, expected={self.expected})"
-
-
-class Fence(msgspec.Struct, frozen=True, kw_only=True):
-    """Proof of holding a lease: its name, the holder's key, and that key's create_revision (the token)."""
-
-    name: str
-    key: bytes
-    token: int
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a commit.
-
-    done: the paths written, with their new mod_revision.
-    stale: the paths whose compare failed, with what is there instead (None: nothing, or nothing readable). Of
-    their txn, and of the txns after it, nothing was made.
-    fenced_out: the lease is not held any more; likewise.
-    """
-
-    done: dict[StorePath, int]
-    stale: dict[StorePath, Stored | None] = {}
-    fenced_out: bool = False
-
-    @property
-    def complete(self) -> bool:
-        """Whether everything asked for was written."""
-        return not self.stale and not self.fenced_out
-
-
-class Writer(msgspec.Struct, frozen=True, kw_only=True):
-    """Who writes. `now` returns RFC 3339 UTC text for people, `new_id` a fresh unique id."""
-
-    replica: str
-    host: str
-    now: Callable[[], str]
-    new_id: Callable[[], str]
-
-    def origin(self, lease: str | None = None, supersedes: int = 0) -> Origin:
-        """Return the origin of one new write."""
-        return Origin(
-            write_id=self.new_id(),
-            replica=self.replica,
-            host=self.host,
-            time=self.now(),
-            lease=lease,
-            supersedes=supersedes,
-        )
 
 
 class Tree:
@@ -250,29 +150,34 @@ class Tree:
     def keep_conflict(self, path: StorePath, entry: Entry, content: bytes | None, *, retention: float) -> str:
         """Keep the losing side of a conflict under `conflicts/` for `retention` seconds and return its id.
 
-        Of more than MAX_CONFLICTS about a path, the oldest go.
+        The id follows from what it is, so that many replicas, or many tries, keep one copy of the same. Of more
+        than MAX_CONFLICTS about a path, the oldest go.
         """
+        name = conflict_id(entry)
         record = self._record(entry, content)
         try:
-            self._put_conflict(path, record, content, self._chunks.retention_lease(retention))
+            self._put_conflict(path, name, record, content, self._chunks.retention_lease(retention))
         except LeaseGoneError:  # it expired or was revoked, or this is another etcd than the one that granted it
             self._chunks.forget_leases()
-            self._put_conflict(path, record, content, self._chunks.retention_lease(retention))
-        return record.origin.write_id
+            self._put_conflict(path, name, record, content, self._chunks.retention_lease(retention))
+        return name
 
-    def _put_conflict(self, path: StorePath, record: Record, content: bytes | None, lease: int) -> None:
-        name = record.origin.write_id
+    def _put_conflict(self, path: StorePath, name: str, record: Record, content: bytes | None, lease: int) -> None:
         key, value = self.keys.conflict(path, name), encode(record)
         for digest, chunk in split_content(content).items():
             piece = self.keys.conflict_chunk(path, name, digest)
-            self.kv.txn((CreateRevision(piece, 0),), (Put(piece, chunk, lease),))
+            if not self.kv.txn((CreateRevision(piece, 0),), (Put(piece, chunk, lease),)).succeeded:
+                self.kv.txn((Exists(piece),), (Relet(piece, lease),))
+        found = self.kv.range(key, keys_only=True).items
+        expected = found[0].mod_revision if found else 0
+        surplus = [] if found else surplus_conflicts(self.kv, self.keys, path)
         step = Step(
             path=path,
             key=key,
-            write_id=name,
-            expected=0,
-            compares=(ModRevision(key, 0),),
-            operations=(Put(key, value, lease), *surplus_conflicts(self.kv, self.keys, path)),
+            write_id=record.origin.write_id,
+            expected=expected,
+            compares=(ModRevision(key, expected),),
+            operations=(Put(key, value, lease), *surplus),
             size=len(value),
         )
         self._txn([step], None)
@@ -395,3 +300,8 @@ class Tree:
 
 def _stored(path: StorePath, item: Item) -> Stored:
     return Stored(path=path, record=decode(item.value), mod_revision=item.mod_revision, version=item.version)
+
+
+def conflict_id(entry: Entry) -> str:
+    """Return the id of a losing side, which follows from what it is."""
+    return sha256(f"{entry.kind} {entry.mode:o} {entry.sha256} {entry.target}".encode())[:24]

@@ -7,7 +7,8 @@ import msgspec
 from configstore.errors import TooLargeError
 from configstore.model.path import StorePath, join
 from configstore.model.record import Kind
-from configstore.store.tree import Fence, Stored, Tree, Write
+from configstore.store.tree import Tree
+from configstore.store.values import Fence, Stored, Write
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Push
 

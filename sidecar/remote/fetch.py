@@ -12,7 +12,8 @@ from configstore.model.record import Kind
 from configstore.store.api import Batch, Item
 from configstore.store.history import ExpiredError, record_written_at
 from configstore.store.survey import survey
-from configstore.store.tree import Bad, Listing, Stored, Tree
+from configstore.store.tree import Tree
+from configstore.store.values import Bad, Listing, Stored
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.planner import Sides
 from sidecar.planner.sides import Problem, RemoteEntry

@@ -7,7 +7,7 @@ revisions. But its revision, or that of a record that was changed after the snap
 from collections.abc import Mapping
 
 from configstore.model.path import StorePath
-from configstore.store.tree import Stored
+from configstore.store.values import Stored
 from sidecar.planner.sides import RemoteEntry
 
 _MEND = (

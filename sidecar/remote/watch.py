@@ -15,7 +15,8 @@ import tenacity
 
 from configstore.errors import CompactedError, ConfigstoreError
 from configstore.store.api import Batch, Watch
-from configstore.store.tree import Listing, Tree
+from configstore.store.tree import Tree
+from configstore.store.values import Listing
 from sidecar.planner.mapping import Mapping
 
 log = logging.getLogger(__name__)

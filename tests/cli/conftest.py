@@ -11,7 +11,8 @@ import pytest
 
 from configstore.cli import main
 from configstore.model.keys import Keys
-from configstore.store.tree import Tree, Writer
+from configstore.store.tree import Tree
+from configstore.store.values import Writer
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from configstore.model.keys import Keys
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
 from configstore.store.api import Delete, ModRevision, Put
-from configstore.store.tree import Write
+from configstore.store.values import Write
 from tests.servers import run_etcdctl
 
 BYTES = bytes(range(256)) * 3

@@ -6,7 +6,8 @@ from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind, sha256
 from configstore.store.api import CreateRevision, Put
 from configstore.store.surplus import PRUNE_EVERY
-from configstore.store.tree import Tree, Write, Writer
+from configstore.store.tree import Tree
+from configstore.store.values import Write, Writer
 
 MONTH = 30 * 86400
 LARGE = bytes(range(256)) * 1000

@@ -6,7 +6,7 @@ from configstore import presets
 from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind
 from configstore.store.api import ModRevision, Put
-from configstore.store.tree import Write
+from configstore.store.values import Write
 
 
 @pytest.fixture

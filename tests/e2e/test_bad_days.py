@@ -13,7 +13,8 @@ from configstore.errors import CompactedError, NoSpaceError, StoreUnavailableErr
 from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind
 from configstore.store.api import Put
-from configstore.store.tree import Tree, Write, Writer
+from configstore.store.tree import Tree
+from configstore.store.values import Write, Writer
 from tests.certificates import Authority
 from tests.e2e.replica import ENVIRONMENT, Replica
 from tests.servers import Proxy, cluster, connect, run_etcdctl

@@ -4,7 +4,8 @@ import pytest
 
 from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind
-from configstore.store.tree import Tree, Write, Writer
+from configstore.store.tree import Tree
+from configstore.store.values import Write, Writer
 from tests.e2e.conftest import equal
 from tests.e2e.replica import Replica
 from tests.servers import connect

@@ -5,7 +5,8 @@ import signal
 
 from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind, sha256
-from configstore.store.tree import Tree, Write, Writer
+from configstore.store.tree import Tree
+from configstore.store.values import Write, Writer
 from tests.e2e.replica import Replica
 from tests.servers import connect
 from tests.waiting import wait_until

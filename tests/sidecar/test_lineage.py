@@ -5,7 +5,7 @@ import pytest
 from configstore.model.record import Kind
 from configstore.store.api import Delete, ModRevision
 from configstore.store.memory_state import MemoryStore
-from configstore.store.tree import Listing
+from configstore.store.values import Listing
 from sidecar.remote.lineage import contradiction
 from tests.sidecar.following import Following
 

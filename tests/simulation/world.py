@@ -20,7 +20,8 @@ from configstore.model.replica import Request, Take, Verb
 from configstore.store.api import Batch, Delete, Exists, Put
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
-from configstore.store.tree import Tree, Write, Writer
+from configstore.store.tree import Tree
+from configstore.store.values import Write, Writer
 from sidecar.local import rename
 from sidecar.mirror import Mirror
 from sidecar.planner.mapping import Mapping

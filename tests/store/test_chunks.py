@@ -11,7 +11,8 @@ from configstore.model.keys import Keys, prefix_end
 from configstore.model.record import INLINE_MAX, Entry, Kind, sha256
 from configstore.store.api import Delete, Put
 from configstore.store.memory import MemoryKv
-from configstore.store.tree import Tree, Write, Writer
+from configstore.store.tree import Tree
+from configstore.store.values import Write, Writer
 from tests.servers import connect
 
 DAY = 86400.0

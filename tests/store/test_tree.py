@@ -18,7 +18,8 @@ from configstore.store.api import MAX_OPERATIONS, Delete, ModRevision, Put
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
 from configstore.store.surplus import MAX_CONFLICTS, PRUNE_EVERY
-from configstore.store.tree import Bad, Fence, Listing, Stored, Tree, Write, Writer
+from configstore.store.tree import Tree
+from configstore.store.values import Bad, Fence, Listing, Stored, Write, Writer
 from tests.servers import connect
 
 CERT, KEY, OTHER = StorePath("certs/cert.pem"), StorePath("certs/key.pem"), StorePath("dkim/a.key")
@@ -392,16 +393,30 @@ def test_the_losing_side_of_a_conflict_is_kept_apart_under_a_lease(tree):
     (kept,) = tree.kv.range(tree.keys.conflict(CERT, name)).items
     record = decode(kept.value)
     assert (record.entry, record.content) == (loser.entry, b"loser")
-    assert (record.origin.write_id, record.origin.replica) == (name, "front-1")
+    assert record.origin.replica == "front-1"
     assert kept.lease
     assert (content_at(tree, CERT), raw(tree, CERT).mod_revision) == (b"winner", first)
 
 
 def test_two_losers_of_one_path_are_both_kept(tree):
-    loser = file(CERT, b"loser")
-    names = {tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH) for _ in range(2)}
+    losers = [file(CERT, content) for content in (b"one", b"two")]
+    names = {tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH) for loser in losers}
     assert len(names) == 2
     assert all(tree.kv.range(tree.keys.conflict(CERT, name)).items for name in names)
+
+
+def test_a_loser_that_loses_again_is_one_copy_with_a_new_lease(tree):
+    loser = file(CERT, b"loser" * 20_000)
+    prefix = tree.keys.conflict(CERT, "")
+    names, leases = set(), set()
+    for retention in (MONTH, 2 * MONTH):
+        names.add(tree.keep_conflict(CERT, loser.entry, loser.content, retention=retention))
+        leases.add(tree.kv.range(prefix, prefix_end(prefix)).items[0].lease)
+    found = tree.kv.range(prefix, prefix_end(prefix)).items
+    assert len(names) == 1
+    assert len([item for item in found if b"/" not in item.key.removeprefix(prefix)]) == 1
+    assert len({item.lease for item in found}) == 1
+    assert leases > {found[0].lease}
 
 
 def test_a_loser_is_kept_though_the_retention_lease_is_gone(tree):
@@ -413,10 +428,10 @@ def test_a_loser_is_kept_though_the_retention_lease_is_gone(tree):
 
 
 def test_of_many_losers_of_one_path_the_oldest_go(tree):
-    loser = file(CERT, b"loser")
+    losers = [file(CERT, b"loser %d" % number) for number in range(MAX_CONFLICTS)]
     large = file(CERT, b"x" * 100_000)
     oldest = tree.keep_conflict(CERT, large.entry, large.content, retention=MONTH)
-    names = [tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH) for _ in range(MAX_CONFLICTS)]
+    names = [tree.keep_conflict(CERT, each.entry, each.content, retention=MONTH) for each in losers]
     prefix = tree.keys.conflict(CERT, "")
     left = [item.key.removeprefix(prefix).decode() for item in tree.kv.range(prefix, prefix_end(prefix)).items]
     assert sorted(left) == sorted(names)

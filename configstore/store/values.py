@@ -1,0 +1,110 @@
+"""What the tree takes and returns: records as they lie in the store, wanted changes, and what became of them."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from configstore.model.path import StorePath
+from configstore.model.record import Entry, Kind, Origin, Record, shown_size
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """A record as it lies in the store: at which path, since which revision, after how many writes."""
+
+    path: StorePath
+    record: Record
+    mod_revision: int
+    version: int = 1
+
+    @property
+    def entry(self) -> Entry:
+        """What the path is."""
+        return self.record.entry
+
+    @property
+    def gone(self) -> bool:
+        """Whether this is a tombstone."""
+        return self.record.entry.kind is Kind.GONE
+
+
+class Bad(msgspec.Struct, frozen=True, kw_only=True):
+    """A key below `files/` that holds no usable record; `path` is safe to print."""
+
+    path: str
+    reason: str
+    mod_revision: int
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory's record and all below it at one revision, tombstones included; and what is unreadable."""
+
+    revision: int
+    cluster_id: int = 0
+    records: dict[StorePath, Stored]
+    bad: tuple[Bad, ...] = ()
+
+
+class Write(msgspec.Struct, frozen=True, kw_only=True):
+    """One wanted change of a path.
+
+    entry: what it shall be; `size` and `sha256` must be those of `content` (a file's bytes, else None).
+    expected: the mod_revision that the path must have, 0 for "never written".
+    previous: what lies there at `expected`, where the caller has it at hand; it saves reading it once more.
+    """
+
+    path: StorePath
+    entry: Entry
+    content: bytes | None = None
+    expected: int = 0
+    previous: Stored | None = None
+
+    def __repr__(self) -> str:
+        """Show everything but the content."""
+        return f"Write({self.path!r}, {self.entry!r}, {shown_size(self.content)}, expected={self.expected})"
+
+
+class Fence(msgspec.Struct, frozen=True, kw_only=True):
+    """Proof of holding a lease: its name, the holder's key, and that key's create_revision (the token)."""
+
+    name: str
+    key: bytes
+    token: int
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a commit.
+
+    done: the paths written, with their new mod_revision.
+    stale: the paths whose compare failed, with what is there instead (None: nothing, or nothing readable). Of
+    their txn, and of the txns after it, nothing was made.
+    fenced_out: the lease is not held any more; likewise.
+    """
+
+    done: dict[StorePath, int]
+    stale: dict[StorePath, Stored | None] = {}
+    fenced_out: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything asked for was written."""
+        return not self.stale and not self.fenced_out
+
+
+class Writer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who writes. `now` returns RFC 3339 UTC text for people, `new_id` a fresh unique id."""
+
+    replica: str
+    host: str
+    now: Callable[[], str]
+    new_id: Callable[[], str]
+
+    def origin(self, lease: str | None = None, supersedes: int = 0) -> Origin:
+        """Return the origin of one new write."""
+        return Origin(
+            write_id=self.new_id(),
+            replica=self.replica,
+            host=self.host,
+            time=self.now(),
+            lease=lease,
+            supersedes=supersedes,
+        )
