@@ -11,7 +11,7 @@ demo: .venv/ready
 	$(BIN)/python -m tests.demo
 
 test: check
-	tests/get-debian-etcd .venv/debian-etcd
+	tests/get-tools .venv/debian-etcd
 	CONFIGSTORE_TEST_ETCD=.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest
 
 check: .venv/ready

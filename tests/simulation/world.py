@@ -195,6 +195,11 @@ class Replica:
             f"local content was overwritten without being kept\n{self.world.describe()}"
         )
 
+    def busy(self):
+        """Tell whether it knows of something to do or to find out."""
+        engine = self.mirror.engine
+        return engine.status.pending or engine._remote.stale or engine._remote.doubtful
+
     def let_another_act(self, name):
         """Have the next replica's user edit a file, and that replica make a cycle."""
         replicas = self.world.replicas
@@ -361,7 +366,7 @@ class World:
                 replica.cycle()
                 self.note_accepted()
             same = trees == [tree(replica.folder) for replica in self.replicas]
-            idle = not any(each.mirror.engine.status.pending for each in self.replicas)
+            idle = not any(replica.busy() for replica in self.replicas)
             quiet = quiet + 1 if same and idle and revision == self.store.revision else 0
             if quiet == 2:
                 return
