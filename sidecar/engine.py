@@ -326,7 +326,8 @@ class Engine:
         if self._sides.unstable:
             self._dirty |= {parent(path) for path in self._sides.unstable}
             due.append(UNSTABLE_RETRY)
-        if done.problems:
+        if done.problems or self._scanner.unread:
+            self._dirty |= self._scanner.unread
             due.append(RETRY)
         return max(0.0, min(due))
 
@@ -344,15 +345,16 @@ class Engine:
             self._pending_since = None
         elif self._pending_since is None:
             self._pending_since = self._clock()
-        for path in problems.keys() - {problem.path for problem in before.problems}:
-            extra = {"mapping": self.mapping.name, "path": problems[path].path, "reason": problems[path].reason}
+        shown = tuple(dict.fromkeys(problems[path] for path in sorted(problems)))  # one may speak for many paths
+        for problem in set(shown).difference(before.problems):
+            extra = {"mapping": self.mapping.name, "path": problem.path, "reason": problem.reason}
             log.warning("cannot be mirrored", extra=extra)
         status = Status(
             mapping=self.mapping.name,
             ready=before.ready if ready is None else ready,
             halted=halted,
             waiting_for=waiting_for,
-            problems=tuple(problems[path] for path in sorted(problems)),
+            problems=shown,
             pending=len(self._pending),
             pending_since=self._pending_since,
             paths=len(sides.baseline),

@@ -15,13 +15,13 @@ from configstore.store.tree import Tree
 from configstore.store.values import Fence
 from sidecar.baseline import Baseline
 from sidecar.local.apply import Applier, LocalChange
-from sidecar.local.scan import Changed, Scanner
+from sidecar.local.scan import Changed, Scanner, Unreadable
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan, Pull, Push
 from sidecar.planner.planner import Sides, agreed
 from sidecar.planner.reconcile import as_shown, tombstone
 from sidecar.planner.sides import Agreed, Problem, RemoteEntry
-from sidecar.remote.commit import commit
+from sidecar.remote.commit import Committed, commit
 from sidecar.remote.fetch import RemoteSide
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Transfer:
             done.again.update(push.path for push in plan.push if push.path not in done.pushed)
             done.rescan.add(change.path)
         except StoreError as error:
-            done.again.update(push.path for push in plan.push)
+            done.again.update(push.path for push in plan.push if push.path not in done.problems)
             done.failure = error
         for batch in _batches(plan.pull):
             self._pull(batch, done)
@@ -121,9 +121,7 @@ class Transfer:
             )
 
     def _push(self, pushes: Sequence[Push], fence: Fence | None, done: Done) -> None:
-        if not pushes:
-            return
-        committed = commit(self._tree, self._mapping, pushes, self._read, fence)
+        committed, pushes = self._commit(pushes, fence, done)
         changes: dict[StorePath, Agreed | None] = {}
         for push in pushes:
             revision = committed.done.get(push.path)
@@ -146,6 +144,17 @@ class Transfer:
             self._remote.learn(path, found)
         done.fenced_out = committed.fenced_out
         self._note(changes)
+
+    def _commit(self, pushes: Sequence[Push], fence: Fence | None, done: Done) -> tuple[Committed, Sequence[Push]]:
+        """Commit what can be read; returns also which pushes that was."""
+        while pushes:
+            try:
+                return commit(self._tree, self._mapping, pushes, self._read, fence), pushes
+            except Unreadable as failure:
+                problem = failure.problem
+                done.problems[StorePath(problem.path)] = problem
+                pushes = [push for push in pushes if push.path != problem.path]
+        return Committed(), ()
 
     def _read(self, push: Push) -> bytes | None:
         if push.local is None or push.entry.kind is not Kind.FILE:
@@ -190,6 +199,9 @@ class Transfer:
         except Changed:
             done.again.add(pull.path)
             done.rescan.add(pull.path)
+            return None
+        except Unreadable as failure:
+            done.problems[pull.path] = failure.problem
             return None
         except StoreUnavailableError:
             raise

@@ -12,7 +12,7 @@ import pathspec
 from configstore.model.path import StorePath
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
 from sidecar.local.entries import Entries
-from sidecar.local.reading import read_stable
+from sidecar.local.reading import UnstableError, read_stable
 from sidecar.local.root import Root
 from sidecar.planner.mapping import Mapping, Symlinks
 
@@ -50,6 +50,8 @@ class Reader:
         """Return a file's content, from the root downwards. Raises UnstableError, OSError."""
         descriptor = self._open(path)
         try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UnstableError
             return read_stable(descriptor)
         finally:
             os.close(descriptor)

@@ -28,7 +28,7 @@ _RACY_NS = 20_000_000
 time stamps may be too coarse (a tick is up to 10 ms) to show another change."""
 
 _NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-"""Errors which say that no directory lies at a path any more; all others say nothing about what is in it."""
+"""Errors which say that something else lies at a path by now; all others say nothing about what lies there."""
 
 
 class Changed(Exception):  # noqa: N818  # a fact, not a fault
@@ -37,6 +37,14 @@ class Changed(Exception):  # noqa: N818  # a fact, not a fault
     def __init__(self, path: StorePath) -> None:
         super().__init__(path)
         self.path = path
+
+
+class Unreadable(Exception):  # noqa: N818  # becomes a Problem
+    """A path cannot be read now, for a reason that says nothing about what lies there."""
+
+    def __init__(self, path: StorePath, reason: str) -> None:
+        super().__init__(path, reason)
+        self.problem = Problem(path=path, reason=reason)
 
 
 class Scan(msgspec.Struct, kw_only=True):
@@ -57,7 +65,7 @@ class Scan(msgspec.Struct, kw_only=True):
 class _Visit:
     """One directory being scanned: what it is compared with, and what is found in it.
 
-    children: the directories in it, with their inodes.
+    children: the directories in it, with their inodes. unread: something in it could not be read this time.
     """
 
     directory: StorePath
@@ -67,6 +75,11 @@ class _Visit:
     names: set[str] = dataclasses.field(default_factory=set)
     children: dict[StorePath, int] = dataclasses.field(default_factory=dict)
     problems: dict[StorePath, Problem] = dataclasses.field(default_factory=dict)
+    unread: bool = False
+
+    def fail(self, path: str, error: OSError) -> None:
+        self.refuse(path, words(error))
+        self.unread = True
 
     def refuse(self, path: str, reason: str) -> None:
         shown = StorePath(printable(path))
@@ -92,6 +105,7 @@ class Scanner:
         self._listed: dict[StorePath, int] = {}  # directories watched and listed to the end, and their inode
         self._troubled: dict[StorePath, set[StorePath]] = {}  # by directory: the paths with a problem in it
         self._racy: set[StorePath] = set()
+        self.unread: set[StorePath] = set()  # directories to be looked at again, event or no event
 
     def scan(
         self, directories: Iterable[StorePath] | None, known: Map[StorePath, LocalEntry], *, rehash: bool = False
@@ -115,11 +129,18 @@ class Scanner:
         self._link(path)
 
     def read_content(self, path: StorePath, expected: Entry) -> bytes:
-        """Return a file's content for pushing. Raises Changed when it is not `expected` any more."""
+        """Return a file's content for pushing.
+
+        Raises Changed when it is not `expected` any more, and Unreadable when it cannot be known.
+        """
         try:
             content = self._reader.content(path)
-        except (OSError, UnstableError) as error:
+        except UnstableError as error:
             raise Changed(path) from error
+        except OSError as error:
+            if error.errno in _NO_DIRECTORY or error.errno == errno.ENXIO:  # the latter is a socket's
+                raise Changed(path) from error
+            raise Unreadable(path, words(error)) from error
         if sha256(content) != expected.sha256:
             raise Changed(path)
         return content
@@ -144,7 +165,7 @@ class Scanner:
                 self._drop(visit, self._forget(visit, directory))
                 return
             self._listed.pop(directory, None)
-            visit.refuse(directory, words(error))
+            visit.fail(directory, error)
             visit.names |= self._names.get(directory, set())
         self._close(visit)
 
@@ -172,7 +193,7 @@ class Scanner:
         except OSError as error:
             if self._mapping.enters(path):
                 visit.names.add(entry.name)
-                visit.refuse(path, words(error))
+                visit.fail(path, error)
             return
         is_dir = stat.S_ISDIR(status.st_mode)
         if not is_dir and path in self._names:
@@ -200,7 +221,7 @@ class Scanner:
         except UnstableError:
             visit.found.unstable.add(path)
         except OSError as error:
-            visit.refuse(path, words(error))
+            visit.fail(path, error)
         visit.names.add(name)
 
     def _check(self, path: StorePath, visit: _Visit, status: os.stat_result) -> None:
@@ -236,6 +257,10 @@ class Scanner:
         visit.found.cleared |= self._troubled.pop(visit.directory, set()) - visit.problems.keys()
         if visit.problems:
             self._troubled[visit.directory] = set(visit.problems)
+        if visit.unread:
+            self.unread.add(visit.directory)
+        else:
+            self.unread.discard(visit.directory)
 
     def _link(self, path: StorePath) -> None:
         """Let the directories above a path hold it, so that it goes when one of them goes."""
@@ -258,6 +283,7 @@ class Scanner:
     def _forget(self, visit: _Visit, directory: StorePath) -> list[StorePath]:
         """Forget a directory that is none any more; returns what was in it."""
         names = self._names.pop(directory, None)
+        self.unread.discard(directory)
         if names is None:
             return []
         self._listed.pop(directory, None)

@@ -2,8 +2,10 @@
 
 import pytest
 
+from configstore.errors import NoSpaceError
 from configstore.model.record import Kind
 from configstore.store.memory_state import MemoryStore
+from sidecar.local.scan import Scanner, Unreadable
 from tests.sidecar.following import Following
 
 
@@ -25,3 +27,37 @@ def test_a_flush_sends_what_no_event_has_told_of_yet(following):
     assert following.tree.read("data/a") is None
     following.engine.cycle(flush=True)
     assert following.tree.read("data/a").record.content == b"last words"
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_and_the_rest_of_its_set_goes_on(following, monkeypatch):
+    real = Scanner.read_content
+
+    def read(self, path, expected):
+        if path == "b":
+            raise Unreadable(path, "too many open files")
+        return real(self, path, expected)
+
+    for name in "abc":
+        (following.folder / name).write_bytes(name.encode())
+    with monkeypatch.context() as patch:
+        patch.setattr(Scanner, "read_content", read)
+        status = following.cycle()
+    assert [(problem.path, problem.reason) for problem in status.problems] == [("b", "too many open files")]
+    assert [bool(following.tree.read(f"data/{name}")) for name in "abc"] == [True, False, True]
+    assert following.cycle().problems == ()
+    assert following.tree.read("data/b")
+
+
+def test_pulls_go_on_while_the_store_takes_no_writes(following):
+    (following.folder / "mine").write_bytes(b"mine")
+    following.put("theirs", b"theirs")
+    following.follow()
+    kv = following.tree.kv
+    txn, kv.txn = kv.txn, lambda *_, **__: (_ for _ in ()).throw(NoSpaceError("database space exceeded"))
+    status = following.cycle()
+    assert (following.folder / "theirs").read_bytes() == b"theirs"
+    assert (status.ready, status.waiting_for, status.pending) == (True, "database space exceeded", 1)
+    kv.txn = txn
+    status = following.cycle()
+    assert (status.waiting_for, status.pending) == (None, 0)
+    assert following.tree.read("data/mine")

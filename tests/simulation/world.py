@@ -35,6 +35,9 @@ RETENTION = 1e9
 DISK = ["rename", "unlink", "rmdir", "mkdir", "symlink", "link", "fchmod", "write", "ftruncate"]
 """Calls of os that change the disk; the sidecar makes no others, but for renameat2 and opening."""
 
+CLOCKS = ["2999-12-31T23:59:59Z", "1970-01-01T00:00:00Z", "not a time"]
+"""What the replicas take for the time; nothing may be decided by it."""
+
 PAIR = ("p1", "p2")
 """Two files that are always written together, as a certificate and its key are."""
 
@@ -155,7 +158,8 @@ class Replica:
     def start(self):
         """Begin as a new process."""
         ids = self.world.ids
-        writer = Writer(replica=self.name, host="h", now=lambda: "", new_id=lambda: f"w{next(ids)}")
+        clock = CLOCKS[int(self.name[1:]) % len(CLOCKS)]
+        writer = Writer(replica=self.name, host="h", now=lambda: clock, new_id=lambda: f"w{next(ids)}")
         mapping = Mapping(name=SUBTREE, store=SUBTREE, path=str(self.folder), retention=RETENTION, max_delete=1.0)
         tree = Tree(Connection(self), KEYS, writer, patience=0)
         self.mirror = Mirror(mapping, tree, clock=lambda: self.world.now)
