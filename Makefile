@@ -5,7 +5,7 @@ PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11 3; do \
     2>/dev/null && { echo python$$v; break; }; done)
 BIN := .venv/bin
 
-.PHONY: demo test check bench soak clean
+.PHONY: demo test check bench mutants soak clean
 
 demo: .venv/ready
 	$(BIN)/python -m tests.demo
@@ -22,6 +22,10 @@ check: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m tests.bench
+
+mutants: .venv/ready
+	tests/get-tools .venv/debian-etcd
+	CONFIGSTORE_TEST_ETCD=.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m tests.mutants
 
 soak: .venv/ready
 	$(BIN)/python -m pytest -m soak --timeout 1800

@@ -30,7 +30,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     root: str
     store: str
     cluster_id: int = 0
-    v: int = 1
+    v: int = 2
 
 
 _Line = tuple[StorePath, Agreed | None]

@@ -20,7 +20,7 @@ from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan, Pull, Push
 from sidecar.planner.planner import Sides, agreed
 from sidecar.planner.reconcile import as_shown, tombstone
-from sidecar.planner.sides import Agreed, Problem, RemoteEntry
+from sidecar.planner.sides import Agreed, Problem
 from sidecar.remote.commit import Committed, commit
 from sidecar.remote.fetch import RemoteSide
 
@@ -105,11 +105,8 @@ class Transfer:
             for path in sorted(paths)
         ]
         committed = commit(self._tree, self._mapping, pushes, self._read, fence)
-        for push in pushes:
-            if push.path in committed.done:
-                self._remote.written(
-                    push.path, RemoteEntry(entry=push.entry, mod_revision=committed.done[push.path])
-                )
+        for path, remote in committed.done.items():
+            self._remote.written(path, remote)
 
     def _note(self, changes: dict[StorePath, Agreed | None]) -> None:
         try:
@@ -124,11 +121,10 @@ class Transfer:
         committed, pushes = self._commit(pushes, fence, done)
         changes: dict[StorePath, Agreed | None] = {}
         for push in pushes:
-            revision = committed.done.get(push.path)
-            if revision is None:
+            remote = committed.done.get(push.path)
+            if remote is None:
                 done.again.add(push.path)
                 continue
-            remote = RemoteEntry(entry=push.entry, mod_revision=revision, supersedes=push.expected)
             self._remote.written(push.path, remote)
             done.pushed.append(push.path)
             if push.local:

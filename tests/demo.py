@@ -26,8 +26,11 @@ from inotify_simple import INotify
 
 from configstore.embedded import EmbeddedEtcd
 from configstore.errors import ConfigstoreError
+from configstore.model.keys import Keys
 from configstore.model.path import PRIVATE_NAME
 from configstore.model.record import Kind, sha256
+from configstore.model.replica import Report, State
+from configstore.store.replicas import live
 from tests.certificates import Authority
 from tests.servers import connect
 from tests.trees import Look, arrive, follow, tree
@@ -138,6 +141,7 @@ class Demo:
         self.base, self.endpoint, self.store = base, endpoint, connect(endpoint)
         self.one, self.two = (Replica(name, base, endpoint) for name in ("one", "two"))
         self.took: list[float] = []
+        self.ended: set[str] = set()  # the sessions of killed sidecars, whose reports stay for a while
 
     def play(self) -> None:
         """Show everything."""
@@ -230,6 +234,7 @@ class Demo:
     def crash(self) -> None:
         """Kill two, change things without it, and start it again on an emptied tmpfs."""
         start = time.perf_counter()
+        self.ended = {report.session for report in self.reports() if report.replica == self.two.name}
         self.two.end(signal.SIGKILL)
         self.two.clear()
         self.one.write(PROXY, b"# two is dead\n")
@@ -245,7 +250,9 @@ class Demo:
 
     def compare(self) -> None:
         """See that nothing moves any more, and that both sides are equal."""
-        start, revision = time.perf_counter(), self.store.status().revision
+        start = time.perf_counter()
+        wait_until(self.all_ready, what="both sidecars to report all mappings as ready")
+        revision = self.store.status().revision
         with INotify() as inotify:
             follow(inotify, self.base)
             touched = [event.name for event in inotify.read(timeout=2000)]  # longer than any settle window
@@ -253,6 +260,15 @@ class Demo:
         assert (written, touched) == (0, []), f"not quiet: {written} revisions written, files touched: {touched}"
         assert self.one.tree() == self.two.tree(), "the trees of one and two differ"
         self.tell("one = two", "both trees are equal; quiet: no revision written, no file touched", start)
+
+    def reports(self) -> list[Report]:
+        """Return what the sidecars say of themselves in the store."""
+        return [report for report, _ in live(self.store, Keys()).values()]
+
+    def all_ready(self) -> bool:
+        """Tell whether both sidecars say that all their mappings are ready."""
+        ready = [each for each in self.reports() if each.state is State.READY and each.session not in self.ended]
+        return len(ready) == 2 * len(MAPPINGS)
 
     def end(self) -> None:
         """Stop both sidecars as an orchestrator does."""

@@ -9,6 +9,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
 import tenacity
 
 from configstore.errors import CompactedError, CorruptError, LeaseGoneError, StoreUnavailableError
@@ -134,6 +135,7 @@ class Tree:
         PermissionDeniedError, and RecordError when an entry does not fit its content.
         """
         done: dict[StorePath, int] = {}
+        write_ids: dict[StorePath, str] = {}
         pending = list(writes)
         for _ in range(3):  # again only when chunks or a retention lease expired under our hands
             try:
@@ -142,9 +144,10 @@ class Tree:
                 self._chunks.forget_leases()
                 continue
             done |= outcome.done
+            write_ids |= outcome.write_ids
             pending = [write for write in pending if write.path not in done]
             if not pending or not outcome.complete:
-                return Outcome(done=done, stale=outcome.stale, fenced_out=outcome.fenced_out)
+                return msgspec.structs.replace(outcome, done=done, write_ids=write_ids)
         raise StoreUnavailableError(f"{pending[0].path}: its chunks or retention lease kept expiring; try again")
 
     def keep_conflict(self, path: StorePath, entry: Entry, content: bytes | None, *, retention: float) -> str:
@@ -196,6 +199,7 @@ class Tree:
     def _commit_once(self, writes: Sequence[Write], retention: float, keep: int, fence: Fence | None) -> Outcome:
         superseded = self._superseded(writes)
         steps = [self._step(write, superseded.get(write.path), retention, keep, fence) for write in writes]
+        write_ids = {step.path: step.write_id for step in steps}
         done: dict[StorePath, int] = {}
         for group in groups(steps):
             result = self._txn(group, fence)
@@ -207,8 +211,9 @@ class Tree:
             done |= landed  # by an earlier try whose answer was lost; what is not there any more is stale
             if len(landed) == len(group):
                 continue
-            return self._refused(group, found, fence, done)
-        return Outcome(done=done)
+            refused = self._refused(group, found, fence, done)
+            return msgspec.structs.replace(refused, write_ids=write_ids)
+        return Outcome(done=done, write_ids=write_ids)
 
     def _refused(
         self, group: Sequence[Step], found: dict[bytes, Item], fence: Fence | None, done: dict[StorePath, int]

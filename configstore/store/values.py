@@ -74,13 +74,14 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a commit.
 
-    done: the paths written, with their new mod_revision.
+    done: the paths written, with their new mod_revision; write_ids: with the ids of the writes.
     stale: the paths whose compare failed, with what is there instead (None: nothing, or nothing readable). Of
     their txn, and of the txns after it, nothing was made.
     fenced_out: the lease is not held any more; likewise.
     """
 
     done: dict[StorePath, int]
+    write_ids: dict[StorePath, str] = {}
     stale: dict[StorePath, Stored | None] = {}
     fenced_out: bool = False
 

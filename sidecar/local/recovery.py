@@ -13,7 +13,7 @@ from configstore.model.path import StorePath, parent
 from sidecar.local.journal import Intent, Journal, Placing, Removing, Unlocking
 from sidecar.local.rename import exchange, place, unchanged_since
 from sidecar.local.root import Root
-from sidecar.planner.sides import Agreed, Signature
+from sidecar.planner.sides import Agreed, Signature, agreement
 
 
 def recover(root: Root, journal: Journal) -> dict[StorePath, Agreed]:
@@ -84,10 +84,7 @@ def _agreed(root: Root, intent: Placing) -> Agreed | None:
     with suppress(OSError), _Above(root, intent.path) as (above, name):
         found = _look(above, name)
         if found and unchanged_since(intent.laid)(found):
-            remote = intent.remote
-            return Agreed(
-                local=intent.entry, remote=remote.entry, mod_revision=remote.mod_revision, ino=found.st_ino
-            )
+            return agreement(intent.entry, intent.remote, ino=found.st_ino)
     return None
 
 

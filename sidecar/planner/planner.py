@@ -19,7 +19,7 @@ from sidecar.planner.reconcile import (
     shows,
     tombstone,
 )
-from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry
+from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry, agreement
 
 _DIR_MODE = 0o755
 """Mode of a directory's record that is written because something below it lives."""
@@ -241,9 +241,7 @@ class _Draft:
 
 def agreed(local: LocalEntry, remote: RemoteEntry) -> Agreed:
     """Return the baseline of a path whose two sides agree."""
-    return Agreed(
-        local=local.entry, remote=remote.entry, mod_revision=remote.mod_revision, ino=local.signature.ino
-    )
+    return agreement(local.entry, remote, ino=local.signature.ino)
 
 
 def _is_dir(local: LocalEntry | None) -> bool:
@@ -265,7 +263,7 @@ def vanished(sides: Sides) -> set[StorePath]:
 def siding_with_local(sides: Sides, mapping: Mapping) -> dict[StorePath, Agreed]:
     """Return a baseline by which every path that differs was edited here, and nowhere else."""
     return {
-        path: Agreed(local=as_shown(remote.entry, mapping), remote=remote.entry, mod_revision=remote.mod_revision)
+        path: agreement(as_shown(remote.entry, mapping), remote)
         for path, remote in sides.remote.items()
         if (local := sides.local.get(path))
         and remote.entry.kind is not Kind.GONE

@@ -29,11 +29,15 @@ class LocalEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RemoteEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What the store holds for a path, at which mod_revision; `supersedes`: that of the record it replaced."""
+    """What the store holds for a path, at which mod_revision; `supersedes`: that of the record it replaced.
+
+    write_id: of the write that made it. After a restore another write may have the same mod_revision.
+    """
 
     entry: Entry
     mod_revision: int
     supersedes: int = 0
+    write_id: str = ""
 
 
 class Agreed(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +50,15 @@ class Agreed(msgspec.Struct, frozen=True, kw_only=True):
     local: Entry
     remote: Entry
     mod_revision: int
+    write_id: str = ""
     ino: int = 0
+
+
+def agreement(local: Entry, remote: RemoteEntry, ino: int = 0) -> Agreed:
+    """Return what it means for both sides to agree that what the store holds is shown as `local`."""
+    return Agreed(
+        local=local, remote=remote.entry, mod_revision=remote.mod_revision, write_id=remote.write_id, ino=ino
+    )
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):

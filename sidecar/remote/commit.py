@@ -11,18 +11,19 @@ from configstore.store.tree import Tree
 from configstore.store.values import Fence, Stored, Write
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Push
+from sidecar.planner.sides import RemoteEntry
 
 _BATCH = 4 * 1024 * 1024
 """Bytes of content held in memory at once. A set within one request's limit never reaches it."""
 
 
 class Committed(msgspec.Struct, kw_only=True):
-    """done: what was written, with its mod_revision. stale: what the store holds where a compare failed.
+    """done: what was written, as it lies in the store now. stale: what the store holds where a compare failed.
 
     refused: what etcd takes in no transaction, and why. fenced_out: the lease was lost, and no more was written.
     """
 
-    done: dict[StorePath, int] = {}
+    done: dict[StorePath, RemoteEntry] = {}
     stale: dict[StorePath, Stored | None] = {}
     refused: dict[StorePath, str] = {}
     fenced_out: bool = False
@@ -58,10 +59,17 @@ def commit(
             else:
                 todo += [[push] for push in reversed(batch)]
             continue
-        by_path = {write.path: push.path for write, push in zip(writes, batch, strict=True)}
-        committed.done |= {by_path[path]: revision for path, revision in outcome.done.items()}
+        for write, push in zip(writes, batch, strict=True):
+            if write.path in outcome.done:
+                committed.done[push.path] = RemoteEntry(
+                    entry=push.entry,
+                    mod_revision=outcome.done[write.path],
+                    supersedes=push.expected,
+                    write_id=outcome.write_ids[write.path],
+                )
+            if write.path in outcome.stale:
+                committed.stale[push.path] = outcome.stale[write.path]
         if not outcome.complete:
-            committed.stale = {by_path[path]: found for path, found in outcome.stale.items()}
             committed.fenced_out = outcome.fenced_out
             break
     return committed

@@ -113,7 +113,7 @@ class RemoteSide:
         known = self._known()
         if not known:
             return None
-        path = max(known, key=lambda each: (known[each].mod_revision, known[each].entry.kind is Kind.FILE, each))
+        path = max(known, key=lambda each: (known[each].mod_revision, each))
         try:
             found = record_written_at(self._tree, self._absolute(path), known[path].mod_revision)
         except (FutureRevisionError, ExpiredError):
@@ -125,7 +125,7 @@ class RemoteSide:
     def _known(self) -> dict[StorePath, RemoteEntry]:
         """Return the newest record of each path that was seen, or agreed on before this start."""
         known = {
-            path: RemoteEntry(entry=agreed.remote, mod_revision=agreed.mod_revision)
+            path: RemoteEntry(entry=agreed.remote, mod_revision=agreed.mod_revision, write_id=agreed.write_id)
             for path, agreed in self._sides.baseline.items()
         }
         for path, remote in self._sides.remote.items():
@@ -247,7 +247,10 @@ class RemoteSide:
         if known and known.mod_revision >= found.mod_revision:
             return cleared
         self._sides.remote[path] = RemoteEntry(
-            entry=found.entry, mod_revision=found.mod_revision, supersedes=found.record.origin.supersedes
+            entry=found.entry,
+            mod_revision=found.mod_revision,
+            supersedes=found.record.origin.supersedes,
+            write_id=found.record.origin.write_id,
         )
         if found.record.content is not None:
             self._recent[path] = found

@@ -48,11 +48,15 @@ def rewritten(
 ) -> str | None:
     """Return why the store's history is another one than that of the known records, or None.
 
-    After a restore a revision is given to another write: of the same path it may hold something else.
+    After a restore a revision is given to another write, be it of the same path and content.
     """
     for path, record in found.items():
         before = known.get(path)
-        if before and before.mod_revision == record.mod_revision and before.entry != record.entry:
+        if (
+            before
+            and before.mod_revision == record.mod_revision
+            and before.write_id != record.record.origin.write_id
+        ):
             return given_away(path, record.mod_revision, mapping)
     return None
 

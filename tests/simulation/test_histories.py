@@ -104,7 +104,21 @@ def a_record_is_written_by_hand_without_keeping_what_was_there(world):
     assert [record.content for _, record in world.records("conflicts")] == [b"precious"]
 
 
+def a_restored_store_gives_a_revision_to_another_write_of_much_the_same(world):
+    one, two = world.replicas
+    for replica in (one, two):
+        (replica.folder / "d").mkdir()
+        (replica.folder / "d/a").write_bytes(b"equal")
+    (two.folder / "a").write_bytes(b"of the store that was")
+    two.cycle()
+    world.restore()
+    (one.folder / "a").mkdir()
+    one.cycle()
+    world.heal()
+
+
 HISTORIES = [
+    a_restored_store_gives_a_revision_to_another_write_of_much_the_same,
     a_restored_store_overtakes_and_gives_a_revision_to_another_write,
     a_restored_store_holds_something_new_at_a_revision_that_was_seen,
     news_are_lost_and_nothing_else_happens,

@@ -1,0 +1,164 @@
+"""Takes a mechanism out of a copy of the project and shows that the tests which hold its promise go red.
+
+`make mutants` runs all of them. docs/promises.md names them beside the promises; the simulation has more of its
+own (tests/simulation/test_mutants.py). The text to be replaced must be there exactly once, so that a mutant cannot
+rot unseen.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent.parent
+
+
+class Mutant(NamedTuple):
+    """What is replaced in which file by what, and the tests that must miss it."""
+
+    file: str
+    before: str
+    after: str
+    tests: str
+
+
+MUTANTS = {
+    "no recovery at the start": Mutant(
+        "sidecar/mirror.py",
+        "baseline.record(recover(root, journal))",
+        "baseline.record({})",
+        "tests/sidecar/local/test_recovery.py tests/e2e/test_crash_sweep.py",
+    ),
+    "files being written are read": Mutant(
+        "sidecar/local/reading.py",
+        "    if _has_writer(descriptor):\n        raise UnstableError\n",
+        "",
+        "tests/sidecar/local/test_reading.py",
+    ),
+    "a lost mount is not noticed": Mutant(
+        "sidecar/local/root.py",
+        "            return self._compare()\n",
+        "            return None\n",
+        "tests/sidecar/local/test_root.py",
+    ),
+    "mass deletes pass": Mutant(
+        "sidecar/planner/guards.py",
+        "if count > FREE_DELETES and count > mapping.max_delete * known:",
+        "if False:",
+        "tests/sidecar/test_resume.py tests/sidecar/planner",
+    ),
+    "a vanished record deletes": Mutant(
+        "sidecar/planner/reconcile.py",
+        "return Verdict.FORGET if local is None else Verdict.VANISHED",
+        "return Verdict.FORGET if local is None else Verdict.PULL",
+        "tests/sidecar/planner",
+    ),
+    "one that etcd refuses stops the rest": Mutant(
+        "sidecar/transfer.py",
+        "            done.failure = error\n",
+        "            raise\n",
+        "tests/sidecar/test_engine.py",
+    ),
+    "what is too large is not taken apart": Mutant(
+        "sidecar/remote/commit.py",
+        "                todo += [[push] for push in reversed(batch)]\n",
+        "                raise\n",
+        "tests/e2e/test_bad_days.py -k too_large",
+    ),
+    "a token is never renewed": Mutant(
+        "configstore/store/etcd/calls.py",
+        "self.login.forget(metadata)",
+        "raise RuntimeError",
+        "tests/store/test_etcd_access.py -k token",
+    ),
+    "a silent server is believed": Mutant(
+        "configstore/store/etcd/life.py",
+        "            elif stream.last_received <= asked:\n                stream.cut()\n",
+        "",
+        "tests/store/test_etcd.py -k fell_silent",
+    ),
+    "everything is looked at only once": Mutant(
+        "sidecar/planner/settle.py",
+        "return now - self._last_full >= self._mapping.rescan",
+        "return False",
+        "tests/simulation/test_histories.py",
+    ),
+    "a quiet replica reports all the time": Mutant(
+        "sidecar/presence.py",
+        "due = max(0.0, self._renewed + RENEW - self._clock())",
+        "due = self._told.clear() or 0.2",
+        "tests/e2e/test_two_replicas.py -k then_nothing_is_written",
+    ),
+    "staged files are open to all": Mutant(
+        "sidecar/local/stage.py",
+        "0o600",
+        "0o644",
+        "tests/sidecar/local/test_apply.py -k birth",
+    ),
+    "links may lead out": Mutant(
+        "sidecar/local/reader.py",
+        "        if depth < 0:\n",
+        "        if False:\n",
+        "tests/sidecar/local/test_scan.py -k leads_out",
+    ),
+    "paths of the store are believed": Mutant(
+        "configstore/model/path.py",
+        'if component in {".", ".."}:',
+        "if False:",
+        "tests/model/test_path.py tests/e2e/test_hostile_store.py",
+    ),
+    "what cannot be read holds up its set": Mutant(
+        "sidecar/transfer.py",
+        "                pushes = [push for push in pushes if push.path != problem.path]\n",
+        "                pushes = ()\n",
+        "tests/sidecar/test_engine.py",
+    ),
+    "what could not be read waits for an event": Mutant(
+        "sidecar/engine.py",
+        "            self._dirty |= self._scanner.unread\n",
+        "",
+        "tests/e2e/test_local_faults.py -k descriptors",
+    ),
+    "a choice ends any halt": Mutant(
+        "sidecar/choices.py",
+        "if choice.reason == reason:",
+        "if choice.reason:",
+        "tests/sidecar/test_resume.py",
+    ),
+}
+
+
+def caught(mutant: Mutant) -> bool:
+    """Tell whether the tests go red without the mechanism. Raises AssertionError when it is not where it was."""
+    with tempfile.TemporaryDirectory(prefix="configstore-mutant-") as folder:
+        copy = Path(folder, "project")
+        shutil.copytree(HERE, copy, ignore=shutil.ignore_patterns(".git", ".venv", ".*_cache", ".hypothesis"))
+        target = copy / mutant.file
+        text = target.read_text()
+        assert text.count(mutant.before) == 1, f"{mutant.file}: {mutant.before!r} is not there exactly once"
+        target.write_text(text.replace(mutant.before, mutant.after))
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests.split()]
+        done = subprocess.run(
+            command, cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)}, capture_output=True, check=False
+        )
+        assert done.returncode in {0, 1}, done.stdout.decode()[-2000:]
+        return done.returncode == 1
+
+
+def main(names: list[str]) -> int:
+    """Run the mutants named, or all; returns 1 when one was not caught."""
+    missed = [name for name in names or MUTANTS if not _report(name)]
+    return 1 if missed else 0
+
+
+def _report(name: str) -> bool:
+    found = caught(MUTANTS[name])
+    print(f"{'caught' if found else 'MISSED'}  {name}", flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
