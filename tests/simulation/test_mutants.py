@@ -51,7 +51,8 @@ def a_lost_answer_taken_for_yes(patch):
         try:
             return real(self, writes, **options)
         except StoreUnavailableError:
-            return Outcome(done={write.path: write.expected + 1 for write in writes})
+            guessed = {write.path: write.expected + 1 for write in writes}
+            return Outcome(done=guessed, write_ids=dict.fromkeys(guessed, "guessed"))
 
     patch(Tree, "commit", commit)
 
