@@ -6,6 +6,7 @@
     {root}/conflicts/<path>//<id>            the losing side of a conflict
     {root}/conflicts/<path>//<id>//<digest>  a piece of its content, when that is large
     {root}/leases/<name>/<lease id>          a lease's holder and its queue
+    {root}/intents/<name>                    what was begun last under a lease
     {root}/replicas/<mapping>/<replica id>   a live replica
     {root}/requests/<id>                     what is asked of replicas
 
@@ -101,6 +102,10 @@ class Keys:
     def lease_queue(self, name: str) -> bytes:
         """Return the prefix of a lease's queue, without the last slash: what `etcdctl lock` is given."""
         return f"{self.root}/leases/{name}".encode()
+
+    def intent(self, name: str) -> bytes:
+        """Return the key of what was begun last under a lease."""
+        return f"{self.root}/intents/{name}".encode()
 
     def replica(self, mapping: str, replica: str) -> bytes:
         """Return the key under which a live replica reports about a mapping."""
