@@ -34,6 +34,8 @@ from configstore.settings import (
 from sidecar.fields import MAPPING_PARSERS, parse_choice, parse_name
 from sidecar.planner.mapping import Mapping
 
+DEFAULT_SOCKET = "/run/configstore/control.sock"
+
 INIT_TIMEOUT = 60.0
 """Seconds for which `init` waits for the store unless `--timeout` says otherwise."""
 
@@ -57,13 +59,15 @@ class LogFormat(StrEnum):
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """What the daemon is told to do, checked.
 
-    control_socket: path of the control socket, "" for none. health_listen: `host:port`, "" for none.
+    control_socket: path of the control socket, "" for none; control_group: number of the group that may use it
+    besides root and our own user, None for no other. health_listen: `host:port`, "" for none.
     replica: this replica's id. timeout: seconds for which `init` waits for the store.
     """
 
     store: StoreSettings
     mappings: tuple[Mapping, ...]
-    control_socket: str = "/run/configstore/control.sock"
+    control_socket: str = DEFAULT_SOCKET
+    control_group: int | None = None
     health_listen: str = "0.0.0.0:9650"
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.TEXT
@@ -87,8 +91,16 @@ def _socket(value: object) -> str:
     return str(value)
 
 
+def _group(value: object) -> int:
+    text = str(value)  # a boolean is refused here
+    if not text.isascii() or not text.isdecimal() or int(text) >= 2**32 - 1:
+        raise ValueError("expected a group's number, such as 101: names differ between containers")
+    return int(text)
+
+
 _SETTINGS: dict[tuple[str, str], tuple[str, Parser]] = {
     ("control", "socket"): ("control_socket", _socket),
+    ("control", "group"): ("control_group", _group),
     ("health", "listen"): ("health_listen", _listen),
     ("log", "level"): ("log_level", parse_choice(LogLevel)),
     ("log", "format"): ("log_format", parse_choice(LogFormat)),

@@ -9,19 +9,24 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from types import FrameType
 from typing import TypeVar
 
 import tenacity
 
-from configstore.errors import NotThereError, StoreUnavailableError
+from configstore.errors import NotThereError, RefusedError, StoreUnavailableError
 from configstore.model.keys import Keys
-from configstore.model.replica import Report, Request
+from configstore.model.replica import Report, Request, Verb
 from configstore.store.api import Kv
 from configstore.store.connect import connect
 from configstore.store.tree import Tree
 from configstore.store.values import Writer
-from sidecar.config import Config
+from sidecar.config import DEFAULT_SOCKET, Config
+from sidecar.control.api import Api
+from sidecar.control.holds import Holds
+from sidecar.control.place import listen
+from sidecar.control.server import ControlServer
 from sidecar.mirror import Mirror
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan
@@ -43,7 +48,13 @@ def run(config: Config) -> int:
         kv = stack.enter_context(connect(config.store))
         mirrors: list[Mirror] = []
         presence = _presence(config, kv, mirrors)
-        mirrors += _open(config, kv, stack, watch=True, told=presence.changed)
+        keys = Keys(config.store.root)
+        holds = Holds(kv, keys, mirrors, replica=config.replica, host=socket.gethostname(), now=_now)
+        mirrors += _open(config, kv, stack, watch=True, told=presence.changed, holds=holds)
+        listener = _control_socket(config)
+        if listener:
+            what = Api(kv, keys, mirrors, holds, replica=config.replica)
+            stack.callback(ControlServer(listener, what, group=config.control_group).close)
         if config.health_listen:
             from sidecar.health import HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
 
@@ -62,6 +73,7 @@ def run(config: Config) -> int:
         )
         stop.wait()
         log.info("stopping; sending what is under way")
+        holds.close()
         for mirror in mirrors:
             mirror.stop()
         for mirror in mirrors:
@@ -124,9 +136,26 @@ def _presence(config: Config, kv: Kv, mirrors: Sequence[Mirror]) -> Presence:
     def deliver(request: Request) -> None:
         for mirror in mirrors:
             if request.concerns(mirror.mapping.name, config.replica):
-                mirror.request(request)
+                mirror.flush(0.0) if request.verb is Verb.FLUSH else mirror.request(request)
 
     return Presence(kv, Keys(config.store.root), reports, deliver)
+
+
+def _control_socket(config: Config) -> socket.socket | None:
+    """Return the bound control socket. Raises RefusedError, but where nobody has asked for it."""
+    if not config.control_socket:
+        return None
+    try:
+        return listen(config.control_socket, config.control_group)
+    except RefusedError as error:
+        if config.control_socket != DEFAULT_SOCKET:
+            raise
+        log.warning("no control socket, so nobody can hold a lease here", extra={"reason": str(error)})
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _open(
@@ -137,20 +166,27 @@ def _open(
     watch: bool = False,
     preview: bool = False,
     told: Callable[[], None] = lambda: None,
+    holds: Holds | None = None,
 ) -> list[Mirror]:
     writer = Writer(
         replica=config.replica,
         host=socket.gethostname(),
-        now=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"),
+        now=_now,
         new_id=lambda: secrets.token_hex(12),
     )
     tree = Tree(kv, Keys(config.store.root), writer, patience=config.store.timeout)
     mirrors = []
     for mapping in config.mappings:
-        mirror = Mirror(mapping, tree, watch=watch, preview=preview, told=told)
+        fence = partial(holds.fence, mapping.lease) if holds else _no_fence
+        fenced_out = partial(holds.fenced_out, mapping.lease) if holds else _no_fence
+        mirror = Mirror(mapping, tree, watch=watch, preview=preview, told=told, fence=fence, fenced_out=fenced_out)
         stack.callback(mirror.close)
         mirrors.append(mirror)
     return mirrors
+
+
+def _no_fence() -> None:
+    """Stand in where nobody can hold a lease."""
 
 
 def _warn_of_unserved(mapping: Mapping) -> None:
@@ -158,11 +194,6 @@ def _warn_of_unserved(mapping: Mapping) -> None:
     for name, wish in (("check", mapping.check), ("on_change", mapping.on_change), ("signal", mapping.signal)):
         if wish:
             log.warning("hooks are not run by this version", extra={"mapping": mapping.name, "setting": name})
-    if mapping.lease:
-        log.warning(
-            "leases are not taken by this version: the mapping pulls, and pushes nothing",
-            extra={"mapping": mapping.name, "lease": mapping.lease},
-        )
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

@@ -61,11 +61,13 @@ class Engine:
         clock: Callable[[], float],
         fence: Callable[[], Fence | None] = lambda: None,
         after_apply: Callable[[Iterable[StorePath]], None] = lambda _: None,
-        told: Callable[[], None] = lambda: None,
+        published: Callable[[Status, Status], None] = lambda *_: None,
+        fenced_out: Callable[[], None] = lambda: None,
     ) -> None:
         """`clock` is monotonic, in seconds. `fence` returns the proof of holding the mapping's lease, if held.
 
-        `told` is called when `status` looks different to a person.
+        `published` is told of each new `status`, and of the one before it. `fenced_out` is called when the store
+        says that the lease is not held any more.
         """
         self.mapping = mapping
         self.status = Status(mapping=mapping.name)
@@ -77,9 +79,11 @@ class Engine:
         self._feed = feed
         self._transfer = transfer
         self._clock = clock
-        self._fence = fence
+        self._find_fence = fence
+        self._fence: Fence | None = None  # that of the cycle: what was planned under it is committed under it
         self._after_apply = after_apply
-        self._told = told
+        self._published = published
+        self._fenced_out = fenced_out
         self._choices = Choices(mapping.name, sides, transfer)
         self._sides_with_local = False
         self._dirty: set[StorePath] = set()
@@ -88,7 +92,8 @@ class Engine:
         self._pending_since: float | None = None
         self._windows = Windows(mapping, clock())
         self._problems: dict[StorePath, Problem] = {}
-        self._applied = 0
+        self._under_way: set[StorePath] = set()
+        self._applied = self._committed = 0
 
     def cycle(self, *, flush: bool = False) -> float | None:
         """Make one cycle; returns in how many seconds the next is due (None: when something happens).
@@ -97,6 +102,7 @@ class Engine:
         deletes keep their window.
         """
         now = self._clock()
+        self._fence = self._find_fence()
         self._choices.begin_cycle()
         waiting_for = self._blocked()
         if waiting_for:
@@ -117,7 +123,7 @@ class Engine:
         deletes = self._windows.deletes_settled(self._clock())
         settled = Settled(pushes=self._pushes(), edits=edits, deletes=deletes)
         try:
-            self._pending |= self._choices.end_anomalies(self._fence(), pushes=settled.pushes)
+            self._pending |= self._choices.end_anomalies(self._fence, pushes=settled.pushes)
         except StoreError as error:
             return self._postpone(error, now)
         plan = self._guarded(make_plan(self._pending, self._sides, self.mapping, settled), settled)
@@ -238,7 +244,7 @@ class Engine:
     def _pushes(self) -> bool:
         if self.mapping.direction is Direction.PULL:
             return False
-        return self.mapping.lease is None or self._fence() is not None
+        return self.mapping.lease is None or self._fence is not None
 
     def _scan(self) -> None:
         everything = self._scan_all
@@ -279,7 +285,7 @@ class Engine:
     def _carry_out(self, plan: Plan, now: float) -> float | None:
         seen = self._remote.revision
         try:
-            done = self._transfer.carry_out(plan, self._fence())
+            done = self._transfer.carry_out(plan, self._fence)
         except ConfigstoreError as error:
             return self._postpone(error, now)
         if done.pushed or done.pulled:
@@ -291,11 +297,15 @@ class Engine:
         self._dirty |= {parent(path) for path in done.rescan}
         others = {path: found for path, found in self._problems.items() if path not in self._pending}
         self._problems = others | plan.problems | done.problems
-        self._pending = set(plan.waiting) | done.again | done.problems.keys()
+        self._under_way = set(plan.waiting) | done.again
+        self._pending = self._under_way | done.problems.keys()
+        self._committed = max(self._committed, done.revision)
         if done.applied(plan):
             self._applied = seen
         if done.pulled:
             self._after_apply(done.pulled)
+        if done.fenced_out:
+            self._fenced_out()
         if done.failure:
             return self._postpone(done.failure, now, done)
         self._publish(done=done, ready=True, waiting_for=self._feed.error)
@@ -357,16 +367,17 @@ class Engine:
             problems=shown,
             pending=len(self._pending),
             pending_since=self._pending_since,
+            under_way=len(self._under_way),
             paths=len(sides.baseline),
             revision=self._remote.revision,
             applied=self._applied,
+            committed=self._committed,
             pushed=before.pushed + (len(done.pushed) if done else 0),
             pulled=before.pulled + (len(done.pulled) if done else 0),
             cycles=before.cycles + 1,
         )
         self.status = status
-        if not status.looks_as(before):
-            self._told()
+        self._published(before, status)
 
 
 def missing_root(mapping: Mapping) -> str:

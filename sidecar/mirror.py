@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from configstore.errors import RefusedError
 from configstore.model.replica import Request
 from configstore.store.tree import Tree
+from configstore.store.values import Fence
 from sidecar import memory
 from sidecar.baseline import Baseline, Identity
 from sidecar.engine import ROOT_RETRY, Engine
@@ -22,6 +23,7 @@ from sidecar.planner.mapping import Mapping
 from sidecar.planner.planner import Sides
 from sidecar.remote.fetch import RemoteSide
 from sidecar.remote.watch import RemoteOnce, RemoteWatch
+from sidecar.status import Status
 from sidecar.transfer import Transfer
 
 log = logging.getLogger(__name__)
@@ -45,17 +47,27 @@ class Mirror:
         preview: bool = False,
         clock: Callable[[], float] = time.monotonic,
         told: Callable[[], None] = lambda: None,
+        fence: Callable[[], Fence | None] = lambda: None,
+        fenced_out: Callable[[], None] = lambda: None,
+        after_apply: Callable[[], None] = lambda: None,
     ) -> None:
         """Open the directory and read the baseline. Raises RefusedError when it cannot be mirrored at all.
 
         watch: follow changes of both sides, as `run` needs it; else look once, as `init` and `plan` do.
         preview: change nothing, as `plan` must; `cycle` and `pull_once` cannot be used then.
-        told: called when the engine's status looks different.
+        told: called when there is something new to report. fence: returns the proof of holding the mapping's
+        lease; fenced_out: called when the store says that it is not held. after_apply: called after each set.
         """
         self.mapping = mapping
         self._tree = tree
         self._clock = clock
         self._told = told
+        self._fence = fence
+        self._fenced_out = fenced_out
+        self._after_apply = after_apply
+        self.sets = 0
+        self._published = threading.Condition()
+        self._flushes_wanted = self._flushes_made = 0
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._watching = watch
@@ -104,7 +116,10 @@ class Mirror:
             feed=self._remote_watch or RemoteOnce(tree, mapping),
             transfer=transfer,
             clock=self._clock,
-            told=self._told,
+            fence=self._fence,
+            fenced_out=self._fenced_out,
+            after_apply=self._note_set,
+            published=self._tell,
         )
 
     def _begin_anew(self, reason: str) -> float:
@@ -127,6 +142,41 @@ class Mirror:
             self._remote_watch.start()
         self._thread.start()
 
+    def flush(self, patience: float) -> Status | None:
+        """Have everything that was changed here committed; from any thread.
+
+        Waits at most `patience` seconds; returns the status when it was done, else None. Problems are in it.
+        """
+        with self._published:
+            self._flushes_wanted += 1
+            ticket = self._flushes_wanted
+            self._wake.set()
+            done = self._published.wait_for(lambda: self._flushes_made >= ticket or self._stop.is_set(), patience)
+            return self.engine.status if done and self._flushes_made >= ticket else None
+
+    def wait_applied(self, revision: int, patience: float) -> bool:
+        """Wait until everything up to a revision of the store is applied here; from any thread."""
+        with self._published:
+            return self._published.wait_for(lambda: self.engine.status.applied >= revision, patience)
+
+    def wait_for_sets(self, known: int, patience: float) -> int:
+        """Wait until another number of sets was applied than is known, and return it; from any thread."""
+        with self._published:
+            self._published.wait_for(lambda: self.sets != known or self._stop.is_set(), patience)
+            return self.sets
+
+    def _note_set(self, _: object) -> None:
+        with self._published:
+            self.sets += 1
+            self._published.notify_all()
+        self._after_apply()
+
+    def _tell(self, before: Status, now: Status) -> None:
+        with self._published:
+            self._published.notify_all()
+        if not now.looks_as(before) or now.applied != before.applied:
+            self._told()
+
     def request(self, request: Request) -> None:
         """Hand a person's choice to the engine; from any thread."""
         self.engine.request(request)
@@ -136,6 +186,8 @@ class Mirror:
         """Ask for the end; `join` waits for it."""
         self._stop.set()
         self._wake.set()
+        with self._published:
+            self._published.notify_all()
 
     def join(self) -> None:
         """Wait until everything under way was sent, for at most FLUSH seconds."""
@@ -154,7 +206,9 @@ class Mirror:
         while not self._stop.is_set():
             self._wake.wait(due)
             self._wake.clear()
-            due = self._cycle()
+            wanted = self._flushes_wanted
+            due = self._cycle(flush=wanted > self._flushes_made)
+            self._note_flushed(wanted)
             moved = self.engine.status.pulled + self.engine.status.pushed
             if moved - given_back >= BURST:
                 memory.give_back()
@@ -168,6 +222,14 @@ class Mirror:
             except RootLostError as lost:
                 self._lost = str(lost)
         return self._begin_anew(self._lost)
+
+    def _note_flushed(self, wanted: int) -> None:
+        """Tell those who wait for a flush, once nothing is left that could still be sent."""
+        status = self.engine.status
+        if wanted > self._flushes_made and not (status.waiting_for or status.halted or status.under_way):
+            with self._published:
+                self._flushes_made = wanted
+                self._published.notify_all()
 
     def _flush(self) -> None:
         end = self._clock() + FLUSH

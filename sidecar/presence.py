@@ -53,6 +53,7 @@ class Presence:
         self._renewed = 0.0
         self._told: dict[bytes, tuple[Report, int]] = {}  # what lies in the store, with its mod_revision
         self._asked = threading.Event()
+        self._awaited: dict[bytes, Request] = {}  # by key: who waits for which revision to be applied
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._error: str | None = None
@@ -120,8 +121,13 @@ class Presence:
         for report in self._reports(self._session):
             key = self._keys.replica(report.mapping, report.replica)
             told, revision = self._told.get(key, (None, 0))
-            if everything or told is None or not _same(told, report):
+            if everything or told is None or not _same(told, report) or self._is_awaited(told, report):
                 self._write(key, report, revision)
+
+    def _is_awaited(self, told: Report, now: Report) -> bool:
+        """Tell whether somebody waits to hear what has become true."""
+        waiting = tuple(self._awaited.values())
+        return any(told.revision < each.revision <= now.revision for each in waiting)
 
     def _write(self, key: bytes, report: Report, expected: int) -> None:
         """Write one report; what another sidecar of the same id wrote in between is taken over."""
@@ -153,6 +159,7 @@ class Presence:
     def _follow_once(self) -> None:
         start, end = self._keys.requests()
         revision = 0
+        self._awaited.clear()
         for page in range_all(self._kv, start, end):
             revision = revision or page.revision
             for item in page.items:
@@ -169,7 +176,9 @@ class Presence:
             self._watch.close()
 
     def _see(self, event: Event) -> None:
-        if not event.deleted:
+        if event.deleted:
+            self._awaited.pop(event.item.key, None)
+        else:
             self._take(event.item)
 
     def _take(self, item: Item) -> None:
@@ -177,6 +186,8 @@ class Presence:
         if request is None:
             log.warning("an unreadable request in the store is ignored", extra={"revision": item.mod_revision})
         elif request.verb is Verb.REPORT:
+            if request.revision:
+                self._awaited[item.key] = request
             self._asked.set()
             self._wake.set()
         else:

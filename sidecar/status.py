@@ -12,9 +12,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What a mapping is doing; published by its engine as a whole.
 
     ready: a first full cycle was made. halted: why the mapping waits for a person, else None. waiting_for: what
-    it cannot go on without at the moment. pending: paths that wait to travel. pending_since: on the engine's
-    clock, when the oldest of them began to wait. revision: the store revision up to which it has seen;
-    applied: up to which it has also applied everything.
+    it cannot go on without at the moment. pending: paths that wait to travel; under_way: those of them that no
+    problem holds up. pending_since: on the engine's clock, when the oldest of them began to wait. revision: the
+    store revision up to which it has seen; applied: up to which it has also applied everything; committed: the
+    last that it wrote itself.
     """
 
     mapping: str
@@ -24,9 +25,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...] = ()
     pending: int = 0
     pending_since: float | None = None
+    under_way: int = 0
     paths: int = 0
     revision: int = 0
     applied: int = 0
+    committed: int = 0
     pushed: int = 0
     pulled: int = 0
     cycles: int = 0

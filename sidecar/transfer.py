@@ -17,7 +17,7 @@ from sidecar.baseline import Baseline
 from sidecar.local.apply import Applier, LocalChange
 from sidecar.local.scan import Changed, Scanner, Unreadable
 from sidecar.planner.mapping import Mapping
-from sidecar.planner.plan import Plan, Pull, Push
+from sidecar.planner.plan import Plan, Pull, Push, Wait
 from sidecar.planner.planner import Sides, agreed
 from sidecar.planner.reconcile import as_shown, tombstone
 from sidecar.planner.sides import Agreed, Problem
@@ -35,7 +35,8 @@ class Done(msgspec.Struct, kw_only=True):
 
     again: paths to be planned again at once, since one side had moved on. rescan: of these, the ones whose
     local state must be read again. problems: what could not be done now, and why. failure: why the store took no
-    pushes, all of which wait; what it has to give was pulled all the same.
+    pushes, all of which wait; what it has to give was pulled all the same. revision: of the last push, 0 for
+    none. behind: the store had moved on, and its watch is about to tell.
     """
 
     pushed: list[StorePath] = []
@@ -45,9 +46,13 @@ class Done(msgspec.Struct, kw_only=True):
     problems: dict[StorePath, Problem] = {}
     fenced_out: bool = False
     failure: StoreError | None = None
+    revision: int = 0
+    behind: bool = False
 
     def applied(self, plan: Plan) -> bool:
-        """Tell whether all that the plan was to bring here is here."""
+        """Tell whether all that the store had for this replica is here."""
+        if self.behind or Wait.UNSTABLE in plan.waiting.values():
+            return False
         missing = self.again | self.problems.keys()
         return missing.isdisjoint(pull.path for pull in plan.pull)
 
@@ -126,6 +131,7 @@ class Transfer:
                 done.again.add(push.path)
                 continue
             self._remote.written(push.path, remote)
+            done.revision = max(done.revision, remote.mod_revision)
             done.pushed.append(push.path)
             if push.local:
                 changes[push.path] = agreed(push.local, remote)
@@ -205,7 +211,8 @@ class Transfer:
             done.problems[pull.path] = Problem(path=pull.path, reason=str(error))
             return None
         if content is None and desired.kind is Kind.FILE:
-            return None  # the store holds a newer version, which the watch is about to bring
+            done.behind = True  # the store holds a newer version, which the watch is about to bring
+            return None
         known = pull.path in self._sides.baseline
         group = pull.remote.mod_revision if known else alone  # what replaces a known set is a set
         return LocalChange(

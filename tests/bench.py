@@ -106,7 +106,7 @@ class Bench:
         file = self.folder / f"{name}.toml"
         file.write_text(
             f'[store]\nendpoints = ["{self.endpoint}"]\n'
-            '[health]\nlisten = "127.0.0.1:0"\n[log]\nlevel = "warning"\n'
+            '[control]\nsocket = ""\n[health]\nlisten = "127.0.0.1:0"\n[log]\nlevel = "warning"\n'
             f'[[mapping]]\nname = "{subtree}"\npath = "{directory}"\nsettle = "0ms"\n'
         )
         return file, directory

@@ -11,7 +11,19 @@ import sys
 from collections.abc import Callable, Sequence
 
 from configstore import __version__
-from configstore.cli import completion, conflicts, content, dev, history, listing, remove, replicas, roots, watch
+from configstore.cli import (
+    completion,
+    conflicts,
+    content,
+    dev,
+    history,
+    leases,
+    listing,
+    remove,
+    replicas,
+    roots,
+    watch,
+)
 from configstore.cli.arguments import Commands, Parser, add_store_options
 from configstore.errors import ConfigstoreError
 from configstore.model.path import printable
@@ -29,6 +41,7 @@ _GROUPS: tuple[Callable[[Commands], None], ...] = (
     roots.add,
     watch.add,
     replicas.add,
+    leases.add,
     dev.add,
     completion.add,
 )

@@ -47,6 +47,11 @@ def say(message: str) -> None:
     print(f"configstore: {printable(message)}", file=sys.stderr)
 
 
+def now() -> str:
+    """Return the time as RFC 3339 text, for people."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def look(tree: Tree, path: StorePath) -> Stored | Bad | None:
     """Return what lies at a path now, an unreadable record as a value."""
     page = tree.kv.range(tree.keys.file(path))
@@ -80,7 +85,7 @@ def _writer() -> Writer:
     return Writer(
         replica="cli",
         host=socket.gethostname()[:256],
-        now=lambda: dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        now=now,
         new_id=lambda: uuid.uuid4().hex,
     )
 

@@ -68,6 +68,7 @@ class Verb(enum.StrEnum):
 
     REPORT = "report"
     RESUME = "resume"
+    FLUSH = "flush"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +76,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     mapping, replica: whom it is for; empty for all. A `resume` chooses a side (`take`) and says which halt it
     ends: `reason` is that halt's, so that another one, which nobody has looked at, stays. Without a reason it is
-    about records that vanished: all of them, or the one at `path` (relative to the mapping).
+    about records that vanished: all of them, or the one at `path` (relative to the mapping). A `report` with a
+    `revision` is to be repeated, while the request stands, once that revision is applied.
     """
 
     id: str
@@ -85,6 +87,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     take: Take = Take.STORE
     reason: str = ""
     path: StorePath | None = None
+    revision: int = 0
     v: int = 1
 
     def concerns(self, mapping: str, replica: str) -> bool:

@@ -275,19 +275,20 @@ class Lease:
             try:
                 granted = self._kv.lease_keepalive(self._etcd_lease)
             except LeaseGoneError:
-                return self._lose("it expired, or somebody ended it")
+                return self.lose("it expired, or somebody ended it")
             except StoreError as error:
                 reason, due = str(error), min(RETRY, self.ttl / RENEWALS)
             else:
                 if sent >= self._deadline:
-                    return self._lose("this process stood still for longer than its TTL")
+                    return self.lose("this process stood still for longer than its TTL")
                 self._deadline = sent + min(self.ttl, granted)
                 due = self.ttl / RENEWALS
             if self._clock() >= self._deadline:
-                return self._lose(reason)
+                return self.lose(reason)
         return None
 
-    def _lose(self, reason: str) -> None:
+    def lose(self, reason: str) -> None:
+        """Take it for lost, as somebody knows who asked the store; from any thread."""
         if self._ended.is_set():
             return
         self.lost = f"lease {self.name} is lost: {reason}"

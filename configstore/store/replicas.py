@@ -1,12 +1,14 @@
 """Live replicas as the store knows them, and asking something of them. Called by the command line."""
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from configstore.errors import StoreError
 from configstore.model.keys import Keys
-from configstore.model.replica import Report, Request, decode_report, encode
+from configstore.model.path import StorePath
+from configstore.model.replica import Report, Request, Verb, decode_report, encode
 from configstore.store.api import CreateRevision, Kv, Put, range_all
 
 REQUEST_TTL = 60
@@ -37,6 +39,31 @@ def asking(kv: Kv, keys: Keys, *requests: Request) -> Iterator[int]:
     finally:
         with suppress(StoreError):  # else its TTL ends it
             kv.lease_revoke(lease)
+
+
+def wait_applied(
+    kv: Kv,
+    keys: Keys,
+    store: StorePath,
+    *,
+    revision: int,
+    patience: float,
+    pause: Callable[[float], None] = time.sleep,
+) -> list[Report]:
+    """Wait until every live replica of a subtree has applied a revision; returns those that have not in time.
+
+    One that is frozen or cut off is among them until its session ends. Raises StoreError.
+    """
+    end = time.monotonic() + patience
+    wanted = Request(id=uuid.uuid4().hex, verb=Verb.REPORT, revision=revision)
+    with asking(kv, keys, wanted):
+        while True:
+            late = [
+                each for each, _ in live(kv, keys).values() if each.store == store and each.revision < revision
+            ]
+            if not late or time.monotonic() >= end:
+                return late
+            pause(0.02)
 
 
 def fresh_reports(

@@ -16,6 +16,11 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: int
     mod_revisions: dict[StorePath, int]
 
+    @property
+    def newest(self) -> int:
+        """The revision of the last change among them, 0 for none."""
+        return max(self.mod_revisions.values(), default=0)
+
 
 def survey(kv: Kv, keys: Keys, directory: StorePath) -> Survey:
     """Return the mod_revisions of all records below a directory, itself not included. Raises StoreError."""

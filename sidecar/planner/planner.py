@@ -16,6 +16,7 @@ from sidecar.planner.reconcile import (
     as_shown,
     decide,
     moved_inodes,
+    reason,
     shows,
     tombstone,
 )
@@ -138,7 +139,7 @@ class _Draft:
         elif verdict is Verdict.FORGET:
             self.forget.append(path)
         elif verdict in REASONS:
-            self.problems[path] = Problem(path=path, reason=REASONS[verdict])
+            self.problems[path] = Problem(path=path, reason=reason(verdict, self.mapping))
 
     def _plan_push(
         self, path: StorePath, base: Agreed | None, local: LocalEntry | None, remote: RemoteEntry | None

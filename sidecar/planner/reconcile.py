@@ -42,6 +42,16 @@ REASONS = {
 }
 
 
+def reason(verdict: Verdict, mapping: Mapping) -> str:
+    """Return why a path with this verdict is a problem, with the mend."""
+    if verdict is Verdict.LOCAL_DRIFT and mapping.lease and mapping.direction is not Direction.PULL:
+        return (
+            f"changed here without the lease {mapping.lease}, so it is not pushed; this replica pushes it when it"
+            " holds the lease next, unless the store changes first: then it is kept under conflicts/"
+        )
+    return REASONS[verdict]
+
+
 def decide(
     base: Agreed | None, local: LocalEntry | None, remote: RemoteEntry | None, mapping: Mapping, *, pushes: bool
 ) -> Verdict:
@@ -110,7 +120,7 @@ def _with_direction(
         if local is None and remote is not None:
             return Verdict.PULL  # a mirror that was damaged heals
         tombstone = remote is not None and remote.entry.kind is Kind.GONE
-        if base is None or tombstone:
+        if mapping.lease is None and (base is None or tombstone):
             return Verdict.NOTHING  # a file of its own, which the store does not know (any more)
         return Verdict.LOCAL_DRIFT
     if mapping.direction is Direction.PUSH and verdict in {Verdict.PULL, Verdict.CONFLICT}:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from configstore.errors import TooLargeError
+from configstore.errors import RefusedError, TooLargeError
 from configstore.model.path import StorePath, join
 from configstore.model.record import Kind
 from configstore.store.tree import Tree
@@ -41,6 +41,8 @@ def commit(
     Stops at the first failed compare. A set that is too large for this etcd's own limits is taken apart. Raises
     what `read` and `Tree.commit` raise; what was written before that is found out by the watch.
     """
+    if mapping.lease is not None and fence is None:
+        raise RefusedError(f"{mapping.name}: not written without its lease {mapping.lease}")
     committed = Committed()
     todo = list(reversed(list(_batches(pushes))))
     while todo:

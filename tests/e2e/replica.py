@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from configstore.embedded import free_ports
 from tests.trees import Look, tree
@@ -32,9 +34,13 @@ class Replica:
         self.log = base / f"{name}.log"
         self.settings = base / f"{name}.toml"
         self.health = f"127.0.0.1:{free_ports(1)[0]}"
+        self.shared = Path(
+            tempfile.mkdtemp(prefix="cs-")
+        )  # with the application: short, as a socket's path must be
         self.process: subprocess.Popen[bytes] | None = None
         self.settings.write_text(
             f'[store]\nendpoints = {json.dumps(endpoints)}\nroot = "{root}"\ntimeout = "3s"\n'
+            f'[control]\nsocket = "{self.shared}/control.sock"\n'
             f'[health]\nlisten = "{self.health}"\n[log]\nlevel = "info"\nformat = "json"\n'
             f'[[mapping]]\nname = "data"\npath = "{self.folder}"\n{policy}\n{more}\n'
         )
@@ -95,5 +101,13 @@ class Replica:
     def __enter__(self) -> Self:
         return self
 
+    def client(self, *arguments: str, **how: Any) -> subprocess.Popen[str]:
+        """Start the drop-in client that the sidecar has placed."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT}
+        return subprocess.Popen(
+            [sys.executable, str(self.shared / "configstore-client"), *arguments], **pipes | how
+        )
+
     def __exit__(self, *_: object) -> None:
         self.end(signal.SIGKILL)
+        shutil.rmtree(self.shared, ignore_errors=True)

@@ -1,0 +1,273 @@
+"""`leases`, `run`, `wait` and `flush`: who holds what, and critical sections, by hand or in scripts.
+
+The last three speak with a sidecar's control socket where there is one, else with etcd itself.
+"""
+
+import argparse
+import os
+import socket
+import stat
+import sys
+import time
+
+from configstore.cli.arguments import Commands, Parser, add_command
+from configstore.cli.render import write_json, write_line, write_table
+from configstore.cli.replicas import ask_reports, request
+from configstore.cli.session import now, open_tree, say
+from configstore.client import ClientError, Guard, Sidecar, hold, run_under
+from configstore.errors import (
+    ConfigstoreError,
+    ConflictError,
+    NotThereError,
+    RefusedError,
+    UnreachableError,
+    UsageError,
+)
+from configstore.model.lease import Claim, Intent
+from configstore.model.path import StorePath, printable
+from configstore.model.replica import Verb
+from configstore.settings import parse_duration
+from configstore.store.leases import MAX_TTL, MIN_TTL, TTL, Lease, Place, break_lease, last_intent, queue, queues
+from configstore.store.replicas import asking, live, wait_applied
+from configstore.store.survey import survey
+from configstore.store.tree import Tree
+
+DEFAULT_SOCKET = "/run/configstore/control.sock"
+_ERRORS: dict[int, type[ConfigstoreError]] = {
+    2: UsageError,
+    3: ConflictError,
+    4: UnreachableError,
+    5: RefusedError,
+}
+
+
+def add(commands: Commands) -> None:
+    """Add the parsers."""
+    leases = add_command(
+        commands, "leases", _leases, "show who holds which lease, since when, and who waits", listed=True
+    )
+    leases.add_argument("verb", metavar="break", nargs="?", choices=["break"], help="take a lease from its holder")
+    leases.add_argument("name", metavar="NAME", nargs="?")
+    leases.add_argument("--yes", action="store_true", help="do not ask back")
+    run = add_command(commands, "run", _run, "run a command while holding a lease")
+    run.add_argument("--lease", metavar="NAME", required=True)
+    run.add_argument("--mapping", metavar="MAPPING", help="must be up to date, too; needs a sidecar")
+    run.add_argument("--ttl", metavar="DURATION", type=_ttl, default=TTL, help=f"default: {TTL}s")
+    patience = run.add_mutually_exclusive_group()
+    patience.add_argument("--wait", metavar="DURATION", type=_duration, help="at most (default: without end)")
+    patience.add_argument("--no-wait", dest="wait", action="store_const", const=0.0, help="do not wait")
+    run.add_argument("command", metavar="-- COMMAND", nargs=argparse.REMAINDER)
+    wait = add_command(commands, "wait", _wait, "wait until a mapping's changes are applied")
+    wait.add_argument("--applied", choices=["here", "all"], help="by the sidecar here, or by all live replicas")
+    wait.add_argument("--revision", metavar="N", type=int, help="default: the newest of the mapping")
+    flush = add_command(commands, "flush", _flush, "commit now what was changed; prints the revision")
+    for parser in (wait, flush):
+        parser.add_argument("mapping", metavar="MAPPING")
+        parser.add_argument("--patience", metavar="DURATION", type=_duration, default=60.0, help="default: 60s")
+    for parser in (run, wait, flush):
+        _add_socket(parser)
+
+
+def _add_socket(parser: Parser) -> None:
+    parser.add_argument(
+        "--socket", metavar="PATH", help=f"the sidecar's (default: {DEFAULT_SOCKET}); '' for etcd itself"
+    )
+
+
+def _duration(text: str) -> float:
+    try:
+        return float(parse_duration(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _ttl(text: str) -> int:
+    seconds = _duration(text)
+    if not MIN_TTL <= seconds <= MAX_TTL or seconds != int(seconds):
+        raise argparse.ArgumentTypeError(f"expected whole seconds from {MIN_TTL} to {MAX_TTL}")
+    return int(seconds)
+
+
+def _sidecar(args: argparse.Namespace) -> Sidecar | None:
+    """Return the sidecar to speak with; None for etcd itself."""
+    path = args.socket
+    if path is None and "endpoints" not in args:
+        path = os.environ.get("CONFIGSTORE_CONTROL_SOCKET", DEFAULT_SOCKET)
+        try:
+            path = path if stat.S_ISSOCK(os.stat(path).st_mode) else None
+        except OSError:
+            path = None
+    return Sidecar(path) if path else None
+
+
+def _leases(args: argparse.Namespace) -> int:
+    with open_tree(args) as tree:
+        if args.verb:
+            return _break(tree, args.name, sure=args.yes)
+        found = queues(tree.kv, tree.keys)
+        rows = [(places, last_intent(tree.kv, tree.keys, name)) for name, places in sorted(found.items())]
+    if args.json:
+        write_json([_fields(places, intent) for places, intent in rows])
+    else:
+        write_table([_row(places, intent) for places, intent in rows])
+    if not rows:
+        say("no lease is held")
+    return 0
+
+
+def _fields(places: list[Place], intent: Intent | None) -> dict[str, object]:
+    def who(place: Place) -> dict[str, object]:
+        claim = place.claim
+        return {
+            "replica": claim.replica if claim else None,
+            "host": claim.host if claim else None,
+            "command": claim.command if claim else None,
+            "since": claim.time if claim else None,
+            "token": place.token,
+        }
+
+    holder, *waiting = places
+    under_way = intent.words if intent and not intent.ended else None
+    return {
+        "lease": holder.name,
+        "holder": who(holder),
+        "waiting": [who(each) for each in waiting],
+        "begun": under_way,
+    }
+
+
+def _row(places: list[Place], intent: Intent | None) -> tuple[str, ...]:
+    holder, *waiting = places
+    begun = f"; not ended: {intent.words}" if intent and not intent.ended and intent.token != holder.token else ""
+    return (printable(holder.name), f"{len(waiting)} waiting", printable(f"held by {holder.words}{begun}"))
+
+
+def _break(tree: Tree, name: str | None, *, sure: bool) -> int:
+    if not name:
+        raise UsageError("leases break: expected the lease's name")
+    places = queue(tree.kv, tree.keys, name)
+    if not places:
+        raise NotThereError(f"lease {printable(name)} is not held")
+    holder = places[0]
+    if not sure:
+        if not sys.stdin.isatty():
+            raise UsageError("leases break: expected --yes, since nobody is here to be asked")
+        say(f"lease {name} is held by {holder.words}; it notices, and stops what it runs, at its next renewal")
+        if input("Type the lease's name to take it away: ") != name:
+            raise RefusedError("nothing was changed")
+    if not break_lease(tree.kv, holder):
+        raise ConflictError(f"lease {printable(name)}: its holder changed meanwhile; look again")
+    say(f"lease {name} was taken from {holder.words}")
+    return 0
+
+
+class _Held(Guard):
+    """A lease that this process holds itself."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.ttl = float(lease.ttl)
+        self.doubt = f"lease {lease.name} was not renewed in time"
+
+    def left(self) -> float:
+        """Return the seconds for which it is surely ours."""
+        return self.lease.left()
+
+    def check(self) -> None:
+        """Note when it was lost."""
+        self.why = self.lease.lost
+
+
+def _run(args: argparse.Namespace) -> int:
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        raise UsageError("run: expected -- COMMAND")
+    sidecar = _sidecar(args)
+    try:
+        if sidecar:
+            return hold(sidecar, args.lease, command, mapping=args.mapping, ttl=args.ttl, wait=args.wait)
+        if args.mapping:
+            raise UsageError("run: --mapping needs the sidecar that mirrors it: expected --socket PATH")
+        return _run_directly(args, command)
+    except ClientError as error:
+        raise _ERRORS.get(error.code, NotThereError)(str(error)) from error
+
+
+def _run_directly(args: argparse.Namespace, command: list[str]) -> int:
+    """Hold the lease in this process; nothing is mirrored."""
+    with open_tree(args) as tree:
+        program = os.path.basename(command[0])
+        claim = Claim(replica="cli", host=socket.gethostname()[:256], command=program, time=now())
+        lease = Lease(tree.kv, tree.keys, args.lease, claim, ttl=args.ttl)
+        fence = lease.acquire(args.wait, lambda ahead: say(f"lease {args.lease}: waiting for {ahead[0].words}"))
+        begun = now()
+        guard = _Held(lease)
+        try:
+            before = lease.begin(begun)
+            environment = dict(os.environ, CONFIGSTORE_LEASE=args.lease, CONFIGSTORE_TOKEN=str(fence.token))
+            if before:
+                say(f"lease {args.lease}: its last holder did not say that this ended: {before.words}")
+                environment["CONFIGSTORE_UNFINISHED"] = before.words
+            return run_under(guard, command, environment, lambda code: lease.end(begun, now(), code))
+        finally:
+            if guard.why is None:
+                lease.release()
+            else:
+                lease.abandon()  # what was stopped may have left something running
+
+
+def _wait(args: argparse.Namespace) -> int:
+    sidecar = _sidecar(args)
+    if sidecar:
+        asked = {"mapping": args.mapping, "applied": args.applied or "here", "revision": args.revision}
+        _ask(sidecar, "/v1/wait", asked, args.patience)
+        return 0
+    if args.applied == "here":
+        raise UsageError("wait: --applied here needs a sidecar: expected --socket PATH")
+    with open_tree(args) as tree:
+        store = _subtree(tree, args.mapping)
+        newest = survey(tree.kv, tree.keys, store).newest
+        revision = newest if args.revision is None else min(args.revision, newest)
+        late = wait_applied(tree.kv, tree.keys, store, revision=revision, patience=args.patience)
+    if late:
+        names = ", ".join(f"{each.replica} on {each.host}" for each in late)
+        raise NotThereError(f"{args.mapping}: revision {revision} is not applied yet by {names}")
+    return 0
+
+
+def _flush(args: argparse.Namespace) -> int:
+    sidecar = _sidecar(args)
+    if sidecar:
+        answer = _ask(sidecar, "/v1/flush", {"mapping": args.mapping}, args.patience)
+        write_line(str(answer["revision"]))
+        return 0
+    with open_tree(args) as tree:
+        store = _subtree(tree, args.mapping)
+        end = time.monotonic() + args.patience
+        with asking(tree.kv, tree.keys, request(Verb.FLUSH, mapping=args.mapping)):
+            while True:
+                reports, silent = ask_reports(tree, args.mapping)
+                busy = [each for each in reports if each.pending > each.problem_count]
+                left = [each.replica for each in (*busy, *silent) if each.mapping == args.mapping]
+                if not left or time.monotonic() >= end:
+                    break
+        revision = survey(tree.kv, tree.keys, store).newest
+    if left:
+        raise UnreachableError(f"{args.mapping}: not everything is committed yet by {', '.join(left)}")
+    write_line(str(revision))
+    return 0
+
+
+def _ask(sidecar: Sidecar, target: str, asked: dict[str, object], patience: float) -> dict[str, object]:
+    try:
+        return sidecar.ask("POST", target, {**asked, "timeout": patience}, timeout=patience + 10.0)
+    except ClientError as error:
+        raise _ERRORS.get(error.code, NotThereError)(str(error)) from error
+
+
+def _subtree(tree: Tree, mapping: str) -> StorePath:
+    """Return the subtree that a mapping mirrors, as its live replicas say. Raises NotThereError."""
+    for report, _ in live(tree.kv, tree.keys).values():
+        if report.mapping == mapping:
+            return report.store
+    raise NotThereError(f"no live replica mirrors {printable(mapping)}")

@@ -1,0 +1,519 @@
+#!/usr/bin/env python3
+"""configstore-client: what an application's container needs of configstore, in one file.
+
+Needs Python 3.8 or newer and nothing else. The sidecar puts it beside its control socket, in a volume that both
+containers share; it speaks HTTP and JSON with the sidecar there. Exit codes are those of `configstore`: 1 not done
+in time, or it differs; 2 usage; 3 the lease is another's, or was lost; 4 the sidecar or the store does not answer;
+5 refused. `hold` ends with its command's own exit code when all went well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any, Callable, Dict, Sequence
+
+VERSION = "unplaced"
+"""Of the sidecar that placed this file."""
+
+BRING_UP = 60.0
+"""Seconds beyond the wait for a lease in which the sidecar has the mirror brought up to date."""
+
+PATIENCE = 10.0
+"""Seconds for one answer of the sidecar that is due at once."""
+
+START = 0.55
+"""Share of the TTL that must be left for a command to be started."""
+
+STOP = 0.4
+"""Share of the TTL that is left when a command gets SIGTERM, since the lease could not be renewed."""
+
+KILL = 0.15
+"""Share of the TTL that is left when it gets SIGKILL: the lease is not another's yet."""
+
+GRACE = 2.0
+"""Seconds between SIGTERM and SIGKILL when the lease is lost already."""
+
+CHECKS = 10
+"""How often within a TTL the sidecar is asked for how long the lease lasts."""
+
+LONG_POLL = 30.0
+LONGEST_RETRY = 60.0
+
+_PASSED_ON = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+_PR_SET_PDEATHSIG = 1
+
+
+class ClientError(Exception):
+    """What cannot be done, in words for an operator, with the exit code."""
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def boottime() -> float:
+    """Return seconds on a clock that counts suspend and that nobody sets."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+Answer = Dict[str, Any]
+"""An object of JSON, as the sidecar answers."""
+
+
+# Running a command under a lease
+
+
+class Guard:
+    """For how long a command may run. `why` is the reason when it must not run any longer.
+
+    doubt: why time may get short. ttl: in seconds; shares of it are the margins.
+    """
+
+    ttl = 0.0
+    why: str | None = None
+    doubt = ""
+
+    def left(self) -> float | None:
+        """Return the seconds until it must have ended; None for no limit."""
+        return None
+
+    def may_start(self) -> bool:
+        """Tell whether enough time is left to begin."""
+        left = self.left()
+        return self.why is None and (left is None or left >= START * self.ttl)
+
+    def check(self) -> None:
+        """Find out anew; called often, and may take a moment."""
+
+
+def supervise(
+    command: Sequence[str], guard: Guard, environment: dict[str, str] | None = None
+) -> tuple[int, list[int]]:
+    """Run a command in a process group of its own as long as its guard allows.
+
+    Signals to us reach the group. When time gets short, or `guard.why` is set, the group gets SIGTERM and then
+    SIGKILL, before its time is over; `guard.why` then says so. The command dies with us, too.
+    Returns its exit code (128 + n for a signal) and the signals that came in.
+    """
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    came: list[int] = []
+    process: subprocess.Popen[bytes] | None = None
+
+    def note(number: int, _frame: object) -> None:
+        came.append(number)
+        if process is not None:
+            _send(process, number)
+
+    before: dict[int, Any] = {number: signal.signal(number, note) for number in _PASSED_ON}
+    before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        launcher = [sys.executable, os.path.abspath(__file__), "exec", str(os.getpid()), "--"]
+        process = subprocess.Popen(launcher + list(command), env=environment)
+        for number in came:
+            _send(process, number)
+        _watch_over(process, guard, reader)
+    finally:
+        if process is not None and process.poll() is None:
+            _send(process, signal.SIGKILL)
+            process.wait()
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(reader)
+        os.close(writer)
+        _take_terminal()
+    code = process.returncode
+    return (code if code >= 0 else 128 - code), came
+
+
+def _watch_over(process: subprocess.Popen[bytes], guard: Guard, reader: int) -> None:
+    """Wait for the command's end, and bring it about when its time is over."""
+    kill_at: float | None = None
+    period = guard.ttl / CHECKS if guard.ttl else LONG_POLL
+    while process.poll() is None:
+        left = guard.left()
+        now = boottime()
+        if kill_at is None and (guard.why or (left is not None and left <= STOP * guard.ttl)):
+            _send(process, signal.SIGTERM)
+            kill_at = now + (GRACE if guard.why or left is None else max(0.0, left - KILL * guard.ttl))
+            guard.why = guard.why or guard.doubt
+        if kill_at is not None and now >= kill_at:
+            _send(process, signal.SIGKILL)
+            process.wait()
+            return
+        due = period if kill_at is None else kill_at - now
+        if left is not None and kill_at is None:
+            due = min(due, left - STOP * guard.ttl)
+        select.select([reader], [], [], max(0.0, min(due, period)))
+        _drain(reader)
+        if kill_at is None and process.poll() is None:
+            guard.check()
+
+
+def _drain(reader: int) -> None:
+    try:
+        while os.read(reader, 512):
+            pass
+    except BlockingIOError:
+        pass
+
+
+def _send(process: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to the command's process group, or to it alone while it has none yet."""
+    if process.returncode is not None:
+        return
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        process.send_signal(number)
+    except PermissionError:
+        pass  # it changed its user, and is not ours to signal
+
+
+def _take_terminal() -> None:
+    """Take the terminal back from the command's process group, where there is one."""
+    try:
+        before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        try:
+            os.tcsetpgrp(0, os.getpgrp())
+        finally:
+            signal.signal(signal.SIGTTOU, before)
+    except (OSError, ValueError):
+        pass
+
+
+def launch(parent: int, command: list[str]) -> int:
+    """Become the command, in a process group of its own, and die when the parent dies."""
+    import ctypes  # only this short-lived process needs it
+
+    on_terminal = os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp()
+    os.setpgid(0, 0)
+    if on_terminal:
+        _take_terminal()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return 128 + signal.SIGKILL
+    try:
+        os.execvp(command[0], command)  # noqa: S606  # that is what we are for
+    except OSError as error:
+        say(f"{command[0]}: cannot be run: {error.strerror}")
+        return 127 if isinstance(error, FileNotFoundError) else 126
+
+
+# Speaking with the sidecar
+
+
+class Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        """Connect."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class Sidecar:
+    """The sidecar behind a control socket."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def ask(self, method: str, target: str, body: object = None, timeout: float = PATIENCE) -> Answer:
+        """Return its answer. Raises ClientError."""
+        connection, answer = self.open(method, target, body, timeout)
+        try:
+            found: Answer = json.loads(answer.read())
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise ClientError(f"{self.path}: the sidecar's answer broke off: {error}", 4) from error
+        finally:
+            connection.close()
+        return found
+
+    def open(
+        self, method: str, target: str, body: object = None, timeout: float | None = PATIENCE
+    ) -> tuple[Connection, http.client.HTTPResponse]:
+        """Return the open connection and the head of its answer. Raises ClientError."""
+        connection = Connection(self.path, timeout)
+        try:
+            text = None if body is None else json.dumps(body)
+            connection.request(method, target, text, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            if answer.status == 200:
+                return connection, answer
+            refused = json.loads(answer.read())
+            failure = ClientError(str(refused.get("error")), int(refused.get("code", 1)))
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            words = "permission denied" if isinstance(error, PermissionError) else str(error)
+            failure = ClientError(f"{self.path}: no answer from the sidecar: {words}", 4)
+        connection.close()
+        raise failure
+
+
+class HeldLease(Guard):
+    """A lease that the sidecar holds for us. The deadline is our own reckoning, from before each question."""
+
+    def __init__(self, sidecar: Sidecar, name: str, held: Answer) -> None:
+        self.sidecar, self.name, self.id = sidecar, name, held["id"]
+        self.ttl = float(held["ttl"])
+        self.token = held["token"]
+        self.doubt = f"lease {name} was not renewed in time"
+        self.deadline = boottime()
+        self.check()
+
+    def left(self) -> float:
+        """Return the seconds for which the lease is surely ours."""
+        return self.deadline - boottime()
+
+    def check(self) -> None:
+        """Ask for how long it lasts now."""
+        sent = boottime()
+        try:
+            left = float(self.sidecar.ask("GET", f"/v1/hold/{self.id}", timeout=self.ttl / CHECKS)["left"])
+        except ClientError as failure:
+            self.doubt = f"lease {self.name} could not be kept: {failure}"
+            if failure.code == 3:
+                self.why = str(failure)
+        else:
+            self.deadline = max(self.deadline, sent + left)
+
+
+def hold(
+    sidecar: Sidecar,
+    name: str,
+    command: Sequence[str],
+    *,
+    mapping: str | None = None,
+    ttl: float | None = None,
+    wait: float | None = None,
+) -> int:
+    """Run a command while this side holds a lease; returns the exit code. Raises ClientError.
+
+    The mirrored files are brought up to date before it starts. This returns when what it changed was committed.
+    """
+    asked = {"lease": name, "command": os.path.basename(command[0]), "mapping": mapping, "ttl": ttl, "wait": wait}
+    connection, answer = sidecar.open("POST", "/v1/hold", asked, None if wait is None else wait + BRING_UP)
+    try:
+        held = _until_held(answer, name)
+        guard = HeldLease(sidecar, name, held)
+        environment = dict(os.environ, CONFIGSTORE_LEASE=name, CONFIGSTORE_TOKEN=str(guard.token))
+        if held.get("unfinished"):
+            say(f"lease {name}: its last holder did not say that this ended: {held['unfinished']}")
+            environment["CONFIGSTORE_UNFINISHED"] = held["unfinished"]
+        return run_under(guard, command, environment, lambda code: _give_back(sidecar, guard, code))
+    finally:
+        connection.close()
+
+
+def run_under(
+    guard: Guard, command: Sequence[str], environment: dict[str, str], give_back: Callable[[int], None]
+) -> int:
+    """Run a command under a guard and give the lease back; returns the exit code. Raises ClientError.
+
+    give_back: commits and releases, given the command's exit code; may raise ClientError.
+    """
+    if not guard.may_start():
+        raise ClientError(f"too little time is left to start {command[0]}: {guard.why or guard.doubt}", 3)
+    code, _ = supervise(command, guard, environment)
+    if guard.why:
+        words = f"{guard.why}; {command[0]} was stopped (exit code {code}), and nothing more is committed"
+        raise ClientError(words, 3)
+    give_back(code)
+    return code
+
+
+def _until_held(answer: http.client.HTTPResponse, name: str) -> Answer:
+    """Read what the sidecar says until the lease is held."""
+    while True:
+        try:
+            line = answer.readline(1 << 16)
+            event: Answer | None = json.loads(line) if line else None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise ClientError(f"lease {name}: waiting for it broke off: {error}", 4) from error
+        if event is None:
+            raise ClientError(f"lease {name}: the sidecar ended while it waited", 4)
+        if event["event"] == "held":
+            return event
+        if event["event"] == "error":
+            raise ClientError(event["error"], event["code"])
+        say(f"lease {name}: waiting for {event['holder']}")
+
+
+def _give_back(sidecar: Sidecar, guard: HeldLease, code: int) -> None:
+    """Have the sidecar commit what was changed and release the lease."""
+    try:
+        sidecar.ask("POST", f"/v1/hold/{guard.id}/release", {"exit": code}, timeout=max(PATIENCE, guard.ttl))
+    except ClientError as failure:
+        raise ClientError(f"{failure} (the command ended with exit code {code})", failure.code) from None
+
+
+def on_change(sidecar: Sidecar, mapping: str, command: Sequence[str], timeout: float | None = None) -> int:
+    """Run a command after each set that was applied to a mapping; the latest wins, failures are tried again."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    seen = _changes(sidecar, mapping, None, 0.0)
+    retry, failed = 1.0, False
+    while True:
+        now = _changes(sidecar, mapping, seen, retry if failed else LONG_POLL)
+        if now == seen and not failed:
+            continue
+        if now["session"] != seen["session"] and not now["count"] and not failed:
+            seen = now  # the sidecar was started anew and has changed nothing since
+            continue
+        seen = now
+        guard = Timeout(timeout)
+        code, came = supervise(command, guard)
+        if signal.SIGTERM in came or signal.SIGINT in came:
+            return 0
+        failed = code != 0
+        if failed:
+            why = guard.why or f"exit code {code}"
+            say(f"{mapping} changed, but {command[0]} failed ({why}); trying again in {retry:.0f} s")
+        retry = min(2 * retry, LONGEST_RETRY) if failed else 1.0
+
+
+def _leave(_number: int, _frame: object) -> None:
+    raise SystemExit(0)
+
+
+class Timeout(Guard):
+    """A limit on how long a command may take."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.end = None if seconds is None else boottime() + seconds
+        self.seconds = seconds
+
+    def left(self) -> float | None:
+        """Return the seconds until it must have ended."""
+        if self.end is None:
+            return None
+        if boottime() >= self.end:
+            self.why = f"it took longer than {self.seconds:g} s"
+        return max(0.001, self.end - boottime())
+
+
+def _changes(sidecar: Sidecar, mapping: str, seen: Answer | None, patience: float) -> Answer:
+    """Return how often a mapping was changed, once that is another number than seen, or after `patience`."""
+    told = False
+    while True:
+        try:
+            asked = {"mapping": mapping, "after": seen, "timeout": patience}
+            return sidecar.ask("POST", "/v1/changes", asked, timeout=patience + PATIENCE)
+        except ClientError as failure:
+            if failure.code in {2, 5}:
+                raise
+            if not told:
+                say(f"{failure}; trying again")
+                told = True
+            time.sleep(1)
+
+
+def say(message: object) -> None:
+    """Tell a person something."""
+    print(f"configstore-client: {message}", file=sys.stderr, flush=True)
+
+
+# The command line
+
+
+def duration(text: str) -> float:
+    """Read a duration such as 500ms, 30s, 5m, or a number of seconds."""
+    for unit, seconds in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)):
+        if unit and not text.endswith(unit):
+            continue
+        try:
+            found = float(text[: len(text) - len(unit)]) * seconds
+        except ValueError:
+            continue
+        if 0 <= found <= 1e6:
+            return found
+    raise argparse.ArgumentTypeError("expected a duration such as 30s, 5m or 500ms")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "control.sock")
+    default = os.environ.get("CONFIGSTORE_CONTROL_SOCKET") or beside
+    top = argparse.ArgumentParser(prog="configstore-client", description="Speaks with the configstore sidecar.")
+    top.add_argument("--socket", default=default, metavar="PATH", help=f"control socket (default: {default})")
+    top.add_argument("--version", action="version", version=f"configstore-client {VERSION}")
+    commands = top.add_subparsers(dest="verb", metavar="VERB")
+    commands.required = True
+    one = commands.add_parser("hold", help="run a command while holding a lease, and commit what it changed")
+    one.add_argument("name", metavar="NAME")
+    one.add_argument("--mapping", help="a mapping that must be up to date, too (default: those with this lease)")
+    one.add_argument("--ttl", type=duration, help="after how long a dead holder's lease is another's (30s)")
+    patience = one.add_mutually_exclusive_group()
+    patience.add_argument("--wait", type=duration, help="wait at most so long (default: without end)")
+    patience.add_argument("--no-wait", dest="wait", action="store_const", const=0.0, help="do not wait")
+    one = commands.add_parser("on-change", help="run a command after each set of changes that came in")
+    one.add_argument("mapping", metavar="MAPPING")
+    one.add_argument("--timeout", type=duration, help="stop the command after so long")
+    one = commands.add_parser("wait", help="wait until a mapping's changes are applied")
+    one.add_argument("mapping", metavar="MAPPING")
+    one.add_argument("--applied", choices=["here", "all"], default="here", help="by this replica, or by all")
+    one.add_argument("--revision", type=int, help="the revision (default: the newest of the mapping)")
+    one.add_argument("--timeout", type=duration, default=60.0)
+    one = commands.add_parser("flush", help="commit what was changed here; prints the revision")
+    one.add_argument("mapping", metavar="MAPPING")
+    one.add_argument("--timeout", type=duration, default=60.0)
+    commands.add_parser("status", help="print what the sidecar is doing, as JSON")
+    return top
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line and return the exit code."""
+    if arguments[:1] == ["exec"]:
+        return launch(int(arguments[1]), arguments[3:])
+    own, command = arguments, []
+    if "--" in arguments:
+        own, command = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
+    options = parser()
+    args = options.parse_args(own)
+    if bool(command) != (args.verb in ("hold", "on-change")):
+        options.error("expected -- COMMAND…" if not command else f"{args.verb} takes no command")
+    try:
+        return _run(args, command)
+    except ClientError as failure:
+        say(failure)
+        return failure.code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(args: argparse.Namespace, command: list[str]) -> int:
+    sidecar = Sidecar(args.socket)
+    if args.verb == "hold":
+        return hold(sidecar, args.name, command, mapping=args.mapping, ttl=args.ttl, wait=args.wait)
+    if args.verb == "on-change":
+        return on_change(sidecar, args.mapping, command, args.timeout)
+    if args.verb == "status":
+        print(json.dumps(sidecar.ask("GET", "/v1/status"), indent=2))
+        return 0
+    asked = {"mapping": args.mapping, "timeout": args.timeout}
+    if args.verb == "flush":
+        print(sidecar.ask("POST", "/v1/flush", asked, timeout=args.timeout + PATIENCE)["revision"])
+        return 0
+    asked.update(applied=args.applied, revision=args.revision)
+    sidecar.ask("POST", "/v1/wait", asked, timeout=args.timeout + PATIENCE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,169 @@
+"""What a client of the control socket may ask, as checked values, and what it is answered.
+
+    GET  /v1/status                  what every mapping is doing
+    POST /v1/flush                   commit now what was changed here; returns the revision
+    POST /v1/wait                    until a revision is applied, here or by all live replicas
+    POST /v1/changes                 until another set was applied here
+    POST /v1/hold                    lines until the lease is held; the hold lasts as long as the connection
+    GET  /v1/hold/ID                 for how many seconds it surely lasts
+    POST /v1/hold/ID/release         commit what the command changed, and give the lease back
+
+A failure is `{"error": words, "code": exit code}`. Called by `server`, which owns the connections.
+"""
+
+import secrets
+from collections.abc import Sequence
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from configstore import __version__
+from configstore.errors import NotThereError, StoreError, UnreachableError, UsageError
+from configstore.model.keys import Keys
+from configstore.store.api import Kv
+from configstore.store.leases import MAX_TTL, MIN_TTL
+from configstore.store.replicas import wait_applied
+from configstore.store.survey import survey
+from sidecar.control.holds import Holds
+from sidecar.mirror import Mirror
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
+
+
+class FlushRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Commit a mapping's changes, within `timeout` seconds."""
+
+    mapping: _Name
+    timeout: _Seconds = 60.0
+
+
+class WaitRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Wait until `revision` (None: the mapping's newest) is applied, `here` or by `all` live replicas."""
+
+    mapping: _Name
+    timeout: _Seconds = 60.0
+    applied: str = "here"
+    revision: Annotated[int, msgspec.Meta(ge=0, le=2**62)] | None = None
+
+
+class Seen(msgspec.Struct, forbid_unknown_fields=True):
+    """How many sets were applied to a mapping in a run of the sidecar."""
+
+    session: Annotated[str, msgspec.Meta(max_length=64)]
+    count: int
+
+
+class ChangesRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Wait until something else was `seen` than `after`; None: answer at once."""
+
+    mapping: _Name
+    after: Seen | None = None
+    timeout: Annotated[float, msgspec.Meta(ge=0, le=60)] = 30.0
+
+
+class HoldRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Hold a lease. command: the program's name. wait: None for without end; both in seconds."""
+
+    lease: _Name
+    command: Annotated[str, msgspec.Meta(max_length=255)] = ""
+    mapping: _Name | None = None
+    ttl: Annotated[float, msgspec.Meta(ge=MIN_TTL, le=MAX_TTL)] | None = None
+    wait: Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
+
+
+class ReleaseRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The command ended with this exit code."""
+
+    exit: Annotated[int, msgspec.Meta(ge=0, le=255)]
+
+
+def checked(body: bytes, kind: type[T]) -> T:
+    """Return a request as a value. Raises UsageError."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise UsageError(f"bad request: {error}") from None
+
+
+class Api:
+    """What is asked of the sidecar, but for holds, which need a connection."""
+
+    def __init__(self, kv: Kv, keys: Keys, mirrors: Sequence[Mirror], holds: Holds, *, replica: str) -> None:
+        """`mirrors` may be filled afterwards."""
+        self.holds = holds
+        self._kv = kv
+        self._keys = keys
+        self._mirrors = mirrors
+        self._replica = replica
+        self._session = secrets.token_hex(8)
+
+    def status(self) -> object:
+        """Return what every mapping is doing."""
+        mappings = [
+            {
+                "mapping": each.mapping.name,
+                "store": each.mapping.store,
+                "path": each.mapping.path,
+                "lease": each.mapping.lease,
+                "state": str(each.engine.status.state),
+                **msgspec.to_builtins(each.engine.status),
+            }
+            for each in self._mirrors
+        ]
+        return {"v": 1, "version": __version__, "replica": self._replica, "mappings": mappings}
+
+    def flush(self, asked: FlushRequest) -> object:
+        """Have what was changed in a mapping committed. Raises UnreachableError, NotThereError."""
+        mirror = self._mirror(asked.mapping)
+        status = mirror.flush(asked.timeout)
+        if status is None:
+            now = mirror.engine.status
+            reason = now.halted or now.waiting_for or "changes are still under way"
+            raise UnreachableError(f"{asked.mapping}: not committed within {asked.timeout:g} s: {reason}")
+        if status.problems:
+            words = "; ".join(f"{each.path}: {each.reason}" for each in status.problems[:5])
+            raise NotThereError(f"{asked.mapping}: committed, but for {len(status.problems)} paths: {words}")
+        return {"revision": max(status.applied, status.committed)}
+
+    def wait(self, asked: WaitRequest) -> object:
+        """Wait until a revision is applied. Raises NotThereError naming who has not, UsageError, StoreError."""
+        mirror = self._mirror(asked.mapping)
+        newest = survey(self._kv, self._keys, mirror.mapping.store).newest
+        revision = newest if asked.revision is None else min(asked.revision, newest)
+        if asked.applied == "all":
+            late = wait_applied(
+                self._kv, self._keys, mirror.mapping.store, revision=revision, patience=asked.timeout
+            )
+            missing = [f"{each.replica} on {each.host}" for each in late]
+        elif asked.applied == "here":
+            missing = [] if mirror.wait_applied(revision, asked.timeout) else [f"{self._replica}, this replica"]
+        else:
+            raise UsageError('bad request: applied: expected "here" or "all"')
+        if missing:
+            names = ", ".join(missing)
+            raise NotThereError(f"{asked.mapping}: revision {revision} is not applied yet by {names}")
+        return {"revision": revision}
+
+    def changes(self, asked: ChangesRequest) -> object:
+        """Wait until another set was applied than was seen, and return what there is to be seen."""
+        mirror = self._mirror(asked.mapping)
+        known = asked.after.count if asked.after and asked.after.session == self._session else -1
+        return {"session": self._session, "count": mirror.wait_for_sets(known, asked.timeout)}
+
+    def _mirror(self, name: str) -> Mirror:
+        for each in self._mirrors:
+            if each.mapping.name == name:
+                return each
+        raise UsageError(
+            f"no mapping {name!r} here; there are {', '.join(each.mapping.name for each in self._mirrors)}"
+        )
+
+
+def http_status(error: Exception) -> int:
+    """Return the HTTP status of a failure."""
+    if isinstance(error, StoreError | UnreachableError):
+        return 503
+    return {1: 404, 2: 400, 3: 409}.get(getattr(error, "exit_code", 0), 403)

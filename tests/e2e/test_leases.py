@@ -1,0 +1,222 @@
+"""Critical sections through the control socket: one writer at a time, everything it wrote committed, fenced."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from configstore.model.keys import Keys
+from configstore.store.leases import queue
+from tests.waiting import wait_until
+
+GUARDED = 'lease = "job"\nsettle = "20ms"'
+
+
+@pytest.fixture
+def guarded(replica):
+    """Return two running replicas of a mapping that a lease guards."""
+    one, two = replica("one", GUARDED).start(), replica("two", GUARDED).start()
+    return one.ready(), two.ready()
+
+
+@pytest.fixture
+def held(kv, kv_root):
+    """Return a function that tells who is in the lease's queue, the holder first."""
+    return lambda: [place.claim.replica for place in queue(kv, Keys(kv_root), "job")]
+
+
+def outcome(process, timeout=60):
+    """Return exit code, output and complaints of a client."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def appending(replica, text):
+    """Return a command that appends to the shared file."""
+    return ["sh", "-c", f"printf '{text}' >> {replica.folder}/file"]
+
+
+def test_what_a_command_wrote_is_committed_when_hold_returns(guarded, configstore):
+    one, two = guarded
+    assert outcome(one.client("hold", "job", "--", *appending(one, "1"))) == (0, "", "")
+    assert configstore("get", "data/file") == b"1"
+    assert outcome(two.client("hold", "job", "--", *appending(two, "2"))) == (0, "", "")
+    assert configstore("get", "data/file") == b"12"
+
+
+def test_the_commands_exit_code_and_output_come_back(guarded):
+    one, _ = guarded
+    code, out, err = outcome(one.client("hold", "job", "--", "sh", "-c", "echo out; echo err >&2; exit 7"))
+    assert (code, out, err) == (7, "out\n", "err\n")
+    assert outcome(one.client("hold", "job", "--", "sh", "-c", "kill -9 $$"))[0] == 128 + 9
+    assert outcome(one.client("hold", "job", "--", "/no/such/program"))[0] == 127
+
+
+def test_a_command_is_told_of_its_lease(guarded, kv, kv_root, held):
+    one, _ = guarded
+    code, out, _ = outcome(
+        one.client("hold", "job", "--", "sh", "-c", "echo $CONFIGSTORE_LEASE $CONFIGSTORE_TOKEN")
+    )
+    assert code == 0
+    assert out.startswith("job ")
+    assert int(out.split()[1]) > 0
+    assert held() == []
+
+
+def test_without_patience_the_holder_is_named(guarded, held):
+    one, two = guarded
+    first = one.client("hold", "job", "--", "sleep", "60")
+    wait_until(held)
+    code, _, err = outcome(two.client("hold", "job", "--no-wait", "--", "true"))
+    assert code == 3
+    assert "lease job is held by one on " in err
+    assert "for sleep" in err
+    first.terminate()
+    assert outcome(first)[0] == 128 + signal.SIGTERM
+
+
+def test_a_waiter_follows_at_the_release_and_sees_what_was_written(guarded, held):
+    one, two = guarded
+    gate = one.folder.parent / "gate"
+    os.mkfifo(gate)
+    first = one.client("hold", "job", "--", "sh", "-c", f"cat {gate}; printf new > {one.folder}/file")
+    wait_until(held)
+    second = two.client("hold", "job", "--", "cat", str(two.folder / "file"))
+    wait_until(lambda: held() == ["one", "two"])
+    gate.write_text("")
+    assert outcome(first)[0] == 0
+    code, out, err = outcome(second)
+    assert (code, out) == (0, "new")
+    assert "waiting for one on" in err
+
+
+def test_an_edit_without_the_lease_stays_and_is_reported_until_the_lease_is_held(guarded, configstore):
+    one, two = guarded
+    (one.folder / "file").write_text("without")
+    wait_until(lambda: one.metric("problems") == 1)
+    assert "without the lease job" in one.words()
+    configstore("get", "data/file", code=1)
+    assert outcome(one.client("hold", "job", "--", "true"))[0] == 0
+    assert configstore("get", "data/file") == b"without"
+    wait_until((two.folder / "file").exists)
+    wait_until(lambda: one.metric("problems") == 0)
+
+
+def test_an_edit_without_the_lease_is_kept_when_the_store_overtakes_it(guarded, configstore):
+    one, two = guarded
+    outcome(one.client("hold", "job", "--", *appending(one, "agreed")))
+    wait_until((two.folder / "file").exists)
+    (two.folder / "file").write_text("without the lease")
+    wait_until(lambda: two.metric("problems") == 1)
+    outcome(one.client("hold", "job", "--", *appending(one, " on")))
+    wait_until(lambda: (two.folder / "file").read_text() == "agreed on")
+    (row,) = json.loads(configstore("conflicts", "--json"))
+    assert configstore("conflicts", row["path"], "--show", row["id"]) == b"without the lease"
+
+
+def test_a_lease_that_somebody_ends_stops_the_command(guarded, held, configstore):
+    one, _ = guarded
+    holder = one.client("hold", "job", "--ttl", "3", "--", "sh", "-c", "trap '' TERM; sleep 60 & wait; wait")
+    wait_until(held)
+    configstore("leases", "break", "job", "--yes")
+    code, _, err = outcome(holder, 20)
+    assert code == 3
+    assert "lease job is lost" in err
+    assert "was stopped" in err
+
+
+def test_a_killed_client_takes_its_command_along_and_the_next_waits_out_the_ttl(guarded, held, tmp_path):
+    one, two = guarded
+    mark = tmp_path / "pid"
+    first = one.client("hold", "job", "--ttl", "3", "--", "sh", "-c", f"echo $$ > {mark}; exec sleep 60")
+    wait_until(lambda: mark.exists() and mark.read_text())
+    first.kill()
+    first.communicate()
+    wait_until(lambda: not Path(f"/proc/{mark.read_text().strip()}/cmdline").exists())
+    assert held() == ["one"]  # whatever else it started might still run
+    code, out, err = outcome(two.client("hold", "job", "--", "sh", "-c", 'echo "$CONFIGSTORE_UNFINISHED"'))
+    assert code == 0
+    assert out.startswith("sh, begun ")
+    assert "did not say that this ended" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["frozen", "killed"])
+def test_a_frozen_or_dead_sidecar_stops_the_command_before_the_lease_is_anothers(guarded, held, number, tmp_path):
+    one, two = guarded
+    ticks = tmp_path / "ticks"
+    ticking = f"import time\nwhile 1: open({str(ticks)!r}, 'a').write(f'{{time.time()}}\\n'); time.sleep(0.01)"
+    first = one.client("hold", "job", "--ttl", "3", "--", sys.executable, "-c", ticking)
+    wait_until(ticks.exists)
+    one.process.send_signal(number)
+    second = two.client("hold", "job", "--", sys.executable, "-c", "import time; print(time.time())")
+    code, out, _ = outcome(second)
+    assert code == 0
+    assert float(ticks.read_text().split()[-1]) < float(out)
+    code, _, err = outcome(first)
+    assert code == 3
+    assert "could not be kept" in err
+    if number == signal.SIGSTOP:
+        one.process.send_signal(signal.SIGCONT)
+        (one.folder / "file").write_text("too late")
+        wait_until(lambda: one.metric("problems") == 1)
+
+
+def test_a_stopped_sidecar_lets_the_command_end_and_commits_what_it_wrote(guarded, held, configstore):
+    one, _ = guarded
+    script = f"trap 'printf last > {one.folder}/file; exit 0' TERM; echo runs; sleep 60 & wait"
+    client = one.client("hold", "job", "--", "sh", "-c", script)
+    assert client.stdout.readline() == "runs\n"
+    one.process.terminate()
+    client.terminate()
+    assert outcome(client)[0] == 0
+    assert one.process.wait(20) == 0
+    one.process = None
+    assert configstore("get", "data/file") == b"last"
+    assert held() == []
+
+
+def test_a_lease_that_guards_nothing_here_is_refused(guarded):
+    one, _ = guarded
+    code, _, err = outcome(one.client("hold", "jobb", "--", "true"))
+    assert code == 2
+    assert "there are job" in err
+    code, _, err = outcome(one.client("hold", "job", "--mapping", "other", "--", "true"))
+    assert (code, "there are data" in err) == (2, True)
+
+
+def test_flush_wait_and_status(guarded, replica, configstore):
+    one, two = guarded
+    code, out, _ = outcome(one.client("flush", "data"))
+    assert code == 0
+    for each in (one, two):
+        assert outcome(each.client("wait", "data", "--applied", "all"))[0] == 0
+    code, out, _ = outcome(two.client("status"))
+    assert json.loads(out)["mappings"][0]["lease"] == "job"
+    two.process.send_signal(signal.SIGSTOP)
+    configstore("put", "data/hand", content=b"x")
+    code, _, err = outcome(one.client("wait", "data", "--applied", "all", "--timeout", "1s"))
+    two.process.send_signal(signal.SIGCONT)
+    assert code == 1
+    assert "not applied yet by two on" in err
+    assert outcome(one.client("wait", "data", "--applied", "all"))[0] == 0
+    assert (two.folder / "hand").read_text() == "x"
+
+
+def test_on_change_runs_after_each_set_and_again_when_it_failed(guarded, configstore, tmp_path):
+    one, _ = guarded
+    log = tmp_path / "log"
+    script = f"cat {one.folder}/hand >> {log}; echo >> {log}; test -e {tmp_path}/works"
+    watching = one.client("on-change", "data", "--", "sh", "-c", script)
+    wait_until(lambda: "on-change" in Path(f"/proc/{watching.pid}/cmdline").read_text())
+    configstore("put", "data/hand", content=b"first")
+    wait_until(lambda: log.exists() and log.read_text().count("first") >= 2)
+    (tmp_path / "works").touch()
+    configstore("put", "data/hand", content=b"second")
+    wait_until(lambda: "second" in log.read_text())
+    watching.terminate()
+    code, _, err = outcome(watching)
+    assert code == 0
+    assert "failed (exit code 1)" in err
