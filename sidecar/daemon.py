@@ -28,7 +28,6 @@ from sidecar.control.holds import Holds
 from sidecar.control.place import listen
 from sidecar.control.server import ControlServer
 from sidecar.mirror import Mirror
-from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan
 from sidecar.presence import Presence
 from sidecar.status import report_of
@@ -64,7 +63,6 @@ def run(config: Config) -> int:
             stack.callback(health.close)
             log.info("health endpoint", extra={"port": health.port})
         for mirror in mirrors:
-            _warn_of_unserved(mirror.mapping)
             mirror.start()
         presence.start()
         stack.callback(presence.close)
@@ -187,13 +185,6 @@ def _open(
 
 def _no_fence() -> None:
     """Stand in where nobody can hold a lease."""
-
-
-def _warn_of_unserved(mapping: Mapping) -> None:
-    """Say plainly which wishes of a mapping are not carried out by this version."""
-    for name, wish in (("check", mapping.check), ("on_change", mapping.on_change), ("signal", mapping.signal)):
-        if wish:
-            log.warning("hooks are not run by this version", extra={"mapping": mapping.name, "setting": name})
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

@@ -63,11 +63,12 @@ class Engine:
         after_apply: Callable[[Iterable[StorePath]], None] = lambda _: None,
         published: Callable[[Status, Status], None] = lambda *_: None,
         fenced_out: Callable[[], None] = lambda: None,
+        hook_failure: Callable[[], str | None] = lambda: None,
     ) -> None:
         """`clock` is monotonic, in seconds. `fence` returns the proof of holding the mapping's lease, if held.
 
         `published` is told of each new `status`, and of the one before it. `fenced_out` is called when the store
-        says that the lease is not held any more.
+        says that the lease is not held any more. `hook_failure` returns why the last hook failed, if it did.
         """
         self.mapping = mapping
         self.status = Status(mapping=mapping.name)
@@ -84,6 +85,7 @@ class Engine:
         self._after_apply = after_apply
         self._published = published
         self._fenced_out = fenced_out
+        self._hook_failure = hook_failure
         self._choices = Choices(mapping.name, sides, transfer)
         self._sides_with_local = False
         self._dirty: set[StorePath] = set()
@@ -356,6 +358,9 @@ class Engine:
         elif self._pending_since is None:
             self._pending_since = self._clock()
         shown = tuple(dict.fromkeys(problems[path] for path in sorted(problems)))  # one may speak for many paths
+        hook = self._hook_failure()
+        if hook:
+            shown += (Problem(path="", reason=f"the hook failed and is tried again: {hook}"),)
         for problem in set(shown).difference(before.problems):
             extra = {"mapping": self.mapping.name, "path": problem.path, "reason": problem.reason}
             log.warning("cannot be mirrored", extra=extra)

@@ -12,7 +12,9 @@ from configstore.store.tree import Tree
 from configstore.store.values import Fence
 from sidecar import memory
 from sidecar.baseline import Baseline, Identity
+from sidecar.check import Check
 from sidecar.engine import ROOT_RETRY, Engine
+from sidecar.hooks import Hooks
 from sidecar.local.apply import Applier
 from sidecar.local.journal import Journal
 from sidecar.local.recovery import recover
@@ -49,14 +51,13 @@ class Mirror:
         told: Callable[[], None] = lambda: None,
         fence: Callable[[], Fence | None] = lambda: None,
         fenced_out: Callable[[], None] = lambda: None,
-        after_apply: Callable[[], None] = lambda: None,
     ) -> None:
         """Open the directory and read the baseline. Raises RefusedError when it cannot be mirrored at all.
 
         watch: follow changes of both sides, as `run` needs it; else look once, as `init` and `plan` do.
         preview: change nothing, as `plan` must; `cycle` and `pull_once` cannot be used then.
         told: called when there is something new to report. fence: returns the proof of holding the mapping's
-        lease; fenced_out: called when the store says that it is not held. after_apply: called after each set.
+        lease; fenced_out: called when the store says that it is not held.
         """
         self.mapping = mapping
         self._tree = tree
@@ -64,11 +65,11 @@ class Mirror:
         self._told = told
         self._fence = fence
         self._fenced_out = fenced_out
-        self._after_apply = after_apply
         self.sets = 0
+        self._wake = threading.Event()
+        self.hooks = Hooks(mapping, self._wake.set)
         self._published = threading.Condition()
         self._flushes_wanted = self._flushes_made = 0
-        self._wake = threading.Event()
         self._stop = threading.Event()
         self._watching = watch
         self._preview = preview
@@ -105,6 +106,7 @@ class Mirror:
             baseline=baseline,
             scanner=scanner,
             applier=Applier(root, mapping, journal, scanner.note),
+            check=Check(mapping),
         )
         return Engine(
             mapping=mapping,
@@ -119,6 +121,7 @@ class Mirror:
             fence=self._fence,
             fenced_out=self._fenced_out,
             after_apply=self._note_set,
+            hook_failure=lambda: self.hooks.failure,
             published=self._tell,
         )
 
@@ -140,6 +143,7 @@ class Mirror:
         """Mirror until `stop`."""
         if self._remote_watch:
             self._remote_watch.start()
+        self.hooks.start()
         self._thread.start()
 
     def flush(self, patience: float) -> Status | None:
@@ -169,11 +173,13 @@ class Mirror:
         with self._published:
             self.sets += 1
             self._published.notify_all()
-        self._after_apply()
+        self.hooks.changed()
 
     def _tell(self, before: Status, now: Status) -> None:
         with self._published:
             self._published.notify_all()
+        if now.ready and not before.ready:
+            self.hooks.changed()  # a run that died may have applied a set and no more
         if not now.looks_as(before) or now.applied != before.applied:
             self._told()
 
@@ -196,6 +202,7 @@ class Mirror:
 
     def close(self) -> None:
         """Release what is open, after `join`."""
+        self.hooks.close()
         if self._remote_watch:
             self._remote_watch.close()
         self._parts.close()

@@ -14,6 +14,7 @@ from configstore.model.record import Entry, Kind, RecordError
 from configstore.store.tree import Tree
 from configstore.store.values import Fence
 from sidecar.baseline import Baseline
+from sidecar.check import Check
 from sidecar.local.apply import Applier, LocalChange
 from sidecar.local.scan import Changed, Scanner, Unreadable
 from sidecar.planner.mapping import Mapping
@@ -70,6 +71,7 @@ class Transfer:
         baseline: Baseline,
         scanner: Scanner,
         applier: Applier,
+        check: Check,
     ) -> None:
         self._mapping = mapping
         self._tree = tree
@@ -78,6 +80,7 @@ class Transfer:
         self._baseline = baseline
         self._scanner = scanner
         self._applier = applier
+        self._check = check
 
     def carry_out(self, plan: Plan, fence: Fence | None = None) -> Done:
         """Do all of a plan that can be done.
@@ -123,6 +126,10 @@ class Transfer:
             )
 
     def _push(self, pushes: Sequence[Push], fence: Fence | None, done: Done) -> None:
+        refused = self._refused_to_publish(pushes)
+        if refused:
+            done.problems |= {push.path: Problem(path=push.path, reason=refused) for push in pushes}
+            return
         committed, pushes = self._commit(pushes, fence, done)
         changes: dict[StorePath, Agreed | None] = {}
         for push in pushes:
@@ -165,12 +172,19 @@ class Transfer:
 
     def _pull(self, pulls: Sequence[Pull], done: Done) -> None:
         wanted: dict[StorePath, Pull] = {}
-        changes = []
-        for number, pull in enumerate(pulls):
+        changes: list[LocalChange] = []
+        key = tuple((pull.path, pull.remote.mod_revision) for pull in pulls)
+        refused = self._check.known(key)
+        for number, pull in enumerate(() if refused else pulls):
             change = self._local_change(pull, -1 - number, done)
             if change:
                 wanted[pull.path] = pull
                 changes.append(change)
+        if changes and self._check.wanted:
+            refused = self._refused_to_apply(key, changes)
+        if refused:
+            done.problems |= {pull.path: Problem(path=pull.path, reason=refused) for pull in pulls}
+            return
         if not changes:
             return
         applied = self._applier.apply(changes)
@@ -190,6 +204,31 @@ class Transfer:
         self._remote.release(noted)
         self._note(noted)
         self._applier.finish()
+
+    def _refused_to_publish(self, pushes: Sequence[Push]) -> str | None:
+        """Have the mapping's check look at the directory as it is; returns why nothing of it may be published."""
+        if not pushes or not self._check.wanted:
+            return None
+        key = tuple((push.path, push.entry) for push in pushes)
+        return self._check.known(key) or self._check.ask(key, self._mapping.path)
+
+    def _refused_to_apply(self, key: object, changes: Sequence[LocalChange]) -> str | None:
+        """Have the check look at the directory as it would be; returns why it refused the changes."""
+        entries = {path: local.entry for path, local in self._sides.local.items()}
+        changed = {change.path: change for change in changes}
+        entries |= {path: change.desired for path, change in changed.items()}
+        with self._applier.view() as view:
+            for path, entry in sorted(entries.items()):
+                content = changed[path].content if path in changed else None
+                if entry.kind is Kind.DIR:
+                    view.directory(path)
+                elif entry.kind is Kind.SYMLINK:
+                    view.link(path, entry.target)
+                elif entry.kind is Kind.FILE and content is not None:
+                    view.file(path, content)
+                elif entry.kind is Kind.FILE:
+                    view.unchanged(path)
+            return self._check.ask(key, view.path)
 
     def _local_change(self, pull: Pull, alone: int, done: Done) -> LocalChange | None:
         """Fetch what a pull needs; None when it cannot be done now, which `done` then says."""

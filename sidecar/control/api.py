@@ -123,9 +123,10 @@ class Api:
             now = mirror.engine.status
             reason = now.halted or now.waiting_for or "changes are still under way"
             raise UnreachableError(f"{asked.mapping}: not committed within {asked.timeout:g} s: {reason}")
-        if status.problems:
-            words = "; ".join(f"{each.path}: {each.reason}" for each in status.problems[:5])
-            raise NotThereError(f"{asked.mapping}: committed, but for {len(status.problems)} paths: {words}")
+        problems = [each for each in status.problems if each.path]
+        if problems:
+            words = "; ".join(f"{each.path}: {each.reason}" for each in problems[:5])
+            raise NotThereError(f"{asked.mapping}: committed, but for {len(problems)} paths: {words}")
         return {"revision": max(status.applied, status.committed)}
 
     def wait(self, asked: WaitRequest) -> object:

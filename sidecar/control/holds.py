@@ -201,7 +201,7 @@ class Holds:
         status = mirror.flush(patience)
         if status is None:
             raise _not_done(mirror, "could not be committed in time")
-        return status.problems
+        return tuple(each for each in status.problems if each.path)  # a failing hook holds nothing up
 
 
 def _not_done(mirror: Mirror, what: str) -> ConfigstoreError:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from configstore.model.path import StorePath, depth, is_below, parent
+from configstore.model.path import PRIVATE_NAME, StorePath, depth, is_below, parent
 from configstore.model.record import Kind
+from sidecar.check import View
 from sidecar.local.change import LocalChange
 from sidecar.local.directories import Directories
 from sidecar.local.entries import Entries
@@ -53,6 +54,10 @@ class Applier:
         self._note = note
         self._stage = Stage(root, mapping.symlinks)
         self._entries = Entries()
+
+    def view(self) -> View:
+        """Return a directory of our own in which the mapping can be shown as it would be."""
+        return View(os.path.join(self._mapping.path, PRIVATE_NAME), self._mapping.path)
 
     def apply(self, changes: Sequence[LocalChange]) -> Applied:
         """Make the changes; whatever fails is told in the result and leaves the old state.

@@ -1,0 +1,188 @@
+"""What runs when files have changed: a command, or a signal to a process.
+
+Argument lists only, never a shell. Hooks of one mapping run one at a time in a thread of their own, the latest
+change wins, and what failed is visible and tried again. They also run once at the start: a run that died may have
+applied a set and not have come to them.
+"""
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import IO, cast
+
+import msgspec
+
+from configstore.model.path import printable
+from sidecar.planner.mapping import Mapping
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = 60.0
+"""Seconds that a hook or a check may take."""
+
+RETRY, LONGEST_RETRY = 1.0, 60.0
+"""Seconds until a hook that failed is tried again; doubled each time."""
+
+OUTPUT = 2000
+"""Bytes of a command's output that are kept for the log."""
+
+_GRACE = 2.0
+_COMM = 15  # bytes of a process's name that the kernel keeps
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a command ended. failure: in words, None when it did well. output: its beginning, safe to print."""
+
+    failure: str | None
+    output: str = ""
+
+
+def run(command: Sequence[str], *, cwd: str, more: dict[str, str], timeout: float = TIMEOUT) -> Outcome:
+    """Run a command to its end, at most `timeout` seconds; then its process group is stopped.
+
+    It gets our environment without our own settings, which may hold a password, and `more`.
+    """
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("CONFIGSTORE_", "ETCDCTL_"))
+    }
+    try:
+        process: subprocess.Popen[bytes] = subprocess.Popen(
+            list(command),
+            cwd=cwd,
+            env=environment | more,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return Outcome(failure=f"{command[0]}: cannot be run: {error.strerror}")
+    with process, cast("IO[bytes]", process.stdout) as pipe:
+        output, late = _follow(process, pipe.fileno(), time.monotonic() + timeout)
+    text = printable(output.decode("utf-8", "backslashreplace").strip())
+    if late:
+        return Outcome(failure=f"{command[0]}: took longer than {timeout:g} s", output=text)
+    if process.returncode:
+        return Outcome(failure=f"{command[0]}: ended with exit code {process.returncode}", output=text)
+    return Outcome(failure=None, output=text)
+
+
+def _follow(process: subprocess.Popen[bytes], pipe: int, end: float) -> tuple[bytes, bool]:
+    """Wait for a command's end, stopping it when it is too late; returns the beginning of its output."""
+    os.set_blocking(pipe, False)
+    ended = os.pidfd_open(process.pid)
+    output, watched, stage = b"", [ended, pipe], 0
+    try:
+        while True:
+            ready = select.select(watched, [], [], max(0.0, end - time.monotonic()))[0]
+            if pipe in ready:
+                chunk = _read(pipe)
+                if not chunk:
+                    watched.remove(pipe)
+                output += chunk[: OUTPUT - len(output)]
+            elif ended in ready:
+                return output, stage > 0
+            elif not ready:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM if stage == 0 else signal.SIGKILL)
+                stage += 1
+                end = time.monotonic() + _GRACE
+    finally:
+        os.close(ended)
+
+
+def _read(pipe: int) -> bytes:
+    with contextlib.suppress(BlockingIOError):
+        return os.read(pipe, 65536)
+    return b""
+
+
+def send_signal(number: signal.Signals, name: str, processes: str = "/proc") -> Outcome:
+    """Send a signal to all processes of a name whose parent has another one, such as nginx's master."""
+    found = dict(_named(name, processes))
+    top = [pid for pid, parent in found.items() if parent not in found]
+    for pid in top:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            return Outcome(
+                failure=f"no right to signal {name} (process {pid}): run the sidecar as its user, or as root"
+            )
+    if not top:
+        log.warning("there is no process to signal", extra={"name_of_process": name, "signal": number.name})
+    return Outcome(failure=None)
+
+
+def _named(name: str, processes: str) -> Iterable[tuple[int, int]]:
+    """Yield the processes of a name, each with its parent."""
+    wanted = name.encode()[:_COMM]
+    for pid in filter(str.isdecimal, os.listdir(processes)):
+        with contextlib.suppress(OSError, ValueError, IndexError), open(f"{processes}/{pid}/stat", "rb") as file:
+            head, _, tail = file.read().rpartition(b")")  # a name may hold spaces and parentheses
+            if head.partition(b"(")[2] == wanted and not tail.startswith(b" Z"):
+                yield int(pid), int(tail.split()[1])
+
+
+class Hooks:
+    """The hooks of one mapping, in a thread of their own."""
+
+    def __init__(self, mapping: Mapping, told: Callable[[], None]) -> None:
+        """`told` is called when `failure` changed."""
+        self.failure: str | None = None
+        self._mapping = mapping
+        self._told = told
+        self._due = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name=f"hooks:{mapping.name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        if self._mapping.on_change or self._mapping.signal:
+            self._thread.start()
+
+    def changed(self) -> None:
+        """Say that a set was applied; from any thread."""
+        self._due.set()
+
+    def close(self) -> None:
+        """Run no more. One that runs is left to end by itself."""
+        self._stop.set()
+        self._due.set()
+
+    def _serve(self) -> None:
+        retry: float | None = None
+        while True:
+            self._due.wait(retry)
+            self._due.clear()
+            if self._stop.is_set():
+                return
+            failed = self._run()
+            retry = min(2 * retry if retry else RETRY, LONGEST_RETRY) if failed else None
+
+    def _run(self) -> bool:
+        """Run what is due; returns whether it failed."""
+        mapping = self._mapping
+        outcome = Outcome(failure=None)
+        if mapping.on_change:
+            more = {"CONFIGSTORE_MAPPING": mapping.name, "CONFIGSTORE_PATH": mapping.path}
+            outcome = run(mapping.on_change, cwd="/", more=more)
+        if mapping.signal and not outcome.failure:
+            number, _, name = mapping.signal.partition(":")
+            outcome = send_signal(signal.Signals[f"SIG{number}"], name)
+        words = {"mapping": mapping.name, "output": outcome.output}
+        if outcome.failure:
+            log.error("a hook failed; it is tried again", extra={**words, "reason": outcome.failure})
+        else:
+            log.info("hook done", extra=words)
+        if outcome.failure != self.failure:
+            self.failure = outcome.failure
+            self._told()
+        return outcome.failure is not None
