@@ -27,6 +27,9 @@ VERSION = "unplaced"
 BRING_UP = 60.0
 """Seconds beyond the wait for a lease in which the sidecar has the mirror brought up to date."""
 
+START_UP = 60.0
+"""Seconds for which a sidecar that does not answer is waited for, as long as waiting is allowed."""
+
 PATIENCE = 10.0
 """Seconds for one answer of the sidecar that is due at once."""
 
@@ -308,7 +311,7 @@ def hold(
     The mirrored files are brought up to date before it starts. This returns when what it changed was committed.
     """
     asked = {"lease": name, "command": os.path.basename(command[0]), "mapping": mapping, "ttl": ttl, "wait": wait}
-    connection, answer = sidecar.open("POST", "/v1/hold", asked, None if wait is None else wait + BRING_UP)
+    connection, answer = _ask_to_hold(sidecar, asked, wait)
     try:
         held = _until_held(answer, name)
         guard = HeldLease(sidecar, name, held)
@@ -319,6 +322,24 @@ def hold(
         return run_under(guard, command, environment, lambda code: _give_back(sidecar, guard, code))
     finally:
         connection.close()
+
+
+def _ask_to_hold(
+    sidecar: Sidecar, asked: Answer, wait: float | None
+) -> tuple[Connection, http.client.HTTPResponse]:
+    """Ask for a lease; a sidecar that is not there yet is waited for, as it may be starting beside us."""
+    end = boottime() + min(START_UP, START_UP if wait is None else wait)
+    told = False
+    while True:
+        try:
+            return sidecar.open("POST", "/v1/hold", asked, None if wait is None else wait + BRING_UP)
+        except ClientError as failure:
+            if failure.code != 4 or boottime() >= end:
+                raise
+            if not told:
+                say(f"{failure}; waiting for it")
+                told = True
+            time.sleep(0.1)
 
 
 def run_under(

@@ -39,8 +39,8 @@ def replica(etcd, kv_root, tmp_path, configstore):
     configstore("mkdir", "data")
     made = []
 
-    def make(name, policy="", more=""):
-        made.append(Replica(name, tmp_path, [etcd.endpoint], kv_root, policy, more))
+    def make(name, policy="", more="", endpoint=etcd.endpoint):
+        made.append(Replica(name, tmp_path, [endpoint], kv_root, policy, more))
         return made[-1]
 
     yield make

@@ -1,0 +1,1 @@
+"""Real programs of a mail platform under configstore: fetchmail and Dovecot, certbot, Pebble and nginx."""
