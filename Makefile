@@ -12,6 +12,7 @@ demo: .venv/ready
 
 test: check
 	tests/get-tools .venv/debian-etcd
+	tests/get-services
 	CONFIGSTORE_TEST_ETCD=.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest
 
 check: .venv/ready

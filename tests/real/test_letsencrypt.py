@@ -1,0 +1,191 @@
+"""Certificates for two fronts behind a balancer: one order, and the same certificate on each."""
+
+import contextlib
+import importlib.machinery
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+from cryptography import x509
+
+from tests.certificates import Authority
+from tests.e2e.replica import ENVIRONMENT
+from tests.real.acme import HERE, NAME, Balancer, Front, Pebble, certbot, seen_as
+from tests.waiting import wait_until
+
+POLICY = (
+    'lease = "letsencrypt"\nsettle = "250ms"\n'
+    'exclude = [".certbot.lock", "*.new", "previous_*", "*-chain.pem", "/work", "/logs"]'
+)
+HOOKS = HERE / "docs/letsencrypt"
+FIRST = ["certonly", "--keep-until-expiring", "--agree-tos", "--register-unsafely-without-email"]
+FIRST += ["--cert-name", "mailu", "-d", NAME, "--key-type", "rsa", "--rsa-key-size", "2048"]
+FIRST += ["--manual", "--preferred-challenges", "http"]
+FIRST += ["--manual-auth-hook", str(HOOKS / "auth-hook"), "--manual-cleanup-hook", str(HOOKS / "cleanup-hook")]
+
+
+class Site:
+    """A replica with its front, and certbot beside it."""
+
+    def __init__(self, name, replica, base):
+        self.acme = base / f"acme-{name}"
+        self.acme.mkdir()
+        more = f'[[mapping]]\nname = "acme"\npath = "{self.acme}"\nsettle = "0ms"\n'
+        self.replica = replica(name, POLICY, more)
+        self.base, self.name, self.follower = base, name, None
+        self.replica.folder.chmod(0o755)
+        self.front = Front(base / f"front-{name}", self.replica.folder, self.acme)
+
+    def certbot(self, pebble, *arguments, ttl="5"):
+        """Start certbot under the lease."""
+        common = self.base / "common"
+        common.mkdir(exist_ok=True)
+        (common / "certs").mkdir(exist_ok=True)
+        command = certbot(common, pebble, *arguments)
+        command[command.index("--work-dir") + 1] = str(self.base / f"work-{self.name}")
+        command[command.index("--logs-dir") + 1] = str(self.base / f"logs-{self.name}")
+        here = {
+            "CONFIGSTORE_CLIENT": str(self.replica.shared / "configstore-client"),
+            "CONFIGSTORE_ACME_PATH": str(self.acme),
+            "REQUESTS_CA_BUNDLE": str(pebble.bundle),
+        }
+        return self.replica.client(
+            "hold", "letsencrypt", "--ttl", ttl, "--", *seen_as(self.replica.folder, common / "certs", command),
+            env=ENVIRONMENT | here,
+        )  # fmt: skip
+
+    def follow(self):
+        """Start what reloads the front when another one has renewed."""
+        self.follower = self.replica.client("on-change", "data", "--", *self.front.reload)
+
+    def close(self):
+        """End that again."""
+        if self.follower:
+            self.follower.terminate()
+            self.follower.communicate(timeout=20)
+
+
+@pytest.fixture
+def sites(replica, configstore, tmp_path):
+    """Return two running sites."""
+    configstore("mkdir", "acme")
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    made = [Site(name, replica, tmp_path) for name in ("one", "two")]
+    with contextlib.ExitStack() as stack:
+        for site in made:
+            site.replica.start().ready()
+            stack.enter_context(site.front)
+            stack.callback(site.close)
+        yield made
+
+
+@pytest.fixture
+def pebble(sites, tmp_path):
+    """Return the authority, which meets the fronts in turn."""
+    with contextlib.closing(Balancer()) as balancer:
+        balancer.ports = [site.front.http for site in sites]
+        with Pebble(tmp_path / "pebble", balancer.port) as authority:
+            yield authority
+
+
+def ended(process):
+    """Return exit code and all that was said."""
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out + err
+
+
+def issue(sites, pebble):
+    """Get the first certificate and have both fronts show it; returns its serial."""
+    code, said = ended(sites[0].certbot(pebble, *FIRST))
+    assert code == 0, said
+    for site in sites:
+        wait_until((site.replica.folder / "live/mailu/fullchain.pem").exists)
+        subprocess.run(site.front.reload, check=True)
+        wait_until(lambda site=site: site.front.serial())
+    return sites[0].front.serial()
+
+
+def test_all_replicas_at_once_make_one_order_and_show_one_certificate(sites, pebble):
+    one, two = sites
+    for process in [site.certbot(pebble, *FIRST) for site in sites]:
+        code, said = ended(process)
+        assert code == 0, said
+    assert (pebble.orders(), pebble.issued()) == (1, 1)
+    for site in sites:
+        live = site.replica.folder / "live/mailu"
+        assert os.readlink(live / "privkey.pem") == "../../archive/mailu/privkey1.pem"
+        assert (live / "privkey.pem").stat().st_mode & 0o777 == 0o600
+        subprocess.run(site.front.reload, check=True)
+        wait_until(lambda site=site: site.front.serial())
+    assert one.front.serial() == two.front.serial()
+    code, said = ended(two.certbot(pebble, "renew"))
+    assert "not due for renewal" in said.replace("not yet due", "not due")
+    assert pebble.orders() == 1
+
+
+def test_a_raced_renewal_makes_one_order_and_followers_reload(sites, pebble, tmp_path):
+    before = issue(sites, pebble)
+    one, two = sites
+    due = Authority(tmp_path / "other").issue(NAME)  # ends within a day, so certbot finds it due
+    script = 'cd "$3/archive/mailu" && cp "$1" fullchain1.pem && cp "$1" cert1.pem && cp "$2" privkey1.pem'
+    aging = ["sh", "-c", script, "-", str(due.cert), str(due.key), str(one.replica.folder)]
+    assert ended(one.replica.client("hold", "letsencrypt", "--", *aging))[0] == 0
+    same = one.replica.folder / "archive/mailu/cert1.pem"
+    wait_until(lambda: (two.replica.folder / "archive/mailu/cert1.pem").read_bytes() == same.read_bytes())
+    for site in sites:
+        site.follow()
+    seen = set()
+    racing = [site.certbot(pebble, "renew", "--no-random-sleep-on-renew") for site in sites]
+    while any(process.poll() is None for process in racing):
+        seen |= {site.front.serial() for site in sites}
+    for process in racing:
+        code, said = ended(process)
+        assert code == 0, said
+    assert (pebble.orders(), pebble.issued()) == (2, 2)
+    for site in sites:
+        assert os.readlink(site.replica.folder / "live/mailu/privkey.pem").endswith("privkey2.pem")
+    wait_until(
+        lambda: any(site.front.serial() != before for site in sites), what="the follower to reload by itself"
+    )
+    for site in sites:  # the holder's own front is reloaded by certbot's hook in real life
+        subprocess.run(site.front.reload, check=True)
+    wait_until(lambda: one.front.serial() == two.front.serial() != before)
+    aged = x509.load_pem_x509_certificate(due.cert.read_bytes()).serial_number
+    assert seen <= {before, aged, one.front.serial()}
+
+
+def test_a_holder_killed_in_the_middle_of_an_order_is_followed_by_one_that_finishes(sites, pebble):
+    one, two = sites
+    two.replica.process.send_signal(signal.SIGSTOP)  # so that the token is never applied everywhere
+    hanging = one.certbot(pebble, *FIRST, ttl="3")
+    tokens = one.acme / ".well-known/acme-challenge"
+    wait_until(lambda: tokens.is_dir() and list(tokens.iterdir()), 60)
+    hanging.kill()
+    hanging.communicate()
+    one.replica.end(signal.SIGKILL)
+    shutil.rmtree(one.replica.folder)
+    one.replica.folder.mkdir(mode=0o755)
+    two.replica.process.send_signal(signal.SIGCONT)
+    one.replica.start().ready()
+    code, said = ended(two.certbot(pebble, *FIRST))
+    assert code == 0, said
+    assert "did not say that this ended" in said
+    assert pebble.issued() == 1
+    wait_until((one.replica.folder / "live/mailu/privkey.pem").exists)
+
+
+def test_the_wrapper_replaces_the_standalone_server_by_the_hooks():
+    loader = importlib.machinery.SourceFileLoader("wrapper", str(HOOKS / "certbot"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("wrapper", loader))
+    loader.exec_module(module)
+    mailus = ["-n", "--agree-tos", "certonly", "--standalone", "--http-01-port", "8008", "--cert-name", "mailu"]
+    assert module.rewritten(mailus) == [
+        "-n", "--agree-tos", "certonly", "--manual", "--preferred-challenges", "http", "--manual-auth-hook",
+        "/usr/local/lib/configstore/auth-hook", "--manual-cleanup-hook", "/usr/local/lib/configstore/cleanup-hook",
+        "--cert-name", "mailu",
+    ]  # fmt: skip
+    assert module.rewritten(["--http-01-port=8008", "renew"]) == ["renew"]
