@@ -110,7 +110,7 @@ def issue(sites, pebble):
 
 
 def test_all_replicas_at_once_make_one_order_and_show_one_certificate(sites, pebble):
-    one, two = sites
+    _, two = sites
     for process in [site.certbot(pebble, *FIRST) for site in sites]:
         code, said = ended(process)
         assert code == 0, said
