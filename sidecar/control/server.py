@@ -100,7 +100,7 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 def _groups(peer: socket.socket) -> list[int]:
     """Return a peer's supplementary groups."""
     try:
-        found = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * 1024)
+        found = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)  # the most that Python reads
     except OSError:
         return []
     return [number for (number,) in struct.iter_unpack("i", found)]
