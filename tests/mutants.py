@@ -26,6 +26,12 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = {
+    "a stale holder commits": Mutant(
+        "configstore/store/tree.py",
+        "fences = (CreateRevision(fence.key, fence.token),) if fence else ()",
+        "fences = ()",
+        "tests/store/test_leases.py tests/store/test_tree.py",
+    ),
     "no recovery at the start": Mutant(
         "sidecar/mirror.py",
         "baseline.record(recover(root, journal))",
