@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from configstore.model.keys import Keys
 from configstore.store.leases import queue
+from tests.e2e.replica import ENVIRONMENT
 from tests.waiting import wait_until
 
 GUARDED = 'lease = "job"\nsettle = "20ms"'
@@ -220,3 +222,20 @@ def test_on_change_runs_after_each_set_and_again_when_it_failed(guarded, configs
     code, _, err = outcome(watching)
     assert code == 0
     assert "failed (exit code 1)" in err
+
+
+def test_run_holds_the_lease_in_etcd_itself_and_a_person_can_break_it(etcd, kv_root, held, configstore):
+    command = [sys.executable, "-m", "configstore", "run", "--endpoints", etcd.endpoint, "--root", kv_root]
+    command += ["--lease", "job", "--ttl", "3", "--", "sh", "-c", "echo $CONFIGSTORE_LEASE; exec sleep 60"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=ENVIRONMENT, **pipes) as process:
+        assert process.stdout.readline() == "job\n"
+        assert held() == ["cli"]
+        (row,) = json.loads(configstore("leases", "--json"))
+        assert (row["lease"], row["holder"]["command"], row["waiting"]) == ("job", "sh", [])
+        configstore("run", "--lease", "job", "--no-wait", "--", "true", code=3)
+        configstore("leases", "break", "job", "--yes")
+        code, _, said = outcome(process, 20)
+    assert (code, "lease job is lost" in said) == (3, True)
+    assert configstore("run", "--lease", "job", "--", "echo", "free") == b"free\n"
+    configstore("run", "--lease", "job", "--", "sh", "-c", "exit 9", code=9)
