@@ -149,7 +149,8 @@ def test_a_killed_client_takes_its_command_along_and_the_next_waits_out_the_ttl(
 def test_a_frozen_or_dead_sidecar_stops_the_command_before_the_lease_is_anothers(guarded, held, number, tmp_path):
     one, two = guarded
     ticks = tmp_path / "ticks"
-    ticking = f"import time\nwhile 1: open({str(ticks)!r}, 'a').write(f'{{time.time()}}\\n'); time.sleep(0.01)"
+    tick = f"open({str(ticks)!r}, 'a').write(f'{{time.time()}}\\n'); select.select([], [], [], 0.01)"
+    ticking = f"import select, time\nwhile True: {tick}"
     first = one.client("hold", "job", "--ttl", "3", "--", sys.executable, "-c", ticking)
     wait_until(ticks.exists)
     one.process.send_signal(number)
