@@ -154,7 +154,7 @@ def test_a_raced_renewal_makes_one_order_and_followers_reload(sites, pebble, tmp
         assert os.readlink(site.replica.folder / "live/mailu/privkey.pem").endswith("privkey2.pem")
     old = {before, serial_in(due.cert)}
     new = serial_in(one.replica.folder / "archive/mailu/cert2.pem")
-    # A worker that nginx is ending may still take a connection, so each question is asked until the new answer comes.
+    # A worker that nginx is ending may still take a connection: each question is asked until the answer is new.
     wait_until(lambda: any(site.front.serial() == new for site in sites), what="the follower to reload by itself")
     for site in sites:  # the holder's own front is reloaded by certbot's hook in real life
         subprocess.run(site.front.reload, check=True)
