@@ -5,7 +5,7 @@ PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11 3; do \
     2>/dev/null && { echo python$$v; break; }; done)
 BIN := .venv/bin
 
-.PHONY: demo test check bench mutants soak clean
+.PHONY: demo test check bench handover mutants soak clean
 
 demo: .venv/ready
 	$(BIN)/python -m tests.demo
@@ -23,6 +23,9 @@ check: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python -m tests.bench
+
+handover: .venv/ready
+	$(BIN)/python -m tests.handover
 
 mutants: .venv/ready
 	tests/get-tools .venv/debian-etcd

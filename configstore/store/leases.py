@@ -30,6 +30,9 @@ MIN_TTL, MAX_TTL = 2, 3600
 RENEWALS = 6
 """How often a lease is renewed within its TTL."""
 
+SILENCE = 0.25
+"""Share of the TTL after which a client that has not been heard of is taken for stopped."""
+
 RETRY = 0.2
 """Seconds until a renewal that failed is tried again."""
 
@@ -126,6 +129,7 @@ class Lease:
         self._lock = threading.Lock()
         self._watch: Watch | None = None
         self._interrupted = False
+        self._heard: float | None = None
         self._thread = threading.Thread(target=self._keep, name=f"lease:{name}", daemon=True)
 
     def left(self) -> float:
@@ -137,6 +141,19 @@ class Lease:
     def fence(self) -> Fence | None:
         """Return the proof of holding it, for a commit; None when it is not, or may not be, ours."""
         return self._fence if self.left() > 0 else None
+
+    def depend(self) -> None:
+        """From now on renew it only while `heard` is called often, for somebody else's sake."""
+        self._heard = self._clock()
+
+    def heard(self) -> None:
+        """Note that whoever it depends on lives."""
+        if self._heard is not None:
+            self._heard = self._clock()
+
+    def stand_alone(self) -> None:
+        """Renew it without hearing of anybody."""
+        self._heard = None
 
     def acquire(self, patience: float | None, waiting: Callable[[list[Place]], None] = lambda _: None) -> Fence:
         """Queue up and wait for the lease, at most `patience` seconds (None: without end).
@@ -271,8 +288,10 @@ class Lease:
         due = self.ttl / RENEWALS
         reason = "it was not renewed in time"
         while not self._ended.wait(due):
-            sent = self._clock()
+            sent, heard = self._clock(), self._heard
             try:
+                if heard is not None and sent - heard > SILENCE * self.ttl:
+                    raise StoreUnavailableError("its client was silent, as one that is stopped")
                 granted = self._kv.lease_keepalive(self._etcd_lease)
             except LeaseGoneError:
                 return self.lose("it expired, or somebody ended it")

@@ -125,11 +125,16 @@ class Holds:
             lease.release()
             raise
         self._holds[hold.id] = hold
+        lease.depend()
         return hold
 
     def left(self, hold_id: str) -> float:
-        """Return for how many seconds a hold's lease is surely ours. Raises NotThereError, LeaseLostError."""
+        """Return for how many seconds a hold's lease is surely ours; who never asks loses it.
+
+        Raises NotThereError, LeaseLostError.
+        """
         lease = self._find(hold_id).lease
+        lease.heard()
         if lease.lost is not None:
             raise LeaseLostError(lease.lost)
         return lease.left()
@@ -141,6 +146,7 @@ class Holds:
         """
         hold = self._find(hold_id)
         lease = hold.lease
+        lease.stand_alone()
         try:
             for mirror in hold.mirrors:
                 fresh = [each for each in self._flush(mirror, lease.left()) if each not in hold.problems]

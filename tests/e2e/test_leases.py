@@ -167,6 +167,17 @@ def test_a_frozen_or_dead_sidecar_stops_the_command_before_the_lease_is_anothers
         wait_until(lambda: one.metric("problems") == 1)
 
 
+def test_a_frozen_client_loses_the_lease_and_stops_its_command_when_it_wakes_up(guarded, held):
+    one, two = guarded
+    first = one.client("hold", "job", "--ttl", "3", "--", "sleep", "60")
+    wait_until(held)
+    first.send_signal(signal.SIGSTOP)
+    assert outcome(two.client("hold", "job", "--", "true"))[0] == 0
+    first.send_signal(signal.SIGCONT)
+    code, _, err = outcome(first)
+    assert (code, "its client was silent" in err) == (3, True)
+
+
 def test_a_stopped_sidecar_lets_the_command_end_and_commits_what_it_wrote(guarded, held, configstore):
     one, _ = guarded
     script = f"trap 'printf last > {one.folder}/file; exit 0' TERM; echo runs; sleep 60 & wait"

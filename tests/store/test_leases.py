@@ -177,6 +177,27 @@ def test_a_process_that_stood_still_has_lost_it_even_when_etcd_still_renews(cont
     assert "stood still" in one.lost
 
 
+def test_one_that_depends_on_a_client_is_lost_when_that_is_silent(contender):
+    silent, heard = contender("one", kv=MemoryKv(), ttl=2), contender("two", kv=MemoryKv(), ttl=2)
+    for each in (silent, heard):
+        each.acquire(None)
+        each.depend()
+
+    def lost():
+        heard.heard()
+        return silent.lost
+
+    wait_until(lost, 10)
+    assert "its client was silent" in silent.lost
+    assert heard.fence()
+    silent.heard()
+    assert silent.fence() is None
+    heard.stand_alone()
+    start = boottime()
+    wait_until(lambda: boottime() - start > 2.5)
+    assert heard.fence()
+
+
 def test_the_deadline_counts_from_before_the_request(contender):
     moment = [100.0]
 

@@ -1,0 +1,218 @@
+"""Twenty contenders on three replicas increment a number in a leased file, under kills and freezes."""
+
+import contextlib
+import itertools
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from configstore.errors import StoreUnavailableError
+from configstore.model.keys import Keys
+from configstore.model.path import StorePath
+from configstore.store.history import versions_below
+from configstore.store.leases import queue
+from tests.e2e.replica import Replica
+from tests.e2e.test_bad_days import leader, make_root
+from tests.e2e.test_soak import tree_of
+from tests.servers import cluster, connect
+from tests.waiting import wait_until
+
+TTL = "3"  # seconds; as many pass before a successor follows one that died
+POLICY = 'lease = "counter"\nsettle = "10ms"\nkeep = 100000\nexclude = ["*.new"]'
+INCREMENT = """#!/bin/sh
+echo begun
+number=$(cat "$1" 2>/dev/null)
+number=$((number + 1))
+echo $number > "$1.new.$$" && mv "$1.new.$$" "$1" && echo $number
+"""
+
+
+class Contender(threading.Thread):
+    """Increments, again and again, on any replica; notes what it was told."""
+
+    def __init__(self, name, replicas, seed):
+        super().__init__(name=name, daemon=True)
+        self.replicas, self.chance = replicas, random.Random(f"{seed} {name}")
+        self.program = replicas[0].folder.parent / name  # the claim in the queue carries its name
+        self.program.write_text(INCREMENT)
+        self.program.chmod(0o700)
+        self.ended, self.process, self.replica = threading.Event(), None, None
+        self.confirmed, self.doubtful, self.codes = [], 0, Counter()
+
+    def run(self):
+        while not self.ended.is_set():
+            self.replica = self.chance.choice(self.replicas)
+            number = str(self.replica.folder / "number")
+            self.process = self.replica.client("hold", "counter", "--ttl", TTL, "--", str(self.program), number)
+            out, _ = self.process.communicate()
+            self.codes[self.process.returncode] += 1
+            said = out.split()
+            if self.process.returncode == 0:
+                self.confirmed.append(int(said[1]))
+            elif said:
+                self.doubtful += 1
+
+
+class Bench:
+    """What contends, and what can go wrong with it."""
+
+    def __init__(self, kv, members, replicas, seed):
+        self.kv, self.members, self.replicas = kv, members, replicas
+        self.chance = random.Random(seed)
+        self.contenders = [Contender(f"contender-{number}", replicas, seed) for number in range(20)]
+
+    def holder(self):
+        """Return the key and the claim of the holder, None for nobody, or while etcd does not say."""
+        with contextlib.suppress(StoreUnavailableError):
+            places = queue(self.kv, Keys(), "counter")
+            return (places[0].token, places[0].claim) if places else None
+        return None
+
+    def until_passed_on(self):
+        """Wait until another one holds the lease."""
+        before = wait_until(self.holder, 60)[0]
+        wait_until(lambda: (found := self.holder()) and found[0] != before, 60, what="a successor")
+
+    def client_of_the_holder(self):
+        """Return the client whose command holds the lease."""
+        name = wait_until(self.holder, 60)[1].command
+        return next(each.process for each in self.contenders if each.name == name)
+
+    def replica_of_the_holder(self):
+        name = wait_until(self.holder, 60)[1].replica
+        return next(each for each in self.replicas if each.name == name)
+
+    def kill_a_client(self):
+        self.client_of_the_holder().kill()
+
+    def freeze_a_client(self):
+        client = self.client_of_the_holder()
+        client.send_signal(signal.SIGSTOP)
+        self.until_passed_on()
+        client.send_signal(signal.SIGCONT)
+
+    def kill_a_sidecar(self):
+        self.replica_of_the_holder().end(signal.SIGKILL)
+        self.restart()
+
+    def wipe_a_replica(self):
+        replica = self.replica_of_the_holder()
+        replica.end(signal.SIGKILL)
+        for each in replica.folder.iterdir():
+            shutil.rmtree(each) if each.is_dir() else each.unlink(missing_ok=True)
+        self.restart()
+
+    def restart(self):
+        for each in self.replicas:
+            if each.process is None:
+                each.start()
+
+    def freeze_a_sidecar(self):
+        replica = self.replica_of_the_holder()
+        replica.process.send_signal(signal.SIGSTOP)
+        self.until_passed_on()
+        replica.process.send_signal(signal.SIGCONT)
+
+    def kill_etcds_leader(self):
+        member = wait_until(lambda: leader(self.members), 30)
+        member.kill()
+        self.until_passed_on()
+        member.start(wait=False)
+
+    def freeze_a_member(self):
+        process = self.chance.choice(self.members).process
+        process.send_signal(signal.SIGSTOP)
+        self.until_passed_on()
+        process.send_signal(signal.SIGCONT)
+
+    def confirmed(self):
+        return [number for each in self.contenders for number in each.confirmed]
+
+    def every_fault(self):
+        """Return all that can go wrong, in random order."""
+        faults = [self.kill_a_client, self.freeze_a_client, self.kill_a_sidecar, self.wipe_a_replica]
+        faults += [self.freeze_a_sidecar, self.kill_etcds_leader, self.freeze_a_member]
+        return self.chance.sample(faults, len(faults))
+
+
+def contend(wanted, every, seed, base, binary):
+    """Let all contend until so many increments are confirmed, with a fault after each `every`; returns figures."""
+    spoilt = Counter()
+    with contextlib.ExitStack() as stack:
+        members = stack.enter_context(cluster(base / "cluster", binary))
+        endpoints = [each.endpoint for each in members]
+        kv = stack.enter_context(connect(*endpoints))
+        make_root(kv)
+        replicas = [
+            stack.enter_context(
+                Replica(name, base, endpoints[place:] + endpoints[:place], "/configstore", POLICY)
+            ).start()
+            for place, name in enumerate(("one", "two", "three"))
+        ]
+        for each in replicas:
+            each.ready()
+        bench = Bench(kv, members, replicas, seed)
+        begun = time.monotonic()
+        for each in bench.contenders:
+            each.start()
+        faults = itertools.chain.from_iterable(bench.every_fault() for _ in itertools.count())
+        for target in range(every, wanted, every):
+            wait_until(lambda target=target: len(bench.confirmed()) >= target, 300, what=f"{target} increments")
+            fault = next(faults)
+            fault()
+            spoilt[fault.__name__] += 1
+        wait_until(lambda: len(bench.confirmed()) >= wanted, 300, what=f"{wanted} increments")
+        seconds = time.monotonic() - begun
+        for each in bench.contenders:
+            each.ended.set()
+        for each in bench.contenders:
+            each.join(120)
+            assert not each.is_alive()
+        history = numbers_of(tree_of(kv))
+    return {
+        "seed": seed,
+        "seconds": round(seconds),
+        "confirmed": bench.confirmed(),
+        "doubtful": sum(each.doubtful for each in bench.contenders),
+        "exit codes": dict(sum((each.codes for each in bench.contenders), Counter())),
+        "spoilt": dict(spoilt),
+        "history": history,
+    }
+
+
+def numbers_of(tree):
+    """Return all that the file ever held in the store, the oldest first."""
+    (versions,) = (
+        found for path, found in versions_below(tree, StorePath("data")).items() if path == "data/number"
+    )
+    known = sorted(versions.known, key=lambda each: each.mod_revision)
+    return [int(tree.content(each)) for each in known]
+
+
+def check(figures, wanted):
+    """Check that no increment was lost and none made twice, and print the figures."""
+    confirmed, history = figures.pop("confirmed"), figures.pop("history")
+    print(figures | {"confirmed": len(confirmed), "last number": history[-1]})
+    assert len(confirmed) == len(set(confirmed)) >= wanted
+    assert history == list(range(1, history[-1] + 1)), "each number follows the one before it"
+    assert set(confirmed) <= set(history)
+    assert history[-1] <= len(confirmed) + figures["doubtful"]
+
+
+@pytest.mark.timeout(300)
+def test_no_increment_is_lost_and_none_is_made_twice(tmp_path, binary_named):
+    figures = contend(40, 5, os.environ.get("CONFIGSTORE_SOAK_SEED", "1"), tmp_path, binary_named("debian"))
+    assert set(figures["spoilt"].values()) == {1}
+    check(figures, 40)
+
+
+@pytest.mark.soak
+def test_no_increment_of_a_thousand_is_lost(tmp_path, binary_named):
+    seed = os.environ.get("CONFIGSTORE_SOAK_SEED", str(time.time_ns()))
+    check(contend(1000, 20, seed, tmp_path, binary_named("debian")), 1000)

@@ -1,0 +1,127 @@
+"""Measures how soon the next one holds a lease: `python -m tests.handover`, or `make handover`.
+
+Three sidecars on a cluster of three etcd members. The holder's end is brought about in each way there is; the time
+is from then until the successor's command runs, in seconds and as a share of the TTL.
+"""
+
+import contextlib
+import os
+import signal
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from configstore.embedded import EmbeddedEtcd
+from configstore.model.keys import Keys
+from configstore.store.leases import queue
+from tests.e2e.replica import Replica
+from tests.e2e.test_bad_days import leader, make_root
+from tests.servers import cluster, connect
+from tests.waiting import wait_until
+
+TTL = 5
+ROUNDS = 3
+
+
+class Scene:
+    """A holder, who waits at a gate, and a successor, who says when it began."""
+
+    def __init__(self, base: Path, members: list[EmbeddedEtcd], name: str) -> None:
+        base.mkdir()
+        self.members, self.name, self.gate = members, name, base / "gate"
+        endpoints = [each.endpoint for each in members]
+        policy = f'lease = "{name}"\nsettle = "10ms"'
+        self.one, self.two = (Replica(each, base, endpoints, "/configstore", policy) for each in ("one", "two"))
+
+    def __enter__(self) -> Self:
+        os.mkfifo(self.gate)
+        for each in (self.one, self.two):
+            each.start().ready()
+        hold = ["hold", self.name, "--ttl", str(TTL), "--"]
+        self.client = self.one.client(*hold, "cat", str(self.gate))
+        wait_until(lambda: self.contenders() == 1)
+        self.next = self.two.client(*hold, "date", "+%s.%N")
+        wait_until(lambda: self.contenders() == 2)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in (self.client, self.next, self.one.process, self.two.process):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait(20)
+        for each in (self.one, self.two):
+            each.__exit__()
+
+    def contenders(self) -> int:
+        """Return how many are in the queue."""
+        with connect(*(each.endpoint for each in self.members)) as kv:
+            return len(queue(kv, Keys(), self.name))
+
+    def followed(self) -> float:
+        """Return the time at which the successor began."""
+        out, err = self.next.communicate(timeout=60)
+        if self.next.returncode:
+            raise SystemExit(f"handover: the successor failed: {err}")
+        return float(out)
+
+    @contextlib.contextmanager
+    def end(self, way: str) -> Iterator[None]:
+        """End the holder in one of WAYS; what was done to etcd is mended afterwards."""
+        with contextlib.ExitStack() as mend:
+            if "member" in way:
+                member = wait_until(lambda: leader(self.members), 30)
+                if "frozen" in way:
+                    member.process.send_signal(signal.SIGSTOP)
+                    mend.callback(member.process.send_signal, signal.SIGCONT)
+                else:
+                    member.kill()
+                    mend.callback(member.wait_healthy, time.monotonic() + 60)
+                    mend.callback(member.start, wait=False)
+            number = signal.SIGSTOP if "SIGSTOP" in way else signal.SIGKILL
+            if "client" in way:
+                self.client.send_signal(number)
+            if "sidecar" in way:
+                self.one.process.send_signal(number)
+            if "released" in way:
+                self.gate.write_text("")
+            yield
+
+
+WAYS = [
+    "released",
+    "client: kill -9",
+    "sidecar: kill -9",
+    "client and sidecar: kill -9",
+    "client: SIGSTOP",
+    "sidecar: SIGSTOP",
+    "client and sidecar: SIGSTOP",
+    "released, etcd's leading member killed just before",
+    "released, etcd's leading member frozen just before",
+    "client and sidecar: kill -9, etcd's leading member killed just before",
+]
+
+
+def main() -> None:
+    """Print a table."""
+    print(
+        f"TTL {TTL} s, {ROUNDS} rounds each: seconds until the successor's command runs (median, longest; in TTLs)"
+    )
+    with tempfile.TemporaryDirectory() as folder, cluster(Path(folder) / "cluster") as members:
+        with connect(*(each.endpoint for each in members)) as kv:
+            make_root(kv)
+        for number, way in enumerate(WAYS):
+            took = []
+            for turn in range(ROUNDS):
+                with Scene(Path(folder) / f"{number}-{turn}", members, f"job{number}-{turn}") as scene:
+                    begun = time.time()
+                    with scene.end(way):
+                        took.append(scene.followed() - begun)
+            middle, longest = statistics.median(took), max(took)
+            print(f"{way:70} {middle:6.2f} {longest:6.2f} {middle / TTL:6.2f} {longest / TTL:6.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
