@@ -32,6 +32,12 @@ MUTANTS = {
         "fences = ()",
         "tests/store/test_leases.py tests/store/test_tree.py",
     ),
+    "a silent client keeps its lease": Mutant(
+        "configstore/store/leases.py",
+        "if heard is not None and sent - heard > SILENCE * self.ttl:",
+        "if False:",
+        "tests/store/test_leases.py tests/e2e/test_leases.py",
+    ),
     "no recovery at the start": Mutant(
         "sidecar/mirror.py",
         "baseline.record(recover(root, journal))",

@@ -17,10 +17,8 @@ from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.store.history import versions_below
 from configstore.store.leases import queue
-from tests.e2e.replica import Replica
-from tests.e2e.test_bad_days import leader, make_root
-from tests.e2e.test_soak import tree_of
-from tests.servers import cluster, connect
+from tests.e2e.test_bad_days import leader
+from tests.e2e.test_soak import three_replicas, tree_of
 from tests.waiting import wait_until
 
 TTL = "3"  # seconds; as many pass before a successor follows one that died
@@ -144,19 +142,7 @@ class Bench:
 def contend(wanted, every, seed, base, binary):
     """Let all contend until so many increments are confirmed, with a fault after each `every`; returns figures."""
     spoilt = Counter()
-    with contextlib.ExitStack() as stack:
-        members = stack.enter_context(cluster(base / "cluster", binary))
-        endpoints = [each.endpoint for each in members]
-        kv = stack.enter_context(connect(*endpoints))
-        make_root(kv)
-        replicas = [
-            stack.enter_context(
-                Replica(name, base, endpoints[place:] + endpoints[:place], "/configstore", POLICY)
-            ).start()
-            for place, name in enumerate(("one", "two", "three"))
-        ]
-        for each in replicas:
-            each.ready()
+    with three_replicas(base, binary, POLICY) as (kv, members, replicas):
         bench = Bench(kv, members, replicas, seed)
         begun = time.monotonic()
         for each in bench.contenders:

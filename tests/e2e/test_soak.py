@@ -105,22 +105,34 @@ def spoil(chance, members, replicas):
     return what, lambda: frozen.send_signal(signal.SIGCONT)
 
 
-def soak(seconds, seed, base, binary):
-    """Let users work for so long while things are spoilt, and check that nothing is lost. Returns the figures."""
-    chance, spoilt = random.Random(seed), Counter()
-    policy = 'keep = 100000\nexclude = [".*.tmp"]'
+@contextlib.contextmanager
+def three_replicas(base, binary, policy):
+    """Run three ready replicas of `data`, each preferring another member of a cluster of three.
+
+    Yields a client of the store, the members, and the replicas.
+    """
     with contextlib.ExitStack() as stack:
         members = stack.enter_context(cluster(base / "cluster", binary))
         endpoints = [each.endpoint for each in members]
         kv = stack.enter_context(connect(*endpoints))
         make_root(kv)
         replicas = [
-            stack.enter_context(Replica(name, base, endpoints, "/configstore", policy)).start()
-            for name in ("one", "two", "three")
+            stack.enter_context(
+                Replica(name, base, endpoints[place:] + endpoints[:place], "/configstore", policy)
+            ).start()
+            for place, name in enumerate(("one", "two", "three"))
         ]
+        yield kv, members, [each.ready() for each in replicas]
+
+
+def soak(seconds, seed, base, binary):
+    """Let users work for so long while things are spoilt, and check that nothing is lost. Returns the figures."""
+    chance, spoilt = random.Random(seed), Counter()
+    policy = 'keep = 100000\nexclude = [".*.tmp"]'
+    with three_replicas(base, binary, policy) as (kv, members, replicas):
         ledger = Ledger(kv)
         ledger.start()
-        users = [User(each.ready(), f"{seed}-{each.name}") for each in replicas]
+        users = [User(each, f"{seed}-{each.name}") for each in replicas]
         for user in users:
             user.start()
         end, pause = time.monotonic() + seconds, threading.Event()
