@@ -20,6 +20,7 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vermin --target=3.8- --quiet --no-tips configstore/client.py
 
 bench: .venv/ready
 	$(BIN)/python -m tests.bench

@@ -34,7 +34,7 @@ MUTANTS = {
     ),
     "a silent client keeps its lease": Mutant(
         "configstore/store/leases.py",
-        "if heard is not None and sent - heard > SILENCE * self.ttl:",
+        "if heard is not None and heard < renewed:",
         "if False:",
         "tests/store/test_leases.py tests/e2e/test_leases.py",
     ),

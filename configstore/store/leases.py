@@ -27,11 +27,12 @@ TTL = 30
 MIN_TTL, MAX_TTL = 2, 3600
 """etcd raises shorter ones; a longer one would keep successors waiting for a dead holder."""
 
+EXPIRY_LAG = 1
+"""Seconds less that etcd is asked for: it looks for expired leases twice a second only, and whoever follows a dead
+holder shall do so within the TTL."""
+
 RENEWALS = 6
 """How often a lease is renewed within its TTL."""
-
-SILENCE = 0.25
-"""Share of the TTL after which a client that has not been heard of is taken for stopped."""
 
 RETRY = 0.2
 """Seconds until a renewal that failed is tried again."""
@@ -114,10 +115,13 @@ class Lease:
         ttl: int = TTL,
         clock: Callable[[], float] = boottime,
     ) -> None:
-        """`clock` must count suspend. `ttl` in whole seconds, from MIN_TTL to MAX_TTL."""
+        """Take a `clock` that counts suspend, and a `ttl` in whole seconds, from MIN_TTL to MAX_TTL.
+
+        After it, a dead holder's lease is another's. Ours it is for EXPIRY_LAG less: the attribute `ttl`.
+        """
         self.name = name
         self.claim = claim
-        self.ttl = ttl
+        self.ttl = max(MIN_TTL, ttl - EXPIRY_LAG)
         self.lost: str | None = None
         self._kv = kv
         self._keys = keys
@@ -143,7 +147,7 @@ class Lease:
         return self._fence if self.left() > 0 else None
 
     def depend(self) -> None:
-        """From now on renew it only while `heard` is called often, for somebody else's sake."""
+        """From now on renew it only when `heard` was called since the last time, for somebody else's sake."""
         self._heard = self._clock()
 
     def heard(self) -> None:
@@ -286,11 +290,11 @@ class Lease:
 
     def _keep(self) -> None:
         due = self.ttl / RENEWALS
-        reason = "it was not renewed in time"
+        reason, renewed = "it was not renewed in time", self._clock()
         while not self._ended.wait(due):
             sent, heard = self._clock(), self._heard
             try:
-                if heard is not None and sent - heard > SILENCE * self.ttl:
+                if heard is not None and heard < renewed:
                     raise StoreUnavailableError("its client was silent, as one that is stopped")
                 granted = self._kv.lease_keepalive(self._etcd_lease)
             except LeaseGoneError:
@@ -300,7 +304,7 @@ class Lease:
             else:
                 if sent >= self._deadline:
                     return self.lose("this process stood still for longer than its TTL")
-                self._deadline = sent + min(self.ttl, granted)
+                self._deadline, renewed = sent + min(self.ttl, granted), sent
                 due = self.ttl / RENEWALS
             if self._clock() >= self._deadline:
                 return self.lose(reason)

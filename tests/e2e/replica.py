@@ -18,6 +18,9 @@ from tests.waiting import wait_until
 
 ENVIRONMENT = {name: os.environ[name] for name in os.environ if not name.startswith(("CONFIGSTORE_", "ETCDCTL_"))}
 
+CLIENTS_PYTHON = os.environ.get("CONFIGSTORE_TEST_CLIENTS_PYTHON", sys.executable)
+"""Set it to run the drop-in client on another version, such as 3.8."""
+
 
 class Replica:
     """One sidecar with one mapping, `data`, whose subtree lies under a root of the test's own.
@@ -105,7 +108,7 @@ class Replica:
         """Start the drop-in client that the sidecar has placed."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT}
         return subprocess.Popen(
-            [sys.executable, str(self.shared / "configstore-client"), *arguments], **pipes | how
+            [CLIENTS_PYTHON, str(self.shared / "configstore-client"), *arguments], **pipes | how
         )
 
     def __exit__(self, *_: object) -> None:

@@ -21,7 +21,7 @@ from tests.e2e.test_bad_days import leader
 from tests.e2e.test_soak import three_replicas, tree_of
 from tests.waiting import wait_until
 
-TTL = "3"  # seconds; as many pass before a successor follows one that died
+TTL = "4"  # seconds; as many pass before a successor follows one that died
 POLICY = 'lease = "counter"\nsettle = "10ms"\nkeep = 100000\nexclude = ["*.new"]'
 INCREMENT = """#!/bin/sh
 echo begun

@@ -121,7 +121,7 @@ def test_an_edit_without_the_lease_is_kept_when_the_store_overtakes_it(guarded, 
 
 def test_a_lease_that_somebody_ends_stops_the_command(guarded, held, configstore):
     one, _ = guarded
-    holder = one.client("hold", "job", "--ttl", "3", "--", "sh", "-c", "trap '' TERM; sleep 60 & wait; wait")
+    holder = one.client("hold", "job", "--ttl", "4", "--", "sh", "-c", "trap '' TERM; sleep 60 & wait; wait")
     wait_until(held)
     configstore("leases", "break", "job", "--yes")
     code, _, err = outcome(holder, 20)
@@ -133,7 +133,7 @@ def test_a_lease_that_somebody_ends_stops_the_command(guarded, held, configstore
 def test_a_killed_client_takes_its_command_along_and_the_next_waits_out_the_ttl(guarded, held, tmp_path):
     one, two = guarded
     mark = tmp_path / "pid"
-    first = one.client("hold", "job", "--ttl", "3", "--", "sh", "-c", f"echo $$ > {mark}; exec sleep 60")
+    first = one.client("hold", "job", "--ttl", "4", "--", "sh", "-c", f"echo $$ > {mark}; exec sleep 60")
     wait_until(lambda: mark.exists() and mark.read_text())
     first.kill()
     first.communicate()
@@ -151,7 +151,7 @@ def test_a_frozen_or_dead_sidecar_stops_the_command_before_the_lease_is_anothers
     ticks = tmp_path / "ticks"
     tick = f"open({str(ticks)!r}, 'a').write(f'{{time.time()}}\\n'); select.select([], [], [], 0.01)"
     ticking = f"import select, time\nwhile True: {tick}"
-    first = one.client("hold", "job", "--ttl", "3", "--", sys.executable, "-c", ticking)
+    first = one.client("hold", "job", "--ttl", "4", "--", sys.executable, "-c", ticking)
     wait_until(ticks.exists)
     one.process.send_signal(number)
     second = two.client("hold", "job", "--", sys.executable, "-c", "import time; print(time.time())")
@@ -169,7 +169,7 @@ def test_a_frozen_or_dead_sidecar_stops_the_command_before_the_lease_is_anothers
 
 def test_a_frozen_client_loses_the_lease_and_stops_its_command_when_it_wakes_up(guarded, held):
     one, two = guarded
-    first = one.client("hold", "job", "--ttl", "3", "--", "sleep", "60")
+    first = one.client("hold", "job", "--ttl", "4", "--", "sleep", "60")
     wait_until(held)
     first.send_signal(signal.SIGSTOP)
     assert outcome(two.client("hold", "job", "--", "true"))[0] == 0
@@ -219,6 +219,32 @@ def test_flush_wait_and_status(guarded, replica, configstore):
     assert (two.folder / "hand").read_text() == "x"
 
 
+def test_wait_and_flush_without_a_socket_ask_the_live_replicas_through_the_store(guarded, replica, configstore):
+    one, two = guarded
+    wait_until(lambda: len(json.loads(configstore("replicas", "--json"))) == 2)
+    before = int(configstore("flush", "data", "--socket", ""))
+    other = replica(
+        "three", 'delete_settle = "1h"', f'[[mapping]]\nname = "plain"\nstore = "plain"\npath = "{one.folder}-3"'
+    )
+    Path(f"{one.folder}-3").mkdir()
+    configstore("mkdir", "plain")
+    other.start().ready()
+    Path(f"{one.folder}-3/file").write_text("x")
+    assert int(configstore("flush", "plain", "--socket", "")) > before
+    assert configstore("get", "plain/file") == b"x"
+    configstore("wait", "data", "--socket", "")
+    two.process.send_signal(signal.SIGSTOP)
+    configstore("put", "data/hand", content=b"x")
+    configstore("wait", "data", "--socket", "", "--patience", "1s", code=1)
+    configstore("flush", "data", "--socket", "", "--patience", "1s", code=4)
+    two.process.send_signal(signal.SIGCONT)
+    configstore("wait", "data", "--socket", "")
+    assert (two.folder / "hand").read_text() == "x"
+    configstore("wait", "other", "--socket", "", code=1)
+    configstore("flush", "other", "--socket", "", code=1)
+    configstore("wait", "data", "--socket", "", "--applied", "here", code=2)
+
+
 def test_on_change_runs_after_each_set_and_again_when_it_failed(guarded, configstore, tmp_path):
     one, _ = guarded
     log = tmp_path / "log"
@@ -238,7 +264,7 @@ def test_on_change_runs_after_each_set_and_again_when_it_failed(guarded, configs
 
 def test_run_holds_the_lease_in_etcd_itself_and_a_person_can_break_it(etcd, kv_root, held, configstore):
     command = [sys.executable, "-m", "configstore", "run", "--endpoints", etcd.endpoint, "--root", kv_root]
-    command += ["--lease", "job", "--ttl", "3", "--", "sh", "-c", "echo $CONFIGSTORE_LEASE; exec sleep 60"]
+    command += ["--lease", "job", "--ttl", "4", "--", "sh", "-c", "echo $CONFIGSTORE_LEASE; exec sleep 60"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=ENVIRONMENT, **pipes) as process:
         assert process.stdout.readline() == "job\n"

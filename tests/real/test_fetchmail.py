@@ -13,7 +13,7 @@ from tests.waiting import wait_until
 
 POLICY = 'include = ["fetchids"]\nlease = "fetchmail"\nsettle = "20ms"\nfile_mode = "0600"'
 MESSAGES = 300
-TTL = "4"
+TTL = "5"
 FETCHED, NOTHING_NEW = 0, 1
 
 

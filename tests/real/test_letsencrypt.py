@@ -39,7 +39,7 @@ class Site:
         self.replica.folder.chmod(0o755)
         self.front = Front(base / f"front-{name}", self.replica.folder, self.acme)
 
-    def certbot(self, pebble, *arguments, ttl="5"):
+    def certbot(self, pebble, *arguments, ttl="6"):
         """Start certbot under the lease."""
         common = self.base / "common"
         common.mkdir(exist_ok=True)
@@ -166,7 +166,7 @@ def test_a_raced_renewal_makes_one_order_and_followers_reload(sites, pebble, tmp
 def test_a_holder_killed_in_the_middle_of_an_order_is_followed_by_one_that_finishes(sites, pebble):
     one, two = sites
     two.replica.process.send_signal(signal.SIGSTOP)  # so that the token is never applied everywhere
-    hanging = one.certbot(pebble, *FIRST, ttl="3")
+    hanging = one.certbot(pebble, *FIRST, ttl="4")
     tokens = one.acme / ".well-known/acme-challenge"
     wait_until(lambda: tokens.is_dir() and list(tokens.iterdir()), 60)
     hanging.kill()

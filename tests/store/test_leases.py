@@ -198,6 +198,21 @@ def test_one_that_depends_on_a_client_is_lost_when_that_is_silent(contender):
     assert heard.fence()
 
 
+@pytest.mark.parametrize(("ttl", "asked"), [(2, 2), (3, 2), (30, 29), (3600, 3599)])
+def test_etcd_is_asked_for_less_so_that_it_has_noticed_within_the_ttl(contender, ttl, asked):
+    granted = []
+
+    class Noting(MemoryKv):
+        def lease_grant(self, ttl):
+            granted.append(ttl)
+            return super().lease_grant(ttl)
+
+    one = contender(kv=Noting(), ttl=ttl)
+    one.acquire(None)
+    assert granted == [asked]
+    assert 0 < one.left() <= asked
+
+
 def test_the_deadline_counts_from_before_the_request(contender):
     moment = [100.0]
 
