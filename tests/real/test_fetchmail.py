@@ -4,15 +4,18 @@ import contextlib
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from tests.e2e.replica import ENVIRONMENT
 from tests.real.mail import Mailboxes, Sink, fetchmail
 from tests.servers import Proxy
 from tests.waiting import wait_until
 
 POLICY = 'include = ["fetchids"]\nlease = "fetchmail"\nsettle = "20ms"\nfile_mode = "0600"'
 MESSAGES = 300
+WRAPPER = str(Path(__file__).parents[2] / "docs/fetchmail/fetchmail")
 TTL = "5"
 FETCHED, NOTHING_NEW = 0, 1
 
@@ -74,6 +77,24 @@ def test_replicas_take_turns_and_killed_ones_repeat_nothing_between_polls(pair, 
         there.start()  # with an empty tmpfs, and not waited for
     assert len(sink.received) == MESSAGES + 120
     assert sink.duplicates() == 0
+
+
+def test_the_wrapper_polls_under_the_lease(pair, mailboxes, sink, tmp_path):
+    one, two = pair
+
+    def poll(replica):
+        command = fetchmail(tmp_path / f"home-{replica.name}", replica.folder / "fetchids", mailboxes, sink)
+        wrapped = [WRAPPER if word == "fetchmail" else word for word in command]
+        here = {
+            "CONFIGSTORE_CLIENT": str(replica.shared / "configstore-client"),
+            "CONFIGSTORE_FETCHMAIL": shutil.which("fetchmail"),
+        }
+        return subprocess.run(
+            wrapped, env=ENVIRONMENT | here, capture_output=True, timeout=120, check=False
+        ).returncode
+
+    assert (poll(one), poll(two)) == (FETCHED, NOTHING_NEW)
+    assert (len(sink.received), sink.duplicates()) == (MESSAGES, 0)
 
 
 def paused_in_the_middle(one, poll, sink):

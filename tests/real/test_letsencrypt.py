@@ -13,7 +13,7 @@ from cryptography import x509
 
 from tests.certificates import Authority
 from tests.e2e.replica import ENVIRONMENT
-from tests.real.acme import HERE, NAME, Balancer, Front, Pebble, certbot, seen_as
+from tests.real.acme import HERE, NAME, Balancer, Front, Pebble, certbot, program, seen_as
 from tests.waiting import wait_until
 
 POLICY = (
@@ -39,23 +39,39 @@ class Site:
         self.replica.folder.chmod(0o755)
         self.front = Front(base / f"front-{name}", self.replica.folder, self.acme)
 
-    def certbot(self, pebble, *arguments, ttl="6"):
-        """Start certbot under the lease."""
+    def command(self, pebble, *arguments):
+        """Return certbot's command, which sees this replica's directory where every container has it."""
         common = self.base / "common"
         common.mkdir(exist_ok=True)
         (common / "certs").mkdir(exist_ok=True)
         command = certbot(common, pebble, *arguments)
         command[command.index("--work-dir") + 1] = str(self.base / f"work-{self.name}")
         command[command.index("--logs-dir") + 1] = str(self.base / f"logs-{self.name}")
-        here = {
+        return seen_as(self.replica.folder, common / "certs", command)
+
+    def environment(self, pebble):
+        """Return what certbot and its hooks are told."""
+        return ENVIRONMENT | {
             "CONFIGSTORE_CLIENT": str(self.replica.shared / "configstore-client"),
             "CONFIGSTORE_ACME_PATH": str(self.acme),
             "REQUESTS_CA_BUNDLE": str(pebble.bundle),
         }
+
+    def certbot(self, pebble, *arguments, ttl="6"):
+        """Start certbot under the lease."""
+        command = self.command(pebble, *arguments)
         return self.replica.client(
-            "hold", "letsencrypt", "--ttl", ttl, "--", *seen_as(self.replica.folder, common / "certs", command),
-            env=ENVIRONMENT | here,
-        )  # fmt: skip
+            "hold", "letsencrypt", "--ttl", ttl, "--", *command, env=self.environment(pebble)
+        )
+
+    def wrapped(self, pebble, *arguments):
+        """Start certbot as Mailu does, through the wrapper."""
+        command = self.command(pebble, *arguments)
+        place = command.index(program("certbot"))
+        command[place : place + 1] = ["/usr/bin/python3", str(HOOKS / "certbot")]  # where Debian's certbot is
+        here = self.environment(pebble) | {"CONFIGSTORE_ACME_HOOKS": str(HOOKS)}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=here, **pipes)
 
     def follow(self):
         """Start what reloads the front when another one has renewed."""
@@ -181,6 +197,16 @@ def test_a_holder_killed_in_the_middle_of_an_order_is_followed_by_one_that_finis
     assert "did not say that this ended" in said
     assert pebble.issued() == 1
     wait_until((one.replica.folder / "live/mailu/privkey.pem").exists)
+
+
+def test_mailus_own_calls_through_the_wrapper_make_one_order(sites, pebble):
+    mailus = ["certonly", "--standalone", "--http-01-port", "8008", "--preferred-challenges", "http"]
+    mailus += ["--agree-tos", "-m", f"postmaster@{NAME}", "-d", NAME, "--cert-name", "mailu"]
+    mailus += ["--keep-until-expiring", "--key-type", "rsa", "--rsa-key-size", "2048"]
+    for process in [site.wrapped(pebble, *mailus) for site in sites]:
+        code, said = ended(process)
+        assert code == 0, said
+    assert (pebble.orders(), pebble.issued()) == (1, 1)
 
 
 def test_the_wrapper_replaces_the_standalone_server_by_the_hooks():
