@@ -17,7 +17,8 @@ import msgspec
 
 from configstore import presets
 from configstore.errors import UsageError
-from configstore.model.path import StorePath, is_below, printable, relative_to
+from configstore.model.path import printable
+from configstore.model.selection import taken_out
 from configstore.settings import (
     STORE_PARSERS,
     Label,
@@ -220,7 +221,11 @@ def load_mappings(
         raise UsageError(f"no mapping: expected a [[mapping]] in the file of --config, or {_PRESET}=mailu/front")
     mappings = [Mapping(**layer) for layer in merged.values()]
     _check_apart(mappings, source)
-    return tuple(msgspec.structs.replace(mapping, holes=_holes(mapping, mappings)) for mapping in mappings)
+    places = [(mapping.store, mapping.path) for mapping in mappings]
+    return tuple(
+        msgspec.structs.replace(mapping, holes=taken_out((mapping.store, mapping.path), places))
+        for mapping in mappings
+    )
 
 
 def _override(merged: Mapped[str, dict[str, Any]], environ: Mapped[str, str]) -> None:
@@ -256,14 +261,3 @@ def _check_apart(mappings: Iterable[Mapping], source: str) -> None:
             raise UsageError(f"{both}: path: both mirror {one.path}; expected a directory for each")
         if one.store == other.store:
             raise UsageError(f"{both}: store: both mirror {one.store or '/'}; expected a subtree for each")
-
-
-def _holes(outer: Mapping, mappings: Iterable[Mapping]) -> tuple[StorePath, ...]:
-    """Return what other mappings take out of `outer`: by their subtree as by their directory."""
-    found = set()
-    for inner in mappings:
-        if is_below(inner.store, outer.store):
-            found.add(relative_to(inner.store, outer.store))
-        if inner.path.startswith(f"{outer.path}/"):
-            found.add(StorePath(inner.path[len(outer.path) + 1 :]))
-    return tuple(sorted(found))

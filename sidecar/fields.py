@@ -17,8 +17,9 @@ from typing import Any
 import pathspec
 
 from configstore.model.path import ROOT, PathError, StorePath, parse_path
+from configstore.model.selection import Symlinks
 from configstore.settings import Parser, parse_duration, parse_text
-from sidecar.planner.mapping import Direction, OwnerOverride, Symlinks, WatchMode
+from sidecar.planner.mapping import Direction, OwnerOverride, WatchMode
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MODE = re.compile(r"0[0-7]{3}")

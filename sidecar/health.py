@@ -4,6 +4,7 @@ Served from values that the engines publish; a request never reaches the store o
 (docs/decisions/0005-own-health-endpoint.md).
 """
 
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
@@ -71,11 +72,15 @@ class HealthServer:
         self._server.snapshot = snapshot
         self._server.clock = clock
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
+        never = threading.TIMEOUT_MAX  # it has nothing to look for between requests
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(never,), name="health", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
         """Stop serving."""
+        self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -45,7 +45,7 @@ MUTANTS = {
         "tests/sidecar/local/test_recovery.py tests/e2e/test_crash_sweep.py",
     ),
     "files being written are read": Mutant(
-        "sidecar/local/reading.py",
+        "configstore/files/reading.py",
         "    if _has_writer(descriptor):\n        raise UnstableError\n",
         "",
         "tests/sidecar/local/test_reading.py",
@@ -111,7 +111,7 @@ MUTANTS = {
         "tests/sidecar/local/test_apply.py -k birth",
     ),
     "links may lead out": Mutant(
-        "sidecar/local/reader.py",
+        "configstore/files/reader.py",
         "        if depth < 0:\n",
         "        if False:\n",
         "tests/sidecar/local/test_scan.py -k leads_out",

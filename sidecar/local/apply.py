@@ -12,19 +12,20 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from configstore.files.entries import Entries
+from configstore.files.reading import signature
 from configstore.model.path import PRIVATE_NAME, StorePath, depth, is_below, parent
 from configstore.model.record import Kind
+from configstore.model.signature import Signature
 from sidecar.check import View
 from sidecar.local.change import LocalChange
 from sidecar.local.directories import Directories
-from sidecar.local.entries import Entries
 from sidecar.local.journal import Journal, Placing, Removing
-from sidecar.local.reading import signature
 from sidecar.local.rename import unchanged_since
 from sidecar.local.root import Root
 from sidecar.local.stage import PERMISSIONS, Refused, Stage, give_owner
 from sidecar.planner.mapping import Mapping
-from sidecar.planner.sides import LocalEntry, Problem, Signature
+from sidecar.planner.sides import LocalEntry, Problem
 
 __all__ = ["Applied", "Applier", "LocalChange"]
 

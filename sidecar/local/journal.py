@@ -10,7 +10,8 @@ import msgspec
 
 from configstore.model.path import StorePath
 from configstore.model.record import Entry
-from sidecar.planner.sides import RemoteEntry, Signature
+from configstore.model.signature import Signature
+from sidecar.planner.sides import RemoteEntry
 
 FILE = "intent"
 

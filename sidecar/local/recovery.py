@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from configstore.model.path import StorePath, parent
+from configstore.model.signature import Signature
 from sidecar.local.journal import Intent, Journal, Placing, Removing, Unlocking
 from sidecar.local.rename import exchange, place, unchanged_since
 from sidecar.local.root import Root
-from sidecar.planner.sides import Agreed, Signature, agreement
+from sidecar.planner.sides import Agreed, agreement
 
 
 def recover(root: Root, journal: Journal) -> dict[StorePath, Agreed]:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from sidecar.local.reading import signature
-from sidecar.planner.sides import Signature
+from configstore.files.reading import signature
+from configstore.model.signature import Signature
 
 _NOREPLACE, _EXCHANGE = 1, 2
 _MISSING = {errno.ENOSYS, errno.EINVAL, errno.EPERM}

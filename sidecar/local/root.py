@@ -10,8 +10,8 @@ import shutil
 from contextlib import suppress
 
 from configstore.errors import RefusedError
+from configstore.files.beneath import Beneath
 from configstore.model.path import PRIVATE_NAME, StorePath
-from sidecar.local.beneath import Beneath
 
 STAGING = "staging"
 

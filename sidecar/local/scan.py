@@ -15,12 +15,13 @@ from collections.abc import Mapping as Map
 
 import msgspec
 
+from configstore.files.reader import Reader, Unusable, words
+from configstore.files.reading import UnstableError, signature
 from configstore.model.path import ROOT, PathError, StorePath, join, parent, parse_path, printable
 from configstore.model.record import Entry, Kind, sha256
-from sidecar.local.reader import Reader, Unusable, words
-from sidecar.local.reading import UnstableError, signature
+from configstore.model.selection import Symlinks
 from sidecar.local.root import Root
-from sidecar.planner.mapping import Mapping, Symlinks
+from sidecar.planner.mapping import Mapping
 from sidecar.planner.sides import LocalEntry, Problem
 
 _RACY_NS = 20_000_000
@@ -99,7 +100,7 @@ class Scanner:
         self._root = root
         self._mapping = mapping
         self._ensure_watch = ensure_watch
-        self._reader = Reader(root, mapping)
+        self._reader = Reader(root.beneath, mapping.symlinks, mapping.refuse_empty)
         self._device = os.fstat(root.fd).st_dev
         self._names: dict[StorePath, set[str]] = {}  # what each directory is known to hold
         self._listed: dict[StorePath, int] = {}  # directories watched and listed to the end, and their inode

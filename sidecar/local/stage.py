@@ -9,13 +9,13 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
+from configstore.files.reader import unsafe_target
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind
+from configstore.model.selection import Symlinks
 from sidecar.local.change import LocalChange
-from sidecar.local.reader import unsafe_target
 from sidecar.local.rename import Expected, place, remove
 from sidecar.local.root import Root
-from sidecar.planner.mapping import Symlinks
 
 PERMISSIONS = 0o777  # setuid, setgid and sticky never travel
 

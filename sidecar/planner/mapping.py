@@ -7,9 +7,9 @@ import enum
 from functools import cached_property
 
 import msgspec
-import pathspec
 
-from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, is_below
+from configstore.model.path import StorePath
+from configstore.model.selection import Selection, Symlinks
 
 
 class Direction(enum.StrEnum):
@@ -18,14 +18,6 @@ class Direction(enum.StrEnum):
     BOTH = "both"
     PULL = "pull"
     PUSH = "push"
-
-
-class Symlinks(enum.StrEnum):
-    """What happens to symlinks: mirrored as they are, replaced by what they point to, or refused."""
-
-    PRESERVE = "preserve"
-    RESOLVE = "resolve"
-    REFUSE = "refuse"
 
 
 class WatchMode(enum.StrEnum):
@@ -81,24 +73,12 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     def selects(self, relative: StorePath, *, is_dir: bool) -> bool:
         """Tell whether a path (relative to the subtree) belongs to this mapping."""
-        if not self.enters(relative, is_dir=is_dir):
-            return False
-        return self._included.match_file(f"{relative}/" if is_dir else relative)
+        return self._selection.selects(relative, is_dir=is_dir)
 
     def enters(self, relative: StorePath, *, is_dir: bool = True) -> bool:
         """Tell whether a path, or for a directory anything below it, may belong to this mapping."""
-        if relative == ROOT:
-            return True
-        if PRIVATE_NAME in relative.split("/"):
-            return False
-        if any(relative == hole or is_below(relative, hole) for hole in self.holes):
-            return False
-        return not self._excluded.match_file(f"{relative}/" if is_dir else relative)
+        return self._selection.enters(relative, is_dir=is_dir)
 
     @cached_property
-    def _included(self) -> pathspec.GitIgnoreSpec:
-        return pathspec.GitIgnoreSpec.from_lines(self.include)
-
-    @cached_property
-    def _excluded(self) -> pathspec.GitIgnoreSpec:
-        return pathspec.GitIgnoreSpec.from_lines(self.exclude)
+    def _selection(self) -> Selection:
+        return Selection(include=self.include, exclude=self.exclude, holes=self.holes)

@@ -7,18 +7,7 @@ keeps Agreed.
 import msgspec
 
 from configstore.model.record import Entry
-
-
-class Signature(msgspec.Struct, frozen=True, array_like=True):
-    """The part of a stat that changes whenever a file may have changed: the cheap test before hashing."""
-
-    ino: int
-    mode: int
-    uid: int
-    gid: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
+from configstore.model.signature import Signature
 
 
 class LocalEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configstore.errors import UsageError
+from configstore.model.selection import Symlinks
 from configstore.settings import StoreSettings
 from sidecar.config import LogFormat, LogLevel, load_config
-from sidecar.planner.mapping import Direction, OwnerOverride, Symlinks, WatchMode
+from sidecar.planner.mapping import Direction, OwnerOverride, WatchMode
 
 FULL = """
 [store]

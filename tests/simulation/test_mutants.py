@@ -7,6 +7,7 @@ from hypothesis import Phase
 
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.model.record import Kind, RecordError
+from configstore.model.signature import Signature
 from configstore.store import tree
 from configstore.store.api import Delete, ModRevision
 from configstore.store.tree import Tree
@@ -16,7 +17,7 @@ from sidecar.baseline import Baseline
 from sidecar.local import apply
 from sidecar.planner import planner
 from sidecar.planner.reconcile import Verdict, same_local
-from sidecar.planner.sides import LocalEntry, Signature
+from sidecar.planner.sides import LocalEntry
 from sidecar.remote import fetch
 from sidecar.remote.fetch import RemoteSide
 from sidecar.transfer import Transfer

@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from configstore.model.record import Kind
+from configstore.model.selection import Symlinks
 from sidecar.local import apply as apply_module
 from sidecar.local import rename
-from sidecar.planner.mapping import Symlinks
 from tests.sidecar.local.named import (
     GONE,
     NOBODY,

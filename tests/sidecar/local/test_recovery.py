@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 from configstore.model.path import StorePath
+from configstore.model.signature import Signature
 from sidecar.local import rename
 from sidecar.local.journal import FILE, Journal, Removing
-from sidecar.planner.sides import RemoteEntry, Signature
+from sidecar.planner.sides import RemoteEntry
 from tests.sidecar.local.named import GONE, Mirrored, a_file, a_link
 from tests.trees import tree
 

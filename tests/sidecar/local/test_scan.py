@@ -10,14 +10,14 @@ import time
 
 import pytest
 
+from configstore.files import reader
+from configstore.files.reader import unsafe_target
+from configstore.files.reading import signature
 from configstore.model.path import StorePath
 from configstore.model.record import MAX_SIZE, Kind
-from sidecar.local import reader
+from configstore.model.selection import Symlinks
 from sidecar.local import scan as scan_module
-from sidecar.local.reader import unsafe_target
-from sidecar.local.reading import signature
 from sidecar.local.scan import Changed
-from sidecar.planner.mapping import Symlinks
 from sidecar.planner.sides import LocalEntry
 from tests.sidecar.local.named import NOBODY, a_file, as_nobody, no_descriptors_left, open_descriptors, write
 from tests.waiting import wait_until

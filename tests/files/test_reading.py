@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from sidecar.local import reading
-from sidecar.local.reading import UnstableError, read_stable, signature
+from configstore.files import reading
+from configstore.files.reading import UnstableError, read_stable, signature
 from tests.sidecar.local.named import NOBODY, as_nobody
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import stat
 
-from sidecar.planner.sides import Signature
+from configstore.model.signature import Signature
 
 
 class UnstableError(Exception):

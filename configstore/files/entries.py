@@ -1,7 +1,7 @@
 """Makes entries from stat results, with the names of owners looked up once.
 
-The names are for people and are those of the sidecar's own /etc/passwd and /etc/group; only the numbers are ever
-applied. Called by `scan` and `apply`, so that what was applied looks just like what is scanned later.
+The names are for people and are those of this container's own /etc/passwd and /etc/group; only the numbers are
+ever applied. Called by whatever scans and applies: what was applied looks just like what is scanned later.
 """
 
 import grp

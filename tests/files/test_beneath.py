@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from sidecar.local.beneath import Beneath, has_openat2
+from configstore.files.beneath import Beneath, has_openat2
 from tests.sidecar.local.named import open_descriptors
 
 READ = os.O_RDONLY | os.O_NONBLOCK

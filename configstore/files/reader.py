@@ -1,4 +1,4 @@
-"""Reads what lies at one path, if it may be mirrored at all. Called by `scan`, for one name at a time.
+"""Reads what lies at one path, if it may be stored at all. Called for one name at a time of a directory.
 
 Nothing is trusted: neither that a name still is what the listing said, nor where a symlink leads.
 """
@@ -6,28 +6,30 @@ Nothing is trusted: neither that a name still is what the listing said, nor wher
 import errno
 import os
 import stat
+from collections.abc import Iterable
 
 import pathspec
 
+from configstore.files.beneath import Beneath
+from configstore.files.entries import Entries
+from configstore.files.reading import UnstableError, read_stable
 from configstore.model.path import StorePath
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
-from sidecar.local.entries import Entries
-from sidecar.local.reading import UnstableError, read_stable
-from sidecar.local.root import Root
-from sidecar.planner.mapping import Mapping, Symlinks
+from configstore.model.selection import Symlinks
 
 
 class Unusable(Exception):  # noqa: N818  # becomes a Problem
-    """What lies there is nothing that can be mirrored; the text says why, and the mend."""
+    """What lies there is nothing that can be stored; the text says why, and the mend."""
 
 
 class Reader:
     """Reads entries of one mapping's directory."""
 
-    def __init__(self, root: Root, mapping: Mapping) -> None:
-        self._root = root
-        self._symlinks = mapping.symlinks
-        self._refuse_empty = pathspec.GitIgnoreSpec.from_lines(mapping.refuse_empty)
+    def __init__(self, beneath: Beneath, symlinks: Symlinks, refuse_empty: Iterable[str] = ()) -> None:
+        """`refuse_empty`: gitignore-style patterns of files that are worth nothing while they are empty."""
+        self._beneath = beneath
+        self._symlinks = symlinks
+        self._refuse_empty = pathspec.GitIgnoreSpec.from_lines(refuse_empty)
         self._entries = Entries()
 
     def read(
@@ -59,8 +61,8 @@ class Reader:
     def _open(self, path: StorePath) -> int:
         flags = os.O_RDONLY | os.O_NONBLOCK
         if self._symlinks is Symlinks.RESOLVE:
-            return self._root.beneath.open_following(path, flags)
-        return self._root.beneath.open(path, flags | os.O_NOFOLLOW)
+            return self._beneath.open_following(path, flags)
+        return self._beneath.open(path, flags | os.O_NOFOLLOW)
 
     def _read_link(self, path: StorePath, directory: int, name: str, status: os.stat_result) -> Entry:
         if self._symlinks is Symlinks.REFUSE:
@@ -86,7 +88,7 @@ class Reader:
             if status.st_nlink > 1:
                 raise Unusable(f"has {status.st_nlink} hard links, perhaps to a file elsewhere; copy it instead")
             if status.st_size > MAX_SIZE:
-                raise Unusable(f"{status.st_size} bytes; at most {MAX_SIZE} are mirrored: exclude it")
+                raise Unusable(f"{status.st_size} bytes; at most {MAX_SIZE} are stored: exclude it")
             if status.st_size == 0 and self._refuse_empty.match_file(path):
                 raise Unusable("empty, which is never pushed for this kind of file; waiting for its content")
             content = read_stable(descriptor)
@@ -96,7 +98,7 @@ class Reader:
 
 
 def unsafe_target(path: StorePath, target: str) -> str | None:
-    """Return why a symlink at `path` must not be mirrored, or None.
+    """Return why a symlink at `path` must not be stored, or None.
 
     Judged by its text alone: absolute, or leading out of the mapping's directory.
     """
@@ -106,16 +108,16 @@ def unsafe_target(path: StorePath, target: str) -> str | None:
     for component in target.split("/"):
         depth += {"..": -1, ".": 0, "": 0}.get(component, 1)
         if depth < 0:
-            return "a symlink that leads out of the mirrored directory"
+            return "a symlink that leads out of the directory"
     return None
 
 
 def words(error: OSError) -> str:
     """Return why something could not be read, and the mend."""
     known = {
-        errno.EACCES: "no permission to read it: run the sidecar as the files' owner, or as root",
+        errno.EACCES: "no permission to read it: run as the files' owner, or as root",
         errno.EXDEV: "another file system is mounted here; give it a mapping of its own",
-        errno.EMFILE: "too many open files: raise the sidecar's limit",
+        errno.EMFILE: "too many open files: raise the limit",
         errno.ENFILE: "too many open files on this host",
         errno.ELOOP: "a symlink was put in its place while it was read",
     }
