@@ -15,6 +15,8 @@ from sidecar.status import Status
 
 Snapshot = Callable[[], Sequence[Status]]
 
+_POLL = 3600.0  # seconds: there is nothing to look for between requests, and `close` wakes the thread
+
 _GAUGES: tuple[tuple[str, str, str, Callable[[Status, float], float]], ...] = (
     ("ready", "gauge", "1 when the first full cycle was made", lambda status, _: status.ready),
     ("halted", "gauge", "1 while the mapping waits for a person", lambda status, _: status.halted is not None),
@@ -72,9 +74,8 @@ class HealthServer:
         self._server.snapshot = snapshot
         self._server.clock = clock
         self.port: int = self._server.server_address[1]
-        never = threading.TIMEOUT_MAX  # it has nothing to look for between requests
         self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(never,), name="health", daemon=True
+            target=self._server.serve_forever, args=(_POLL,), name="health", daemon=True
         )
         self._thread.start()
 
