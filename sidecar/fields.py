@@ -200,5 +200,6 @@ MAPPING_PARSERS: dict[str, Callable[[object], Any]] = {
     "file_mode": parse_mode,
     "dir_mode": parse_mode,
     "refuse_empty": parse_patterns,
+    "order": parse_patterns,
 }
 """Every key of a [[mapping]] in a settings file."""

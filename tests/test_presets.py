@@ -24,7 +24,7 @@ def taken(one, *paths):
     [
         ("data", "mailu/admin"),
         ("dkim", "mailu/admin"),
-        ("dkim", "mailu/antispam-dkim"),
+        ("dkim", "mailu/rspamd"),
         ("certs", "mailu/front"),
         ("certs/letsencrypt", "mailu/front"),
         ("overrides/nginx", "mailu/front"),
@@ -32,7 +32,7 @@ def taken(one, *paths):
         ("overrides/postfix", "mailu/smtp"),
         ("overrides/rspamd", "mailu/antispam"),
         ("overrides/roundcube", "mailu/webmail"),
-        ("overrides/snappymail", "mailu/webmail-snappymail"),
+        ("overrides/snappymail", "mailu/snappymail"),
         ("fetchmail", "mailu/fetchmail"),
         ("webmail/gpg", "mailu/webmail"),
         ("webmail/rainloop", "mailu/webmail"),

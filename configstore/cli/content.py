@@ -4,7 +4,6 @@ import argparse
 import os
 import stat
 import sys
-import tempfile
 
 from configstore.cli.arguments import Commands, add_command, mode, revision, revision_or_zero, shown, typed_path
 from configstore.cli.render import write_bytes
@@ -26,6 +25,7 @@ from configstore.errors import (
     NotThereError,
     RefusedError,
 )
+from configstore.files.writing import replace_file
 from configstore.model.path import StorePath, printable
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
 from configstore.store.history import ExpiredError, versions
@@ -187,14 +187,8 @@ def write_local(name: str, content: bytes, permissions: int) -> None:
     target = os.path.realpath(name)
     if os.path.lexists(target) and not stat.S_ISREG(os.lstat(target).st_mode):
         raise RefusedError(f"{printable(name)}: is no regular file; use the shell's > instead")
-    descriptor, temporary = tempfile.mkstemp(prefix=".configstore-", dir=os.path.dirname(target))
+    directory = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), permissions)
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        replace_file(directory, os.path.basename(target), content, permissions)
+    finally:
+        os.close(directory)

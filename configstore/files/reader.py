@@ -116,7 +116,7 @@ def words(error: OSError) -> str:
     """Return why something could not be read, and the mend."""
     known = {
         errno.EACCES: "no permission to read it: run as the files' owner, or as root",
-        errno.EXDEV: "another file system is mounted here; give it a mapping of its own",
+        errno.EXDEV: "another file system is mounted here; give it a mapping of its own, or import it by itself",
         errno.EMFILE: "too many open files: raise the limit",
         errno.ENFILE: "too many open files on this host",
         errno.ELOOP: "a symlink was put in its place while it was read",

@@ -1,10 +1,12 @@
 """Built-in mappings by service: `mailu/front`, or `mailu` for those of every service.
 
 Data lies in one TOML file a product beside this module and is read when asked for. Called by `sidecar.config`,
-which turns a preset's settings into mappings, and by the commands that need to know a product's subtrees.
+which turns a preset's settings into mappings, and by the commands that need to know a product's subtrees and where
+they lie on a single host.
 """
 
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -16,19 +18,29 @@ from configstore.model.path import StorePath, parse_path, printable
 _FOLDER = Path(__file__).parent
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where files of a mapping lie on a single host: a directory relative to its folder, and which of them."""
+
+    host: str
+    include: tuple[str, ...]
+
+
 class PresetMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One built-in mapping, in the words of a settings file's [[mapping]].
 
     host: where its directory lies on a single-host installation, relative to that one's folder (such as /mailu).
+    earlier: where earlier releases kept it. about, advice: for people: what it is, and what picks up a change.
     """
 
-    name: str
+    name: str = ""
     store: str
     path: str
     host: str = ""
+    earlier: tuple[Place, ...] = ()
     direction: Literal["both", "pull", "push"] = "both"
     include: tuple[str, ...] = ("**",)
     exclude: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
     required: bool = True
     lease: str = ""
     settle: str = ""
@@ -38,18 +50,37 @@ class PresetMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     file_mode: str = ""
     dir_mode: str = ""
     refuse_empty: tuple[str, ...] = ()
+    about: str
+    advice: str = ""
 
     def settings(self) -> dict[str, object]:
         """Return what differs from the defaults, keyed as a [[mapping]] of a settings file."""
         table: dict[str, object] = msgspec.to_builtins(self)
-        table.pop("host", None)
-        return table
+        return {key: value for key, value in table.items() if key not in {"host", "earlier", "about", "advice"}}
+
+
+class Left(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a single host has and no mapping takes: gitignore-style patterns from its folder on, and why."""
+
+    paths: tuple[str, ...]
+    why: str
+
+
+class _Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    exclude: tuple[str, ...]
+
+
+class _Product(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    services: dict[str, tuple[str, ...]]
+    common: _Common
+    mapping: dict[str, PresetMapping]
+    left: tuple[Left, ...] = ()
 
 
 def names() -> tuple[str, ...]:
     """Return the names of all presets."""
     return tuple(
-        name for product in _products() for name in (product, *(f"{product}/{s}" for s in _read(product)))
+        name for product in _products() for name in (product, *(f"{product}/{s}" for s in _read(product).services))
     )
 
 
@@ -58,16 +89,16 @@ def load(name: str) -> tuple[PresetMapping, ...]:
 
     Raises UsageError when there is no such preset.
     """
-    product, _, service = name.partition("/")
-    services = _read(product) if product in _products() else {}
-    if name == product and services:
-        every: dict[str, PresetMapping] = {}
-        for mapping in (mapping for mappings in services.values() for mapping in mappings):
-            every.setdefault(mapping.name, mapping)
-        return tuple(every.values())
-    if service not in services:
+    product, slash, service = name.partition("/")
+    if product not in _products() or (slash and service not in _read(product).services):
         raise UsageError(f"preset {printable(name)!r}: unknown; known are {', '.join(names())}")
-    return services[service]
+    found = _read(product)
+    if slash:
+        return tuple(found.mapping[mapping] for mapping in found.services[service])
+    every: dict[str, PresetMapping] = {}
+    for mapping in found.mapping.values():
+        every.setdefault(mapping.name, mapping)
+    return tuple(every.values())
 
 
 def roots(name: str) -> tuple[StorePath, ...]:
@@ -75,22 +106,26 @@ def roots(name: str) -> tuple[StorePath, ...]:
     return tuple(sorted({parse_path(mapping.store) for mapping in load(name)}))
 
 
+def left(name: str) -> tuple[Left, ...]:
+    """Return what a preset's product leaves where it is on a single host, the more special first."""
+    return _read(name.partition("/")[0]).left
+
+
 def _products() -> list[str]:
     return sorted(file.stem for file in _FOLDER.glob("*.toml"))
 
 
-def _read(product: str) -> dict[str, tuple[PresetMapping, ...]]:
-    tables = tomllib.loads((_FOLDER / f"{product}.toml").read_text(encoding="utf-8"))
-    common = tuple(tables.pop("common")["exclude"])
-    services = {}
-    for service, mappings in tables.items():
-        found = msgspec.convert(mappings, tuple[PresetMapping, ...])
-        services[service] = tuple(
-            msgspec.structs.replace(
-                mapping,
-                host=mapping.host or mapping.store,
-                exclude=(*mapping.exclude, *(pattern for pattern in common if pattern not in mapping.exclude)),
-            )
-            for mapping in found
+@cache
+def _read(product: str) -> _Product:
+    found = msgspec.convert(tomllib.loads((_FOLDER / f"{product}.toml").read_text(encoding="utf-8")), _Product)
+    everywhere = found.common.exclude
+    mappings = {
+        key: msgspec.structs.replace(
+            mapping,
+            name=mapping.name or key,
+            host=mapping.host or mapping.store,
+            exclude=(*mapping.exclude, *(pattern for pattern in everywhere if pattern not in mapping.exclude)),
         )
-    return services
+        for key, mapping in found.mapping.items()
+    }
+    return msgspec.structs.replace(found, mapping=mappings)

@@ -66,7 +66,7 @@ class Applier:
         Call `finish` once the new baseline is written. What a crash leaves behind is for `recovery`.
         """
         with Directories(self._root, self._mapping.dir_mode, self._journal) as directories:
-            one = _Set(changes, directories, self._stage, self._entries, self._journal)
+            one = _Set(changes, directories, self._stage, self._entries, self._journal, rank=self._mapping.rank)
             one.make_ready()
             one.put_in_place()
             self._stage.clear()
@@ -95,12 +95,14 @@ class _Set:
         stage: Stage,
         entries: Entries,
         journal: Journal,
+        *,
+        rank: Callable[[StorePath], int],
     ) -> None:
         self.applied = Applied()
         self._changes = changes
         self._made = sorted(
             (change for change in changes if change.desired.kind is not Kind.GONE),
-            key=lambda change: (_ORDER[change.desired.kind], depth(change.path)),
+            key=lambda change: (*_turn(change, rank), depth(change.path)),
         )
         self._gone = sorted(
             (change for change in changes if change.desired.kind is Kind.GONE),
@@ -299,6 +301,12 @@ class _Set:
 
 
 _ORDER = {Kind.DIR: 0, Kind.FILE: 1, Kind.SYMLINK: 2}
+
+
+def _turn(change: LocalChange, rank: Callable[[StorePath], int]) -> tuple[int, int]:
+    """Return when a change is placed: directories first, then by the mapping's order, links after files."""
+    kind = change.desired.kind
+    return (0 if kind is Kind.DIR else 1 + rank(change.path), _ORDER[kind])
 
 
 def _name(change: LocalChange) -> str:

@@ -7,6 +7,7 @@ import enum
 from functools import cached_property
 
 import msgspec
+import pathspec
 
 from configstore.model.path import StorePath
 from configstore.model.selection import Selection, Symlinks
@@ -43,6 +44,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     holes: paths below the subtree that another mapping has taken out of this one, relative to it.
     retention: for how long superseded records are kept, and keep: how many of a path.
     file_mode, dir_mode: modes forced on the replica, None keeps the record's.
+    order: patterns; what matches an earlier one is placed before what matches a later one, and all else at last.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     file_mode: int | None = None
     dir_mode: int | None = None
     refuse_empty: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
     watch: WatchMode = WatchMode.AUTO
     rescan: float = 60.0
     check: tuple[str, ...] = ()
@@ -78,6 +81,15 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def enters(self, relative: StorePath, *, is_dir: bool = True) -> bool:
         """Tell whether a path, or for a directory anything below it, may belong to this mapping."""
         return self._selection.enters(relative, is_dir=is_dir)
+
+    def rank(self, relative: StorePath) -> int:
+        """Return at which turn a path of a set is placed, counted from 0."""
+        turns = (turn for turn, spec in enumerate(self._turns) if spec.match_file(relative))
+        return next(turns, len(self._turns))
+
+    @cached_property
+    def _turns(self) -> tuple[pathspec.GitIgnoreSpec, ...]:
+        return tuple(pathspec.GitIgnoreSpec.from_lines([pattern]) for pattern in self.order)
 
     @cached_property
     def _selection(self) -> Selection:

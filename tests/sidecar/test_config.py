@@ -105,7 +105,7 @@ def test_several_presets_come_with_commas_between(load):
 
 
 def test_two_presets_that_differ_about_one_mapping_are_refused(refused):
-    assert "'dkim'" in refused(environ={"CONFIGSTORE_PRESET": "mailu/admin,mailu/antispam-dkim"})
+    assert "'dkim'" in refused(environ={"CONFIGSTORE_PRESET": "mailu/admin,mailu/rspamd"})
 
 
 def test_the_store_defaults_to_the_name(load):

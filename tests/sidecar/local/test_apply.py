@@ -105,6 +105,24 @@ def test_what_was_applied_is_no_news_for_a_scan(here):
     assert here.scan().changed == {}
 
 
+def test_a_set_is_placed_in_the_mappings_order(mirrored, renamed):
+    here = mirrored(order=("/archive", "/live", "/renewal"))
+    placed = []
+    renamed(before=placed.append)
+    here.apply(
+        here.file("renewal/conf", "r"),
+        here.file("else", "e"),
+        here.change("live/link", a_link("../archive/key")),
+        here.file("archive/key", "k"),
+    )
+    assert [name for name in placed if name not in {"archive", "live", "renewal"}] == [
+        "key",
+        "link",
+        "conf",
+        "else",
+    ]
+
+
 def test_a_file_is_replaced_and_its_old_content_stays_with_who_reads_it(here):
     here.apply(here.file("file", "old"))
     with (here.path / "file").open() as reader:

@@ -1,0 +1,141 @@
+"""What a local folder holds of the data sets that are to be imported: read whole, before anything is written.
+
+Called by `imports`. Nothing in the folder is trusted: it is an application's, and who imports it is often root.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import msgspec
+
+from configstore.errors import ConflictError, NotThereError, RefusedError
+from configstore.files.beneath import Beneath
+from configstore.files.entries import Entries
+from configstore.files.reader import Reader
+from configstore.files.reading import UnstableError
+from configstore.files.walk import DIRECTORY, listing, open_plain, walk
+from configstore.model.path import ROOT, StorePath, join, printable
+from configstore.model.record import Entry, Kind, sha256
+from configstore.presets.single_host import Part, Rest
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """One path of the folder: what it is, of which data set, and who can read it again.
+
+    host: relative to the folder; relative: to the data set's directory, ROOT for that itself and those above it.
+    """
+
+    host: StorePath
+    entry: Entry
+    part: Part
+    relative: StorePath = ROOT
+    reader: Reader | None = None
+
+    def content(self) -> bytes | None:
+        """Return a file's content, None for everything else. Raises ConflictError when it is not what it was."""
+        if self.entry.kind is not Kind.FILE or self.reader is None:
+            return None
+        try:
+            content = self.reader.content(self.relative)
+        except (UnstableError, OSError):
+            content = None
+        if content is None or sha256(content) != self.entry.sha256:
+            raise ConflictError(f"{printable(self.host)}: changed while it was imported; run it again")
+        return content
+
+
+class Host(msgspec.Struct, kw_only=True):
+    """What a folder holds.
+
+    found: by path of the store. problems: what cannot be stored, and why. missing: data sets that are not there.
+    left: the outermost paths that no data set takes, and why. All paths but the first are relative to the folder.
+    """
+
+    found: dict[StorePath, Found] = {}
+    problems: dict[str, str] = {}
+    missing: list[Part] = []
+    left: dict[str, str] = {}
+
+
+def read_host(directory: str, wanted: Sequence[Part], preset: str, stack: ExitStack) -> Host:
+    """Read the data sets of a folder. `preset`: "" for one that no preset speaks of; `stack` closes what stays.
+
+    Raises RefusedError naming what cannot be stored, NotThereError, OSError.
+    """
+    try:
+        folder = os.open(directory, DIRECTORY)
+    except NotADirectoryError:
+        raise RefusedError(f"{printable(directory)}: is no directory; `configstore put` writes a file") from None
+    stack.callback(os.close, folder)
+    host = Host()
+    for part in wanted:
+        _read_part(folder, part, host, stack)
+    if host.problems:
+        lines = [f"{path}: {reason}" for path, reason in host.problems.items()]
+        raise RefusedError(
+            "\n  ".join([f"{printable(directory)}: nothing was written, since this cannot be:", *lines])
+        )
+    if preset:
+        if len(host.missing) == len({part.name for part in wanted}):
+            names = ", ".join(sorted({part.host.partition("/")[0] for part in wanted}))
+            raise NotThereError(
+                f"{printable(directory)}: holds nothing of preset {preset}; expected a folder with some of {names}"
+            )
+        _find_rest(folder, preset, host, wanted)
+    return host
+
+
+def _read_part(folder: int, part: Part, host: Host, stack: ExitStack) -> None:
+    try:
+        top = open_plain(folder, part.host)
+    except FileNotFoundError:
+        if not part.earlier:
+            host.missing.append(part)
+        return
+    except NotADirectoryError:
+        host.problems[part.host] = "is no directory, or reached through a symlink: import what that points to"
+        return
+    stack.callback(os.close, top)
+    beneath = Beneath(top)
+    reader = Reader(beneath, part.symlinks, part.refuse_empty)
+    seen = walk(beneath, reader, part.selection)
+    host.problems |= {f"{part.host}/{path}".lstrip("/"): reason for path, reason in seen.problems.items()}
+    if part.earlier and not seen.entries:
+        return
+    host.missing = [each for each in host.missing if each.name != part.name]
+    entries = Entries()
+    for at, store in part.directories():
+        entry = entries.make(Kind.DIR, _status(folder, at))
+        host.found.setdefault(store, Found(host=at, entry=entry, part=part))
+    for path, entry in seen.entries.items():
+        found = Found(host=join(part.host, path), entry=entry, part=part, relative=path, reader=reader)
+        host.found.setdefault(join(part.store, path), found)
+
+
+def _status(folder: int, path: StorePath) -> os.stat_result:
+    descriptor = open_plain(folder, path)
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _find_rest(folder: int, preset: str, host: Host, wanted: Sequence[Part]) -> None:
+    rest = Rest(preset, [*(found.host for found in host.found.values()), *(part.host for part in wanted)])
+    todo = [ROOT]
+    while todo:
+        directory = todo.pop()
+        top = open_plain(folder, directory)
+        try:
+            for name, status, _ in listing(Beneath(top), ROOT):
+                path = join(directory, StorePath(name))
+                is_dir = stat.S_ISDIR(status.st_mode)
+                why = rest.why(path, is_dir=is_dir)
+                if why:
+                    host.left[printable(path) + "/" * is_dir] = why
+                elif is_dir:
+                    todo.append(path)
+        finally:
+            os.close(top)

@@ -1,0 +1,218 @@
+"""`import`: a local tree into the store, such as a single host's /mailu.
+
+Everything is read and compared first; what cannot be stored is named, and then nothing is written. What is written
+goes in sets, each a compare-and-swap, so that a run that was interrupted is gone on with by the next one.
+"""
+
+import argparse
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import msgspec
+
+from configstore.cli.arguments import Commands, add_command, shown, typed_directory
+from configstore.cli.host import Found, Host, read_host
+from configstore.cli.render import write_json, write_line
+from configstore.cli.session import ATTEMPTS, RETENTION, look, now, open_tree, refuse_below_file, say, unreadable
+from configstore.errors import ConflictError
+from configstore.model.lease import Claim
+from configstore.model.path import StorePath, ancestors, depth, is_below, printable
+from configstore.model.record import Entry, Kind
+from configstore.presets.single_host import Part, parts
+from configstore.store.leases import Lease
+from configstore.store.tree import Tree
+from configstore.store.values import Bad, Fence, Stored, Write
+
+_SET_PATHS = 1000
+_SET_BYTES = 16 << 20
+_ORDER = {Kind.DIR: 0, Kind.FILE: 1, Kind.SYMLINK: 2}
+
+
+def add(commands: Commands) -> None:
+    """Add the parser."""
+    parser = add_command(commands, "import", _import, "write a local tree to the store", listed=True)
+    parser.add_argument("directory", metavar="DIR")
+    parser.add_argument("path", metavar="PATH", help="directory of the store; / is the whole tree")
+    parser.add_argument("--preset", metavar="NAME", help="only what it names, such as mailu for all of /mailu")
+    parser.add_argument(
+        "--create", action="store_true", help="replace nothing that the store has; exit code 3 when it differs"
+    )
+    parser.add_argument("-n", "--dry-run", action="store_true", help="say what would be done, and do nothing")
+
+
+class _Plan(msgspec.Struct, kw_only=True):
+    """What an import does: writes, and how many paths are the same already.
+
+    kept, once: paths that differ and stay as the store has them: as `--create` asked, or since they are made once.
+    """
+
+    writes: list[tuple[Write, Found]] = []
+    same: int = 0
+    kept: list[StorePath] = []
+    once: list[StorePath] = []
+
+
+def _import(args: argparse.Namespace) -> int:
+    below = typed_directory(args.path)
+    wanted = parts(args.preset, below) if args.preset else (Part(store=below),)
+    with ExitStack() as stack:
+        host = read_host(args.directory, wanted, args.preset or "", stack)
+        tree = stack.enter_context(open_tree(args))
+        plan = _compare(tree, host, wanted, create=args.create)
+        if not args.dry_run:
+            plan = _write(tree, host, wanted, plan, create=args.create)
+    _report(args, host, plan)
+    return ConflictError.exit_code if plan.kept else 0
+
+
+def _compare(tree: Tree, host: Host, wanted: Sequence[Part], *, create: bool) -> _Plan:
+    plan = _Plan()
+    there = _there(tree, host, wanted)
+    directories = {above for path, each in there.items() if _lives(each) for above in ancestors(path)}
+    order = {path: (_ORDER[found.entry.kind], depth(path), path) for path, found in host.found.items()}
+    for path in sorted(host.found, key=order.__getitem__):
+        found, before = host.found[path], there.get(path)
+        if isinstance(before, Bad):
+            raise unreadable(before)
+        _refuse_other_kind(path, found.entry, there, directories)
+        if before and not before.gone:
+            if _same(before.entry, found.entry):
+                plan.same += 1
+                continue
+            if create or (found.part.create_once and found.relative):
+                (plan.kept if create else plan.once).append(path)
+                continue
+        expected = before.mod_revision if before else 0
+        plan.writes.append((Write(path=path, entry=found.entry, expected=expected, previous=before), found))
+    return plan
+
+
+def _there(tree: Tree, host: Host, wanted: Sequence[Part]) -> dict[StorePath, Stored | Bad]:
+    """Return what the store has: of the data sets, and of the directories above them."""
+    found: dict[StorePath, Stored | Bad] = {}
+    stores = {part.store for part in wanted}
+    for store in stores:
+        if store:
+            refuse_below_file(tree, store)
+        listed = tree.list(store)
+        found |= listed.records
+        found |= {StorePath(bad.path): bad for bad in listed.bad}
+    for path in host.found:
+        if not any(path == store or is_below(path, store) for store in stores):
+            above = look(tree, path)
+            found |= {path: above} if above else {}
+    return found
+
+
+def _lives(found: Stored | Bad) -> bool:
+    return isinstance(found, Stored) and not found.gone
+
+
+def _refuse_other_kind(
+    path: StorePath, entry: Entry, there: Mapping[StorePath, Stored | Bad], directories: set[StorePath]
+) -> None:
+    """Raise ConflictError where a directory would meet a file or a link."""
+    kinds = [(above, Kind.DIR) for above in ancestors(path)] + [(path, entry.kind)]
+    for at, kind in kinds:
+        before = there.get(at)
+        was = before.entry.kind if isinstance(before, Stored) and not before.gone else None
+        was = Kind.DIR if at in directories else was
+        if was and (was is Kind.DIR) is not (kind is Kind.DIR):
+            raise ConflictError(f"{shown(at)}: is a {was} in the store and a {kind} here; nothing was written")
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Tell whether two entries are the same but for the names of their owners, which differ between hosts."""
+    one, other = (msgspec.structs.replace(each, user=None, group=None) for each in (one, other))
+    return one == other
+
+
+def _write(tree: Tree, host: Host, wanted: Sequence[Part], plan: _Plan, *, create: bool) -> _Plan:
+    """Write what is planned, and plan again when somebody else's write came first. Returns all that was done."""
+    done: list[tuple[Write, Found]] = []
+    for _ in range(ATTEMPTS):
+        complete = all(
+            _write_under(tree, lease, plan, done) for lease in sorted({each.part.lease for _, each in plan.writes})
+        )
+        if complete:
+            plan.writes = done
+            return plan
+        plan = _compare(tree, host, wanted, create=create)
+    raise ConflictError("somebody else writes the same paths all the time; run it again")
+
+
+def _write_under(tree: Tree, lease: str, plan: _Plan, done: list[tuple[Write, Found]]) -> bool:
+    """Write the part of a plan that a lease guards ("": none); returns whether all of it was written."""
+    with _held(tree, lease) as fence:
+        for some in _sets([each for each in plan.writes if each[1].part.lease == lease]):
+            outcome = tree.commit([write for write, _ in some], retention=RETENTION, fence=fence)
+            done += [(write, found) for write, found in some if write.path in outcome.done]
+            if outcome.fenced_out:
+                raise ConflictError(f"lease {lease} was lost; {len(done)} paths were written; run it again")
+            if not outcome.complete:
+                return False
+            if len(plan.writes) > _SET_PATHS:
+                say(f"{len(done)} of {len(plan.writes)} written")
+    return True
+
+
+def _sets(writes: Sequence[tuple[Write, Found]]) -> Iterator[list[tuple[Write, Found]]]:
+    """Yield writes with their content, as many at a time as memory and progress allow."""
+    some: list[tuple[Write, Found]] = []
+    size = 0
+    for write, found in writes:
+        if some and (len(some) >= _SET_PATHS or size + write.entry.size > _SET_BYTES):
+            yield some
+            some, size = [], 0
+        some.append((msgspec.structs.replace(write, content=found.content()), found))
+        size += write.entry.size
+    if some:
+        yield some
+
+
+@contextmanager
+def _held(tree: Tree, name: str) -> Iterator[Fence | None]:
+    """Hold the lease of a guarded data set: a writer may be at work. Raises LeaseTakenError naming it."""
+    if not name:
+        yield None
+        return
+    claim = Claim(replica="cli", host=socket.gethostname()[:256], command="configstore import", time=now())
+    lease = Lease(tree.kv, tree.keys, name, claim)
+    fence = lease.acquire(0.0)
+    try:
+        yield fence
+    finally:
+        lease.release()
+
+
+def _report(args: argparse.Namespace, host: Host, plan: _Plan) -> None:
+    missing = {part.host: part.store for part in host.missing}
+    if args.json:
+        fields = {
+            "dry_run": args.dry_run,
+            "written": [write.path for write, _ in plan.writes],
+            "same": plan.same,
+            "kept": [*plan.kept, *plan.once],
+            "missing": list(missing),
+            "left": [{"path": path, "why": why} for path, why in sorted(host.left.items())],
+        }
+        write_json(fields)
+        return
+    for write, found in plan.writes if args.dry_run else ():
+        verb = "replace" if write.previous and not write.previous.gone else "write"
+        size = f", {write.entry.size} bytes" if write.entry.kind is Kind.FILE else ""
+        write_line(
+            f"{verb} {printable(write.path)} ({write.entry.kind}{size}) from {printable(found.host) or '.'}"
+        )
+    for path in plan.kept:
+        say(f"{path}: differs from what the store has, which stays")
+    for path in plan.once:
+        say(f"{path}: differs from what the store has, which stays: it is made only once")
+    for at, why in sorted(host.left.items()):
+        say(f"left: {at}: {why}")
+    for at, store in missing.items():
+        say(f"not there: {at}; where its service is used, `configstore mkdir {store}` makes it empty")
+    replaced = sum(write.previous is not None and not write.previous.gone for write, _ in plan.writes)
+    verb = "would be written" if args.dry_run else "written"
+    say(f"{len(plan.writes)} {verb}, {replaced} of them over something else; the same already: {plan.same}")

@@ -1,0 +1,56 @@
+"""`presets`: the built-in mappings, listed and explained."""
+
+import argparse
+
+import msgspec
+
+from configstore import presets
+from configstore.cli.arguments import Commands, add_command
+from configstore.cli.render import write_json, write_line, write_table
+
+
+def add(commands: Commands) -> None:
+    """Add the parser."""
+    parser = add_command(
+        commands,
+        "presets",
+        _presets,
+        "list the built-in mappings, or explain one preset's",
+        connects=False,
+        listed=True,
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="such as mailu/front")
+
+
+def _presets(args: argparse.Namespace) -> int:
+    if args.name:
+        found = presets.load(args.name)
+        if args.json:
+            write_json([msgspec.to_builtins(mapping) for mapping in found])
+        else:
+            _explain(found)
+        return 0
+    rows = {name: [mapping.name for mapping in presets.load(name)] for name in presets.names()}
+    if args.json:
+        write_json(rows)
+    else:
+        write_table([(name, ", ".join(mappings)) for name, mappings in rows.items() if "/" in name])
+    return 0
+
+
+def _explain(found: tuple[presets.PresetMapping, ...]) -> None:
+    for number, mapping in enumerate(found):
+        if number:
+            write_line("")
+        write_line(f"{mapping.name}: {mapping.about}")
+        rows = [("in the container", mapping.path), ("on a single host", mapping.host)]
+        rows += [(key, _shown(value)) for key, value in mapping.settings().items() if key not in {"name", "path"}]
+        if mapping.advice:
+            rows.append(("picks up a change", mapping.advice))
+        write_table([(f"  {key}", value) for key, value in rows])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)

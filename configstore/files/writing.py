@@ -1,0 +1,123 @@
+"""Writes files so that nobody sees them half-written, or readable by others for an instant. For commands.
+
+A file is made under a temporary name in its own directory (0600), gets its owner and mode, and is renamed into
+place.
+"""
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+
+from configstore.files.beneath import Beneath
+from configstore.files.reader import Unusable, unsafe_target
+from configstore.model.path import StorePath, ancestors, depth, parent
+from configstore.model.record import Entry, Kind
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def replace_file(directory: int, name: str, content: bytes, mode: int, owner: tuple[int, int] = (-1, -1)) -> None:
+    """Replace a file in an open directory as a whole. owner: uid and gid, -1 for what it is. Raises OSError."""
+
+    def make(temporary: str) -> None:
+        descriptor = os.open(temporary, _NEW, 0o600, dir_fd=directory)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            if owner != (-1, -1):
+                os.fchown(descriptor, *owner)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    _replace(directory, name, make)
+
+
+def _replace(directory: int, name: str, make: Callable[[str], None]) -> None:
+    temporary = f".configstore-{secrets.token_hex(8)}"
+    try:
+        make(temporary)
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
+        raise
+
+
+class TreeWriter:
+    """Writes a tree below one open directory, which nothing in the tree can lead out of.
+
+    Directories get their owner and mode in `finish`, when all that belongs in them is there.
+    """
+
+    def __init__(self, folder: int, *, owners: bool) -> None:
+        """owners: whether files are given to whom they belong, as root can."""
+        self._beneath = Beneath(folder)
+        self._owners = owners
+        self._directories: dict[StorePath, Entry] = {}
+
+    def write(self, path: StorePath, entry: Entry, content: bytes, *, dir_mode: int = 0o755) -> None:
+        """Make a path what its entry says. dir_mode: of those above it that are not there and have no entry.
+
+        Raises Unusable, OSError.
+        """
+        if entry.kind is Kind.SYMLINK and (reason := unsafe_target(path, entry.target)):
+            raise Unusable(reason)
+        for above in ancestors(path):
+            self._make(above, dir_mode)
+        if entry.kind is Kind.DIR:
+            self._make(path, dir_mode)
+            self._directories[path] = entry
+            return
+        directory = self._open(parent(path))
+        name = path.rpartition("/")[2]
+        try:
+            if entry.kind is Kind.SYMLINK:
+                _replace(directory, name, lambda temporary: self._link(temporary, directory, entry))
+            else:
+                replace_file(directory, name, content, entry.mode, self._owner(entry))
+        finally:
+            os.close(directory)
+
+    def finish(self) -> None:
+        """Give directories their owner and mode, the deepest first. Raises OSError."""
+        for path in sorted(self._directories, key=depth, reverse=True):
+            descriptor = self._open(path)
+            try:
+                if self._owners:
+                    os.fchown(descriptor, *self._owner(self._directories[path]))
+                os.fchmod(descriptor, self._directories[path].mode)
+            finally:
+                os.close(descriptor)
+
+    def _make(self, path: StorePath, mode: int) -> None:
+        """Make a directory that is not there, closed to others for now; it belongs to whom the one above does."""
+        if path in self._directories:
+            return
+        above = self._open(parent(path))
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(path.rpartition("/")[2], 0o700, dir_fd=above)
+                owner = self._directories.get(parent(path))
+                status = os.fstat(above)
+                uid, gid = (owner.uid, owner.gid) if owner else (status.st_uid, status.st_gid)
+                self._directories[path] = Entry(kind=Kind.DIR, mode=mode, uid=uid, gid=gid)
+        finally:
+            os.close(above)
+        os.close(self._open(path))
+
+    def _open(self, path: StorePath) -> int:
+        return self._beneath.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+    def _link(self, temporary: str, directory: int, entry: Entry) -> None:
+        os.symlink(entry.target, temporary, dir_fd=directory)
+        if self._owners:
+            os.chown(temporary, *self._owner(entry), dir_fd=directory, follow_symlinks=False)
+
+    def _owner(self, entry: Entry) -> tuple[int, int]:
+        if not self._owners:
+            return -1, -1
+        return (-1 if entry.uid is None else entry.uid), (-1 if entry.gid is None else entry.gid)

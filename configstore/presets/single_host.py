@@ -1,0 +1,90 @@
+"""Where a product's data sets lie on a single host, such as below /mailu, and what of that host stays there.
+
+Called by the commands that move a whole tree in or out.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+import pathspec
+
+from configstore import presets
+from configstore.model.path import ROOT, StorePath, ancestors, join, parent, parse_path
+from configstore.model.selection import Selection, Symlinks, taken_out
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One data set: a directory of the host, relative to its folder, and the subtree of the store that it becomes.
+
+    name: of its mapping, "" for a tree that no preset speaks of. dir_mode: of directories without a record.
+    earlier: it is only another place of that data set, for taking it from there.
+    """
+
+    name: str = ""
+    store: StorePath
+    host: StorePath = ROOT
+    selection: Selection = Selection()
+    symlinks: Symlinks = Symlinks.PRESERVE
+    refuse_empty: tuple[str, ...] = ()
+    lease: str = ""
+    create_once: bool = False
+    dir_mode: int = 0o755
+    earlier: bool = False
+
+    def directories(self) -> Iterator[tuple[StorePath, StorePath]]:
+        """Yield its own directory, and those above it on the host as in the store: the host's, the store's."""
+        host, store = self.host, self.store
+        if store:
+            yield host, store
+        host, store = parent(host), parent(store)
+        while host and store:
+            yield host, store
+            host, store = parent(host), parent(store)
+
+
+def parts(preset: str, below: StorePath) -> tuple[Part, ...]:
+    """Return a preset's data sets, in the store `below` a path. Raises UsageError."""
+    mappings = presets.load(preset)
+    places = [(mapping.store, mapping.host) for mapping in mappings]
+    found = []
+    for mapping in mappings:
+        main = Part(
+            name=mapping.name,
+            store=join(below, parse_path(mapping.store)),
+            host=parse_path(mapping.host),
+            selection=Selection(
+                include=mapping.include,
+                exclude=mapping.exclude,
+                holes=taken_out((mapping.store, mapping.host), places),
+            ),
+            symlinks=Symlinks(mapping.symlinks),
+            refuse_empty=mapping.refuse_empty,
+            lease=mapping.lease,
+            create_once=mapping.create_once,
+            dir_mode=int(mapping.dir_mode or "0755", 8),
+        )
+        found += [main, *(_earlier(main, place) for place in mapping.earlier)]
+    return tuple(found)
+
+
+def _earlier(main: Part, place: presets.Place) -> Part:
+    selection = Selection(include=place.include, exclude=main.selection.exclude)
+    return msgspec.structs.replace(main, host=parse_path(place.host), selection=selection, earlier=True)
+
+
+class Rest:
+    """What of a host no data set takes, and why."""
+
+    def __init__(self, preset: str, taken: Iterable[StorePath]) -> None:
+        """`taken`: what data sets do take, and the directories that are theirs, relative to the host's folder."""
+        taken = tuple(taken)
+        self._known = {*taken, *(above for path in taken for above in ancestors(path))}
+        self._rules = [(pathspec.GitIgnoreSpec.from_lines(left.paths), left.why) for left in presets.left(preset)]
+
+    def why(self, path: StorePath, *, is_dir: bool) -> str | None:
+        """Return why a path, with all below it, is left; None when it is taken or something below it is."""
+        if path in self._known:
+            return None
+        shape = f"{path}/" if is_dir else path
+        reasons = (why for spec, why in self._rules if spec.match_file(shape))
+        return next(reasons, "not among what the preset names")

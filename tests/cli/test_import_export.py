@@ -1,0 +1,364 @@
+"""Whole trees in and out: what is there afterwards, what is left and why, what is refused."""
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from configstore.model.keys import Keys
+from configstore.model.lease import Claim
+from configstore.model.record import Kind, sha256
+from configstore.store.leases import Lease
+from configstore.store.values import Write
+
+MAILU = {
+    "data/instance": b"6f1c\n",
+    "data/fetchmail/fetchids": b"user@pop.example 17\n",
+    "dkim/example.org.dkim.key": b"-----BEGIN PRIVATE KEY-----\n",
+    "certs/cert.pem": b"certificate\n",
+    "certs/key.pem": b"key\n",
+    "certs/letsencrypt/accounts/acme/private_key.json": b"{}",
+    "certs/letsencrypt/archive/mailu/privkey1.pem": b"key 1\n",
+    "certs/letsencrypt/renewal/mailu.conf": b"version = 2\n",
+    "overrides/nginx/proxy.conf": b"client_max_body_size 50m;\n",
+    "overrides/rspamd/maps/local.map": b"example.org\n",
+    "webmail/gpg/user@example.org/pubring.kbx": bytes(range(256)) * 400,
+    "webmail/gpg/user@example.org/private-keys-v1.d/A1.key": b"secret\n",
+    "webmail/SALT.php": b"<?php salt\n",
+    "webmail/_data_/_default_/storage/cfg/example.org/user/settings": b"{}",
+}
+STAYS = {
+    "data/main.db": "external",
+    "mail/user@example.org/cur/1": "mailboxes",
+    "mailqueue/active/1": "queue",
+    "filter/rspamd.rrd": "own storage",
+    "redis/dump.rdb": "redis",
+    "dav/collection": "radicale",
+    "certs/letsencrypt/.certbot.lock": "certbot",
+    "certs/letsencrypt/live/mailu/nginx-chain.pem": "certbot",
+    "webmail/roundcube.db": "external",
+    "webmail/_data_/_default_/cache/x": "caches",
+    "webmail/_data_/_default_/domains/x": "at each start",
+    "webmail/gpg/user@example.org/random_seed": "moment",
+    "dkim/notes.txt": "not among",
+}
+MAILU_USER = (101, 102)
+
+
+def lay(folder, files):
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+
+
+@pytest.fixture
+def mailu(tmp_path):
+    """Return a folder shaped like a single host's /mailu, with owners and modes as its programs leave them."""
+    folder = tmp_path / "mailu"
+    lay(folder, MAILU)
+    live = folder / "certs/letsencrypt/live/mailu"
+    live.mkdir(parents=True)
+    (live / "privkey.pem").symlink_to("../../archive/mailu/privkey1.pem")
+    for name in ("dovecot", "postfix", "roundcube", "snappymail"):
+        (folder / "overrides" / name).mkdir()
+    for path in ("dkim/example.org.dkim.key", "certs/key.pem", "data/fetchmail/fetchids", "webmail/SALT.php"):
+        (folder / path).chmod(0o600)
+    (folder / "certs/letsencrypt/accounts/acme/private_key.json").chmod(0o400)
+    for path in ("certs/letsencrypt/archive", "certs/letsencrypt/accounts", "webmail/gpg/user@example.org"):
+        (folder / path).chmod(0o700)
+    (folder / "webmail/gpg/user@example.org/private-keys-v1.d").chmod(0o700)
+    for top in ("dkim", "webmail"):
+        for where, folders, files in os.walk(folder / top):
+            for name in [".", *folders, *files]:
+                os.chown(os.path.join(where, name), *MAILU_USER)
+    return folder
+
+
+def state(folder):
+    """Return everything below a folder: kind and mode, owner, and content or target."""
+    found = {}
+    for where, folders, files in os.walk(folder):
+        for name in folders + files:
+            path = os.path.join(where, name)
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                said = os.readlink(path)
+            else:
+                said = "" if stat.S_ISDIR(status.st_mode) else sha256(Path(path).read_bytes())
+            found[os.path.relpath(path, folder)] = (oct(status.st_mode), status.st_uid, status.st_gid, said)
+    return found
+
+
+def test_a_single_host_moves_in_and_out_without_a_difference(run, mailu, tmp_path):
+    before = state(mailu)
+    assert run("import", str(mailu), "/", "--preset", "mailu").code == 0
+    assert run("export", "/", str(tmp_path / "back"), "--preset", "mailu").code == 0
+    assert state(tmp_path / "back") == before
+    assert state(mailu) == before  # and nothing happened to the original
+
+
+def left_of(line):
+    """Return the path of a line such as `configstore: left: mail/: why`."""
+    return line.split(": ")[2].rstrip("/")
+
+
+def test_what_stays_is_named_with_the_reason(run, mailu, tree):
+    lay(mailu, dict.fromkeys(STAYS, b"x"))
+    done = run("import", str(mailu), "/", "--preset", "mailu")
+    assert done.code == 0
+    for path, why in STAYS.items():
+        line = next(line for line in done.err.splitlines() if f"{path}/".startswith(f"{left_of(line)}/"))
+        assert why in line
+    contents = {tree.content(found) for found in tree.list("").records.values()}
+    assert b"x" not in contents
+
+
+def test_a_dry_run_says_all_that_would_be_done_and_does_nothing(run, mailu, tree):
+    done = run("import", str(mailu), "/", "--preset", "mailu", "-n")
+    assert done.code == 0
+    assert b"write dkim/example.org.dkim.key (file, 28 bytes)" in done.out
+    assert not tree.list("").records
+
+
+def test_importing_again_writes_nothing(run, mailu, tree):
+    run("import", str(mailu), "/", "--preset", "mailu")
+    revision = tree.kv.status().revision
+    done = run("import", str(mailu), "/", "--preset", "mailu", "--json")
+    assert (done.code, done.json()["written"]) == (0, [])
+    assert tree.kv.status().revision == revision
+
+
+def test_an_interrupted_import_is_gone_on_with(run, mailu, tree):
+    assert run("import", str(mailu / "dkim"), "dkim").code == 0
+    done = run("import", str(mailu), "/", "--preset", "mailu", "--json")
+    assert "dkim/example.org.dkim.key" not in done.json()["written"]
+    assert "certs/key.pem" in done.json()["written"]
+
+
+def test_what_a_sidecar_needs_of_an_imported_host_is_there(run, mailu, tree):
+    run("import", str(mailu), "/", "--preset", "mailu")
+    for root in ("data", "dkim", "certs", "certs/letsencrypt", "overrides/dovecot", "webmail/rainloop"):
+        assert tree.read(root).entry.kind is Kind.DIR
+
+
+def test_data_sets_that_are_not_there_are_named_and_get_no_root(run, tmp_path, tree):
+    lay(tmp_path / "m", {"dkim/a.key": b"k"})
+    done = run("import", str(tmp_path / "m"), "/", "--preset", "mailu")
+    assert done.code == 0
+    assert "configstore mkdir fetchmail" in done.err
+    assert set(tree.list("").records) == {"dkim", "dkim/a.key"}
+
+
+def test_a_folder_of_something_else_is_refused(run, tmp_path, tree):
+    lay(tmp_path / "m", {"etc/passwd": b"x"})
+    done = run("import", str(tmp_path / "m"), "/", "--preset", "mailu")
+    assert done.code == 1
+    assert "dkim" in done.err
+    assert not tree.list("").records
+
+
+def test_overrides_lie_where_an_earlier_release_had_them(run, tmp_path, tree):
+    lay(tmp_path / "m", {"overrides/dovecot.conf": b"d", "overrides/postfix.cf": b"p", "overrides/other": b"o"})
+    done = run("import", str(tmp_path / "m"), "/", "--preset", "mailu")
+    assert tree.content(tree.read("overrides/dovecot/dovecot.conf")) == b"d"
+    assert tree.content(tree.read("overrides/postfix/postfix.cf")) == b"p"
+    assert "left: overrides/other" in done.err
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.symlink_to("/etc/passwd"), "absolute target"),
+        (lambda path: path.symlink_to("../../x"), "leads out"),
+        (os.mkfifo, "FIFO"),
+        (lambda path: socket.socket(socket.AF_UNIX).bind(str(path)), "socket"),
+        (lambda path: os.link(path.parent / "good", path), "hard links"),
+        (lambda path: path.with_name("line\nbreak").write_bytes(b""), "control character"),
+    ],
+    ids=["absolute link", "link out", "fifo", "socket", "hard link", "name"],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_what_cannot_be_stored_is_named_and_nothing_is_written(run, tmp_path, tree, make, words):
+    lay(tmp_path / "d", {"good": b"x"})
+    make(tmp_path / "d" / "bad")
+    done = run("import", str(tmp_path / "d"), "data")
+    assert done.code == 5
+    assert words in done.err
+    assert "nothing was written" in done.err
+    assert not tree.list("").records
+
+
+def test_a_data_set_behind_a_symlink_is_refused(run, tmp_path, tree):
+    lay(tmp_path, {"elsewhere/fetchids": b"x", "m/dkim/a.key": b"k"})
+    (tmp_path / "m/data").mkdir()
+    (tmp_path / "m/data/fetchmail").symlink_to(tmp_path / "elsewhere")
+    done = run("import", str(tmp_path / "m"), "/", "--preset", "mailu")
+    assert done.code == 5
+    assert "data/fetchmail" in done.err
+    assert not tree.list("").records
+
+
+def test_a_file_that_is_being_written_is_not_taken(run, tmp_path, tree):
+    lay(tmp_path / "d", {"a": b"half"})
+    with open(tmp_path / "d/a", "ab"):
+        done = run("import", str(tmp_path / "d"), "data")
+    assert (done.code, "being written" in done.err) == (5, True)
+
+
+def test_what_differs_is_replaced_and_what_it_was_is_kept(run, tmp_path, tree):
+    lay(tmp_path / "d", {"a": b"new"})
+    run("put", "data/a", stdin=b"old")
+    assert "1 of them over something else" in run("import", str(tmp_path / "d"), "data").err
+    assert tree.content(tree.read("data/a")) == b"new"
+    assert len(run("history", "data/a", "--json").json()) == 2
+
+
+def test_create_replaces_nothing_and_says_what_differs(run, tmp_path, tree):
+    lay(tmp_path / "d", {"a": b"new", "b": b"b"})
+    run("put", "data/a", stdin=b"old")
+    done = run("import", str(tmp_path / "d"), "data", "--create")
+    assert done.code == 3
+    assert "data/a: differs" in done.err
+    assert tree.content(tree.read("data/a")) == b"old"
+    assert tree.content(tree.read("data/b")) == b"b"
+
+
+def test_what_is_made_once_stays_as_the_store_has_it(run, mailu, tree):
+    run("put", "data/instance", stdin=b"the first")
+    done = run("import", str(mailu), "/", "--preset", "mailu")
+    assert done.code == 0
+    assert "data/instance: differs" in done.err
+    assert tree.content(tree.read("data/instance")) == b"the first"
+
+
+def test_a_directory_meeting_a_file_is_a_conflict_before_anything_is_written(run, tmp_path, tree):
+    lay(tmp_path / "d", {"a/x": b"x", "b": b"b"})
+    run("put", "data/a", stdin=b"a file")
+    assert run("import", str(tmp_path / "d"), "data").code == 3
+    lay(tmp_path / "e", {"b": b"x"})
+    run("put", "data/b/below", stdin=b"implicit directory")
+    assert run("import", str(tmp_path / "e"), "data").code == 3
+    assert {path for path in tree.list("").records if "/" in path} == {"data/a", "data/b/below"}
+
+
+def test_a_held_lease_keeps_its_data_set_from_being_imported(run, mailu, tree, kv, kv_root):
+    holder = Lease(kv, Keys(kv_root), "fetchmail", Claim(replica="mail-1", host="h"), ttl=10)
+    holder.acquire(0.0)
+    try:
+        done = run("import", str(mailu), "/", "--preset", "mailu")
+        assert done.code == 3
+        assert "mail-1" in done.err
+        assert tree.read("fetchmail/fetchids") is None
+    finally:
+        holder.release()
+    assert run("import", str(mailu), "/", "--preset", "mailu").code == 0
+    assert tree.read("fetchmail/fetchids").record.origin.lease == "fetchmail"
+
+
+def test_another_writer_in_between_is_noticed_and_compared_anew(run, tmp_path, tree, monkeypatch):
+    lay(tmp_path / "d", {"a": b"import", "b": b"b"})
+    commit = type(tree).commit
+    rivals = [b"rival"]
+
+    def interrupted(self, writes, **how):
+        while rivals:
+            content = rivals.pop()
+            entry = next(write.entry for write in writes if write.entry.kind is Kind.FILE)
+            entry = type(entry)(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
+            commit(tree, [Write(path="data/a", entry=entry, content=content)], retention=60)
+        return commit(self, writes, **how)
+
+    monkeypatch.setattr(type(tree), "commit", interrupted)
+    assert run("import", str(tmp_path / "d"), "data").code == 0
+    assert tree.content(tree.read("data/a")) == b"import"
+    assert [each["size"] for each in run("history", "data/a", "--json").json()] == [6, 5]
+
+
+def test_thousands_of_files_tell_how_far_they_are(run, tmp_path, tree):
+    lay(tmp_path / "d", {f"{number}.key": b"k" * 1700 for number in range(2500)})
+    done = run("import", str(tmp_path / "d"), "dkim")
+    assert done.code == 0
+    assert "of 2501 written" in done.err
+    assert len(tree.list("dkim").records) == 2501
+
+
+def test_an_export_again_writes_nothing_and_mends_what_was_changed(run, mailu, tmp_path):
+    run("import", str(mailu), "/", "--preset", "mailu")
+    run("export", "/", str(tmp_path / "back"), "--preset", "mailu")
+    assert run("export", "/", str(tmp_path / "back"), "--preset", "mailu", "--json").json()["written"] == []
+    (tmp_path / "back/dkim/example.org.dkim.key").write_bytes(b"changed")
+    again = run("export", "/", str(tmp_path / "back"), "--preset", "mailu", "--json")
+    assert again.json()["written"] == ["dkim/example.org.dkim.key"]
+    assert state(tmp_path / "back") == state(mailu)
+
+
+def test_a_dry_export_writes_nothing(run, mailu, tmp_path):
+    run("import", str(mailu), "/", "--preset", "mailu")
+    done = run("export", "/", str(tmp_path / "back"), "--preset", "mailu", "-n")
+    assert b"write dkim/example.org.dkim.key" in done.out
+    assert not (tmp_path / "back").exists()
+
+
+def test_an_export_leads_out_of_its_folder_by_no_link(run, tmp_path, tree):
+    run("put", "data/sub/secret", stdin=b"s")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/sub").symlink_to(outside)
+    done = run("export", "data", str(tmp_path / "out"))
+    assert (done.code, list(outside.iterdir())) == (1, [])
+    assert "sub/secret" in done.err
+
+
+def test_an_export_replaces_a_link_and_not_what_it_points_to(run, tmp_path):
+    run("put", "data/a", stdin=b"new")
+    (tmp_path / "other").write_bytes(b"other")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/a").symlink_to(tmp_path / "other")
+    assert run("export", "data", str(tmp_path / "out")).code == 0
+    assert (tmp_path / "out/a").read_bytes() == b"new"
+    assert (tmp_path / "other").read_bytes() == b"other"
+
+
+def test_what_the_preset_does_not_name_is_left_in_the_store(run, mailu, tmp_path):
+    run("import", str(mailu), "/", "--preset", "mailu")
+    run("put", "elsewhere/x", stdin=b"x")
+    done = run("export", "/", str(tmp_path / "back"), "--preset", "mailu")
+    assert "left in the store: elsewhere/x" in done.err
+    assert run("export", "/", str(tmp_path / "all")).code == 0
+    assert (tmp_path / "all/elsewhere/x").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("words", [("export", "nothing"), ("export", "one/file")])
+def test_an_export_of_no_directory_is_an_error(run, tmp_path, words):
+    run("put", "one/file", stdin=b"x")
+    done = run(*words, str(tmp_path / "out"))
+    assert done.code in {1, 5}
+    assert not (tmp_path / "out").exists()
+
+
+def test_exported_files_are_closed_to_others_from_birth(run, tmp_path, monkeypatch):
+    run("put", "data/a", "--mode", "0644", stdin=b"x")
+    opened = []
+    real = os.open
+
+    def noting(path, flags, mode=0o777, **how):
+        if flags & os.O_CREAT and str(path).startswith(".configstore-"):
+            opened.append(mode)
+        return real(path, flags, mode, **how)
+
+    monkeypatch.setattr(os, "open", noting)
+    assert run("export", "data", str(tmp_path / "out")).code == 0
+    assert opened == [0o600]
+
+
+def test_presets_are_listed_and_explained(offline):
+    listed = offline("presets")
+    assert b"mailu/front" in listed.out
+    explained = offline("presets", "mailu/front").out.decode()
+    for words in ("lease", "letsencrypt", "/config.py", "HUP:nginx", "/certs/letsencrypt"):
+        assert words in explained
+    assert offline("presets", "mailu/front", "--json").json()[0]["name"] == "certs"
+    assert offline("presets", "nope").code == 2
