@@ -16,15 +16,14 @@ from configstore.cli import (
     conflicts,
     content,
     dev,
-    exports,
     history,
-    imports,
     leases,
     listing,
     presets,
     remove,
     replicas,
     roots,
+    trees,
     watch,
 )
 from configstore.cli.arguments import Commands, Parser, add_store_options
@@ -38,8 +37,7 @@ BROKEN_PIPE = 141
 _GROUPS: tuple[Callable[[Commands], None], ...] = (
     content.add,
     listing.add,
-    imports.add,
-    exports.add,
+    trees.add,
     history.add,
     conflicts.add,
     remove.add,

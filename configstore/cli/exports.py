@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import msgspec
 
-from configstore.cli.arguments import Commands, add_command, shown, typed_directory
+from configstore.cli.arguments import shown, typed_directory
 from configstore.cli.render import write_json, write_line
 from configstore.cli.session import open_tree, say
 from configstore.errors import CorruptError, NotThereError, RefusedError
@@ -26,17 +26,6 @@ from configstore.store.values import Listing, Stored
 _ORDER = {Kind.DIR: 0, Kind.FILE: 1, Kind.SYMLINK: 2}
 
 
-def add(commands: Commands) -> None:
-    """Add the parser."""
-    parser = add_command(commands, "export", _export, "write a tree of the store to a local folder", listed=True)
-    parser.add_argument("path", metavar="PATH", help="directory of the store; / is the whole tree")
-    parser.add_argument("directory", metavar="DIR", help="is made when it is not there")
-    parser.add_argument(
-        "--preset", metavar="NAME", help="to where its data sets lie on a single host, such as mailu"
-    )
-    parser.add_argument("-n", "--dry-run", action="store_true", help="say what would be done, and do nothing")
-
-
 class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """One path to be written, relative to the folder: its record, and the mode of directories without one."""
 
@@ -52,7 +41,8 @@ class _Done(msgspec.Struct, kw_only=True):
     problems: dict[str, str] = {}
 
 
-def _export(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Run `export` and return its exit code."""
     top = typed_directory(args.path)
     wanted = parts(args.preset, top) if args.preset else (Part(store=top),)
     with open_tree(args) as tree:

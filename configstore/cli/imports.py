@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 import msgspec
 
-from configstore.cli.arguments import Commands, add_command, shown, typed_directory
+from configstore.cli.arguments import shown, typed_directory
 from configstore.cli.host import Found, Host, read_host
 from configstore.cli.render import write_json, write_line
 from configstore.cli.session import ATTEMPTS, RETENTION, look, now, open_tree, refuse_below_file, say, unreadable
@@ -29,18 +29,6 @@ _SET_BYTES = 16 << 20
 _ORDER = {Kind.DIR: 0, Kind.FILE: 1, Kind.SYMLINK: 2}
 
 
-def add(commands: Commands) -> None:
-    """Add the parser."""
-    parser = add_command(commands, "import", _import, "write a local tree to the store", listed=True)
-    parser.add_argument("directory", metavar="DIR")
-    parser.add_argument("path", metavar="PATH", help="directory of the store; / is the whole tree")
-    parser.add_argument("--preset", metavar="NAME", help="only what it names, such as mailu for all of /mailu")
-    parser.add_argument(
-        "--create", action="store_true", help="replace nothing that the store has; exit code 3 when it differs"
-    )
-    parser.add_argument("-n", "--dry-run", action="store_true", help="say what would be done, and do nothing")
-
-
 class _Plan(msgspec.Struct, kw_only=True):
     """What an import does: writes, and how many paths are the same already.
 
@@ -53,7 +41,8 @@ class _Plan(msgspec.Struct, kw_only=True):
     once: list[StorePath] = []
 
 
-def _import(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Run `import` and return its exit code."""
     below = typed_directory(args.path)
     wanted = parts(args.preset, below) if args.preset else (Part(store=below),)
     with ExitStack() as stack:
