@@ -12,8 +12,8 @@ from configstore.cli.render import write_json, write_line
 from configstore.cli.session import open_tree, say
 from configstore.errors import CorruptError, NotThereError, RefusedError
 from configstore.files.beneath import Beneath
-from configstore.files.reader import Reader, Unusable, words
-from configstore.files.reading import UnstableError
+from configstore.files.reader import Reader, words
+from configstore.files.reading import UnstableError, Unusable
 from configstore.files.walk import DIRECTORY
 from configstore.files.writing import TreeWriter
 from configstore.model.path import ROOT, StorePath, depth, is_below, join, parent, printable, relative_to

@@ -12,14 +12,10 @@ import pathspec
 
 from configstore.files.beneath import Beneath
 from configstore.files.entries import Entries
-from configstore.files.reading import UnstableError, read_stable
-from configstore.model.path import StorePath
+from configstore.files.reading import UnstableError, Unusable, read_stable
+from configstore.model.path import StorePath, unsafe_target
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
 from configstore.model.selection import Symlinks
-
-
-class Unusable(Exception):  # noqa: N818  # becomes a Problem
-    """What lies there is nothing that can be stored; the text says why, and the mend."""
 
 
 class Reader:
@@ -95,21 +91,6 @@ class Reader:
             return self._entries.make(Kind.FILE, status, size=len(content), sha256=sha256(content)), status
         finally:
             os.close(descriptor)
-
-
-def unsafe_target(path: StorePath, target: str) -> str | None:
-    """Return why a symlink at `path` must not be stored, or None.
-
-    Judged by its text alone: absolute, or leading out of the mapping's directory.
-    """
-    if target.startswith("/"):
-        return "a symlink with an absolute target, which means something else in every container; make it relative"
-    depth = path.count("/")
-    for component in target.split("/"):
-        depth += {"..": -1, ".": 0, "": 0}.get(component, 1)
-        if depth < 0:
-            return "a symlink that leads out of the directory"
-    return None
 
 
 def words(error: OSError) -> str:

@@ -13,6 +13,10 @@ class UnstableError(Exception):
     """The file is being written right now."""
 
 
+class Unusable(Exception):  # noqa: N818  # becomes a Problem
+    """What lies there is nothing that can be stored; the text says why, and the mend."""
+
+
 def signature(status: os.stat_result) -> Signature:
     """Return the part of a stat result that tells a changed file from an unchanged one.
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 import msgspec
 
 from configstore.files.beneath import Beneath
-from configstore.files.reader import Reader, Unusable, words
-from configstore.files.reading import UnstableError
+from configstore.files.reader import Reader, words
+from configstore.files.reading import UnstableError, Unusable
 from configstore.model.path import ROOT, PathError, StorePath, join, parse_path, printable
 from configstore.model.record import Entry
 from configstore.model.selection import Selection

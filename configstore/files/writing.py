@@ -10,8 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from configstore.files.beneath import Beneath
-from configstore.files.reader import Unusable, unsafe_target
-from configstore.model.path import StorePath, ancestors, depth, parent
+from configstore.files.reading import Unusable
+from configstore.model.path import StorePath, ancestors, depth, parent, unsafe_target
 from configstore.model.record import Entry, Kind
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -101,3 +101,18 @@ def relative_to(path: StorePath, directory: StorePath) -> StorePath:
     if not is_below(path, directory):
         raise ValueError(f"{path} does not lie in {directory}")
     return StorePath(path[len(directory) + 1 :] if directory else path)
+
+
+def unsafe_target(path: StorePath, target: str) -> str | None:
+    """Return why a symlink at `path` must not be stored, or None.
+
+    Judged by its text alone: absolute, or leading out of the mapping's directory.
+    """
+    if target.startswith("/"):
+        return "a symlink with an absolute target, which means something else in every container; make it relative"
+    depth = path.count("/")
+    for component in target.split("/"):
+        depth += {"..": -1, ".": 0, "": 0}.get(component, 1)
+        if depth < 0:
+            return "a symlink that leads out of the directory"
+    return None

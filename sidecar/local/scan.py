@@ -15,8 +15,8 @@ from collections.abc import Mapping as Map
 
 import msgspec
 
-from configstore.files.reader import Reader, Unusable, words
-from configstore.files.reading import UnstableError, signature
+from configstore.files.reader import Reader, words
+from configstore.files.reading import UnstableError, Unusable, signature
 from configstore.model.path import ROOT, PathError, StorePath, join, parent, parse_path, printable
 from configstore.model.record import Entry, Kind, sha256
 from configstore.model.selection import Symlinks

@@ -9,8 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from configstore.files.reader import unsafe_target
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, unsafe_target
 from configstore.model.record import Entry, Kind
 from configstore.model.selection import Symlinks
 from sidecar.local.change import LocalChange

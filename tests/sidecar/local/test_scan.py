@@ -11,9 +11,8 @@ import time
 import pytest
 
 from configstore.files import reader
-from configstore.files.reader import unsafe_target
 from configstore.files.reading import signature
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, unsafe_target
 from configstore.model.record import MAX_SIZE, Kind
 from configstore.model.selection import Symlinks
 from sidecar.local import scan as scan_module
