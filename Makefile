@@ -13,7 +13,7 @@ demo: .venv/ready
 test: check
 	tests/get-tools .venv/debian-etcd
 	tests/get-services
-	CONFIGSTORE_TEST_ETCD=.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest
+	CONFIGSTORE_TEST_ETCD=.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

@@ -111,7 +111,7 @@ MUTANTS = {
         "tests/sidecar/local/test_apply.py -k birth",
     ),
     "links may lead out": Mutant(
-        "configstore/files/reader.py",
+        "configstore/model/path.py",
         "        if depth < 0:\n",
         "        if False:\n",
         "tests/sidecar/local/test_scan.py -k leads_out",
