@@ -134,6 +134,24 @@ MUTANTS = {
         "",
         "tests/e2e/test_local_faults.py -k descriptors",
     ),
+    "exported files are open to all": Mutant(
+        "configstore/files/writing.py",
+        "_NEW, 0o600,",
+        "_NEW, 0o644,",
+        "tests/cli/test_import_export.py -k birth",
+    ),
+    "an import heeds no lease": Mutant(
+        "configstore/cli/imports.py",
+        "    if not name:\n",
+        "    if True:\n",
+        "tests/cli/test_import_export.py -k held_lease",
+    ),
+    "an import writes what it can": Mutant(
+        "configstore/cli/host.py",
+        "    if host.problems:\n",
+        "    if False:\n",
+        "tests/cli/test_import_export.py -k cannot_be_stored",
+    ),
     "a choice ends any halt": Mutant(
         "sidecar/choices.py",
         "if choice.reason == reason:",
