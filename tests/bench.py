@@ -280,12 +280,25 @@ def measure_init(bench: Bench, count: int) -> float:
 
 
 def a_thousand_keys(bench: Bench) -> float:
-    """Return the seconds that committing 1,000 keys of 1.7 kB takes."""
-    writes = []
+    """Return the seconds that `import` takes for 1,000 keys of 1.7 kB, process start included."""
+    folder = bench.folder / "thousand-keys"
+    folder.mkdir()
     for number in range(1000):
-        content = secrets.token_bytes(1700)
-        writes.append(Write(path=StorePath(f"thousand/{number}"), entry=a_file(content), content=content))
-    return timed(lambda: bench.tree.commit(writes, retention=RETENTION))
+        (folder / str(number)).write_bytes(secrets.token_bytes(1700))
+    command = [
+        sys.executable,
+        "-m",
+        "configstore",
+        "--endpoints",
+        bench.endpoint,
+        "import",
+        str(folder),
+        "thousand",
+    ]
+    seconds = timed(lambda: subprocess.run(command, check=True, stderr=subprocess.DEVNULL))
+    if len(bench.tree.list(StorePath("thousand")).records) != 1001:
+        raise SystemExit("bench: import did not bring all 1,000 keys")
+    return seconds
 
 
 def memory_mib(process: subprocess.Popen[bytes]) -> float:
@@ -346,8 +359,7 @@ def figures(bench: Bench, *, quick: bool) -> Iterator[Figure]:
         value = measure_init(bench, count)
         yield Figure(f"init, {count:,} files of 2 kB", value, "s", f"≤ {budget:g} s", value <= budget)
     value = a_thousand_keys(bench)
-    yield Figure("1,000 keys of 1.7 kB committed", value, "s", "≤ 2 s", value <= 2)
-    bench.make_subtree("thousand")
+    yield Figure("1,000 keys of 1.7 kB imported", value, "s", "≤ 2 s", value <= 2)
     with bench.replica("idle", "thousand") as (process, directory):
         wait_until(lambda: len(os.listdir(directory)) >= 1001, 60, what="1,000 files")
         share = cpu_share(process, 5 if quick else 30)
