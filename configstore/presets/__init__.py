@@ -28,14 +28,15 @@ class Place(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class PresetMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One built-in mapping, in the words of a settings file's [[mapping]].
 
-    host: where its directory lies on a single-host installation, relative to that one's folder (such as /mailu).
+    host: where its directory lies on a single-host installation, relative to that one's folder (such as /mailu);
+    "": nowhere.
     earlier: where earlier releases kept it. about, advice: for people: what it is, and what picks up a change.
     """
 
     name: str = ""
     store: str
     path: str
-    host: str = ""
+    host: str | None = None
     earlier: tuple[Place, ...] = ()
     direction: Literal["both", "pull", "push"] = "both"
     include: tuple[str, ...] = ("**",)
@@ -123,7 +124,7 @@ def _read(product: str) -> _Product:
         key: msgspec.structs.replace(
             mapping,
             name=mapping.name or key,
-            host=mapping.host or mapping.store,
+            host=mapping.store if mapping.host is None else mapping.host,
             exclude=(*mapping.exclude, *(pattern for pattern in everywhere if pattern not in mapping.exclude)),
         )
         for key, mapping in found.mapping.items()

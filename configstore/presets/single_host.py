@@ -44,18 +44,18 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 def parts(preset: str, below: StorePath) -> tuple[Part, ...]:
     """Return a preset's data sets, in the store `below` a path. Raises UsageError."""
-    mappings = presets.load(preset)
-    places = [(mapping.store, mapping.host) for mapping in mappings]
+    mappings = [mapping for mapping in presets.load(preset) if mapping.host]
+    places = [(mapping.store, mapping.host or "") for mapping in mappings]
     found = []
     for mapping in mappings:
         main = Part(
             name=mapping.name,
             store=join(below, parse_path(mapping.store)),
-            host=parse_path(mapping.host),
+            host=parse_path(mapping.host or ""),
             selection=Selection(
                 include=mapping.include,
                 exclude=mapping.exclude,
-                holes=taken_out((mapping.store, mapping.host), places),
+                holes=taken_out((mapping.store, mapping.host or ""), places),
             ),
             symlinks=Symlinks(mapping.symlinks),
             refuse_empty=mapping.refuse_empty,
