@@ -41,23 +41,30 @@ class Replica:
             tempfile.mkdtemp(prefix="cs-")
         )  # with the application: short, as a socket's path must be
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment = ENVIRONMENT
         self.settings.write_text(
             f'[store]\nendpoints = {json.dumps(endpoints)}\nroot = "{root}"\ntimeout = "3s"\n'
             f'[control]\nsocket = "{self.shared}/control.sock"\n'
             f'[health]\nlisten = "{self.health}"\n[log]\nlevel = "info"\nformat = "json"\n'
-            f'[[mapping]]\nname = "data"\npath = "{self.folder}"\n{policy}\n{more}\n'
+            f"{self.mappings(policy)}\n{more}\n"
         )
+
+    def mappings(self, policy: str) -> str:
+        """Return the settings of its mappings."""
+        return f'[[mapping]]\nname = "data"\npath = "{self.folder}"\n{policy}'
 
     def command(self, verb: str, *options: str) -> subprocess.CompletedProcess[str]:
         """Run `init` or `plan` to its end."""
         command = [sys.executable, "-m", "sidecar", verb, "--config", str(self.settings), *options]
-        return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, env=self.environment, timeout=60, check=False
+        )
 
     def start(self) -> Self:
         """Start `run`."""
         command = [sys.executable, "-m", "sidecar", "run", "--replica", self.name, "--config", str(self.settings)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, env=ENVIRONMENT)
+            self.process = subprocess.Popen(command, stderr=log, env=self.environment)
         return self
 
     def ask(self, path: str) -> tuple[int, str]:

@@ -80,12 +80,14 @@ class Mailboxes:
         program = shutil.which("dovecot", path="/usr/sbin:/usr/bin")
         assert program, "Dovecot is not installed: tests/get-services"
         configuration = self.folder / "dovecot.conf"
-        configuration.write_text(
-            _DOVECOT.format(folder=self.folder, host=LOOPBACK, port=self.port, password=PASSWORD, uid=NOBODY)
-        )
+        configuration.write_text(self.configuration())
         self.process = subprocess.Popen([program, "-F", "-c", str(configuration)])
         wait_until(self.answers, 20, what=f"Dovecot to answer; {self.log()}")
         return self
+
+    def configuration(self):
+        """Return the text of its configuration file."""
+        return _DOVECOT.format(folder=self.folder, host=LOOPBACK, port=self.port, password=PASSWORD, uid=NOBODY)
 
     def answers(self):
         """Tell whether it serves."""
