@@ -1,28 +1,55 @@
-# The sidecar and the command, as an unprivileged user. Python is pinned to the version that the tests run on most.
+# The sidecar and the command, as an unprivileged user on a read-only root file system. See docs/deploy/image.md.
 #
-# A pip configuration (a mirror, a CA) may be handed in: docker build --secret id=pip,src=pip.conf .
+# Every dependency is pinned, with its hashes, in requirements.lock (`make lock` writes it anew). The base can be
+# pinned too: --build-arg PYTHON=python:3.13-slim-trixie@sha256:…
+# A pip configuration (a mirror, its CA) may be handed in, and lands in no layer:
+#   docker build --secret id=pip,src=pip.conf --secret id=ca,src=ca.pem .
 ARG PYTHON=python:3.13-slim-trixie
 
 FROM ${PYTHON} AS build
+ARG SOURCE_DATE_EPOCH=1767225600
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
+COPY requirements.lock ./
+# pip and setuptools stay in /build; what they make goes into a venv that has neither.
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
+    python3 -m venv /build \
+    && grep -A2 '^setuptools==' requirements.lock | sed '$s/ \\$//' > build.lock \
+    && /build/bin/pip install --quiet --require-hashes -r build.lock \
+    && /build/bin/pip wheel --quiet --require-hashes --no-deps --no-build-isolation -w /wheels -r requirements.lock \
+    && rm /wheels/setuptools-*.whl
 COPY pyproject.toml README.md LICENSE ./
 COPY configstore configstore
 COPY sidecar sidecar
-RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
-    python3 -m venv /opt/configstore \
-    && /opt/configstore/bin/pip install --no-cache-dir --disable-pip-version-check . \
-    && /opt/configstore/bin/pip uninstall --yes --quiet pip setuptools
+# The byte code is made here, once, for a root file system that nobody writes to: checked against no clock, the
+# standard library's as well, of which the base has none.
+RUN /build/bin/pip wheel --quiet --no-index --no-deps --no-build-isolation -w /wheels . \
+    && python3 -m venv --without-pip /opt/configstore \
+    && /build/bin/pip --python /opt/configstore/bin/python3 install --quiet --no-index --no-deps --no-compile /wheels/*.whl \
+    && rm -rf /opt/configstore/bin/[aA]ctivate* /opt/configstore/include \
+    && PYTHONHASHSEED=0 PYTHONPYCACHEPREFIX=/opt/configstore/pyc /opt/configstore/bin/python3 -OO -m compileall -q \
+        --invalidation-mode unchecked-hash -x '/(test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|pydoc_data)/' \
+        "$(python3 -c 'import os; print(os.path.dirname(os.__file__))')" /opt/configstore/lib \
+    && mkdir -m 0700 /opt/run \
+    && find /opt -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 FROM ${PYTHON}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="configstore" \
       org.opencontainers.image.description="Mirrors a mail platform's small files between tmpfs and etcd" \
-      org.opencontainers.image.licenses="MIT"
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /opt/configstore /opt/configstore
+# A new volume mounted here takes over its owner and its mode.
+COPY --from=build --chown=1000:1000 /opt/run /run/configstore
 # Without docstrings a sidecar takes one MiB less.
 ENV PATH=/opt/configstore/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONOPTIMIZE=2 \
+    PYTHONPYCACHEPREFIX=/opt/configstore/pyc \
     PYTHONUNBUFFERED=1
 USER 1000:1000
 # 9650: /livez /readyz /metrics

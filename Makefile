@@ -5,7 +5,7 @@ PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11 3; do \
     2>/dev/null && { echo python$$v; break; }; done)
 BIN := .venv/bin
 
-.PHONY: demo test check bench handover mutants soak clean
+.PHONY: demo test check lock bench handover mutants soak clean
 
 demo: .venv/ready
 	$(BIN)/python -m tests.demo
@@ -13,6 +13,7 @@ demo: .venv/ready
 test: check
 	tests/get-tools .venv/debian-etcd
 	tests/get-services
+	tests/get-engine .venv/engine
 	CONFIGSTORE_TEST_ETCD=.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/ready
@@ -21,6 +22,11 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vermin --target=3.8- --quiet --no-tips configstore/client.py
+
+# Pins what the image is built from: every dependency and setuptools, each with its hashes.
+lock: .venv/ready
+	echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+	    --no-header --no-annotate pyproject.toml - -o requirements.lock
 
 bench: .venv/ready
 	$(BIN)/python -m tests.bench
