@@ -27,12 +27,14 @@ COPY sidecar sidecar
 RUN /build/bin/pip wheel --quiet --no-index --no-deps --no-build-isolation -w /wheels . \
     && python3 -m venv --without-pip /opt/configstore \
     && /build/bin/pip --python /opt/configstore/bin/python3 install --quiet --no-index --no-deps --no-compile /wheels/*.whl \
-    && rm -rf /opt/configstore/bin/[aA]ctivate* /opt/configstore/include \
+    && rm -rf /opt/configstore/bin/[aA]ctivate* /opt/configstore/include /opt/configstore/.gitignore \
     && PYTHONHASHSEED=0 PYTHONPYCACHEPREFIX=/opt/configstore/pyc /opt/configstore/bin/python3 -OO -m compileall -q \
         --invalidation-mode unchecked-hash -x '/(test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|pydoc_data)/' \
         "$(python3 -c 'import os; print(os.path.dirname(os.__file__))')" /opt/configstore/lib \
-    && mkdir -m 0700 /opt/run \
-    && find /opt -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+    && mkdir -p /image/opt /image/run \
+    && mv /opt/configstore /image/opt/ \
+    && install -d -m 0700 -o 1000 -g 1000 /image/run/configstore \
+    && find /image -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 FROM ${PYTHON}
 ARG VERSION=0.1.0
@@ -42,9 +44,8 @@ LABEL org.opencontainers.image.title="configstore" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-COPY --from=build /opt/configstore /opt/configstore
-# A new volume mounted here takes over its owner and its mode.
-COPY --from=build --chown=1000:1000 /opt/run /run/configstore
+# /opt/configstore, and /run/configstore: a new volume that is mounted there takes over its owner and its mode.
+COPY --from=build /image /
 # Without docstrings a sidecar takes one MiB less.
 ENV PATH=/opt/configstore/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
