@@ -28,6 +28,7 @@ RUN /build/bin/pip wheel --quiet --no-index --no-deps --no-build-isolation -w /w
     && python3 -m venv --without-pip /opt/configstore \
     && /build/bin/pip --python /opt/configstore/bin/python3 install --quiet --no-index --no-deps --no-compile /wheels/*.whl \
     && rm -rf /opt/configstore/bin/[aA]ctivate* /opt/configstore/include /opt/configstore/.gitignore \
+        /opt/configstore/lib/python3*/site-packages/google/protobuf/testdata \
     && PYTHONHASHSEED=0 PYTHONPYCACHEPREFIX=/opt/configstore/pyc /opt/configstore/bin/python3 -OO -m compileall -q \
         --invalidation-mode unchecked-hash -x '/(test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|pydoc_data)/' \
         "$(python3 -c 'import os; print(os.path.dirname(os.__file__))')" /opt/configstore/lib \
