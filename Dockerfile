@@ -15,7 +15,7 @@ COPY requirements.lock ./
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca.pem \
     python3 -m venv /build \
-    && grep -A2 '^setuptools==' requirements.lock | sed '$s/ \\$//' > build.lock \
+    && sed -n '/^setuptools==/,/[^\\]$/p' requirements.lock > build.lock \
     && /build/bin/pip install --quiet --require-hashes -r build.lock \
     && /build/bin/pip wheel --quiet --require-hashes --no-deps --no-build-isolation -w /wheels -r requirements.lock \
     && rm /wheels/setuptools-*.whl
