@@ -94,9 +94,21 @@ def test_another_users_private_directory_is_refused(opened, theirs):
     if os.geteuid() != 0:
         pytest.fail("this test gives a directory to another user, which needs root", pytrace=False)
     (theirs / ".configstore").mkdir()
-    os.chown(theirs / ".configstore", NOBODY, NOBODY)
-    with pytest.raises(RefusedError, match=f"belongs to uid {NOBODY}"):
+    os.chown(theirs / ".configstore", NOBODY + 1, NOBODY)
+    with as_nobody(), pytest.raises(RefusedError, match="no permission|belongs to uid"):
         opened(theirs)
+
+
+def test_root_takes_its_private_directory_back_from_a_service_that_gave_all_to_its_user(opened, theirs):
+    if os.geteuid() != 0:
+        pytest.fail("this test gives a directory to another user, which needs root", pytrace=False)
+    (theirs / ".configstore/staging").mkdir(parents=True)
+    for folder in (theirs / ".configstore", theirs / ".configstore/staging"):
+        os.chown(folder, NOBODY, NOBODY)
+    opened(theirs)
+    assert (theirs / ".configstore").stat().st_uid == 0
+    assert (theirs / ".configstore/staging").stat().st_uid == 0
+    assert (theirs / ".configstore").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_directory_without_rights_is_refused_with_the_mend(opened, theirs):

@@ -1,0 +1,88 @@
+"""What can be said of the files of docs/deploy without an engine: schemas, linters, and the making of certificates."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.images.conftest import PROJECT
+from tests.images.engine import FETCHED
+
+COMPOSE, SWARM = PROJECT / "docs/deploy/compose", PROJECT / "docs/deploy/swarm"
+
+
+def run(*command: str, **options) -> subprocess.CompletedProcess[str]:
+    beside = str(Path(sys.executable).parent / command[0])
+    command = (beside if os.path.exists(beside) else command[0], *command[1:])
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def assert_passes(*command: str, **options) -> None:
+    done = run(*command, **options)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+def test_the_dockerfile_has_nothing_to_complain_of():
+    assert_passes("hadolint", str(PROJECT / "Dockerfile"))
+
+
+def test_the_lock_pins_every_dependency_with_hashes():
+    lock = (PROJECT / "requirements.lock").read_text()
+    pinned = set(re.findall(r"^(\S+)==\S+ \\\n    --hash=sha256:", lock, re.M))
+    assert len(pinned) == len(re.findall(r"^\S", lock, re.M))
+    wanted = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert {re.match(r"[\w-]+", requirement)[0] for requirement in wanted} <= pinned
+
+
+@pytest.mark.parametrize("folder", [COMPOSE, SWARM], ids=["compose", "swarm"])
+def test_the_yaml_is_clean(folder):
+    assert_passes("yamllint", "--strict", "-c", str(PROJECT / ".yamllint"), str(folder))
+
+
+def test_the_files_have_the_shape_of_the_compose_specification():
+    files = [str(file) for folder in (COMPOSE, SWARM) for file in folder.glob("*.yml")]
+    assert_passes("check-jsonschema", "--builtin-schema", "vendor.compose-spec", *files)
+
+
+def test_the_shell_scripts_are_executable_and_parse():
+    for script in (COMPOSE / "make-certs", COMPOSE / "front-start", SWARM / "gate"):
+        assert os.access(script, os.X_OK)
+        assert_passes("sh", "-n", str(script))
+
+
+def test_the_stack_is_one_that_swarm_takes(tmp_path):
+    client = FETCHED / "tools/usr/bin/docker"
+    if not client.exists():
+        words = "no docker client that knows `stack config`: tests/get-engine .venv/engine"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(words)
+    shutil.copy(SWARM / "stack.yml", tmp_path)
+    (tmp_path / "mailu.env").write_text("TLS_FLAVOR=letsencrypt\n")
+    variables = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "CONFIGSTORE_IMAGE": "x/configstore:1",
+                 "FETCHMAIL_GID": "1000"}  # fmt: skip
+    done = run(str(client), "stack", "config", "-c", "stack.yml", cwd=tmp_path, env=variables)
+    assert done.returncode == 0, done.stderr
+    assert "Ignoring" not in done.stderr
+    assert "node.labels.mailu.storage == smtp" in done.stdout
+
+
+def test_keys_are_their_owners_alone_and_a_second_run_keeps_the_authority(tmp_path):
+    tls = tmp_path / "tls"
+    assert_passes(str(COMPOSE / "make-certs"), str(tls), "etcd-1.example.org", "192.0.2.7", "fd00::7")
+    assert {file.name for file in tls.iterdir()} == {f"{n}.{e}" for n in ("ca", "server", "client") for e in ("pem", "key")}
+    for key in tls.glob("*.key"):
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    text = run("openssl", "x509", "-in", str(tls / "server.pem"), "-noout", "-ext", "subjectAltName").stdout
+    assert "DNS:etcd-1.example.org" in text
+    assert "IP Address:192.0.2.7" in text
+    assert "IP Address:FD00:0:0:0:0:0:0:7" in text
+    authority, client = (tls / "ca.pem").read_bytes(), (tls / "client.pem").read_bytes()
+    assert_passes(str(COMPOSE / "make-certs"), str(tls), "etcd-1.example.org")
+    assert (tls / "ca.pem").read_bytes() == authority
+    assert (tls / "client.pem").read_bytes() != client
+    assert_passes("openssl", "verify", "-CAfile", str(tls / "ca.pem"), str(tls / "client.pem"), str(tls / "server.pem"))
