@@ -13,6 +13,8 @@ import pytest
 from tests.images.conftest import PROJECT
 from tests.waiting import wait_until
 
+pytestmark = [pytest.mark.xdist_group("engine"), pytest.mark.timeout(300)]
+
 DEPLOY = PROJECT / "docs/deploy/compose"
 HERE = Path(__file__).parent
 SERVICES = ("front", "admin", "imap", "smtp", "antispam", "fetchmail", "webmail")

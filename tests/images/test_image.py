@@ -11,6 +11,8 @@ from tests.images.conftest import PROJECT
 from tests.images.engine import BASE, ETCD
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("engine")
+
 OWN_LAYERS_LIMIT = 40 * 2**20
 LOCKED_DOWN = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=shelf")
 

@@ -1,0 +1,66 @@
+"""docs/deploy/swarm on a real swarm of one node: a service waits for its mirror, and a task's end loses nothing."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from tests.images.conftest import PROJECT
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.xdist_group("engine")
+
+SERVICES = ("etcd-1", "admin", "admin-sidecar", "smtp", "smtp-sidecar")
+
+
+@pytest.fixture
+def stack(engine, image, tmp_path):
+    """Return a function from a service to its running container; a part of the stack is deployed, with one etcd."""
+    for folder in ("deploy", "letsencrypt", "fetchmail"):
+        shutil.copytree(PROJECT / "docs" / folder, tmp_path / folder)
+    here = tmp_path / "deploy/swarm"
+    subprocess.run(["../compose/make-certs", "tls", "etcd-1"], cwd=here, check=True, capture_output=True, timeout=30)
+    (here / "mailu.env").write_text("DB_FLAVOR=postgresql\n")
+    whole = yaml.safe_load((here / "stack.yml").read_text())
+    whole["services"] = {name: whole["services"][name] for name in SERVICES}
+    whole["services"]["etcd-1"]["environment"]["ETCD_INITIAL_CLUSTER"] = "etcd-1=https://etcd-1:2380"
+    (here / "part.yml").write_text(json.dumps(whole))
+    engine("swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1")
+    try:
+        labels = ("mailu.etcd=1", "mailu.app=true", "mailu.storage=smtp")
+        node = engine("node", "ls", "-q")
+        engine("node", "update", *(f"--label-add={label}" for label in labels), node)
+        variables = {"CONFIGSTORE_IMAGE": image, "FETCHMAIL_GID": "1000"}
+        engine("stack", "deploy", "--resolve-image=never", "-c", str(here / "part.yml"), "mailu", env=variables)
+
+        def container(service):
+            return wait_until(lambda: engine("ps", "-q", "--filter", f"name=mailu_{service}."), 60, what=service)
+
+        yield container
+        engine("stack", "rm", "mailu")
+        wait_until(lambda: not engine("ps", "-aq", "--filter", "name=mailu_"), 60, what="an empty stack")
+    finally:
+        engine("swarm", "leave", "--force")
+
+
+@pytest.mark.timeout(240)
+def test_a_service_waits_for_the_sidecar_of_its_node_and_its_next_task_finds_its_files(engine, stack):
+    sidecar, admin = stack("admin-sidecar"), stack("admin")
+
+    def started(container):
+        return engine.run("exec", container, "test", "-e", "/started").returncode == 0
+
+    wait_until(lambda: "waiting for the mirror" in (out := engine.run("logs", admin)).stdout + out.stderr, 60)
+    assert not started(admin)
+    wait_until(lambda: engine.run("exec", sidecar, "configstore", "bootstrap", "--preset", "mailu").returncode == 0, 60)
+    wait_until(lambda: started(admin), 60)
+    engine("exec", "-u", "100:1000", admin, "sh", "-c", "umask 077; echo key > /dkim/example.org.dkim.key")
+    get = ("exec", sidecar, "configstore", "get", "dkim/example.org.dkim.key")
+    wait_until(lambda: engine.run(*get).stdout == "key\n", 20)
+
+    for service in ("admin-sidecar", "admin"):
+        engine.kill_process(stack(service))
+    wait_until(lambda: stack("admin") != admin and started(stack("admin")), 60)
+    assert engine("exec", stack("admin"), "cat", "/dkim/example.org.dkim.key") == "key"
