@@ -14,6 +14,7 @@ test: check
 	tests/get-tools .venv/debian-etcd
 	tests/get-services
 	tests/get-engine .venv/engine
+	tests/get-kubernetes .venv/kubernetes
 	CONFIGSTORE_TEST_ETCD=.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/ready

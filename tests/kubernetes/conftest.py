@@ -1,0 +1,120 @@
+"""The tools of tests/kubernetes, overlays built with them, and a podman of our own."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.kubernetes.image import ROOT, write_image
+
+TOOLS = ROOT / ".venv/kubernetes"
+DEPLOY = ROOT / "docs/deploy/kubernetes"
+CHART = Path(__file__).with_name("chart")
+IMAGE = "localhost/configstore:test"
+
+
+def missing(what, mend):
+    """End the test because a program is not there: loudly where all must be."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is missing: {mend}")
+    pytest.skip(f"{what} is missing: {mend}")
+
+
+@pytest.fixture(scope="session")
+def tool():
+    """Return a function that runs kubectl or helm with arguments, and returns what it prints."""
+
+    def run(name, *arguments, **options):
+        if not (TOOLS / name).exists():
+            missing(name, "tests/get-kubernetes .venv/kubernetes")
+        environment = {**os.environ, "PATH": f"{TOOLS}:{os.environ['PATH']}", **options.pop("environment", {})}
+        done = subprocess.run(
+            [TOOLS / name, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=environment,
+            **options,
+        )
+        assert done.returncode == 0, f"{name} {arguments}: {done.stderr}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def build(tool, tmp_path_factory):
+    """Return a function that builds the example over the chart's pods, changed as asked; a list of resources."""
+
+    def built(*, form="native", letsencrypt=False, sets=(), changes=()):
+        folder = tmp_path_factory.mktemp("deploy") / "kubernetes"
+        shutil.copytree(DEPLOY, folder)
+        example = folder / "example"
+        values = [word for one in sets for word in ("--set", one)]
+        (example / "mailu.yaml").write_text(tool("helm", "template", "mailu", str(CHART), *values))
+        overlay = yaml.safe_load((example / "kustomization.yaml").read_text())
+        components = overlay["components"]
+        components[components.index("../components/native-sidecar")] = f"../components/{form}-sidecar"
+        if letsencrypt:
+            components.insert(-1, "../components/letsencrypt")
+        overlay.update(changes)
+        (example / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+        return list(yaml.safe_load_all(tool("kubectl", "kustomize", str(example))))
+
+    return built
+
+
+class Podman:
+    """A podman with storage of its own."""
+
+    def __init__(self, folder):
+        self.environment = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")}
+        # The signature policy and short names are the machine's business; no image is pulled.
+        self.options = ["--root", str(folder / "storage"), "--runroot", str(folder / "run")]
+        (folder / "containers.conf").write_text(
+            '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+            f'infra_image = "{IMAGE}"\ninfra_command = "/catatonit -P"\n'
+            '[containers]\ndefault_ulimits = ["nofile=16384:16384", "nproc=32768:32768"]\n'
+        )
+
+    def __call__(self, *arguments, check=True):
+        """Run podman and return its standard output."""
+        done = subprocess.run(
+            ["podman", *self.options, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+            env=self.environment,
+        )
+        assert not check or done.returncode == 0, f"podman {arguments}: {done.stderr}"
+        return done.stdout
+
+    def state(self, container):
+        """Return what podman says of a container's state."""
+        return json.loads(self("container", "inspect", container))[0]["State"]
+
+
+@pytest.fixture(scope="session")
+def podman(tmp_path_factory):
+    """Return a podman with the image of configstore imported."""
+    for program in ("podman", "runc", "catatonit"):
+        if not shutil.which(program):
+            missing(program, f"apt-get install {program}")
+    if os.geteuid() != 0:
+        missing("root, for podman without user namespaces,", "run the tests as root")
+    folder = tmp_path_factory.mktemp("podman")
+    write_image(folder / "image.tar")
+    own = Podman(folder)
+    own("import", "--quiet", str(folder / "image.tar"), IMAGE)
+    (folder / "image.tar").unlink()
+    yield own
+    own("pod", "rm", "--all", "--force", "--time", "0", check=False)
+    own("rmi", "--all", "--force", check=False)
+    for mount in ("storage/overlay", "storage"):
+        subprocess.run(["umount", folder / mount], capture_output=True, check=False)
