@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.kubernetes.image import ROOT, write_image
+from tests.kubernetes.image import ROOT, write_image, write_pause
 
 TOOLS = ROOT / ".venv/kubernetes"
 DEPLOY = ROOT / "docs/deploy/kubernetes"
 CHART = Path(__file__).with_name("chart")
 IMAGE = "localhost/configstore:test"
+PAUSE = "localhost/pause:test"
 
 
 def missing(what, mend):
@@ -78,7 +79,7 @@ class Podman:
         self.options = ["--root", str(folder / "storage"), "--runroot", str(folder / "run")]
         (folder / "containers.conf").write_text(
             '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
-            f'infra_image = "{IMAGE}"\ninfra_command = "/catatonit -P"\n'
+            f'infra_image = "{PAUSE}"\n'
             '[containers]\ndefault_ulimits = ["nofile=16384:16384", "nproc=32768:32768"]\n'
         )
 
@@ -93,7 +94,7 @@ class Podman:
             env=self.environment,
         )
         assert not check or done.returncode == 0, f"podman {arguments}: {done.stderr}"
-        return done.stdout
+        return done.stdout + done.stderr if "logs" in arguments else done.stdout
 
     def state(self, container):
         """Return what podman says of a container's state."""
@@ -109,10 +110,16 @@ def podman(tmp_path_factory):
     if os.geteuid() != 0:
         missing("root, for podman without user namespaces,", "run the tests as root")
     folder = tmp_path_factory.mktemp("podman")
-    write_image(folder / "image.tar")
     own = Podman(folder)
-    own("import", "--quiet", str(folder / "image.tar"), IMAGE)
-    (folder / "image.tar").unlink()
+    archive = folder / "image.tar"
+    for write, name, entry in (
+        (write_image, IMAGE, ["configstore-sidecar"]),
+        (write_pause, PAUSE, ["catatonit", "-P"]),
+    ):
+        write(archive)
+        changes = [f"--change=ENTRYPOINT {json.dumps(entry)}", "--change=ENV PATH=/usr/bin"]
+        own("import", "--quiet", *changes, str(archive), name)
+        archive.unlink()
     yield own
     own("pod", "rm", "--all", "--force", "--time", "0", check=False)
     own("rmi", "--all", "--force", check=False)

@@ -1,4 +1,4 @@
-"""An image without a registry: this machine's Python, configstore and what it depends on, as a tar archive.
+"""Images without a registry: this machine's Python, configstore and what it depends on, as a tar archive.
 
 Stands in for the image of the Dockerfile where no base image can be had. `podman import` reads it.
 """
@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SKIP = {"test", "tests", "idlelib", "tkinter", "ensurepip", "site-packages", "__pycache__", "lib2to3", "turtledemo"}
+SKIP = {"test", "tests", "idlelib", "tkinter", "ensurepip", "site-packages", "lib2to3", "turtledemo"}
 SCRIPTS = {"configstore": "configstore.cli", "configstore-sidecar": "sidecar.__main__"}
 
 
@@ -31,12 +31,16 @@ def write_image(path: Path) -> None:
             archive.add(source, str(site / relative))
         for library in _libraries():
             archive.add(os.path.realpath(library), library)
-        archive.add(os.path.realpath("/usr/bin/catatonit"), "/catatonit")
         for name, module in SCRIPTS.items():
             text = f"#!/usr/bin/python3\nimport sys\nsys.path.append({str(site)!r})\n"
             _add_text(archive, f"/usr/bin/{name}", f"{text}from {module} import main\nsys.exit(main())\n", 0o755)
-        _add_text(archive, "/usr/bin/true", "#!/usr/bin/python3\n", 0o755)
         _add_text(archive, "/etc/passwd", "root:x:0:0::/:/bin/false\nmailu:x:1000:1000::/:/bin/false\n", 0o644)
+
+
+def write_pause(path: Path) -> None:
+    """Write the archive of the image that holds a pod's namespaces open."""
+    with tarfile.open(path, "w") as archive:
+        archive.add(os.path.realpath("/usr/bin/catatonit"), "/usr/bin/catatonit")
 
 
 def _python() -> Path:
@@ -70,7 +74,7 @@ def _dependencies() -> list[tuple[str, str]]:
             files += [
                 (str(distribution.locate_file(file)), str(file))
                 for file in distribution.files or ()
-                if ".." not in file.parts and "__pycache__" not in file.parts
+                if ".." not in file.parts and distribution.locate_file(file).exists()
             ]
     return files
 

@@ -61,7 +61,8 @@ def for_podman(resources, memory, settings):
     config["data"] = settings
     template = by_name["Deployment", "mailu-admin"]["spec"]["template"]
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], "name": "admin"}}
-    spec = pod["spec"] = {**template["spec"], "hostNetwork": True}
+    # Not Always: podman 4.3 would restart the init container too, for ever.
+    spec = pod["spec"] = {**template["spec"], "hostNetwork": True, "restartPolicy": "OnFailure"}
     volumes = {}
     for container in spec["initContainers"] + spec["containers"]:
         for unknown in ("startupProbe", "livenessProbe", "ports"):
@@ -94,7 +95,11 @@ def pod(podman, build, memory, configstore, etcd, tmp_path_factory):
     }
     file = tmp_path_factory.mktemp("pod") / "pod.yaml"
     file.write_text(for_podman(resources, memory, settings))
-    podman("kube", "play", str(file))
+    try:
+        podman("kube", "play", str(file))
+    except AssertionError:
+        print(podman("pod", "logs", "admin", check=False))
+        raise
 
     def python(code):
         return podman("exec", "admin-admin", "python3", "-c", code)
