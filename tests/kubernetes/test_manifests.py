@@ -1,0 +1,239 @@
+"""The Kubernetes files: they build over the chart's pods, are valid on several versions, and keep what matters."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.kubernetes.conftest import CHART, DEPLOY, ROOT
+
+NATIVE_VERSIONS = ("1.29", "1.31", "1.34")
+SERVICES = {
+    "admin": "admin",
+    "front": "front",
+    "dovecot": "imap",
+    "postfix": "smtp",
+    "rspamd": "antispam",
+    "fetchmail": "fetchmail",
+    "webmail": "webmail",
+}
+"""The chart's components, and the preset of each."""
+
+
+@pytest.fixture(scope="session")
+def overlays(build):
+    """Return the example in all its forms, built."""
+    return {
+        "native": build(letsencrypt=True),
+        "ordinary": build(form="ordinary", letsencrypt=True),
+        "daemonset": build(sets=["frontKind=DaemonSet", "overrides=false"]),
+    }
+
+
+def workloads(resources):
+    """Return the pod specs of the chart's workloads by component, and their metadata."""
+    return {
+        one["metadata"]["labels"]["app.kubernetes.io/component"]: one["spec"]["template"]
+        for one in resources
+        if one["kind"] in ("Deployment", "DaemonSet", "StatefulSet")
+        and "app.kubernetes.io/component" in one["metadata"].get("labels", {})
+    }
+
+
+def containers(spec):
+    """Return the containers of a pod by name, init containers first."""
+    return {one["name"]: one for one in [*spec.get("initContainers", ()), *spec["containers"]]}
+
+
+@pytest.mark.parametrize(
+    ("form", "versions"),
+    [("native", NATIVE_VERSIONS), ("daemonset", NATIVE_VERSIONS), ("ordinary", ("1.25", *NATIVE_VERSIONS))],
+)
+def test_every_overlay_is_valid_on_several_versions(overlays, form, versions, tmp_path):
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(overlays[form]))
+    for version in versions:
+        command = [".venv/bin/kubernetes-validate", "--strict", "-k", version, str(tmp_path / "all.yaml")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (done.stdout + done.stderr).count("passed") == len(overlays[form])
+
+
+def test_the_schema_check_refuses_a_field_that_does_not_exist(overlays, tmp_path):
+    wrong = yaml.safe_load(yaml.safe_dump(overlays["native"][0]))
+    wrong["metadata"]["colour"] = "green"
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(wrong))
+    command = [".venv/bin/kubernetes-validate", "--strict", "-k", "1.29", str(tmp_path / "wrong.yaml")]
+    assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode != 0
+
+
+def test_all_files_are_tidy_yaml():
+    rules = "{extends: default, rules: {line-length: {max: 125}, braces: {max-spaces-inside: 1}}}"
+    command = [".venv/bin/yamllint", "--strict", "--config-data", rules, str(DEPLOY)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("form", ["native", "ordinary", "daemonset"])
+def test_each_service_has_init_and_sidecar_of_its_preset_and_nothing_else_is_touched(overlays, form):
+    found = workloads(overlays[form])
+    assert set(found) == {*SERVICES, "clamav"}
+    assert "initContainers" not in found["clamav"]["spec"]
+    for component, preset in SERVICES.items():
+        template = found[component]
+        assert template["metadata"]["labels"]["configstore"] == "client"
+        for name in ("configstore-init", "configstore"):
+            environment = {one["name"]: one["value"] for one in containers(template["spec"])[name]["env"]}
+            assert environment["CONFIGSTORE_PRESET"] == f"mailu/{preset}"
+
+
+def test_every_directory_of_a_preset_is_shared_by_init_sidecar_and_application(overlays):
+    presets = tomllib.loads((ROOT / "configstore/presets/mailu.toml").read_text())
+    for component, preset in SERVICES.items():
+        mapped = [one["path"] for one in _mappings(presets, preset)]
+        named = containers(workloads(overlays["native"])[component]["spec"])
+        for path in mapped:
+            mounts = [_mount_of(named[name], path) for name in ("configstore-init", "configstore", component)]
+            assert mounts[0] == mounts[1] == mounts[2], f"{component}: {path}"
+
+
+def _mappings(presets, service):
+    if "services" in presets:
+        return [presets["mapping"][name] for name in presets["services"][service]]
+    return presets[service]
+
+
+def _mount_of(container, path):
+    """Return the volume and folder in which a path lies, by the longest mount that holds it."""
+    holding = [one for one in container["volumeMounts"] if f"{path}/".startswith(f"{one['mountPath']}/")]
+    assert holding, f"{container['name']}: {path} is not mounted"
+    mount = max(holding, key=lambda one: len(one["mountPath"]))
+    return mount["mountPath"], mount["name"], mount.get("subPath")
+
+
+@pytest.mark.parametrize("form", ["native", "ordinary", "daemonset"])
+def test_init_comes_first_and_the_sidecar_is_where_its_form_says(overlays, form):
+    for component in SERVICES:
+        spec = workloads(overlays[form])[component]["spec"]
+        first = [(one["name"], one.get("restartPolicy")) for one in spec["initContainers"]]
+        if form == "ordinary":
+            assert first == [("configstore-init", None)]
+            assert "configstore" in [one["name"] for one in spec["containers"]]
+        else:
+            assert first == [("configstore-init", None), ("configstore", "Always")]
+
+
+def test_init_containers_of_the_operator_come_after_ours(build):
+    own = ["initContainers[0].name=own", "initContainers[0].image=own"]
+    for form, names in (("native", ["configstore-init", "configstore", "own"]), ("ordinary", ["configstore-init", "own"])):
+        spec = workloads(build(form=form, sets=own))["admin"]["spec"]
+        assert [one["name"] for one in spec["initContainers"]] == names
+
+
+@pytest.mark.parametrize("form", ["native", "ordinary"])
+def test_what_is_ours_has_least_privilege_limits_and_probes(overlays, form):
+    ours = [
+        container
+        for one in overlays[form]
+        if one["kind"] in ("Deployment", "StatefulSet", "Job")
+        for name, container in containers(one["spec"]["template"]["spec"]).items()
+        if name.startswith(("configstore", "bootstrap", "etcd"))
+    ]
+    assert len(ours) == 2 * len(SERVICES) + 3
+    for container in ours:
+        security = container["securityContext"]
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"]["drop"] == ["ALL"]
+        assert set(security["capabilities"].get("add", ())) <= {"CHOWN", "DAC_OVERRIDE", "FOWNER"}
+        assert "memory" in container["resources"]["limits"]
+        assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+        assert container["image"].startswith(("registry.example.org/configstore:", "quay.io/coreos/etcd:"))
+        if container["name"] == "configstore":
+            assert container["startupProbe"]["httpGet"] == {"path": "/livez", "port": "configstore"}
+            assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "configstore"}
+            assert container["ports"] == [{"name": "configstore", "containerPort": 9650}]
+
+
+@pytest.mark.parametrize("form", ["native", "ordinary", "daemonset"])
+def test_the_mirror_is_memory_of_a_fixed_size_and_no_stale_volume_is_left(overlays, form):
+    for component in SERVICES:
+        spec = workloads(overlays[form])[component]["spec"]
+        volumes = {one["name"]: one for one in spec["volumes"]}
+        for name in ("configstore", "configstore-control"):
+            assert volumes[name]["emptyDir"]["medium"] == "Memory"
+            assert volumes[name]["emptyDir"]["sizeLimit"]
+        mounted = {mount["name"] for one in containers(spec).values() for mount in one["volumeMounts"]}
+        assert mounted == set(volumes), component
+
+
+def test_only_front_and_fetchmail_reach_the_control_socket_and_run_the_wrappers(overlays):
+    found = workloads(overlays["native"])
+    for component in SERVICES:
+        mounts = {one["mountPath"]: one for one in containers(found[component]["spec"])[component]["volumeMounts"]}
+        assert ("/run/configstore" in mounts) == (component in ("front", "fetchmail"))
+        if "/run/configstore" in mounts:
+            program = {"front": "certbot", "fetchmail": "fetchmail"}[component]
+            wrapper = mounts[f"/app/venv/bin/{program}"]
+            folder = {"front": "letsencrypt", "fetchmail": "fetchmail"}[component]
+            assert (wrapper["name"], wrapper["subPath"]) == (f"configstore-{folder}", program)
+            assert (ROOT / "docs" / folder / program).exists()
+
+
+def test_etcd_is_reached_by_pods_with_a_sidecar_and_by_its_members_alone(overlays):
+    (policy,) = [one for one in overlays["native"] if one["kind"] == "NetworkPolicy"]
+    allowed = [
+        (rule["from"][0]["podSelector"]["matchLabels"], [port["port"] for port in rule["ports"]])
+        for rule in policy["spec"]["ingress"]
+    ]
+    assert allowed == [({"configstore": "client"}, [2379]), ({"app": "configstore-etcd"}, [2379, 2380])]
+    (etcd,) = [one for one in overlays["native"] if (one["kind"], one["metadata"]["name"]) == ("StatefulSet", "etcd")]
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= etcd["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_no_service_gives_pods_a_variable_that_looks_like_a_setting(overlays):
+    names = [one["metadata"]["name"] for one in overlays["native"] if one["kind"] == "Service"]
+    assert names
+    assert not [name for name in names if name.startswith("configstore")]
+
+
+def test_helm_runs_the_post_renderer(tool, tmp_path):
+    folder = tmp_path / "kubernetes"
+    shutil.copytree(DEPLOY, folder)
+    shutil.copytree(DEPLOY / "post-renderer", tmp_path / "plugins/configstore")
+    environment = {"HELM_PLUGINS": str(tmp_path / "plugins")}
+    through = ["--post-renderer", "configstore", "--post-renderer-args", str(folder / "example")]
+    rendered = tool("helm", "template", "mailu", str(CHART), *through, environment=environment)
+    assert set(SERVICES) < set(workloads([one for one in yaml.safe_load_all(rendered) if one]))
+    assert rendered.count("name: configstore-init") == len(SERVICES)
+
+
+def test_the_readme_makes_certificates_that_etcd_and_its_clients_accept(tmp_path):
+    text = (DEPLOY / "README.md").read_text()
+    (block,) = [one for one in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "openssl" in one]
+    subprocess.run(["bash", "-euc", block], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    for name, purpose in (("server", "sslserver"), ("server", "sslclient"), ("client", "sslclient")):
+        command = ["openssl", "verify", "-CAfile", "ca.crt", "-purpose", purpose, f"{name}.crt"]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=10)
+    shown = subprocess.run(
+        ["openssl", "x509", "-in", "server.crt", "-noout", "-ext", "subjectAltName"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for member in range(3):
+        assert f"DNS:etcd-{member}.etcd" in shown
+    assert Path(tmp_path, "ca.key").stat().st_mode & 0o077 == 0
+
+
+def test_the_readme_names_only_files_and_components_that_exist():
+    text = (DEPLOY / "README.md").read_text()
+    for component in (DEPLOY / "components").iterdir():
+        assert f"`{component.name}`" in text
+    for path in re.findall(r"\]\(([^)#:]+)\)|(docs/[a-z/-]+)", text):
+        name = path[0] or path[1]
+        assert (DEPLOY / name).exists() or (ROOT / name).exists(), name
