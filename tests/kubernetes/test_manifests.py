@@ -4,12 +4,14 @@ import re
 import shutil
 import subprocess
 import tomllib
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 import yaml
 
+from configstore.embedded import LOOPBACK, free_ports, wheel_binary
 from tests.kubernetes.conftest import CHART, DEPLOY, ROOT
+from tests.waiting import wait_until
 
 NATIVE_VERSIONS = ("1.29", "1.31", "1.34")
 SERVICES = {
@@ -128,7 +130,10 @@ def test_init_comes_first_and_the_sidecar_is_where_its_form_says(overlays, form)
 
 def test_init_containers_of_the_operator_come_after_ours(build):
     own = ["initContainers[0].name=own", "initContainers[0].image=own"]
-    for form, names in (("native", ["configstore-init", "configstore", "own"]), ("ordinary", ["configstore-init", "own"])):
+    for form, names in (
+        ("native", ["configstore-init", "configstore", "own"]),
+        ("ordinary", ["configstore-init", "own"]),
+    ):
         spec = workloads(build(form=form, sets=own))["admin"]["spec"]
         assert [one["name"] for one in spec["initContainers"]] == names
 
@@ -190,8 +195,13 @@ def test_etcd_is_reached_by_pods_with_a_sidecar_and_by_its_members_alone(overlay
         for rule in policy["spec"]["ingress"]
     ]
     assert allowed == [({"configstore": "client"}, [2379]), ({"app": "configstore-etcd"}, [2379, 2380])]
-    (etcd,) = [one for one in overlays["native"] if (one["kind"], one["metadata"]["name"]) == ("StatefulSet", "etcd")]
-    assert policy["spec"]["podSelector"]["matchLabels"].items() <= etcd["spec"]["template"]["metadata"]["labels"].items()
+    (etcd,) = [
+        one for one in overlays["native"] if (one["kind"], one["metadata"]["name"]) == ("StatefulSet", "etcd")
+    ]
+    assert (
+        policy["spec"]["podSelector"]["matchLabels"].items()
+        <= etcd["spec"]["template"]["metadata"]["labels"].items()
+    )
 
 
 def test_no_service_gives_pods_a_variable_that_looks_like_a_setting(overlays):
@@ -211,23 +221,86 @@ def test_helm_runs_the_post_renderer(tool, tmp_path):
     assert rendered.count("name: configstore-init") == len(SERVICES)
 
 
-def test_the_readme_makes_certificates_that_etcd_and_its_clients_accept(tmp_path):
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """Return a folder with the certificates that the commands of the README make."""
+    folder = tmp_path_factory.mktemp("certificates")
     text = (DEPLOY / "README.md").read_text()
     (block,) = [one for one in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "openssl" in one]
-    subprocess.run(["bash", "-euc", block], cwd=tmp_path, check=True, capture_output=True, timeout=60)
-    for name, purpose in (("server", "sslserver"), ("server", "sslclient"), ("client", "sslclient")):
-        command = ["openssl", "verify", "-CAfile", "ca.crt", "-purpose", purpose, f"{name}.crt"]
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=10)
-    shown = subprocess.run(
-        ["openssl", "x509", "-in", "server.crt", "-noout", "-ext", "subjectAltName"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    script = "\n".join(line.removeprefix("   ") for line in block.splitlines())
+    subprocess.run(["bash", "-euc", script], cwd=folder, check=True, capture_output=True, timeout=60)
+    return folder
+
+
+def test_the_readme_makes_certificates_for_all_members_and_keeps_keys_private(certificates):
+    command = ["openssl", "x509", "-in", "server.crt", "-noout", "-ext", "subjectAltName"]
+    shown = subprocess.run(command, cwd=certificates, capture_output=True, text=True, check=True).stdout
     for member in range(3):
         assert f"DNS:etcd-{member}.etcd" in shown
-    assert Path(tmp_path, "ca.key").stat().st_mode & 0o077 == 0
+    assert not [one.name for one in certificates.glob("*.key") if one.stat().st_mode & 0o077]
+
+
+@pytest.fixture
+def members(overlays, certificates, tmp_path):
+    """Start three real etcd with the settings of the StatefulSet, on loopback; return their client addresses."""
+    (etcd,) = [
+        one for one in overlays["native"] if (one["kind"], one["metadata"]["name"]) == ("StatefulSet", "etcd")
+    ]
+    given = {one["name"]: one.get("value") for one in etcd["spec"]["template"]["spec"]["containers"][0]["env"]}
+    ports = free_ports(9)
+    for role, name in (("ca", "ca.crt"), ("server", "tls.crt")):
+        shutil.copy(certificates / f"{role}.crt", tmp_path / name)
+    shutil.copy(certificates / "server.key", tmp_path / "tls.key")
+    with ExitStack() as stack:
+        for member in range(3):
+            client, peer, metrics = ports[member::3]
+            replaced = {
+                "$(ETCD_NAME)": f"etcd-{member}",
+                "/etc/etcd/": f"{tmp_path}/",
+                "/var/lib/etcd": str(tmp_path / f"data-{member}"),
+                "0.0.0.0:2379": f"{LOOPBACK}:{client}",
+                "0.0.0.0:2380": f"{LOOPBACK}:{peer}",
+                "0.0.0.0:2381": f"{LOOPBACK}:{metrics}",
+            }
+            for other in range(3):
+                replaced[f"etcd-{other}.etcd:2379"] = f"{LOOPBACK}:{ports[other]}"
+                replaced[f"etcd-{other}.etcd:2380"] = f"{LOOPBACK}:{ports[3 + other]}"
+            environment = {"ETCD_NAME": f"etcd-{member}", "PATH": "/usr/bin"}
+            for name, value in given.items():
+                for old, new in replaced.items():
+                    value = value.replace(old, new) if value else value  # noqa: PLW2901
+                environment[name] = value or environment[name]
+            log = stack.enter_context((tmp_path / f"log-{member}").open("wb"))
+            process = stack.enter_context(subprocess.Popen([wheel_binary()], env=environment, stderr=log))
+            stack.callback(process.kill)
+        yield [f"https://{LOOPBACK}:{port}" for port in ports[:3]]
+    for member in range(3):
+        assert b"unrecognized environment variable" not in (tmp_path / f"log-{member}").read_bytes()
+
+
+def test_the_job_makes_the_roots_in_the_etcd_of_three_members_with_a_certificate_only(
+    overlays, certificates, members
+):
+    (job,) = [one for one in overlays["native"] if one["kind"] == "Job"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    settings = {
+        "CONFIGSTORE_ENDPOINTS": ",".join(members),
+        "CONFIGSTORE_CACERT": str(certificates / "ca.crt"),
+        "CONFIGSTORE_CERT": str(certificates / "client.crt"),
+        "CONFIGSTORE_KEY": str(certificates / "client.key"),
+    }
+    (config,) = [one for one in overlays["native"] if one["metadata"]["name"] == "configstore"]
+    assert settings.keys() <= config["data"].keys()
+
+    def bootstrap(**changed):
+        program = [f".venv/bin/{container['command'][0]}", *container["command"][1:]]
+        environment = {name: value for name, value in {**settings, **changed}.items() if value}
+        return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    wait_until(lambda: bootstrap().returncode == 0, 30, what="the roots are made")
+    assert bootstrap(CONFIGSTORE_CERT="", CONFIGSTORE_KEY="").returncode == 5, (
+        "etcd took a client without a certificate"
+    )
 
 
 def test_the_readme_names_only_files_and_components_that_exist():

@@ -1,6 +1,6 @@
 """A pod of the overlay, run by a real engine: init container, sidecar and application share memory; etcd is real.
 
-podman knows no native sidecars, so it is the ordinary form; and its memory volumes are not shared, so the volume is a
+podman knows no native sidecars, so it is the ordinary form. Its memory volumes are not shared, so the volume is a
 tmpfs of the test's own, with the sticky folders that a kubelet makes of a subPath.
 """
 
@@ -155,3 +155,22 @@ def test_the_sidecar_has_three_capabilities_and_a_read_only_root(pod, podman):
     inspected = json.loads(podman("container", "inspect", "admin-configstore"))[0]
     assert sorted(inspected["EffectiveCaps"]) == ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"]
     assert inspected["HostConfig"]["ReadonlyRootfs"]
+
+
+@pytest.mark.parametrize("component", ["front", "fetchmail", "webmail"])
+def test_init_completes_in_empty_sticky_folders(podman, build, memory, configstore, etcd, component):
+    resources = {(one["kind"], one["metadata"]["name"]): one for one in build()}
+    spec = resources["Deployment", f"mailu-{component}"]["spec"]["template"]["spec"]
+    init = spec["initContainers"][0]
+    security = init["securityContext"]
+    command = ["run", "--rm", "--network=host", "--read-only", f"--user={security['runAsUser']}", "--cap-drop=all"]
+    command += [f"--cap-add={','.join(security['capabilities']['add'])}"]
+    for mount in init["volumeMounts"]:
+        if mount["name"] == "configstore":
+            folder = memory / f"{component}-{mount['subPath']}"
+            folder.mkdir()
+            folder.chmod(0o1777)
+            command.append(f"--volume={folder}:{mount['mountPath']}")
+    command += [f"--env={one['name']}={one['value']}" for one in init["env"]]
+    command += [f"--env=CONFIGSTORE_ENDPOINTS={etcd.endpoint}", "--env=CONFIGSTORE_ROOT=/pod"]
+    podman(*command, IMAGE, *init["args"])
