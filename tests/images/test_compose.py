@@ -110,7 +110,9 @@ def hosts(engine, image, tmp_path):
     endpoints = ",".join(f"https://{name}:2379" for name in ("etcd", "etcd-2", "etcd-3"))
     store = Host(engine, "store", tmp_path, tls, DEPLOY / "etcd.yml", HERE / "cluster.yml")
     files = (HERE / "mailu.yml", DEPLOY / "configstore.yml", HERE / "hosts.yml")
-    three = [Host(engine, name, tmp_path, tls, *files, CONFIGSTORE_ENDPOINTS=endpoints) for name in ("h1", "h2", "h3")]
+    three = [
+        Host(engine, name, tmp_path, tls, *files, CONFIGSTORE_ENDPOINTS=endpoints) for name in ("h1", "h2", "h3")
+    ]
     try:
         store.compose("up", "-d", "--wait")
         three[0].configstore("bootstrap", "--preset", "mailu")
@@ -140,7 +142,11 @@ def test_one_host_starts_gated_and_moves_in(one_host):
     one_host.sh("admin", "echo 42 > /data/instance")
     one_host.engine("exec", "-u0", one_host.container("webmail"), "sh", "-c",
                     "mkdir -p /data/gpg/u@example.org && echo ring > /data/gpg/u@example.org/pubring.kbx")  # fmt: skip
-    wanted = {"data/instance": "42", "dkim/example.org.dkim.key": "key", "webmail/gpg/u@example.org/pubring.kbx": "ring"}
+    wanted = {
+        "data/instance": "42",
+        "dkim/example.org.dkim.key": "key",
+        "webmail/gpg/u@example.org/pubring.kbx": "ring",
+    }
     for path, content in wanted.items():
         wait_until(lambda path=path, content=content: one_host.stored(path) == content, 20, what=path)
     assert not (one_host.folder / "webmail/gpg/u@example.org").exists()

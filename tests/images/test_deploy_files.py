@@ -74,7 +74,9 @@ def test_the_stack_is_one_that_swarm_takes(tmp_path):
 def test_keys_are_their_owners_alone_and_a_second_run_keeps_the_authority(tmp_path):
     tls = tmp_path / "tls"
     assert_passes(str(COMPOSE / "make-certs"), str(tls), "etcd-1.example.org", "192.0.2.7", "fd00::7")
-    assert {file.name for file in tls.iterdir()} == {f"{n}.{e}" for n in ("ca", "server", "client") for e in ("pem", "key")}
+    assert {file.name for file in tls.iterdir()} == {
+        f"{n}.{e}" for n in ("ca", "server", "client") for e in ("pem", "key")
+    }
     for key in tls.glob("*.key"):
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
     text = run("openssl", "x509", "-in", str(tls / "server.pem"), "-noout", "-ext", "subjectAltName").stdout
@@ -85,4 +87,6 @@ def test_keys_are_their_owners_alone_and_a_second_run_keeps_the_authority(tmp_pa
     assert_passes(str(COMPOSE / "make-certs"), str(tls), "etcd-1.example.org")
     assert (tls / "ca.pem").read_bytes() == authority
     assert (tls / "client.pem").read_bytes() != client
-    assert_passes("openssl", "verify", "-CAfile", str(tls / "ca.pem"), str(tls / "client.pem"), str(tls / "server.pem"))
+    assert_passes(
+        "openssl", "verify", "-CAfile", str(tls / "ca.pem"), str(tls / "client.pem"), str(tls / "server.pem")
+    )

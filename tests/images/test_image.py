@@ -28,7 +28,9 @@ def shelf(engine, image):
     engine("network", "create", "shelf")
     engine("run", "-d", "--name=shelf-etcd", "--network=shelf", "--network-alias=etcd", ETCD, "etcd",
            "--listen-client-urls=http://0.0.0.0:2379", "--advertise-client-urls=http://etcd:2379")  # fmt: skip
-    engine("volume", "create", "--opt=type=tmpfs", "--opt=device=tmpfs", "--opt=o=size=4m,uid=1000,gid=1000", "shelf")
+    engine(
+        "volume", "create", "--opt=type=tmpfs", "--opt=device=tmpfs", "--opt=o=size=4m,uid=1000,gid=1000", "shelf"
+    )
     options = (*LOCKED_DOWN, "-eCONFIGSTORE_ENDPOINTS=http://etcd:2379", "-eCONFIGSTORE_PRESET=mailu/antispam",
                "-eCONFIGSTORE_MAPPING_OVERRIDES_RSPAMD_DIRECTION=both", "-v=shelf:/overrides")  # fmt: skip
     yield options
@@ -67,7 +69,9 @@ def test_it_installs_exactly_what_the_lock_pins(engine, image):
 
 
 def test_it_brings_no_installer_and_no_test_of_others(engine, image):
-    found = in_image(engine, image, "find /opt/configstore -name 'pip*' -o -name 'setuptools*' -o -type d -name 'test*'")
+    found = in_image(
+        engine, image, "find /opt/configstore -name 'pip*' -o -name 'setuptools*' -o -type d -name 'test*'"
+    )
     assert found == ""
     assert engine.run("run", "--rm", "--network=none", "--entrypoint=python3", image, "-m", "pip").returncode == 1
 

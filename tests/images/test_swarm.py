@@ -21,7 +21,9 @@ def stack(engine, image, tmp_path):
     for folder in ("deploy", "letsencrypt", "fetchmail"):
         shutil.copytree(PROJECT / "docs" / folder, tmp_path / folder)
     here = tmp_path / "deploy/swarm"
-    subprocess.run(["../compose/make-certs", "tls", "etcd-1"], cwd=here, check=True, capture_output=True, timeout=30)
+    subprocess.run(
+        ["../compose/make-certs", "tls", "etcd-1"], cwd=here, check=True, capture_output=True, timeout=30
+    )
     (here / "mailu.env").write_text("DB_FLAVOR=postgresql\n")
     whole = yaml.safe_load((here / "stack.yml").read_text())
     whole["services"] = {name: whole["services"][name] for name in SERVICES}
@@ -54,7 +56,9 @@ def test_a_service_waits_for_the_sidecar_of_its_node_and_its_next_task_finds_its
 
     wait_until(lambda: "waiting for the mirror" in (out := engine.run("logs", admin)).stdout + out.stderr, 60)
     assert not started(admin)
-    wait_until(lambda: engine.run("exec", sidecar, "configstore", "bootstrap", "--preset", "mailu").returncode == 0, 60)
+    wait_until(
+        lambda: engine.run("exec", sidecar, "configstore", "bootstrap", "--preset", "mailu").returncode == 0, 60
+    )
     wait_until(lambda: started(admin), 60)
     engine("exec", "-u", "100:1000", admin, "sh", "-c", "umask 077; echo key > /dkim/example.org.dkim.key")
     get = ("exec", sidecar, "configstore", "get", "dkim/example.org.dkim.key")

@@ -6,7 +6,7 @@ import pathlib
 import signal
 import sys
 
-USER, GROUP = 100, 1000   # `mailu` in Mailu's images
+USER, GROUP = 100, 1000  # `mailu` in Mailu's images
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 for folder in ("/data", "/dkim"):
