@@ -113,9 +113,8 @@ class Root:
             os.mkdir(name, 0o700, dir_fd=above)
         descriptor = self._keep(self._open_own(name, above))
         if os.fstat(descriptor).st_uid != os.geteuid() == 0:
-            with suppress(
-                PermissionError
-            ):  # a service that gives all its files to its user at its start: take it back
+            # A service gave all its files to its user when it started: take ours back.
+            with suppress(PermissionError):
                 os.fchown(descriptor, 0, -1)
         owner = os.fstat(descriptor).st_uid
         if owner != os.geteuid():

@@ -24,7 +24,7 @@ def engine():
 
 @pytest.fixture(scope="session")
 def pip_secrets(tmp_path_factory):
-    """Return options that hand the machine's pip configuration and authorities to a build, with a mark to look for."""
+    """Return options that hand the machine's pip configuration and authorities to a build, each with a mark."""
     folder = tmp_path_factory.mktemp("pip")
     lines = ["# mark-of-the-pip-configuration", "[global]", "cert = /run/secrets/ca.pem"]
     kept = {"global.index-url": "index-url"}

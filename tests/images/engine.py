@@ -45,7 +45,8 @@ class Engine:
         self._log = (self.folder / "log").open("wb")
         self._daemon = subprocess.Popen(
             ["dockerd", "-H", f"unix://{self.folder}/socket", "--data-root", f"{self.folder}/data",
-             "--exec-root", f"{self.folder}/exec", "--pidfile", f"{self.folder}/pid", "--storage-driver", "overlay2",
+             "--exec-root", f"{self.folder}/exec", "--pidfile", f"{self.folder}/pid",
+             "--storage-driver", "overlay2",
              "--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"],
             env=self.environment, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip

@@ -104,7 +104,7 @@ def one_host(engine, image, tmp_path):
 
 @pytest.fixture
 def hosts(engine, image, tmp_path):
-    """Return three hosts with admin and its sidecar up, and a fourth project with the three members of their etcd."""
+    """Return three hosts with admin and its sidecar up, and a fourth project with their etcd's members."""
     tls = make_certs(tmp_path / "tls", "etcd", "etcd-2", "etcd-3")
     engine("network", "create", "hosts")
     endpoints = ",".join(f"https://{name}:2379" for name in ("etcd", "etcd-2", "etcd-3"))
@@ -140,8 +140,8 @@ def test_one_host_starts_gated_and_moves_in(one_host):
 
     one_host.write_key("example.org", "key")
     one_host.sh("admin", "echo 42 > /data/instance")
-    one_host.engine("exec", "-u0", one_host.container("webmail"), "sh", "-c",
-                    "mkdir -p /data/gpg/u@example.org && echo ring > /data/gpg/u@example.org/pubring.kbx")  # fmt: skip
+    script = "mkdir -p /data/gpg/u@example.org && echo ring > /data/gpg/u@example.org/pubring.kbx"
+    one_host.engine("exec", "-u0", one_host.container("webmail"), "sh", "-c", script)
     wanted = {
         "data/instance": "42",
         "dkim/example.org.dkim.key": "key",

@@ -1,4 +1,4 @@
-"""What can be said of the files of docs/deploy without an engine: schemas, linters, and the making of certificates."""
+"""What can be said of the files of docs/deploy without an engine: schemas, linters, making certificates."""
 
 import os
 import re
@@ -34,8 +34,8 @@ def test_the_dockerfile_has_nothing_to_complain_of():
 
 def test_the_lock_pins_every_dependency_with_hashes():
     lock = (PROJECT / "requirements.lock").read_text()
-    pinned = set(re.findall(r"^(\S+)==\S+ \\\n    --hash=sha256:", lock, re.M))
-    assert len(pinned) == len(re.findall(r"^\S", lock, re.M))
+    pinned = set(re.findall(r"^(\S+)==\S+ \\\n    --hash=sha256:", lock, re.MULTILINE))
+    assert len(pinned) == len(re.findall(r"^\S", lock, re.MULTILINE))
     wanted = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert {re.match(r"[\w-]+", requirement)[0] for requirement in wanted} <= pinned
 

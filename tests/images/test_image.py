@@ -51,7 +51,7 @@ def test_it_is_nobody_special_and_says_what_it_is(engine, image):
     assert config["Entrypoint"] == ["configstore-sidecar"]
     assert config["Cmd"] == ["run"]
     assert config["Healthcheck"]["Test"] == ["CMD", "configstore-sidecar", "health"]
-    version = re.search(r'^version = "(.*)"', (PROJECT / "pyproject.toml").read_text(), re.M)[1]
+    version = re.search(r'^version = "(.*)"', (PROJECT / "pyproject.toml").read_text(), re.MULTILINE)[1]
     assert config["Labels"]["org.opencontainers.image.version"] == version
     assert config["Labels"]["org.opencontainers.image.title"] == "configstore"
 
@@ -61,7 +61,7 @@ def test_it_installs_exactly_what_the_lock_pins(engine, image):
         engine, image, "python3 -c 'import importlib.metadata as m\n"
         "for d in m.distributions(): print(d.name.lower(), d.version)'",
     )  # fmt: skip
-    pinned = dict(re.findall(r"^(\S+)==(\S+) ", (PROJECT / "requirements.lock").read_text(), re.M))
+    pinned = dict(re.findall(r"^(\S+)==(\S+) ", (PROJECT / "requirements.lock").read_text(), re.MULTILINE))
     installed = dict(line.split() for line in listing.replace("_", "-").splitlines())
     installed.pop("mailu-configstore")
     assert installed.items() <= pinned.items()
@@ -78,9 +78,8 @@ def test_it_brings_no_installer_and_no_test_of_others(engine, image):
 
 def test_its_byte_code_serves_as_it_is(engine, image):
     """Nothing is compiled at a start: no module is loaded from its source."""
-    script = "python3 -v -c 'import sidecar.daemon, configstore.cli' 2>&1 | grep -c 'code object from' ; " \
-             "python3 -v -c 'import sidecar.daemon, configstore.cli' 2>&1 | grep 'code object from' | " \
-             "grep -v '\\.pyc' || true"  # fmt: skip
+    loaded = "python3 -v -c 'import sidecar.daemon, configstore.cli' 2>&1 | grep"
+    script = f"{loaded} -c 'code object from'; {loaded} 'code object from' | grep -v '\\.pyc' || true"
     compiled = in_image(engine, image, script).splitlines()
     assert int(compiled[0]) > 100
     assert compiled[1:] == []
@@ -106,8 +105,8 @@ def test_it_builds_without_a_pip_configuration(engine, tmp_path):
     (tmp_path / "Dockerfile").write_text(f"FROM {BASE}\nCOPY ca.pem {authorities}\nENV PIP_CERT={authorities}\n")
     (tmp_path / "ca.pem").write_bytes(Path(authorities).read_bytes())
     engine("build", "-q", "-t", "trusting", str(tmp_path))
-    engine("build", "-q", "--no-cache", "--network=host", "--build-arg=PYTHON=trusting", "-t", "plain", str(PROJECT),
-           timeout=300)  # fmt: skip
+    options = ["--no-cache", "--network=host", "--build-arg=PYTHON=trusting"]
+    engine("build", "-q", *options, "-t", "plain", str(PROJECT), timeout=300)
     assert "configstore-sidecar" in engine("run", "--rm", "--network=none", "plain", "--version")
 
 

@@ -1,4 +1,4 @@
-"""docs/deploy/swarm on a real swarm of one node: a service waits for its mirror, and a task's end loses nothing."""
+"""docs/deploy/swarm on a real swarm of one node: a service waits for its mirror, a task's end loses nothing."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ SERVICES = ("etcd-1", "admin", "admin-sidecar", "smtp", "smtp-sidecar")
 
 @pytest.fixture
 def stack(engine, image, tmp_path):
-    """Return a function from a service to its running container; a part of the stack is deployed, with one etcd."""
+    """Return a function from a service to its running container; part of the stack is deployed, with one etcd."""
     for folder in ("deploy", "letsencrypt", "fetchmail"):
         shutil.copytree(PROJECT / "docs" / folder, tmp_path / folder)
     here = tmp_path / "deploy/swarm"

@@ -95,7 +95,7 @@ def test_another_users_private_directory_is_refused(opened, theirs):
         pytest.fail("this test gives a directory to another user, which needs root", pytrace=False)
     (theirs / ".configstore").mkdir()
     os.chown(theirs / ".configstore", NOBODY + 1, NOBODY)
-    with as_nobody(), pytest.raises(RefusedError, match="no permission|belongs to uid"):
+    with as_nobody(), pytest.raises(RefusedError, match=r"no permission|belongs to uid"):
         opened(theirs)
 
 
