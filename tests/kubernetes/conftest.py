@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,9 @@ def tool():
 
 @pytest.fixture(scope="session")
 def build(tool, tmp_path_factory):
-    """Return a function that builds the example over the chart's pods, changed as asked; a list of resources."""
+    """Return a function that builds the example over the chart's pods, and the store; a list of resources."""
 
-    def built(*, form="native", letsencrypt=False, sets=(), changes=()):
+    def built(*, form="native", letsencrypt=False, sets=()):
         folder = tmp_path_factory.mktemp("deploy") / "kubernetes"
         shutil.copytree(DEPLOY, folder)
         example = folder / "example"
@@ -63,9 +64,9 @@ def build(tool, tmp_path_factory):
         components[components.index("../components/native-sidecar")] = f"../components/{form}-sidecar"
         if letsencrypt:
             components.insert(-1, "../components/letsencrypt")
-        overlay.update(changes)
         (example / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
-        return list(yaml.safe_load_all(tool("kubectl", "kustomize", str(example))))
+        texts = [tool("kubectl", "kustomize", str(folder / one)) for one in ("example", "store")]
+        return [resource for text in texts for resource in yaml.safe_load_all(text)]
 
     return built
 
@@ -102,14 +103,14 @@ class Podman:
 
 
 @pytest.fixture(scope="session")
-def podman(tmp_path_factory):
+def podman():
     """Return a podman with the image of configstore imported."""
     for program in ("podman", "runc", "catatonit"):
         if not shutil.which(program):
             missing(program, f"apt-get install {program}")
     if os.geteuid() != 0:
         missing("root, for podman without user namespaces,", "run the tests as root")
-    folder = tmp_path_factory.mktemp("podman")
+    folder = Path(tempfile.mkdtemp(prefix="podman-"))  # podman wants a short path
     own = Podman(folder)
     archive = folder / "image.tar"
     for write, name, entry in (
@@ -125,3 +126,4 @@ def podman(tmp_path_factory):
     own("rmi", "--all", "--force", check=False)
     for mount in ("storage/overlay", "storage"):
         subprocess.run(["umount", folder / mount], capture_output=True, check=False)
+    shutil.rmtree(folder)

@@ -14,6 +14,8 @@ from tests.kubernetes.conftest import CHART, DEPLOY, ROOT
 from tests.waiting import wait_until
 
 NATIVE_VERSIONS = ("1.29", "1.31", "1.34")
+pytestmark = pytest.mark.xdist_group("kubernetes")
+
 SERVICES = {
     "admin": "admin",
     "front": "front",
@@ -89,23 +91,18 @@ def test_each_service_has_init_and_sidecar_of_its_preset_and_nothing_else_is_tou
         assert template["metadata"]["labels"]["configstore"] == "client"
         for name in ("configstore-init", "configstore"):
             environment = {one["name"]: one["value"] for one in containers(template["spec"])[name]["env"]}
-            assert environment["CONFIGSTORE_PRESET"] == f"mailu/{preset}"
+            also = ",mailu/acme" if component == "front" and form != "daemonset" else ""
+            assert environment["CONFIGSTORE_PRESET"] == f"mailu/{preset}{also}"
 
 
 def test_every_directory_of_a_preset_is_shared_by_init_sidecar_and_application(overlays):
     presets = tomllib.loads((ROOT / "configstore/presets/mailu.toml").read_text())
     for component, preset in SERVICES.items():
-        mapped = [one["path"] for one in _mappings(presets, preset)]
         named = containers(workloads(overlays["native"])[component]["spec"])
-        for path in mapped:
+        for mapping in presets["services"][preset]:
+            path = presets["mapping"][mapping]["path"]
             mounts = [_mount_of(named[name], path) for name in ("configstore-init", "configstore", component)]
             assert mounts[0] == mounts[1] == mounts[2], f"{component}: {path}"
-
-
-def _mappings(presets, service):
-    if "services" in presets:
-        return [presets["mapping"][name] for name in presets["services"][service]]
-    return presets[service]
 
 
 def _mount_of(container, path):

@@ -18,6 +18,8 @@ from configstore.embedded import LOOPBACK, free_ports
 from tests.kubernetes.conftest import IMAGE
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("kubernetes")
+
 APPLICATION = """\
 import os, pathlib, signal, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
