@@ -187,7 +187,7 @@ def write_local(name: str, content: bytes, permissions: int) -> None:
     target = os.path.realpath(name)
     if os.path.lexists(target) and not stat.S_ISREG(os.lstat(target).st_mode):
         raise RefusedError(f"{printable(name)}: is no regular file; use the shell's > instead")
-    directory = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = os.open(os.path.dirname(target), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         replace_file(directory, os.path.basename(target), content, permissions)
     finally:

@@ -1,29 +1,31 @@
 """`export`: a tree of the store to a local folder, such as back to a plain /mailu."""
 
 import argparse
+import errno
 import os
+import stat
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
 import msgspec
 
 from configstore.cli.arguments import shown, typed_directory
 from configstore.cli.render import write_json, write_line
-from configstore.cli.session import open_tree, say
+from configstore.cli.session import open_tree, say, say_all
 from configstore.errors import CorruptError, NotThereError, RefusedError
 from configstore.files.beneath import Beneath
-from configstore.files.reader import Reader, words
+from configstore.files.reader import Reader
 from configstore.files.reading import UnstableError, Unusable
 from configstore.files.walk import DIRECTORY
 from configstore.files.writing import TreeWriter
 from configstore.model.path import ROOT, StorePath, depth, is_below, join, parent, printable, relative_to
-from configstore.model.record import Entry, Kind
+from configstore.model.record import PLACING_ORDER, Entry, Kind
 from configstore.model.selection import Symlinks
 from configstore.presets.single_host import Part, parts
 from configstore.store.tree import Tree
 from configstore.store.values import Listing, Stored
 
-_ORDER = {Kind.DIR: 0, Kind.FILE: 1, Kind.SYMLINK: 2}
+_PROGRESS = 2000
+"""After so many paths a command says how far it is."""
 
 
 class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
         paths = _choose(listed, [part for part in wanted if not part.earlier])
         done = _write(tree, args.directory, paths, dry_run=args.dry_run)
     for bad in listed.bad:
-        done.problems[bad.path] = f"unreadable record at revision {bad.mod_revision}: {bad.reason}"
+        if any(is_below(StorePath(bad.path), part.store) or bad.path == part.store for part in wanted):
+            done.problems[bad.path] = f"unreadable record at revision {bad.mod_revision}: {bad.reason}"
     taken = {each.found.path for each in paths.values()} | {
         store for part in wanted for _, store in part.directories()
     }
@@ -74,7 +77,7 @@ def _choose(listed: Listing, wanted: Sequence[Part]) -> dict[StorePath, _Wanted]
     for part in wanted:
         for host, store in part.directories():
             record = listed.records.get(store)
-            if record and not record.gone and host:
+            if record and not record.gone:
                 found.setdefault(host, _Wanted(found=record, dir_mode=part.dir_mode))
         for path, record in listed.records.items():
             relative = relative_to(path, part.store) if is_below(path, part.store) else ROOT
@@ -82,72 +85,107 @@ def _choose(listed: Listing, wanted: Sequence[Part]) -> dict[StorePath, _Wanted]
                 continue
             if part.selection.selects(relative, is_dir=record.entry.kind is Kind.DIR):
                 found[join(part.host, relative)] = _Wanted(found=record, dir_mode=part.dir_mode)
-    order = {path: (_ORDER[each.found.entry.kind], depth(path), path) for path, each in found.items()}
+    order = {path: (PLACING_ORDER[each.found.entry.kind], depth(path), path) for path, each in found.items()}
     return {path: found[path] for path in sorted(found, key=order.__getitem__)}
 
 
 def _write(tree: Tree, directory: str, paths: Mapping[StorePath, _Wanted], *, dry_run: bool) -> _Done:
-    done = _Done()
-    if not dry_run:
-        with suppress(FileExistsError):
-            os.mkdir(directory, 0o755)
+    """Write what is not the same already. The folder itself gets owner and mode only when it is made here."""
+    made = not dry_run and _make(directory)
     try:
         folder = os.open(directory, DIRECTORY)
     except FileNotFoundError:
-        if not dry_run:
-            raise
-        done.written = list(paths)
-        return done
+        return _Done(written=list(paths))
     except NotADirectoryError:
         raise RefusedError(f"{printable(directory)}: is no directory") from None
+    own = paths[ROOT].found.entry if ROOT in paths else Entry(kind=Kind.DIR, mode=0o755)
+    rest = {path: wanted for path, wanted in paths.items() if path}
+    writer = TreeWriter(folder, owners=os.geteuid() == 0)
+    done = _Done()
     try:
-        writer = TreeWriter(folder, owners=os.geteuid() == 0)
-        reader = Reader(Beneath(folder), Symlinks.PRESERVE)
-        for path, wanted in paths.items():
-            try:
-                entry = wanted.found.entry
-                if _there(folder, reader, path, entry):
-                    done.same += 1
-                    continue
-                if not dry_run:
-                    content = tree.content(wanted.found)
-                    writer.write(path, entry, content, dir_mode=wanted.dir_mode)
-                done.written.append(path)
-            except (Unusable, CorruptError, OSError) as error:
-                done.problems[printable(path)] = _reason(error)
-        writer.finish()
+        _write_all(tree, _Target(folder), None if dry_run else writer, rest, done)
     finally:
+        if made:
+            writer.write(ROOT, own, b"")
+        done.problems |= {printable(path): _reason(error) for path, error in writer.finish().items()}
         os.close(folder)
     return done
 
 
-def _there(folder: int, reader: Reader, path: StorePath, entry: Entry) -> bool:
-    """Tell whether a path of the folder is what it shall be already."""
+def _make(directory: str) -> bool:
     try:
-        above = Beneath(folder).open(parent(path), os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
         return False
-    try:
+    return True
+
+
+def _write_all(
+    tree: Tree, target: "_Target", writer: TreeWriter | None, paths: Mapping[StorePath, _Wanted], done: _Done
+) -> None:
+    for number, (path, wanted) in enumerate(paths.items(), 1):
+        entry = wanted.found.entry
+        try:
+            if target.holds(path, entry):
+                done.same += 1
+                continue
+            if writer:
+                writer.write(path, entry, tree.content(wanted.found), dir_mode=wanted.dir_mode)
+            done.written.append(path)
+        except (Unusable, CorruptError, OSError) as error:
+            done.problems[printable(path)] = _reason(error)
+        if number % _PROGRESS == 0:
+            say(f"{number} of {len(paths)}")
+
+
+class _Target:
+    """The folder that is written to, as it is."""
+
+    def __init__(self, folder: int) -> None:
+        self._beneath = Beneath(folder)
+        self._reader = Reader(self._beneath, Symlinks.PRESERVE)
+        self._owners = os.geteuid() == 0
+
+    def holds(self, path: StorePath, entry: Entry) -> bool:
+        """Tell whether a path is what it shall be already.
+
+        Raises Unusable where something lies that is not to be replaced, OSError where it cannot be reached.
+        """
         name = path.rpartition("/")[2]
-        found, _ = reader.read(path, above, name, os.stat(name, dir_fd=above, follow_symlinks=False))
-    except (Unusable, UnstableError, OSError):
-        return False
-    finally:
-        os.close(above)
-    owners = (found.uid, found.gid) if os.geteuid() == 0 else (None, None)
-    wanted = tuple(
-        None if have is None else want for have, want in zip(owners, (entry.uid, entry.gid), strict=True)
-    )
-    unnamed = {"user": None, "group": None}
-    return msgspec.structs.replace(found, uid=owners[0], gid=owners[1], **unnamed) == msgspec.structs.replace(
-        entry, uid=wanted[0], gid=wanted[1], **unnamed
-    )
+        try:
+            above = self._beneath.open(parent(path), os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return False
+        try:
+            status = os.stat(name, dir_fd=above, follow_symlinks=False)
+            is_dir, is_file = stat.S_ISDIR(status.st_mode), stat.S_ISREG(status.st_mode)
+            if is_dir is not (entry.kind is Kind.DIR) or not (is_dir or is_file or stat.S_ISLNK(status.st_mode)):
+                raise Unusable(_OTHER_KIND)
+            return self._read(path, above, name, status).alike(entry, owners=self._owners)
+        except (FileNotFoundError, UnstableError):
+            return False
+        finally:
+            os.close(above)
+
+    def _read(self, path: StorePath, above: int, name: str, status: os.stat_result) -> Entry:
+        try:
+            return self._reader.read(path, above, name, status)[0]
+        except Unusable:  # a link that leads out, a hard link: it is replaced, not written to
+            return Entry(kind=Kind.GONE)
+
+
+_OTHER_KIND = "something of another kind lies there, or a symlink on the way: move it away"
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, FileExistsError | IsADirectoryError | NotADirectoryError):
-        return "something of another kind lies there: move it away"
-    return words(error) if isinstance(error, OSError) else str(error)
+    if not isinstance(error, OSError):
+        return str(error)
+    known = {
+        errno.EACCES: "no permission to write it",
+        errno.EPERM: "no permission to write it, or to give it its owner or mode: it is another user's",
+        errno.EXDEV: "another file system is mounted on the way: export to that by itself",
+    } | dict.fromkeys((errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP), _OTHER_KIND)
+    return known.get(error.errno or 0, error.strerror or str(error))
 
 
 def _report(args: argparse.Namespace, done: _Done, left: Sequence[StorePath]) -> None:
@@ -164,11 +202,9 @@ def _report(args: argparse.Namespace, done: _Done, left: Sequence[StorePath]) ->
     else:
         for path in done.written if args.dry_run else ():
             write_line(f"write {printable(path)}")
-        for path in left:
-            say(f"left in the store: {path}: not among what the preset names")
+        say_all(f"left in the store: {path}: not among what the preset names" for path in left)
         verb = "would be written" if args.dry_run else "written"
         say(f"{len(done.written)} {verb} to {args.directory}; the same already: {done.same}")
-    for at, why in done.problems.items():
-        say(f"{at}: {why}")
+    say_all(f"{at}: {why}" for at, why in done.problems.items())
     if os.geteuid() != 0 and not args.dry_run:
         say("owners were not set, which only root can")

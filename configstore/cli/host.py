@@ -3,6 +3,7 @@
 Called by `imports`. Nothing in the folder is trusted: it is an application's, and who imports it is often root.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -10,13 +11,14 @@ from contextlib import ExitStack
 
 import msgspec
 
+from configstore.cli.session import say_all
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.files.beneath import Beneath
 from configstore.files.entries import Entries
-from configstore.files.reader import Reader
+from configstore.files.reader import Reader, words
 from configstore.files.reading import UnstableError
 from configstore.files.walk import DIRECTORY, listing, open_plain, walk
-from configstore.model.path import ROOT, StorePath, join, printable
+from configstore.model.path import ROOT, PathError, StorePath, join, parse_path, printable
 from configstore.model.record import Entry, Kind, sha256
 from configstore.presets.single_host import Part, Rest
 
@@ -42,7 +44,9 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         except (UnstableError, OSError):
             content = None
         if content is None or sha256(content) != self.entry.sha256:
-            raise ConflictError(f"{printable(self.host)}: changed while it was imported; run it again")
+            raise ConflictError(
+                f"{printable(self.host)}: changed meanwhile; what came before it was written: run it again"
+            )
         return content
 
 
@@ -73,15 +77,16 @@ def read_host(directory: str, wanted: Sequence[Part], preset: str, stack: ExitSt
     for part in wanted:
         _read_part(folder, part, host, stack)
     if host.problems:
-        lines = [f"{path}: {reason}" for path, reason in host.problems.items()]
+        say_all(f"{path}: {reason}" for path, reason in host.problems.items())
         raise RefusedError(
-            "\n  ".join([f"{printable(directory)}: nothing was written, since this cannot be:", *lines])
+            f"{printable(directory)}: nothing was written, since {len(host.problems)} paths cannot be: mend them,"
+            " or leave them out with --exclude PATTERN"
         )
     if preset:
         if len(host.missing) == len({part.name for part in wanted}):
             names = ", ".join(sorted({part.host.partition("/")[0] for part in wanted}))
             raise NotThereError(
-                f"{printable(directory)}: holds nothing of preset {preset}; expected a folder with some of {names}"
+                f"{printable(directory)}: holds nothing of preset {preset}; expected some of {names}"
             )
         _find_rest(folder, preset, host, wanted)
     return host
@@ -94,8 +99,10 @@ def _read_part(folder: int, part: Part, host: Host, stack: ExitStack) -> None:
         if not part.earlier:
             host.missing.append(part)
         return
-    except NotADirectoryError:
-        host.problems[part.host] = "is no directory, or reached through a symlink: import what that points to"
+    except OSError as error:
+        through = isinstance(error, NotADirectoryError) or error.errno == errno.ELOOP
+        link = "is no directory, or reached through a symlink: import what that points to"
+        host.problems[part.host or "/"] = link if through else words(error)
         return
     stack.callback(os.close, top)
     beneath = Beneath(top)
@@ -107,11 +114,18 @@ def _read_part(folder: int, part: Part, host: Host, stack: ExitStack) -> None:
     host.missing = [each for each in host.missing if each.name != part.name]
     entries = Entries()
     for at, store in part.directories():
-        entry = entries.make(Kind.DIR, _status(folder, at))
+        try:
+            entry = entries.make(Kind.DIR, _status(folder, at))
+        except OSError as error:
+            host.problems[at] = words(error)
+            continue
         host.found.setdefault(store, Found(host=at, entry=entry, part=part))
     for path, entry in seen.entries.items():
         found = Found(host=join(part.host, path), entry=entry, part=part, relative=path, reader=reader)
-        host.found.setdefault(join(part.store, path), found)
+        try:
+            host.found.setdefault(parse_path(join(part.store, path)), found)
+        except PathError as error:
+            host.problems[found.host] = str(error)
 
 
 def _status(folder: int, path: StorePath) -> os.stat_result:
@@ -127,7 +141,11 @@ def _find_rest(folder: int, preset: str, host: Host, wanted: Sequence[Part]) -> 
     todo = [ROOT]
     while todo:
         directory = todo.pop()
-        top = open_plain(folder, directory)
+        try:
+            top = open_plain(folder, directory)
+        except OSError as error:
+            host.left[f"{printable(directory)}/"] = words(error)
+            continue
         try:
             for name, status, _ in listing(Beneath(top), ROOT):
                 path = join(directory, StorePath(name))

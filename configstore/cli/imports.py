@@ -14,11 +14,21 @@ import msgspec
 from configstore.cli.arguments import shown, typed_directory
 from configstore.cli.host import Found, Host, read_host
 from configstore.cli.render import write_json, write_line
-from configstore.cli.session import ATTEMPTS, RETENTION, look, now, open_tree, refuse_below_file, say, unreadable
+from configstore.cli.session import (
+    ATTEMPTS,
+    RETENTION,
+    look,
+    now,
+    open_tree,
+    refuse_below_file,
+    say,
+    say_all,
+    unreadable,
+)
 from configstore.errors import ConflictError
 from configstore.model.lease import Claim
 from configstore.model.path import StorePath, ancestors, depth, is_below, printable
-from configstore.model.record import Entry, Kind
+from configstore.model.record import PLACING_ORDER, Entry, Kind
 from configstore.presets.single_host import Part, parts
 from configstore.store.leases import Lease
 from configstore.store.tree import Tree
@@ -26,7 +36,6 @@ from configstore.store.values import Bad, Fence, Stored, Write
 
 _SET_PATHS = 1000
 _SET_BYTES = 16 << 20
-_ORDER = {Kind.DIR: 0, Kind.FILE: 1, Kind.SYMLINK: 2}
 
 
 class _Plan(msgspec.Struct, kw_only=True):
@@ -45,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Run `import` and return its exit code."""
     below = typed_directory(args.path)
     wanted = parts(args.preset, below) if args.preset else (Part(store=below),)
+    wanted = tuple(part.without(args.exclude) for part in wanted)
     with ExitStack() as stack:
         host = read_host(args.directory, wanted, args.preset or "", stack)
         tree = stack.enter_context(open_tree(args))
@@ -57,16 +67,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _compare(tree: Tree, host: Host, wanted: Sequence[Part], *, create: bool) -> _Plan:
     plan = _Plan()
-    there = _there(tree, host, wanted)
+    there = _in_store(tree, host, wanted)
     directories = {above for path, each in there.items() if _lives(each) for above in ancestors(path)}
-    order = {path: (_ORDER[found.entry.kind], depth(path), path) for path, found in host.found.items()}
+    order = {path: (PLACING_ORDER[found.entry.kind], depth(path), path) for path, found in host.found.items()}
     for path in sorted(host.found, key=order.__getitem__):
         found, before = host.found[path], there.get(path)
         if isinstance(before, Bad):
             raise unreadable(before)
         _refuse_other_kind(path, found.entry, there, directories)
         if before and not before.gone:
-            if _same(before.entry, found.entry):
+            same_directory = create and found.entry.kind is Kind.DIR
+            if same_directory or found.entry.alike(before.entry):
                 plan.same += 1
                 continue
             if create or (found.part.create_once and found.relative):
@@ -77,7 +88,7 @@ def _compare(tree: Tree, host: Host, wanted: Sequence[Part], *, create: bool) ->
     return plan
 
 
-def _there(tree: Tree, host: Host, wanted: Sequence[Part]) -> dict[StorePath, Stored | Bad]:
+def _in_store(tree: Tree, host: Host, wanted: Sequence[Part]) -> dict[StorePath, Stored | Bad]:
     """Return what the store has: of the data sets, and of the directories above them."""
     found: dict[StorePath, Stored | Bad] = {}
     stores = {part.store for part in wanted}
@@ -109,12 +120,6 @@ def _refuse_other_kind(
         was = Kind.DIR if at in directories else was
         if was and (was is Kind.DIR) is not (kind is Kind.DIR):
             raise ConflictError(f"{shown(at)}: is a {was} in the store and a {kind} here; nothing was written")
-
-
-def _same(one: Entry, other: Entry) -> bool:
-    """Tell whether two entries are the same but for the names of their owners, which differ between hosts."""
-    one, other = (msgspec.structs.replace(each, user=None, group=None) for each in (one, other))
-    return one == other
 
 
 def _write(tree: Tree, host: Host, wanted: Sequence[Part], plan: _Plan, *, create: bool) -> _Plan:
@@ -194,12 +199,9 @@ def _report(args: argparse.Namespace, host: Host, plan: _Plan) -> None:
         write_line(
             f"{verb} {printable(write.path)} ({write.entry.kind}{size}) from {printable(found.host) or '.'}"
         )
-    for path in plan.kept:
-        say(f"{path}: differs from what the store has, which stays")
-    for path in plan.once:
-        say(f"{path}: differs from what the store has, which stays: it is made only once")
-    for at, why in sorted(host.left.items()):
-        say(f"left: {at}: {why}")
+    say_all(f"{path}: differs from what the store has, which stays" for path in plan.kept)
+    say_all(f"{path}: differs from what the store has, which stays: it is made only once" for path in plan.once)
+    say_all(f"left: {at}: {why}" for at, why in sorted(host.left.items()))
     for at, store in missing.items():
         say(f"not there: {at}; where its service is used, `configstore mkdir {store}` makes it empty")
     replaced = sum(write.previous is not None and not write.previous.gone for write, _ in plan.writes)

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from configstore.cli.arguments import shown, store_settings
 from configstore.errors import ConflictError, NotThereError, StoreUnavailableError
@@ -23,6 +23,9 @@ RETENTION = 30 * 86400.0
 
 ATTEMPTS = 20
 """How often an unguarded change looks again after somebody else's write came first."""
+
+
+_SHOWN = 50
 
 
 @contextlib.contextmanager
@@ -45,6 +48,15 @@ def open_tree(args: argparse.Namespace) -> Iterator[Tree]:
 def say(message: str) -> None:
     """Tell a person something, on stderr."""
     print(f"configstore: {printable(message)}", file=sys.stderr)
+
+
+def say_all(messages: Iterable[str]) -> None:
+    """Tell a person many things, the first ones in full."""
+    messages = list(messages)
+    for message in messages[:_SHOWN]:
+        say(message)
+    if len(messages) > _SHOWN:
+        say(f"and {len(messages) - _SHOWN} more")
 
 
 def now() -> str:

@@ -13,6 +13,13 @@ def add(commands: Commands) -> None:
     into.add_argument(
         "--create", action="store_true", help="replace nothing that the store has; exit code 3 when it differs"
     )
+    into.add_argument(
+        "--exclude",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="leave this out, as in .gitignore; repeatable",
+    )
     out = add_command(commands, "export", _export, "write a tree of the store to a local folder", listed=True)
     out.add_argument("path", metavar="PATH", help="directory of the store; / is the whole tree")
     out.add_argument("directory", metavar="DIR", help="is made when it is not there")

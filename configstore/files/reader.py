@@ -67,7 +67,8 @@ class Reader:
             try:
                 descriptor = self._open(path)
             except OSError as error:
-                raise Unusable(f"a symlink that cannot be resolved inside the directory: {words(error)}") from None
+                why = "it leads out" if error.errno == errno.EXDEV else words(error)
+                raise Unusable(f"a symlink that cannot be resolved inside the directory: {why}") from None
             return self._read_file(path, descriptor)[0]
         target = os.readlink(name, dir_fd=directory)
         reason = unsafe_target(path, target)

@@ -10,6 +10,7 @@ import msgspec
 from configstore.files.beneath import Beneath
 from configstore.files.reader import Reader, words
 from configstore.files.reading import UnstableError, Unusable
+from configstore.files.writing import TEMPORARY
 from configstore.model.path import ROOT, PathError, StorePath, join, parse_path, printable
 from configstore.model.record import Entry
 from configstore.model.selection import Selection
@@ -44,6 +45,8 @@ def walk(beneath: Beneath, reader: Reader, selection: Selection) -> Walk:
         directory = todo.pop()
         try:
             for name, status, descriptor in listing(beneath, directory):
+                if name.startswith(TEMPORARY):
+                    continue
                 path = join(directory, StorePath(name))
                 is_dir = stat.S_ISDIR(status.st_mode)
                 selected = selection.selects(path, is_dir=is_dir)

@@ -11,10 +11,14 @@ from contextlib import suppress
 
 from configstore.files.beneath import Beneath
 from configstore.files.reading import Unusable
-from configstore.model.path import StorePath, ancestors, depth, parent, unsafe_target
+from configstore.model.path import ROOT, StorePath, ancestors, depth, parent, unsafe_target
 from configstore.model.record import Entry, Kind
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+TEMPORARY = ".configstore-"
+"""How the names begin under which files are made; one that is left was of a command that was killed."""
 
 
 def replace_file(directory: int, name: str, content: bytes, mode: int, owner: tuple[int, int] = (-1, -1)) -> None:
@@ -29,7 +33,6 @@ def replace_file(directory: int, name: str, content: bytes, mode: int, owner: tu
             if owner != (-1, -1):
                 os.fchown(descriptor, *owner)
             os.fchmod(descriptor, mode)
-            os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -37,7 +40,7 @@ def replace_file(directory: int, name: str, content: bytes, mode: int, owner: tu
 
 
 def _replace(directory: int, name: str, make: Callable[[str], None]) -> None:
-    temporary = f".configstore-{secrets.token_hex(8)}"
+    temporary = f"{TEMPORARY}{secrets.token_hex(8)}"
     try:
         make(temporary)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -50,7 +53,7 @@ def _replace(directory: int, name: str, make: Callable[[str], None]) -> None:
 class TreeWriter:
     """Writes a tree below one open directory, which nothing in the tree can lead out of.
 
-    Directories get their owner and mode in `finish`, when all that belongs in them is there.
+    A directory that has an entry is closed to others until `finish`, when all that belongs in it is there.
     """
 
     def __init__(self, folder: int, *, owners: bool) -> None:
@@ -58,6 +61,7 @@ class TreeWriter:
         self._beneath = Beneath(folder)
         self._owners = owners
         self._directories: dict[StorePath, Entry] = {}
+        self._made: set[StorePath] = {ROOT}
 
     def write(self, path: StorePath, entry: Entry, content: bytes, *, dir_mode: int = 0o755) -> None:
         """Make a path what its entry says. dir_mode: of those above it that are not there and have no entry.
@@ -69,7 +73,7 @@ class TreeWriter:
         for above in ancestors(path):
             self._make(above, dir_mode)
         if entry.kind is Kind.DIR:
-            self._make(path, dir_mode)
+            self._make(path, 0o700)
             self._directories[path] = entry
             return
         directory = self._open(parent(path))
@@ -82,32 +86,41 @@ class TreeWriter:
         finally:
             os.close(directory)
 
-    def finish(self) -> None:
-        """Give directories their owner and mode, the deepest first. Raises OSError."""
+    def finish(self) -> dict[StorePath, OSError]:
+        """Give directories their owner and mode, the deepest first; returns what cannot be."""
+        failed = {}
         for path in sorted(self._directories, key=depth, reverse=True):
-            descriptor = self._open(path)
             try:
-                if self._owners:
-                    os.fchown(descriptor, *self._owner(self._directories[path]))
-                os.fchmod(descriptor, self._directories[path].mode)
-            finally:
-                os.close(descriptor)
+                self._give(path, self._directories[path])
+            except OSError as error:
+                failed[path] = error
+        os.sync()
+        return failed
+
+    def _give(self, path: StorePath, entry: Entry) -> None:
+        descriptor = self._open(path)
+        try:
+            if self._owners:
+                os.fchown(descriptor, *self._owner(entry))
+            os.fchmod(descriptor, entry.mode)
+        finally:
+            os.close(descriptor)
 
     def _make(self, path: StorePath, mode: int) -> None:
-        """Make a directory that is not there, closed to others for now; it belongs to whom the one above does."""
-        if path in self._directories:
+        """Make a directory that is not there; it belongs to whom the one above does."""
+        if path in self._made:
             return
         above = self._open(parent(path))
         try:
-            with suppress(FileExistsError):
-                os.mkdir(path.rpartition("/")[2], 0o700, dir_fd=above)
-                owner = self._directories.get(parent(path))
-                status = os.fstat(above)
-                uid, gid = (owner.uid, owner.gid) if owner else (status.st_uid, status.st_gid)
-                self._directories[path] = Entry(kind=Kind.DIR, mode=mode, uid=uid, gid=gid)
+            os.mkdir(path.rpartition("/")[2], 0o700, dir_fd=above)
+            owner, status = self._directories.get(parent(path)), os.fstat(above)
+            uid, gid = (owner.uid, owner.gid) if owner else (status.st_uid, status.st_gid)
+            self._give(path, Entry(kind=Kind.DIR, mode=mode, uid=uid, gid=gid))
+        except FileExistsError:
+            os.close(self._open(path))  # it is a directory, or this says what else
         finally:
             os.close(above)
-        os.close(self._open(path))
+        self._made.add(path)
 
     def _open(self, path: StorePath) -> int:
         return self._beneath.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -42,6 +42,10 @@ class Kind(enum.StrEnum):
     GONE = "gone"
 
 
+PLACING_ORDER = {Kind.DIR: 0, Kind.FILE: 1, Kind.SYMLINK: 2}
+"""In which order the paths of a set are placed: what holds the others, and what links lead to, first."""
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """What a path *is*, apart from when and by whom it was written; the value that both sides compare.
 
@@ -65,6 +69,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     def same_content(self, other: "Entry") -> bool:
         """Tell whether both are of one kind with equal content or target, whatever their mode and owner."""
         return (self.kind, self.sha256, self.target) == (other.kind, other.sha256, other.target)
+
+    def alike(self, other: "Entry", *, owners: bool = True) -> bool:
+        """Tell whether both are the same, whatever their owners are called, and where one leaves the owner open.
+
+        owners: whether owners count at all.
+        """
+        if not self.same_content(other) or self.mode != other.mode:
+            return False
+        pairs = ((self.uid, other.uid), (self.gid, other.gid)) if owners else ()
+        return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):

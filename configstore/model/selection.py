@@ -43,7 +43,16 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             return False
         if any(relative == hole or is_below(relative, hole) for hole in self.holes):
             return False
+        if self._tops is not None and relative.partition("/")[0] not in self._tops:
+            return False
         return not self._excluded.match_file(f"{relative}/" if is_dir else relative)
+
+    @cached_property
+    def _tops(self) -> frozenset[str] | None:
+        """The names below the subtree in which all lies that is included; None when that may be anywhere."""
+        tops = [pattern[1:].partition("/")[0] for pattern in self.include if pattern.startswith("/")]
+        plain = len(tops) == len(self.include) and not any(set(top) & set("*?[\\!") for top in tops)
+        return frozenset(tops) if plain and all(tops) else None
 
     @cached_property
     def _included(self) -> pathspec.GitIgnoreSpec:

@@ -3,7 +3,7 @@
 Called by the commands that move a whole tree in or out.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import pathspec
@@ -30,6 +30,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     create_once: bool = False
     dir_mode: int = 0o755
     earlier: bool = False
+
+    def without(self, patterns: Sequence[str]) -> "Part":
+        """Return it with more patterns excluded."""
+        selection = msgspec.structs.replace(self.selection, exclude=(*self.selection.exclude, *patterns))
+        return msgspec.structs.replace(self, selection=selection)
 
     def directories(self) -> Iterator[tuple[StorePath, StorePath]]:
         """Yield its own directory, and those above it on the host as in the store: the host's, the store's."""

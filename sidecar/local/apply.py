@@ -15,7 +15,7 @@ import msgspec
 from configstore.files.entries import Entries
 from configstore.files.reading import signature
 from configstore.model.path import PRIVATE_NAME, StorePath, depth, is_below, parent
-from configstore.model.record import Kind
+from configstore.model.record import PLACING_ORDER, Kind
 from configstore.model.signature import Signature
 from sidecar.check import View
 from sidecar.local.change import LocalChange
@@ -300,13 +300,10 @@ class _Set:
         self.applied.done[change.path] = LocalEntry(entry=entry, signature=signature(status))
 
 
-_ORDER = {Kind.DIR: 0, Kind.FILE: 1, Kind.SYMLINK: 2}
-
-
 def _turn(change: LocalChange, rank: Callable[[StorePath], int]) -> tuple[int, int]:
     """Return when a change is placed: directories first, then by the mapping's order, links after files."""
     kind = change.desired.kind
-    return (0 if kind is Kind.DIR else 1 + rank(change.path), _ORDER[kind])
+    return (0 if kind is Kind.DIR else 1 + rank(change.path), PLACING_ORDER[kind])
 
 
 def _name(change: LocalChange) -> str:

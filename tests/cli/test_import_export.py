@@ -1,5 +1,6 @@
 """Whole trees in and out: what is there afterwards, what is left and why, what is refused."""
 
+import errno
 import os
 import socket
 import stat
@@ -7,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from configstore.errors import StoreUnavailableError
+from configstore.files.writing import TreeWriter
 from configstore.model.keys import Keys
 from configstore.model.lease import Claim
 from configstore.model.record import Kind, sha256
 from configstore.store.leases import Lease
 from configstore.store.values import Write
+from tests.sidecar.local.conftest import tmpfs
+
+__all__ = ["tmpfs"]
 
 MAILU = {
     "data/instance": b"6f1c\n",
@@ -352,6 +358,116 @@ def test_exported_files_are_closed_to_others_from_birth(run, tmp_path, monkeypat
     monkeypatch.setattr(os, "open", noting)
     assert run("export", "data", str(tmp_path / "out")).code == 0
     assert opened == [0o600]
+
+
+def test_a_path_that_is_too_long_in_the_store_is_named_before_it_is_written(run, tmp_path, tree):
+    lay(tmp_path / "d", {"/".join(["d" * 200] * 10 + ["f"]): b"x"})
+    done = run("import", str(tmp_path / "d"), "/".join(["p" * 200] * 3))
+    assert (done.code, "at most 2048" in done.err) == (5, True)
+    assert not tree.list("").records
+
+
+def test_what_is_in_the_way_can_be_left_out(run, tmp_path, tree):
+    lay(tmp_path / "d", {"good": b"x"})
+    os.mkfifo(tmp_path / "d/pipe")
+    assert run("import", str(tmp_path / "d"), "data", "--exclude", "pipe").code == 0
+    assert set(tree.list("").records) == {"data", "data/good"}
+
+
+def test_each_problem_has_a_line_of_its_own(run, tmp_path):
+    (tmp_path / "d").mkdir()
+    for name in ("a", "b"):
+        os.mkfifo(tmp_path / "d" / name)
+    lines = run("import", str(tmp_path / "d"), "data").err.splitlines()
+    assert [line.split(":")[1] for line in lines[:2]] == [" a", " b"]
+
+
+def test_what_is_not_selected_hinders_nothing(run, tmp_path, tree, tmpfs):
+    lay(tmp_path / "m", {"data/instance": b"id", "data/private/x": b"x"})
+    tmpfs(tmp_path / "m/data/private")
+    assert run("import", str(tmp_path / "m"), "/", "--preset", "mailu/admin").code == 0
+    assert tree.read("data/instance")
+
+
+def test_a_link_that_leads_out_of_its_data_set_is_told_as_such(run, tmp_path):
+    lay(tmp_path, {"elsewhere.pem": b"x"})
+    (tmp_path / "m/certs").mkdir(parents=True)
+    (tmp_path / "m/certs/cert.pem").symlink_to(tmp_path / "elsewhere.pem")
+    done = run("import", str(tmp_path / "m"), "/", "--preset", "mailu/front")
+    assert (done.code, "leads out" in done.err) == (5, True)
+
+
+def test_an_exported_folder_is_as_closed_as_it_was(run, tmp_path):
+    lay(tmp_path / "d", {"key": b"secret"})
+    (tmp_path / "d").chmod(0o700)
+    run("import", str(tmp_path / "d"), "data")
+    run("export", "data", str(tmp_path / "out"))
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_was_put_by_hand_is_exported_once(run, tmp_path):
+    run("put", "data/a", stdin=b"x")
+    assert run("export", "data", str(tmp_path / "out"), "--json").json()["written"] == ["a"]
+    assert run("export", "data", str(tmp_path / "out"), "--json").json()["same"] == 1
+
+
+def test_an_export_that_broke_off_leaves_no_directory_closed_and_the_next_one_completes_it(
+    run, tmp_path, tree, monkeypatch
+):
+    lay(tmp_path / "d", {"a/1": b"1", "a/2": b"2"})
+    (tmp_path / "d/a").chmod(0o755)
+    run("import", str(tmp_path / "d"), "data")
+    run("put", "data/by/hand", stdin=b"x")
+    content = type(tree).content
+
+    def broken(self, found):
+        if found.path.endswith("2"):
+            raise StoreUnavailableError("etcd is away")
+        return content(self, found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tree), "content", broken)
+        assert run("export", "data", str(tmp_path / "out")).code == 4
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert modes["a"] == 0o755
+    assert run("export", "data", str(tmp_path / "out")).code == 0
+    assert (tmp_path / "out/by").stat().st_mode & 0o777 == 0o755
+
+
+def test_what_a_killed_export_left_is_no_data(run, tmp_path, tree):
+    lay(tmp_path / "d", {".configstore-07dd": b"half", "a": b"x"})
+    assert run("import", str(tmp_path / "d"), "data").code == 0
+    assert set(tree.list("").records) == {"data", "data/a"}
+
+
+@pytest.mark.parametrize("options", [[], ["-n"]])
+def test_something_of_another_kind_is_named_and_stays_also_in_a_dry_run(run, tmp_path, options):
+    for name in ("pipe", "folder", "sub/file"):
+        run("put", f"data/{name}", stdin=b"x")
+    (tmp_path / "out/folder").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out/sub").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "out/pipe")
+    done = run("export", "data", str(tmp_path / "out"), "--json", *options)
+    assert done.code == 1
+    assert {each["path"] for each in done.json()["problems"]} == {"pipe", "folder", "sub/file"}
+    assert stat.S_ISFIFO((tmp_path / "out/pipe").stat().st_mode)
+
+
+def test_a_directory_that_cannot_get_its_mode_is_named_and_the_rest_goes_on(run, tmp_path, monkeypatch):
+    lay(tmp_path / "d", {"a/1": b"1", "b/2": b"2"})
+    run("import", str(tmp_path / "d"), "data")
+    given = TreeWriter._give
+
+    def refuse(self, path, entry):
+        if path == "a":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        given(self, path, entry)
+
+    monkeypatch.setattr(TreeWriter, "_give", refuse)
+    done = run("export", "data", str(tmp_path / "out"), "--json")
+    assert (done.code, [each["path"] for each in done.json()["problems"]]) == (1, ["a"])
+    assert (tmp_path / "out/b/2").read_bytes() == b"2"
 
 
 def test_presets_are_listed_and_explained(offline):
