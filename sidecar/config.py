@@ -223,7 +223,11 @@ def load_mappings(
     _check_apart(mappings, source)
     places = [(mapping.store, mapping.path) for mapping in mappings]
     return tuple(
-        msgspec.structs.replace(mapping, holes=taken_out((mapping.store, mapping.path), places))
+        msgspec.structs.replace(
+            mapping,
+            holes=taken_out((mapping.store, mapping.path), places),
+            within=max((path for _, path in places if mapping.path.startswith(f"{path}/")), key=len, default=""),
+        )
         for mapping in mappings
     )
 

@@ -82,7 +82,7 @@ class Mirror:
     def _begin(self) -> Engine:
         """Open the directory and put an engine together for it."""
         mapping, tree, parts = self.mapping, self._tree, self._parts
-        root = Root(mapping.path, prepare=not self._preview)
+        root = Root(mapping.path, within=mapping.within, prepare=not self._preview)
         parts.callback(root.close)
         identity = Identity(root=tree.keys.root, store=mapping.store)
         baseline = Baseline.load(root.private_fd, identity, read_only=self._preview)

@@ -27,19 +27,24 @@ class Root:
     in which files are made before they are renamed into place; it is on the same file system.
     """
 
-    def __init__(self, path: str, *, prepare: bool = True) -> None:
+    def __init__(self, path: str, *, within: str = "", prepare: bool = True) -> None:
         """Open `path`, make it (0755) when only its last component is missing, and prepare `.configstore`.
 
-        prepare: false changes nothing, and leaves private_fd and staging_fd at -1 where there is nothing.
+        within: another mirrored directory in which it lies: what is missing in between is made, too, and no symlink
+        may lead out of there. prepare: false changes nothing, and leaves private_fd and staging_fd at -1 where there is nothing.
         Raises RefusedError saying why and the mend.
         """
         self.path = path
         self._open: list[int] = []
         try:
-            with suppress(FileExistsError):
-                if prepare:
-                    os.mkdir(path, 0o755)
+            if prepare:
+                _make(path, within)
             self.fd = self._keep(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            if (
+                within
+                and os.readlink(f"/proc/self/fd/{self.fd}") != os.path.realpath(within) + path[len(within) :]
+            ):
+                raise RefusedError(f"{path}: is reached through a symlink in {within}: remove it")
             self.beneath = Beneath(self.fd)
             self._identity = _identity(os.fstat(self.fd))
             self._was_mount = is_mount(path)
@@ -130,6 +135,21 @@ class Root:
             return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
         except NotADirectoryError:
             raise RefusedError(f"{self.path}: {name} in it is a symlink or a file: remove it") from None
+
+
+def _make(path: str, within: str) -> None:
+    """Make a directory, and what is missing above it in `within`, for whom that belongs to. Raises OSError."""
+    names = path[len(within) + 1 :].split("/")[:-1] if within else []
+    above = within
+    for name in names:
+        above = f"{above}/{name}"
+        with suppress(FileExistsError):
+            os.mkdir(above, 0o755)
+            owner = os.stat(within)
+            with suppress(PermissionError):
+                os.chown(above, owner.st_uid, owner.st_gid, follow_symlinks=False)
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o755)
 
 
 def is_mount(path: str) -> bool:

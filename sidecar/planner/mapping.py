@@ -42,6 +42,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     store: subtree of the store. path: absolute local directory.
     include, exclude: gitignore-style patterns, relative to the subtree.
     holes: paths below the subtree that another mapping has taken out of this one, relative to it.
+    within: directory of another mapping in which this one's lies, "" for none.
     retention: for how long superseded records are kept, and keep: how many of a path.
     file_mode, dir_mode: modes forced on the replica, None keeps the record's.
     order: patterns; what matches an earlier one is placed before what matches a later one, and all else at last.
@@ -54,6 +55,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     include: tuple[str, ...] = ("**",)
     exclude: tuple[str, ...] = ()
     holes: tuple[StorePath, ...] = ()
+    within: str = ""
     required: bool = True
     lease: str | None = None
     settle: float = 0.02

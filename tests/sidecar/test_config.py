@@ -280,3 +280,9 @@ def test_any_text_is_a_value_or_an_error_about_its_key(values):
     assert not said or any(key.upper() in said for key in values)
     assert path.startswith("/")
     assert ".." not in path.split("/")
+
+
+def test_a_mapping_knows_in_whose_directory_it_lies(load):
+    config = load(environ={"CONFIGSTORE_PRESET": "mailu/snappymail"})
+    within = {mapping.name: mapping.within for mapping in config.mappings}
+    assert within == {"rainloop-salt": "", "rainloop": "/data", "overrides-snappymail": ""}

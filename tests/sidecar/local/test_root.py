@@ -276,3 +276,19 @@ def test_a_mount_that_comes_back_is_fine(opened, tmpfs):
     tmpfs(mounted)
     unmount(mounted)
     assert root.check() is None
+
+
+def test_what_lies_in_another_mirrored_directory_gets_what_is_missing_in_between(theirs):
+    root = Root(f"{theirs}/_data_/_default_/storage", within=str(theirs))
+    root.close()
+    made = theirs / "_data_"
+    assert made.stat().st_mode & 0o777 == 0o755
+    assert made.stat().st_uid == theirs.stat().st_uid
+
+
+def test_no_symlink_leads_out_of_the_directory_in_which_another_lies(theirs, tmp_path):
+    (tmp_path / "storage").mkdir()
+    (theirs / "_data_").symlink_to(tmp_path)
+    with pytest.raises(RefusedError, match="symlink"):
+        Root(f"{theirs}/_data_/storage", within=str(theirs))
+    assert list((tmp_path / "storage").iterdir()) == []
