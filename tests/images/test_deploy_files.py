@@ -51,7 +51,7 @@ def test_the_files_have_the_shape_of_the_compose_specification():
 
 
 def test_the_shell_scripts_are_executable_and_parse():
-    for script in (COMPOSE / "make-certs", COMPOSE / "front-start", SWARM / "gate"):
+    for script in (COMPOSE / "make-certs", COMPOSE / "front-start"):
         assert os.access(script, os.X_OK)
         assert_passes("sh", "-n", str(script))
 

@@ -1,4 +1,4 @@
-"""docs/deploy/swarm on a real swarm of one node: a service waits for its mirror, a task's end loses nothing."""
+"""docs/deploy/swarm on a real swarm of one node: a service waits for its mirror; a task's end loses nothing."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ SERVICES = ("etcd-1", "admin", "admin-sidecar", "smtp", "smtp-sidecar")
 
 @pytest.fixture
 def stack(engine, image, tmp_path):
-    """Return a function from a service to its running container; part of the stack is deployed, with one etcd."""
+    """Return a function from a service to its running container; a part of the stack is up, with one etcd."""
     for folder in ("deploy", "letsencrypt", "fetchmail"):
         shutil.copytree(PROJECT / "docs" / folder, tmp_path / folder)
     here = tmp_path / "deploy/swarm"
@@ -38,7 +38,11 @@ def stack(engine, image, tmp_path):
         engine("stack", "deploy", "--resolve-image=never", "-c", str(here / "part.yml"), "mailu", env=variables)
 
         def container(service):
-            return wait_until(lambda: engine("ps", "-q", "--filter", f"name=mailu_{service}."), 60, what=service)
+            return wait_until(
+                lambda: engine("ps", "-q", "--filter", f"label=com.docker.swarm.service.name=mailu_{service}"),
+                60,
+                what=service,
+            )
 
         yield container
         engine("stack", "rm", "mailu")
@@ -49,20 +53,25 @@ def stack(engine, image, tmp_path):
 
 @pytest.mark.timeout(240)
 def test_a_service_waits_for_the_sidecar_of_its_node_and_its_next_task_finds_its_files(engine, stack):
-    sidecar, admin = stack("admin-sidecar"), stack("admin")
+    def in_sidecar(*command):
+        return engine.run("exec", stack("admin-sidecar"), *command)
 
     def started(container):
         return engine.run("exec", container, "test", "-e", "/started").returncode == 0
 
-    wait_until(lambda: "waiting for the mirror" in (out := engine.run("logs", admin)).stdout + out.stderr, 60)
+    def says_why():
+        return "no subtree" in in_sidecar("configstore-sidecar", "health").stdout
+
+    wait_until(says_why, 60, what="a sidecar without its subtree")
+    admin = stack("admin")
     assert not started(admin)
-    wait_until(
-        lambda: engine.run("exec", sidecar, "configstore", "bootstrap", "--preset", "mailu").returncode == 0, 60
-    )
-    wait_until(lambda: started(admin), 60)
+    assert "waiting for the mirror of dkim, instance" in engine.run("logs", admin).stderr
+    bootstrap = ("configstore", "bootstrap", "--preset", "mailu")
+    wait_until(lambda: in_sidecar(*bootstrap).returncode == 0, 60, what="bootstrap")
+    wait_until(lambda: started(admin), 60, what="admin behind its gate")
     engine("exec", "-u", "100:1000", admin, "sh", "-c", "umask 077; echo key > /dkim/example.org.dkim.key")
-    get = ("exec", sidecar, "configstore", "get", "dkim/example.org.dkim.key")
-    wait_until(lambda: engine.run(*get).stdout == "key\n", 20)
+    get = ("configstore", "get", "dkim/example.org.dkim.key")
+    wait_until(lambda: in_sidecar(*get).stdout == "key\n", 20, what="the key in the store")
 
     for service in ("admin-sidecar", "admin"):
         engine.kill_process(stack(service))
