@@ -30,8 +30,9 @@ class Root:
     def __init__(self, path: str, *, within: str = "", prepare: bool = True) -> None:
         """Open `path`, make it (0755) when only its last component is missing, and prepare `.configstore`.
 
-        within: another mirrored directory in which it lies: what is missing in between is made, too, and no symlink
-        may lead out of there. prepare: false changes nothing, and leaves private_fd and staging_fd at -1 where there is nothing.
+        within: another mirrored directory in which it lies: what is missing in between is made, too, and no
+        symlink leads out of there. prepare: false changes nothing, and leaves private_fd and staging_fd at -1
+        where there is nothing.
         Raises RefusedError saying why and the mend.
         """
         self.path = path
@@ -40,11 +41,7 @@ class Root:
             if prepare:
                 _make(path, within)
             self.fd = self._keep(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            if (
-                within
-                and os.readlink(f"/proc/self/fd/{self.fd}") != os.path.realpath(within) + path[len(within) :]
-            ):
-                raise RefusedError(f"{path}: is reached through a symlink in {within}: remove it")
+            _refuse_detour(self.fd, path, within)
             self.beneath = Beneath(self.fd)
             self._identity = _identity(os.fstat(self.fd))
             self._was_mount = is_mount(path)
@@ -135,6 +132,12 @@ class Root:
             return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
         except NotADirectoryError:
             raise RefusedError(f"{self.path}: {name} in it is a symlink or a file: remove it") from None
+
+
+def _refuse_detour(descriptor: int, path: str, within: str) -> None:
+    """Raise RefusedError when an open directory was reached through a symlink in `within`."""
+    if within and os.readlink(f"/proc/self/fd/{descriptor}") != os.path.realpath(within) + path[len(within) :]:
+        raise RefusedError(f"{path}: is reached through a symlink in {within}: remove it")
 
 
 def _make(path: str, within: str) -> None:
