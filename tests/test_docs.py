@@ -10,6 +10,8 @@ from tests.simulation.test_mutants import MUTANTS as SIMULATED
 
 PROMISES = (HERE / "docs/promises.md").read_text()
 BAD_DAYS = (HERE / "docs/etcd-bad-days.md").read_text()
+SERVICES = (HERE / "docs/services.md").read_text()
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
 def test_the_promises_name_every_break_that_is_made():
@@ -18,7 +20,7 @@ def test_the_promises_name_every_break_that_is_made():
     assert not [name for name in MUTANTS if name not in breaks]
 
 
-@pytest.mark.parametrize("text", [PROMISES, BAD_DAYS], ids=["promises", "etcd-bad-days"])
+@pytest.mark.parametrize("text", [PROMISES, BAD_DAYS, SERVICES], ids=["promises", "etcd-bad-days", "services"])
 def test_every_test_that_is_named_is_there(text):
     files = {path.name: path for path in (HERE / "tests").rglob("test_*.py")}
     everything = "\n".join(path.read_text() for path in files.values())
@@ -32,3 +34,8 @@ def test_every_test_that_is_named_is_there(text):
 @pytest.mark.parametrize("name", MUTANTS)
 def test_what_a_mutant_takes_out_is_there_once(name):
     assert Path(HERE, MUTANTS[name].file).read_text().count(MUTANTS[name].before) == 1
+
+
+@pytest.mark.parametrize("page", [HERE / "README.md", *(HERE / "docs").rglob("*.md")], ids=lambda page: page.stem)
+def test_what_a_page_links_to_is_there(page):
+    assert not [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
