@@ -68,7 +68,8 @@ def test_a_service_waits_for_the_sidecar_of_its_node_and_its_next_task_finds_its
     assert "waiting for the mirror of dkim, instance" in engine.run("logs", admin).stderr
     bootstrap = ("configstore", "bootstrap", "--preset", "mailu")
     wait_until(lambda: in_sidecar(*bootstrap).returncode == 0, 60, what="bootstrap")
-    wait_until(lambda: started(admin), 60, what="admin behind its gate")
+    wait_until(lambda: started(stack("admin")), 60, what="admin behind its gate")
+    admin = stack("admin")
     engine("exec", "-u", "100:1000", admin, "sh", "-c", "umask 077; echo key > /dkim/example.org.dkim.key")
     get = ("configstore", "get", "dkim/example.org.dkim.key")
     wait_until(lambda: in_sidecar(*get).stdout == "key\n", 20, what="the key in the store")
