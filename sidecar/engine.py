@@ -96,6 +96,7 @@ class Engine:
         self._problems: dict[StorePath, Problem] = {}
         self._under_way: set[StorePath] = set()
         self._applied = self._committed = 0
+        self._listing_due = clock()
 
     def cycle(self, *, flush: bool = False) -> float | None:
         """Make one cycle; returns in how many seconds the next is due (None: when something happens).
@@ -114,7 +115,7 @@ class Engine:
             self._take_news(now)
         except StoreError as error:
             return self._postpone(error, now)
-        due = self._store_unusable()
+        due = self._store_unusable(now)
         if due is not None:
             return due
         self._scan_all |= flush
@@ -181,10 +182,10 @@ class Engine:
             log.error("the directory cannot be mirrored", extra={"mapping": self.mapping.name, "reason": reason})
         return reason
 
-    def _store_unusable(self) -> float | None:
+    def _store_unusable(self, now: float) -> float | None:
         """Say why the store is of no use now, and return when to look again, in seconds; None when it is."""
         if self._remote.went_back:
-            self._feed.list_again()
+            self._list_again(now)
             take = self._choices.ending(self._remote.went_back)
             if take is None:
                 self._halt(self._remote.went_back)
@@ -195,10 +196,16 @@ class Engine:
             self._publish(waiting_for=self._feed.error)
             return RETRY
         if not self._remote.root_exists:
-            self._feed.list_again()
+            self._list_again(now)
             self._publish(waiting_for=missing_root(self.mapping))
             return ROOT_RETRY
         return None
+
+    def _list_again(self, now: float) -> None:
+        """Ask for a new listing, but not for one after the other: each wakes us when it comes."""
+        if now >= self._listing_due:
+            self._listing_due = now + ROOT_RETRY
+            self._feed.list_again()
 
     def _accept_store(self, take: Take) -> None:
         """Go on with a store that is not the one that was known: nothing is agreed on, so nothing is deleted.

@@ -159,9 +159,17 @@ class Mirror:
             return self.engine.status if done and self._flushes_made >= ticket else None
 
     def wait_applied(self, revision: int, patience: float) -> bool:
-        """Wait until everything up to a revision of the store is applied here; from any thread."""
+        """Wait until everything up to a revision of the store is applied here; from any thread.
+
+        Nothing counts as applied while the mapping cannot be mirrored: a store without it has no revisions.
+        """
+
+        def applied() -> bool:
+            now = self.engine.status
+            return now.ready and not (now.waiting_for or now.halted) and now.applied >= revision
+
         with self._published:
-            return self._published.wait_for(lambda: self.engine.status.applied >= revision, patience)
+            return self._published.wait_for(applied, patience)
 
     def wait_for_sets(self, known: int, patience: float) -> int:
         """Wait until another number of sets was applied than is known, and return it; from any thread."""

@@ -134,15 +134,19 @@ class Api:
         mirror = self._mirror(asked.mapping)
         newest = survey(self._kv, self._keys, mirror.mapping.store).newest
         revision = newest if asked.revision is None else min(asked.revision, newest)
-        if asked.applied == "all":
+        if asked.applied not in {"here", "all"}:
+            raise UsageError('bad request: applied: expected "here" or "all"')
+        if not mirror.wait_applied(revision, asked.timeout):
+            now = mirror.engine.status
+            why = now.halted or now.waiting_for
+            missing = [f"{self._replica}, this replica" + (f": {why}" if why else "")]
+        elif asked.applied == "all":
             late = wait_applied(
                 self._kv, self._keys, mirror.mapping.store, revision=revision, patience=asked.timeout
             )
             missing = [f"{each.replica} on {each.host}" for each in late]
-        elif asked.applied == "here":
-            missing = [] if mirror.wait_applied(revision, asked.timeout) else [f"{self._replica}, this replica"]
         else:
-            raise UsageError('bad request: applied: expected "here" or "all"')
+            missing = []
         if missing:
             names = ", ".join(missing)
             raise NotThereError(f"{asked.mapping}: revision {revision} is not applied yet by {names}")

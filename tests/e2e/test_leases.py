@@ -277,3 +277,13 @@ def test_run_holds_the_lease_in_etcd_itself_and_a_person_can_break_it(etcd, kv_r
     assert (code, "lease job is lost" in said) == (3, True)
     assert configstore("run", "--lease", "job", "--", "echo", "free") == b"free\n"
     configstore("run", "--lease", "job", "--", "sh", "-c", "exit 9", code=9)
+
+
+def test_nothing_counts_as_applied_while_the_subtree_does_not_exist(replica, configstore):
+    configstore("rm", "-r", "data")
+    one = replica("one").start()
+    wait_until((one.shared / "configstore-client").exists)
+    code, _, err = outcome(one.client("wait", "data", "--timeout", "1s"))
+    assert (code, "no subtree data" in err) == (1, True)
+    configstore("mkdir", "data")
+    assert outcome(one.client("wait", "data", "--timeout", "30s"))[0] == 0

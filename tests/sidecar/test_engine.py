@@ -61,3 +61,16 @@ def test_pulls_go_on_while_the_store_takes_no_writes(following):
     status = following.cycle()
     assert (status.waiting_for, status.pending) == (None, 0)
     assert following.tree.read("data/mine")
+
+
+def test_a_store_without_the_subtree_is_listed_now_and_then_and_not_all_the_time(tmp_path):
+    (tmp_path / "r").mkdir()
+    replica = Following(tmp_path / "r", MemoryStore(clock=lambda: 0.0))
+    listings = []
+    replica.list_again = lambda: listings.append(replica.tree.list("data")) or replica.news.append(listings[-1])
+    for _ in range(100):  # each listing wakes the engine at once
+        replica.cycle(0.01)
+    assert len(listings) == 1
+    replica.cycle(1.0)
+    assert len(listings) == 2
+    replica.close()
