@@ -40,6 +40,10 @@ class Host:
         """Run the command as an operator does."""
         return self.compose("run", "--rm", "-T", "configstore", *arguments)
 
+    def moving(self, *arguments: str) -> str:
+        """Run the command with this host's folder as /mailu, as the README moves files in and out."""
+        return self.compose("run", "--rm", "-T", "-v", f"{self.folder}:/mailu", "configstore", *arguments)
+
     def stored(self, path: str) -> str:
         """Return a file's content in the store; empty when it is not there."""
         sidecar = self.container("admin-sidecar")
@@ -126,17 +130,21 @@ def hosts(engine, image, tmp_path):
 
 
 def test_one_host_starts_gated_and_moves_in(one_host):
-    """No service starts on an empty mirror; then all do, and main.db is where it was."""
+    """No service starts on an empty mirror; then all do, with what moved in, and main.db is where it was."""
+    (one_host.folder / "dkim").mkdir()
+    (one_host.folder / "dkim/moved.org.dkim.key").write_text("moved\n")
     one_host.compose("up", "-d", "--wait", "etcd")
     with ThreadPoolExecutor(1) as pool:
         starting = pool.submit(one_host.compose, "up", "-d")
         sidecar_up_and_services_wait(one_host)
         one_host.configstore("bootstrap", "--preset", "mailu")
+        one_host.moving("import", "/mailu", "/", "--preset", "mailu")
         starting.result(120)
     for service in SERVICES:
         wait_until(lambda service=service: one_host.running(service), 40, what=service)
         assert one_host.running(f"{service}-sidecar")
     assert (one_host.folder / "data/main.db").read_text() == "accounts"
+    assert one_host.keys() == {"moved.org.dkim.key": "moved"}
 
     one_host.write_key("example.org", "key")
     one_host.sh("admin", "echo 42 > /data/instance")
@@ -150,6 +158,10 @@ def test_one_host_starts_gated_and_moves_in(one_host):
     for path, content in wanted.items():
         wait_until(lambda path=path, content=content: one_host.stored(path) == content, 20, what=path)
     assert not (one_host.folder / "webmail/gpg/u@example.org").exists()
+    one_host.moving("export", "/", "/mailu", "--preset", "mailu")
+    assert (one_host.folder / "dkim/example.org.dkim.key").read_text() == "key\n"
+    assert (one_host.folder / "webmail/gpg/u@example.org/pubring.kbx").read_text() == "ring\n"
+    assert (one_host.folder / "data/main.db").read_text() == "accounts"
     assert one_host.sh("fetchmail", "ls /run/configstore").split() == ["configstore-client", "control.sock"]
 
 
