@@ -38,6 +38,7 @@ LINES = [
 
 def started(folder):
     """Start the demo with a folder of its own for temporary files, by which its children are known again."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
     return subprocess.Popen(
         [sys.executable, "-m", "tests.demo"],
         stdout=subprocess.PIPE,

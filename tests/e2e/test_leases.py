@@ -175,7 +175,9 @@ def test_a_frozen_client_loses_the_lease_and_stops_its_command_when_it_wakes_up(
     assert outcome(two.client("hold", "job", "--", "true"))[0] == 0
     first.send_signal(signal.SIGCONT)
     code, _, err = outcome(first)
-    assert (code, "its client was silent" in err) == (3, True)
+    assert code == 3
+    # By its own reckoning, or by what the sidecar says, whichever it came to first.
+    assert "was not renewed in time" in err or "its client was silent" in err
 
 
 def test_a_stopped_sidecar_lets_the_command_end_and_commits_what_it_wrote(guarded, held, configstore):
