@@ -11,14 +11,14 @@ import logging
 from collections.abc import Callable, Iterable
 
 from configstore.errors import ConfigstoreError, NoSpaceError, RefusedError, StoreError
-from configstore.model.path import ROOT, StorePath, parent
+from configstore.model.path import StorePath, parent
 from configstore.model.replica import Request, Take
 from configstore.store.values import Fence
 from sidecar.choices import Choices
 from sidecar.local.root import Root
 from sidecar.local.scan import Scan, Scanner
 from sidecar.local.watch import LocalWatch
-from sidecar.planner.guards import against, refusal
+from sidecar.planner.guards import against, missing_root, refusal
 from sidecar.planner.mapping import Direction, Mapping
 from sidecar.planner.plan import Plan, Wait
 from sidecar.planner.planner import Settled, Sides, make_plan, siding_with_local
@@ -390,13 +390,3 @@ class Engine:
         )
         self.status = status
         self._published(before, status)
-
-
-def missing_root(mapping: Mapping) -> str:
-    """Return the words for a subtree that was never made, with the command that makes it."""
-    if mapping.store == ROOT:
-        return "the store is empty"
-    return (
-        f"the store has no subtree {mapping.store}: a fresh or wiped etcd? Make it with"
-        f" `configstore mkdir {mapping.store}`, or `configstore bootstrap` for a preset"
-    )

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from configstore.model.path import StorePath
+from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Kind
 from configstore.model.replica import Take
 from sidecar.planner.mapping import Mapping
@@ -60,3 +60,13 @@ def _lost(plan: Plan) -> int:
     )
     going = Counter(pull.remote.entry.sha256 for pull in plan.pull if pull.remote.entry.kind is Kind.GONE)
     return (going - arriving).total()
+
+
+def missing_root(mapping: Mapping) -> str:
+    """Return the words for a subtree that was never made, with the command that makes it."""
+    if mapping.store == ROOT:
+        return "the store is empty"
+    return (
+        f"the store has no subtree {mapping.store}: a fresh or wiped etcd? Make it with"
+        f" `configstore mkdir {mapping.store}`, or `configstore bootstrap` for a preset"
+    )

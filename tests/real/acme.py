@@ -90,7 +90,8 @@ class Pebble:
             process.wait(20)
 
 
-_NGINX = """
+NGINX = """
+user root;
 daemon off;
 worker_processes 1;
 pid {folder}/pid;
@@ -105,11 +106,12 @@ http {{
   scgi_temp_path {folder}/scgi;
   server {{
     listen {host}:{http};
-    location /.well-known/acme-challenge/ {{ root {acme}; }}
+    {locations}
   }}
   include {folder}/with-tls/*.conf;
 }}
 """
+_CHALLENGES = "location /.well-known/acme-challenge/ {{ root {acme}; }}"
 _TLS = """
 server {{
   listen {host}:{https} ssl;
@@ -130,7 +132,7 @@ class Front:
         self.http, self.https = free_ports(2)
         where = {"folder": folder, "certs": certs, "acme": acme, "host": LOOPBACK}
         where |= {"http": self.http, "https": self.https}
-        (folder / "nginx.conf").write_text("user root;" + _NGINX.format(**where))
+        (folder / "nginx.conf").write_text(NGINX.format(locations=_CHALLENGES.format(acme=acme), **where))
         (folder / "tls").write_text(_TLS.format(**where))
 
     @property

@@ -10,29 +10,10 @@ import urllib.request
 import pytest
 
 from configstore.embedded import LOOPBACK, free_ports
-from tests.real.acme import answers, program
+from tests.real.acme import NGINX, answers, program
 from tests.real.mail import Mailboxes
 from tests.waiting import wait_until
 
-NGINX = """
-daemon off;
-worker_processes 1;
-pid {folder}/pid;
-error_log {folder}/error.log warn;
-events {{}}
-http {{
-  access_log off;
-  client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/fastcgi;
-  uwsgi_temp_path {folder}/uwsgi;
-  scgi_temp_path {folder}/scgi;
-  server {{
-    listen {host}:{port};
-    include {overrides}/*.conf;
-  }}
-}}
-"""
 CHECK = """#!/bin/sh
 sed "s#{overrides}#$1#; s#listen.*;#listen unix:{folder}/check.sock;#" {folder}/nginx.conf > {folder}/check.conf
 exec {nginx} -t -q -c {folder}/check.conf
@@ -50,8 +31,9 @@ class Nginx:
     def hooks(self, at):
         """Return the settings by which the sidecar tests and tells it."""
         overrides = at("/overrides")
-        where = {"folder": self.folder, "host": LOOPBACK, "port": self.port, "overrides": overrides}
-        (self.folder / "nginx.conf").write_text(NGINX.format(**where))
+        where = {"folder": self.folder, "overrides": overrides}
+        text = NGINX.format(host=LOOPBACK, http=self.port, locations=f"include {overrides}/*.conf;", **where)
+        (self.folder / "nginx.conf").write_text(text)
         self.check.write_text(CHECK.format(nginx=program("nginx"), **where))
         self.reload.write_text(f'#!/bin/sh\nexec kill -HUP "$(cat {self.folder}/pid)"\n')
         for path in (self.check, self.reload):
