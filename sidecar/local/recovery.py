@@ -84,7 +84,7 @@ def _agreed(root: Root, intent: Placing) -> Agreed | None:
         return None
     with suppress(OSError), _Above(root, intent.path) as (above, name):
         found = _look(above, name)
-        if found and unchanged_since(intent.laid)(found):
+        if found and _is(found, intent.laid):  # an edit made since then is an edit of what the store holds
             return agreement(intent.entry, intent.remote, ino=found.st_ino)
     return None
 

@@ -108,6 +108,10 @@ class Replica:
         """Return what lies in the mirrored directory."""
         return tree(self.folder)
 
+    def has_agreed(self) -> bool:
+        """Tell whether all that was placed is in the baseline, too: what a kill leaves undecided is nothing."""
+        return (self.folder / ".configstore/intent").stat().st_size == 0
+
     def __enter__(self) -> Self:
         return self
 

@@ -217,7 +217,7 @@ def test_edits_made_while_a_replica_was_dead_travel_at_its_start(pair):
     one, two = pair
     (one.folder / "a").write_bytes(b"x")
     (one.folder / "b").write_bytes(b"x")
-    wait_until(lambda: len(equal(one, two)) == 2)
+    wait_until(lambda: len(equal(one, two)) == 2 and two.has_agreed())
     two.end(signal.SIGKILL)
     (two.folder / "a").unlink()
     (two.folder / "b").write_bytes(b"edited")

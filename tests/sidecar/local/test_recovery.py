@@ -120,6 +120,19 @@ def test_a_finished_set_is_agreed_on(here, monkeypatch):
     assert agreed["cert"].ino == (here.path / "cert").stat().st_ino
 
 
+def test_an_edit_made_after_the_crash_is_one_of_what_the_store_holds(here, monkeypatch):
+    remote = RemoteEntry(entry=a_file("new"), mod_revision=7)
+    with monkeypatch.context() as patch:
+        Steps(patch, 1, after=True)
+        with pytest.raises(Crash):
+            here.apply(msgspec.structs.replace(here.file("cert", "new"), remote=remote))
+    (here.path / "cert").write_text("edited while nobody was here")
+    agreed = here.begin_anew()
+    assert (here.path / "cert").read_text() == "edited while nobody was here"
+    assert agreed["cert"].mod_revision == 7
+    assert agreed["cert"].local.sha256 == a_file("new").sha256
+
+
 def test_an_edit_that_came_out_in_exchange_goes_back(here, monkeypatch):
     here.apply(here.file("cert", "old"))
     change = here.file("cert", "new")
