@@ -10,6 +10,7 @@ in time, or it differs; 2 usage; 3 the lease is another's, or was lost; 4 the si
 from __future__ import annotations
 
 import argparse
+import glob
 import http.client
 import json
 import os
@@ -45,13 +46,17 @@ KILL = 0.15
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL when the lease is lost already."""
 
+REST = 0.1
+"""Seconds between two looks at what runs on of a command whose first process has ended when told to."""
+
 CHECKS = 10
 """How often within a TTL the sidecar is asked for how long the lease lasts."""
 
 LONG_POLL = 30.0
 LONGEST_RETRY = 60.0
 
-_PASSED_ON = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+_STOPS = {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
+_PASSED_ON = [*_STOPS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
 _PR_SET_PDEATHSIG = 1
 
 
@@ -104,7 +109,8 @@ def supervise(
     """Run a command in a process group of its own as long as its guard allows.
 
     Signals to us reach the group. When time gets short, or `guard.why` is set, the group gets SIGTERM and then
-    SIGKILL, before its time is over; `guard.why` then says so. The command dies with us, too.
+    SIGKILL, before its time is over; `guard.why` then says so. A command that was told to end, by us or by a
+    signal, has ended when all of its group has. It dies with us, too.
     Returns its exit code (128 + n for a signal) and the signals that came in.
     """
     reader, writer = os.pipe()
@@ -126,7 +132,7 @@ def supervise(
         process = subprocess.Popen(launcher + list(command), env=environment)
         for number in came:
             _send(process, number)
-        _watch_over(process, guard, reader)
+        _watch_over(process, guard, reader, came)
     finally:
         if process is not None and process.poll() is None:
             _send(process, signal.SIGKILL)
@@ -141,11 +147,15 @@ def supervise(
     return (code if code >= 0 else 128 - code), came
 
 
-def _watch_over(process: subprocess.Popen[bytes], guard: Guard, reader: int) -> None:
+def _watch_over(process: subprocess.Popen[bytes], guard: Guard, reader: int, came: list[int]) -> None:
     """Wait for the command's end, and bring it about when its time is over."""
     kill_at: float | None = None
     period = guard.ttl / CHECKS if guard.ttl else LONG_POLL
-    while process.poll() is None:
+
+    def told_to_end() -> bool:
+        return kill_at is not None or not _STOPS.isdisjoint(came)
+
+    while process.poll() is None or (told_to_end() and _runs_still(process.pid)):
         left = guard.left()
         now = boottime()
         if kill_at is None and (guard.why or (left is not None and left <= STOP * guard.ttl)):
@@ -159,9 +169,11 @@ def _watch_over(process: subprocess.Popen[bytes], guard: Guard, reader: int) -> 
         due = period if kill_at is None else kill_at - now
         if left is not None and kill_at is None:
             due = min(due, left - STOP * guard.ttl)
+        if process.returncode is not None:
+            due = min(due, REST)
         select.select([reader], [], [], max(0.0, min(due, period)))
         _drain(reader)
-        if kill_at is None and process.poll() is None:
+        if kill_at is None and (process.poll() is None or told_to_end()):
             guard.check()
 
 
@@ -175,14 +187,25 @@ def _drain(reader: int) -> None:
 
 def _send(process: subprocess.Popen[bytes], number: int) -> None:
     """Send a signal to the command's process group, or to it alone while it has none yet."""
-    if process.returncode is not None:
-        return
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:
         process.send_signal(number)
     except PermissionError:
         pass  # it changed its user, and is not ours to signal
+
+
+def _runs_still(group: int) -> bool:
+    """Tell whether a process of the group runs; one that has ended and that nobody has waited for does not."""
+    for status in glob.iglob("/proc/[0-9]*/stat"):
+        try:
+            with open(status, "rb") as file:
+                state, _, of = file.read().rpartition(b")")[2].split()[:3]
+        except OSError:
+            continue  # it has just ended
+        if int(of) == group and state not in (b"Z", b"X"):
+            return True
+    return False
 
 
 def _take_terminal() -> None:

@@ -130,6 +130,32 @@ def test_a_lease_that_somebody_ends_stops_the_command(guarded, held, configstore
     assert "was stopped" in err
 
 
+def beside(script):
+    """Return a command whose first process dies of SIGTERM at once, beside one that runs a script of its own."""
+    return ["sh", "-c", f"sh -c '{script}' & wait"]
+
+
+def test_nothing_that_the_command_left_behind_outlives_a_lost_lease(guarded, held, configstore, tmp_path):
+    one, _ = guarded
+    mark = tmp_path / "pid"
+    stubborn = f'trap "" TERM; echo $$ > {mark}; while :; do sleep 0.1; done'
+    holder = one.client("hold", "job", "--ttl", "4", "--", *beside(stubborn), stdout=subprocess.DEVNULL)
+    wait_until(lambda: mark.exists() and mark.read_text())
+    configstore("leases", "break", "job", "--yes")
+    assert outcome(holder, 20)[0] == 3
+    wait_until(lambda: not Path(f"/proc/{mark.read_text().strip()}/cmdline").exists())
+
+
+def test_a_command_that_is_told_to_end_has_ended_when_all_its_processes_have(guarded, held, configstore):
+    one, _ = guarded
+    tidying = f'trap "sleep 1; printf last > {one.folder}/file; exit" TERM; echo runs; while :; do sleep 0.1; done'
+    holder = one.client("hold", "job", "--ttl", "4", "--", *beside(tidying))
+    assert holder.stdout.readline() == "runs\n"
+    holder.terminate()
+    assert outcome(holder, 20)[0] == 128 + signal.SIGTERM
+    assert configstore("get", "data/file") == b"last"
+
+
 def test_a_killed_client_takes_its_command_along_and_the_next_waits_out_the_ttl(guarded, held, tmp_path):
     one, two = guarded
     mark = tmp_path / "pid"
@@ -182,7 +208,7 @@ def test_a_frozen_client_loses_the_lease_and_stops_its_command_when_it_wakes_up(
 
 def test_a_stopped_sidecar_lets_the_command_end_and_commits_what_it_wrote(guarded, held, configstore):
     one, _ = guarded
-    script = f"trap 'printf last > {one.folder}/file; exit 0' TERM; echo runs; sleep 60 & wait"
+    script = f"trap 'printf last > {one.folder}/file; exit 0' TERM; echo runs; while :; do sleep 0.1; done"
     client = one.client("hold", "job", "--", "sh", "-c", script)
     assert client.stdout.readline() == "runs\n"
     one.process.terminate()
