@@ -6,7 +6,6 @@ The last three speak with a sidecar's control socket where there is one, else wi
 import argparse
 import os
 import socket
-import stat
 import sys
 import time
 
@@ -93,11 +92,22 @@ def _sidecar(args: argparse.Namespace) -> Sidecar | None:
     path = args.socket
     if path is None and "endpoints" not in args:
         path = os.environ.get("CONFIGSTORE_CONTROL_SOCKET", DEFAULT_SOCKET)
-        try:
-            path = path if stat.S_ISSOCK(os.stat(path).st_mode) else None
-        except OSError:
+        if not _is_served(path):
             path = None
     return Sidecar(path) if path else None
+
+
+def _is_served(path: str) -> bool:
+    """Tell whether a sidecar listens there; the socket of a killed one stays behind."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except TimeoutError:
+            return True  # it is too busy to say so
+        except OSError as error:
+            return isinstance(error, PermissionError)  # which is then said
+    return True
 
 
 def _leases(args: argparse.Namespace) -> int:

@@ -4,8 +4,10 @@
     POST /v1/flush                   commit now what was changed here; returns the revision
     POST /v1/wait                    until a revision is applied, here or by all live replicas
     POST /v1/changes                 until another set was applied here
-    POST /v1/hold                    lines until the lease is held; the hold lasts as long as the connection
-    GET  /v1/hold/ID                 for how many seconds it surely lasts
+    POST /v1/hold                    lines until the lease is held, and one when it is lost; the hold lasts as long
+                                     as the connection, and as its client goes on asking:
+    GET  /v1/hold/ID                 for how many seconds it surely lasts; who was silent for a quarter of the TTL
+                                     is taken for stopped, and its lease ends
     POST /v1/hold/ID/release         commit what the command changed, and give the lease back
 
 A failure is `{"error": words, "code": exit code}`. Called by `server`, which owns the connections.

@@ -139,6 +139,10 @@ class Holds:
             raise LeaseLostError(lease.lost)
         return lease.left()
 
+    def lost(self, hold: Hold) -> str | None:
+        """Return why a hold that was not released lost its lease, or None."""
+        return hold.lease.lost if hold.id in self._holds else None
+
     def release(self, hold_id: str, code: int) -> int:
         """Commit what the command changed, give the lease back, and return the last revision written.
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import configstore.client
 from configstore import __version__
 from configstore.errors import RefusedError
+from configstore.model.path import printable
 
 CLIENT = "configstore-client"
+_NEW = f".{CLIENT}.new"
 
 
 def listen(path: str, group: int | None) -> socket.socket:
@@ -21,7 +23,7 @@ def listen(path: str, group: int | None) -> socket.socket:
     """
     directory = os.path.dirname(path)
     try:
-        _make_directory(directory, group)
+        _make_directory(directory, group, {os.path.basename(path), CLIENT, _NEW})
         _remove_stale(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
@@ -38,7 +40,8 @@ def listen(path: str, group: int | None) -> socket.socket:
     return listener
 
 
-def _make_directory(directory: str, group: int | None) -> None:
+def _make_directory(directory: str, group: int | None, ours: set[str]) -> None:
+    """Make the directory, or close one that holds nothing but `ours` to others. Raises OSError, RefusedError."""
     with contextlib.suppress(FileExistsError):
         os.makedirs(directory, mode=0o700)
     found = os.stat(directory)
@@ -46,10 +49,17 @@ def _make_directory(directory: str, group: int | None) -> None:
         raise RefusedError(
             f"{directory}: everybody may write there; the control socket needs a directory of its own"
         )
-    if found.st_uid == os.geteuid():
-        if group is not None:
-            os.chown(directory, -1, group)
-        os.chmod(directory, 0o700 if group is None else 0o750)
+    mode = 0o700 if group is None else 0o750
+    if found.st_uid != os.geteuid() or (stat.S_IMODE(found.st_mode), found.st_gid) == (mode, group):
+        return
+    if stat.S_IMODE(found.st_mode) & ~mode and (others := set(os.listdir(directory)) - ours):
+        raise RefusedError(
+            f"{directory}: {printable(min(others))} lies there, too, and it would be closed to others; the control"
+            " socket needs a directory of its own"
+        )
+    if group is not None:
+        os.chown(directory, -1, group)
+    os.chmod(directory, mode)
 
 
 def _remove_stale(path: str) -> None:
@@ -84,7 +94,7 @@ def _place_client(directory: str, group: int | None) -> None:
     """Put the client there under its name, whole."""
     text = Path(configstore.client.__file__).read_text(encoding="utf-8")
     text = text.replace('VERSION = "unplaced"', f'VERSION = "{__version__}"')
-    new = os.path.join(directory, f".{CLIENT}.new")
+    new = os.path.join(directory, _NEW)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o700)

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from configstore.errors import ConfigstoreError, UsageError
-from configstore.store.leases import Place
+from configstore.store.leases import LeaseLostError, Place
 from sidecar.control import api
 from sidecar.control.api import Api, checked
 from sidecar.control.holds import Hold
@@ -58,6 +58,8 @@ class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def close(self) -> None:
         """Serve no more; holds that are still open are abandoned."""
         self._closing.set()
+        with contextlib.suppress(OSError):
+            os.unlink(str(self.server_address))  # before another may take its place
         self.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self._thread.join()
         self.socket.close()
@@ -199,8 +201,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             self._line(_held(hold))
+            told = False
             while not self.server.closing and not self._is_gone(LOOK):
-                pass  # a lease that is lost is for the client to find out about
+                if not told and (lost := holds.lost(hold)):
+                    told = True
+                    self._line({"event": "lost", "error": lost, "code": LeaseLostError.exit_code})
         finally:
             holds.abandon(hold)
 

@@ -196,3 +196,39 @@ def test_another_sidecar_at_the_same_socket_is_refused_and_a_dead_ones_is_taken_
     one.end(9)
     two.start().ready()
     assert json.loads(one.client("status").communicate()[0])["replica"] == "two"
+
+
+def test_a_directory_in_which_others_have_files_is_not_closed_to_them(replica):
+    two = replica("two")
+    two.shared.chmod(0o1777)
+    (two.shared / "of somebody else").touch()
+    two.start()
+    assert two.process.wait(20) == 5
+    two.process = None
+    assert "of somebody else lies there, too" in two.words()
+    assert stat.S_IMODE(two.shared.stat().st_mode) == 0o1777
+
+
+def test_without_a_sidecar_behind_its_socket_a_command_speaks_with_etcd_itself(one, etcd, kv_root):
+    path = one.shared / "control.sock"
+    one.end(9)
+    assert path.exists()
+    settings = {"ENDPOINTS": etcd.endpoint, "ROOT": kv_root, "CONTROL_SOCKET": str(path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "configstore", "run", "--lease", "other", "--", "echo", "done"],
+        env=ENVIRONMENT | {f"CONFIGSTORE_{name}": value for name, value in settings.items()},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+    one.start().ready().end()
+    assert not path.exists()
+
+
+def test_a_client_that_never_asks_is_told_that_its_lease_is_lost(one):
+    with connected(one) as connection, connection.makefile() as lines:
+        connection.sendall(post("/v1/hold", b'{"lease": "job", "ttl": 2}'))
+        events = (json.loads(line) for line in lines if line.startswith("{"))
+        assert next(events)["event"] == "held"
+        lost = next(events)
+        assert (lost["event"], lost["code"]) == ("lost", 3)
+        assert "its client was silent" in lost["error"]
