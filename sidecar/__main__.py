@@ -91,7 +91,11 @@ def _dispatch(command: str, config: Config, *, as_json: bool) -> int:
 
 def _plan_lines(plans: dict[str, Plan]) -> Iterator[str]:
     for name, plan in plans.items():
-        if plan.empty and not plan.problems:
+        if plan.waiting_for:
+            yield f"{name}: nothing of this now; it waits: {plan.waiting_for}"
+        if plan.halted:
+            yield f"{name}: nothing of this; it would halt: {plan.halted}"
+        if plan.empty and not plan.problems and not plan.waiting_for:
             yield f"{name}: nothing to do"
         for push in plan.push:
             yield f"{name}: push {push.entry.kind} {printable(push.path)}"

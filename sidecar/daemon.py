@@ -13,6 +13,7 @@ from functools import partial
 from types import FrameType
 from typing import TypeVar
 
+import msgspec
 import tenacity
 
 from configstore.errors import NotThereError, RefusedError, StoreUnavailableError
@@ -28,6 +29,7 @@ from sidecar.control.holds import Holds
 from sidecar.control.place import listen
 from sidecar.control.server import ControlServer
 from sidecar.mirror import Mirror
+from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan
 from sidecar.presence import Presence
 from sidecar.status import report_of
@@ -84,11 +86,21 @@ def init(config: Config) -> int:
     """Fill the directories once and return 0.
 
     Waits up to `config.timeout` seconds for the store. Raises UnreachableError when it did not answer, and
-    NotThereError naming what is missing for a required mapping to be complete.
+    NotThereError naming what is missing for a required mapping to be complete; RefusedError when its directory
+    cannot be mirrored. The others are filled all the same.
     """
+    config = _in_time(config)
     missing: list[str] = []
+    refused: list[RefusedError] = []
+
+    def unusable(mapping: Mapping, error: RefusedError) -> None:
+        if mapping.required:
+            refused.append(error)
+        else:
+            log.warning("not complete", extra={"mapping": mapping.name, "reason": str(error)})
+
     with ExitStack() as stack:
-        mirrors = _open(config, stack.enter_context(connect(config.store)), stack)
+        mirrors = _open(config, stack.enter_context(connect(config.store)), stack, unusable=unusable)
         end = time.monotonic() + config.timeout
         for mirror in mirrors:
             reasons = _until_reachable(mirror.engine.pull_once, end)
@@ -97,6 +109,8 @@ def init(config: Config) -> int:
                 missing += words
             for reason in reasons if not mirror.mapping.required else ():
                 log.warning("not complete", extra={"mapping": mirror.mapping.name, "reason": reason})
+    if refused:
+        raise refused[0]
     if missing:
         raise NotThereError("init is incomplete:\n  " + "\n  ".join(missing))
     return 0
@@ -104,10 +118,17 @@ def init(config: Config) -> int:
 
 def plan(config: Config) -> dict[str, Plan]:
     """Return what a cycle of each mapping would do now, and do nothing."""
+    config = _in_time(config)
     with ExitStack() as stack:
         mirrors = _open(config, stack.enter_context(connect(config.store)), stack, preview=True)
         end = time.monotonic() + config.timeout
         return {mirror.mapping.name: _until_reachable(mirror.engine.preview, end) for mirror in mirrors}
+
+
+def _in_time(config: Config) -> Config:
+    """Return settings in which no single call takes longer than all of it may."""
+    store = msgspec.structs.replace(config.store, timeout=min(config.store.timeout, config.timeout))
+    return msgspec.structs.replace(config, store=store)
 
 
 def _until_reachable(ask: Callable[[], T], end: float) -> T:
@@ -165,7 +186,9 @@ def _open(
     preview: bool = False,
     told: Callable[[], None] = lambda: None,
     holds: Holds | None = None,
+    unusable: Callable[[Mapping, RefusedError], None] | None = None,
 ) -> list[Mirror]:
+    """Open all mappings; those whose directory cannot be mirrored are told to `unusable`. Raises RefusedError."""
     writer = Writer(
         replica=config.replica,
         host=socket.gethostname(),
@@ -177,7 +200,15 @@ def _open(
     for mapping in config.mappings:
         fence = partial(holds.fence, mapping.lease) if holds else _no_fence
         fenced_out = partial(holds.fenced_out, mapping.lease) if holds else _no_fence
-        mirror = Mirror(mapping, tree, watch=watch, preview=preview, told=told, fence=fence, fenced_out=fenced_out)
+        try:
+            mirror = Mirror(
+                mapping, tree, watch=watch, preview=preview, told=told, fence=fence, fenced_out=fenced_out
+            )
+        except RefusedError as error:
+            if unusable is None:
+                raise
+            unusable(mapping, error)
+            continue
         stack.callback(mirror.close)
         mirrors.append(mirror)
     return mirrors

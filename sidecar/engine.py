@@ -10,8 +10,11 @@ test and simulation.
 import logging
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from configstore.errors import ConfigstoreError, NoSpaceError, RefusedError, StoreError
 from configstore.model.path import StorePath, parent
+from configstore.model.record import Kind
 from configstore.model.replica import Request, Take
 from configstore.store.values import Fence
 from sidecar.choices import Choices
@@ -145,7 +148,10 @@ class Engine:
         if self._remote.went_back:
             raise RefusedError(f"{self.mapping.name}: {self._remote.went_back}")
         self._scan()
-        return make_plan(self._pending, self._sides, self.mapping, Settled(pushes=self._pushes()))
+        plan = make_plan(self._pending, self._sides, self.mapping, Settled(pushes=self._pushes()))
+        if self._remote.root_exists:
+            return msgspec.structs.replace(plan, halted=refusal(plan, len(self._sides.baseline), self.mapping))
+        return msgspec.structs.replace(plan, waiting_for=missing_root(self.mapping))
 
     def pull_once(self) -> list[str]:
         """Bring the local directory to the store's state, as `init` does; nothing is pushed.
@@ -171,9 +177,28 @@ class Engine:
             if not done.again:
                 break
         self._publish(ready=True)
-        return [f"{problem.path}: {problem.reason}" for problem in self.status.problems] + [
-            f"{path}: changes too fast" for path in self._pending
-        ]
+        return self._not_applied(done)
+
+    def _not_applied(self, done: Done) -> list[str]:
+        """Return which records were never shown here, and why, in words."""
+        sides = self._sides
+        if self.mapping.direction is Direction.PUSH:
+            return []
+        missing = {
+            path
+            for path, remote in sides.remote.items()
+            if remote.entry.kind is not Kind.GONE
+            and not (path in sides.local and self._agreed_revision(path) == remote.mod_revision)
+        }
+        words = []
+        for path in sorted(missing | done.problems.keys() | done.again | sides.remote_problems.keys()):
+            problem = sides.problem(path) or self._problems.get(path)
+            words.append(f"{problem.path}: {problem.reason}" if problem else f"{path}: changes too fast")
+        return list(dict.fromkeys(words))  # one problem may speak for many paths
+
+    def _agreed_revision(self, path: StorePath) -> int:
+        agreed = self._sides.baseline.get(path)
+        return agreed.mod_revision if agreed else 0
 
     def _blocked(self) -> str | None:
         """Return why the local directory must not be touched, or None."""
@@ -197,15 +222,20 @@ class Engine:
             return RETRY
         if not self._remote.root_exists:
             self._list_again(now)
-            self._publish(waiting_for=missing_root(self.mapping))
+            reason = missing_root(self.mapping)
+            if self.status.waiting_for != reason:
+                log.warning("nothing is mirrored", extra={"mapping": self.mapping.name, "reason": reason})
+            self._publish(waiting_for=reason)
             return ROOT_RETRY
         return None
 
-    def _list_again(self, now: float) -> None:
+    def _list_again(self, now: float) -> bool:
         """Ask for a new listing, but not for one after the other: each wakes us when it comes."""
-        if now >= self._listing_due:
+        due = now >= self._listing_due
+        if due:
             self._listing_due = now + ROOT_RETRY
             self._feed.list_again()
+        return due
 
     def _accept_store(self, take: Take) -> None:
         """Go on with a store that is not the one that was known: nothing is agreed on, so nothing is deleted.
@@ -246,9 +276,8 @@ class Engine:
         if self._windows.verify_due(now) and self._remote.listed and not self._remote.went_back:
             self._remote.verify()
             self._windows.verified(now, sure=not self._remote.doubtful)
-        if self._remote.stale:
+        if self._remote.stale and not self._remote.went_back and self._list_again(now):
             log.warning("the watch missed a change; listing again", extra={"mapping": self.mapping.name})
-            self._feed.list_again()
 
     def _pushes(self) -> bool:
         if self.mapping.direction is Direction.PULL:
@@ -337,6 +366,8 @@ class Engine:
             due.append(0.0 if not done.rescan else self.mapping.settle)
         if self._dirty or self._scan_all:
             due.append(windows.until_settled(now))
+        if self._remote.stale:
+            due.append(ROOT_RETRY)
         waits = set(plan.waiting.values())
         if Wait.SETTLE in waits and not self._sides.unstable:
             due.append(windows.until_settled(now))

@@ -31,7 +31,7 @@ from sidecar.transfer import Transfer
 log = logging.getLogger(__name__)
 
 BURST = 50
-"""Paths moved after which freed memory is given back."""
+"""Paths moved after which freed memory is given back, as it is after the first full cycle."""
 
 FLUSH = 5.0
 """Seconds that a stopping mirror may take to send what is still under way."""
@@ -76,7 +76,11 @@ class Mirror:
         self._remote_watch = RemoteWatch(tree, mapping, self._wake.set) if watch else None
         self._parts = ExitStack()
         self._lost: str | None = None
-        self.engine = self._begin()
+        try:
+            self.engine = self._begin()
+        except BaseException:
+            self._parts.close()
+            raise
         self._thread = threading.Thread(target=self._run, name=f"engine:{mapping.name}", daemon=True)
 
     def _begin(self) -> Engine:
@@ -84,6 +88,8 @@ class Mirror:
         mapping, tree, parts = self.mapping, self._tree, self._parts
         root = Root(mapping.path, within=mapping.within, prepare=not self._preview)
         parts.callback(root.close)
+        if not self._preview:
+            root.claim()
         identity = Identity(root=tree.keys.root, store=mapping.store)
         baseline = Baseline.load(root.private_fd, identity, read_only=self._preview)
         parts.callback(baseline.close)
@@ -217,7 +223,7 @@ class Mirror:
 
     def _run(self) -> None:
         due: float | None = 0.0
-        given_back = 0
+        given_back: int | None = None
         while not self._stop.is_set():
             self._wake.wait(due)
             self._wake.clear()
@@ -225,7 +231,7 @@ class Mirror:
             due = self._cycle(flush=wanted > self._flushes_made)
             self._note_flushed(wanted)
             moved = self.engine.status.pulled + self.engine.status.pushed
-            if moved - given_back >= BURST:
+            if self.engine.status.ready if given_back is None else moved - given_back >= BURST:
                 memory.give_back()
                 given_back = moved
         self._flush()

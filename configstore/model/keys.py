@@ -38,6 +38,13 @@ class Keys:
         prefix = self.file(directory) + (b"" if directory == ROOT else b"/")
         return prefix, prefix_end(prefix)
 
+    def files_at(self, directory: StorePath) -> tuple[bytes, bytes]:
+        """Return the half-open key range from a directory's own record to the last one below it.
+
+        Those of its neighbours whose names begin alike may lie in between.
+        """
+        return self.file(directory), self.files_below(directory)[1]
+
     def path_of_file(self, key: bytes) -> StorePath:
         """Return the path of a record's key. Raises PathError for a key no record may have."""
         prefix = f"{self.root}/files/".encode()

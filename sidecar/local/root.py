@@ -5,8 +5,10 @@ concluded or written before `check` has said that this is still the directory th
 """
 
 import errno
+import fcntl
 import os
 import shutil
+import tempfile
 from contextlib import suppress
 
 from configstore.errors import RefusedError
@@ -31,17 +33,22 @@ class Root:
         """Open `path`, make it (0755) when only its last component is missing, and prepare `.configstore`.
 
         within: another mirrored directory in which it lies: what is missing in between is made, too, and no
-        symlink leads out of there. prepare: false changes nothing, and leaves private_fd and staging_fd at -1
-        where there is nothing.
+        symlink leads out of there. prepare: false changes nothing, leaves private_fd and staging_fd at -1 where
+        there is nothing, and takes a directory that would be made for an empty one.
         Raises RefusedError saying why and the mend.
         """
         self.path = path
         self._open: list[int] = []
+        self._stand_in: tempfile.TemporaryDirectory[str] | None = None
         try:
             if prepare:
                 _make(path, within)
-            self.fd = self._keep(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            _refuse_detour(self.fd, path, within)
+            elif not os.path.lexists(path) and os.path.isdir(os.path.dirname(within or path)):
+                self._stand_in = tempfile.TemporaryDirectory(prefix="configstore-")
+            opened = self._stand_in.name if self._stand_in else path
+            self.fd = self._keep(os.open(opened, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            if not self._stand_in:
+                _refuse_detour(self.fd, path, within)
             self.beneath = Beneath(self.fd)
             self._identity = _identity(os.fstat(self.fd))
             self._was_mount = is_mount(path)
@@ -58,6 +65,16 @@ class Root:
         except BaseException:
             self.close()
             raise
+
+    def claim(self) -> None:
+        """Let nobody else mirror it until `close`, by whatever path. Raises RefusedError."""
+        try:
+            fcntl.flock(self.private_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RefusedError(
+                f"{self.path}: another sidecar or mapping mirrors it already, maybe through a symlink: give each"
+                " mapping a directory of its own"
+            ) from None
 
     def check(self) -> str | None:
         """Return why the directory must not be touched now, or None.
@@ -104,6 +121,8 @@ class Root:
         """Close all descriptors."""
         while self._open:
             os.close(self._open.pop())
+        if self._stand_in:
+            self._stand_in.cleanup()
 
     def _keep(self, descriptor: int) -> int:
         self._open.append(descriptor)

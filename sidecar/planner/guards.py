@@ -17,25 +17,31 @@ def refusal(plan: Plan, known: int, mapping: Mapping) -> str | None:
 
     known: how many paths store and replica agree on. The two directions are judged apart; moves do not count.
     """
-    for count, where, ends in (
-        (
-            len(_outgoing(plan)),
-            "in the store",
-            "`{} --take store` brings them back here, `--take local` deletes them",
-        ),
-        (
-            _lost(plan),
-            "in this replica",
-            "`{} --take local` writes them to the store again, `--take store` deletes them",
-        ),
-    ):
-        if count > FREE_DELETES and count > mapping.max_delete * known:
-            choice = ends.format(f"configstore resume {mapping.name}")
-            return (
-                f"refused to delete {count} of {known} paths {where} (max_delete = {mapping.max_delete:g});"
-                f" nothing was changed. Put the files back, or choose: {choice}"
+    resume = f"configstore resume {mapping.name}"
+    outgoing, lost = len(_outgoing(plan)), _lost(plan)
+    if _is_mass(outgoing, known, mapping):
+        mend = f"`{resume} --take store` brings them back here, `--take local` deletes them"
+        if mapping.lease:
+            mend = (
+                f"they come back here when the lease {mapping.lease} is given back. If they are to go, delete them"
+                " with `configstore rm`, or allow more by max_delete"
             )
+        return _refused(outgoing, known, mapping, "in the store", mend)
+    if _is_mass(lost, known, mapping):
+        mend = f"`{resume} --take local` writes them to the store again, `--take store` deletes them"
+        return _refused(lost, known, mapping, "in this replica", mend)
     return None
+
+
+def _is_mass(count: int, known: int, mapping: Mapping) -> bool:
+    return count > FREE_DELETES and count > mapping.max_delete * known
+
+
+def _refused(count: int, known: int, mapping: Mapping, where: str, mend: str) -> str:
+    return (
+        f"refused to delete {count} of {known} paths {where} (max_delete = {mapping.max_delete:g}); nothing was"
+        f" changed. Put the files back, or choose: {mend}"
+    )
 
 
 def against(plan: Plan, take: Take) -> set[StorePath]:

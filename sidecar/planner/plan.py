@@ -51,6 +51,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     agree: paths on which both sides are equal already: a new baseline and no change.
     forget: paths of which nothing is left on either side.
     waiting: paths to be looked at again soon. problems: paths left alone, and why.
+    waiting_for, halted: in a preview, why nothing of it would be done now.
     """
 
     push: tuple[Push, ...] = ()
@@ -59,6 +60,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     forget: tuple[StorePath, ...] = ()
     waiting: dict[StorePath, Wait] = {}
     problems: dict[StorePath, Problem] = {}
+    waiting_for: str | None = None
+    halted: str | None = None
 
     @property
     def empty(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping as Map
 from configstore.errors import FutureRevisionError, StoreError
 from configstore.model.path import ROOT, PathError, StorePath, parse_path, relative_to
 from configstore.model.record import Kind
-from configstore.store.api import Batch, Item
+from configstore.store.api import Batch, Event, Item
 from configstore.store.history import ExpiredError, record_written_at
 from configstore.store.survey import survey
 from configstore.store.tree import Tree
@@ -194,21 +194,21 @@ class RemoteSide:
             for path, found in listing.records.items()
             if path != self._mapping.store
         }
-        self.went_back = (
+        why = (
             history
             or self._contradiction(
                 listing.revision, listing.cluster_id, {path: found.mod_revision for path, found in below.items()}
             )
             or rewritten(self._known(), below, self._mapping.name)
         )
-        if self.went_back:
+        self.went_back = why and (self.went_back or why)  # whoever chooses has read the first one
+        if why:
             return set()
         self.listed, self.stale = True, False
         self._unseen.clear()
         sides.cluster_id = listing.cluster_id
-        self.root_exists = self._mapping.store == ROOT or (
-            self._mapping.store in listing.records and listing.records[self._mapping.store].entry.kind is Kind.DIR
-        )
+        top = listing.records.get(self._mapping.store)
+        self.root_exists = bool(listing.records) if self._mapping.store == ROOT else _is_directory(top)
         before = dict(sides.remote)
         changed = set(sides.remote_problems)
         sides.remote_problems.clear()
@@ -228,7 +228,13 @@ class RemoteSide:
 
     def _absorb_batch(self, batch: Batch) -> set[StorePath]:
         changed: set[StorePath] = set()
+        top = self._tree.keys.file(self._mapping.store)
+        below, _ = self._tree.keys.files_below(self._mapping.store)
         for event in batch.events:
+            if event.item.key == top:
+                self._take_top(event)
+            if not event.item.key.startswith(below):
+                continue  # a neighbour whose name begins alike
             if event.deleted:
                 changed |= self._take_vanished(event.item)
                 continue
@@ -240,6 +246,12 @@ class RemoteSide:
             if relative is not None and self._take(relative, found):
                 changed.add(relative)
         return changed
+
+    def _take_top(self, event: Event) -> None:
+        """Note whether the subtree still has its root. One that was deleted goes with the deletes below it."""
+        found = None if event.deleted else self._tree.decode_item(event.item)
+        if not (isinstance(found, Stored) and found.entry.kind is Kind.GONE):
+            self.root_exists = _is_directory(found)
 
     def _take(self, path: StorePath, found: Stored) -> bool:
         known = self._sides.remote.get(path)
@@ -290,3 +302,7 @@ class RemoteSide:
 
     def _absolute(self, path: StorePath) -> StorePath:
         return StorePath(f"{self._mapping.store}/{path}" if self._mapping.store else path)
+
+
+def _is_directory(found: Stored | Bad | None) -> bool:
+    return isinstance(found, Stored) and found.entry.kind is Kind.DIR

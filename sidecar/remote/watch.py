@@ -125,7 +125,7 @@ class RemoteWatch:
             if self._again or self._stop.is_set():
                 return
             self._watch = self._tree.kv.watch(
-                *self._tree.keys.files_below(self._mapping.store), start_revision=start_revision
+                *self._tree.keys.files_at(self._mapping.store), start_revision=start_revision
             )
         try:
             for batch in self._watch:

@@ -56,6 +56,69 @@ def test_init_names_what_it_could_not_apply(replica, configstore, kv, kv_root):
     assert (one.folder / "taken/mine").read_bytes() == b"local"
 
 
+def test_init_is_complete_though_what_it_had_placed_was_edited_since(replica, configstore, kv):
+    for name in ("edited", "removed", "changed meanwhile"):
+        configstore("put", f"data/{name}", content=b"x")
+    one = replica("one")
+    assert one.command("init").returncode == 0
+    (one.folder / "edited").write_bytes(b"here")
+    (one.folder / "edited").chmod(0o640)
+    (one.folder / "removed").unlink()
+    (one.folder / "of its own").write_bytes(b"x")
+    os.mkfifo(one.folder / "fifo")
+    configstore("put", "data/changed meanwhile", content=b"y")
+    before = kv.status().revision
+    done = one.command("init")
+    assert done.returncode == 0, done.stderr
+    assert (one.folder / "edited").read_bytes() == b"here"
+    assert (one.folder / "removed").read_bytes() == b"x"  # a file too many is better than one too few
+    assert (one.folder / "changed meanwhile").read_bytes() == b"y"
+    assert kv.status().revision == before
+    one.start().ready()
+    wait_until(lambda: configstore("get", "data/edited") == b"here")
+
+
+def test_init_does_not_wait_for_the_lease_of_what_was_changed_without_it(replica, configstore):
+    configstore("put", "data/a", content=b"x")
+    one = replica("one", 'lease = "job"')
+    assert one.command("init").returncode == 0
+    (one.folder / "a").write_bytes(b"here")
+    (one.folder / "b").write_bytes(b"new")
+    done = one.command("init")
+    assert done.returncode == 0, done.stderr
+    assert (one.folder / "a").read_bytes() == b"here"
+
+
+def test_init_fills_the_others_beside_a_directory_that_cannot_be_mirrored(replica, configstore, tmp_path):
+    configstore("put", "data/a", content=b"x")
+    configstore("mkdir", "more")
+    elsewhere = tmp_path / "not/there"
+    one = replica("one", f'[[mapping]]\nname = "more"\npath = "{elsewhere}"\nrequired = false')
+    done = one.command("init")
+    assert done.returncode == 0
+    assert str(elsewhere) in done.stderr
+    assert (one.folder / "a").exists()
+    (one.folder / "a").unlink()
+    one.settings.write_text(one.settings.read_text().replace("required = false", ""))
+    done = one.command("init")
+    assert done.returncode == 5
+    assert str(elsewhere) in done.stderr
+    assert (one.folder / "a").exists()
+
+
+def test_one_directory_is_mirrored_once_by_whatever_path(replica, configstore, tmp_path):
+    configstore("mkdir", "more")
+    link = tmp_path / "link"
+    link.symlink_to("one")
+    one = replica("one", f'[[mapping]]\nname = "more"\npath = "{link}"')
+    done = one.command("init")
+    assert done.returncode == 5
+    assert f"{link}: another sidecar or mapping mirrors it already" in done.stderr
+    two = replica("two").start().ready()
+    assert two.command("init").returncode == 5
+    assert two.command("plan").returncode == 0
+
+
 def test_init_with_etcd_away_gives_up_in_time_with_exit_code_4(tmp_path):
     endpoint = f"http://127.0.0.1:{free_ports(1)[0]}"
     done = Replica("one", tmp_path, [endpoint], "/x").command("init", "--timeout", "2s")
@@ -82,6 +145,29 @@ def test_plan_prints_what_a_cycle_would_do_and_does_nothing(replica, configstore
     assert json.loads(one.command("plan", "--json").stdout)["data"]["push"][0]["path"] == "mine"
     assert (kv.status().revision, one.tree()) == (before, tree)
     assert not (one.folder / ".configstore").exists()
+
+
+def test_plan_of_a_directory_that_is_not_there_yet_is_that_of_an_empty_one(replica, configstore):
+    configstore("put", "data/theirs", content=b"x")
+    one = replica("one")
+    one.folder.rmdir()
+    assert one.command("plan").stdout.splitlines() == ["data: pull file theirs"]
+    assert not one.folder.exists()
+
+
+def test_plan_says_what_keeps_a_cycle_from_doing_it(etcd, kv_root, tmp_path, configstore):
+    one = Replica("one", tmp_path, [etcd.endpoint], kv_root)
+    (one.folder / "mine").write_bytes(b"x")
+    said = one.command("plan").stdout
+    assert "data: nothing of this now; it waits: the store has no subtree data" in said
+    configstore("mkdir", "data")
+    for number in range(20):
+        configstore("put", f"data/{number}", content=b"x")
+    assert one.command("init").returncode == 0
+    for number in range(20):
+        (one.folder / str(number)).unlink()
+    assert "data: nothing of this; it would halt: refused to delete 20 of 20" in one.command("plan").stdout
+    assert json.loads(one.command("plan", "--json").stdout)["data"]["halted"].startswith("refused to delete")
 
 
 def test_health_asks_the_running_sidecar(replica):

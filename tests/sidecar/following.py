@@ -43,7 +43,7 @@ class Following:
 
     def follow(self):
         """Bring what the watch sees from where it was, as after a reconnect."""
-        start, end = self.tree.keys.files_below("data")
+        start, end = self.tree.keys.files_at("data")
         watch = self.tree.kv.watch(start, end, start_revision=self.engine._remote.revision + 1)
         batches = iter(watch)
         self.news.append(next(batches))

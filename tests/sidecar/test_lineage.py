@@ -2,10 +2,15 @@
 
 import pytest
 
-from configstore.model.record import Kind
+from configstore.model.keys import Keys
+from configstore.model.record import Entry, Kind
 from configstore.store.api import Delete, ModRevision
+from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
-from configstore.store.values import Listing
+from configstore.store.tree import Tree
+from configstore.store.values import Listing, Write, Writer
+from sidecar.mirror import Mirror
+from sidecar.planner.mapping import Mapping
 from sidecar.remote.lineage import contradiction
 from tests.sidecar.following import Following
 
@@ -74,6 +79,47 @@ def test_a_revision_that_went_back_freezes_the_mapping_and_its_return_ends_that(
     assert status.halted is None
 
     assert following.contents()["b"] == b"goes on"
+
+
+def test_a_halt_is_quiet_and_keeps_its_words_while_the_store_moves_on(following):
+    """Whoever chooses names the words that were read, and each report moves the store on."""
+    following.store.restore(following.snapshot)
+    following.list_again()
+    words = following.cycle().halted
+    assert "went back" in words
+    listings = []
+    list_again, following.list_again = following.list_again, lambda: listings.append(list_again())
+    for number in range(100):  # each listing wakes the engine at once
+        following.put("b", b"%d" % number)
+        assert following.cycle(0.02).halted == words
+    assert 1 <= len(listings) <= 2
+
+
+def test_a_root_that_vanishes_lets_nothing_travel_until_it_is_back(following):
+    following.follow()
+    key = following.tree.keys.file("data")
+    following.tree.kv.txn((), (Delete(key),))
+    neighbour = Entry(kind=Kind.DIR, mode=0o755)
+    following.tree.commit([Write(path="data-too", entry=neighbour, expected=0)], retention=60)
+    following.put("a", b"newer")
+    following.follow()
+    (following.folder / "mine").write_bytes(b"edited meanwhile")
+    status = following.cycle()
+    assert "configstore mkdir data" in status.waiting_for
+    assert following.contents() == {"a": b"one", "b": b"b", "mine": b"edited meanwhile"}
+    following.put("", b"", Kind.DIR)
+    following.follow()
+    assert following.cycle().waiting_for is None
+    assert following.contents() == {"a": b"newer", "b": b"b", "mine": b"edited meanwhile"}
+    assert following.tree.read("data/mine")
+
+
+def test_a_wiped_store_is_no_fresh_installation_for_a_mapping_of_all_of_it(tmp_path):
+    store = MemoryStore(clock=lambda: 0.0)
+    tree = Tree(MemoryKv(store), Keys(), Writer(replica="r", host="h", now=lambda: "", new_id=lambda: "w"))
+    mirror = Mirror(Mapping(name="all", store="", path=str(tmp_path)), tree)
+    assert mirror.engine.pull_once() == ["the store is empty"]
+    mirror.close()
 
 
 def test_another_cluster_freezes_the_mapping_though_all_its_revisions_are_newer(following):

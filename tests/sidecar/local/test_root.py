@@ -130,9 +130,10 @@ def test_preview_changes_nothing(opened, tmp_path):
     root = opened(tmp_path, prepare=False)
     assert list(tmp_path.iterdir()) == []
     assert (root.private_fd, root.staging_fd) == (-1, -1)
-    with pytest.raises(RefusedError):
-        opened(tmp_path / "missing", prepare=False)
+    assert os.listdir(opened(tmp_path / "missing", prepare=False).fd) == []
     assert not (tmp_path / "missing").exists()
+    with pytest.raises(RefusedError, match="the directory above it does not exist"):
+        opened(tmp_path / "missing/below", prepare=False)
 
 
 def test_preview_sees_the_private_directory_and_leaves_its_staging(opened, tmp_path):
