@@ -51,6 +51,10 @@ class StoreUnavailableError(StoreError, UnreachableError):
     """No member answered within the deadline. A write may or may not have been made."""
 
 
+class StoreClosedError(StoreUnavailableError):
+    """We have closed the connection ourselves: to try again is in vain."""
+
+
 class PermissionDeniedError(StoreError, RefusedError):
     """Access control refused; this never means that a key is absent."""
 

@@ -1,13 +1,14 @@
 """`run`, `init` and `plan` as functions: threads, signals, readiness, and what is said at the end."""
 
 import logging
+import os
 import secrets
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from types import FrameType
@@ -38,13 +39,13 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+LAST_CALL = 7.0
+"""Seconds after which a stopping sidecar waits for the store no longer: a container's engine kills it after 10."""
+
 
 def run(config: Config) -> int:
     """Mirror until SIGTERM or SIGINT, flush, and return the exit code."""
-    stop = threading.Event()
-    failed = threading.Event()
-    _stop_on_signals(stop)
-    _stop_on_failure(stop, failed)
+    end = _End()
     with ExitStack() as stack:
         kv = stack.enter_context(connect(config.store))
         mirrors: list[Mirror] = []
@@ -71,15 +72,18 @@ def run(config: Config) -> int:
         log.info(
             "mirroring", extra={"mappings": [mirror.mapping.name for mirror in mirrors], "replica": config.replica}
         )
-        stop.wait()
+        end.wait()
         log.info("stopping; sending what is under way")
+        last_call = threading.Timer(LAST_CALL, kv.close)
+        last_call.daemon = True
+        last_call.start()
         holds.close()
         for mirror in mirrors:
             mirror.stop()
         for mirror in mirrors:
             mirror.join()
     log.info("stopped")
-    return 1 if failed.is_set() else 0
+    return 1 if end.failed else 0
 
 
 def init(config: Config) -> int:
@@ -218,22 +222,32 @@ def _no_fence() -> None:
     """Stand in where nobody can hold a lease."""
 
 
-def _stop_on_signals(stop: threading.Event) -> None:
-    def note(number: int, _frame: FrameType | None) -> None:
+class _End:
+    """What ends the daemon: SIGTERM, SIGINT, or the death of any thread; half a daemon is worse than none.
+
+    The main thread waits at a pipe, into which the handler in C writes. At a lock it could sleep on: a signal that
+    comes just before it falls asleep does not wake it.
+    """
+
+    def __init__(self) -> None:
+        self.failed = False
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+        threading.excepthook = self._fail
+
+    def wait(self) -> None:
+        """Wait for it."""
+        os.read(self._reader, 1)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
         log.info("got a signal", extra={"signal": signal.Signals(number).name})
-        stop.set()
 
-    signal.signal(signal.SIGTERM, note)
-    signal.signal(signal.SIGINT, note)
-
-
-def _stop_on_failure(stop: threading.Event, failed: threading.Event) -> None:
-    """End the process when any thread dies of an error nobody expected: half a daemon is worse than none."""
-
-    def note(failure: threading.ExceptHookArgs) -> None:
+    def _fail(self, failure: threading.ExceptHookArgs) -> None:
         name = failure.thread.name if failure.thread else "?"
         log.critical("a thread died; stopping", extra={"in": name}, exc_info=failure.exc_value)
-        failed.set()
-        stop.set()
-
-    threading.excepthook = note
+        self.failed = True
+        with suppress(BlockingIOError):
+            os.write(self._writer, b"x")

@@ -1,8 +1,9 @@
 """Shows in the store that this replica lives and what its mappings do, and takes requests made there.
 
 Two threads for the process. `presence` keeps an etcd lease alive and writes a report per mapping under it when its
-state changed, or when somebody asks; a quiet replica writes nothing. `requests` follows what is asked. The mirror
-never waits for either, and works without: this is for people and for programs that wait.
+state changed, when somebody asks, and with a renewal when it is further on; a quiet replica writes nothing.
+`requests` follows what is asked. The mirror never waits for either, and works without: this is for people and for
+programs that wait.
 """
 
 import logging
@@ -95,8 +96,7 @@ class Presence:
             if self._stop.is_set():
                 return
             try:
-                self._renew()
-                self._tell()
+                self._tell(progress=self._renew())
                 due = max(0.0, self._renewed + RENEW - self._clock())
                 self._error = None
             except LeaseGoneError:
@@ -107,21 +107,26 @@ class Presence:
                 self._error, due = str(error), RETRY
             self._stop.wait(SPACING)
 
-    def _renew(self) -> None:
+    def _renew(self) -> bool:
+        """Renew the session when it is due, and tell whether it was."""
+        due = bool(self._lease) and self._clock() - self._renewed >= RENEW
         if not self._lease:
             self._lease = self._kv.lease_grant(TTL)
             self._renewed = self._clock()
-        elif self._clock() - self._renewed >= RENEW:
+        elif due:
             self._renewed = self._clock()
             self._kv.lease_keepalive(self._lease)
+        return due
 
-    def _tell(self) -> None:
+    def _tell(self, *, progress: bool) -> None:
+        """Write the reports that say something new; with `progress` those that are only further on, too."""
         everything = self._asked.is_set()
         self._asked.clear()
         for report in self._reports(self._session):
             key = self._keys.replica(report.mapping, report.replica)
             told, revision = self._told.get(key, (None, 0))
-            if everything or told is None or not _same(told, report) or self._is_awaited(told, report):
+            further = progress and told is not None and told.revision != report.revision
+            if everything or further or told is None or not _same(told, report) or self._is_awaited(told, report):
                 self._write(key, report, revision)
 
     def _is_awaited(self, told: Report, now: Report) -> bool:

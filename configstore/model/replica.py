@@ -43,7 +43,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     session: random, new at each start. store: the mapping's subtree. reason: of `waiting` and `halted`.
     revision: the store revision up to which everything was applied. paths: on how many it agrees with the store.
     pending: how many paths wait to travel. vanished: how many records vanished without a tombstone.
-    Revision and counts are as of the last change of state, or of the last request to report.
+    Revision and counts are as of the last change of state or request to report, or some seconds ago.
     """
 
     mapping: str

@@ -12,7 +12,13 @@ from collections.abc import Callable, Sequence
 import msgspec
 import tenacity
 
-from configstore.errors import CompactedError, CorruptError, LeaseGoneError, StoreUnavailableError
+from configstore.errors import (
+    CompactedError,
+    CorruptError,
+    LeaseGoneError,
+    StoreClosedError,
+    StoreUnavailableError,
+)
 from configstore.model.keys import Keys
 from configstore.model.path import PathError, StorePath, printable
 from configstore.model.record import Entry, Record, RecordError, decode, encode, sha256
@@ -289,9 +295,10 @@ class Tree:
         fences = (CreateRevision(fence.key, fence.token),) if fence else ()
         keys = [step.key for step in group] + ([fence.key] if fence else [])
         for attempt in tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(StoreUnavailableError),
+            retry=tenacity.retry_if_exception_type(StoreUnavailableError)
+            & tenacity.retry_if_not_exception_type(StoreClosedError),
             stop=tenacity.stop_after_delay(self._patience),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=1),
             reraise=True,
         ):
             with attempt:

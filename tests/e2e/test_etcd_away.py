@@ -1,5 +1,7 @@
 """etcd killed, away and back, with both replicas running all the while."""
 
+import signal
+
 import pytest
 
 from configstore.model.keys import Keys
@@ -55,6 +57,22 @@ def test_edits_on_both_sides_while_etcd_is_away_travel_on_its_return(away):
     wait_until(lambda: one.tree().keys() == two.tree().keys() == {"from-one", "from-two"}, 60)
     equal(one, two)
     wait_until(lambda: one.metric("waiting") == two.metric("waiting") == 0)
+
+
+@pytest.mark.parametrize("stop", ["kill", "freeze"])
+def test_a_stop_while_etcd_does_not_answer_is_over_before_a_container_would_be_killed(away, stop):
+    etcd, one, _ = away
+    one.end()
+    one.settings.write_text(one.settings.read_text().replace('timeout = "3s"', 'timeout = "10s"'))
+    one.start().ready()
+    if stop == "kill":
+        etcd.kill()
+    else:
+        etcd.process.send_signal(signal.SIGSTOP)
+    (one.folder / "a").write_bytes(b"x")
+    one.process.terminate()
+    assert one.process.wait(10) == 0
+    one.process = None
 
 
 def test_a_replica_started_with_etcd_away_begins_when_it_comes(own_etcd, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any, Self
 import grpc
 import msgspec
 
-from configstore.errors import StoreUnavailableError, UsageError
+from configstore.errors import StoreClosedError, UsageError
 from configstore.settings import StoreSettings
 from configstore.store.etcd.stubs import etcd3, services
 
@@ -188,11 +188,11 @@ class Connections:
     def current(self) -> Connection:
         """Return the connection in use, made anew when a certificate file changed.
 
-        Raises StoreUnavailableError after `close`.
+        Raises StoreClosedError after `close`.
         """
         with self._lock:
             if self._closed:
-                raise StoreUnavailableError("the connection to the store was closed")
+                raise StoreClosedError("the connection to the store was closed")
             self._follow_tls_files()
             endpoint = self._endpoints[self._index]
             connection = self._open.get(self._index)
