@@ -95,6 +95,11 @@ def test_a_connection_that_ends_in_the_handshake_hints_at_the_scheme(last):
     assert "http or https" in meaning_of(Code.UNAVAILABLE, details).mend
 
 
+def test_a_name_that_nobody_knows_is_not_blamed_on_a_certificate():
+    details = "errors resolving etcd:2379: [field:hostname lookup error: lookup failed: Domain name not found]"
+    assert "certificate" not in meaning_of(Code.UNAVAILABLE, details).mend
+
+
 def test_a_long_reason_is_cut():
     meaning = meaning_of(Code.UNKNOWN, "")
     assert len(str(exception_for(meaning, Code.UNKNOWN, "x" * 10_000, what="txn"))) < 500

@@ -83,6 +83,10 @@ MEANINGS = (
     Meaning(
         Code.PERMISSION_DENIED, "", PermissionDeniedError, "give the user's role this right with `etcdctl role`"
     ),
+    # Before the certificates' names: gRPC's resolver says `hostname lookup error`, too.
+    Meaning(
+        Code.UNAVAILABLE, "DNS resolution failed|[Dd]omain name", StoreUnavailableError, again=True, unsent=True
+    ),
     Meaning(
         Code.UNAVAILABLE,
         "CERTIFICATE_VERIFY_FAILED|[Hh]ostname",
@@ -116,9 +120,6 @@ MEANINGS = (
     # gRPC's pick_first says so when a call found no connection to go out on.
     Meaning(
         Code.UNAVAILABLE, "failed to connect to all addresses", StoreUnavailableError, again=True, unsent=True
-    ),
-    Meaning(
-        Code.UNAVAILABLE, "DNS resolution failed|[Dd]omain name", StoreUnavailableError, again=True, unsent=True
     ),
     # The answer to `hasleader`, given before a request is looked at.
     Meaning(Code.UNAVAILABLE, "etcdserver: no leader", StoreUnavailableError, again=True, unsent=True),
