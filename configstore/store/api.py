@@ -152,7 +152,12 @@ class Watch(Protocol):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """What the answering member says of itself. Sizes in bytes; `version` such as `3.5.16`."""
+    """What the answering member says of itself. Sizes in bytes; `version` such as `3.5.16`.
+
+    db_size: of the database's file, which is what the quota limits. db_in_use: what a defragmentation would leave.
+    quota: None where the member does not say (before etcd 3.6), 0 for none.
+    raft_index, raft_term: how far the member is in the log, and in whose reign. learner: it has no vote yet.
+    """
 
     cluster_id: int
     member_id: int
@@ -161,6 +166,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     db_size: int = 0
     leader: int = 0
     alarms: tuple[str, ...] = ()
+    db_in_use: int = 0
+    quota: int | None = None
+    raft_index: int = 0
+    raft_term: int = 0
+    learner: bool = False
 
 
 class Kv(Protocol):

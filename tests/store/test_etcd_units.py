@@ -19,7 +19,7 @@ from configstore.errors import (
     TooLargeError,
 )
 from configstore.store.etcd.errors import exception_for, meaning_of
-from configstore.store.etcd.messages import is_fragment, status_errors, watch_create_request
+from configstore.store.etcd.messages import is_fragment, status_of, watch_create_request
 from configstore.store.etcd.stubs import rpc
 from configstore.store.etcd.watch import code_of_reason
 
@@ -141,7 +141,10 @@ def test_fields_that_etcd3_does_not_know_are_sent_and_read_by_number():
     assert watch_create_request(b"a", b"b", 7).SerializeToString().endswith(b"@\x01")
     assert is_fragment(rpc.WatchResponse.FromString(b"\x38\x01"))
     assert not is_fragment(rpc.WatchResponse(created=True))
-    assert status_errors(rpc.StatusResponse.FromString(b"\x42\x02ab\x42\x01c")) == ["ab", "c"]
+    status = status_of(rpc.StatusResponse.FromString(b"\x42\x0dalarm:NOSPACE\x48\x02\x50\x01\x60\x07"))
+    assert (status.alarms, status.db_in_use, status.learner, status.quota) == (("NOSPACE",), 2, True, 7)
+    assert status_of(rpc.StatusResponse()).quota is None
+    assert status_of(rpc.StatusResponse.FromString(b"\x60" + b"\xff" * 9 + b"\x01")).quota == 0
 
 
 def test_etcd3_imported_the_wrong_way_before_us_is_refused_with_the_mend():

@@ -1,7 +1,6 @@
 """`EtcdKv`: the contract of `configstore.store.api`, kept by an etcd cluster."""
 
 import itertools
-import re
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
@@ -15,11 +14,9 @@ from configstore.store.etcd.calls import Calls
 from configstore.store.etcd.connection import Connection
 from configstore.store.etcd.life import SignsOfLife
 from configstore.store.etcd.login import Metadata
-from configstore.store.etcd.messages import page_of, status_errors, txn_message, txn_result_of
+from configstore.store.etcd.messages import page_of, status_of, txn_message, txn_result_of
 from configstore.store.etcd.stubs import Message, rpc
 from configstore.store.etcd.watch import EtcdWatch
-
-_ALARM = re.compile(r"alarm:\s*(\w+)")
 
 
 class EtcdKv:
@@ -140,16 +137,18 @@ class EtcdKv:
             token = tuple(pair for pair in metadata if pair[0] == "token")
             return connection.maintenance.Status(rpc.StatusRequest(), timeout=timeout, metadata=token)
 
-        answer = self._calls.repeatable("status", method)
-        return Status(
-            cluster_id=answer.header.cluster_id,
-            member_id=answer.header.member_id,
-            version=answer.version,
-            revision=answer.header.revision,
-            db_size=answer.dbSize,
-            leader=answer.leader,
-            alarms=tuple(dict.fromkeys(name for text in status_errors(answer) for name in _ALARM.findall(text))),
-        )
+        return status_of(self._calls.repeatable("status", method))
+
+    def login(self) -> bool:
+        """Log in as the configured user; False when there is none, or etcd has access control switched off.
+
+        Raises AuthenticationError when etcd refuses the user.
+        """
+
+        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:  # noqa: ARG001
+            return any(name == "token" for name, _ in metadata)
+
+        return bool(self._calls.repeatable("login", method))
 
     def close(self) -> None:
         """End connections and watches; blocked calls and iterations return."""

@@ -4,6 +4,7 @@ Fields that etcd gained after etcd3's last release are unknown to its descriptor
 unknown fields, so they are written as bytes and read by their numbers (etcd api/etcdserverpb/rpc.proto).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -18,6 +19,7 @@ from configstore.store.api import (
     Operation,
     Page,
     Put,
+    Status,
     TxnResult,
 )
 from configstore.store.etcd.stubs import Message, rpc
@@ -25,7 +27,9 @@ from configstore.store.etcd.stubs import Message, rpc
 _ABSENT_FROM = 0  # an absent key's create_revision and mod_revision
 
 _CREATE_FRAGMENT = b"\x40\x01"  # WatchCreateRequest.fragment = true: field 8, a varint
-_FRAGMENT, _STATUS_ERRORS = 7, 8  # WatchResponse.fragment, StatusResponse.errors
+_FRAGMENT = 7  # WatchResponse.fragment
+_ERRORS, _DB_IN_USE, _LEARNER, _QUOTA = 8, 9, 10, 12  # of StatusResponse; the last from etcd 3.6 on
+_ALARM = re.compile(r"alarm:\s*(\w+)")
 
 
 def watch_create_request(key: bytes, range_end: bytes, start_revision: int) -> Message:
@@ -42,9 +46,24 @@ def is_fragment(answer: Message) -> bool:
     return any(_unknown(answer, _FRAGMENT))
 
 
-def status_errors(answer: Message) -> list[str]:
-    """Return what a member complains of, alarms included."""
-    return [text.decode(errors="replace") for text in _unknown(answer, _STATUS_ERRORS)]
+def status_of(answer: Message) -> Status:
+    """Read a StatusResponse."""
+    errors = [text.decode(errors="replace") for text in _unknown(answer, _ERRORS)]
+    quota = next(_unknown(answer, _QUOTA), None)
+    return Status(
+        cluster_id=answer.header.cluster_id,
+        member_id=answer.header.member_id,
+        version=answer.version,
+        revision=answer.header.revision,
+        db_size=answer.dbSize,
+        leader=answer.leader,
+        alarms=tuple(dict.fromkeys(name for text in errors for name in _ALARM.findall(text))),
+        db_in_use=next(_unknown(answer, _DB_IN_USE), 0),
+        quota=quota if quota is None or quota < 1 << 63 else 0,  # a negative number switches it off
+        raft_index=answer.raftIndex,
+        raft_term=answer.raftTerm,
+        learner=any(_unknown(answer, _LEARNER)),
+    )
 
 
 def _unknown(answer: Message, number: int) -> Iterator[Message]:
