@@ -34,10 +34,10 @@ def open_tree(args: argparse.Namespace) -> Iterator[Tree]:
     from configstore.store.connect import connect  # noqa: PLC0415 - only now is grpc needed
 
     settings = store_settings(args)
-    _warn_of_misspelt_variables()
+    warn_of_misspelt_variables()
     with connect(settings) as kv:
         try:
-            yield Tree(kv, Keys(settings.root), _writer(), patience=settings.timeout)
+            yield Tree(kv, Keys(settings.root), writer(), patience=settings.timeout)
         except StoreUnavailableError as error:
             unnamed = [url for url in settings.endpoints if url not in str(error)]
             if unnamed:
@@ -93,7 +93,8 @@ def unreadable(found: Bad) -> NotThereError:
     )
 
 
-def _writer() -> Writer:
+def writer() -> Writer:
+    """Return who writes when a command does."""
     return Writer(
         replica="cli",
         host=socket.gethostname()[:256],
@@ -102,7 +103,8 @@ def _writer() -> Writer:
     )
 
 
-def _warn_of_misspelt_variables() -> None:
+def warn_of_misspelt_variables() -> None:
+    """Name the variables that look like ours and are none."""
     for name in unknown_variables(os.environ, ()):
         if close := nearest_variable(name, STORE_VARIABLES, cutoff=0.85):
             say(f"{name}: unknown variable, not used; did you mean {close}?")

@@ -9,6 +9,7 @@
     {root}/intents/<name>                    what was begun last under a lease
     {root}/replicas/<mapping>/<replica id>   a live replica
     {root}/requests/<id>                     what is asked of replicas
+    {root}/doctor/<id>                       what `doctor` tries its rights on, for a moment
 
 No path has an empty component, so the `//` ends it without doubt.
 """
@@ -131,6 +132,10 @@ class Keys:
         """Return the half-open key range of all requests."""
         prefix = self.request("")
         return prefix, prefix_end(prefix)
+
+    def trial(self, name: str) -> bytes:
+        """Return a key that `doctor` makes and removes to see what its user may do."""
+        return f"{self.root}/doctor/{name}".encode()
 
 
 def prefix_end(prefix: bytes) -> bytes:
