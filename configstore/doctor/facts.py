@@ -1,0 +1,127 @@
+"""What was found out, as values, before anybody judges it. Times are Unix seconds, sizes bytes."""
+
+import enum
+
+import msgspec
+
+from configstore.store.api import Status
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why something could not be done, in words for an operator, and the exit code of that kind of failure."""
+
+    reason: str
+    exit_code: int = 1
+
+
+class Refusal(enum.StrEnum):
+    """Why there is no TLS connection to an endpoint that accepts connections."""
+
+    NAME = "the certificate is for another name"
+    AUTHORITY = "the certificate is signed by an authority that is not trusted here"
+    EXPIRED = "the certificate has expired"
+    NOT_YET = "the certificate is not valid yet"
+    CLIENT = "the client certificate was refused, or is missing"
+    PLAIN = "no TLS is spoken there"
+    FILES = "the files of cacert, cert or key are unusable"
+    OTHER = "the handshake fails"
+
+
+class Web(msgspec.Struct, frozen=True, kw_only=True):
+    """What an endpoint showed over HTTP.
+
+    refusal: why there is no TLS, with the library's own `detail`. names: for which the certificate is, where they
+    matter. certificate_ends: when it expires. clock_ahead: by how much etcd's clock is ahead of this machine's.
+    quota: as in `Status`. silent: why clock or quota could not be had.
+    """
+
+    refusal: Refusal | None = None
+    detail: str = ""
+    names: tuple[str, ...] = ()
+    certificate_ends: float | None = None
+    clock_ahead: float | None = None
+    quota: int | None = None
+    silent: str = ""
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint, asked on its own: the status of its member after `latency` seconds, or why there is none."""
+
+    url: str
+    web: Web
+    status: Status | Failure
+    latency: float = 0.0
+
+
+class Access(enum.Enum):
+    """What etcd says of access control. OPEN: no user is set and none was asked for, whatever the reason."""
+
+    ON = enum.auto()
+    OFF = enum.auto()
+    OPEN = enum.auto()
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of trying each right on a key of the doctor's own: allowed, refused, or not tried at all.
+
+    took: seconds for a write through the cluster. left: whether the key had to be left to its lease's end.
+    """
+
+    allowed: tuple[str, ...] = ()
+    refused: dict[str, Failure] = {}
+    untried: tuple[str, ...] = ()
+    took: float = 0.0
+    left: bool = False
+
+
+class Records(msgspec.Struct, frozen=True, kw_only=True):
+    """What lies below the root key: the names of subtrees, how many records, and the paths of unreadable ones.
+
+    live: how many replicas mirror something. unwell: those that are not ready, as `mapping: replica@host: state`.
+    """
+
+    subtrees: tuple[str, ...] = ()
+    count: int = 0
+    unreadable: tuple[str, ...] = ()
+    live: int = 0
+    unwell: tuple[str, ...] = ()
+
+
+class Directory(msgspec.Struct, frozen=True, kw_only=True):
+    """A local directory that is to be mirrored, as the user who runs this sees it.
+
+    sticky: only the owner of a file, or of the directory, may replace it; `exempt` are these and CAP_FOWNER.
+    """
+
+    path: str
+    failure: str = ""
+    writable: bool = True
+    sticky: bool = False
+    exempt: bool = False
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """All that was found out. What was not asked, since nobody would have answered, is None.
+
+    now: this machine's clock. client_certificate_ends: when the configured one expires.
+    compacted: the oldest revision that is still there; 0 when etcd was never compacted.
+    cut_off: the call of the store as a whole that nobody answered; the later ones were not made.
+    """
+
+    now: float
+    root: str
+    endpoints: tuple[Endpoint, ...]
+    user: str | None = None
+    client_certificate: bool = False
+    client_certificate_ends: float | None = None
+    access: Access | Failure | None = None
+    trial: Trial | None = None
+    compacted: int | Failure | None = None
+    records: Records | Failure | None = None
+    cut_off: Failure | None = None
+    directories: tuple[Directory, ...] = ()
+
+    @property
+    def statuses(self) -> tuple[Status, ...]:
+        """The statuses of the endpoints that answered."""
+        return tuple(each.status for each in self.endpoints if isinstance(each.status, Status))

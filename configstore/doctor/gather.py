@@ -1,0 +1,248 @@
+"""Asks etcd and this machine for everything that `judge` wants to know. Called by `configstore doctor`.
+
+Every endpoint is asked on its own and all at once; what answered is then used as one store. Each of these takes at
+most a third of the time for one call, so that the whole takes about that time even when nobody answers.
+"""
+
+import os
+import stat
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from configstore.doctor import web
+from configstore.doctor.facts import Access, Directory, Endpoint, Facts, Failure, Records, Trial
+from configstore.errors import (
+    CompactedError,
+    PermissionDeniedError,
+    StoreError,
+    StoreUnavailableError,
+)
+from configstore.model.keys import Keys
+from configstore.model.path import ROOT, printable
+from configstore.model.replica import State
+from configstore.settings import StoreSettings
+from configstore.store.api import CreateRevision, Delete, Kv, Put, Status
+from configstore.store.connect import connect
+from configstore.store.replicas import live
+from configstore.store.tree import Tree
+from configstore.store.values import Writer
+
+if TYPE_CHECKING:
+    from configstore.store.etcd.client import EtcdKv
+
+TRIAL_TTL = 60
+"""Seconds after which the key of a trial is gone, should neither its delete nor its lease's end succeed."""
+
+_CAP_FOWNER = 3  # linux/capability.h
+
+Found = TypeVar("Found")
+
+
+def gather(settings: StoreSettings, writer: Writer, directories: Sequence[str] = ()) -> Facts:
+    """Find out all there is. Raises UsageError when a certificate file cannot be read."""
+    patience = settings.timeout / 3
+    connect(settings).close()  # sends nothing, but reads the certificate files
+    with ThreadPoolExecutor(2 * len(settings.endpoints)) as pool:
+        webs = [pool.submit(web.visit, url, settings, patience / 2) for url in settings.endpoints]
+        statuses = [pool.submit(_status, url, settings, patience) for url in settings.endpoints]
+        endpoints = tuple(
+            Endpoint(url=url, web=seen.result(), status=answer.result()[0], latency=answer.result()[1])
+            for url, seen, answer in zip(settings.endpoints, webs, statuses, strict=True)
+        )
+    facts = Facts(
+        now=time.time(),
+        root=settings.root,
+        endpoints=endpoints,
+        user=settings.user,
+        client_certificate=settings.cert is not None,
+        client_certificate_ends=_end_of(settings.cert),
+        directories=tuple(map(look_at, directories)),
+    )
+    answering = tuple(each.url for each in endpoints if isinstance(each.status, Status))
+    if not answering:
+        return facts
+    with connect(_only(settings, answering, patience)) as kv:
+        return _ask(facts, kv, Tree(kv, Keys(settings.root), writer, patience=patience))
+
+
+def _only(settings: StoreSettings, endpoints: tuple[str, ...], timeout: float) -> StoreSettings:
+    return msgspec.structs.replace(settings, endpoints=endpoints, timeout=timeout)
+
+
+def _end_of(cert: str | None) -> float | None:
+    if cert is None:
+        return None
+    with open(cert, "rb") as file:
+        return web.end_of(file.read())
+
+
+def _status(url: str, settings: StoreSettings, patience: float) -> tuple[Status | Failure, float]:
+    """Return the status of the member at an endpoint, and how long it took.
+
+    Asked by nobody first, which etcd allows up to 3.5 at least: a bad login must not hide the member.
+    """
+    nobody = msgspec.structs.replace(settings, user=None, password=None, password_file=None)
+    failure = Failure("")
+    for who in (nobody, settings) if settings.user else (nobody,):
+        with connect(_only(who, (url,), patience)) as kv:
+            try:
+                kv.status()  # connects
+                begun = time.monotonic()
+                return kv.status(), time.monotonic() - begun
+            except StoreUnavailableError as error:
+                return _failure(error), 0.0
+            except StoreError as error:
+                failure = _failure(error)
+    return failure, 0.0
+
+
+def _failure(error: StoreError) -> Failure:
+    return Failure(str(error), error.exit_code)
+
+
+def _ask(facts: Facts, kv: "EtcdKv", tree: Tree) -> Facts:
+    """Add what the store as a whole says, up to the first call that nobody answers."""
+    key = tree.keys.trial(uuid.uuid4().hex)
+    try:
+        access = _or_failure(lambda: _access(kv, key, user=facts.user is not None))
+        facts = msgspec.structs.replace(facts, access=access)
+        if isinstance(access, Failure):
+            return facts
+        facts = msgspec.structs.replace(facts, trial=try_rights(kv, key))
+        facts = msgspec.structs.replace(facts, compacted=_or_failure(lambda: compacted(kv, key)))
+        return msgspec.structs.replace(facts, records=_or_failure(lambda: _records(tree)))
+    except StoreUnavailableError as error:
+        return msgspec.structs.replace(facts, cut_off=_failure(error))
+
+
+def _or_failure(call: Callable[[], Found]) -> Found | Failure:
+    """Return a call's outcome. Raises StoreUnavailableError."""
+    try:
+        return call()
+    except StoreUnavailableError:
+        raise
+    except StoreError as error:
+        return _failure(error)
+
+
+def _access(kv: "EtcdKv", key: bytes, *, user: bool) -> Access:
+    if user:
+        return Access.ON if kv.login() else Access.OFF
+    try:
+        kv.range(key)
+    except PermissionDeniedError:  # so it knows who we are, by the client certificate
+        return Access.ON
+    return Access.OPEN
+
+
+def try_rights(kv: Kv, key: bytes) -> Trial:
+    """Try every right that the command and a sidecar need, on a key that nobody else uses; it does not stay.
+
+    Raises StoreUnavailableError.
+    """
+    allowed: list[str] = []
+    refused: dict[str, Failure] = {}
+
+    def attempt(right: str, call: Callable[[], Found]) -> Found | None:
+        found = _or_failure(call)
+        if isinstance(found, Failure):
+            refused[right] = found
+            return None
+        allowed.append(right)
+        return found
+
+    attempt("read", lambda: kv.range(key))
+    lease = attempt("grant a lease", lambda: kv.lease_grant(TRIAL_TTL))
+    if lease is None:
+        return Trial(allowed=tuple(allowed), refused=refused, untried=("write", "watch", "delete"))
+    begun, took, left = time.monotonic(), 0.0, False
+    try:
+        made = attempt("write", lambda: kv.txn((CreateRevision(key, 0),), (Put(key, b"", lease),)))
+        if made:
+            took, left = time.monotonic() - begun, True
+            at = made.revision
+            attempt("watch", lambda: _first_event(kv, key, at))
+            left = not attempt("delete", lambda: kv.txn((CreateRevision(key, at),), (Delete(key),)))
+    finally:
+        with suppress(StoreError):
+            kv.lease_revoke(lease)
+            left = False
+    untried = () if made else ("watch", "delete")
+    return Trial(allowed=tuple(allowed), refused=refused, untried=untried, took=took, left=left)
+
+
+def compacted(kv: Kv, key: bytes) -> int:
+    """Return the oldest revision that is still there, 0 when etcd was never compacted. Raises StoreError.
+
+    A watch names it, at once when revision 1 is gone; else it would have etcd read its whole history.
+    """
+    try:
+        kv.range(key, revision=1)
+    except CompactedError:
+        try:
+            _first_event(kv, key, 1)
+        except CompactedError as error:
+            return error.compact_revision
+    return 0
+
+
+def _first_event(kv: Kv, key: bytes, revision: int, patience: float = 2.0) -> bool:
+    """Watch a key from a revision on, until something is seen of it. Raises StoreError."""
+    watch = kv.watch(key, key + b"\0", start_revision=revision)
+    timer = threading.Timer(patience, watch.close)
+    timer.start()
+    try:
+        if not any(batch.events for batch in watch):
+            raise StoreUnavailableError(f"watch: nothing was heard of a change within {patience:g} s")
+    finally:
+        timer.cancel()
+        watch.close()
+    return True
+
+
+def _records(tree: Tree) -> Records:
+    listing = tree.list(ROOT)
+    there = [path for path, found in listing.records.items() if not found.gone]
+    reports = [report for report, _ in live(tree.kv, tree.keys).values()]
+    return Records(
+        subtrees=tuple(sorted({path.partition("/")[0] for path in there})),
+        count=len(there),
+        unreadable=tuple(bad.path for bad in listing.bad),
+        live=len(reports),
+        unwell=tuple(
+            printable(f"{each.mapping}: {each.replica}@{each.host}: {each.state}")
+            for each in reports
+            if each.state is not State.READY
+        ),
+    )
+
+
+def look_at(path: str) -> Directory:
+    """Look at a local directory as the user who runs this."""
+    try:
+        status = os.stat(path)
+        os.listdir(path)
+    except OSError as error:
+        return Directory(path=path, failure=error.strerror or str(error))
+    return Directory(
+        path=path,
+        writable=os.access(path, os.W_OK | os.X_OK),
+        sticky=bool(status.st_mode & stat.S_ISVTX),
+        exempt=status.st_uid == os.geteuid() or _has_fowner(),
+    )
+
+
+def _has_fowner() -> bool:
+    """Whether this process may act on any user's files."""
+    with suppress(OSError), open("/proc/self/status", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("CapEff:"):
+                return bool(int(line.split()[1], 16) >> _CAP_FOWNER & 1)
+    return False

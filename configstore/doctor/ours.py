@@ -1,0 +1,74 @@
+"""Judges what is ours: rights, records, replicas, local directories."""
+
+from collections.abc import Iterator
+
+from configstore.doctor.facts import Directory, Facts, Failure, Records
+from configstore.doctor.finding import Finding, fail, ok, some, warn
+from configstore.doctor.reach import SLOW
+from configstore.model.path import printable
+
+
+def rights(facts: Facts) -> Iterator[Finding]:
+    """Judge what came of each right that was tried."""
+    trial = facts.trial
+    if trial is None:
+        return
+    for right, failure in trial.refused.items():
+        root = printable(facts.root)
+        mend = f"`etcdctl role grant-permission ROLE readwrite {root}/ --prefix`"
+        if failure.exit_code != 5 or any(each.alarms for each in facts.statuses):
+            mend = "see above"
+        yield fail("rights", f"{right}: {failure.reason}", mend, failure.exit_code)
+    if trial.refused and trial.untried:
+        yield warn("rights", f"{' and '.join(trial.untried)}: not tried without the former")
+    if trial.left:
+        yield warn("rights", "a key below doctor/ is left; it ends with its lease, within a minute")
+    if not trial.refused:
+        found = f"{', '.join(trial.allowed)}: all allowed; a write takes {trial.took * 1000:.0f} ms"
+        mend = "look at the disks' sync times and at the network between members"
+        yield warn("rights", found, mend) if trial.took > SLOW else ok("rights", found)
+
+
+def store(facts: Facts) -> Iterator[Finding]:
+    """Judge what lies below the root key."""
+    records = facts.records
+    if records is None:
+        return
+    if isinstance(records, Failure):
+        mend = f"`etcdctl role grant-permission ROLE readwrite {printable(facts.root)}/ --prefix`"
+        yield fail("store", f"records cannot be listed: {records.reason}", mend, records.exit_code)
+        return
+    if records.unreadable:
+        mend = "`configstore stat PATH` says why; `configstore put PATH FILE --if-revision N` replaces it"
+        yield fail("store", f"unreadable records: {some(records.unreadable)}", mend, 1)
+    elif not records.count:
+        mend = "a fresh one: `configstore import` or `bootstrap`; one that was wiped: restore etcd's snapshot"
+        yield warn("store", f"nothing lies below {printable(facts.root)}", mend)
+    else:
+        yield ok("store", f"all records are readable ({records.count}), in {some(records.subtrees)}")
+    yield from _replicas(records)
+
+
+def _replicas(records: Records) -> Iterator[Finding]:
+    if records.unwell:
+        yield warn("replicas", f"not ready: {some(records.unwell)}", "`configstore status` says why")
+    else:
+        yield ok("replicas", f"{records.live} live and ready" if records.live else "none is live")
+
+
+def directories(facts: Facts) -> Iterator[Finding]:
+    """Judge whether a sidecar of this user could mirror these."""
+    for each in facts.directories:
+        yield _directory(each)
+
+
+def _directory(each: Directory) -> Finding:
+    check, path = "directory", printable(each.path)
+    if each.failure:
+        return fail(check, f"{path}: {each.failure}", "make it, or mount it, for the user who runs this", 1)
+    if not each.writable:
+        return fail(check, f"{path} is not writable for this user", "run as the application's user", 1)
+    if each.sticky and not each.exempt:
+        found = f"{path} is sticky (as 1777): other users' files in it cannot be replaced"
+        return warn(check, found, "run as the application's user, with FOWNER, or mirror a subdirectory")
+    return ok(check, f"{path} can be mirrored by this user")

@@ -1,0 +1,142 @@
+"""Judges how etcd is reached: endpoints, TLS, credentials, clocks."""
+
+import datetime as dt
+import ipaddress
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from configstore.doctor.facts import Access, Endpoint, Facts, Failure, Refusal
+from configstore.doctor.finding import Finding, fail, ok, warn
+from configstore.model.path import printable
+from configstore.store.api import Status
+
+SLOW = 0.5
+"""Seconds for an answer, or for a write, above which everything feels slow."""
+
+ENDING = 30 * 86400.0
+"""Seconds before its end when a certificate is to be renewed."""
+
+APART = 5.0
+"""Seconds by which clocks may differ before times in a history mislead people."""
+
+
+def endpoints(facts: Facts) -> Iterator[Finding]:
+    """Judge each endpoint on its own."""
+    others = bool(facts.statuses)
+    for each in facts.endpoints:
+        if isinstance(each.status, Status):
+            found = f"{each.url} answers in {each.latency * 1000:.0f} ms"
+            if each.latency > SLOW:
+                yield warn("endpoint", found, "look at that member's load and at the network between")
+            else:
+                yield ok("endpoint", found)
+        elif each.web.refusal:
+            found, mend = f"{each.url} is there, but without TLS as configured", "see tls below"
+            yield warn("endpoint", found, mend) if others else fail("endpoint", found, mend, 2)
+        else:
+            found = each.status.reason
+            mend = "is etcd running there? look at the URL, the network and the firewall"
+            if others:
+                yield warn("endpoint", found, f"{mend}; the other endpoints are used meanwhile")
+            else:
+                yield fail("endpoint", found, mend, each.status.exit_code)
+
+
+_TLS_MENDS = {
+    Refusal.NAME: "use one of its names in the endpoint, or set server_name to it",
+    Refusal.AUTHORITY: "set cacert to the certificates of the authority that signed it",
+    Refusal.EXPIRED: "renew etcd's certificate",
+    Refusal.NOT_YET: "compare the clocks here and where it was made",
+    Refusal.CLIENT: "set cert and key to a certificate that etcd's --trusted-ca-file signed",
+    Refusal.PLAIN: "http:// in the endpoint, or better: give etcd --cert-file and --key-file",
+    Refusal.FILES: "look at the files of cacert, cert and key: PEM, readable, key without a passphrase",
+    Refusal.OTHER: "does the endpoint's URL say what the server speaks, https or http?",
+}
+
+
+def tls(facts: Facts) -> Iterator[Finding]:
+    """Judge certificates, and what goes without one."""
+    for each in facts.endpoints:
+        if each.url.startswith("https://"):
+            yield from _certificate(each, facts)
+        elif not _is_local(each.url):
+            mend = "give etcd --cert-file and --key-file, and use https:// and cacert"
+            yield warn("tls", f"{each.url} is plain http: keys and passwords can be read on the way", mend)
+    if not any(each.url.startswith("https://") or not _is_local(each.url) for each in facts.endpoints):
+        yield ok("tls", "none, on this host's loopback")
+    if facts.client_certificate:
+        yield _ending("client certificate", "it", facts.client_certificate_ends, facts.now)
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _certificate(each: Endpoint, facts: Facts) -> Iterator[Finding]:
+    refusal = each.web.refusal
+    if refusal is None:
+        yield _ending("tls", f"the certificate of {each.url}", each.web.certificate_ends, facts.now)
+        return
+    found = f"{each.url}: {refusal} ({each.web.detail})"
+    if each.web.names:
+        found += f"; it is for {', '.join(map(printable, each.web.names))}"
+    works = bool(facts.statuses)
+    yield warn("tls", found, _TLS_MENDS[refusal]) if works else fail("tls", found, _TLS_MENDS[refusal], 2)
+
+
+def _ending(check: str, what: str, ends: float | None, now: float) -> Finding:
+    if ends is None:
+        return warn(check, f"when {what} expires could not be seen")
+    day = f"{dt.datetime.fromtimestamp(ends, dt.UTC):%Y-%m-%d}"
+    if ends <= now:
+        return fail(check, f"{what} expired on {day}", "renew it", 2)
+    if ends - now < ENDING:
+        days = int((ends - now) // 86400)
+        return warn(check, f"{what} expires on {day} (days left: {days})", "renew it; its files are read anew")
+    return ok(check, f"{what} is valid until {day}")
+
+
+def credentials(facts: Facts) -> Iterator[Finding]:
+    """Judge who we are to etcd."""
+    check, access = "credentials", facts.access
+    user = printable(facts.user or "")
+    if access is None:
+        return
+    if isinstance(access, Failure):
+        mend = "look at user and password_file, and at `etcdctl user get`; without a user: set one"
+        yield fail(check, access.reason, mend, access.exit_code)
+    elif access is Access.ON:
+        who = f"user {user} logs in" if user else "the client certificate says who we are"
+        yield ok(check, f"access control is on, {who}")
+    elif access is Access.OFF:
+        found = f"user {user} is set, but etcd's access control is off"
+        yield warn(check, found, "give that user a role for the root key, then `etcdctl auth enable`")
+    elif facts.client_certificate:
+        yield ok(check, "no user is needed beside the client certificate")
+    elif all(_is_local(each.url) for each in facts.endpoints):
+        yield ok(check, "no user is needed, on this host's loopback")
+    else:
+        found = "no user and no client certificate is needed: whoever reaches etcd reads the private keys"
+        yield warn(check, found, "etcd's --client-cert-auth, and `etcdctl auth enable`")
+
+
+def clock(facts: Facts) -> Iterator[Finding]:
+    """Judge etcd's clock: it decides nothing, but people read the times that clocks give."""
+    if not facts.statuses:
+        return
+    known = [(each.web.clock_ahead, each) for each in facts.endpoints if each.web.clock_ahead is not None]
+    if not known:
+        why = "; ".join(dict.fromkeys(each.web.silent for each in facts.endpoints if each.web.silent))
+        yield warn("clock", f"etcd's could not be seen ({why or 'no date in its answers'})")
+        return
+    ahead, worst = max(known, key=lambda one: abs(one[0]))
+    if abs(ahead) <= APART:
+        yield ok("clock", f"within {APART:g} s of etcd's")
+    else:
+        side = "ahead of" if ahead > 0 else "behind"
+        found = f"{worst.url} is {abs(ahead):.0f} s {side} this machine: times in a history mislead"
+        yield warn("clock", found, "run an NTP client on both; nothing but what people read depends on it")

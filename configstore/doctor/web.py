@@ -1,0 +1,167 @@
+"""What an endpoint shows over HTTP, by the same TLS settings: certificate, clock, quota.
+
+gRPC tells none of these: it hides the certificate, and etcd's answers carry no time. Called by `gather`.
+"""
+
+import datetime as dt
+import email.utils
+import http.client
+import re
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from configstore.doctor.facts import Refusal, Web
+from configstore.settings import StoreSettings
+
+_QUOTA = re.compile(rb"^etcd_server_quota_backend_bytes ([0-9.e+]+)$", re.MULTILINE)
+
+# X.509's Validity in DER: a sequence of two times (UTCTime or GeneralizedTime), of which the second is the end.
+_TIME = rb"(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)"
+_VALIDITY = re.compile(rb"\x30." + _TIME + rb"(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)", re.DOTALL)
+
+# OpenSSL's X509_V_ERR_* (x509_vfy.h).
+_VERIFICATION = {
+    9: Refusal.NOT_YET,
+    10: Refusal.EXPIRED,
+    18: Refusal.AUTHORITY,
+    19: Refusal.AUTHORITY,
+    20: Refusal.AUTHORITY,
+    21: Refusal.AUTHORITY,
+    62: Refusal.NAME,
+    64: Refusal.NAME,
+}
+
+_FAILURES = (OSError, http.client.HTTPException, ValueError)
+
+
+def visit(url: str, settings: StoreSettings, patience: float) -> Web:
+    """Look at an endpoint; each step may take `patience` seconds. What fails is a part of the answer."""
+    where = urlsplit(url)
+    try:
+        context = _context(settings) if where.scheme == "https" else None
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        return Web(refusal=Refusal.FILES, detail=_words(error), silent=Refusal.FILES)
+    try:
+        with _connection(where, context, settings, patience) as (connection, certificate):
+            return _ask(connection, certificate)
+    except ssl.SSLError as error:
+        refusal = _refusal(error)
+        names = _names(where, settings, patience) if refusal is Refusal.NAME else ()
+        return Web(refusal=refusal, detail=_words(error), names=names, silent=refusal)
+    except _FAILURES as error:
+        return Web(silent=_words(error))
+
+
+def end_of(pem: bytes) -> float | None:
+    """Return when the first certificate of a PEM file expires; None when there is none to be read."""
+    begin = pem.find(b"-----BEGIN CERTIFICATE-----")
+    end = pem.find(b"-----END CERTIFICATE-----", begin)
+    if begin < 0 or end < 0:
+        return None
+    try:
+        der = ssl.PEM_cert_to_DER_cert(pem[begin:end].decode() + "-----END CERTIFICATE-----")
+        found = _VALIDITY.search(der)
+        if found is None:
+            return None
+        short, long = found.groups()
+        # RFC 5280: UTCTime's years from 50 on are of the last century, as strptime has it from 69 on.
+        text, form = (short, "%y%m%d%H%M%S") if short else (long, "%Y%m%d%H%M%S")
+        return dt.datetime.strptime(text.decode(), form).replace(tzinfo=dt.UTC).timestamp()
+    except ValueError:
+        return None
+
+
+Certificate = dict[str, Any]
+"""As Python's ssl module shows one that was verified; empty without TLS."""
+
+
+def _context(settings: StoreSettings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=settings.cacert)
+    if settings.cert:
+        context.load_cert_chain(settings.cert, settings.key, password="")  # never ask on the terminal
+    return context
+
+
+@contextmanager
+def _connection(
+    where: SplitResult, context: ssl.SSLContext | None, settings: StoreSettings, patience: float
+) -> Iterator[tuple[http.client.HTTPConnection, Certificate]]:
+    """Connect, and yield the connection with the server's certificate. Raises OSError."""
+    host, port = where.hostname or "", where.port or 0
+    connection = http.client.HTTPConnection(host, port)
+    connection.auto_open = 0  # else it would connect again, without TLS
+    certificate: Certificate = {}
+    channel = socket.create_connection((host, port), timeout=patience)
+    try:
+        if context:
+            channel = secure = context.wrap_socket(channel, server_hostname=settings.server_name or host)
+            certificate = secure.getpeercert() or {}
+        connection.sock = channel
+        yield connection, certificate
+    finally:
+        connection.close()
+        channel.close()
+
+
+def _ask(connection: http.client.HTTPConnection, certificate: Certificate) -> Web:
+    """Ask for clock and quota, as far as they can be had; a refused handshake may show only here."""
+    ends = ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else None
+    ahead = quota = None
+    try:
+        begun = time.time()
+        date, _ = _get(connection, "/version")
+        middle = (begun + time.time()) / 2
+        # The header counts whole seconds: half a second is the best guess at the rest.
+        ahead = email.utils.parsedate_to_datetime(date).timestamp() + 0.5 - middle
+        _, metrics = _get(connection, "/metrics")
+        found = _QUOTA.search(metrics)
+        quota = int(float(found[1])) if found else None
+        silent = "" if found else "/metrics does not say"
+    except ssl.SSLError:
+        raise
+    except _FAILURES as error:
+        silent = _words(error)
+    return Web(certificate_ends=ends, clock_ahead=ahead, quota=quota, silent=silent)
+
+
+def _get(connection: http.client.HTTPConnection, path: str) -> tuple[str, bytes]:
+    """Return the answer's date and its body. Raises _FAILURES."""
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    body = answer.read()
+    if answer.status != http.HTTPStatus.OK:
+        raise ValueError(f"{path} answers {answer.status}")
+    return answer.headers.get("Date", ""), body
+
+
+def _names(where: SplitResult, settings: StoreSettings, patience: float) -> tuple[str, ...]:
+    """Return the names for which a server's certificate, signed by a trusted authority, is."""
+    context = _context(settings)
+    context.check_hostname = False
+    try:
+        with _connection(where, context, settings, patience) as (_, certificate):
+            return tuple(name for _, name in certificate.get("subjectAltName", ()))
+    except OSError:
+        return ()
+
+
+def _refusal(error: ssl.SSLError) -> Refusal:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _VERIFICATION.get(error.verify_code, Refusal.OTHER)
+    reason = error.reason or ""
+    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+        return Refusal.CLIENT
+    return Refusal.PLAIN if reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST"} else Refusal.OTHER
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError):
+        return error.reason or str(error)
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
