@@ -1,0 +1,276 @@
+"""`doctor` against real etcd: what is well, and each way in which it is not."""
+
+import os
+import time
+
+import pytest
+
+from configstore.doctor import web
+from configstore.doctor.gather import try_rights
+from configstore.embedded import LOOPBACK, EmbeddedEtcd, free_ports
+from configstore.errors import NoSpaceError, StoreUnavailableError
+from configstore.model.keys import Keys, prefix_end
+from configstore.store.api import Put
+from tests.certificates import Authority
+from tests.servers import cluster, connect, run_etcdctl
+from tests.waiting import wait_until
+
+PASSWORD = "correct horse"  # of a server that lives for one test
+
+
+@pytest.fixture
+def doctor(run, kv_root, tmp_path):
+    """Return a function that examines endpoints: the exit code and the rows, by check."""
+
+    def examine(*endpoints, words=(), **settings):
+        options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+        done = run("doctor", "--json", f"--endpoints={','.join(endpoints)}", *options, *words)
+        assert not done.err
+        assert PASSWORD not in done.out.decode()
+        rows = {}
+        for row in done.json():
+            assert row["mend"] or row["state"] != "fail"
+            rows.setdefault(row["check"], []).append(row)
+        return done.code, rows
+
+    return examine
+
+
+def states(rows, check):
+    return [row["state"] for row in rows[check]]
+
+
+def said(rows, check):
+    return " ".join(f"{row['found']} {row['mend'] or ''}" for row in rows[check])
+
+
+def left(kv, root):
+    prefix = f"{root}/doctor/".encode()
+    return kv.range(prefix, prefix_end(prefix)).items
+
+
+def test_a_well_etcd_of_each_version_gives_warnings_about_its_version_alone(own_etcd, doctor, run, kv_root):
+    assert run("mkdir", "dkim", f"--endpoints={own_etcd.endpoint}").code == 0
+    code, rows = doctor(own_etcd.endpoint)
+    assert code == 0
+    assert {check for check in rows if set(states(rows, check)) != {"ok"}} == {"version"}
+    assert "2048.0 MiB" in said(rows, "space")
+    assert "read, grant a lease, write, watch, delete: all allowed" in said(rows, "rights")
+    assert "readable (1), in dkim" in said(rows, "store")
+    assert "too young" in said(rows, "compaction")
+    with connect(own_etcd.endpoint) as kv:
+        assert not left(kv, kv_root)
+        kv.compact(kv.status().revision)
+    _, rows = doctor(own_etcd.endpoint)
+    assert "up to revision" in said(rows, "compaction")
+
+
+def test_nothing_is_left_of_a_trial_that_is_cut_off_in_its_middle(kv, kv_root, monkeypatch):
+    def unreachable(*_, **__):
+        raise StoreUnavailableError("gone")
+
+    monkeypatch.setattr(kv, "watch", unreachable)
+    with pytest.raises(StoreUnavailableError):
+        try_rights(kv, Keys(kv_root).trial("x"))
+    assert not left(kv, kv_root)
+
+
+def test_the_table_shows_a_mend_below_what_it_mends(run):
+    done = run("doctor")
+    lines = done.out.decode().splitlines()
+    assert done.code == 0
+    assert lines[0].startswith("endpoint ")
+    versions = [number for number, line in enumerate(lines) if line.startswith("version ")]
+    assert lines[versions[-1] + 1].strip() == "→ upgrade to 3.6.14 or later"
+    assert sum("→ upgrade" in line for line in lines) == 1
+
+
+def test_nobody_answers_and_it_is_over_in_time(doctor):
+    begun = time.monotonic()
+    code, rows = doctor(*(f"http://{LOOPBACK}:{port}" for port in free_ports(2)), timeout="1s")
+    assert time.monotonic() - begun < 2
+    assert (code, states(rows, "endpoint")) == (4, ["fail", "fail"])
+    assert "not asked" in said(rows, "etcd")
+
+
+def test_unusable_options_end_it_like_any_command(run):
+    assert run("doctor", "--endpoints=nonsense").code == 2
+    done = run("doctor", f"--endpoints=https://{LOOPBACK}:1", "--cacert=/absent.pem")
+    assert (done.code, "absent.pem" in done.err, done.out) == (2, True, b"")
+
+
+@pytest.mark.parametrize("version", ["wheel", "debian"])
+def test_used_up_space_fails_with_the_way_out(doctor, tmp_path, binary_named, version):
+    quota = ("--quota-backend-bytes=1000000",)
+    with EmbeddedEtcd(binary=binary_named(version), folder=tmp_path / "e", arguments=quota) as server:
+        with connect(server.endpoint) as kv:
+
+            def full():
+                try:
+                    kv.txn([], [Put(b"b", b"x" * 400_000)])
+                except NoSpaceError:
+                    return True
+                return False
+
+            wait_until(full)
+        code, rows = doctor(server.endpoint)
+    assert (code, states(rows, "alarms")) == (5, ["fail"])
+    assert "alarm disarm" in said(rows, "alarms")
+    assert states(rows, "space") == ["warn"]
+    assert "database space exceeded" in said(rows, "rights")
+
+
+@pytest.fixture(params=["wheel", "debian"])
+def guarded(request, binary_named, kv_root):
+    """An etcd with access control: below the root key `ann` may do all, `bob` may read, `eve` nothing."""
+    with EmbeddedEtcd(binary=binary_named(request.param)) as server:
+        for arguments in (
+            ("user", "add", "root:root"),
+            ("user", "grant-role", "root", "root"),
+            ("role", "add", "all"),
+            ("role", "grant-permission", "all", "readwrite", f"{kv_root}/", "--prefix"),
+            ("role", "add", "reading"),
+            ("role", "grant-permission", "reading", "read", f"{kv_root}/", "--prefix"),
+            *(("user", "add", f"{name}:{PASSWORD}") for name in ("ann", "bob", "eve")),
+            ("user", "grant-role", "ann", "all"),
+            ("user", "grant-role", "bob", "reading"),
+            ("auth", "enable"),
+        ):
+            run_etcdctl(server.endpoint, *arguments)
+        yield server
+
+
+def test_rights_are_tried_and_what_is_missing_is_named(doctor, guarded, kv_root, tmp_path, monkeypatch):
+    password = tmp_path / "password"
+    password.write_text(f"{PASSWORD}\n")
+    secret = {"password_file": password}
+
+    code, rows = doctor(guarded.endpoint, user="ann", **secret)
+    assert (code, states(rows, "rights"), states(rows, "credentials")) == (0, ["ok"], ["ok"])
+
+    code, rows = doctor(guarded.endpoint, user="bob", **secret)
+    assert code == 5
+    assert rows["rights"][0]["found"].startswith("write: ")
+    assert f"grant-permission ROLE readwrite {kv_root}/ --prefix" in rows["rights"][0]["mend"]
+    assert states(rows, "compaction") == ["ok"]
+
+    code, rows = doctor(guarded.endpoint, user="eve", **secret)
+    assert (code, states(rows, "credentials"), states(rows, "store")) == (5, ["ok"], ["fail"])
+    assert states(rows, "compaction") == ["warn"]
+
+    code, rows = doctor(guarded.endpoint)
+    assert (code, states(rows, "credentials"), states(rows, "endpoint")) == (5, ["fail"], ["ok"])
+    assert "rights" not in rows
+
+    password.write_text("wrong\n")
+    code, rows = doctor(guarded.endpoint, user="ann", **secret)
+    assert (code, states(rows, "credentials")) == (5, ["fail"])
+    assert "authentication failed" in said(rows, "credentials")
+
+    with connect(guarded.endpoint, user="ann", password=PASSWORD) as kv:
+        assert not left(kv, kv_root)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+def tls_etcd(pem, *more, binary=None):
+    return EmbeddedEtcd(binary=binary, tls_arguments=(f"--cert-file={pem.cert}", f"--key-file={pem.key}", *more))
+
+
+@pytest.mark.parametrize("version", ["wheel", "debian"])
+def test_certificates_are_read_and_clock_and_quota_are_had_over_tls(doctor, authority, binary_named, version):
+    mutual = ("--client-cert-auth", f"--trusted-ca-file={authority.cacert}")
+    pem, client = authority.issue("soon", days=10), authority.issue("client", days=40)
+    with tls_etcd(pem, *mutual, binary=binary_named(version)) as server:
+        tls = {"cacert": authority.cacert, "cert": client.cert, "key": client.key}
+        code, rows = doctor(server.endpoint, **tls)
+        assert (code, states(rows, "tls"), states(rows, "client certificate")) == (0, ["warn"], ["ok"])
+        assert "days left: 9" in said(rows, "tls")
+        assert (states(rows, "clock"), states(rows, "space")) == (["ok"], ["ok"])
+
+        code, rows = doctor(server.endpoint, cacert=authority.cacert)
+        assert (code, states(rows, "tls")) == (2, ["fail"])
+        assert "--trusted-ca-file" in said(rows, "tls")
+
+
+def test_a_certificate_that_does_not_fit_says_why_and_what_to_do(doctor, authority, tmp_path):
+    stranger = Authority(tmp_path / "stranger", "stranger")
+    named = authority.issue("named", addresses=(), hosts=("etcd.test",))
+    with tls_etcd(named) as server:
+        code, rows = doctor(server.endpoint, cacert=stranger.cacert)
+        assert (code, "not trusted" in said(rows, "tls")) == (2, True)
+        code, rows = doctor(server.endpoint, cacert=authority.cacert)
+        assert (code, "it is for etcd.test" in said(rows, "tls")) == (2, True)
+        assert "server_name" in said(rows, "tls")
+        code, rows = doctor(server.endpoint, cacert=authority.cacert, server_name="etcd.test")
+        assert (code, states(rows, "tls"), states(rows, "clock")) == (0, ["warn"], ["ok"])
+        code, rows = doctor(server.endpoint.replace("https:", "http:"))
+        assert (code, "http or https" in said(rows, "endpoint")) == (4, True)
+        garbage = tmp_path / "garbage.pem"
+        garbage.write_text("nothing")
+        code, rows = doctor(server.endpoint, cacert=garbage, timeout="3s")
+        assert (code, "PEM" in said(rows, "tls")) == (2, True)
+
+
+def test_expired_certificates_and_plain_http_are_told_apart(doctor, authority, etcd):
+    with tls_etcd(authority.issue("expired", days=-2)) as server:
+        code, rows = doctor(server.endpoint, cacert=authority.cacert, timeout="3s")
+        assert (code, "has expired" in said(rows, "tls")) == (2, True)
+    code, rows = doctor(etcd.endpoint.replace("http:", "https:"), timeout="3s")
+    assert (code, "https or http" in said(rows, "tls")) == (2, True)
+
+
+def test_the_end_of_a_certificate_is_read_from_its_file(authority, tmp_path):
+    for days in (40, 40 * 365):  # from 2050 on it is written with four digits
+        pem = authority.issue("dated", days=days).cert.read_bytes()
+        assert abs(web.end_of(pem) - time.time() - days * 86400) < 60
+    assert web.end_of(b"") is None
+    assert web.end_of(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n") is None
+    assert web.end_of(b"-----BEGIN CERTIFICATE-----\n\xff\n-----END CERTIFICATE-----\n") is None
+
+
+@pytest.mark.parametrize("version", ["wheel", "debian"])
+def test_a_dead_member_is_a_warning_and_a_lost_quorum_a_failure(doctor, tmp_path, binary_named, version):
+    with cluster(tmp_path, binary_named(version)) as members:
+        endpoints = [member.endpoint for member in members]
+        code, rows = doctor(*endpoints)
+        assert (code, states(rows, "members")) == (0, ["ok"])
+        assert "3 members of one cluster" in said(rows, "members")
+        members[0].kill()
+        code, rows = doctor(*endpoints, timeout="6s")
+        assert (code, states(rows, "endpoint")) == (0, ["warn", "ok", "ok"])
+        assert states(rows, "rights") == ["ok"]
+        members[1].kill()
+        begun = time.monotonic()
+        code, rows = doctor(*endpoints, timeout="6s")
+        assert time.monotonic() - begun < 9
+        assert (code, states(rows, "endpoint")) == (4, ["warn", "warn", "ok"])
+        assert states(rows, "members") == ["fail"]
+        assert "more than half" in said(rows, "members")
+
+
+def test_different_clusters_are_told(doctor, etcd_wheel, etcd_debian):
+    code, rows = doctor(etcd_wheel.endpoint, etcd_debian.endpoint)
+    assert (code, states(rows, "members")) == (1, ["fail"])
+
+
+def test_an_unreadable_record_is_named(doctor, etcd, kv, kv_root):
+    kv.txn([], [Put(f"{kv_root}/files/dkim/x".encode(), b"no record")])
+    code, rows = doctor(etcd.endpoint)
+    assert (code, states(rows, "store")) == (1, ["fail"])
+    assert "dkim/x" in said(rows, "store")
+
+
+def test_directories_are_looked_at_as_this_user(doctor, etcd, tmp_path, monkeypatch):
+    sticky = tmp_path / "sticky"
+    sticky.mkdir()
+    sticky.chmod(0o1777)
+    code, rows = doctor(etcd.endpoint, words=[str(tmp_path), str(tmp_path / "absent"), str(sticky)])
+    assert (code, states(rows, "directory")) == (1, ["ok", "fail", "ok"])
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    monkeypatch.setattr("configstore.doctor.gather._has_fowner", lambda: False)
+    code, rows = doctor(etcd.endpoint, words=[str(sticky)])
+    assert (code, states(rows, "directory")) == (0, ["warn"])
