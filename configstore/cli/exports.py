@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from configstore import presets
 from configstore.cli.arguments import shown, typed_directory
 from configstore.cli.render import write_json, write_line
 from configstore.cli.session import open_tree, say, say_all
@@ -17,7 +18,17 @@ from configstore.files.reader import Reader
 from configstore.files.reading import UnstableError, Unusable
 from configstore.files.walk import DIRECTORY
 from configstore.files.writing import TreeWriter
-from configstore.model.path import ROOT, StorePath, depth, is_below, join, parent, printable, relative_to
+from configstore.model.path import (
+    ROOT,
+    StorePath,
+    depth,
+    is_below,
+    join,
+    parent,
+    parse_path,
+    printable,
+    relative_to,
+)
 from configstore.model.record import PLACING_ORDER, Entry, Kind
 from configstore.model.selection import Symlinks
 from configstore.presets.single_host import Part, parts
@@ -58,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
     taken = {each.found.path for each in paths.values()} | {
         store for part in wanted for _, store in part.directories()
     }
-    left = sorted(path for path, found in listed.records.items() if not found.gone and path not in taken)
-    _report(args, done, left)
+    rest = sorted(path for path, found in listed.records.items() if not found.gone and path not in taken)
+    _report(args, done, _why_left(rest, args.preset, top))
     return NotThereError.exit_code if done.problems else 0
 
 
@@ -90,7 +101,11 @@ def _choose(listed: Listing, wanted: Sequence[Part]) -> dict[StorePath, _Wanted]
 
 
 def _write(tree: Tree, directory: str, paths: Mapping[StorePath, _Wanted], *, dry_run: bool) -> _Done:
-    """Write what is not the same already. The folder itself gets owner and mode only when it is made here."""
+    """Write what is not the same already.
+
+    The folder itself gets owner and mode only when it is made here: those of the exported directory, or 0700 where
+    that has no record (`/`, a preset): nobody else looks into a backup.
+    """
     made = not dry_run and _make(directory)
     try:
         folder = os.open(directory, DIRECTORY)
@@ -98,7 +113,7 @@ def _write(tree: Tree, directory: str, paths: Mapping[StorePath, _Wanted], *, dr
         return _Done(written=list(paths))
     except NotADirectoryError:
         raise RefusedError(f"{printable(directory)}: is no directory") from None
-    own = paths[ROOT].found.entry if ROOT in paths else Entry(kind=Kind.DIR, mode=0o755)
+    own = paths[ROOT].found.entry if ROOT in paths else Entry(kind=Kind.DIR, mode=0o700)
     rest = {path: wanted for path, wanted in paths.items() if path}
     writer = TreeWriter(folder, owners=os.geteuid() == 0)
     done = _Done()
@@ -188,7 +203,19 @@ def _reason(error: Exception) -> str:
     return known.get(error.errno or 0, error.strerror or str(error))
 
 
-def _report(args: argparse.Namespace, done: _Done, left: Sequence[StorePath]) -> None:
+def _why_left(paths: Sequence[StorePath], preset: str | None, below: StorePath) -> dict[StorePath, str]:
+    """Return why each of the paths that are not written stays in the store."""
+    mappings = presets.load(preset) if preset else ()
+    nowhere = [join(below, parse_path(mapping.store)) for mapping in mappings if not mapping.host]
+    return {
+        path: "has no place on a single host"
+        if any(path == store or is_below(path, store) for store in nowhere)
+        else "not among what the preset names"
+        for path in paths
+    }
+
+
+def _report(args: argparse.Namespace, done: _Done, left: Mapping[StorePath, str]) -> None:
     if args.json:
         write_json(
             {
@@ -196,13 +223,13 @@ def _report(args: argparse.Namespace, done: _Done, left: Sequence[StorePath]) ->
                 "written": done.written,
                 "same": done.same,
                 "problems": [{"path": path, "why": why} for path, why in done.problems.items()],
-                "left": left,
+                "left": list(left),
             }
         )
     else:
         for path in done.written if args.dry_run else ():
             write_line(f"write {printable(path)}")
-        say_all(f"left in the store: {path}: not among what the preset names" for path in left)
+        say_all(f"left in the store: {path}: {why}" for path, why in left.items())
         verb = "would be written" if args.dry_run else "written"
         say(f"{len(done.written)} {verb} to {args.directory}; the same already: {done.same}")
     say_all(f"{at}: {why}" for at, why in done.problems.items())

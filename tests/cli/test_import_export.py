@@ -337,6 +337,28 @@ def test_what_the_preset_does_not_name_is_left_in_the_store(run, mailu, tmp_path
     assert (tmp_path / "all/elsewhere/x").read_bytes() == b"x"
 
 
+@pytest.mark.parametrize("path", ["", "second"])
+def test_what_has_no_place_on_a_single_host_is_left_as_such(run, mailu, tmp_path, path):
+    run("import", str(mailu), path or "/", "--preset", "mailu")
+    run("put", f"{path}/acme/token".lstrip("/"), stdin=b"x")
+    done = run("export", path or "/", str(tmp_path / "back"), "--preset", "mailu")
+    assert f"left in the store: {path}/acme/token: has no place".replace(" /", " ") in done.err
+    assert "acme: not among" not in done.err
+
+
+@pytest.mark.parametrize("options", [[], ["--preset", "mailu"]])
+def test_a_folder_that_an_export_makes_is_closed_to_others_and_one_that_was_there_keeps_its_mode(
+    run, mailu, tmp_path, options
+):
+    run("import", str(mailu), "/", "--preset", "mailu")
+    assert run("export", "/", str(tmp_path / "new"), *options).code == 0
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "new/dkim").stat().st_mode == (mailu / "dkim").stat().st_mode
+    (tmp_path / "old").mkdir(mode=0o755)
+    assert run("export", "/", str(tmp_path / "old"), *options).code == 0
+    assert (tmp_path / "old").stat().st_mode & 0o777 == 0o755
+
+
 @pytest.mark.parametrize("words", [("export", "nothing"), ("export", "one/file")])
 def test_an_export_of_no_directory_is_an_error(run, tmp_path, words):
     run("put", "one/file", stdin=b"x")
