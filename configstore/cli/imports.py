@@ -181,7 +181,7 @@ def _held(tree: Tree, name: str) -> Iterator[Fence | None]:
 
 
 def _report(args: argparse.Namespace, host: Host, plan: _Plan) -> None:
-    missing = {part.host: part.store for part in host.missing}
+    missing = {part.host: part for part in host.missing}
     if args.json:
         fields = {
             "dry_run": args.dry_run,
@@ -202,8 +202,15 @@ def _report(args: argparse.Namespace, host: Host, plan: _Plan) -> None:
     say_all(f"{path}: differs from what the store has, which stays" for path in plan.kept)
     say_all(f"{path}: differs from what the store has, which stays: it is made only once" for path in plan.once)
     say_all(f"left: {at}: {why}" for at, why in sorted(host.left.items()))
-    for at, store in missing.items():
-        say(f"not there: {at}; where its service is used, `configstore mkdir {store}` makes it empty")
+    for at, part in missing.items():
+        say(f"not there: {at}; where its service is used, `{_making(args, part)}` makes it empty")
     replaced = sum(write.previous is not None and not write.previous.gone for write, _ in plan.writes)
     verb = "would be written" if args.dry_run else "written"
     say(f"{len(plan.writes)} {verb}, {replaced} of them over something else; the same already: {plan.same}")
+
+
+def _making(args: argparse.Namespace, part: Part) -> str:
+    """Return the command that makes a data set's root with its own mode; `bootstrap` makes them below / only."""
+    if not typed_directory(args.path):
+        return f"configstore bootstrap --preset {args.preset}"
+    return f"configstore mkdir --mode {part.dir_mode:04o} {part.store}"

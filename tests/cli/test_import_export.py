@@ -153,8 +153,18 @@ def test_data_sets_that_are_not_there_are_named_and_get_no_root(run, tmp_path, t
     lay(tmp_path / "m", {"dkim/a.key": b"k"})
     done = run("import", str(tmp_path / "m"), "/", "--preset", "mailu")
     assert done.code == 0
-    assert "configstore mkdir fetchmail" in done.err
+    assert (
+        "not there: data/fetchmail; where its service is used, `configstore bootstrap --preset mailu`" in done.err
+    )
     assert set(tree.list("").records) == {"dkim", "dkim/a.key"}
+
+
+def test_a_data_set_that_is_not_there_is_made_below_another_path_with_its_own_mode(run, tmp_path, tree):
+    lay(tmp_path / "m", {"dkim/a.key": b"k"})
+    done = run("import", str(tmp_path / "m"), "second", "--preset", "mailu")
+    assert "`configstore mkdir --mode 0700 second/webmail/gpg` makes it empty" in done.err
+    assert run("mkdir", "--mode", "0700", "second/webmail/gpg").code == 0
+    assert tree.read("second/webmail/gpg").entry.mode == 0o700
 
 
 def test_a_folder_of_something_else_is_refused(run, tmp_path, tree):
