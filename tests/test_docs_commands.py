@@ -46,7 +46,10 @@ def commands(page):
 
 @pytest.fixture
 def shell(etcd, kv_root, tmp_path):
-    """Return a function that runs commands in a folder with a host's /mailu, each until it succeeds."""
+    """Return a function that runs commands in a folder with a host's /mailu, each until it succeeds.
+
+    Or, pasted, as they come: the first that fails ends them. It returns the folder.
+    """
     lay(tmp_path / "mailu", MAILU)
     lay(
         tmp_path,
@@ -73,11 +76,11 @@ def shell(etcd, kv_root, tmp_path):
     }
     running = []
 
-    def run(typed):
+    def run(typed, *, pasted=False):
         for ours, theirs in places.items():
             typed = [line.replace(ours, theirs) for line in typed]
-        steps = [line if line.endswith("&") else f"try {shlex.quote(line)}" for line in typed]
-        script = "\n".join([TRY % PATIENCE, *steps])
+        steps = [line if pasted or line.endswith("&") else f"try {shlex.quote(line)}" for line in typed]
+        script = "\n".join(["set -e" if pasted else TRY % PATIENCE, *steps])
         with (tmp_path / "said").open("wb") as said:
             process = subprocess.Popen(
                 ["bash", "-c", script],
@@ -88,8 +91,10 @@ def shell(etcd, kv_root, tmp_path):
                 stderr=subprocess.STDOUT,
             )
         running.append(process)
+        run.process = process
         code = process.wait(2 * PATIENCE)
         assert code == 0, (tmp_path / "said").read_text()[-2000:]
+        return tmp_path
 
     yield run
     for process in running:
@@ -102,6 +107,16 @@ def test_the_commands_of_a_page_work(shell, page):
     if page.name == "backup.md":
         shell(["configstore import /mailu / --preset mailu"])
     shell(commands(page.read_text()))
+
+
+def test_the_block_of_the_readme_works_when_it_is_pasted_and_leaves_nothing_behind(shell):
+    folder = shell(commands((HERE / "README.md").read_text()), pasted=True)
+    said = (folder / "said").read_text()
+    assert re.search(r"^-rw-.* 17\d\d .* example.org.dkim.key$", said, re.MULTILINE), said
+    assert "2 of 2 replicas ready" in said
+    assert not {"one", "two", "one.toml", "two.toml"} & {path.name for path in folder.iterdir()}
+    with pytest.raises(ProcessLookupError):
+        os.killpg(shell.process.pid, 0)
 
 
 def test_there_are_pages_with_commands():
