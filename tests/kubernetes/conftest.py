@@ -51,9 +51,12 @@ def tool():
 
 @pytest.fixture(scope="session")
 def build(tool, tmp_path_factory):
-    """Return a function that builds the example over the chart's pods, and the store; a list of resources."""
+    """Return a function that builds the example over the chart's pods, and the store; a list of resources.
 
-    def built(*, form="native", letsencrypt=False, sets=()):
+    more: the components that the example names, and does not take.
+    """
+
+    def built(*, form="native", more=("webmail", "front"), sets=()):
         folder = tmp_path_factory.mktemp("deploy") / "kubernetes"
         shutil.copytree(DEPLOY, folder)
         example = folder / "example"
@@ -62,8 +65,7 @@ def build(tool, tmp_path_factory):
         overlay = yaml.safe_load((example / "kustomization.yaml").read_text())
         components = overlay["components"]
         components[components.index("../components/native-sidecar")] = f"../components/{form}-sidecar"
-        if letsencrypt:
-            components.insert(-1, "../components/letsencrypt")
+        components[-1:-1] = [f"../components/{name}" for name in more]
         (example / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
         texts = [tool("kubectl", "kustomize", str(folder / one)) for one in ("example", "store")]
         return [resource for text in texts for resource in yaml.safe_load_all(text)]

@@ -1,5 +1,6 @@
 """The Kubernetes files: they build over the chart's pods, are valid on several versions, and keep what matters."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -27,13 +28,16 @@ SERVICES = {
 }
 """The chart's components, and the preset of each."""
 
+EVERYTHING = ("webmail", "front", "letsencrypt")
+"""What the example names and does not take: each takes something away that is to be brought in first."""
+
 
 @pytest.fixture(scope="session")
 def overlays(build):
-    """Return the example in all its forms, built."""
+    """Return the example in all its forms, with every component, built."""
     return {
-        "native": build(letsencrypt=True),
-        "ordinary": build(form="ordinary", letsencrypt=True),
+        "native": build(more=EVERYTHING),
+        "ordinary": build(form="ordinary", more=EVERYTHING),
         "daemonset": build(sets=["frontKind=DaemonSet", "overrides=false"]),
     }
 
@@ -215,7 +219,106 @@ def test_helm_runs_the_post_renderer(tool, tmp_path):
     through = ["--post-renderer", "configstore", "--post-renderer-args", str(folder / "example")]
     rendered = tool("helm", "template", "mailu", str(CHART), *through, environment=environment)
     assert set(SERVICES) < set(workloads([one for one in yaml.safe_load_all(rendered) if one]))
-    assert rendered.count("name: configstore-init") == len(SERVICES)
+    assert rendered.count("name: configstore-init") == len(SERVICES) - len({"webmail", "front"})
+
+
+def chart_mounts(tool):
+    """Return what the chart's pods mount, by component and path, before anything is patched."""
+    rendered = yaml.safe_load_all(tool("helm", "template", "mailu", str(CHART)))
+    return {
+        component: {one["mountPath"]: one for one in containers(template["spec"])[component]["volumeMounts"]}
+        for component, template in workloads([one for one in rendered if one]).items()
+    }
+
+
+def test_the_example_as_it_comes_takes_no_certificate_and_no_database_away(build, tool):
+    found, before = workloads(build(more=())), chart_mounts(tool)
+    assert {"configstore": "client"}.items() <= found["admin"]["metadata"]["labels"].items()
+    for component in ("front", "webmail"):
+        assert "initContainers" not in found[component]["spec"]
+        mounts = containers(found[component]["spec"])[component]["volumeMounts"]
+        assert {one["mountPath"]: one for one in mounts} == before[component]
+
+
+def test_what_the_pods_lose_of_the_chart_is_copied_out_before(overlays, tool):
+    taken = set(re.findall(r"^ +take \w+/mailu-(\w+) +(\S+)", (DEPLOY / "README.md").read_text(), re.MULTILINE))
+    lost = set()
+    for component, before in chart_mounts(tool).items():
+        mounts = containers(workloads(overlays["native"])[component]["spec"])[component]["volumeMounts"]
+        after = {one["mountPath"]: one for one in mounts}
+        lost |= {(component, path) for path, mount in before.items() if after[path] != mount}
+    assert lost
+    assert lost <= taken
+
+
+@pytest.mark.parametrize("shell", [["sh"], ["busybox", "sh"]], ids=["sh", "busybox"])
+def test_files_are_copied_out_of_pods_through_the_links_of_a_configmap(tmp_path, shell):
+    if not shutil.which(shell[0]):
+        pytest.skip("no busybox here")
+    overrides, data = tmp_path / "pod/overrides", tmp_path / "pod/data"
+    (overrides / "..2026_11_24").mkdir(parents=True)
+    (overrides / "..data").symlink_to("..2026_11_24")
+    (overrides / "..2026_11_24/postfix.cf").write_text("x = y\n")
+    (overrides / "postfix.cf").symlink_to("..data/postfix.cf")
+    (data / "gpg/user@example.org").mkdir(parents=True)
+    (data / "gpg/user@example.org/pubring.kbx").write_bytes(b"ring")
+    (data / "gpg").chmod(0o700)
+    (tmp_path / "pod/empty").mkdir()
+    (tmp_path / "kubectl").write_text(
+        "#!/bin/bash\n# kubectl -n mailu exec POD -- sh -c SCRIPT sh FOLDER\n"
+        f'[ "$4 $5 $6" = "deploy/mailu-x -- sh" ] && {" ".join(shell)} -c "$8" sh "{tmp_path}/pod${{10}}"\n'
+    )
+    (tmp_path / "kubectl").chmod(0o755)
+    (block,) = re.findall(r"```bash\n(.*?)```", (DEPLOY / "README.md").read_text(), re.DOTALL)
+    function = block[: block.index("   take deploy")]
+    folders = ("/overrides overrides/postfix", "/data webmail", "/empty certs", "/none dkim")
+    script = "\n".join([function, *(f"take deploy/mailu-x {one}" for one in folders)])
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("nothing to take") == 2
+    mailu = tmp_path / "mailu"
+    assert [path.name for path in (mailu / "overrides/postfix").iterdir()] == ["postfix.cf"]
+    assert not (mailu / "overrides/postfix/postfix.cf").is_symlink()
+    assert (mailu / "overrides/postfix/postfix.cf").read_text() == "x = y\n"
+    assert (mailu / "webmail/gpg/user@example.org/pubring.kbx").read_bytes() == b"ring"
+    assert (mailu / "webmail/gpg").stat().st_mode & 0o777 == 0o700
+    assert not list((mailu / "dkim").iterdir()) + list((mailu / "certs").iterdir())
+
+
+def test_the_pod_that_holds_a_claim_of_etcd_is_valid_and_fits_the_statefulset(overlays, tmp_path):
+    text = (DEPLOY / "restore/member.yaml").read_text().replace("MEMBER", "0")
+    (tmp_path / "member.yaml").write_text(text)
+    command = [".venv/bin/kubernetes-validate", "--strict", "-k", "1.29", str(tmp_path / "member.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (etcd,) = [
+        one for one in overlays["native"] if (one["kind"], one["metadata"]["name"]) == ("StatefulSet", "etcd")
+    ]
+    pod, member = yaml.safe_load(text)["spec"], etcd["spec"]["template"]["spec"]
+    assert pod["securityContext"] == member["securityContext"]
+    (claim,) = etcd["spec"]["volumeClaimTemplates"]
+    assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == f"{claim['metadata']['name']}-etcd-0"
+
+
+def test_private_keys_that_are_made_in_the_folder_are_ignored_by_git(tmp_path):
+    shutil.copytree(DEPLOY, tmp_path / "copy")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path / "copy", check=True)
+    private = [
+        "ca.key",
+        "server.key",
+        "client.key",
+        "mailu/dkim/a.key",
+        "mailu/certs/key.pem",
+        "example/mailu.yaml",
+    ]
+    asked = subprocess.run(
+        ["git", "check-ignore", *private], cwd=tmp_path / "copy", capture_output=True, text=True, check=False
+    )
+    assert asked.stdout.split() == private
 
 
 @pytest.fixture(scope="module")
