@@ -55,7 +55,6 @@ def shell(etcd, kv_root, tmp_path):
         tmp_path,
         {"new-certs/cert.pem": b"certificate 2\n", "new-certs/key.pem": b"key 2\n", "proxy.conf": b"# none\n"},
     )
-    (tmp_path / "backup").mkdir()
     (tmp_path / ".venv/bin").mkdir(parents=True)
     for name in ("configstore", "configstore-sidecar"):
         (tmp_path / ".venv/bin" / name).symlink_to(Path(sys.executable).with_name(name))
