@@ -90,6 +90,19 @@ def parse_text(value: object) -> str:
     return value
 
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+def parse_name(value: object) -> str:
+    """Return the name of a mapping, a lease or a replica: it may stand in a key, a variable and a log line.
+
+    Raises ValueError.
+    """
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError("expected a name of letters, digits, '.', '_' and '-', at most 63, the first no sign")
+    return value
+
+
 def _endpoints(value: object) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     expected = f'expected URLs such as "{DEFAULT_ENDPOINT}"'

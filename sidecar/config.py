@@ -29,10 +29,11 @@ from configstore.settings import (
     nearest,
     parse_duration,
     parse_layer,
+    parse_name,
     parse_text,
     read_toml,
 )
-from sidecar.fields import MAPPING_PARSERS, parse_choice, parse_name
+from sidecar.fields import MAPPING_PARSERS, parse_choice
 from sidecar.planner.mapping import Mapping
 
 DEFAULT_SOCKET = "/run/configstore/control.sock"

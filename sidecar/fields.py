@@ -18,22 +18,14 @@ import pathspec
 
 from configstore.model.path import ROOT, PathError, StorePath, parse_path
 from configstore.model.selection import Symlinks
-from configstore.settings import Parser, parse_duration, parse_text
+from configstore.settings import Parser, parse_duration, parse_name, parse_text
 from sidecar.planner.mapping import Direction, OwnerOverride, WatchMode
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MODE = re.compile(r"0[0-7]{3}")
 _OWNER = re.compile(r"([0-9]{0,10}):([0-9]{0,10})")
 _SIGNAL = re.compile(r"([A-Z][A-Z0-9+]*):([^\s/:]{1,64})")
 _NO_ID = 2**32 - 1  # the kernel's "leave it as it is"
 _YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-
-def parse_name(value: object) -> str:
-    """Return a name that may stand in a key, a variable and a log line."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError("expected a name of letters, digits, '.', '_' and '-', at most 63")
-    return value
 
 
 def parse_bool(value: object) -> bool:

@@ -25,7 +25,7 @@ from configstore.errors import (
 from configstore.model.lease import Claim, Intent
 from configstore.model.path import StorePath, printable
 from configstore.model.replica import Verb
-from configstore.settings import parse_duration
+from configstore.settings import parse_duration, parse_name
 from configstore.store.leases import MAX_TTL, MIN_TTL, TTL, Lease, Place, break_lease, last_intent, queue, queues
 from configstore.store.replicas import asking, live, wait_applied
 from configstore.store.survey import survey
@@ -46,10 +46,10 @@ def add(commands: Commands) -> None:
         commands, "leases", _leases, "show who holds which lease, since when, and who waits", listed=True
     )
     leases.add_argument("verb", metavar="break", nargs="?", choices=["break"], help="take a lease from its holder")
-    leases.add_argument("name", metavar="NAME", nargs="?")
+    leases.add_argument("name", metavar="NAME", type=_name, nargs="?")
     leases.add_argument("--yes", action="store_true", help="do not ask back")
     run = add_command(commands, "run", _run, "run a command while holding a lease")
-    run.add_argument("--lease", metavar="NAME", required=True)
+    run.add_argument("--lease", metavar="NAME", type=_name, required=True)
     run.add_argument("--mapping", metavar="MAPPING", help="must be up to date, too; needs a sidecar")
     run.add_argument("--ttl", metavar="DURATION", type=_ttl, default=TTL, help=f"default: {TTL}s")
     patience = run.add_mutually_exclusive_group()
@@ -71,6 +71,13 @@ def _add_socket(parser: Parser) -> None:
     parser.add_argument(
         "--socket", metavar="PATH", help=f"the sidecar's (default: {DEFAULT_SOCKET}); '' for etcd itself"
     )
+
+
+def _name(text: str) -> str:
+    try:
+        return parse_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _duration(text: str) -> float:

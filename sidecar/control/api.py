@@ -22,6 +22,7 @@ import msgspec
 from configstore import __version__
 from configstore.errors import NotThereError, StoreError, UnreachableError, UsageError
 from configstore.model.keys import Keys
+from configstore.settings import parse_name
 from configstore.store.api import Kv
 from configstore.store.leases import MAX_TTL, MIN_TTL
 from configstore.store.replicas import wait_applied
@@ -69,11 +70,18 @@ class ChangesRequest(msgspec.Struct, forbid_unknown_fields=True):
 class HoldRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Hold a lease. command: the program's name. wait: None for without end; both in seconds."""
 
-    lease: _Name
+    lease: str
     command: Annotated[str, msgspec.Meta(max_length=255)] = ""
     mapping: _Name | None = None
     ttl: Annotated[float, msgspec.Meta(ge=MIN_TTL, le=MAX_TTL)] | None = None
     wait: Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a name that no mapping's lease could have."""
+        try:
+            parse_name(self.lease)
+        except ValueError as error:
+            raise ValueError(f"lease: {error}") from None
 
 
 class ReleaseRequest(msgspec.Struct, forbid_unknown_fields=True):

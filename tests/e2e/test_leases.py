@@ -227,6 +227,9 @@ def test_a_lease_that_guards_nothing_here_is_refused(guarded):
     assert "there are job" in err
     code, _, err = outcome(one.client("hold", "job", "--mapping", "other", "--", "true"))
     assert (code, "there are data" in err) == (2, True)
+    for name in ("", "a/b", "job\n"):
+        code, _, err = outcome(one.client("hold", name, "--", "true"))
+        assert (code, "lease: expected a name" in err) == (2, True)
 
 
 def test_flush_wait_and_status(guarded, replica, configstore):
