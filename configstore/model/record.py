@@ -120,7 +120,7 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     gid: Annotated[int, msgspec.Meta(ge=0, lt=2**32 - 1)] | None = None
     user: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     group: Annotated[str, msgspec.Meta(max_length=256)] | None = None
-    size: Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE)] = 0
+    size: Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE)] | None = None
     sha256: str = ""
     target: Annotated[str, msgspec.Meta(max_length=4095)] = ""
     chunks: tuple[str, ...] = ()
@@ -152,7 +152,7 @@ def encode(record: Record) -> bytes:
         gid=entry.gid,
         user=entry.user,
         group=entry.group,
-        size=entry.size,
+        size=entry.size if entry.size or entry.kind is Kind.FILE else None,
         sha256=entry.sha256,
         target=entry.target,
         chunks=record.chunks,
@@ -191,7 +191,7 @@ def decode(value: bytes) -> Record:
         gid=header.gid,
         user=header.user,
         group=header.group,
-        size=header.size,
+        size=header.size or 0,
         sha256=header.sha256,
         target=header.target,
     )

@@ -56,6 +56,17 @@ def test_a_person_can_read_the_header():
     assert encode(record).endswith(b"\nsecret")
 
 
+def test_the_header_of_an_empty_file_says_its_size_too():
+    assert header_of(file_record(b""))["size"] == 0
+    assert "size" not in header_of(Record(entry=Entry(kind=Kind.DIR, mode=0o700), origin=ORIGIN))
+
+
+def test_a_record_of_an_empty_file_without_its_size_can_be_read():
+    record = file_record(b"")
+    header = {name: value for name, value in header_of(record).items() if name != "size"}
+    assert decode(json.dumps(header).encode() + b"\n") == record
+
+
 @given(st.binary(max_size=2000))
 def test_any_content_survives(content):
     record = file_record(content)
