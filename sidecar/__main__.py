@@ -1,6 +1,5 @@
 """The command `configstore-sidecar`: run, init, plan, health."""
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from configstore import __version__
+from configstore.commandline import Parser
 from configstore.errors import ConfigstoreError
 from configstore.model.path import printable
 from sidecar.config import Config, load_config
@@ -38,13 +38,13 @@ _OPTIONS = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Return the command line's parser."""
-    top = argparse.ArgumentParser(prog="configstore-sidecar", description=__doc__)
+    top = Parser(prog="configstore-sidecar", description=__doc__)
     top.add_argument("--version", action="version", version=f"configstore-sidecar {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, words in _COMMANDS.items():
-        command = commands.add_parser(name, help=words, description=words, allow_abbrev=False)
+        command = commands.add_parser(name, help=words, description=words)
         command.add_argument("--config", metavar="FILE", help="settings in TOML")
         for option, (metavar, text) in _OPTIONS.items():
             command.add_argument(f"--{option}", metavar=metavar, help=text)

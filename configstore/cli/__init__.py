@@ -27,7 +27,8 @@ from configstore.cli import (
     trees,
     watch,
 )
-from configstore.cli.arguments import Commands, Parser, add_store_options
+from configstore.cli.arguments import Commands, add_store_options
+from configstore.commandline import Parser
 from configstore.errors import ConfigstoreError
 from configstore.model.path import printable
 from configstore.model.record import RecordError

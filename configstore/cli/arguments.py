@@ -1,40 +1,17 @@
-"""What commands share about their arguments: the parser, the store's options, typed paths and modes."""
+"""What commands share about their arguments: the store's options, typed paths and modes."""
 
 import argparse
 import os
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 
+from configstore.commandline import Parser
 from configstore.errors import RefusedError
 from configstore.model.path import ROOT, PathError, StorePath, parse_path, printable
 from configstore.settings import StoreSettings, load_store
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - the type has no public name
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that takes no abbreviations and never repeats the value of an option it does not know."""
-
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - as argparse passes them on
-        super().__init__(**{"allow_abbrev": False, **kwargs})
-
-    def parse_args(  # type: ignore[override]  # argparse's is generic in the namespace
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> argparse.Namespace:
-        """Parse; exits with 2 when something is unknown.
-
-        A command's `late` default names its last, optional positional: argparse leaves it over when an option
-        stands before it.
-        """
-        found, extra = self.parse_known_args(args, namespace)
-        late = getattr(found, "late", None)
-        if late and len(extra) == 1 and not extra[0].startswith("-") and getattr(found, late) is None:
-            setattr(found, late, extra.pop())
-        options = [word.partition("=")[0] for word in extra if word.startswith("-")]
-        if extra:
-            self.error(f"unrecognized arguments: {printable(' '.join(options or extra))}")
-        return found
 
 
 _STORE_OPTIONS = (

@@ -9,11 +9,12 @@ import socket
 import sys
 import time
 
-from configstore.cli.arguments import Commands, Parser, add_command
+from configstore.cli.arguments import Commands, add_command
 from configstore.cli.render import write_json, write_line, write_table
 from configstore.cli.replicas import ask_reports, request
 from configstore.cli.session import now, open_tree, say
 from configstore.client import ClientError, Guard, Sidecar, hold, run_under
+from configstore.commandline import Parser
 from configstore.errors import (
     ConfigstoreError,
     ConflictError,
