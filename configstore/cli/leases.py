@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 
-from configstore.cli.arguments import Commands, add_command
+from configstore.cli.arguments import Commands, add_command, revision_or_zero
 from configstore.cli.render import write_json, write_line, write_table
 from configstore.cli.replicas import ask_reports, request
 from configstore.cli.session import now, open_tree, say
@@ -29,7 +29,7 @@ from configstore.model.replica import Verb
 from configstore.settings import parse_duration, parse_name
 from configstore.store.leases import MAX_TTL, MIN_TTL, TTL, Lease, Place, break_lease, last_intent, queue, queues
 from configstore.store.replicas import asking, live, wait_applied
-from configstore.store.survey import survey
+from configstore.store.survey import revision_due, survey
 from configstore.store.tree import Tree
 
 DEFAULT_SOCKET = "/run/configstore/control.sock"
@@ -59,7 +59,7 @@ def add(commands: Commands) -> None:
     run.add_argument("command", metavar="-- COMMAND", nargs=argparse.REMAINDER)
     wait = add_command(commands, "wait", _wait, "wait until a mapping's changes are applied")
     wait.add_argument("--applied", choices=["here", "all"], help="by the sidecar here, or by all live replicas")
-    wait.add_argument("--revision", metavar="N", type=int, help="default: the newest of the mapping")
+    wait.add_argument("--revision", metavar="N", type=revision_or_zero, help="default: the newest of the mapping")
     flush = add_command(commands, "flush", _flush, "commit now what was changed; prints the revision")
     for parser in (wait, flush):
         parser.add_argument("mapping", metavar="MAPPING")
@@ -244,9 +244,10 @@ def _wait(args: argparse.Namespace) -> int:
         raise UsageError("wait: --applied here needs a sidecar: expected --socket PATH")
     with open_tree(args) as tree:
         store = _subtree(tree, args.mapping)
-        newest = survey(tree.kv, tree.keys, store).newest
-        revision = newest if args.revision is None else min(args.revision, newest)
-        late = wait_applied(tree.kv, tree.keys, store, revision=revision, patience=args.patience)
+        end = time.monotonic() + args.patience
+        revision = revision_due(tree.kv, tree.keys, store, asked=args.revision, patience=args.patience)
+        patience = max(0.0, end - time.monotonic())
+        late = wait_applied(tree.kv, tree.keys, store, revision=revision, patience=patience)
     if late:
         names = ", ".join(f"{each.replica} on {each.host}" for each in late)
         raise NotThereError(f"{args.mapping}: revision {revision} is not applied yet by {names}")

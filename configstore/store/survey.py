@@ -1,9 +1,12 @@
 """What lies below a directory by revisions alone: cheap enough to be looked at every minute."""
 
+import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
 
+from configstore.errors import NotThereError
 from configstore.model.keys import Keys
 from configstore.model.path import PathError, StorePath
 from configstore.store.api import Kv, range_all
@@ -32,3 +35,26 @@ def survey(kv: Kv, keys: Keys, directory: StorePath) -> Survey:
             with suppress(PathError):
                 found[keys.path_of_file(item.key)] = item.mod_revision
     return Survey(revision=revision, cluster_id=cluster_id, mod_revisions=found)
+
+
+def revision_due(
+    kv: Kv,
+    keys: Keys,
+    directory: StorePath,
+    *,
+    asked: int | None,
+    patience: float,
+    pause: Callable[[float], None] = time.sleep,
+) -> int:
+    """Return what must be applied of a directory for all that changed there up to revision `asked` to be so.
+
+    asked: of the whole store, so that another directory's change may have it; None: the directory's newest. One to
+    which the store has not come is waited for, at most `patience` seconds. Raises NotThereError, StoreError.
+    """
+    end = time.monotonic() + patience
+    while asked is not None and (now := kv.range(keys.file(directory), keys_only=True).revision) < asked:
+        if time.monotonic() >= end:
+            raise NotThereError(f"revision {asked} is not applied yet: the store has come to {now} only")
+        pause(0.05)
+    newest = survey(kv, keys, directory).newest
+    return newest if asked is None else min(asked, newest)

@@ -14,6 +14,7 @@ A failure is `{"error": words, "code": exit code}`. Called by `server`, which ow
 """
 
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Annotated, TypeVar
 
@@ -26,7 +27,7 @@ from configstore.settings import parse_name
 from configstore.store.api import Kv
 from configstore.store.leases import MAX_TTL, MIN_TTL
 from configstore.store.replicas import wait_applied
-from configstore.store.survey import survey
+from configstore.store.survey import revision_due
 from sidecar.control.holds import Holds
 from sidecar.mirror import Mirror
 
@@ -142,18 +143,18 @@ class Api:
     def wait(self, asked: WaitRequest) -> object:
         """Wait until a revision is applied. Raises NotThereError naming who has not, UsageError, StoreError."""
         mirror = self._mirror(asked.mapping)
-        newest = survey(self._kv, self._keys, mirror.mapping.store).newest
-        revision = newest if asked.revision is None else min(asked.revision, newest)
+        store = mirror.mapping.store
         if asked.applied not in {"here", "all"}:
             raise UsageError('bad request: applied: expected "here" or "all"')
-        if not mirror.wait_applied(revision, asked.timeout):
+        end = time.monotonic() + asked.timeout
+        revision = revision_due(self._kv, self._keys, store, asked=asked.revision, patience=asked.timeout)
+        if not mirror.wait_applied(revision, max(0.0, end - time.monotonic())):
             now = mirror.engine.status
             why = now.halted or now.waiting_for
             missing = [f"{self._replica}, this replica" + (f": {why}" if why else "")]
         elif asked.applied == "all":
-            late = wait_applied(
-                self._kv, self._keys, mirror.mapping.store, revision=revision, patience=asked.timeout
-            )
+            left = max(0.0, end - time.monotonic())
+            late = wait_applied(self._kv, self._keys, store, revision=revision, patience=left)
             missing = [f"{each.replica} on {each.host}" for each in late]
         else:
             missing = []

@@ -276,6 +276,27 @@ def test_wait_and_flush_without_a_socket_ask_the_live_replicas_through_the_store
     configstore("wait", "data", "--socket", "", "--applied", "here", code=2)
 
 
+def test_a_revision_to_which_the_store_has_not_come_is_not_applied(replica, configstore, kv):
+    one = replica("one").start().ready()
+    now = kv.range(b"any").revision
+
+    def wait(revision, *patience):
+        return one.client("wait", "data", "--revision", str(revision), "--timeout", *patience)
+
+    code, _, err = outcome(wait(now + 1000, "1s"))
+    assert (code, f"revision {now + 1000} is not applied yet" in err) == (1, True)
+    wait_until(lambda: json.loads(configstore("replicas", "--json")))
+    far = ("wait", "data", "--socket", "", "--revision", str(now + 1000), "--patience", "1s")
+    configstore(*far, code=1)
+    next_one = kv.range(b"any").revision + 1
+    waiting = wait(next_one, "30s")
+    configstore("mkdir", "other")
+    assert kv.range(b"any").revision >= next_one
+    assert outcome(waiting)[0] == 0
+    assert outcome(wait(next_one, "30s"))[0] == 0
+    configstore("wait", "data", "--socket", "", "--revision", str(next_one))
+
+
 def test_on_change_runs_after_each_set_and_again_when_it_failed(guarded, configstore, tmp_path):
     one, _ = guarded
     log = tmp_path / "log"
