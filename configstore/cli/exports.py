@@ -11,7 +11,7 @@ import msgspec
 from configstore import presets
 from configstore.cli.arguments import shown, typed_directory
 from configstore.cli.render import write_json, write_line
-from configstore.cli.session import open_tree, say, say_all
+from configstore.cli.session import open_tree, say, say_all, why_unreadable
 from configstore.errors import CorruptError, NotThereError, RefusedError
 from configstore.files.beneath import Beneath
 from configstore.files.reader import Reader
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         done = _write(tree, args.directory, paths, dry_run=args.dry_run)
     for bad in listed.bad:
         if any(is_below(StorePath(bad.path), part.store) or bad.path == part.store for part in wanted):
-            done.problems[bad.path] = f"unreadable record at revision {bad.mod_revision}: {bad.reason}"
+            done.problems[bad.path] = why_unreadable(bad)
     taken = {each.found.path for each in paths.values()} | {
         store for part in wanted for _, store in part.directories()
     }

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from configstore.cli.arguments import Commands, add_command, revision, shown, typed_directory, typed_path
 from configstore.cli.render import long_row, record_fields, write_json, write_line, write_table
-from configstore.cli.session import RETENTION, open_tree, say
+from configstore.cli.session import RETENTION, open_tree, say, why_unreadable
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Kind
@@ -100,6 +100,10 @@ def _restore(args: argparse.Namespace) -> int:
         found = versions_below(tree, path) if args.recursive else _only(tree, path)
         if not found:
             raise NotThereError(f"{shown(path)}: nothing is known of it")
+        timeless = [now for now in (each.now() for each in found.values()) if args.at and isinstance(now, Bad)]
+        for now in timeless:  # written before that time or after it: nobody knows
+            say(f"{now.path}: stays as it is: {why_unreadable(now)}")
+            del found[StorePath(now.path)]
         wanted = args.revision or revision_at(found, args.at)
         if not wanted:
             raise NotThereError(f"{shown(path)}: nothing is known of it at that time")
@@ -115,7 +119,7 @@ def _restore(args: argparse.Namespace) -> int:
         say(f"{write.path}: {word} {what}")
     if not writes:
         say(f"{shown(path)}: is what it was at revision {wanted}; nothing to do")
-    return 0
+    return NotThereError.exit_code if timeless else 0
 
 
 def _commit(tree: Tree, path: StorePath, writes: Sequence[Write]) -> None:

@@ -4,7 +4,7 @@ import argparse
 
 from configstore.cli.arguments import Commands, add_command, shown, typed_directory
 from configstore.cli.render import implicit_fields, long_row, record_fields, write_json, write_line, write_table
-from configstore.cli.session import is_directory, look, open_tree, say, unreadable
+from configstore.cli.session import is_directory, look, open_tree, say, unreadable, why_unreadable
 from configstore.errors import NotThereError
 from configstore.model.path import ROOT, StorePath, ancestors, is_below, parent, printable, relative_to
 from configstore.model.record import Kind
@@ -40,7 +40,7 @@ def _ls(args: argparse.Namespace) -> int:
     else:
         _write_rows(rows, path, long=args.long)
     for bad in listing.bad:
-        say(f"{bad.path}: unreadable record at revision {bad.mod_revision}: {bad.reason}")
+        say(f"{bad.path}: {why_unreadable(bad)}")
     return 1 if listing.bad else 0
 
 

@@ -1,13 +1,14 @@
 """`rm`: tombstones, never missing keys."""
 
 import argparse
+from collections.abc import Collection
 
 from configstore.cli.arguments import Commands, add_command, shown, typed_directory
-from configstore.cli.session import RETENTION, open_tree, say, unreadable
+from configstore.cli.session import RETENTION, open_tree, say, why_unreadable
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.model.path import ROOT, StorePath, depth
 from configstore.model.record import Entry, Kind
-from configstore.store.values import Stored, Write
+from configstore.store.values import Listing, Stored, Write
 
 
 def add(commands: Commands) -> None:
@@ -29,20 +30,40 @@ def _rm(args: argparse.Namespace) -> int:
         raise RefusedError("/: the whole tree is never removed; name a path below it")
     with open_tree(args) as tree:
         listing = tree.list(path)
-        if listing.bad:
-            raise unreadable(listing.bad[0])
-        living = {at: found for at, found in listing.records.items() if not found.gone}
-        if not living:
+        doomed, nameless = _doomed(listing), [bad for bad in listing.bad if bad.key is not None]
+        if not doomed and not nameless:
             raise NotThereError(f"{shown(path)}: not there")
-        is_dir = path not in living or living[path].entry.kind is Kind.DIR
-        if is_dir and not args.recursive:
+        if _is_dir(path, listing, doomed) and not args.recursive:
             raise RefusedError(f"{shown(path)}: is a directory; -r removes it with everything in it")
-        deepest_first = sorted(living, key=lambda at: (-depth(at), at))
-        outcome = tree.commit([tombstone(living[at]) for at in deepest_first], retention=RETENTION)
+        deepest_first = sorted(doomed, key=lambda at: (-depth(at), at))
+        outcome = tree.commit([doomed[at] for at in deepest_first], retention=RETENTION)
     if not outcome.complete:
         raise ConflictError(_changed(path, outcome.stale, len(outcome.done)))
-    say(f"{path}: removed {len(outcome.done)} at revision {max(outcome.done.values())}")
-    return 0
+    if outcome.done:
+        say(f"{path}: removed {len(outcome.done)} at revision {max(outcome.done.values())}")
+    for bad in nameless:
+        say(f"{bad.path}: {why_unreadable(bad)}")
+    return NotThereError.exit_code if nameless else 0
+
+
+def _doomed(listing: Listing) -> dict[StorePath, Write]:
+    """Return the tombstones of all that lives, and of what is unreadable."""
+    living = {at: tombstone(found) for at, found in listing.records.items() if not found.gone}
+    unread = (bad for bad in listing.bad if bad.key is None)
+    return living | {
+        StorePath(bad.path): Write(
+            path=StorePath(bad.path), entry=Entry(kind=Kind.GONE), expected=bad.mod_revision
+        )
+        for bad in unread
+    }
+
+
+def _is_dir(path: StorePath, listing: Listing, doomed: Collection[StorePath]) -> bool:
+    """Tell whether a path is a directory: by its record, or because something lies below it."""
+    own = listing.records.get(path)
+    if own and not own.gone:
+        return own.entry.kind is Kind.DIR
+    return any(at != path for at in doomed) or any(bad.key is not None for bad in listing.bad)
 
 
 def _changed(path: StorePath, stale: dict[StorePath, Stored | None], done: int) -> str:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import datetime as dt
 import os
+import shlex
 import socket
 import sys
 import uuid
@@ -87,10 +88,26 @@ def refuse_below_file(tree: Tree, path: StorePath) -> None:
 
 def unreadable(found: Bad) -> NotThereError:
     """Return the error about a path whose record cannot be read, with the mend."""
-    return NotThereError(
-        f"{found.path}: unreadable record at revision {found.mod_revision}: {found.reason}; "
-        f"`configstore put {found.path} FILE --if-revision {found.mod_revision}` replaces it"
+    return NotThereError(f"{found.path}: {why_unreadable(found)}")
+
+
+def why_unreadable(found: Bad) -> str:
+    """Return what is wrong with what lies below `files/`, with the mend."""
+    if found.key is not None:
+        return f"a key that no path has: {found.reason}; `etcdctl del {_typed(found.key)}` removes it"
+    return (
+        f"unreadable record at revision {found.mod_revision}: {found.reason}; `configstore put {found.path} FILE "
+        f"--if-revision {found.mod_revision}` replaces it, `configstore rm {found.path}` removes it"
     )
+
+
+def _typed(key: bytes) -> str:
+    """Return a key as it is typed into a shell."""
+    text = key.decode("utf-8", "surrogateescape")
+    if text.isprintable():
+        return shlex.quote(text)
+    plain = (chr(byte) if 0x20 <= byte < 0x7F and byte not in b"'\\" else f"\\x{byte:02x}" for byte in key)
+    return f"$'{''.join(plain)}'"
 
 
 def writer() -> Writer:

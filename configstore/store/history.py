@@ -138,12 +138,11 @@ def _written(found: Stored, moment: datetime) -> bool:
 def restoring(tree: Tree, found: dict[StorePath, Versions], revision: int) -> Iterator[Write]:
     """Yield the writes that bring paths back to what they were at a store revision, content included.
 
-    What did not exist then is deleted; what is the same still is left out. Raises ExpiredError, RecordError,
-    StoreError.
+    What did not exist then is deleted; what is the same still is left out, be it readable or not.
+    Raises ExpiredError, RecordError, StoreError.
     """
-    wanted = {
-        path: versions.at(revision) for path, versions in found.items()
-    }  # all of it, before any content is read
+    later = {path: versions for path, versions in found.items() if versions.current > revision}
+    wanted = {path: versions.at(revision) for path, versions in later.items()}  # before any content is read
     for path, then in sorted(wanted.items(), key=lambda pair: _order(*pair)):
         now = found[path].now()
         before = now if isinstance(now, Stored) else None

@@ -108,7 +108,7 @@ class Tree:
             path = self.keys.path_of_file(item.key)
         except PathError as error:
             shown = printable(item.key.decode("utf-8", "backslashreplace"))
-            return Bad(path=shown, reason=str(error), mod_revision=item.mod_revision)
+            return Bad(path=shown, reason=str(error), mod_revision=item.mod_revision, key=item.key)
         try:
             return _stored(path, item)
         except RecordError as error:

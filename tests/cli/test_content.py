@@ -161,7 +161,7 @@ def test_get_reads_large_content_of_then(run):
 def test_an_unreadable_record_is_reported_and_can_be_replaced_on_purpose(run, kv, kv_root):
     key = Keys(kv_root).file("a")
     at = kv.txn([ModRevision(key, 0)], [Put(key, b"secret rubbish")]).revision
-    for words in (("get", "a"), ("put", "a"), ("stat", "a"), ("rm", "a")):
+    for words in (("get", "a"), ("put", "a"), ("stat", "a")):
         done = run(*words)
         assert (done.code, "unreadable" in done.err, "rubbish" in done.err) == (1, True, False)
     assert run("put", "a", "--if-revision", str(at), stdin=b"good").code == 0

@@ -173,6 +173,23 @@ def test_a_time_means_what_was_written_until_then(run, kv, kv_root, tree):
     assert run("restore", "a", "--at", "1h", "-n").code == 0
 
 
+def test_of_an_unreadable_record_nobody_knows_that_it_was_not_there_at_a_time(run, put, tree):
+    put("d/a", b"1")
+    key = tree.keys.file("d/x")
+    at = tree.kv.txn((CreateRevision(key, 0),), (Put(key, b"junk"),)).revision
+    done = run("restore", "d", "-r", "--at", "0s")
+    assert (done.code, "nothing to do" in done.err, "d/x: stays as it is" in done.err) == (1, True, True)
+    assert run("restore", "d/x", "--at", "0s").code == 1
+    assert run("restore", "d", "-r", "--revision", str(at)).code == 0
+    put("d/a", b"2")
+    assert run("restore", "d", "-r", "--at", "0s").code == 1
+    assert tree.kv.range(key).items[0].value == b"junk"
+    assert tree.read("d/a").record.content == b"2"
+    assert run("restore", "d", "-r", "--revision", str(at - 1)).code == 0
+    assert tree.read("d/x").gone
+    assert tree.read("d/a").record.content == b"1"
+
+
 @pytest.mark.parametrize("when", [["--at", "yesterday"], ["--revision", "0"], ["--revision", "x"], []])
 def test_a_time_or_revision_that_is_none_is_a_usage_error(run, when):
     assert run("restore", "a", *when).code == 2

@@ -1,5 +1,7 @@
 """`ls`, `stat`, `rm`, `mkdir` and `bootstrap`."""
 
+import subprocess
+
 import pytest
 
 from configstore import presets
@@ -75,6 +77,62 @@ def test_an_unreadable_record_does_not_hide_the_others(filled, kv, kv_root):
     done = filled("ls", "dkim")
     assert (done.code, done.out) == (1, b"x.key\n")
     assert "dkim/y.key: unreadable" in done.err
+
+
+@pytest.fixture
+def raw(kv, kv_root):
+    """Return a function that writes a key below `files/` by hand, as with etcdctl, and returns it as text."""
+
+    def raw(name, value=b"rubbish"):
+        key = f"{kv_root}/files/{name}".encode() if isinstance(name, str) else f"{kv_root}/files/".encode() + name
+        kv.txn([ModRevision(key, kv_mod_revision(kv, key))], [Put(key, value)])
+        return key.decode("utf-8", "replace")
+
+    return raw
+
+
+def kv_mod_revision(kv, key):
+    return next((item.mod_revision for item in kv.range(key).items), 0)
+
+
+@pytest.mark.parametrize("words", [("rm", "dkim/y.key"), ("rm", "-r", "dkim")])
+def test_an_unreadable_record_can_be_removed(filled, tree, raw, words):
+    raw("dkim/y.key")
+    at = kv_mod_revision(tree.kv, tree.keys.file("dkim/y.key"))
+    assert "`configstore rm dkim/y.key` removes it" in filled("ls", "dkim").err
+    assert filled(*words).code == 0
+    found = tree.read("dkim/y.key")
+    assert (found.gone, found.record.origin.supersedes) == (True, at)
+    assert tree.read("dkim/x.key").gone is ("-r" in words)
+    assert tree.kv.range(tree.keys.past("dkim/y.key", at)).items[0].value == b"rubbish"
+
+
+def test_an_unreadable_record_of_a_directory_wants_r(filled, tree, raw):
+    raw("dkim")
+    assert filled("rm", "dkim").code == 5
+    assert filled("rm", "dkim", "-r").code == 0
+    assert [found.gone for found in tree.list("dkim").records.values()] == [True, True]
+
+
+def test_a_key_that_no_path_has_is_named_with_its_mend_and_does_not_hide_or_keep_the_others(filled, tree, raw):
+    key = raw("dkim/../x")
+    done = filled("ls", "dkim")
+    assert (done.code, done.out) == (1, b"x.key\n")
+    assert f"`etcdctl del {key}` removes it" in done.err
+    done = filled("rm", "-r", "dkim")
+    assert (done.code, "removed 1" in done.err, f"`etcdctl del {key}` removes it" in done.err) == (1, True, True)
+    assert tree.read("dkim/x.key").gone
+    assert filled("rm", "-r", "dkim").code == 1
+
+
+def test_the_mend_for_a_key_of_any_bytes_can_be_typed_into_a_shell(run, tree, raw):
+    for name in ("d/../a b", "d/../it's", b"d/../\xff'\\\x1bz"):
+        raw(name)
+    words = [line.partition("`etcdctl del ")[2].rpartition("` removes it")[0] for line in
+             run("ls", "d").err.splitlines()]  # fmt: skip
+    typed = subprocess.run(["bash", "-c", f"printf '%s\\0' {' '.join(words)}"], capture_output=True, check=True)
+    keys = [item.key for item in tree.kv.range(*tree.keys.files_below("d")).items]
+    assert typed.stdout.split(b"\0")[:-1] == keys
 
 
 def test_what_could_fool_a_terminal_is_escaped(run, tree):
