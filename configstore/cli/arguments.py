@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from configstore.commandline import Parser
-from configstore.errors import RefusedError
+from configstore.errors import NotThereError, RefusedError
 from configstore.model.path import ROOT, PathError, StorePath, parse_path, printable
 from configstore.settings import StoreSettings, load_store
 
@@ -71,6 +71,14 @@ def typed_path(text: str) -> StorePath:
 def typed_directory(text: str) -> StorePath:
     """As `typed_path`, for what may be a directory: `/` is the whole tree, one trailing slash is dropped."""
     return ROOT if text == "/" else typed_path(text.removesuffix("/"))
+
+
+def typed_record(text: str) -> StorePath:
+    """As `typed_directory`, for what has a record. Raises NotThereError for the whole tree, which has none."""
+    path = typed_directory(text)
+    if path == ROOT:
+        raise NotThereError("/: is the whole tree, which has no record of its own; `configstore ls` shows it")
+    return path
 
 
 def shown(path: StorePath) -> str:

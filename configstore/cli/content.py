@@ -5,7 +5,16 @@ import os
 import stat
 import sys
 
-from configstore.cli.arguments import Commands, add_command, mode, revision, revision_or_zero, shown, typed_path
+from configstore.cli.arguments import (
+    Commands,
+    add_command,
+    mode,
+    revision,
+    revision_or_zero,
+    shown,
+    typed_path,
+    typed_record,
+)
 from configstore.cli.render import write_bytes
 from configstore.cli.session import (
     ATTEMPTS,
@@ -126,7 +135,7 @@ def _read_local(name: str) -> bytes:
 
 
 def _get(args: argparse.Namespace) -> int:
-    path = typed_path(args.path)
+    path = typed_record(args.path)
     with open_tree(args) as tree:
         found = read_at(tree, path, args.revision) if args.revision else look(tree, path)
         if isinstance(found, Bad):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from configstore.cli.arguments import Commands, add_command, revision, shown, typed_directory, typed_path
+from configstore.cli.arguments import Commands, add_command, revision, shown, typed_directory, typed_record
 from configstore.cli.render import long_row, record_fields, write_json, write_line, write_table
 from configstore.cli.session import RETENTION, open_tree, say, why_unreadable
 from configstore.errors import ConflictError, NotThereError, RefusedError
@@ -58,7 +58,7 @@ def moment(text: str) -> datetime:
 
 
 def _history(args: argparse.Namespace) -> int:
-    path = typed_path(args.path)
+    path = typed_record(args.path)
     with open_tree(args) as tree:
         found = _known(tree, path)
     newest_first = [each for each in reversed(found.known) if isinstance(each, Stored)]
@@ -78,7 +78,7 @@ def _history(args: argparse.Namespace) -> int:
 
 
 def _diff(args: argparse.Namespace) -> int:
-    path = typed_path(args.path)
+    path = typed_record(args.path)
     with open_tree(args) as tree:
         found = _known(tree, path)
         wanted = args.rev or found.current - 1

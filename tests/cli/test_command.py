@@ -35,15 +35,14 @@ HOSTILE = [
 @pytest.mark.parametrize("path", HOSTILE)
 def test_an_unsafe_path_is_refused_before_anything_is_asked_or_changed(offline, path):
     nowhere = ("--endpoints", "http://127.0.0.1:1", "--timeout", "1s")
-    for words in (("put", path), ("get", path)):
-        done = offline(*nowhere, *words, stdin=b"x")
-        assert (done.code, "unsafe path" in done.err, done.out) == (5, True, b"")
-        assert done.err.count("\n") == 1
-        assert done.err.strip().isprintable()
+    done = offline(*nowhere, "put", path, stdin=b"x")
+    assert (done.code, "unsafe path" in done.err, done.out) == (5, True, b"")
+    assert done.err.count("\n") == 1
+    assert done.err.strip().isprintable()
 
 
 @pytest.mark.parametrize("path", [path for path in HOSTILE if path != "a/"])
-@pytest.mark.parametrize("command", ["ls", "stat", "rm", "mkdir", "watch"])
+@pytest.mark.parametrize("command", ["ls", "stat", "rm", "mkdir", "watch", "get", "history", "diff"])
 def test_directories_are_checked_like_files(offline, command, path):
     assert offline("--endpoints", "http://127.0.0.1:1", command, path).code == 5
 
@@ -53,9 +52,9 @@ def test_directories_are_checked_like_files(offline, command, path):
 def test_any_path_is_either_sound_or_refused(offline, text):
     done = offline("--endpoints", "http://127.0.0.1:1", "--timeout", "20ms", "get", text)
     try:
-        parse_path(text)
+        parse_path(text.removesuffix("/"))
     except PathError:
-        assert done.code == 5
+        assert done.code == (1 if text == "/" else 5)
     else:
         assert done.code == 4
     assert "Traceback" not in done.err

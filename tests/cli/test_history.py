@@ -53,6 +53,18 @@ def test_of_what_was_never_there_nothing_is_known(run):
         assert (done.code, "a: was never there" in done.err) == (1, True)
 
 
+def test_a_directory_may_be_written_with_a_slash(run, put):
+    put("d/a", b"1")
+    assert run("mkdir", "d").code == 0
+    assert run("history", "d/").out == run("history", "d").out != b""
+    assert run("diff", "d/").err == run("diff", "d").err
+    done = run("get", "d/")
+    assert (done.code, "d: is a directory" in done.err) == (1, True)
+    for words in (("get", "/"), ("history", "/"), ("diff", "/")):
+        done = run(*words)
+        assert (done.code, "whole tree" in done.err) == (1, True)
+
+
 def test_diff_shows_lines_and_metadata_and_says_whether_they_differ(run, put):
     put("a", b"one\ntwo\n")
     put("a", b"one\nthree\n", "--mode", "0640")
