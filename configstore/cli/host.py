@@ -54,13 +54,17 @@ class Host(msgspec.Struct, kw_only=True):
     """What a folder holds.
 
     found: by path of the store. problems: what cannot be stored, and why. missing: data sets that are not there.
-    left: the outermost paths that no data set takes, and why. All paths but the first are relative to the folder.
+    left: the outermost paths that no data set takes, and files that are worth nothing yet, and why. All paths but
+    the first are relative to the folder.
     """
 
     found: dict[StorePath, Found] = {}
     problems: dict[str, str] = {}
     missing: list[Part] = []
     left: dict[str, str] = {}
+
+
+_UNFINISHED = "empty, as while it is being made, and worth nothing so; run it again when it has its content"
 
 
 def read_host(directory: str, wanted: Sequence[Part], preset: str, stack: ExitStack) -> Host:
@@ -108,6 +112,7 @@ def _read_part(folder: int, part: Part, host: Host, stack: ExitStack) -> None:
     beneath = Beneath(top)
     reader = Reader(beneath, part.symlinks, part.refuse_empty)
     seen = walk(beneath, reader, part.selection)
+    host.left |= {printable(join(part.host, path)): _UNFINISHED for path in seen.unfinished}
     host.problems |= {f"{part.host}/{path}".lstrip("/"): reason for path, reason in seen.problems.items()}
     if part.earlier and not seen.entries:
         return
@@ -152,7 +157,7 @@ def _find_rest(folder: int, preset: str, host: Host, wanted: Sequence[Part]) -> 
                 is_dir = stat.S_ISDIR(status.st_mode)
                 why = rest.why(path, is_dir=is_dir)
                 if why:
-                    host.left[printable(path) + "/" * is_dir] = why
+                    host.left.setdefault(printable(path) + "/" * is_dir, why)
                 elif is_dir:
                     todo.append(path)
         finally:

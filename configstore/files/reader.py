@@ -12,7 +12,7 @@ import pathspec
 
 from configstore.files.beneath import Beneath
 from configstore.files.entries import Entries
-from configstore.files.reading import UnstableError, Unusable, read_stable
+from configstore.files.reading import Unfinished, UnstableError, Unusable, read_stable
 from configstore.model.path import StorePath, unsafe_target
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
 from configstore.model.selection import Symlinks
@@ -87,7 +87,7 @@ class Reader:
             if status.st_size > MAX_SIZE:
                 raise Unusable(f"{status.st_size} bytes; at most {MAX_SIZE} are stored: exclude it")
             if status.st_size == 0 and self._refuse_empty.match_file(path):
-                raise Unusable("empty, which is never pushed for this kind of file; waiting for its content")
+                raise Unfinished("empty, which is never pushed for this kind of file; waiting for its content")
             content = read_stable(descriptor)
             return self._entries.make(Kind.FILE, status, size=len(content), sha256=sha256(content)), status
         finally:

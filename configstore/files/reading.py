@@ -17,6 +17,10 @@ class Unusable(Exception):  # noqa: N818  # becomes a Problem
     """What lies there is nothing that can be stored; the text says why, and the mend."""
 
 
+class Unfinished(Unusable):
+    """The file is empty, as one of its kind is while it is being made, and worth nothing."""
+
+
 def signature(status: os.stat_result) -> Signature:
     """Return the part of a stat result that tells a changed file from an unchanged one.
 

@@ -9,7 +9,7 @@ import msgspec
 
 from configstore.files.beneath import Beneath
 from configstore.files.reader import Reader, words
-from configstore.files.reading import UnstableError, Unusable
+from configstore.files.reading import Unfinished, UnstableError, Unusable
 from configstore.files.writing import TEMPORARY
 from configstore.model.path import ROOT, PathError, StorePath, join, parse_path, printable
 from configstore.model.record import Entry
@@ -19,9 +19,13 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Walk(msgspec.Struct, kw_only=True):
-    """What a tree holds, by paths relative to its top: entries, and problems with their reason (safe to print)."""
+    """What a tree holds, by paths relative to its top: entries, and problems with their reason (safe to print).
+
+    unfinished: files that are worth nothing yet.
+    """
 
     entries: dict[StorePath, Entry] = {}
+    unfinished: list[StorePath] = []
     problems: dict[str, str] = {}
 
 
@@ -71,6 +75,8 @@ def _take(found: Walk, reader: Reader, path: StorePath, directory: int, status: 
         found.problems[printable(path)] = "is being written right now; try again"
     except OSError as error:
         found.problems[printable(path)] = words(error)
+    except Unfinished:
+        found.unfinished.append(path)
     except (PathError, Unusable) as reason:
         found.problems[printable(path)] = str(reason)
 

@@ -136,6 +136,27 @@ def test_importing_again_writes_nothing(run, mailu, tree):
     assert tree.kv.status().revision == revision
 
 
+def test_a_key_that_is_being_made_is_left_and_keeps_nothing_from_moving_in(run, mailu, tree):
+    lay(mailu, {"dkim/new.org.dkim.key": b"", "webmail/gpg/user@example.org/empty": b""})
+    done = run("import", str(mailu), "/", "--preset", "mailu")
+    assert done.code == 0
+    assert "left: dkim/new.org.dkim.key: empty" in done.err
+    assert tree.read("dkim/new.org.dkim.key") is None
+    assert tree.read("dkim/example.org.dkim.key").entry.size
+    done = run("import", str(mailu), "/", "--preset", "mailu", "--json")
+    left = {each["path"]: each["why"] for each in done.json()["left"]}
+    assert (done.code, left["dkim/new.org.dkim.key"].startswith("empty")) == (0, True)
+    lay(mailu, {"dkim/new.org.dkim.key": b"made\n"})
+    assert run("import", str(mailu), "/", "--preset", "mailu").code == 0
+    assert tree.content(tree.read("dkim/new.org.dkim.key")) == b"made\n"
+
+
+def test_a_plain_tree_is_taken_with_its_empty_files(run, tmp_path, tree):
+    lay(tmp_path / "d", {"a.key": b""})
+    assert run("import", str(tmp_path / "d"), "dkim").code == 0
+    assert tree.read("dkim/a.key").entry.kind is Kind.FILE
+
+
 def test_an_interrupted_import_is_gone_on_with(run, mailu, tree):
     assert run("import", str(mailu / "dkim"), "dkim").code == 0
     done = run("import", str(mailu), "/", "--preset", "mailu", "--json")
