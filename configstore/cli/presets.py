@@ -1,6 +1,7 @@
 """`presets`: the built-in mappings, listed and explained."""
 
 import argparse
+import json
 
 import msgspec
 
@@ -51,6 +52,7 @@ def _explain(found: tuple[presets.PresetMapping, ...]) -> None:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
+    """Return a value as it is written in a settings file, texts alone without quotes."""
+    if isinstance(value, list | tuple):
+        return json.dumps(value, ensure_ascii=False)
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -2,12 +2,15 @@
 
 import errno
 import os
+import re
 import socket
 import stat
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from configstore import presets
 from configstore.errors import StoreUnavailableError
 from configstore.files.writing import TreeWriter
 from configstore.model.keys import Keys
@@ -529,5 +532,9 @@ def test_presets_are_listed_and_explained(offline):
     explained = offline("presets", "mailu/front").out.decode()
     for words in ("lease", "letsencrypt", "/config.py", "HUP:nginx", "/certs/letsencrypt"):
         assert words in explained
+    lists = dict(re.findall(r"^  (include|exclude) +(.*)$", explained, re.MULTILINE))
+    first, *_, last = presets.load("mailu/front")
+    assert f'  include            ["{first.include[0]}", ' in explained
+    assert tomllib.loads(f"exclude = {lists['exclude']}")["exclude"] == list(last.exclude)
     assert offline("presets", "mailu/front", "--json").json()[0]["name"] == "certs"
     assert offline("presets", "nope").code == 2
