@@ -155,7 +155,8 @@ def _mapping_lines(reports: Sequence[Report], silent: set[tuple[str, str]]) -> I
         elif each.state is not State.READY:
             yield f"{who}{each.state}: {printable(each.reason) or 'first cycle under way'}"
         for problem in each.problems:
-            yield f"{who}{printable(problem.path)}: {printable(problem.reason)}"
+            where = f"{printable(problem.path)}: " if problem.path else ""  # of the mapping as a whole: its hook
+            yield f"{who}{where}{printable(problem.reason)}"
         if each.problem_count > len(each.problems):
             yield f"{who}and {each.problem_count - len(each.problems)} problems more"
 
