@@ -6,6 +6,7 @@ parsed arguments and return an exit code. Nothing here imports grpc: a command t
 """
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +36,9 @@ from configstore.model.record import RecordError
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+
+_UNSAID = logging.NullHandler()
+"""What the store logs for a daemon, such as a lease that is lost, a command says by its one line."""
 
 _GROUPS: tuple[Callable[[Commands], None], ...] = (
     content.add,
@@ -72,6 +76,7 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; failures are one line on stderr, never a traceback."""
+    logging.getLogger("configstore").addHandler(_UNSAID)
     try:
         args = build_parser().parse_args(argv)
         code: int = args.run(args)

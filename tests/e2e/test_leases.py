@@ -326,7 +326,7 @@ def test_run_holds_the_lease_in_etcd_itself_and_a_person_can_break_it(etcd, kv_r
         configstore("run", "--lease", "job", "--no-wait", "--", "true", code=3)
         configstore("leases", "break", "job", "--yes")
         code, _, said = outcome(process, 20)
-    assert (code, "lease job is lost" in said) == (3, True)
+    assert (code, "lease job is lost" in said, said.count("lost"), said.count("\n")) == (3, True, 1, 1)
     assert configstore("run", "--lease", "job", "--", "echo", "free") == b"free\n"
     configstore("run", "--lease", "job", "--", "sh", "-c", "exit 9", code=9)
 
