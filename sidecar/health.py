@@ -110,13 +110,17 @@ class _Requests(BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus.NOT_FOUND, "there are /livez, /readyz and /metrics\n")
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def _answer(self, status: HTTPStatus, text: str) -> None:
         body = text.encode()
         self.send_response(status)
         self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
         """Say nothing: probes come every few seconds."""
