@@ -31,7 +31,9 @@ def _dev(args: argparse.Namespace) -> int:
     folder = pathlib.Path(args.data).absolute() if args.data else None
     ports = (args.port, *free_ports(2)) if args.port else None
     with Stopping() as stopping, EmbeddedEtcd(folder=folder, ports=ports) as etcd:
-        write_line(f"export CONFIGSTORE_ENDPOINTS={etcd.endpoint}")
+        names = ("CONFIGSTORE_ENDPOINTS", "ETCDCTL_ENDPOINTS")
+        variables = (*(f"{name}={etcd.endpoint}" for name in names), "ETCDCTL_API=3")
+        write_line("\n".join(f"export {variable}" for variable in variables))
         sys.stdout.flush()
         say(f"etcd runs at {etcd.endpoint} until this command is stopped; for trying, never for production")
         process = etcd.process

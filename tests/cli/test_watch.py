@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 
 import pytest
 
@@ -64,8 +65,10 @@ def test_a_signal_ends_it_with_0_and_no_words(watch, number):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_dev_runs_an_etcd_until_stopped(start, number, tmp_path):
     process = start("dev", "--data", str(tmp_path / "kept"))
-    name, _, url = process.stdout.readline().decode().strip().partition("=")
-    assert name == "export CONFIGSTORE_ENDPOINTS"
+    printed = b"".join(process.stdout.readline() for _ in range(3))
+    shell = ["sh", "-c", f"{printed.decode()}\necho $CONFIGSTORE_ENDPOINTS $ETCDCTL_ENDPOINTS $ETCDCTL_API"]
+    url, same, version = subprocess.run(shell, capture_output=True, text=True, check=True).stdout.split()
+    assert (same, version) == (url, "3")
     with connect(url) as kv:
         assert kv.status().revision == 1
     process.send_signal(number)
