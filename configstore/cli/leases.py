@@ -25,7 +25,7 @@ from configstore.errors import (
 )
 from configstore.model.lease import Claim, Intent
 from configstore.model.path import StorePath, printable
-from configstore.model.replica import Verb
+from configstore.model.replica import State, Verb
 from configstore.settings import parse_duration, parse_name
 from configstore.store.leases import MAX_TTL, MIN_TTL, TTL, Lease, Place, break_lease, last_intent, queue, queues
 from configstore.store.replicas import asking, live, wait_applied
@@ -266,13 +266,18 @@ def _flush(args: argparse.Namespace) -> int:
         with asking(tree.kv, tree.keys, request(Verb.FLUSH, mapping=args.mapping)):
             while True:
                 reports, silent = ask_reports(tree, args.mapping)
-                busy = [each for each in reports if each.pending > each.problem_count]
-                left = [each.replica for each in (*busy, *silent) if each.mapping == args.mapping]
+                busy = [
+                    each for each in reports if each.pending > each.problem_count or each.state is State.HALTED
+                ]
+                left = [each for each in (*busy, *silent) if each.mapping == args.mapping]
                 if not left or time.monotonic() >= end:
                     break
         revision = survey(tree.kv, tree.keys, store).newest
     if left:
-        raise UnreachableError(f"{args.mapping}: not everything is committed yet by {', '.join(left)}")
+        halted = [each.reason for each in left if each.state is State.HALTED]
+        names = ", ".join(each.replica for each in left)
+        message = f"{args.mapping}: not everything is committed yet by {names}"
+        raise RefusedError(f"{message}: {halted[0]}") if halted else UnreachableError(message)
     write_line(str(revision))
     return 0
 

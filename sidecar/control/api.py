@@ -21,7 +21,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from configstore import __version__
-from configstore.errors import NotThereError, StoreError, UnreachableError, UsageError
+from configstore.errors import NotThereError, RefusedError, StoreError, UnreachableError, UsageError
 from configstore.model.keys import Keys
 from configstore.settings import parse_name
 from configstore.store.api import Kv
@@ -127,13 +127,14 @@ class Api:
         return {"v": 1, "version": __version__, "replica": self._replica, "mappings": mappings}
 
     def flush(self, asked: FlushRequest) -> object:
-        """Have what was changed in a mapping committed. Raises UnreachableError, NotThereError."""
+        """Have what was changed in a mapping committed. Raises RefusedError, UnreachableError, NotThereError."""
         mirror = self._mirror(asked.mapping)
         status = mirror.flush(asked.timeout)
         if status is None:
             now = mirror.engine.status
             reason = now.halted or now.waiting_for or "changes are still under way"
-            raise UnreachableError(f"{asked.mapping}: not committed within {asked.timeout:g} s: {reason}")
+            failure = RefusedError if now.halted else UnreachableError
+            raise failure(f"{asked.mapping}: not committed within {asked.timeout:g} s: {reason}")
         problems = [each for each in status.problems if each.path]
         if problems:
             words = "; ".join(f"{each.path}: {each.reason}" for each in problems[:5])

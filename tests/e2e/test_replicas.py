@@ -83,6 +83,24 @@ def test_status_names_problems_and_a_halt_and_resume_ends_it(pair, configstore):
     configstore("resume", "nothing", "--take", "local", code=1)
 
 
+def test_a_flush_that_a_guard_refuses_says_so_as_a_refusal(pair, configstore):
+    one, two = pair
+    for number in range(40):
+        (one.folder / str(number)).write_bytes(b"x")
+    wait_until(lambda: len(equal(one, two)) == 40)
+    for number in range(40):
+        (one.folder / str(number)).unlink()
+    wait_until(lambda: one.metric("halted") == 1)
+    client = one.client("flush", "data", "--timeout", "1s")
+    assert "configstore resume data" in client.communicate()[1]
+    assert client.returncode == 5
+    control = str(one.shared / "control.sock")
+    configstore("flush", "data", "--socket", control, "--patience", "1s", code=5)
+    configstore("flush", "data", "--socket", "", "--patience", "1s", code=5)
+    configstore("resume", "data", "--take", "store")
+    configstore("flush", "data", "--socket", "")
+
+
 def test_a_vanished_record_is_written_again_or_deleted_by_choice(pair, configstore, kv, kv_root):
     one, two = pair
     for name in ("a", "b"):
