@@ -39,6 +39,11 @@ class Choices:
                 return choice.take
         return None
 
+    @property
+    def write_again(self) -> bool:
+        """Whether records that vanished are to be written again."""
+        return any(not choice.reason and choice.take is Take.LOCAL for choice in self._current)
+
     def end_anomalies(self, fence: Fence | None, *, pushes: bool) -> set[StorePath]:
         """Do what was chosen about records that vanished: write them again, or have them deleted.
 

@@ -24,7 +24,7 @@ from sidecar.local.watch import LocalWatch
 from sidecar.planner.guards import against, missing_root, refusal
 from sidecar.planner.mapping import Direction, Mapping
 from sidecar.planner.plan import Plan, Wait
-from sidecar.planner.planner import Settled, Sides, make_plan, siding_with_local
+from sidecar.planner.planner import Settled, Sides, make_plan, siding_with_local, vanished
 from sidecar.planner.settle import Windows
 from sidecar.planner.sides import Problem
 from sidecar.remote.fetch import RemoteSide
@@ -221,13 +221,26 @@ class Engine:
             self._publish(waiting_for=self._feed.error)
             return RETRY
         if not self._remote.root_exists:
-            self._list_again(now)
-            reason = missing_root(self.mapping)
-            if self.status.waiting_for != reason:
-                log.warning("nothing is mirrored", extra={"mapping": self.mapping.name, "reason": reason})
-            self._publish(waiting_for=reason)
-            return ROOT_RETRY
+            return self._await_root(now)
         return None
+
+    def _await_root(self, now: float) -> float | None:
+        """Say that there is no subtree, and return when to look again; None when a person has it made anew."""
+        if self._choices.write_again and self.mapping.direction is not Direction.PULL:
+            try:
+                self._transfer.make_root()
+            except StoreError as error:
+                return self._postpone(error, now)
+            self._remote.root_exists = True
+            return None
+        self._list_again(now)
+        reason = missing_root(self.mapping)
+        if self.status.waiting_for != reason:
+            log.warning("nothing is mirrored", extra={"mapping": self.mapping.name, "reason": reason})
+        lost = make_plan(vanished(self._sides), self._sides, self.mapping, Settled(pushes=False))
+        self._problems |= lost.problems
+        self._publish(waiting_for=reason)
+        return ROOT_RETRY
 
     def _list_again(self, now: float) -> bool:
         """Ask for a new listing, but not for one after the other: each wakes us when it comes."""

@@ -12,7 +12,7 @@ from configstore.errors import StoreError, StoreUnavailableError
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind, RecordError
 from configstore.store.tree import Tree
-from configstore.store.values import Fence
+from configstore.store.values import Fence, Write
 from sidecar.baseline import Baseline
 from sidecar.check import Check
 from sidecar.local.apply import Applier, LocalChange
@@ -115,6 +115,13 @@ class Transfer:
         committed = commit(self._tree, self._mapping, pushes, self._read, fence)
         for path, remote in committed.done.items():
             self._remote.written(path, remote)
+
+    def make_root(self) -> None:
+        """Write the record of the subtree's root, unless somebody was faster. Raises StoreError."""
+        found = self._tree.read(self._mapping.store)
+        expected = found.mod_revision if found and found.entry.kind is Kind.GONE else 0
+        root = Write(path=self._mapping.store, entry=Entry(kind=Kind.DIR, mode=0o755), expected=expected)
+        self._tree.commit([root], retention=self._mapping.retention)
 
     def _note(self, changes: dict[StorePath, Agreed | None]) -> None:
         try:

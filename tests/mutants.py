@@ -58,8 +58,8 @@ MUTANTS = {
     ),
     "mass deletes pass": Mutant(
         "sidecar/planner/guards.py",
-        "if count > FREE_DELETES and count > mapping.max_delete * known:",
-        "if False:",
+        "return count > FREE_DELETES and count > mapping.max_delete * known",
+        "return False",
         "tests/sidecar/test_resume.py tests/sidecar/planner",
     ),
     "a vanished record deletes": Mutant(
