@@ -100,6 +100,12 @@ def test_a_name_that_nobody_knows_is_not_blamed_on_a_certificate():
     assert "certificate" not in meaning_of(Code.UNAVAILABLE, details).mend
 
 
+def test_no_answer_at_all_says_what_to_look_at():
+    code, details = Code.DEADLINE_EXCEEDED, "Deadline Exceeded"
+    words = str(exception_for(meaning_of(code, details), code, details, what="range at https://etcd:2379"))
+    assert "does the name resolve, does etcd run there" in words
+
+
 def test_a_long_reason_is_cut():
     meaning = meaning_of(Code.UNKNOWN, "")
     assert len(str(exception_for(meaning, Code.UNKNOWN, "x" * 10_000, what="txn"))) < 500

@@ -125,7 +125,14 @@ MEANINGS = (
     Meaning(Code.UNAVAILABLE, "etcdserver: no leader", StoreUnavailableError, again=True, unsent=True),
     Meaning(Code.RESOURCE_EXHAUSTED, "too many requests", StoreUnavailableError, again=True, unsent=True),
     Meaning(Code.UNAVAILABLE, "", StoreUnavailableError, again=True),
-    Meaning(Code.DEADLINE_EXCEEDED, "", StoreUnavailableError, again=True),
+    # gRPC waits for a connection until the deadline, and then tells no more of why there was none.
+    Meaning(
+        Code.DEADLINE_EXCEEDED,
+        "",
+        StoreUnavailableError,
+        "does the name resolve, does etcd run there, is the way to its port open?",
+        again=True,
+    ),
     Meaning(Code.CANCELLED, "", StoreUnavailableError, again=True),
     Meaning(Code.UNKNOWN, "", StoreUnavailableError, again=True),
     Meaning(Code.INTERNAL, "", StoreUnavailableError, again=True),
