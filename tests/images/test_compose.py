@@ -112,7 +112,7 @@ def hosts(engine, image, tmp_path):
     tls = make_certs(tmp_path / "tls", "etcd", "etcd-2", "etcd-3")
     engine("network", "create", "hosts")
     endpoints = ",".join(f"https://{name}:2379" for name in ("etcd", "etcd-2", "etcd-3"))
-    store = Host(engine, "store", tmp_path, tls, DEPLOY / "etcd.yml", HERE / "cluster.yml")
+    store = Host(engine, "store", tmp_path, tls, HERE / "cluster.yml")
     files = (HERE / "mailu.yml", DEPLOY / "configstore.yml", HERE / "hosts.yml")
     three = [
         Host(engine, name, tmp_path, tls, *files, CONFIGSTORE_ENDPOINTS=endpoints) for name in ("h1", "h2", "h3")

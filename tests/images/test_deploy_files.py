@@ -51,7 +51,7 @@ def test_the_files_have_the_shape_of_the_compose_specification():
 
 
 def test_the_shell_scripts_are_executable_and_parse():
-    for script in (COMPOSE / "make-certs", COMPOSE / "front-start"):
+    for script in (COMPOSE / name for name in ("make-certs", "front-start")):
         assert os.access(script, os.X_OK)
         assert_passes("sh", "-n", str(script))
 
@@ -74,19 +74,47 @@ def test_the_stack_is_one_that_swarm_takes(tmp_path):
 def test_keys_are_their_owners_alone_and_a_second_run_keeps_the_authority(tmp_path):
     tls = tmp_path / "tls"
     assert_passes(str(COMPOSE / "make-certs"), str(tls), "etcd-1.example.org", "192.0.2.7", "fd00::7")
-    assert {file.name for file in tls.iterdir()} == {
-        f"{n}.{e}" for n in ("ca", "server", "client") for e in ("pem", "key")
-    }
-    for key in tls.glob("*.key"):
+    assert {str(file.relative_to(tls)) for file in tls.rglob("*") if file.is_file()} == {
+        "ca.pem", "ca.key", *(f"{who}/{name}" for who in ("server", "client")
+                              for name in ("ca.pem", f"{who}.pem", f"{who}.key")),
+    }  # fmt: skip
+    for key in tls.rglob("*.key"):
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    text = run("openssl", "x509", "-in", str(tls / "server.pem"), "-noout", "-ext", "subjectAltName").stdout
+    server, client = tls / "server/server.pem", tls / "client/client.pem"
+    text = run("openssl", "x509", "-in", str(server), "-noout", "-ext", "subjectAltName").stdout
     assert "DNS:etcd-1.example.org" in text
     assert "IP Address:192.0.2.7" in text
     assert "IP Address:FD00:0:0:0:0:0:0:7" in text
-    authority, client = (tls / "ca.pem").read_bytes(), (tls / "client.pem").read_bytes()
+    authority, before = (tls / "ca.pem").read_bytes(), client.read_bytes()
     assert_passes(str(COMPOSE / "make-certs"), str(tls), "etcd-1.example.org")
     assert (tls / "ca.pem").read_bytes() == authority
-    assert (tls / "client.pem").read_bytes() != client
-    assert_passes(
-        "openssl", "verify", "-CAfile", str(tls / "ca.pem"), str(tls / "client.pem"), str(tls / "server.pem")
-    )
+    assert client.read_bytes() != before
+    for folder in (server.parent, client.parent):
+        assert (folder / "ca.pem").read_bytes() == authority
+    assert_passes("openssl", "verify", "-CAfile", str(tls / "ca.pem"), str(client), str(server))
+
+
+@pytest.mark.parametrize("left", ["ca.pem", "client/ca.pem"])
+def test_no_second_authority_is_made_while_the_key_of_the_first_is_elsewhere(tmp_path, left):
+    tls, safe = tmp_path / "tls", tmp_path / "ca.key"
+    assert_passes(str(COMPOSE / "make-certs"), str(tls))
+    shutil.move(tls / "ca.key", safe)
+    for file in [file for file in tls.rglob("*") if file.is_file() and file != tls / left]:
+        file.unlink()
+    before = (tls / left).read_bytes()
+    refused = run(str(COMPOSE / "make-certs"), str(tls))
+    assert refused.returncode == 1
+    assert "put ca.key back, or use another folder" in refused.stderr
+    assert [file for file in tls.rglob("*") if file.is_file()] == [tls / left]
+    assert (tls / left).read_bytes() == before
+
+
+def test_the_authority_goes_on_when_its_key_is_back(tmp_path):
+    tls = tmp_path / "tls"
+    assert_passes(str(COMPOSE / "make-certs"), str(tls))
+    authority = (tls / "ca.pem").read_bytes()
+    shutil.move(tls / "ca.key", tmp_path / "ca.key")
+    assert run(str(COMPOSE / "make-certs"), str(tls)).returncode == 1
+    shutil.move(tmp_path / "ca.key", tls / "ca.key")
+    assert_passes(str(COMPOSE / "make-certs"), str(tls))
+    assert (tls / "ca.pem").read_bytes() == authority
