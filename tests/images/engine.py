@@ -43,7 +43,10 @@ class Engine:
             "DOCKER_BUILDKIT": "1",
         }
         self._log = (self.folder / "log").open("wb")
-        self._daemon = subprocess.Popen(
+        self._daemon = self._launched()
+
+    def _launched(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             ["dockerd", "-H", f"unix://{self.folder}/socket", "--data-root", f"{self.folder}/data",
              "--exec-root", f"{self.folder}/exec", "--pidfile", f"{self.folder}/pid",
              "--storage-driver", "overlay2",
@@ -63,7 +66,14 @@ class Engine:
             Path(folder, "Dockerfile").write_text(recipe)
             self("build", "-q", "-t", ETCD, folder)
         tags = [word for name in MAILU for word in ("-t", f"ghcr.io/mailu/{name}:2024.06")]
-        self("build", "-q", *tags, str(Path(__file__).parent / "standin"))
+        self("build", "-q", "--network=none", *tags, str(Path(__file__).parent / "standin"))
+
+    def restart(self) -> None:
+        """End it as a reboot does, with all containers, and start it again: only `restart: always` counts."""
+        self._daemon.terminate()
+        self._daemon.wait(60)
+        self._daemon = self._launched()
+        wait_until(self._answers, 30, what=f"dockerd: {self.folder}/log")
 
     def __call__(self, *arguments: str, timeout: float = 120, env: dict[str, str] | None = None) -> str:
         """Run `docker ARGUMENTS` and return what it says; fails the test when it fails."""
