@@ -51,7 +51,7 @@ def test_the_files_have_the_shape_of_the_compose_specification():
 
 
 def test_the_shell_scripts_are_executable_and_parse():
-    for script in (COMPOSE / name for name in ("make-certs", "front-start")):
+    for script in (COMPOSE / name for name in ("make-certs", "front-start", "on-change-start")):
         assert os.access(script, os.X_OK)
         assert_passes("sh", "-n", str(script))
 
