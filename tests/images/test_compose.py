@@ -1,11 +1,16 @@
-"""docs/deploy/compose on a real engine: one host whole, and three hosts that share an etcd of three members.
+"""docs/deploy/compose on a real engine: a host by the guide, and three hosts that share an etcd of three members.
 
 Mailu's own images are stood in for; the files are those that an operator lays over Mailu's. A host is a compose
 project, with volumes, sidecars and containers of its own.
 """
 
+import json
+import os
+import random
+import re
+import shutil
+import signal
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,10 +44,6 @@ class Host:
     def configstore(self, *arguments: str) -> str:
         """Run the command as an operator does."""
         return self.compose("run", "--rm", "-T", "configstore", *arguments)
-
-    def moving(self, *arguments: str) -> str:
-        """Run the command with this host's folder as /mailu, as the README moves files in and out."""
-        return self.compose("run", "--rm", "-T", "-v", f"{self.folder}:/mailu", "configstore", *arguments)
 
     def stored(self, path: str) -> str:
         """Return a file's content in the store; empty when it is not there."""
@@ -87,23 +88,142 @@ def follow(hosts: list[Host], keys: dict[str, str]) -> None:
         wait_until(lambda host=host: host.keys() == keys, 30, what=f"{sorted(keys)} on {host.name}")
 
 
-def sidecar_up_and_services_wait(host: Host) -> None:
-    """Wait for admin's sidecar, and see that no service was started before there is anything to mirror."""
-    wait_until(lambda: host.engine.run("exec", host.container("admin-sidecar"), "true").returncode == 0, 30)
-    for service in SERVICES:
-        seen = host.engine.run("inspect", "-f", "{{.State.Status}}", host.container(service))
-        assert seen.stdout.strip() in ("", "created"), service
+GUIDE = (DEPLOY / "README.md").read_text()
+
+
+def typed(section: str) -> list[str]:
+    """Return the commands that the guide shows in a section, in their order."""
+    text = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", GUIDE, re.MULTILINE | re.DOTALL)
+    assert text, section
+    return re.findall(r"^ {4,}(\S.*)", re.sub(r"```.*?```", "", text[1], flags=re.DOTALL), re.MULTILINE)
+
+
+class GuidedHost(Host):
+    """A host with Mailu's own files, in a folder that stands for /mailu, and what an operator types there."""
+
+    def __init__(self, engine, folder: Path) -> None:
+        super().__init__(engine, "mailu", folder, folder)
+        shutil.copy(HERE / "mailu.yml", self.folder / "docker-compose.yml")
+        (self.folder / ".env").write_text(f"MAILU_ROOT={self.folder}\n")
+
+    def compose(self, *arguments: str, timeout: float = 150) -> str:
+        """Run `docker compose ARGUMENTS` in the folder; .env says with which files."""
+        return self.type(f"docker compose {' '.join(arguments)}", timeout)
+
+    def here(self, line: str) -> str:
+        """Return a line with this host's folders; what `configstore` is told are those of its container."""
+        command, configstore, arguments = line.partition(" configstore import ")
+        if not configstore:
+            command, configstore, arguments = line.partition(" configstore export ")
+        command = re.sub(r"(?<![\w:])/mailu\b", str(self.folder), command)
+        return (command + configstore + arguments).replace("/opt/configstore", str(PROJECT))
+
+    def type(self, line: str, timeout: float = 150) -> str:
+        """Type a line in the folder of Mailu; fails the test when it fails."""
+        done = subprocess.run(["bash", "-c", self.here(line)], cwd=self.folder, env=self.engine.environment,
+                              capture_output=True, text=True, timeout=timeout, check=False)  # fmt: skip
+        assert done.returncode == 0, f"{self.here(line)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout.strip()
+
+    def moves_in(self, until: str = "") -> None:
+        """Follow the guide from its first step to its last, or up to the line that begins with `until`."""
+        for line in self.steps(before=until):
+            if line.startswith("cat "):
+                (self.folder / ".env").write_text("")
+            if line == "docker compose build configstore":
+                continue  # it is built already, with what the tests' machine needs for it
+            said = self.type(line)
+            if line.startswith("docker run --rm --entrypoint id"):
+                self._correct_settings(fetchmail_gid=said)
+
+    def steps(self, before: str = "", since: str = "") -> list[str]:
+        """Return the commands of the set-up, or a part of them."""
+        lines = typed("Set up")
+        first = next(n for n, line in enumerate(lines) if line.startswith(since))
+        last = next(n for n, line in enumerate(lines) if line.startswith(before)) if before else len(lines)
+        return lines[first:last]
+
+    def _correct_settings(self, fetchmail_gid: str) -> None:
+        """Do to .env what its comments say for one host with webmail and fetchmail."""
+        path = self.folder / ".env"
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("COMPOSE_FILE=")]
+        text = "\n".join(lines).replace("# FETCHMAIL_GID=", f"FETCHMAIL_GID={fetchmail_gid}")
+        text = re.sub(r"^# (COMPOSE_FILE=.*fetchmail.yml)$", r"\1", text, flags=re.MULTILINE)
+        text = re.sub(r"(?<=[=:])/opt/configstore", str(PROJECT), text)
+        path.write_text(re.sub(r"(?<==)/mailu\b", str(self.folder), text) + "\n")
+
+    def moves_out(self) -> None:
+        """Follow the guide back, up to the first thing that cannot be undone."""
+        lines = typed("Going back")
+        for line in lines[: lines.index("docker compose down") + 1]:
+            self.type(line)
+        path = self.folder / ".env"
+        path.write_text(re.sub(r"^COMPOSE_FILE=.*\n", "", path.read_text(), flags=re.MULTILINE))
+        self.compose("up", "-d", "--wait")
+
+    def deletes_the_rest(self) -> None:
+        """Follow the guide to its end."""
+        lines = typed("Going back")
+        for line in lines[lines.index("docker compose down") + 1 :]:
+            self.type(line)
+
+    def starts(self, service: str) -> list[list[str]]:
+        """Return what a service found at each start of its container."""
+        said = self.engine.run("exec", self.container(service), "cat", "/starts")
+        return [json.loads(line) for line in said.stdout.splitlines()]
+
+    def all_run(self) -> None:
+        """Wait until all services and all sidecars run and are healthy."""
+        for service in (*SERVICES, *(f"{service}-sidecar" for service in SERVICES)):
+            wait_until(lambda service=service: self.running(service), 40, what=service)
+
+    def down(self) -> None:
+        """Remove everything of it, whatever .env says now."""
+        ours = ("--filter", "label=com.docker.compose.project=mailu", "-q")
+        for what, remove in (("ps -a", "rm -f"), ("volume ls", "volume rm"), ("network ls", "network rm")):
+            if found := self.engine(*what.split(), *ours).split():
+                self.engine(*remove.split(), *found)
+
+
+MAILU = {
+    "data/main.db": "accounts",
+    "data/instance": "42",
+    "data/fetchmail/fetchids": "ids",
+    "certs/cert.pem": "certificate",
+    "certs/key.pem": "key",
+    "dkim/moved.org.dkim.key": "moved",
+    "overrides/nginx/proxy.conf": "nginx",
+    "overrides/dovecot/dovecot.conf": "dovecot",
+    "overrides/postfix/postfix.cf": "postfix",
+    "overrides/rspamd/options.inc": "rspamd",
+    "overrides/roundcube/more.inc.php": "roundcube",
+    "webmail/roundcube.db": "address book",
+    "webmail/gpg/u@example.org/pubring.kbx": "ring",
+}
+NEEDED = {
+    "front": {"/certs/cert.pem", "/certs/key.pem", "/overrides/proxy.conf"},
+    "admin": {"/data/main.db", "/data/instance", "/dkim/moved.org.dkim.key"},
+    "imap": {"/overrides/dovecot.conf"},
+    "smtp": {"/overrides/postfix.cf"},
+    "antispam": {"/overrides/options.inc"},
+    "fetchmail": {"/data/fetchids"},
+    "webmail": {"/data/roundcube.db", "/data/gpg/u@example.org/pubring.kbx", "/overrides/more.inc.php"},
+}
+"""What each service must find at each start."""
 
 
 @pytest.fixture
-def one_host(engine, image, tmp_path):
-    """Return a host with all services and sidecars, and one etcd; nothing is up yet."""
-    files = [DEPLOY / name for name in ("configstore.yml", "fetchmail.yml", "webmail.yml", "etcd.yml")]
-    host = Host(engine, "one", tmp_path, make_certs(tmp_path / "tls"), HERE / "mailu.yml", *files)
-    (host.folder / "data").mkdir()
-    (host.folder / "data/main.db").write_text("accounts")
-    yield host
-    host.down()
+def guided(engine, image, tmp_path):
+    """Return a host on which Mailu runs, without configstore as yet."""
+    host = GuidedHost(engine, tmp_path)
+    for path, content in MAILU.items():
+        (host.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (host.folder / path).write_text(f"{content}\n")
+    try:
+        host.compose("up", "-d")
+        yield host
+    finally:
+        host.down()
 
 
 @pytest.fixture
@@ -129,40 +249,154 @@ def hosts(engine, image, tmp_path):
         engine("network", "rm", "hosts")
 
 
-def test_one_host_starts_gated_and_moves_in(one_host):
-    """No service starts on an empty mirror; then all do, with what moved in, and main.db is where it was."""
-    (one_host.folder / "dkim").mkdir()
-    (one_host.folder / "dkim/moved.org.dkim.key").write_text("moved\n")
-    one_host.compose("up", "-d", "--wait", "etcd")
-    with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(one_host.compose, "up", "-d")
-        sidecar_up_and_services_wait(one_host)
-        one_host.configstore("bootstrap", "--preset", "mailu")
-        one_host.moving("import", "/mailu", "/", "--preset", "mailu")
-        starting.result(120)
-    for service in SERVICES:
-        wait_until(lambda service=service: one_host.running(service), 40, what=service)
-        assert one_host.running(f"{service}-sidecar")
-    assert (one_host.folder / "data/main.db").read_text() == "accounts"
-    assert one_host.keys() == {"moved.org.dkim.key": "moved"}
+def never_without_files(host: GuidedHost, starts: int) -> None:
+    """Wait until all services were started so often, and see that each found what it needs each time."""
+    for service, needed in NEEDED.items():
+        found = wait_until(
+            lambda service=service: len(host.starts(service)) >= starts and host.starts(service), 60, what=service
+        )
+        assert len(found) == starts
+        for files in found:
+            assert needed <= set(files), service
 
-    one_host.write_key("example.org", "key")
-    one_host.sh("admin", "echo 42 > /data/instance")
-    script = "mkdir -p /data/gpg/u@example.org && echo ring > /data/gpg/u@example.org/pubring.kbx"
-    one_host.engine("exec", "-u0", one_host.container("webmail"), "sh", "-c", script)
-    wanted = {
-        "data/instance": "42",
+
+@pytest.mark.timeout(600)
+def test_one_host_moves_in_restarts_and_moves_out_and_in_again_by_the_guide(guided):
+    """All is done as the guide says it, around a restart of the engine, and no file is ever missing."""
+    host, engine = guided, guided.engine
+    host.moves_in()
+    host.all_run()
+    never_without_files(host, starts=1)
+    assert host.sh("fetchmail", "ls /run/configstore").split() == ["configstore-client", "control.sock"]
+
+    engine.restart()
+    never_without_files(host, starts=2)
+    host.all_run()
+
+    # What the services write is stored, and what admin writes at its very end, too.
+    host.write_key("example.org", "key")
+    script = "mkdir -p /data/gpg/v@example.org && echo new >/data/gpg/v@example.org/pubring.kbx"
+    engine("exec", "-u0", host.container("webmail"), "sh", "-c", script)
+    for path, content in {
         "dkim/example.org.dkim.key": "key",
-        "webmail/gpg/u@example.org/pubring.kbx": "ring",
+        "webmail/gpg/v@example.org/pubring.kbx": "new",
+    }.items():
+        wait_until(lambda path=path, content=content: host.stored(path) == content, 20, what=path)
+    assert not (host.folder / "webmail/gpg/v@example.org").exists()
+    host.sh("admin", "rm /dkim/moved.org.dkim.key")
+    wait_until(lambda: not host.stored("dkim/moved.org.dkim.key"), 20, what="a key's delete in the store")
+    engine("exec", host.container("admin"), "sh", "-c", "echo /dkim/last.org.dkim.key >/at-the-end")
+    host.moves_out()
+    assert {path.name for path in (host.folder / "dkim").iterdir()} == {
+        "example.org.dkim.key",
+        "last.org.dkim.key",
     }
-    for path, content in wanted.items():
-        wait_until(lambda path=path, content=content: one_host.stored(path) == content, 20, what=path)
-    assert not (one_host.folder / "webmail/gpg/u@example.org").exists()
-    one_host.moving("export", "/", "/mailu", "--preset", "mailu")
-    assert (one_host.folder / "dkim/example.org.dkim.key").read_text() == "key\n"
-    assert (one_host.folder / "webmail/gpg/u@example.org/pubring.kbx").read_text() == "ring\n"
-    assert (one_host.folder / "data/main.db").read_text() == "accounts"
-    assert one_host.sh("fetchmail", "ls /run/configstore").split() == ["configstore-client", "control.sock"]
+    assert (host.folder / "dkim/last.org.dkim.key").read_text() == "last\n"
+    assert (host.folder / "webmail/gpg/v@example.org/pubring.kbx").read_text() == "new\n"
+    assert (host.folder / "data/main.db").read_text() == "accounts\n"
+    assert not list(host.folder.glob("**/.configstore"))
+    host.deletes_the_rest()
+    assert not engine("volume", "ls", "-q", "--filter", "label=com.docker.compose.project=mailu")
+    assert not (host.folder / "configstore-tls").exists()
+
+    # In again, with a new etcd. Who starts all before there is a subtree is held back, and loses nothing by it.
+    host.moves_in(until="docker compose run --rm configstore bootstrap")
+    early = subprocess.Popen(["docker", "compose", "up", "-d"], cwd=host.folder, env=engine.environment,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                             start_new_session=True)  # fmt: skip
+    wait_until(lambda: engine.run("exec", host.container("admin-sidecar"), "true").returncode == 0, 30)
+    os.killpg(early.pid, signal.SIGKILL)  # it waits for sidecars to get healthy, and would until it gives up
+    early.wait(30)
+    for service in SERVICES:
+        seen = engine.run("inspect", "-f", "{{.State.Status}}", host.container(service))
+        assert seen.stdout.strip() in ("", "created"), service
+    for line in host.steps(since="docker compose run --rm configstore bootstrap"):
+        host.type(line)
+    host.all_run()
+    assert host.keys() == {"example.org.dkim.key": "key", "last.org.dkim.key": "last"}
+
+
+def test_certificates_and_overrides_are_followed_as_the_guide_says(guided):
+    host, engine = guided, guided.engine
+    fenced = re.search(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+    (host.folder / "own.yml").write_text(fenced[1])
+    host.moves_in(until="docker compose up -d --wait etcd")
+    settings = host.folder / ".env"
+    settings.write_text(re.sub(r"^(COMPOSE_FILE=.*)$", r"\1:own.yml", settings.read_text(), flags=re.MULTILINE))
+    for line in host.steps(since="docker compose up -d --wait etcd"):
+        host.type(line)
+    host.all_run()
+
+    # Somebody's own certificates.
+    (host.folder / "certs/cert.pem").write_text("renewed\n")
+    for line in typed("Certificates that others renew"):
+        host.type(line)
+    wait_until(lambda: host.sh("front", "cat /certs/cert.pem") == "renewed", 20, what="a certificate in front")
+
+    # An override that Dovecot is told of.
+    imap = host.container("imap")
+    wait_until(lambda: "on-change" in engine("exec", imap, "sh", "-c", "cat /proc/[0-9]*/cmdline"), 20)
+    changed = host.folder / "changed/dovecot.conf"
+    changed.parent.mkdir()
+    changed.write_text("changed\n")
+    host.type(f"docker compose run --rm -T -v {changed.parent}:/in:ro configstore import /in overrides/dovecot")
+    wait_until(lambda: engine.run("exec", imap, "cat", "/doveadm.log").stdout == "reload\n", 20, what="a reload")
+
+    # Certificates of etcd, renewed without a restart of anybody.
+    tls, sidecar = host.folder / "configstore-tls", host.container("admin-sidecar")
+    running = engine.inspect(host.container("etcd"))["State"]["Pid"], engine.inspect(sidecar)["State"]["Pid"]
+    host.type(host.steps()[0])
+    said = engine("exec", sidecar, "cat", "/run/configstore-tls/client.pem")
+    assert said == (tls / "client/client.pem").read_text().strip()
+    shown = "import ssl; print(ssl.get_server_certificate(('etcd', 2379)))"
+    assert engine("exec", sidecar, "python3", "-c", shown) == (tls / "server/server.pem").read_text().strip()
+    host.write_key("after.org", "after")
+    wait_until(lambda: host.stored("dkim/after.org.dkim.key") == "after", 20, what="a key under new certificates")
+    assert running == (
+        engine.inspect(host.container("etcd"))["State"]["Pid"], engine.inspect(sidecar)["State"]["Pid"]
+    )  # fmt: skip
+
+
+def test_three_members_on_three_addresses_are_one_cluster(engine, image, tmp_path):
+    """docs/deploy/compose/etcd-cluster.yml: a host each; here each has one loopback address of this machine."""
+    net = f"127.{random.randint(1, 254)}.{random.randint(1, 254)}"
+    addresses = [f"{net}.{last}" for last in (11, 12, 13)]
+    tls = make_certs(tmp_path / "tls", *addresses)
+    (tls / "ca.key").unlink()
+    members = ",".join(f"{address}=https://{address}:2380" for address in addresses)
+    hosts = [
+        Host(engine, f"member{number}", tmp_path, tls, DEPLOY / "etcd-cluster.yml", ETCD_ADDRESS=address,
+             ETCD_MEMBERS=members)
+        for number, address in enumerate(addresses)
+    ]  # fmt: skip
+    try:
+        for host in hosts:
+            host.compose("up", "-d", "etcd")
+        first, second, third = hosts
+        ask = ("exec", "-T", "etcd", "etcdctl")
+        health = (*ask, "endpoint", "health", "--cluster", "-w", "json")
+        wait_until(lambda: len(json.loads(first.compose(*health))) == 3, 30, what="three healthy members")
+        first.compose(*ask, "put", "a", "b")
+        first.compose("stop", "etcd")
+        assert third.compose(*ask, "get", "--print-value-only", "a") == "b"
+        second.compose(*ask, "put", "a", "c")
+        first.compose("start", "etcd")
+        wait_until(lambda: first.running("etcd"), 40)
+        assert first.compose(*ask, "get", "--print-value-only", "a") == "c"
+
+        # The first is lost for good, and replaced.
+        first.down()
+        listed = json.loads(second.compose(*ask, "member", "list", "-w", "json"))["members"]
+        lost = next(f"{member['ID']:x}" for member in listed if member["name"] == addresses[0])
+        second.compose(*ask, "member", "remove", lost)
+        second.compose(*ask, "member", "add", addresses[0], f"--peer-urls=https://{addresses[0]}:2380")
+        first.variables["ETCD_CLUSTER_STATE"] = "existing"
+        first.compose("up", "-d", "--wait", "etcd")
+        assert first.compose(*ask, "get", "--print-value-only", "a") == "c"
+        assert len(json.loads(third.compose(*health))) == 3
+    finally:
+        for host in hosts:
+            host.down()
 
 
 def test_a_key_of_one_host_is_on_all_whatever_dies(hosts):
