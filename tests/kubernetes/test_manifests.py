@@ -253,8 +253,6 @@ def test_what_the_pods_lose_of_the_chart_is_copied_out_before(overlays, tool):
 
 @pytest.mark.parametrize("program", ["tar", "busybox tar"])
 def test_files_are_copied_out_of_pods_through_the_links_of_a_configmap(tmp_path, program):
-    if not shutil.which(program.split()[0]):
-        pytest.skip("no busybox here, whose tar Mailu's images have")
     overrides, data = tmp_path / "pod/overrides", tmp_path / "pod/data"
     (overrides / "..2026_11_24").mkdir(parents=True)
     (overrides / "..data").symlink_to("..2026_11_24")
