@@ -8,7 +8,6 @@ import errno
 import fcntl
 import os
 import shutil
-import tempfile
 from contextlib import suppress
 
 from configstore.errors import RefusedError
@@ -39,14 +38,15 @@ class Root:
         """
         self.path = path
         self._open: list[int] = []
-        self._stand_in: tempfile.TemporaryDirectory[str] | None = None
+        self._stand_in: str | None = None
         try:
             if prepare:
                 _make(path, within)
             elif not os.path.lexists(path) and os.path.isdir(os.path.dirname(within or path)):
-                self._stand_in = tempfile.TemporaryDirectory(prefix="configstore-")
-            opened = self._stand_in.name if self._stand_in else path
-            self.fd = self._keep(os.open(opened, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                from tempfile import mkdtemp  # noqa: PLC0415  # a MiB that only `plan` pays
+
+                self._stand_in = mkdtemp(prefix="configstore-")
+            self.fd = self._keep(os.open(self._stand_in or path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             if not self._stand_in:
                 _refuse_detour(self.fd, path, within)
             self.beneath = Beneath(self.fd)
@@ -122,7 +122,8 @@ class Root:
         while self._open:
             os.close(self._open.pop())
         if self._stand_in:
-            self._stand_in.cleanup()
+            os.rmdir(self._stand_in)
+            self._stand_in = None
 
     def _keep(self, descriptor: int) -> int:
         self._open.append(descriptor)

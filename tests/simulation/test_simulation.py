@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
@@ -239,8 +239,11 @@ class Histories(RuleBasedStateMachine):
         assert not nobody, f"deleted by nobody: {nobody}"
 
 
-def run(examples, steps=30, **how):
-    """Try so many histories of at most so many steps. Raises what the first failing one raised."""
+def run(examples, steps=30, number=None, **how):
+    """Try so many histories of at most so many steps. Raises what the first failing one raised.
+
+    number: of a fixed row of histories, for what shall take the same time each time.
+    """
     profile = settings(
         max_examples=examples,
         stateful_step_count=steps,
@@ -250,7 +253,8 @@ def run(examples, steps=30, **how):
         report_multiple_bugs=False,
         **how,
     )
-    run_state_machine_as_test(Histories, settings=profile)
+    histories = type("Histories", (Histories,), {})
+    run_state_machine_as_test(histories if number is None else seed(number)(histories), settings=profile)
 
 
 def test_random_histories_lose_nothing_and_end_equal():

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 
 import grpc
+from grpc import _common  # see _AWAKE
 
 from configstore.errors import CompactedError, FutureRevisionError, StoreUnavailableError
 from configstore.store.api import Batch, Event
@@ -27,6 +28,14 @@ SHORTEST_WAIT = 0.1
 """Seconds before the second reconnect in a row, doubling up to LONGEST_WAIT; a random part of it is used."""
 
 LONGEST_WAIT = 10.0
+
+_AWAKE = 60.0
+"""Seconds after which a thread that waits for a stream's next answer wakes for nothing.
+
+grpc has it do so ten times a second, in case it is the main thread and a signal has come (its issue 19464). No
+such thread takes care of signals here, and this was half of what an idle sidecar used.
+"""
+_common.MAXIMUM_WAIT_TIMEOUT = _AWAKE
 
 _CANCEL_CODES = (
     ("permission denied", grpc.StatusCode.PERMISSION_DENIED),
