@@ -49,6 +49,9 @@ GRACE = 2.0
 REST = 0.1
 """Seconds between two looks at what runs on of a command whose first process has ended when told to."""
 
+REST_GRACE = 10.0
+"""Seconds until what runs on then gets SIGKILL."""
+
 CHECKS = 10
 """How often within a TTL the sidecar is asked for how long the lease lasts."""
 
@@ -150,7 +153,9 @@ def supervise(
 def _watch_over(process: subprocess.Popen[bytes], guard: Guard, reader: int, came: list[int]) -> None:
     """Wait for the command's end, and bring it about when its time is over."""
     kill_at: float | None = None
+    rest_until: float | None = None
     period = guard.ttl / CHECKS if guard.ttl else LONG_POLL
+    check_at = boottime() + period
 
     def told_to_end() -> bool:
         return kill_at is not None or not _STOPS.isdisjoint(came)
@@ -162,18 +167,21 @@ def _watch_over(process: subprocess.Popen[bytes], guard: Guard, reader: int, cam
             _send(process, signal.SIGTERM)
             kill_at = now + (GRACE if guard.why or left is None else max(0.0, left - KILL * guard.ttl))
             guard.why = guard.why or guard.doubt
-        if kill_at is not None and now >= kill_at:
+        if process.returncode is not None and rest_until is None:
+            rest_until = now + REST_GRACE
+        if now >= min(kill_at or now + 1, rest_until or now + 1):
             _send(process, signal.SIGKILL)
             process.wait()
             return
-        due = period if kill_at is None else kill_at - now
+        due = check_at - now if kill_at is None else kill_at - now
         if left is not None and kill_at is None:
             due = min(due, left - STOP * guard.ttl)
         if process.returncode is not None:
             due = min(due, REST)
-        select.select([reader], [], [], max(0.0, min(due, period)))
+        select.select([reader], [], [], max(0.0, due))
         _drain(reader)
-        if kill_at is None and (process.poll() is None or told_to_end()):
+        if kill_at is None and boottime() >= check_at and (process.poll() is None or told_to_end()):
+            check_at = boottime() + period
             guard.check()
 
 

@@ -41,8 +41,8 @@ class Choices:
 
     @property
     def write_again(self) -> bool:
-        """Whether records that vanished are to be written again."""
-        return any(not choice.reason and choice.take is Take.LOCAL for choice in self._current)
+        """Whether all records that vanished are to be written again."""
+        return any(not each.reason and each.path is None and each.take is Take.LOCAL for each in self._current)
 
     def end_anomalies(self, fence: Fence | None, *, pushes: bool) -> set[StorePath]:
         """Do what was chosen about records that vanished: write them again, or have them deleted.

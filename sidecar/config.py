@@ -58,12 +58,17 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+STOP_TIMEOUT = 8.0
+"""Seconds: Docker kills a container 10 after it asked it to stop, unless told otherwise."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """What the daemon is told to do, checked.
 
     control_socket: path of the control socket, "" for none; control_group: number of the group that may use it
     besides root and our own user, None for no other. health_listen: `host:port`, "" for none.
-    replica: this replica's id. timeout: seconds for which `init` waits for the store.
+    replica: this replica's id. timeout: seconds for which `init` waits for the store. stop_timeout: seconds after
+    which a stopping `run` ends, whatever is still unsent.
     """
 
     store: StoreSettings
@@ -75,6 +80,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log_format: LogFormat = LogFormat.TEXT
     replica: str
     timeout: float = INIT_TIMEOUT
+    stop_timeout: float = STOP_TIMEOUT
 
 
 _LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*):([0-9]{1,5})")
@@ -107,7 +113,12 @@ _SETTINGS: dict[tuple[str, str], tuple[str, Parser]] = {
     ("log", "level"): ("log_level", parse_choice(LogLevel)),
     ("log", "format"): ("log_format", parse_choice(LogFormat)),
 }
-_PARSERS: dict[str, Parser] = {**dict(_SETTINGS.values()), "replica": parse_name, "timeout": parse_duration}
+_PARSERS: dict[str, Parser] = {
+    **dict(_SETTINGS.values()),
+    "replica": parse_name,
+    "timeout": parse_duration,
+    "stop_timeout": parse_duration,
+}
 _VARIABLES = {f"CONFIGSTORE_{name.upper()}": name for name in _PARSERS if name != "timeout"}
 _EMPTY_MEANS_NONE = {"CONFIGSTORE_CONTROL_SOCKET", "CONFIGSTORE_HEALTH_LISTEN"}
 _PRESET = "CONFIGSTORE_PRESET"

@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LAST_CALL = 7.0
-"""Seconds after which a stopping sidecar waits for the store no longer: a container's engine kills it after 10."""
+CLOSING = 1.0
+"""Seconds of `stop_timeout` that are kept for ending, once nothing more can be sent."""
 
 
 def run(config: Config) -> int:
@@ -74,14 +74,17 @@ def run(config: Config) -> int:
         )
         end.wait()
         log.info("stopping; sending what is under way")
-        last_call = threading.Timer(LAST_CALL, kv.close)
+        over = time.monotonic() + max(0.0, config.stop_timeout - CLOSING)
+        last_call = threading.Timer(over - time.monotonic(), kv.close)
         last_call.daemon = True
         last_call.start()
-        holds.close()
+        holds.close((over - time.monotonic()) / 2)
         for mirror in mirrors:
-            mirror.stop()
+            mirror.stop(over - time.monotonic())
         for mirror in mirrors:
             mirror.join()
+            if unsent := mirror.engine.status.pending:
+                log.error("stopped before all was sent", extra={"mapping": mirror.mapping.name, "paths": unsent})
     log.info("stopped")
     return 1 if end.failed else 0
 
@@ -94,29 +97,25 @@ def init(config: Config) -> int:
     cannot be mirrored. The others are filled all the same.
     """
     config = _in_time(config)
-    missing: list[str] = []
-    refused: list[RefusedError] = []
+    incomplete: list[tuple[Mapping, str]] = []
+    refused: list[str] = []
 
     def unusable(mapping: Mapping, error: RefusedError) -> None:
-        if mapping.required:
-            refused.append(error)
-        else:
-            log.warning("not complete", extra={"mapping": mapping.name, "reason": str(error)})
+        incomplete.append((mapping, str(error)))
+        refused.append(mapping.name)
 
     with ExitStack() as stack:
         mirrors = _open(config, stack.enter_context(connect(config.store)), stack, unusable=unusable)
         end = time.monotonic() + config.timeout
         for mirror in mirrors:
-            reasons = _until_reachable(mirror.engine.pull_once, end)
-            words = [f"{mirror.mapping.name}: {reason}" for reason in reasons]
-            if mirror.mapping.required:
-                missing += words
-            for reason in reasons if not mirror.mapping.required else ():
-                log.warning("not complete", extra={"mapping": mirror.mapping.name, "reason": reason})
-    if refused:
-        raise refused[0]
+            incomplete += [(mirror.mapping, reason) for reason in _until_reachable(mirror.engine.pull_once, end)]
+    for mapping, reason in incomplete:
+        if not mapping.required:
+            log.warning("not complete", extra={"mapping": mapping.name, "reason": reason})
+    missing = [(mapping.name, reason) for mapping, reason in incomplete if mapping.required]
     if missing:
-        raise NotThereError("init is incomplete:\n  " + "\n  ".join(missing))
+        words = "\n  ".join(["init is incomplete:", *(f"{name}: {reason}" for name, reason in missing)])
+        raise RefusedError(words) if any(name in refused for name, _ in missing) else NotThereError(words)
     return 0
 
 

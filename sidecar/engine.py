@@ -91,6 +91,7 @@ class Engine:
         self._hook_failure = hook_failure
         self._choices = Choices(mapping.name, sides, transfer)
         self._sides_with_local = False
+        self._making_root = False
         self._dirty: set[StorePath] = set()
         self._scan_all = True
         self._pending: set[StorePath] = set(sides.baseline)
@@ -148,7 +149,7 @@ class Engine:
         if self._remote.went_back:
             raise RefusedError(f"{self.mapping.name}: {self._remote.went_back}")
         self._scan()
-        plan = make_plan(self._pending, self._sides, self.mapping, Settled(pushes=self._pushes()))
+        plan = make_plan(self._pending, self._sides, self.mapping, Settled(pushes=self._may_push()))
         if self._remote.root_exists:
             return msgspec.structs.replace(plan, halted=refusal(plan, len(self._sides.baseline), self.mapping))
         return msgspec.structs.replace(plan, waiting_for=missing_root(self.mapping))
@@ -220,19 +221,13 @@ class Engine:
         if not self._remote.listed:
             self._publish(waiting_for=self._feed.error)
             return RETRY
-        if not self._remote.root_exists:
-            return self._await_root(now)
-        return None
-
-    def _await_root(self, now: float) -> float | None:
-        """Say that there is no subtree, and return when to look again; None when a person has it made anew."""
-        if self._choices.write_again and self.mapping.direction is not Direction.PULL:
-            try:
-                self._transfer.make_root()
-            except StoreError as error:
-                return self._postpone(error, now)
-            self._remote.root_exists = True
+        self._making_root |= self._choices.write_again and self._may_push() and not self._remote.root_taken
+        if self._remote.root_exists or self._remote.root_deleted or self._making_root:
             return None
+        return self._await_root(now)
+
+    def _await_root(self, now: float) -> float:
+        """Say that there is no subtree and what went with it, and return when to look again."""
         self._list_again(now)
         reason = missing_root(self.mapping)
         if self.status.waiting_for != reason:
@@ -277,8 +272,11 @@ class Engine:
         return make_plan(self._pending, self._sides, self.mapping, settled)
 
     def _take_news(self, now: float) -> None:
-        changed = self._remote.absorb(self._feed.drain())
-        self._pending |= changed
+        deleted = self._remote.root_deleted
+        self._pending |= self._remote.absorb(self._feed.drain())
+        if deleted and self._remote.root_exists:
+            self._scan_all = True
+            self._pending |= self._sides.local.keys() | self._sides.baseline.keys()
         if self._local_watch:
             dirty = self._local_watch.drain()
             if dirty.everything or dirty.directories:
@@ -293,6 +291,9 @@ class Engine:
             log.warning("the watch missed a change; listing again", extra={"mapping": self.mapping.name})
 
     def _pushes(self) -> bool:
+        return self._may_push() and (self._remote.root_exists or self._making_root)
+
+    def _may_push(self) -> bool:
         if self.mapping.direction is Direction.PULL:
             return False
         return self.mapping.lease is None or self._fence is not None
@@ -359,8 +360,22 @@ class Engine:
             self._fenced_out()
         if done.failure:
             return self._postpone(done.failure, now, done)
-        self._publish(done=done, ready=True, waiting_for=self._feed.error)
+        if self._making_root and not self._under_way:
+            try:
+                self._make_root()
+            except StoreError as error:
+                return self._postpone(error, now, done)
+        rootless = None if self._remote.root_exists or self._making_root else missing_root(self.mapping)
+        self._publish(done=done, ready=None if rootless else True, waiting_for=self._feed.error or rootless)
         return self._next(plan, done, self._clock())
+
+    def _make_root(self) -> None:
+        """Make the subtree complete, now that all is in it again that a person wanted there. Raises StoreError."""
+        self._making_root = False
+        if self._transfer.make_root(self._fence):
+            self._remote.root_exists = True
+        else:
+            self._feed.list_again()
 
     def _postpone(self, failure: ConfigstoreError, now: float, done: Done | None = None) -> float:
         """Let what was not done wait, as a difference to the baseline, until the store is back."""

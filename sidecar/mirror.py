@@ -33,9 +33,6 @@ log = logging.getLogger(__name__)
 BURST = 50
 """Paths moved after which freed memory is given back, as it is after the first full cycle."""
 
-FLUSH = 5.0
-"""Seconds that a stopping mirror may take to send what is still under way."""
-
 
 class Mirror:
     """One mapping at work: its engine, the threads that wake it, and the thread that runs it."""
@@ -71,6 +68,7 @@ class Mirror:
         self._published = threading.Condition()
         self._flushes_wanted = self._flushes_made = 0
         self._stop = threading.Event()
+        self._patience = 0.0
         self._watching = watch
         self._preview = preview
         self._remote_watch = RemoteWatch(tree, mapping, self._wake.set) if watch else None
@@ -202,15 +200,16 @@ class Mirror:
         self.engine.request(request)
         self._wake.set()
 
-    def stop(self) -> None:
-        """Ask for the end; `join` waits for it."""
+    def stop(self, patience: float) -> None:
+        """Ask for the end, at most `patience` seconds of sending later; `join` waits for it."""
+        self._patience = patience
         self._stop.set()
         self._wake.set()
         with self._published:
             self._published.notify_all()
 
     def join(self) -> None:
-        """Wait until everything under way was sent, for at most FLUSH seconds."""
+        """Wait until everything under way was sent, or the patience of `stop` is over."""
         if self._thread.ident:
             self._thread.join()
 
@@ -230,8 +229,9 @@ class Mirror:
             wanted = self._flushes_wanted
             due = self._cycle(flush=wanted > self._flushes_made)
             self._note_flushed(wanted)
-            moved = self.engine.status.pulled + self.engine.status.pushed
-            if self.engine.status.ready if given_back is None else moved - given_back >= BURST:
+            status = self.engine.status
+            moved = status.pulled + status.pushed
+            if (given_back is None and status.ready) or (given_back is not None and moved - given_back >= BURST):
                 memory.give_back()
                 given_back = moved
         self._flush()
@@ -253,7 +253,7 @@ class Mirror:
                 self._published.notify_all()
 
     def _flush(self) -> None:
-        end = self._clock() + FLUSH
+        end = self._clock() + self._patience
         while (left := end - self._clock()) > 0:
             due = self._cycle(flush=True)
             if self.engine.status.waiting_for or self.engine.status.halted or not self.engine.status.pending:

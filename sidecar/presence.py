@@ -102,7 +102,7 @@ class Presence:
             except LeaseGoneError:
                 self._lease, self._told, due = 0, {}, 0.0
             except ConfigstoreError as error:
-                if self._error is None:
+                if self._error is None and not self._stop.is_set():
                     log.warning("cannot report to the store; mirroring goes on", extra={"reason": str(error)})
                 self._error, due = str(error), RETRY
             self._stop.wait(SPACING)

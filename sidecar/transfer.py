@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from configstore.errors import StoreError, StoreUnavailableError
-from configstore.model.path import StorePath
+from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Entry, Kind, RecordError
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Write
@@ -116,12 +116,22 @@ class Transfer:
         for path, remote in committed.done.items():
             self._remote.written(path, remote)
 
-    def make_root(self) -> None:
-        """Write the record of the subtree's root, unless somebody was faster. Raises StoreError."""
-        found = self._tree.read(self._mapping.store)
-        expected = found.mod_revision if found and found.entry.kind is Kind.GONE else 0
+    def make_root(self, fence: Fence | None) -> bool:
+        """Write the record of the subtree's root, unless somebody did. Raises StoreError.
+
+        Returns whether it is surely there now.
+        """
+        if self._mapping.store == ROOT:
+            return True
+        try:
+            found = self._tree.read(self._mapping.store)
+        except RecordError:
+            return False
+        if found and found.entry.kind is not Kind.GONE:
+            return found.entry.kind is Kind.DIR
+        expected = found.mod_revision if found else 0
         root = Write(path=self._mapping.store, entry=Entry(kind=Kind.DIR, mode=0o755), expected=expected)
-        self._tree.commit([root], retention=self._mapping.retention)
+        return self._tree.commit([root], retention=self._mapping.retention, fence=fence).complete
 
     def _note(self, changes: dict[StorePath, Agreed | None]) -> None:
         try:

@@ -223,7 +223,7 @@ def _report(args: argparse.Namespace, done: _Done, left: Mapping[StorePath, str]
                 "written": done.written,
                 "same": done.same,
                 "problems": [{"path": path, "why": why} for path, why in done.problems.items()],
-                "left": list(left),
+                "left": [{"path": path, "why": why} for path, why in left.items()],
             }
         )
     else:

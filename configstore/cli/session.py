@@ -95,9 +95,10 @@ def why_unreadable(found: Bad) -> str:
     """Return what is wrong with what lies below `files/`, with the mend."""
     if found.key is not None:
         return f"a key that no path has: {found.reason}; `etcdctl del {_typed(found.key)}` removes it"
+    path = shlex.quote(found.path)
     return (
-        f"unreadable record at revision {found.mod_revision}: {found.reason}; `configstore put {found.path} FILE "
-        f"--if-revision {found.mod_revision}` replaces it, `configstore rm {found.path}` removes it"
+        f"unreadable record at revision {found.mod_revision}: {found.reason}; `configstore put {path} FILE "
+        f"--if-revision {found.mod_revision}` replaces it, `configstore rm {path}` removes it"
     )
 
 

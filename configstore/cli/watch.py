@@ -7,7 +7,6 @@ from configstore.cli.arguments import Commands, add_command, shown, typed_direct
 from configstore.cli.render import record_fields, write_json, write_line
 from configstore.cli.session import open_tree, say
 from configstore.cli.stopping import Stopping
-from configstore.model.keys import prefix_end
 from configstore.model.path import ROOT, StorePath, is_below, printable
 from configstore.model.record import Kind
 from configstore.store.api import Event
@@ -29,9 +28,8 @@ def _watch(args: argparse.Namespace) -> int:
 
 
 def _follow(tree: Tree, path: StorePath, *, as_json: bool) -> None:
-    start = tree.keys.file(path)
+    start, end = tree.keys.files_at(path)
     revision = tree.kv.range(start).revision
-    end = prefix_end(tree.keys.files_below(path)[0])
     changes = tree.kv.watch(start, end, start_revision=revision + 1)
     try:
         say(f"watching {shown(path)} from revision {revision}")

@@ -200,7 +200,9 @@ def _first_event(kv: Kv, key: bytes, revision: int, patience: float = 2.0) -> bo
     timer.start()
     try:
         if not any(batch.events for batch in watch):
-            raise StoreUnavailableError(f"watch: nothing was heard of a change within {patience:g} s")
+            raise StoreError(
+                f"nothing was heard of a change within {patience:g} s; does a proxy hold streams back?"
+            )
     finally:
         timer.cancel()
         watch.close()

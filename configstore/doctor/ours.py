@@ -39,7 +39,7 @@ def store(facts: Facts) -> Iterator[Finding]:
         yield fail("store", f"records cannot be listed: {records.reason}", mend, records.exit_code)
         return
     if records.unreadable:
-        mend = "`configstore stat PATH` says why; `configstore put PATH FILE --if-revision N` replaces it"
+        mend = "`configstore ls -R /` says why, and how each is mended"
         yield fail("store", f"unreadable records: {some(records.unreadable)}", mend, 1)
     elif not records.count:
         mend = "a fresh one: `configstore import` or `bootstrap`; one that was wiped: restore etcd's snapshot"

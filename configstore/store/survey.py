@@ -51,10 +51,11 @@ def revision_due(
     asked: of the whole store, so that another directory's change may have it; None: the directory's newest. One to
     which the store has not come is waited for, at most `patience` seconds. Raises NotThereError, StoreError.
     """
-    end = time.monotonic() + patience
+    end, wait = time.monotonic() + patience, 0.05
     while asked is not None and (now := kv.range(keys.file(directory), keys_only=True).revision) < asked:
         if time.monotonic() >= end:
             raise NotThereError(f"revision {asked} is not applied yet: the store has come to {now} only")
-        pause(0.05)
+        pause(wait)
+        wait = min(1.0, 2 * wait)
     newest = survey(kv, keys, directory).newest
     return newest if asked is None else min(asked, newest)

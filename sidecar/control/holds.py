@@ -30,9 +30,6 @@ from sidecar.planner.sides import Problem
 BRING_UP = 30.0
 """Seconds for the mirror to become up to date once the lease is held."""
 
-DRAIN = 4.0
-"""Seconds that a stopping sidecar leaves to commands under a lease: their containers are stopped as well."""
-
 
 class Hold(msgspec.Struct, kw_only=True):
     """One critical section. problems: those that there were before its command started."""
@@ -172,11 +169,11 @@ class Holds:
         if self._forget(hold):
             hold.lease.abandon()
 
-    def close(self) -> None:
-        """Begin no more, and wait for those that are under way, at most DRAIN seconds."""
+    def close(self, patience: float) -> None:
+        """Begin no more, and wait for those that are under way: their containers are stopped as well."""
         with self._changed:
             self._closing = True
-            self._changed.wait_for(lambda: not self._holds, DRAIN)
+            self._changed.wait_for(lambda: not self._holds, patience)
 
     def _find(self, hold_id: str) -> Hold:
         try:

@@ -50,9 +50,10 @@ def _make_directory(directory: str, group: int | None, ours: set[str]) -> None:
             f"{directory}: everybody may write there; the control socket needs a directory of its own"
         )
     mode = 0o700 if group is None else 0o750
-    if found.st_uid != os.geteuid() or (stat.S_IMODE(found.st_mode), found.st_gid) == (mode, group):
+    rights = found.st_mode & 0o777
+    if found.st_uid != os.geteuid() or (rights == mode and group in {None, found.st_gid}):
         return
-    if stat.S_IMODE(found.st_mode) & ~mode and (others := set(os.listdir(directory)) - ours):
+    if rights & ~mode and (others := set(os.listdir(directory)) - ours):
         raise RefusedError(
             f"{directory}: {printable(min(others))} lies there, too, and it would be closed to others; the control"
             " socket needs a directory of its own"

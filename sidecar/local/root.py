@@ -38,17 +38,15 @@ class Root:
         """
         self.path = path
         self._open: list[int] = []
-        self._stand_in: str | None = None
+        self._stand_in = ""
         try:
             if prepare:
                 _make(path, within)
-            elif not os.path.lexists(path) and os.path.isdir(os.path.dirname(within or path)):
-                from tempfile import mkdtemp  # noqa: PLC0415  # a MiB that only `plan` pays
-
-                self._stand_in = mkdtemp(prefix="configstore-")
-            self.fd = self._keep(os.open(self._stand_in or path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            if not self._stand_in:
+            if prepare or os.path.lexists(path) or not os.path.isdir(os.path.dirname(within or path)):
+                self.fd = self._keep(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
                 _refuse_detour(self.fd, path, within)
+            else:
+                self.fd = self._keep(self._empty_directory())
             self.beneath = Beneath(self.fd)
             self._identity = _identity(os.fstat(self.fd))
             self._was_mount = is_mount(path)
@@ -123,7 +121,18 @@ class Root:
             os.close(self._open.pop())
         if self._stand_in:
             os.rmdir(self._stand_in)
-            self._stand_in = None
+            self._stand_in = ""
+
+    def _empty_directory(self) -> int:
+        """Open one that stands for a directory that is not there yet, until `close`. Raises RefusedError."""
+        from tempfile import mkdtemp  # noqa: PLC0415  # a MiB that only `plan` pays
+
+        try:
+            self._stand_in = mkdtemp(prefix="configstore-")
+        except OSError as error:
+            words = "is not there yet, and there is no room for a temporary one to stand for it"
+            raise RefusedError(f"{self.path}: {words}: {error.strerror}; make it first") from error
+        return os.open(self._stand_in, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def _keep(self, descriptor: int) -> int:
         self._open.append(descriptor)

@@ -50,7 +50,7 @@ def reason(verdict: Verdict, mapping: Mapping) -> str:
             " holds the lease next, unless the store changes first: then it is kept under conflicts/"
         )
     if verdict is Verdict.LOCAL_DRIFT and mapping.direction is not Direction.PULL:
-        return "edited here since it was placed; `init` leaves it, and `run` sends it"
+        return "edited here since it was placed; `run` sends it, into a subtree that is there"
     return REASONS[verdict]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping as Map
 from configstore.errors import FutureRevisionError, StoreError
 from configstore.model.path import ROOT, PathError, StorePath, parse_path, relative_to
 from configstore.model.record import Kind
-from configstore.store.api import Batch, Event, Item
+from configstore.store.api import Batch, Item
 from configstore.store.history import ExpiredError, record_written_at
 from configstore.store.survey import survey
 from configstore.store.tree import Tree
@@ -34,6 +34,8 @@ class RemoteSide:
         self.stale = False  # something was missed, so a new listing is needed
         self._unseen: dict[StorePath, int] = {}  # what the store held and the watch had not told, last time
         self.root_exists = False
+        self.root_deleted = False  # by a tombstone: what it left is pulled, and nothing pushed any more
+        self.root_taken = False  # by something else than a directory
         self.went_back: str | None = None
 
     def absorb(self, seen: Iterable[Listing | Batch]) -> set[StorePath]:
@@ -207,8 +209,9 @@ class RemoteSide:
         self.listed, self.stale = True, False
         self._unseen.clear()
         sides.cluster_id = listing.cluster_id
-        top = listing.records.get(self._mapping.store)
-        self.root_exists = bool(listing.records) if self._mapping.store == ROOT else _is_directory(top)
+        unreadable = (bad for bad in listing.bad if bad.path == self._mapping.store)
+        self._take_top(listing.records.get(self._mapping.store) or next(unreadable, None))
+        self.root_exists |= self._mapping.store == ROOT and bool(listing.records)
         before = dict(sides.remote)
         changed = set(sides.remote_problems)
         sides.remote_problems.clear()
@@ -232,7 +235,7 @@ class RemoteSide:
         below, _ = self._tree.keys.files_below(self._mapping.store)
         for event in batch.events:
             if event.item.key == top:
-                self._take_top(event)
+                self._take_top(None if event.deleted else self._tree.decode_item(event.item))
             if not event.item.key.startswith(below):
                 continue  # a neighbour whose name begins alike
             if event.deleted:
@@ -247,11 +250,11 @@ class RemoteSide:
                 changed.add(relative)
         return changed
 
-    def _take_top(self, event: Event) -> None:
-        """Note whether the subtree still has its root. One that was deleted goes with the deletes below it."""
-        found = None if event.deleted else self._tree.decode_item(event.item)
-        if not (isinstance(found, Stored) and found.entry.kind is Kind.GONE):
-            self.root_exists = _is_directory(found)
+    def _take_top(self, found: Stored | Bad | None) -> None:
+        """Note whether the subtree has its root."""
+        self.root_exists = _is(Kind.DIR, found)
+        self.root_deleted = _is(Kind.GONE, found)
+        self.root_taken = found is not None and not (self.root_exists or self.root_deleted)
 
     def _take(self, path: StorePath, found: Stored) -> bool:
         known = self._sides.remote.get(path)
@@ -304,5 +307,5 @@ class RemoteSide:
         return StorePath(f"{self._mapping.store}/{path}" if self._mapping.store else path)
 
 
-def _is_directory(found: Stored | Bad | None) -> bool:
-    return isinstance(found, Stored) and found.entry.kind is Kind.DIR
+def _is(kind: Kind, found: Stored | Bad | None) -> bool:
+    return isinstance(found, Stored) and found.entry.kind is kind

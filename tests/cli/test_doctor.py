@@ -88,7 +88,7 @@ def test_the_table_shows_a_mend_below_what_it_mends(run):
 def test_nobody_answers_and_it_is_over_in_time(doctor):
     begun = time.monotonic()
     code, rows = doctor(*(f"http://{LOOPBACK}:{port}" for port in free_ports(2)), timeout="1s")
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 8  # of the 10 that one call may take unless told otherwise
     assert (code, states(rows, "endpoint")) == (4, ["fail", "fail"])
     assert "not asked" in said(rows, "etcd")
 

@@ -166,7 +166,7 @@ FAILURES = {
     "an unknown alarm": (status(alarms=("NEW",)), "alarms", "alarm NEW", "alarm list", 5),
     "a missing right": (but(trial=Trial(refused={"write": DENIED})), "rights", "write: PERM", "grant-perm", 5),
     "records that may not be read": (but(records=DENIED), "store", "cannot be listed", "grant-perm", 5),
-    "unreadable records": (but(records=Records(count=1, unreadable=("a\n",))), "store", "a\\n", "put PATH", 1),
+    "unreadable records": (but(records=Records(count=1, unreadable=("a\n",))), "store", "a\\n", "ls -R /", 1),
     "no directory": (but(directories=(Directory(path="/d", failure="gone"),)), "directory", "gone", "mount", 1),
     "a directory of others": (
         but(directories=(Directory(path="/d", writable=False),)),

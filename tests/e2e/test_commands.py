@@ -107,9 +107,13 @@ def test_init_fills_the_others_beside_a_directory_that_cannot_be_mirrored(replic
     assert (one.folder / "a").exists()
     (one.folder / "a").unlink()
     one.settings.write_text(one.settings.read_text().replace("required = false", ""))
+    (one.folder / "b").mkdir()
+    (one.folder / "b/mine").write_bytes(b"x")
+    configstore("put", "data/b", content=b"x")
     done = one.command("init")
     assert done.returncode == 5
     assert str(elsewhere) in done.stderr
+    assert "data: b: " in done.stderr  # all that is missing is named
     assert (one.folder / "a").exists()
 
 

@@ -73,6 +73,22 @@ def test_a_stop_while_etcd_does_not_answer_is_over_before_a_container_would_be_k
     one.process.terminate()
     assert one.process.wait(10) == 0
     one.process = None
+    assert [line["paths"] for line in one.lines() if line["message"] == "stopped before all was sent"] == [1]
+
+
+def test_a_stop_waits_for_etcd_as_long_as_it_may(away):
+    etcd, one, two = away
+    one.environment = {**one.environment, "CONFIGSTORE_STOP_TIMEOUT": "60s"}
+    one.end()
+    one.start().ready()
+    etcd.kill()
+    (one.folder / "a").write_bytes(b"last words")
+    one.process.terminate()
+    wait_until(lambda: any(line["message"].startswith("stopping") for line in one.lines()))
+    etcd.start()
+    wait_until((two.folder / "a").exists, 40)
+    assert one.process.wait(40) == 0
+    one.process = None
 
 
 def test_a_replica_started_with_etcd_away_begins_when_it_comes(own_etcd, tmp_path):

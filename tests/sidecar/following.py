@@ -13,7 +13,8 @@ from tests.trees import tree as files_in
 class Following:
     """A mirror and the feed by which it is told what the store does."""
 
-    def __init__(self, folder, store):
+    def __init__(self, folder, store, *, subtree="data"):
+        self.subtree = subtree
         self.folder, self.store, self.now = folder, store, 1000.0
         ids = iter(range(1000))
         writer = Writer(replica="r", host="h", now=lambda: "", new_id=lambda: f"w{next(ids)}-{id(self)}")
@@ -21,12 +22,12 @@ class Following:
         self.begin()
 
     def begin(self):
-        mapping = Mapping(name="data", store="data", path=str(self.folder))
+        mapping = Mapping(name="data", store=self.subtree, path=str(self.folder))
         self.mirror = Mirror(mapping, self.tree, clock=lambda: self.now)
         self.engine = self.mirror.engine
         self.engine._feed = self
         self.error = None
-        self.news = [self.tree.list("data")]
+        self.news = [self.tree.list(self.subtree)]
 
     def begin_anew(self):
         self.mirror.close()
@@ -43,7 +44,7 @@ class Following:
 
     def follow(self):
         """Bring what the watch sees from where it was, as after a reconnect."""
-        start, end = self.tree.keys.files_at("data")
+        start, end = self.tree.keys.files_at(self.subtree)
         watch = self.tree.kv.watch(start, end, start_revision=self.engine._remote.revision + 1)
         batches = iter(watch)
         self.news.append(next(batches))
@@ -56,7 +57,7 @@ class Following:
         return news
 
     def list_again(self):
-        self.news.append(self.tree.list("data"))
+        self.news.append(self.tree.list(self.subtree))
 
     def cycle(self, seconds=61.0):
         self.now += seconds
@@ -64,7 +65,7 @@ class Following:
         return self.engine.status
 
     def put(self, name, content, kind=Kind.FILE):
-        path = f"data/{name}" if name else "data"
+        path = f"{self.subtree}/{name}".strip("/")
         found = self.tree.read(path)
         write = Write(path=path, entry=an_entry(kind, content), content=content if kind is Kind.FILE else None)
         self.tree.commit([Write(path=path, entry=write.entry, content=write.content,

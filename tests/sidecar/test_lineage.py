@@ -1,10 +1,12 @@
 """Is what answers still the store that was known? Over the reference store, with a real directory."""
 
+import msgspec
 import pytest
 
 from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind
-from configstore.store.api import Delete, ModRevision
+from configstore.model.replica import Request, Take, Verb
+from configstore.store.api import Delete, ModRevision, Put
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
 from configstore.store.tree import Tree
@@ -112,6 +114,102 @@ def test_a_root_that_vanishes_lets_nothing_travel_until_it_is_back(following):
     assert following.cycle().waiting_for is None
     assert following.contents() == {"a": b"newer", "b": b"b", "mine": b"edited meanwhile"}
     assert following.tree.read("data/mine")
+
+
+def wiped(following):
+    """Let all records of the subtree vanish, and its root."""
+    following.follow()
+    start, end = following.tree.keys.files_at("data")
+    for item in following.tree.kv.range(start, end).items:
+        following.tree.kv.txn((), (Delete(item.key),))
+    following.follow()
+    following.cycle()
+
+
+def chosen(following, path=None):
+    """Choose that what vanished is written again."""
+    choice = Request(id="i", verb=Verb.RESUME, mapping="data", take=Take.LOCAL, reason="", path=path)
+    following.mirror.request(choice)
+    for _ in range(3):
+        status = following.cycle()
+        following.follow()
+    return status
+
+
+def stored(following):
+    return {path: found.mod_revision for path, found in following.tree.list("data").records.items()}
+
+
+def test_a_wiped_subtree_is_written_again_with_its_root_at_last(following):
+    wiped(following)
+    assert chosen(following).waiting_for is None
+    found = stored(following)
+    assert found.keys() == {"data", "data/a", "data/b"}
+    assert found["data"] == max(found.values())  # until then no other replica takes it for complete
+
+
+def test_one_path_that_is_written_again_makes_no_subtree(following):
+    wiped(following)
+    assert "configstore mkdir data" in chosen(following, "a").waiting_for
+    assert stored(following) == {}
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_where_something_else_lies_at_the_root_nothing_is_written_below(following, readable):
+    wiped(following)
+    if readable:
+        following.put("", b"a file", Kind.FILE)
+    else:
+        following.tree.kv.txn((), (Put(following.tree.keys.file("data"), b"no record"),))
+    following.follow()
+    assert chosen(following).waiting_for
+    assert stored(following).keys() <= {"data"}
+
+
+def test_without_its_lease_nobody_writes_a_subtree_again(following):
+    following.engine.mapping = msgspec.structs.replace(following.engine.mapping, lease="job")
+    wiped(following)
+    assert "configstore mkdir data" in chosen(following).waiting_for
+    assert stored(following) == {}
+
+
+def test_below_a_root_that_was_deleted_deletes_arrive_and_nothing_is_pushed(following):
+    following.follow()
+    following.put("a", b"", Kind.GONE)
+    following.put("", b"", Kind.GONE)
+    (following.folder / "mine").write_bytes(b"edited meanwhile")
+    following.follow()
+    status = following.cycle()
+    assert "configstore mkdir data" in status.waiting_for
+    assert following.contents() == {"b": b"b", "mine": b"edited meanwhile"}
+    assert following.tree.read("data/mine") is None
+    following.begin_anew()
+    assert (following.cycle().ready, following.tree.read("data/mine")) == (False, None)
+    following.put("", b"", Kind.DIR)
+    following.follow()
+    status = following.cycle()
+    assert (status.ready, status.waiting_for) == (True, None)
+    assert following.tree.read("data/mine")
+
+
+def test_a_mapping_of_all_of_a_wiped_store_needs_no_record_for_its_root(tmp_path):
+    folder = tmp_path / "r"
+    folder.mkdir()
+    following = Following(folder, MemoryStore(clock=lambda: 0.0), subtree="")
+    following.put("data", b"", Kind.DIR)
+    following.put("data/a", b"a")
+    following.list_again()
+    following.cycle()
+    for item in following.tree.kv.range(*following.tree.keys.files_at("")).items:
+        following.tree.kv.txn((), (Delete(item.key),))
+    following.list_again()
+    assert following.cycle().waiting_for == "the store is empty"
+    choice = Request(id="i", verb=Verb.RESUME, mapping="data", take=Take.LOCAL, reason="")
+    following.mirror.request(choice)
+    assert following.cycle().waiting_for is None
+    assert following.tree.list("").bad == ()
+    assert following.tree.list("").records.keys() == {"data", "data/a"}
+    following.close()
 
 
 def test_a_wiped_store_is_no_fresh_installation_for_a_mapping_of_all_of_it(tmp_path):

@@ -8,7 +8,7 @@ from typing import Protocol
 import grpc
 import tenacity
 
-from configstore.errors import StoreUnavailableError
+from configstore.errors import StoreClosedError, StoreUnavailableError
 from configstore.settings import StoreSettings
 from configstore.store.etcd.connection import Connection, Connections
 from configstore.store.etcd.errors import CallFailedError, Meaning, call_failed
@@ -137,7 +137,7 @@ class Calls:
             raise call_failed(error, what=f"{name} at {connection.endpoint}") from error
         except ValueError as error:
             if self.closed.is_set():  # grpc: "Cannot invoke RPC on closed channel!"
-                raise StoreUnavailableError("the connection to the store was closed") from error
+                raise StoreClosedError("the connection to the store was closed") from error
             raise
 
     def close(self) -> None:

@@ -29,11 +29,11 @@ SHORTEST_WAIT = 0.1
 
 LONGEST_WAIT = 10.0
 
-_AWAKE = 60.0
+_AWAKE = 1.0
 """Seconds after which a thread that waits for a stream's next answer wakes for nothing.
 
-grpc has it do so ten times a second, in case it is the main thread and a signal has come (its issue 19464). No
-such thread takes care of signals here, and this was half of what an idle sidecar used.
+grpc has it do so ten times a second, in case it is the main thread and a signal has come (its issue 19464). The
+sidecar has no such stream in its main thread, and this was half of what an idle one used.
 """
 _common.MAXIMUM_WAIT_TIMEOUT = _AWAKE
 
