@@ -221,21 +221,25 @@ class Engine:
         if not self._remote.listed:
             self._publish(waiting_for=self._feed.error)
             return RETRY
-        self._making_root |= self._choices.write_again and self._may_push() and not self._remote.root_taken
-        if self._remote.root_exists or self._remote.root_deleted or self._making_root:
+        if self._remote.root_exists:
             return None
-        return self._await_root(now)
+        self._making_root |= self._choices.write_again and self._may_push() and not self._remote.root_taken
+        return None if self._remote.root_deleted or self._making_root else self._await_root(now)
 
     def _await_root(self, now: float) -> float:
         """Say that there is no subtree and what went with it, and return when to look again."""
         self._list_again(now)
-        reason = missing_root(self.mapping)
-        if self.status.waiting_for != reason:
-            log.warning("nothing is mirrored", extra={"mapping": self.mapping.name, "reason": reason})
+        reason = self._rootless()
         lost = make_plan(vanished(self._sides), self._sides, self.mapping, Settled(pushes=False))
         self._problems |= lost.problems
         self._publish(waiting_for=reason)
         return ROOT_RETRY
+
+    def _rootless(self) -> str:
+        reason = missing_root(self.mapping)
+        if self.status.waiting_for != reason:
+            log.warning("the subtree is missing", extra={"mapping": self.mapping.name, "reason": reason})
+        return reason
 
     def _list_again(self, now: float) -> bool:
         """Ask for a new listing, but not for one after the other: each wakes us when it comes."""
@@ -360,22 +364,22 @@ class Engine:
             self._fenced_out()
         if done.failure:
             return self._postpone(done.failure, now, done)
-        if self._making_root and not self._under_way:
+        if self._making_root and self._pushes() and not self._under_way:
             try:
                 self._make_root()
             except StoreError as error:
                 return self._postpone(error, now, done)
-        rootless = None if self._remote.root_exists or self._making_root else missing_root(self.mapping)
+        rootless = None if self._remote.root_exists or self._making_root else self._rootless()
         self._publish(done=done, ready=None if rootless else True, waiting_for=self._feed.error or rootless)
         return self._next(plan, done, self._clock())
 
     def _make_root(self) -> None:
         """Make the subtree complete, now that all is in it again that a person wanted there. Raises StoreError."""
-        self._making_root = False
         if self._transfer.make_root(self._fence):
             self._remote.root_exists = True
         else:
             self._feed.list_again()
+        self._making_root = False
 
     def _postpone(self, failure: ConfigstoreError, now: float, done: Done | None = None) -> float:
         """Let what was not done wait, as a difference to the baseline, until the store is back."""
