@@ -83,8 +83,10 @@ def run(config: Config) -> int:
             mirror.stop(over - time.monotonic())
         for mirror in mirrors:
             mirror.join()
-            if unsent := mirror.engine.status.pending:
-                log.error("stopped before all was sent", extra={"mapping": mirror.mapping.name, "paths": unsent})
+            status = mirror.engine.status
+            if status.pending or status.waiting_for:
+                extra = {"mapping": mirror.mapping.name, "pending": status.pending, "reason": status.waiting_for}
+                log.error("stopped before all was surely sent", extra=extra)
     log.info("stopped")
     return 1 if end.failed else 0
 
