@@ -48,7 +48,7 @@ MUTANTS = {
         "configstore/files/reading.py",
         "    if _has_writer(descriptor):\n        raise UnstableError\n",
         "",
-        "tests/sidecar/local/test_reading.py",
+        "tests/files/test_reading.py",
     ),
     "a lost mount is not noticed": Mutant(
         "sidecar/local/root.py",

@@ -34,6 +34,9 @@ def test_every_test_that_is_named_is_there(text):
 @pytest.mark.parametrize("name", MUTANTS)
 def test_what_a_mutant_takes_out_is_there_once(name):
     assert Path(HERE, MUTANTS[name].file).read_text().count(MUTANTS[name].before) == 1
+    tests = [word for word in MUTANTS[name].tests.split() if word.startswith("tests/")]
+    assert tests
+    assert all(Path(HERE, each).exists() for each in tests)
 
 
 @pytest.mark.parametrize("page", [HERE / "README.md", *(HERE / "docs").rglob("*.md")], ids=lambda page: page.stem)
