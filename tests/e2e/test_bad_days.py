@@ -28,11 +28,11 @@ def make_root(kv, path="data"):
 
 
 @contextlib.contextmanager
-def replicas(base, endpoints, more="", names=("one", "two")):
+def replicas(base, endpoints, more="", names=("one", "two"), policy=""):
     """Run replicas of `data`, each with its own endpoints."""
     with contextlib.ExitStack() as stack:
         started = [
-            stack.enter_context(Replica(name, base, endpoints[name], "/configstore", more=more)).start()
+            stack.enter_context(Replica(name, base, endpoints[name], "/configstore", policy, more)).start()
             for name in names
         ]
         yield [each.ready() for each in started]
@@ -192,7 +192,8 @@ def test_what_is_too_large_for_this_etcd_is_a_problem_and_the_rest_goes_on(tmp_p
         with connect(etcd.endpoint) as kv:
             make_root(kv)
         urls = [etcd.endpoint]
-        with replicas(tmp_path, {"one": urls, "two": urls}) as (one, two):
+        one_set = 'settle = "1s"'
+        with replicas(tmp_path, {"one": urls, "two": urls}, policy=one_set) as (one, two):
             write(one.folder, ["a", "b", "large"])
             arrived(two.folder, ["a", "b", "large"])
             (one.folder / "large").write_bytes(secrets.token_bytes(60_000))
