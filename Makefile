@@ -15,7 +15,7 @@ test: check
 	tests/get-services
 	tests/get-engine .venv/engine
 	tests/get-kubernetes .venv/kubernetes
-	CONFIGSTORE_TEST_ETCD=.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -n 2 --dist loadgroup
+	CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
@@ -37,7 +37,7 @@ handover: .venv/ready
 
 mutants: .venv/ready
 	tests/get-tools .venv/debian-etcd
-	CONFIGSTORE_TEST_ETCD=.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m tests.mutants
+	CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m tests.mutants
 
 soak: .venv/ready
 	$(BIN)/python -m pytest -m soak --timeout 1800
