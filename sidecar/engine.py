@@ -14,9 +14,9 @@ import msgspec
 
 from configstore.errors import ConfigstoreError, NoSpaceError, RefusedError, StoreError
 from configstore.model.path import StorePath, parent
-from configstore.model.record import Kind
 from configstore.model.replica import Request, Take
 from configstore.store.values import Fence
+from sidecar.board import Board
 from sidecar.choices import Choices
 from sidecar.local.root import Root
 from sidecar.local.scan import Scan, Scanner
@@ -24,7 +24,7 @@ from sidecar.local.watch import LocalWatch
 from sidecar.planner.guards import against, missing_root, refusal
 from sidecar.planner.mapping import Direction, Mapping
 from sidecar.planner.plan import Plan, Wait
-from sidecar.planner.planner import Settled, Sides, make_plan, siding_with_local, vanished
+from sidecar.planner.planner import Settled, Sides, make_plan, siding_with_local, unapplied, vanished
 from sidecar.planner.settle import Windows
 from sidecar.planner.sides import Problem
 from sidecar.remote.fetch import RemoteSide
@@ -74,7 +74,6 @@ class Engine:
         says that the lease is not held any more. `hook_failure` returns why the last hook failed, if it did.
         """
         self.mapping = mapping
-        self.status = Status(mapping=mapping.name)
         self._root = root
         self._sides = sides
         self._scanner = scanner
@@ -86,16 +85,14 @@ class Engine:
         self._find_fence = fence
         self._fence: Fence | None = None  # that of the cycle: what was planned under it is committed under it
         self._after_apply = after_apply
-        self._published = published
         self._fenced_out = fenced_out
-        self._hook_failure = hook_failure
+        self._board = Board(mapping.name, clock, published, hook_failure)
         self._choices = Choices(mapping.name, sides, transfer)
         self._sides_with_local = False
         self._making_root = False
         self._dirty: set[StorePath] = set()
         self._scan_all = True
         self._pending: set[StorePath] = set(sides.baseline)
-        self._pending_since: float | None = None
         self._windows = Windows(mapping, clock())
         self._problems: dict[StorePath, Problem] = {}
         self._under_way: set[StorePath] = set()
@@ -118,7 +115,7 @@ class Engine:
         try:
             self._take_news(now)
         except StoreError as error:
-            return self._postpone(error, now)
+            return self._postpone(error)
         due = self._store_unusable(now)
         if due is not None:
             return due
@@ -132,9 +129,14 @@ class Engine:
         try:
             self._pending |= self._choices.end_anomalies(self._fence, pushes=settled.pushes)
         except StoreError as error:
-            return self._postpone(error, now)
+            return self._postpone(error)
         plan = self._guarded(make_plan(self._pending, self._sides, self.mapping, settled), settled)
-        return RETRY if plan is None else self._carry_out(plan, now)
+        return RETRY if plan is None else self._carry_out(plan)
+
+    @property
+    def status(self) -> Status:
+        """What the mapping is doing; from any thread."""
+        return self._board.status
 
     def request(self, request: Request) -> None:
         """Take a person's choice for the next cycle; from any thread."""
@@ -185,27 +187,17 @@ class Engine:
         sides = self._sides
         if self.mapping.direction is Direction.PUSH:
             return []
-        missing = {
-            path
-            for path, remote in sides.remote.items()
-            if remote.entry.kind is not Kind.GONE
-            and not (path in sides.local and self._agreed_revision(path) == remote.mod_revision)
-        }
         words = []
-        for path in sorted(missing | done.problems.keys() | done.again | sides.remote_problems.keys()):
+        for path in sorted(unapplied(sides) | done.problems.keys() | done.again | sides.remote_problems.keys()):
             problem = sides.problem(path) or self._problems.get(path)
             words.append(f"{problem.path}: {problem.reason}" if problem else f"{path}: changes too fast")
         return list(dict.fromkeys(words))  # one problem may speak for many paths
 
-    def _agreed_revision(self, path: StorePath) -> int:
-        agreed = self._sides.baseline.get(path)
-        return agreed.mod_revision if agreed else 0
-
     def _blocked(self) -> str | None:
         """Return why the local directory must not be touched, or None."""
         reason = self._root.check()
-        if reason and self.status.waiting_for != reason:
-            log.error("the directory cannot be mirrored", extra={"mapping": self.mapping.name, "reason": reason})
+        if reason:
+            self._board.log_once(logging.ERROR, "the directory cannot be mirrored", reason)
         return reason
 
     def _store_unusable(self, now: float) -> float | None:
@@ -237,8 +229,7 @@ class Engine:
 
     def _rootless(self) -> str:
         reason = missing_root(self.mapping)
-        if self.status.waiting_for != reason:
-            log.warning("the subtree is missing", extra={"mapping": self.mapping.name, "reason": reason})
+        self._board.log_once(logging.WARNING, "the subtree is missing", reason)
         return reason
 
     def _list_again(self, now: float) -> bool:
@@ -334,16 +325,15 @@ class Engine:
             self._windows.changed(self._clock())
 
     def _halt(self, reason: str) -> None:
-        if self.status.halted != reason:
-            log.error("halted", extra={"mapping": self.mapping.name, "reason": reason})
+        self._board.log_once(logging.ERROR, "halted", reason)
         self._publish(halted=reason)
 
-    def _carry_out(self, plan: Plan, now: float) -> float | None:
+    def _carry_out(self, plan: Plan) -> float | None:
         seen = self._remote.revision
         try:
             done = self._transfer.carry_out(plan, self._fence)
         except ConfigstoreError as error:
-            return self._postpone(error, now)
+            return self._postpone(error)
         if done.pushed or done.pulled:
             log.info(
                 "mirrored",
@@ -363,12 +353,12 @@ class Engine:
         if done.fenced_out:
             self._fenced_out()
         if done.failure:
-            return self._postpone(done.failure, now, done)
+            return self._postpone(done.failure, done)
         if self._making_root and self._pushes() and not self._under_way:
             try:
                 self._make_root()
             except StoreError as error:
-                return self._postpone(error, now, done)
+                return self._postpone(error, done)
         rootless = None if self._remote.root_exists or self._making_root else self._rootless()
         self._publish(done=done, ready=None if rootless else True, waiting_for=self._feed.error or rootless)
         return self._next(plan, done, self._clock())
@@ -381,12 +371,10 @@ class Engine:
             self._feed.list_again()
         self._making_root = False
 
-    def _postpone(self, failure: ConfigstoreError, now: float, done: Done | None = None) -> float:
+    def _postpone(self, failure: ConfigstoreError, done: Done | None = None) -> float:
         """Let what was not done wait, as a difference to the baseline, until the store is back."""
         reason = str(failure)
-        if self.status.waiting_for != reason:
-            log.warning("the store failed; changes wait", extra={"mapping": self.mapping.name, "reason": reason})
-        self._pending_since = self._pending_since or now
+        self._board.log_once(logging.WARNING, "the store failed; changes wait", reason)
         self._publish(waiting_for=reason, done=done, ready=True if done else None)
         return NO_SPACE_RETRY if isinstance(failure, NoSpaceError) else RETRY
 
@@ -421,35 +409,18 @@ class Engine:
         ready: bool | None = None,
         done: Done | None = None,
     ) -> None:
-        sides, before = self._sides, self.status
-        problems = sides.local_problems | sides.remote_problems | self._problems
-        if not self._pending:
-            self._pending_since = None
-        elif self._pending_since is None:
-            self._pending_since = self._clock()
-        shown = tuple(dict.fromkeys(problems[path] for path in sorted(problems)))  # one may speak for many paths
-        hook = self._hook_failure()
-        if hook:
-            shown += (Problem(path="", reason=f"the hook failed and is tried again: {hook}"),)
-        for problem in set(shown).difference(before.problems):
-            extra = {"mapping": self.mapping.name, "path": problem.path, "reason": problem.reason}
-            log.warning("cannot be mirrored", extra=extra)
-        status = Status(
-            mapping=self.mapping.name,
-            ready=before.ready if ready is None else ready,
+        sides = self._sides
+        self._board.publish(
+            sides.local_problems | sides.remote_problems | self._problems,
+            pending=len(self._pending),
+            pushed=len(done.pushed) if done else 0,
+            pulled=len(done.pulled) if done else 0,
+            ready=self.status.ready if ready is None else ready,
             halted=halted,
             waiting_for=waiting_for,
-            problems=shown,
-            pending=len(self._pending),
-            pending_since=self._pending_since,
             under_way=len(self._under_way),
             paths=len(sides.baseline),
             revision=self._remote.revision,
             applied=self._applied,
             committed=self._committed,
-            pushed=before.pushed + (len(done.pushed) if done else 0),
-            pulled=before.pulled + (len(done.pulled) if done else 0),
-            cycles=before.cycles + 1,
         )
-        self.status = status
-        self._published(before, status)

@@ -261,6 +261,20 @@ def vanished(sides: Sides) -> set[StorePath]:
     return {path for path in sides.baseline if path in sides.local and path not in sides.remote}
 
 
+def unapplied(sides: Sides) -> set[StorePath]:
+    """Return the paths whose living record was never shown here; one that was edited since then was."""
+    return {
+        path
+        for path, remote in sides.remote.items()
+        if remote.entry.kind is not Kind.GONE
+        and not (
+            path in sides.local
+            and (agreed := sides.baseline.get(path))
+            and agreed.mod_revision == remote.mod_revision
+        )
+    }
+
+
 def siding_with_local(sides: Sides, mapping: Mapping) -> dict[StorePath, Agreed]:
     """Return a baseline by which every path that differs was edited here, and nowhere else."""
     return {
