@@ -40,7 +40,8 @@ mutants: .venv/ready
 	CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m tests.mutants
 
 soak: .venv/ready
-	$(BIN)/python -m pytest -m soak --timeout 1800
+	tests/get-tools .venv/debian-etcd
+	CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -m soak --timeout 1800
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
