@@ -29,7 +29,7 @@ SHORTEST_WAIT = 0.1
 
 LONGEST_WAIT = 10.0
 
-_AWAKE = 10.0
+_AWAKE = 1.0
 """Seconds after which a thread that waits for a stream's next answer wakes for nothing.
 
 grpc has it do so ten times a second, in case it is the main thread and a signal has come (its issue 19464). The
