@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
 
 def _doctor(args: argparse.Namespace) -> int:
     from configstore.doctor.gather import gather  # noqa: PLC0415 - no other command needs these
-    from configstore.doctor.judge import judge  # noqa: PLC0415
+    from configstore.doctor.judge import judge  # noqa: PLC0415 - as above
 
     settings = store_settings(args)
     warn_of_misspelt_variables()
