@@ -1,24 +1,30 @@
-"""What store and replica last agreed on, kept in the mirrored mount itself.
+"""What must outlive the process: what store and replica last agreed on, and what was sent and not yet answered.
 
-A log of JSON lines in `.configstore/baseline`: a header that says which subtree it speaks of, then one line
-for each change of an agreement, the last one of a path being valid. It lies in the mount so that it is lost
-together with the files: a replica without a baseline pulls and deletes nothing
-(docs/decisions/0002-baseline-in-the-mount.md). Owned by the engine's thread.
+A log of JSON lines: a header that says which subtree it speaks of, then `[path, agreement]` for each change of an
+agreement (null: there is none any more; the last one of a path is valid, and settles what was sent before it), and a
+`sent` line for each write before it is sent. It lies in the mount so that it is lost together with the files: a
+replica without a baseline pulls and deletes nothing (docs/decisions/0002-baseline-in-the-mount.md). It keeps `Sides`
+and the log in step. Owned by the engine's thread.
 """
 
 import errno
-import os
+import logging
+from collections.abc import Iterator
 from collections.abc import Mapping as Map
-from typing import Self
 
 import msgspec
 
 from configstore.model.path import StorePath
-from sidecar.planner.sides import Agreed
+from sidecar.appendlog import AppendLog
+from sidecar.planner.sides import Agreed, RemoteEntry, Sent
+from sidecar.planner.three_sides import Sides
+
+log = logging.getLogger(__name__)
 
 FILE = "baseline"
-_NEW = "baseline.new"
-_SLACK = 1000  # superseded lines that are tolerated before the log is written anew
+
+_SLACK = 1000
+"""Superseded lines that are tolerated before the log is written anew."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,135 +39,117 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     v: int = 2
 
 
-_Line = tuple[StorePath, Agreed | None]
-_line_decoder = msgspec.json.Decoder(_Line)
+class _SentLine(msgspec.Struct, frozen=True, tag_field="line", tag="sent"):
+    path: StorePath
+    sent: Sent
+
+
+_AgreedLine = tuple[StorePath, Agreed | None]
+_line_decoder = msgspec.json.Decoder(_AgreedLine | _SentLine)
 _header_decoder = msgspec.json.Decoder(Identity)
 _encoder = msgspec.json.Encoder()
 
 
 class Baseline:
-    """The agreements of one mapping, in memory and on the mount."""
+    """The agreements and the open writes of one mapping, in `sides` and in the log."""
 
-    def __init__(self, directory: int, identity: Identity, agreed: dict[StorePath, Agreed]) -> None:
-        """Use `load`. `directory` is a descriptor of `.configstore` that stays the caller's."""
-        self.agreed = agreed
-        self._directory = directory
-        self._identity = identity
-        self._log = -1
-        self._size = 0
-        self._lines = 0
+    def __init__(self, directory: int, identity: Identity, *, read_only: bool = False) -> None:
+        """Read the log below `directory`; none, an unreadable or another subtree's one is an empty one.
 
-    @property
-    def cluster_id(self) -> int:
-        """The etcd cluster that the agreements were made with; 0 when there are none."""
-        return self._identity.cluster_id if self.agreed else 0
-
-    @classmethod
-    def load(cls, directory: int, identity: Identity, *, read_only: bool = False) -> Self:
-        """Read the baseline below `directory`; none, an unreadable or another subtree's one is an empty one.
-
-        read_only: only look; `directory` may then be -1 for none. Raises OSError.
+        directory: a descriptor that stays the caller's. read_only: only look; `directory` may be -1 for none.
+        Raises OSError.
         """
-        baseline = cls(directory, *_read(directory, identity))
+        self._log = AppendLog(directory, FILE)
+        self._identity, self.sides = _read(self._log.lines(), identity)
+        self._lines = 0
         if not read_only:
             try:
-                baseline._rewrite()
+                self._rewrite()
             except OSError as error:
                 if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                     raise
-                baseline._append_to_old()  # the file system is full, and the mirror must go on
-        return baseline
+                self._lines = 2 * len(self.sides.baseline) + _SLACK  # the mirror must go on; at the next chance
 
-    def record(self, changes: Map[StorePath, Agreed | None], cluster_id: int = 0) -> None:
-        """Note new agreements (None: there is none any more), on the mount before this returns.
+    def agree(self, changes: Map[StorePath, Agreed | None]) -> None:
+        """Take new agreements (None: there is none any more), and write them down before this returns.
 
-        cluster_id: of the cluster that they were made with; 0 for the one that is noted.
-
-        Raises OSError when the mount is full; the agreements are then known in memory only, and found anew
-        after a restart.
+        When there is no room for that they are known in memory only, and found anew after a restart.
         """
         if not changes:
             return
-        for path, agreement in changes.items():
-            if agreement is None:
-                self.agreed.pop(path, None)
-            else:
-                self.agreed[path] = agreement
-        self._lines += len(changes)
-        moved = cluster_id not in {0, self._identity.cluster_id}
-        if moved:
-            self._identity = msgspec.structs.replace(self._identity, cluster_id=cluster_id)
-        if moved or self._lines > 2 * len(self.agreed) + _SLACK:
-            self._rewrite()
-        else:
-            self._append(b"".join(_encoder.encode(change) + b"\n" for change in changes.items()))
+        self.sides.agree(changes)
+        self._write([_encoder.encode(change) for change in changes.items()])
+
+    def agree_with_own(self, records: Map[StorePath, RemoteEntry]) -> None:
+        """Agree on records that our own writes made, the answer to which was lost."""
+        self.agree({path: self.sides.agreement_with_own(path, entry) for path, entry in records.items()})
+
+    def forget(self, paths: set[StorePath]) -> None:
+        """Forget what was agreed on about paths, so that they are compared as if for the first time."""
+        self.agree(dict.fromkeys(paths))
+
+    def sending(self, writes: Map[StorePath, Sent]) -> None:
+        """Write down what is about to be sent, before it is.
+
+        When there is no room for that it is sent all the same, since a full directory must not keep edits from the
+        store: should then the answer be lost and the process die, an edit made meanwhile is kept as a conflict.
+        """
+        if not writes:
+            return
+        self._write([_encoder.encode(_SentLine(path, sent)) for path, sent in writes.items()])
+        self.sides.sending(writes)
 
     def close(self) -> None:
         """Close the log."""
-        if self._log >= 0:
-            os.close(self._log)
-            self._log = -1
+        self._log.close()
 
-    def _append(self, lines: bytes) -> None:
+    def _write(self, lines: list[bytes]) -> None:
+        self._lines += len(lines)
+        moved = self.sides.cluster_id not in {0, self._identity.cluster_id}
         try:
-            _write(self._log, lines)
-        except OSError:
-            os.ftruncate(self._log, self._size)  # no torn line before those to come
-            raise
-        self._size += len(lines)
+            if moved:
+                self._identity = msgspec.structs.replace(self._identity, cluster_id=self.sides.cluster_id)
+            if moved or self._lines > 2 * len(self.sides.baseline) + _SLACK:
+                self._rewrite(lines)
+            else:
+                self._log.append(lines)
+        except OSError as error:
+            reason = error.strerror
+            log.warning("cannot write the baseline; a restart compares everything anew", extra={"reason": reason})
 
-    def _append_to_old(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_APPEND
-        self._log = os.open(FILE, flags, 0o600, dir_fd=self._directory)
-        self._size = os.fstat(self._log).st_size
-        self._lines = 2 * len(self.agreed) + _SLACK  # written anew at the next chance
+    def _rewrite(self, more: list[bytes] | None = None) -> None:
+        """Write the log anew, `more` at its end: it may speak of what `sides` does not have yet."""
+        self._log.rewrite([*self._all_lines(), *(more or ())])
+        self._lines = len(self.sides.baseline)
 
-    def _rewrite(self) -> None:
-        """Write the log anew beside the old one and rename it over, so that a crash leaves one of the two."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_APPEND
-        log = os.open(_NEW, flags, 0o600, dir_fd=self._directory)
-        try:
-            lines = [_encoder.encode(self._identity), *(_encoder.encode(change) for change in self.agreed.items())]
-            text = b"\n".join(lines) + b"\n"
-            _write(log, text)
-            os.rename(_NEW, FILE, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        except BaseException:
-            os.close(log)
-            raise
-        self.close()
-        self._log = log
-        self._size = len(text)
-        self._lines = len(self.agreed)
+    def _all_lines(self) -> Iterator[bytes]:
+        yield _encoder.encode(self._identity)
+        for change in self.sides.baseline.items():
+            yield _encoder.encode(change)
+        for path, writes in self.sides.sent.items():
+            for sent in writes:
+                yield _encoder.encode(_SentLine(path, sent))
 
 
-def _write(descriptor: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _read(directory: int, identity: Identity) -> tuple[Identity, dict[StorePath, Agreed]]:
-    """Return the header and the agreements; of another subtree, or unreadable, the header given and none."""
+def _read(lines: list[bytes], identity: Identity) -> tuple[Identity, Sides]:
+    """Return the header and the sides; of another subtree, or unreadable, the header given and empty ones."""
     agreed: dict[StorePath, Agreed] = {}
+    sent: dict[StorePath, tuple[Sent, ...]] = {}
     try:
-        descriptor = os.open(FILE, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory) if directory >= 0 else -1
-    except FileNotFoundError:
-        descriptor = -1
-    if descriptor < 0:
-        return identity, agreed
-    with open(descriptor, "rb") as log:
-        try:
-            header = _header_decoder.decode(log.readline())
-            if msgspec.structs.replace(header, cluster_id=identity.cluster_id) != identity:
-                return identity, {}
-            for line in log:
-                if not line.endswith(b"\n"):
-                    break  # the last line of a process that was killed while it wrote
-                path, agreement = _line_decoder.decode(line)
-                if agreement is None:
-                    agreed.pop(path, None)
-                else:
-                    agreed[path] = agreement
-        except msgspec.DecodeError:
-            return identity, {}
-    return header, agreed
+        header = _header_decoder.decode(lines[0] if lines else b"")
+        if msgspec.structs.replace(header, cluster_id=identity.cluster_id) != identity:
+            return identity, Sides()
+        for line in lines[1:]:
+            found = _line_decoder.decode(line)
+            if isinstance(found, _SentLine):
+                sent[found.path] = (*sent.get(found.path, ()), found.sent)
+                continue
+            path, agreement = found
+            sent.pop(path, None)
+            if agreement is None:
+                agreed.pop(path, None)
+            else:
+                agreed[path] = agreement
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return identity, Sides()
+    return header, Sides(baseline=agreed, sent=sent, cluster_id=header.cluster_id if agreed or sent else 0)

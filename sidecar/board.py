@@ -2,14 +2,41 @@
 
 import logging
 from collections.abc import Callable
+from collections.abc import Mapping as Map
+from collections.abc import Set
 
 import msgspec
 
 from configstore.model.path import StorePath
+from sidecar.done import Done
+from sidecar.planner.plan import Wait
 from sidecar.planner.sides import Problem
-from sidecar.status import Status
+from sidecar.status import MAX_WAITS, Status
 
 log = logging.getLogger(__name__)
+
+NAMES = 20
+"""How many paths a log line names."""
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """How the mapping is after a cycle; as in `Status`, but for:
+
+    keeps_ready: whether a mapping that was ready stays so although it is not complete. queued: paths changed here and
+    not sent yet. waiting: paths left for a later cycle, and why. trouble: why not all changes are noticed at once.
+    """
+
+    halted: str | None
+    waiting_for: str | None
+    complete: bool
+    keeps_ready: bool
+    queued: Set[StorePath]
+    waiting: Map[StorePath, Wait]
+    paths: int
+    revision: int
+    applied: int
+    committed: int
+    trouble: str | None
 
 
 class Board:
@@ -18,41 +45,97 @@ class Board:
     def __init__(
         self,
         mapping: str,
+        *,
+        required: bool = True,
         clock: Callable[[], float],
-        published: Callable[[Status, Status], None],
-        hook_failure: Callable[[], str | None],
+        published: Callable[[Status, Status], None] = lambda *_: None,
+        hook_failure: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Take `published`, told of each new status and the one before, and `hook_failure`, why a hook failed."""
-        self.status = Status(mapping=mapping)
+        self.status = Status(mapping=mapping, required=required)
         self._clock = clock
         self._published = published
         self._hook_failure = hook_failure
+        self._since: dict[StorePath, float] = {}  # when an edit that waits was noticed
 
-    def log_once(self, level: int, message: str, reason: str) -> None:
-        """Log why nothing goes on, unless that is what the status shows already."""
-        if reason not in {self.status.waiting_for, self.status.halted}:
-            log.log(level, message, extra={"mapping": self.status.mapping, "reason": reason})
+    def begin_anew(self, reason: str) -> None:
+        """Show that the directory is another one, or cannot be had: what was true of the one before is no more."""
+        before = self.status
+        self.status = Status(
+            mapping=before.mapping,
+            required=before.required,
+            waiting_for=reason,
+            pushed=before.pushed,
+            pulled=before.pulled,
+            cycles=before.cycles,
+        )
+        self._since.clear()
+        self._log_changes(before)
+        self._published(before, self.status)
 
-    def publish(
-        self, problems: dict[StorePath, Problem], *, pending: int, pushed: int, pulled: int, **fields: object
-    ) -> None:
-        """Replace the status. pushed, pulled: how many more. fields: the status' others, as they are now."""
+    def log_moved(self, done: Done, revision: int) -> None:
+        """Log what travelled, by some names and in numbers."""
+        fields: dict[str, object] = {"mapping": self.status.mapping, "revision": revision}
+        for name in ("pushed", "deleted_there", "pulled", "deleted_here"):
+            paths = getattr(done, name)
+            fields[name] = paths[:NAMES]
+            if len(paths) > NAMES:
+                fields[f"{name}_in_all"] = len(paths)
+        log.info("mirrored", extra=fields)
+
+    def publish(self, problems: Map[StorePath, Problem], now: Figures, done: Done | None = None) -> None:
+        """Replace the status. done: what the cycle moved."""
         before = self.status
         shown = tuple(dict.fromkeys(problems[path] for path in sorted(problems)))  # one may speak for many paths
-        if hook := self._hook_failure():
-            shown += (Problem(path="", reason=f"the hook failed and is tried again: {hook}"),)
-        for problem in set(shown).difference(before.problems):
-            extra = {"mapping": before.mapping, "path": problem.path, "reason": problem.reason}
-            log.warning("cannot be mirrored", extra=extra)
-        waits_since = self._clock() if before.pending_since is None else before.pending_since
+        for reason in self._general(now):
+            shown += (Problem(path="", reason=reason),)
+        under_way = [path for path in sorted(now.waiting) if path not in problems]
+        waiting = now.queued | set(under_way)
         self.status = msgspec.structs.replace(
             before,
+            complete=now.complete,
+            ready=now.complete or (before.ready and now.keeps_ready),
+            halted=now.halted,
+            waiting_for=now.waiting_for,
             problems=shown,
-            pending=pending,
-            pending_since=waits_since if pending else None,
-            pushed=before.pushed + pushed,
-            pulled=before.pulled + pulled,
+            pending=len(waiting),
+            pending_since=self._oldest(waiting),
+            under_way=len(under_way),
+            waits=tuple(Problem(path=path, reason=now.waiting[path].value) for path in under_way[:MAX_WAITS]),
+            paths=now.paths,
+            revision=now.revision,
+            applied=now.applied,
+            committed=now.committed,
+            pushed=before.pushed + (len(done.pushed) + len(done.deleted_there) if done else 0),
+            pulled=before.pulled + (len(done.pulled) + len(done.deleted_here) if done else 0),
             cycles=before.cycles + 1,
-            **fields,
         )
+        self._log_changes(before)
         self._published(before, self.status)
+
+    def _general(self, now: Figures) -> list[str]:
+        """Return the problems that no path has."""
+        hook = self._hook_failure()
+        found = [f"the hook failed and is tried again: {hook}"] if hook else []
+        return [*found, now.trouble] if now.trouble else found
+
+    def _oldest(self, waiting: Set[StorePath]) -> float | None:
+        now = self._clock()
+        self._since = {path: self._since.get(path, now) for path in waiting}
+        return min(self._since.values(), default=None)
+
+    def _log_changes(self, before: Status) -> None:
+        """Log what a person should know and was not told yet."""
+        now, extra = self.status, {"mapping": before.mapping}
+        if now.halted and now.halted != before.halted:
+            log.error("halted", extra={**extra, "reason": now.halted})
+        if now.waiting_for and now.waiting_for not in {before.waiting_for, before.halted}:
+            log.warning("waiting", extra={**extra, "reason": now.waiting_for})
+        if now.ready and not before.ready:
+            log.info("ready: every record is applied", extra={**extra, "paths": now.paths})
+        told = set(before.problems)
+        fresh = [problem for problem in now.problems if problem not in told]
+        for problem in fresh[:NAMES]:
+            log.warning("cannot be mirrored", extra={**extra, "path": problem.path, "reason": problem.reason})
+        if len(fresh) > NAMES:
+            log.warning("more paths cannot be mirrored", extra={**extra, "count": len(fresh) - NAMES})

@@ -54,6 +54,47 @@ class Check:
         self._refused[key] = (reason, self._clock() + RECHECK)
         return reason
 
+    def known_of(self, pulls: Sequence[Pull]) -> str | None:
+        """Return why a set that is to be placed was refused not long ago, or None."""
+        return self.known(_key_of(pulls)) if self.wanted else None
+
+    def refuses_to_publish(self, pushes: Sequence[Push]) -> str | None:
+        """Look at the directory as it is; returns why nothing of it may be published."""
+        if not self.wanted:
+            return None
+        key = tuple((push.path, push.entry) for push in pushes)
+        return self.known(key) or self.ask(key, self._mapping.path)
+
+    def refuses_to_apply(
+        self,
+        pulls: Sequence[Pull],
+        changes: Sequence[LocalChange],
+        local: Map[StorePath, LocalEntry],
+        applier: Applier,
+    ) -> str | None:
+        """Look at the directory as it would be; returns why the changes are refused. Raises what a content raises."""
+        if not self.wanted:
+            return None
+        entries = {path: found.entry for path, found in local.items()}
+        changed = {change.path: change for change in changes}
+        entries |= {path: change.desired for path, change in changed.items()}
+        with applier.view() as view:
+            for path, entry in sorted(entries.items()):
+                content = changed[path].content if path in changed else None
+                if entry.kind is Kind.DIR:
+                    view.directory(path)
+                elif entry.kind is Kind.SYMLINK:
+                    view.link(path, entry.target)
+                elif entry.kind is Kind.FILE and content is not None:
+                    view.file(path, content)
+                elif entry.kind is Kind.FILE:
+                    view.unchanged(path)
+            return self.ask(_key_of(pulls), view.path)
+
+
+def _key_of(pulls: Sequence[Pull]) -> object:
+    return tuple((pull.path, pull.remote.mod_revision) for pull in pulls)
+
 
 class View:
     """A directory that shows a mapping as it would be: what stays, by links; what changes, by its new content."""

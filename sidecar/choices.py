@@ -5,9 +5,7 @@ from collections import deque
 
 from configstore.model.path import StorePath
 from configstore.model.replica import Request, Take
-from configstore.store.values import Fence
-from sidecar.planner.planner import Sides, vanished
-from sidecar.transfer import Transfer
+from sidecar.planner.three_sides import Sides
 
 log = logging.getLogger(__name__)
 
@@ -15,10 +13,8 @@ log = logging.getLogger(__name__)
 class Choices:
     """What was chosen before the cycle that runs; what does not fit to what the cycle meets is dropped."""
 
-    def __init__(self, mapping: str, sides: Sides, transfer: Transfer) -> None:
+    def __init__(self, mapping: str) -> None:
         self._mapping = mapping
-        self._sides = sides
-        self._transfer = transfer
         self._inbox: deque[Request] = deque()
         self._current: list[Request] = []
 
@@ -44,19 +40,10 @@ class Choices:
         """Whether all records that vanished are to be written again."""
         return any(not each.reason and each.path is None and each.take is Take.LOCAL for each in self._current)
 
-    def end_anomalies(self, fence: Fence | None, *, pushes: bool) -> set[StorePath]:
-        """Do what was chosen about records that vanished: write them again, or have them deleted.
-
-        Returns the paths to be planned anew. Raises StoreError.
-        """
-        concerned: set[StorePath] = set()
+    def about_vanished(self, sides: Sides) -> dict[StorePath, Take]:
+        """Return what was chosen about records that vanished, for each path that is concerned."""
+        chosen: dict[StorePath, Take] = {}
         for choice in self._current:
-            if choice.reason:
-                continue
-            paths = {path for path in vanished(self._sides) if choice.path in {None, path}}
-            if choice.take is Take.LOCAL:
-                self._transfer.forget(paths)
-            elif pushes:
-                self._transfer.bury(paths, fence)
-            concerned |= paths
-        return concerned
+            if not choice.reason:
+                chosen |= dict.fromkeys((path for path in sides.vanished() if choice.path in {None, path}), choice.take)
+        return chosen

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from configstore.errors import RefusedError
 from configstore.model.replica import Request
@@ -12,7 +12,9 @@ from configstore.store.tree import Tree
 from configstore.store.values import Fence
 from sidecar import memory
 from sidecar.baseline import Baseline, Identity
+from sidecar.board import Board
 from sidecar.check import Check
+from sidecar.conflicts import Keeper
 from sidecar.engine import ROOT_RETRY, Engine
 from sidecar.hooks import Hooks
 from sidecar.local.apply import Applier
@@ -20,11 +22,13 @@ from sidecar.local.journal import Journal
 from sidecar.local.recovery import recover
 from sidecar.local.root import Root, RootLostError
 from sidecar.local.scan import Scanner
+from sidecar.local.side import LocalSide
 from sidecar.local.watch import LocalWatch, choose
 from sidecar.planner.mapping import Mapping
-from sidecar.planner.planner import Sides
-from sidecar.remote.fetch import RemoteSide
-from sidecar.remote.watch import RemoteOnce, RemoteWatch
+from sidecar.pull import Puller
+from sidecar.push import Pusher
+from sidecar.remote.side import RemoteSide
+from sidecar.remote.watch import RemoteFeed, RemoteOnce, RemoteWatch
 from sidecar.status import Status
 from sidecar.transfer import Transfer
 
@@ -32,6 +36,9 @@ log = logging.getLogger(__name__)
 
 BURST = 50
 """Paths moved after which freed memory is given back, as it is after the first full cycle."""
+
+TAKE_RETRY = 3.0
+"""Seconds until a directory that could not be taken is tried again."""
 
 
 class Mirror:
@@ -44,16 +51,18 @@ class Mirror:
         *,
         watch: bool = False,
         preview: bool = False,
+        feed: RemoteFeed | None = None,
         clock: Callable[[], float] = time.monotonic,
         told: Callable[[], None] = lambda: None,
         fence: Callable[[], Fence | None] = lambda: None,
         fenced_out: Callable[[], None] = lambda: None,
     ) -> None:
-        """Open the directory and read the baseline. Raises RefusedError when it cannot be mirrored at all.
+        """Open the directory and read the baseline.
 
-        watch: follow changes of both sides, as `run` needs it; else look once, as `init` and `plan` do.
-        preview: change nothing, as `plan` must; `cycle` and `pull_once` cannot be used then.
-        told: called when there is something new to report. fence: returns the proof of holding the mapping's
+        watch: follow changes of both sides, as `run` needs it; a directory that cannot be taken is then tried again.
+        Else look once, as `init` and `plan` do, and raise RefusedError when it cannot be mirrored at all.
+        preview: change nothing, as `plan` must; `cycle` and `pull_once` cannot be used then. feed: instead of etcd's
+        watch. told: called when there is something new to report. fence: returns the proof of holding the mapping's
         lease; fenced_out: called when the store says that it is not held.
         """
         self.mapping = mapping
@@ -71,76 +80,113 @@ class Mirror:
         self._patience = 0.0
         self._watching = watch
         self._preview = preview
-        self._remote_watch = RemoteWatch(tree, mapping, self._wake.set) if watch else None
+        self._remote_watch: RemoteWatch | None = None
+        self._feed = feed or self._make_feed()
         self._parts = ExitStack()
         self._lost: str | None = None
+        self._engine: Engine | None = None
+        self._board = Board(
+            mapping.name,
+            required=mapping.required,
+            clock=clock,
+            published=self._tell,
+            hook_failure=lambda: self.hooks.failure,
+        )
         try:
-            self.engine = self._begin()
+            self._begin()
+        except RefusedError as error:
+            self._parts.close()
+            if not watch:
+                raise
+            self._lost = str(error)
+            self._board.begin_anew(self._lost)
         except BaseException:
             self._parts.close()
             raise
         self._thread = threading.Thread(target=self._run, name=f"engine:{mapping.name}", daemon=True)
 
-    def _begin(self) -> Engine:
-        """Open the directory and put an engine together for it."""
+    @property
+    def engine(self) -> Engine:
+        """The engine at work. Raises RefusedError while the directory cannot be taken."""
+        if self._engine is None:
+            raise RefusedError(self._lost or f"{self.mapping.path}: not mirrored yet")
+        return self._engine
+
+    @property
+    def status(self) -> Status:
+        """What the mapping is doing; from any thread."""
+        return self._board.status
+
+    def _make_feed(self) -> RemoteFeed:
+        if not self._watching:
+            return RemoteOnce(self._tree, self.mapping, self._known)
+        self._remote_watch = RemoteWatch(self._tree, self.mapping, self._wake.set, self._known)
+        return self._remote_watch
+
+    def _known(self) -> int:
+        """Return the newest revision of the store that is known of; from any thread."""
+        return self._remote.highest if self._engine else 0
+
+    def _begin(self) -> None:
+        """Open the directory and put an engine together for it. Raises RefusedError."""
         mapping, tree, parts = self.mapping, self._tree, self._parts
         root = Root(mapping.path, within=mapping.within, prepare=not self._preview)
         parts.callback(root.close)
         if not self._preview:
             root.claim()
         identity = Identity(root=tree.keys.root, store=mapping.store)
-        baseline = Baseline.load(root.private_fd, identity, read_only=self._preview)
+        baseline = Baseline(root.private_fd, identity, read_only=self._preview)
         parts.callback(baseline.close)
         journal = Journal(root.private_fd)
         parts.callback(journal.close)
         if not self._preview:
             _finish_dead_run(root, journal, baseline)
-        sides = Sides(baseline=baseline.agreed, cluster_id=baseline.cluster_id)
         local_watch: LocalWatch | None = None
         if self._watching:
             local_watch = choose(mapping.watch, root, self._wake.set)
             parts.callback(local_watch.close)
         scanner = Scanner(root, mapping, local_watch.ensure if local_watch else _watch_nothing)
-        remote = RemoteSide(tree, mapping, sides)
-        transfer = Transfer(
-            mapping=mapping,
-            tree=tree,
-            sides=sides,
-            remote=remote,
-            baseline=baseline,
-            scanner=scanner,
-            applier=Applier(root, mapping, journal, scanner.note),
-            check=Check(mapping),
+        sides = baseline.sides
+        self._remote = RemoteSide(
+            tree, mapping, sides, feed=self._feed, agree=baseline.agree_with_own, clock=self._clock
         )
-        return Engine(
+        check, applier = Check(mapping), Applier(root, mapping, journal, scanner.note)
+        common = {"mapping": mapping, "tree": tree, "baseline": baseline}
+        moving = {**common, "remote": self._remote, "scanner": scanner, "check": check}
+        self._engine = Engine(
             mapping=mapping,
-            root=root,
-            sides=sides,
-            scanner=scanner,
-            local_watch=local_watch,
-            remote=remote,
-            feed=self._remote_watch or RemoteOnce(tree, mapping),
-            transfer=transfer,
+            baseline=baseline,
+            local=LocalSide(
+                mapping, sides, root=root, scanner=scanner, watch=local_watch, clock=self._clock
+            ),
+            remote=self._remote,
+            transfer=Transfer(
+                **common,
+                pusher=Pusher(**moving),
+                puller=Puller(**moving, applier=applier, keeper=Keeper(tree, mapping, sides)),
+            ),
+            board=self._board,
             clock=self._clock,
             fence=self._fence,
             fenced_out=self._fenced_out,
             after_apply=self._note_set,
-            hook_failure=lambda: self.hooks.failure,
-            published=self._tell,
+            new_id=tree.new_write_id,
         )
 
     def _begin_anew(self, reason: str) -> float:
         """Take the directory for a fresh one, since it was emptied or replaced: it pulls and deletes nothing."""
-        log.error("beginning anew, without a baseline", extra={"mapping": self.mapping.name, "reason": reason})
         self._parts.close()
+        self._engine = None
         try:
-            self.engine = self._begin()
+            self._begin()
         except RefusedError as error:
-            log.error("cannot begin anew", extra={"mapping": self.mapping.name, "reason": str(error)})  # noqa: TRY400
-            return ROOT_RETRY
+            self._lost = str(error)
+            self._board.begin_anew(self._lost)
+            return TAKE_RETRY
+        log.error("beginning anew, without a baseline", extra={"mapping": self.mapping.name, "reason": reason})
         self._lost = None
-        if self._remote_watch:
-            self._remote_watch.list_again()
+        self._board.begin_anew("the directory was replaced; it is filled anew")
+        self._feed.list_again()
         return 0.0
 
     def start(self) -> None:
@@ -160,7 +206,7 @@ class Mirror:
             ticket = self._flushes_wanted
             self._wake.set()
             done = self._published.wait_for(lambda: self._flushes_made >= ticket or self._stop.is_set(), patience)
-            return self.engine.status if done and self._flushes_made >= ticket else None
+            return self.status if done and self._flushes_made >= ticket else None
 
     def wait_applied(self, revision: int, patience: float) -> bool:
         """Wait until everything up to a revision of the store is applied here; from any thread.
@@ -169,7 +215,7 @@ class Mirror:
         """
 
         def applied() -> bool:
-            now = self.engine.status
+            now = self.status
             return now.ready and not (now.waiting_for or now.halted) and now.applied >= revision
 
         with self._published:
@@ -197,7 +243,8 @@ class Mirror:
 
     def request(self, request: Request) -> None:
         """Hand a person's choice to the engine; from any thread."""
-        self.engine.request(request)
+        if self._engine:
+            self._engine.request(request)
         self._wake.set()
 
     def stop(self, patience: float) -> None:
@@ -229,7 +276,7 @@ class Mirror:
             wanted = self._flushes_wanted
             due = self._cycle(flush=wanted > self._flushes_made)
             self._note_flushed(wanted)
-            status = self.engine.status
+            status = self.status
             moved = status.pulled + status.pushed
             if (given_back is None and status.ready) or (given_back is not None and moved - given_back >= BURST):
                 memory.give_back()
@@ -246,7 +293,7 @@ class Mirror:
 
     def _note_flushed(self, wanted: int) -> None:
         """Tell those who wait for a flush, once nothing is left that could still be sent."""
-        status = self.engine.status
+        status = self.status
         if wanted > self._flushes_made and not (status.waiting_for or status.halted or status.under_way):
             with self._published:
                 self._flushes_made = wanted
@@ -256,7 +303,7 @@ class Mirror:
         end = self._clock() + self._patience
         while (left := end - self._clock()) > 0:
             due = self._cycle(flush=True)
-            if self.engine.status.waiting_for or self.engine.status.halted or not self.engine.status.pending:
+            if self.status.waiting_for or self.status.halted or not self.status.pending:
                 return
             self._wake.wait(min(left, due if due is not None else left))
             self._wake.clear()
@@ -265,8 +312,7 @@ class Mirror:
 def _finish_dead_run(root: Root, journal: Journal, baseline: Baseline) -> None:
     """Bring to its end what a crash left half-done, and remove what is not needed any more."""
     try:
-        with suppress(OSError):  # no room for the baseline: what was finished is compared anew
-            baseline.record(recover(root, journal))
+        baseline.agree(recover(root, journal))
         root.clear_staging()
         journal.clear()
     except OSError as error:

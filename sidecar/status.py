@@ -7,18 +7,24 @@ from sidecar.planner.mapping import Mapping
 from sidecar.planner.reconcile import REASONS, Verdict
 from sidecar.planner.sides import Problem
 
+MAX_WAITS = 20
+"""How many of the paths that wait are named."""
+
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What a mapping is doing; published by its engine as a whole.
 
-    ready: a first full cycle was made. halted: why the mapping waits for a person, else None. waiting_for: what
-    it cannot go on without at the moment. pending: paths that wait to travel; under_way: those of them that no
-    problem holds up. pending_since: on the engine's clock, when the oldest of them began to wait. revision: the
-    store revision up to which it has seen; applied: up to which it has also applied everything; committed: the
-    last that it wrote itself.
+    required: whether readiness depends on it. complete: every record of the mapping is applied here. ready: it was
+    complete, and nothing was found since that a service must not be started with. halted: why the mapping waits for a
+    person, else None. waiting_for: what it cannot go on without at the moment. pending: paths that wait to travel;
+    under_way: those of them that no problem holds up, of which `waits` names some with the reason. pending_since: on
+    the engine's clock, when the oldest edit that waits was noticed. revision: the store revision up to which it has
+    seen; applied: up to which it has also applied everything; committed: the last that it wrote itself.
     """
 
     mapping: str
+    required: bool = True
+    complete: bool = False
     ready: bool = False
     halted: str | None = None
     waiting_for: str | None = None
@@ -26,6 +32,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     pending: int = 0
     pending_since: float | None = None
     under_way: int = 0
+    waits: tuple[Problem, ...] = ()
     paths: int = 0
     revision: int = 0
     applied: int = 0
@@ -43,10 +50,26 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
             return State.WAITING
         return State.READY if self.ready else State.STARTING
 
+    @property
+    def degraded(self) -> bool:
+        """Whether it is served although a path has a problem."""
+        return self.ready and bool(self.problems)
+
+    def why_not_done(self) -> str:
+        """Return what holds up what is not done yet, in words: for who waits for it."""
+        if self.halted or self.waiting_for:
+            return self.halted or self.waiting_for or ""
+        if not self.waits:
+            return "changes are still under way"
+        named = "; ".join(f"{each.path}: {each.reason}" for each in self.waits[:5])
+        more = self.under_way - len(self.waits[:5])
+        return f"{named}; and {more} more" if more > 0 else named
+
     def looks_as(self, other: "Status") -> bool:
         """Tell whether a person would see no difference; figures do not count."""
-        return (self.ready, self.halted, self.waiting_for, self.problems) == (
+        return (self.ready, self.complete, self.halted, self.waiting_for, self.problems) == (
             other.ready,
+            other.complete,
             other.halted,
             other.waiting_for,
             other.problems,

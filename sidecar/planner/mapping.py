@@ -9,7 +9,7 @@ from functools import cached_property
 import msgspec
 import pathspec
 
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, join
 from configstore.model.selection import Selection, Symlinks
 
 
@@ -83,6 +83,10 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def enters(self, relative: StorePath, *, is_dir: bool = True) -> bool:
         """Tell whether a path, or for a directory anything below it, may belong to this mapping."""
         return self._selection.enters(relative, is_dir=is_dir)
+
+    def absolute(self, relative: StorePath) -> StorePath:
+        """Return a path of this mapping as the store has it."""
+        return join(self.store, relative)
 
     def rank(self, relative: StorePath) -> int:
         """Return at which turn a path of a set is placed, counted from 0."""

@@ -1,70 +1,42 @@
-"""Makes the plan for a set of paths from the three sides and the policy. Called by `engine` alone."""
+"""Makes the plan for a set of paths from the three sides and the policy. Called by `engine` alone.
 
-from collections.abc import Iterable
+Each path is decided for itself first (`reconcile.decide`); then what belongs together is made to stay together:
+a directory and what lives in it (`_keep_parents`, `_settle_collisions`, `_keep_directories_of_waiting`), and a set
+(`sets.keep_together`).
+"""
+
+from collections.abc import Iterable, Set
 from functools import cached_property
 
 import msgspec
 
-from configstore.model.path import ROOT, StorePath, ancestors, depth, is_below, parent
+from configstore.model.path import StorePath, ancestors, depth, is_below, parent
 from configstore.model.record import Entry, Kind
 from sidecar.planner.mapping import Mapping
+from sidecar.planner.moves import moved_inodes
 from sidecar.planner.plan import Plan, Pull, Push, Wait
-from sidecar.planner.reconcile import (
-    REASONS,
-    Verdict,
-    as_pushed,
-    as_shown,
-    decide,
-    moved_inodes,
-    reason,
-    shows,
-    tombstone,
-)
+from sidecar.planner.reconcile import REASONS, Verdict, as_pushed, as_shown, decide, reason, shows, tombstone
+from sidecar.planner.sets import keep_together
 from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry, agreement
+from sidecar.planner.three_sides import Sides
 
 _DIR_MODE = 0o755
 """Mode of a directory's record that is written because something below it lives."""
-
-
-class Sides(msgspec.Struct, kw_only=True):
-    """The three sides of one mapping, by path relative to its subtree. Owned and changed by the engine alone.
-
-    cluster_id: of the etcd cluster that the baseline speaks of, 0 for none.
-    local_problems: paths whose local state could not be read; nothing is concluded about them, nor about what
-    lies below them. remote_problems: paths whose record could not be read; likewise, but for them alone.
-    """
-
-    baseline: dict[StorePath, Agreed] = {}
-    local: dict[StorePath, LocalEntry] = {}
-    remote: dict[StorePath, RemoteEntry] = {}
-    local_problems: dict[StorePath, Problem] = {}
-    remote_problems: dict[StorePath, Problem] = {}
-    unstable: set[StorePath] = set()
-    cluster_id: int = 0
-
-    def below(self, directory: StorePath) -> set[StorePath]:
-        """Return all known paths below a directory."""
-        known = self.baseline.keys() | self.local.keys() | self.remote.keys()
-        return {path for path in known if is_below(path, directory)}
-
-    def problem(self, path: StorePath) -> Problem | None:
-        """Return why nothing can be concluded about a path, or None."""
-        for unread in (path, *ancestors(path), ROOT) if self.local_problems else ():
-            if unread in self.local_problems:
-                return self.local_problems[unread]
-        return self.remote_problems.get(path)
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """What may travel now.
 
     pushes: false while the replica must not write at all. edits: the settle window closed. deletes: the delete
-    window closed, too.
+    window closed, too. aside: paths that failed not long ago, and pause. given_up: paths that failed so often that
+    nobody waits for them any more.
     """
 
     pushes: bool = True
     edits: bool = True
     deletes: bool = True
+    aside: Set[StorePath] = frozenset()
+    given_up: Set[StorePath] = frozenset()
 
 
 def make_plan(paths: Iterable[StorePath], sides: Sides, mapping: Mapping, settled: Settled) -> Plan:
@@ -78,9 +50,10 @@ class _Draft:
     def __init__(self, paths: set[StorePath], sides: Sides, mapping: Mapping, settled: Settled) -> None:
         self.paths = paths
         self.sides = sides
+        self.baseline, self.local, self.remote = sides.baseline, sides.local, sides.remote
         self.mapping = mapping
         self.settled = settled
-        self.moved = moved_inodes(paths, sides.baseline, sides.local)
+        self.moved = moved_inodes(paths, self.baseline, self.local)
         self.push: dict[StorePath, Push] = {}
         self.arrivals: dict[int, Push] = {}  # the new halves of moves, by inode
         self.pull: dict[StorePath, Pull] = {}
@@ -97,10 +70,14 @@ class _Draft:
                 self.problems[path] = blocked
             elif path in self.sides.unstable:
                 self.waiting[path] = Wait.UNSTABLE
+            elif path in self.settled.aside:
+                self.waiting[path] = Wait.ASIDE
             else:
                 self._plan_path(path)
         self._keep_parents()
         self._settle_collisions()
+        keep_together(self.push, self.pull, self.waiting, self.problems, self.sides, self.settled.given_up)
+        self._keep_directories_of_waiting()
         return Plan(
             push=tuple(sorted(self.push.values(), key=self._push_order)),
             pull=tuple(sorted(self.pull.values(), key=lambda pull: _order(pull.remote.entry, pull.path))),
@@ -110,23 +87,21 @@ class _Draft:
             problems=self.problems,
         )
 
-    def _push_order(self, push: Push) -> tuple[int, int, StorePath, bool]:
-        """Order pushes; what a file's move leaves behind goes right after it, so that both halves share a txn."""
+    def _push_order(self, push: Push) -> tuple[int, int, int, StorePath, bool]:
+        """Order pushes: directories, then one set after the other, then deletes.
+
+        What a file's move leaves behind goes right after it, so that both halves share a txn.
+        """
         if push.entry.kind is Kind.GONE and any(self._is_leaf(above) for above in ancestors(push.path)):
-            return (
-                -1,
-                -depth(push.path),
-                push.path,
-                False,
-            )  # before another kind of thing takes the directory's place
-        moved_to = self.arrivals.get(self.sides.baseline[push.path].ino) if push.move and not push.local else None
+            # before another kind of thing takes the directory's place
+            return -1, 0, -depth(push.path), push.path, False
+        moved_to = self.arrivals.get(self.baseline[push.path].ino) if push.move and not push.local else None
         if moved_to and moved_to.entry.kind is not Kind.DIR:
-            return *_order(moved_to.entry, moved_to.path), True
-        return *_order(push.entry, push.path), False
+            return *_in_order(moved_to), True
+        return *_in_order(push), False
 
     def _plan_path(self, path: StorePath) -> None:
-        sides = self.sides
-        base, local, remote = sides.baseline.get(path), sides.local.get(path), sides.remote.get(path)
+        base, local, remote = self.baseline.get(path), self.local.get(path), self.remote.get(path)
         verdict = decide(base, local, remote, self.mapping, pushes=self.settled.pushes)
         if verdict is Verdict.PUSH:
             self._plan_push(path, base, local, remote)
@@ -145,19 +120,24 @@ class _Draft:
         self, path: StorePath, base: Agreed | None, local: LocalEntry | None, remote: RemoteEntry | None
     ) -> None:
         expected = remote.mod_revision if remote else 0
+        in_set = self.sides.set_of(path)
         if not self.settled.edits:
             self.waiting[path] = Wait.SETTLE
         elif local:
             move = base is None and local.signature.ino in self.moved
             entry = as_pushed(base, local.entry, self.mapping)
-            self.push[path] = Push(path=path, entry=entry, local=local, expected=expected, move=move)
+            self.push[path] = Push(
+                path=path, entry=entry, local=local, expected=expected, move=move, in_set=in_set
+            )
             if move:
                 self.arrivals[local.signature.ino] = self.push[path]
         elif base:
             move = base.ino in self.moved
             if move or self.settled.deletes:
                 gone = tombstone(base)
-                self.push[path] = Push(path=path, entry=gone, local=None, expected=expected, move=move)
+                self.push[path] = Push(
+                    path=path, entry=gone, local=None, expected=expected, move=move, in_set=in_set
+                )
             else:
                 self.waiting[path] = Wait.DELETE
 
@@ -169,7 +149,7 @@ class _Draft:
         removed = {path for path, pull in self.pull.items() if pull.remote.entry.kind is not Kind.DIR}
         doomed = [path for path in removed if _is_dir(self.pull[path].local)]
         for directory in sorted(doomed, key=depth, reverse=True):
-            if not any(is_below(path, directory) and path not in removed for path in self.sides.local):
+            if not any(is_below(path, directory) and path not in removed for path in self.local):
                 continue
             if not self.settled.pushes:
                 continue  # it is a problem then: the directory is not empty
@@ -182,6 +162,17 @@ class _Draft:
             else:
                 self.waiting[directory] = Wait.SETTLE
 
+    def _keep_directories_of_waiting(self) -> None:
+        """Let a directory's tombstone wait while the delete of anything below it waits.
+
+        Else another replica meets a deleted directory in which something lives, and writes it again for good.
+        """
+        late = {above for path in self.waiting if path in self.baseline for above in ancestors(path)}
+        for path in late & self.push.keys():
+            if self.push[path].entry.kind is Kind.GONE:
+                del self.push[path]
+                self.waiting[path] = Wait.DELETE
+
     def _settle_collisions(self) -> None:
         """Let a directory win over a file or link of the same name as long as anything in it lives.
 
@@ -191,7 +182,7 @@ class _Draft:
         for path in sorted({path for path in self.paths if self._hides(path)}, key=depth):
             living = [
                 below
-                for below, remote in self.sides.remote.items()
+                for below, remote in self.remote.items()
                 if is_below(below, path) and remote.entry.kind is not Kind.GONE
             ]
             remaining = [below for below in living if below not in self.push or self.push[below].local]
@@ -209,18 +200,18 @@ class _Draft:
 
     def _is_leaf(self, path: StorePath) -> bool:
         """Tell whether a path is a file or link in the store, or becomes one by this plan."""
-        found = self.push.get(path) or self.sides.remote.get(path)
+        found = self.push.get(path) or self.remote.get(path)
         return found is not None and found.entry.kind not in {Kind.DIR, Kind.GONE}
 
     @cached_property
     def _parents(self) -> set[StorePath]:
         """The directories above everything that lives in the store."""
-        remote = self.sides.remote
+        remote = self.remote
         found = {parent(path) for path in remote if remote[path].entry.kind is not Kind.GONE}
         return found.union(*(ancestors(path) for path in found))
 
     def _restore_directory(self, path: StorePath, below: Iterable[StorePath]) -> None:
-        remote, local = self.sides.remote.get(path), self.sides.local.get(path)
+        remote, local = self.remote.get(path), self.local.get(path)
         self.push.pop(path, None)
         self.pull.pop(path, None)
         if remote and remote.entry.kind is Kind.DIR:
@@ -249,30 +240,23 @@ def _is_dir(local: LocalEntry | None) -> bool:
     return local is not None and local.entry.kind is Kind.DIR
 
 
+def _in_order(push: Push) -> tuple[int, int, int, StorePath]:
+    """Directories and deletes belong to no set: nobody takes an empty directory for a torn set, and deletes wait."""
+    turn, level, path = _order(push.entry, push.path)
+    if turn in {1, 2}:
+        return 1, push.in_set, turn * _DEEPER + level, path
+    return turn, 0, level, path
+
+
+_DEEPER = 4096
+"""More than any path has components."""
+
+
 def _order(entry: Entry, path: StorePath) -> tuple[int, int, StorePath]:
     """Directories first, then files (a link's targets), then links; deletes last, deepest first."""
     if entry.kind is Kind.GONE:
         return 3, -depth(path), path
     return {Kind.DIR: 0, Kind.FILE: 1}.get(entry.kind, 2), depth(path), path
-
-
-def vanished(sides: Sides) -> set[StorePath]:
-    """Return the paths whose record vanished from the store without a tombstone, and that still lie here."""
-    return {path for path in sides.baseline if path in sides.local and path not in sides.remote}
-
-
-def unapplied(sides: Sides) -> set[StorePath]:
-    """Return the paths whose living record was never shown here; one that was edited since then was."""
-    return {
-        path
-        for path, remote in sides.remote.items()
-        if remote.entry.kind is not Kind.GONE
-        and not (
-            path in sides.local
-            and (agreed := sides.baseline.get(path))
-            and agreed.mod_revision == remote.mod_revision
-        )
-    }
 
 
 def siding_with_local(sides: Sides, mapping: Mapping) -> dict[StorePath, Agreed]:

@@ -186,17 +186,3 @@ def as_pushed(base: Agreed | None, local: Entry, mapping: Mapping) -> Entry:
 def tombstone(base: Agreed) -> Entry:
     """Return the tombstone of what a baseline knew; it says what was deleted, by digest."""
     return Entry(kind=Kind.GONE, size=base.remote.size, sha256=base.remote.sha256)
-
-
-def moved_inodes(
-    paths: "set[StorePath]", baseline: "dict[StorePath, Agreed]", local: "dict[StorePath, LocalEntry]"
-) -> set[int]:
-    """Return the inodes that lie at a new path among `paths` and were known at an old one that is gone.
-
-    That is a rename within the mapping: the file did not go, so its delete needs no second thought.
-    """
-    arrived = {
-        found.signature.ino: found.entry for path in paths if (found := local.get(path)) and path not in baseline
-    }
-    gone = {base.ino: base.local for path in paths if (base := baseline.get(path)) and path not in local}
-    return {ino for ino, entry in gone.items() if ino and ino in arrived and arrived[ino].same_content(entry)}

@@ -1,6 +1,6 @@
 """The windows that a mapping waits for: a set to settle, deletes to be seen as a whole, the next full scan.
 
-All times are readings of the caller's monotonic clock, in seconds. Owned by the engine.
+All times are readings of the caller's monotonic clock, in seconds. Owned by the engine's local side.
 """
 
 from sidecar.planner.mapping import Mapping
@@ -9,69 +9,125 @@ DOUBT = 2.0
 """Seconds that a change may be in the store before a watch that has not told of it has lost it."""
 
 MAX_SETTLE = 1.0
-"""Seconds after which a mapping that never becomes quiet is looked at all the same."""
+"""Seconds after which a set is closed that never becomes quiet."""
+
+MAX_DELETE_SETTLE = 5.0
+"""Seconds after which deletes go out although more are made all the time."""
+
+REHASH = 600.0
+"""Seconds between two looks that read every file again, whatever its time and size say."""
 
 
-class Windows:
-    """When what was noticed may travel."""
+class SetWindow:
+    """The set that is being changed: what is noticed while it is open belongs together.
 
-    def __init__(self, mapping: Mapping, now: float) -> None:
-        self._mapping = mapping
-        self._first_event = self._last_event = now - mapping.settle
-        self._last_change = now
-        self._last_full = now
-        self._next_verify = now + mapping.rescan
+    Its clock starts with its first change. `number` tells one set from another; 0 is none.
+    """
 
-    def noticed(self, now: float, *, first: bool) -> None:
-        """Note that an event came in; `first`: nothing had waited to be looked at."""
-        if first:
-            self._first_event = now
-        self._last_event = now
+    def __init__(self, settle: float) -> None:
+        self._settle = settle
+        self._longest = max(MAX_SETTLE, settle)
+        self._first = self._last = 0.0
+        self._count = 0
+        self.is_open = False
 
-    def changed(self, now: float) -> None:
-        """Note that a scan found a change."""
-        self._last_change = now
+    @property
+    def number(self) -> int:
+        """Number of the set that is open, 0 while none is."""
+        return self._count if self.is_open else 0
 
-    def scanned(self, now: float) -> None:
-        """Note that everything was looked at."""
-        self._last_full = now
-
-    def verified(self, now: float, *, sure: bool) -> None:
-        """Note that the store was compared with what its watch told; when not `sure`, it is done again soon."""
-        self._next_verify = now + (self._mapping.rescan if sure else DOUBT)
-
-    def tired(self, now: float) -> bool:
-        """Tell whether a set has waited long enough, quiet or not."""
-        return now - self._first_event >= max(MAX_SETTLE, self._mapping.settle)
+    def noticed(self, now: float) -> None:
+        """Note a change; it opens a set when none is open."""
+        if not self.is_open:
+            self.is_open = True
+            self._first = now
+            self._count += 1
+        self._last = now
 
     def settled(self, now: float) -> bool:
-        """Tell whether a set is complete, be it because the mapping never gets quiet."""
-        return now - self._last_event >= self._mapping.settle or self.tired(now)
+        """Tell whether the set is complete, be it because it never gets quiet; true while none is open."""
+        return not self.is_open or now - self._last >= self._settle or self.tired(now)
 
-    def deletes_settled(self, now: float) -> bool:
-        """Tell whether the mapping was quiet for long enough for deletes to travel."""
-        return now - self._last_change >= self._mapping.delete_settle
+    def tired(self, now: float) -> bool:
+        """Tell whether the set has waited long enough, quiet or not, also for a file that is open for writing."""
+        return self.is_open and now - self._first >= self._longest
+
+    def close(self) -> None:
+        """End the set: what is noticed from now on belongs to another."""
+        self.is_open = False
+
+    def until_settled(self, now: float) -> float:
+        """Return the seconds until the set is complete, should nothing more be noticed."""
+        return max(0.0, min(self._last + self._settle, self._first + self._longest) - now)
+
+    def until_tired(self, now: float) -> float:
+        """Return the seconds until the set is closed in any case."""
+        return max(0.0, self._first + self._longest - now)
+
+
+class DeleteWindow:
+    """Deletes that wait until no more are made; nothing else that happens in the mapping delays them.
+
+    `gone_before`: how many paths the same deletion has deleted already, because it took longer than the window.
+    """
+
+    def __init__(self, settle: float) -> None:
+        self._settle = settle
+        self._longest = max(MAX_DELETE_SETTLE, settle)
+        self._first = self._last = float("-inf")
+        self.gone_before = 0
+
+    def noticed(self, now: float) -> None:
+        """Note that something was deleted."""
+        if now - self._last >= self._settle:
+            self._first = now
+            self.gone_before = 0
+        self._last = now
+
+    def sent(self, count: int, now: float) -> None:
+        """Note that so many deletes went out; those that follow at once are of the same deletion."""
+        self._first = now
+        self.gone_before += count
+
+    def settled(self, now: float) -> bool:
+        """Tell whether deletes may travel."""
+        return now - self._last >= self._settle or now - self._first >= self._longest
+
+    def until_settled(self, now: float) -> float:
+        """Return the seconds until deletes may travel, should no more be made."""
+        return max(0.0, min(self._last + self._settle, self._first + self._longest) - now)
+
+
+class Rounds:
+    """What is looked at again from time to time, should an event have been lost."""
+
+    def __init__(self, mapping: Mapping, now: float) -> None:
+        self._rescan = mapping.rescan
+        self._next_full = self._next_verify = now + mapping.rescan
+        self._next_rehash = now + REHASH
 
     def full_scan_due(self, now: float) -> bool:
-        """Tell whether it is time to look at everything, should an event have been lost."""
-        return now - self._last_full >= self._mapping.rescan
+        """Tell whether it is time to look at everything."""
+        return now >= self._next_full
+
+    def rehash_due(self, now: float) -> bool:
+        """Tell whether it is time to read every file again."""
+        return now >= self._next_rehash
+
+    def scanned(self, now: float, *, rehashed: bool) -> None:
+        """Note that everything was looked at."""
+        self._next_full = now + self._rescan
+        if rehashed:
+            self._next_rehash = now + REHASH
 
     def verify_due(self, now: float) -> bool:
         """Tell whether it is time to compare the store with what its watch told."""
         return now >= self._next_verify
 
-    def until_settled(self, now: float) -> float:
-        """Return the seconds until the set is complete, should nothing more come in."""
-        return self._last_event + self._mapping.settle - now
+    def verified(self, now: float, *, sure: bool) -> None:
+        """Note that the store was compared with what its watch told; when not `sure`, it is done again soon."""
+        self._next_verify = now + (self._rescan if sure else DOUBT)
 
-    def until_deletes(self, now: float) -> float:
-        """Return the seconds until deletes may travel, should nothing more change."""
-        return self._last_change + self._mapping.delete_settle - now
-
-    def until_full_scan(self, now: float) -> float:
-        """Return the seconds until everything is looked at again."""
-        return self._last_full + self._mapping.rescan - now
-
-    def until_verified(self, now: float) -> float:
-        """Return the seconds until the store is compared with what its watch told again."""
-        return self._next_verify - now
+    def until_next(self, now: float) -> float:
+        """Return the seconds until the next of them."""
+        return max(0.0, min(self._next_full, self._next_verify) - now)

@@ -1,12 +1,12 @@
 """The values that the planner compares: what lies locally, in the store, and what both last agreed on.
 
 Paths are relative to the mapping's subtree. `local` makes LocalEntry, `remote` makes RemoteEntry, `baseline`
-keeps Agreed.
+keeps Agreed and Sent. `three_sides.Sides` holds them all.
 """
 
 import msgspec
 
-from configstore.model.record import Entry
+from configstore.model.record import Deletion, Entry
 from configstore.model.signature import Signature
 
 
@@ -21,12 +21,14 @@ class RemoteEntry(msgspec.Struct, frozen=True, kw_only=True):
     """What the store holds for a path, at which mod_revision; `supersedes`: that of the record it replaced.
 
     write_id: of the write that made it. After a restore another write may have the same mod_revision.
+    deletion: of a tombstone, what a person deleted together with it.
     """
 
     entry: Entry
     mod_revision: int
     supersedes: int = 0
     write_id: str = ""
+    deletion: Deletion | None = None
 
 
 class Agreed(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +45,19 @@ class Agreed(msgspec.Struct, frozen=True, kw_only=True):
     ino: int = 0
 
 
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
+    """A write that was sent, or is about to be, and of which it is not known yet whether it was made.
+
+    write_id: by which the store's record is recognised as this write. local: what lay here when it was sent, None for
+    a delete; ino: its inode. expected: the mod_revision that the write replaces: it is made there or never.
+    """
+
+    write_id: str
+    local: Entry | None
+    ino: int = 0
+    expected: int = 0
+
+
 def agreement(local: Entry, remote: RemoteEntry, ino: int = 0) -> Agreed:
     """Return what it means for both sides to agree that what the store holds is shown as `local`."""
     return Agreed(
@@ -51,7 +66,11 @@ def agreement(local: Entry, remote: RemoteEntry, ino: int = 0) -> Agreed:
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """One path that cannot be mirrored now, with the reason and the mend, in words for an operator."""
+    """One path that cannot be mirrored now, with the reason and the mend, in words for an operator.
+
+    unsure: what lies there may change at any moment, so that two such problems are never known to be about the same.
+    """
 
     path: str
     reason: str
+    unsure: bool = False

@@ -1,45 +1,63 @@
-"""Sends a plan's pushes to the store, as sets. Called by the engine's thread only."""
+"""Sends a plan's pushes to the store, as sets. Called by `push` in the engine's thread only."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 
 import msgspec
 
-from configstore.errors import RefusedError, TooLargeError
-from configstore.model.path import StorePath, join
-from configstore.model.record import Kind
+from configstore.errors import RefusedError, StoreError, TooLargeError
+from configstore.model.path import StorePath
+from configstore.model.record import INLINE_MAX, Kind, Source
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Stored, Write
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Push
-from sidecar.planner.sides import RemoteEntry
+from sidecar.planner.sides import Problem, RemoteEntry
 
 _BATCH = 4 * 1024 * 1024
-"""Bytes of content held in memory at once. A set within one request's limit never reaches it."""
+"""Bytes of small files that are held in memory at once. A set within one request's limit never reaches it; larger
+files are sent piece by piece and do not count."""
+
+
+class PathFailed(Exception):  # noqa: N818  # becomes a value
+    """A path could not be read for sending. problem: why; None when it is just not what it was any more."""
+
+    def __init__(self, path: StorePath, problem: Problem | None) -> None:
+        super().__init__(path)
+        self.path = path
+        self.problem = problem
 
 
 class Committed(msgspec.Struct, kw_only=True):
     """done: what was written, as it lies in the store now. stale: what the store holds where a compare failed.
 
-    refused: what etcd takes in no transaction, and why. fenced_out: the lease was lost, and no more was written.
+    refused: what etcd takes in no transaction, and why. failed: paths that could not be read, and why. left: paths
+    that were not tried, since a set is sent as a whole or since another write came first. fenced_out: the lease was
+    lost, and no more was written. failure: why the store took no more; what became of the last writes is not known.
     """
 
     done: dict[StorePath, RemoteEntry] = {}
     stale: dict[StorePath, Stored | None] = {}
     refused: dict[StorePath, str] = {}
+    failed: dict[StorePath, Problem | None] = {}
+    left: set[StorePath] = set()
     fenced_out: bool = False
+    failure: StoreError | None = None
 
 
 def commit(
     tree: Tree,
     mapping: Mapping,
     pushes: Sequence[Push],
-    read: Callable[[Push], bytes | None],
+    write_ids: dict[StorePath, str],
+    source: Callable[[Push], Source | None],
+    *,
     fence: Fence | None = None,
+    alone: Set[StorePath] = frozenset(),
 ) -> Committed:
-    """Write pushes in their order. `read` returns a file's content, or None for what has none.
+    """Write pushes in their order; what became of each is in the result.
 
-    Stops at the first failed compare. A set that is too large for this etcd's own limits is taken apart. Raises
-    what `read` and `Tree.commit` raise; what was written before that is found out by the watch.
+    source: returns what gives a file's content, which raises PathFailed. alone: paths that no other waits for.
+    Stops at the first failed compare. A set that is too large for this etcd's own limits is taken apart.
     """
     if mapping.lease is not None and fence is None:
         raise RefusedError(f"{mapping.name}: not written without its lease {mapping.lease}")
@@ -47,45 +65,113 @@ def commit(
     todo = list(reversed(list(_batches(pushes))))
     while todo:
         batch = todo.pop()
-        writes = [
-            Write(
-                path=join(mapping.store, push.path), entry=push.entry, content=read(push), expected=push.expected
-            )
-            for push in batch
-        ]
+        writes = [_write(push, mapping, write_ids, source(push)) for push in batch]
         try:
             outcome = tree.commit(writes, retention=mapping.retention, keep=mapping.keep, fence=fence)
+        except PathFailed as failure:
+            rest = _without(batch, failure, alone, committed)
+            todo += [rest] if rest else []
+            continue
         except TooLargeError as error:  # by this etcd's own limits
             if len(batch) == 1:
                 committed.refused[batch[0].path] = str(error)
-            else:
-                todo += [[push] for push in reversed(batch)]
+            todo += reversed(list(_parts(batch)))
             continue
+        except StoreError as error:
+            committed.failure = error
+            return committed
         for write, push in zip(writes, batch, strict=True):
             if write.path in outcome.done:
-                committed.done[push.path] = RemoteEntry(
-                    entry=push.entry,
-                    mod_revision=outcome.done[write.path],
-                    supersedes=push.expected,
-                    write_id=outcome.write_ids[write.path],
-                )
+                committed.done[push.path] = _as_written(push, outcome.done[write.path], write.write_id)
+            else:
+                committed.left.add(push.path)
             if write.path in outcome.stale:
                 committed.stale[push.path] = outcome.stale[write.path]
         if not outcome.complete:
             committed.fenced_out = outcome.fenced_out
-            break
+            committed.left |= {push.path for batch in todo for push in batch}
+            return committed
     return committed
 
 
+def _write(push: Push, mapping: Mapping, write_ids: dict[StorePath, str], content: Source | None) -> Write:
+    return Write(
+        path=mapping.absolute(push.path),
+        entry=push.entry,
+        content=content,
+        expected=push.expected,
+        write_id=write_ids[push.path],
+        set=push.in_set,
+        deletion=push.deletion,
+    )
+
+
+def _as_written(push: Push, revision: int, write_id: str) -> RemoteEntry:
+    return RemoteEntry(
+        entry=push.entry,
+        mod_revision=revision,
+        supersedes=push.expected,
+        write_id=write_id,
+        deletion=push.deletion,
+    )
+
+
+def _without(
+    batch: Sequence[Push], failure: PathFailed, alone: Set[StorePath], committed: Committed
+) -> list[Push]:
+    """Return what of a batch is sent without a path that could not be read: nothing that belongs to its set."""
+    committed.failed[failure.path] = failure.problem
+    numbers = {push.in_set for push in batch if push.path == failure.path and push.path not in alone} - {0}
+    rest = [push for push in batch if push.path != failure.path and push.in_set not in numbers]
+    committed.left |= {push.path for push in batch if push.in_set in numbers} - {failure.path}
+    return rest
+
+
+def _parts(batch: Sequence[Push]) -> Iterator[list[Push]]:
+    """Take a batch apart that etcd finds too large: into its sets, and a single set into its paths."""
+    sets: dict[int, list[Push]] = {}
+    for push in batch:
+        sets.setdefault(push.in_set, []).append(push)
+    if len(sets) > 1:
+        yield from sets.values()
+    elif len(batch) > 1:
+        yield from ([push] for push in batch)
+
+
 def _batches(pushes: Sequence[Push]) -> Iterator[list[Push]]:
+    """Cut pushes by the memory that they take, between two sets; only a set that is larger by itself is cut."""
     batch: list[Push] = []
     size = 0
-    for push in pushes:
-        weight = push.entry.size if push.entry.kind is Kind.FILE else 0
+    for number, part in _runs(pushes):
+        weight = sum(map(_weight, part))
         if batch and size + weight > _BATCH:
             yield batch
             batch, size = [], 0
-        batch.append(push)
-        size += weight
+        if number == 0 or weight > _BATCH:
+            for push in part:
+                if batch and size + _weight(push) > _BATCH:
+                    yield batch
+                    batch, size = [], 0
+                batch.append(push)
+                size += _weight(push)
+        else:
+            batch += part
+            size += weight
     if batch:
         yield batch
+
+
+def _runs(pushes: Sequence[Push]) -> Iterator[tuple[int, list[Push]]]:
+    """Yield the pushes of one set that follow each other."""
+    run: list[Push] = []
+    for push in pushes:
+        if run and run[-1].in_set != push.in_set:
+            yield run[0].in_set, run
+            run = []
+        run.append(push)
+    if run:
+        yield run[0].in_set, run
+
+
+def _weight(push: Push) -> int:
+    return push.entry.size if push.entry.kind is Kind.FILE and push.entry.size <= INLINE_MAX else 0

@@ -1,4 +1,4 @@
-"""Tells whether what answers is still the store that this replica knew. Called by `fetch`.
+"""Tells whether what answers is still the store that this replica knew. Called by `side`.
 
 A restored snapshot keeps its cluster id, member ids and term, and a watch on it stays silent or goes on with other
 revisions. But its revision, or that of a record that was changed after the snapshot, is lower than what was seen.
@@ -10,9 +10,14 @@ from configstore.model.path import StorePath
 from configstore.store.values import Stored
 from sidecar.planner.sides import RemoteEntry
 
-_MEND = (
-    " Nothing is applied, pushed or deleted. Bring the right etcd back, or go on with this one: `configstore"
-    " resume {} --take store` has its content win, `--take local` the files here; a copy of what loses stays"
+_KEPT = " Nothing is applied, pushed or deleted. Bring the right etcd back, or go on with this one: "
+_CHOICE = (
+    "`configstore resume {} --take store` has its content win, `--take local` the files here; a copy of what loses"
+    " stays"
+)
+_NOTHING_HERE = (
+    "`configstore resume {} --take store` takes its content; this replica holds no files, so do not let it write"
+    " the store anew"
 )
 
 
@@ -25,13 +30,14 @@ def contradiction(
     revision: int,
     found_cluster_id: int,
     mapping: str,
+    held: int,
 ) -> str | None:
     """Return why the store cannot be the one that was known, with the mend; or None.
 
     known, found: mod_revisions by path, before and now; what is missing now is for the planner to judge. seen,
-    revision: the store's revision, before and now. A cluster id of 0 is not known.
+    revision: the store's revision, before and now. A cluster id of 0 is not known. held: how many files lie here.
     """
-    mend = _MEND.format(mapping)
+    mend = _mend(mapping, held)
     if cluster_id and found_cluster_id and cluster_id != found_cluster_id:
         return f"another etcd cluster answers ({found_cluster_id:x}, and not {cluster_id:x}).{mend}"
     if revision < seen:
@@ -44,7 +50,7 @@ def contradiction(
 
 
 def rewritten(
-    known: Mapping[StorePath, RemoteEntry], found: Mapping[StorePath, Stored], mapping: str
+    known: Mapping[StorePath, RemoteEntry], found: Mapping[StorePath, Stored], mapping: str, *, held: int
 ) -> str | None:
     """Return why the store's history is another one than that of the known records, or None.
 
@@ -57,10 +63,15 @@ def rewritten(
             and before.mod_revision == record.mod_revision
             and before.write_id != record.record.origin.write_id
         ):
-            return given_away(path, record.mod_revision, mapping)
+            return given_away(path, record.mod_revision, mapping, held=held)
     return None
 
 
-def given_away(path: StorePath, revision: int, mapping: str) -> str:
+def given_away(path: StorePath, revision: int, mapping: str, *, held: int) -> str:
     """Return the words for a revision that belonged to a known record and does not any more."""
-    return f"{path}: its revision {revision} is another write's now: a restored snapshot?{_MEND.format(mapping)}"
+    return f"{path}: its revision {revision} is another write's now: a restored snapshot?{_mend(mapping, held)}"
+
+
+def _mend(mapping: str, held: int) -> str:
+    """Return what a person may do. Whoever holds nothing must not be told to write that over what is left."""
+    return _KEPT + (_CHOICE if held else _NOTHING_HERE).format(mapping)

@@ -1,0 +1,123 @@
+"""One rule for sets: what was changed together is committed and placed together, or waits together.
+
+- What the store holds since one txn came together (`Sides.came_with`). When a member of it cannot be placed, whatever
+  the reason, its companions are held back.
+- What was changed here within one settle window belongs together (`Sides.set_of`). When a member of it cannot be
+  read, its companions are held back; when a member of it loses a conflict, all of it does.
+
+A replica that is filled for the first time places what it can: it shows nothing old that the new could be mixed with,
+and is not complete before all is there. Likewise an edit of a path that the store does not know replaces nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Set
+
+import msgspec
+
+from configstore.model.path import StorePath
+from configstore.model.record import Kind
+from sidecar.planner.plan import Pull, Push, Wait
+from sidecar.planner.sides import Problem
+from sidecar.planner.three_sides import UNKNOWN_SET, Sides
+
+
+def keep_together(
+    push: dict[StorePath, Push],
+    pull: dict[StorePath, Pull],
+    waiting: dict[StorePath, Wait],
+    problems: dict[StorePath, Problem],
+    sides: Sides,
+    given_up: Set[StorePath],
+) -> None:
+    """Change a draft so that no set is torn by it. given_up: paths for which nobody waits any more."""
+    _lose_together(push, pull, sides)
+    _push_together(push, waiting, problems, sides, given_up)
+    _pull_together(pull, push, waiting, problems, sides)
+
+
+def held_back(path: StorePath, culprit: StorePath, why: str) -> Problem:
+    """Return the problem of a path that waits for another of its set."""
+    reason = f"held back, since {culprit}, which was changed together with it, {why}"
+    return Problem(path=path, reason=reason)
+
+
+def _lose_together(push: dict[StorePath, Push], pull: dict[StorePath, Pull], sides: Sides) -> None:
+    """Where a set changed here loses a conflict, let all of it lose that was in the store before.
+
+    Else one replica's certificate and key would stand beside another's chain. All that loses is kept under
+    `conflicts/`; a file that the store does not know yet stays and travels.
+    """
+    lost = {sides.set_of(path) for path, each in pull.items() if each.keep} - {UNKNOWN_SET}
+    for path in [path for path, each in push.items() if lost and each.in_set in lost]:
+        base, remote = sides.baseline.get(path), sides.remote.get(path)
+        changed_here_alone = base and remote and base.mod_revision == remote.mod_revision
+        if remote and changed_here_alone and Kind.DIR not in {remote.entry.kind, push[path].entry.kind}:
+            local = push.pop(path).local
+            pull[path] = Pull(path=path, remote=remote, local=local, keep=local is not None)
+
+
+def _push_together(
+    push: dict[StorePath, Push],
+    waiting: dict[StorePath, Wait],
+    problems: dict[StorePath, Problem],
+    sides: Sides,
+    given_up: Set[StorePath],
+) -> None:
+    """Hold back what was changed here together with a path that cannot be read, or that just failed."""
+    unread = {path for path in sides.local_problems if path in sides.baseline}
+    paused = {path for path, why in waiting.items() if why is Wait.ASIDE} - given_up
+    culprits = {sides.set_of(path): path for path in sorted(unread | paused, reverse=True)}
+    culprits.pop(UNKNOWN_SET, None)
+    for path in [path for path, each in push.items() if culprits and each.in_set in culprits]:
+        if path not in sides.baseline or push[path].entry.kind is Kind.DIR or push[path].move:
+            continue
+        culprit = culprits[push.pop(path).in_set]
+        problem = sides.local_problems.get(culprit)
+        if problem:
+            problems[path] = held_back(path, culprit, f"cannot be read: {problem.reason}")
+        else:
+            waiting[path] = Wait.ASIDE
+
+
+def _pull_together(
+    pull: dict[StorePath, Pull],
+    push: dict[StorePath, Push],
+    waiting: dict[StorePath, Wait],
+    problems: dict[StorePath, Problem],
+    sides: Sides,
+) -> None:
+    if not sides.baseline:
+        for number, path in enumerate(pull):
+            pull[path] = msgspec.structs.replace(pull[path], group=-1 - number)
+        return
+    groups: dict[int, list[StorePath]] = defaultdict(list)
+    for path, each in pull.items():
+        groups[each.remote.mod_revision].append(path)
+        pull[path] = msgspec.structs.replace(each, group=each.remote.mod_revision)
+    for revision, paths in groups.items():
+        others = sides.came_with(revision) - pull.keys() - push.keys()
+        culprit, problem = _first_blocked(others, waiting, problems, sides)
+        if culprit is None:
+            continue
+        for path in paths:
+            del pull[path]
+            if problem:
+                problems[path] = held_back(path, culprit, f"cannot be placed: {problem.reason}")
+            else:
+                waiting[path] = waiting.get(culprit, Wait.UNSTABLE)
+
+
+def _first_blocked(
+    paths: Iterable[StorePath],
+    waiting: dict[StorePath, Wait],
+    problems: dict[StorePath, Problem],
+    sides: Sides,
+) -> tuple[StorePath | None, Problem | None]:
+    """Return the path, and its problem where it has one, whose newest record cannot be placed now."""
+    for path in sorted(paths):
+        if not sides.is_news(path):
+            continue
+        problem = problems.get(path) or sides.problem(path)
+        if problem or path in waiting or path in sides.unstable:
+            return path, problem
+    return None, None

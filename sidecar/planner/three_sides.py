@@ -1,0 +1,264 @@
+"""The three sides of one mapping, and all that is known of a path: the only place that changes them.
+
+Owned by one engine. Whatever changes a side marks its path as pending, so that nobody has to remember to plan it.
+"""
+
+from collections.abc import Iterable, Set
+from collections.abc import Mapping as Map
+from types import MappingProxyType
+
+from configstore.model.path import ROOT, StorePath, ancestors, is_below
+from configstore.model.record import Kind
+from sidecar.planner.reconcile import same_local
+from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry, Sent, agreement
+
+UNKNOWN_SET = 0
+"""The set of what was found without an event: whether it was changed together with anything is not known."""
+
+
+class Sides:
+    """What lies here, in the store, and what both last agreed on, by path relative to the mapping's subtree.
+
+    local_problems: paths whose local state could not be read; nothing is concluded about them, nor about what
+    lies below them. remote_problems: paths whose record could not be read; likewise, but for them alone.
+    unstable: paths that a program has open for writing. pending: paths to be planned. missing: paths whose record is
+    not shown here yet; one that was edited since it was shown is not among them. cluster_id: of the etcd cluster that
+    the baseline speaks of, 0 for none.
+    """
+
+    def __init__(
+        self,
+        *,
+        baseline: Map[StorePath, Agreed] = MappingProxyType({}),
+        local: Map[StorePath, LocalEntry] = MappingProxyType({}),
+        remote: Map[StorePath, RemoteEntry] = MappingProxyType({}),
+        sent: Map[StorePath, tuple[Sent, ...]] = MappingProxyType({}),
+        cluster_id: int = 0,
+    ) -> None:
+        self._baseline = dict(baseline)
+        self._local = dict(local)
+        self._remote: dict[StorePath, RemoteEntry] = {}
+        self._sent = dict(sent)
+        self._local_problems: dict[StorePath, Problem] = {}
+        self._remote_problems: dict[StorePath, Problem] = {}
+        self._revisions: dict[StorePath, int] = {}  # of the newest record of a path, be it unreadable
+        self._came_with: dict[int, set[StorePath]] = {}  # the paths whose newest record has a revision
+        self._sets: dict[StorePath, int] = {}  # in which set a path was changed here last
+        self.unstable: Set[StorePath] = frozenset()
+        self.pending: set[StorePath] = set(baseline)
+        self.missing: set[StorePath] = set()
+        self.cluster_id = cluster_id
+        for path, entry in remote.items():
+            self.told(path, entry)
+
+    # Reading
+
+    @property
+    def baseline(self) -> Map[StorePath, Agreed]:
+        """What both sides last agreed on."""
+        return MappingProxyType(self._baseline)
+
+    @property
+    def local(self) -> Map[StorePath, LocalEntry]:
+        """What lies here."""
+        return MappingProxyType(self._local)
+
+    @property
+    def remote(self) -> Map[StorePath, RemoteEntry]:
+        """What the store holds, tombstones included."""
+        return MappingProxyType(self._remote)
+
+    @property
+    def sent(self) -> Map[StorePath, tuple[Sent, ...]]:
+        """The writes of which it is not known whether they were made, the oldest first."""
+        return MappingProxyType(self._sent)
+
+    @property
+    def local_problems(self) -> Map[StorePath, Problem]:
+        """Why paths could not be read here."""
+        return MappingProxyType(self._local_problems)
+
+    @property
+    def remote_problems(self) -> Map[StorePath, Problem]:
+        """Why records could not be read."""
+        return MappingProxyType(self._remote_problems)
+
+    def below(self, directory: StorePath) -> set[StorePath]:
+        """Return all known paths below a directory."""
+        known = self._baseline.keys() | self._local.keys() | self._remote.keys()
+        return {path for path in known if is_below(path, directory)}
+
+    def problem(self, path: StorePath) -> Problem | None:
+        """Return why nothing can be concluded about a path, or None."""
+        for unread in (path, *ancestors(path), ROOT) if self._local_problems else ():
+            if unread in self._local_problems:
+                return self._local_problems[unread]
+        return self._remote_problems.get(path)
+
+    def came_with(self, revision: int) -> Set[StorePath]:
+        """Return the paths whose newest record was written at a revision, so in one txn; unreadable ones, too."""
+        return self._came_with.get(revision, frozenset())
+
+    def is_news(self, path: StorePath) -> bool:
+        """Tell whether the store's newest record of a path is not the one that was agreed on."""
+        base, remote = self._baseline.get(path), self._remote.get(path)
+        if path not in self._revisions:
+            return False
+        if base is None and remote and remote.entry.kind is Kind.GONE and path not in self._remote_problems:
+            return False
+        return base is None or self._revisions[path] != base.mod_revision
+
+    def set_of(self, path: StorePath) -> int:
+        """Return the set in which a path was last changed here, UNKNOWN_SET when that is not known."""
+        return self._sets.get(path, UNKNOWN_SET)
+
+    def vanished(self) -> set[StorePath]:
+        """Return the paths whose record vanished from the store without a tombstone, and that still lie here."""
+        return {path for path in self._baseline if path in self._local and path not in self._remote}
+
+    def queued(self) -> set[StorePath]:
+        """Return the paths that were changed here since they were agreed on, of those that are pending."""
+        return {path for path in self.pending if self._differs(path)}
+
+    def _differs(self, path: StorePath) -> bool:
+        base, local = self._baseline.get(path), self._local.get(path)
+        if base is None or local is None:
+            return base is not local
+        return not same_local(base.local, local.entry)
+
+    def everything(self) -> set[StorePath]:
+        """Return all known paths."""
+        return self._baseline.keys() | self._local.keys() | self._remote.keys()
+
+    # What a look at the directory found
+
+    def found(
+        self,
+        *,
+        changed: Map[StorePath, LocalEntry | None],
+        problems: Map[StorePath, Problem],
+        cleared: Iterable[StorePath],
+        unstable: Set[StorePath],
+        in_set: int = UNKNOWN_SET,
+    ) -> None:
+        """Take in what a scan found. changed: None for what is gone. in_set: number of the set that it belongs to."""
+        joining = {self._sets[path] for path in changed if path in self._sets} - {UNKNOWN_SET, in_set}
+        for path in [path for path, number in self._sets.items() if number in joining]:
+            self._sets[path] = in_set  # a set of which a member was changed again before it was sent
+        for path, entry in changed.items():
+            self._lies(path, entry)
+            self._sets[path] = in_set
+        for path in cleared:
+            if self._local_problems.pop(path, None):
+                self.pending |= self.below(path)
+        for path in problems.keys() - self._local_problems.keys():
+            self._sets[path] = in_set
+        self._local_problems.update(problems)
+        self.pending.update(changed, problems, cleared, unstable, self.unstable - unstable)
+        self.unstable = frozenset(unstable)
+
+    def placed(self, path: StorePath, entry: LocalEntry | None) -> None:
+        """Note what was placed here ourselves; None: it was removed."""
+        self._lies(path, entry)
+
+    def _lies(self, path: StorePath, entry: LocalEntry | None) -> None:
+        if entry is None:
+            self._local.pop(path, None)
+        else:
+            self._local[path] = entry
+        self._judge(path)
+
+    # What the store told
+
+    def written(self, path: StorePath, entry: RemoteEntry) -> None:
+        """Note an own commit, before the watch tells of it."""
+        planned = path in self.pending
+        self.told(path, entry)
+        if not planned:
+            self.pending.discard(path)
+
+    def told(self, path: StorePath, entry: RemoteEntry) -> bool:
+        """Note a record; returns whether it is news, which one as old as the newest known is not."""
+        if entry.mod_revision < self._revisions.get(path, 0):
+            return False
+        readable_again = self._remote_problems.pop(path, None) is not None
+        known = self._remote.get(path)
+        if known and known.mod_revision >= entry.mod_revision:
+            if readable_again:
+                self.pending.add(path)
+            return readable_again
+        self._remote[path] = entry
+        self._has_revision(path, entry.mod_revision)
+        self.pending.add(path)
+        return True
+
+    def unreadable(self, path: StorePath, problem: Problem, revision: int) -> None:
+        """Note that a path's newest record cannot be read."""
+        self._remote_problems[path] = problem
+        self._has_revision(path, revision)
+        self.pending.add(path)
+
+    def lost(self, path: StorePath) -> None:
+        """Note that the store has no record of a path any more, not even a tombstone."""
+        self._remote.pop(path, None)
+        self._remote_problems.pop(path, None)
+        self._has_revision(path, 0)
+        self.pending.add(path)
+
+    def forget_store(self) -> None:
+        """Forget all that the store told: another one answers."""
+        self.pending |= self.everything()
+        for path in {*self._remote, *self._remote_problems}:
+            self.lost(path)
+        self._sent.clear()
+        self.cluster_id = 0
+
+    def _has_revision(self, path: StorePath, revision: int) -> None:
+        before = self._revisions.pop(path, 0)
+        companions = self._came_with.get(before)
+        if companions:
+            companions.discard(path)
+            if not companions:
+                del self._came_with[before]
+        if revision:
+            self._revisions[path] = revision
+            self._came_with.setdefault(revision, set()).add(path)
+        self._judge(path)
+
+    # What is agreed on, and what was sent
+
+    def sending(self, sent: Map[StorePath, Sent]) -> None:
+        """Note writes that are about to be sent."""
+        for path, write in sent.items():
+            self._sent[path] = (*self._sent.get(path, ()), write)
+
+    def agree(self, changes: Map[StorePath, Agreed | None]) -> None:
+        """Take a new agreement for each path; None: there is none any more. What was sent before it is settled."""
+        for path, agreed in changes.items():
+            if agreed is None:
+                self._baseline.pop(path, None)
+            else:
+                self._baseline[path] = agreed
+            self._sent.pop(path, None)
+            self._sets.pop(path, None)
+            self._judge(path)
+
+    def unsent(self, path: StorePath) -> None:
+        """Forget the writes of a path: none of them was made, nor can be."""
+        self._sent.pop(path, None)
+
+    def agreement_with_own(self, path: StorePath, entry: RemoteEntry) -> Agreed | None:
+        """Return what a record that one of our writes made means for the baseline: None for a tombstone."""
+        own = next(sent for sent in self._sent[path] if sent.write_id == entry.write_id)
+        return None if own.local is None else agreement(own.local, entry, ino=own.ino)
+
+    def _judge(self, path: StorePath) -> None:
+        """Keep `missing` true for a path."""
+        remote, base = self._remote.get(path), self._baseline.get(path)
+        lives = remote is not None and remote.entry.kind is not Kind.GONE
+        unread = path in self._remote_problems
+        shown = remote and base and path in self._local and base.mod_revision == remote.mod_revision
+        if unread or (lives and not shown):
+            self.missing.add(path)
+        else:
+            self.missing.discard(path)

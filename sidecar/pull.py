@@ -1,0 +1,172 @@
+"""Carries out the pulls of a plan. Called by `transfer`; what could not be placed comes back as a value.
+
+Pulls of one group are placed together or not at all: what holds one of them back, be it the file that cannot be kept
+or the content that was overtaken, holds all of them back.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from configstore.errors import StoreError, StoreUnavailableError
+from configstore.model.path import StorePath
+from configstore.model.record import Kind, RecordError, Source
+from configstore.store.tree import Tree
+from sidecar.baseline import Baseline
+from sidecar.check import Check
+from sidecar.conflicts import Keeper
+from sidecar.done import Done
+from sidecar.local.apply import Applied, Applier
+from sidecar.local.change import LocalChange, Overtaken, Withheld
+from sidecar.local.scan import Changed, Scanner, Unreadable
+from sidecar.planner.mapping import Mapping
+from sidecar.planner.plan import Pull
+from sidecar.planner.planner import agreed
+from sidecar.planner.reconcile import as_shown
+from sidecar.planner.sets import held_back
+from sidecar.planner.sides import Agreed, Problem
+from sidecar.remote.side import RemoteSide
+
+_BATCH = 8 * 1024 * 1024
+"""Bytes that are staged at once while pulling; a set is never split for it."""
+
+
+class Puller:
+    """Brings what the store holds to one mapping's directory."""
+
+    def __init__(
+        self,
+        *,
+        mapping: Mapping,
+        tree: Tree,
+        remote: RemoteSide,
+        baseline: Baseline,
+        scanner: Scanner,
+        applier: Applier,
+        check: Check,
+        keeper: Keeper,
+    ) -> None:
+        self._mapping = mapping
+        self._tree = tree
+        self._remote = remote
+        self._baseline = baseline
+        self._scanner = scanner
+        self._applier = applier
+        self._check = check
+        self._keeper = keeper
+
+    def pull(self, pulls: Sequence[Pull], done: Done) -> None:
+        """Place pulls. Raises StoreUnavailableError when the store does not give what is to be placed."""
+        for batch in _batches(pulls):
+            self._pull(batch, done)
+
+    def _pull(self, pulls: Sequence[Pull], done: Done) -> None:
+        refused = self._check.known_of(pulls)
+        ready = [] if refused else self._keep(pulls, done)
+        changes = [self._change(pull) for pull in ready]
+        if changes and not refused:
+            refused = self._check.refuses_to_apply(pulls, changes, self._baseline.sides.local, self._applier)
+        if refused:
+            done.problems |= {pull.path: Problem(path=pull.path, reason=refused) for pull in pulls}
+        elif changes:
+            self._note(ready, self._applier.apply(changes), done)
+            self._applier.finish()
+
+    def _keep(self, pulls: Sequence[Pull], done: Done) -> list[Pull]:
+        """Keep what is about to be lost, and return the pulls that may be placed."""
+        failed: dict[int, tuple[StorePath, Problem | None]] = {}
+        for pull in pulls:
+            try:
+                if self._keeper.is_wanted(pull):
+                    self._keeper.keep(pull, self._here(pull))
+            except StoreUnavailableError:
+                raise
+            except Changed:
+                done.moved_on.add(pull.path)
+                failed[pull.group] = pull.path, None
+            except Unreadable as failure:
+                failed[pull.group] = pull.path, failure.problem
+            except (StoreError, RecordError) as error:
+                failed[pull.group] = pull.path, Problem(path=pull.path, reason=str(error))
+        for pull in pulls:
+            if pull.group not in failed:
+                continue
+            culprit, problem = failed[pull.group]
+            if problem is None:
+                done.again.add(pull.path)
+                done.setbacks.add(culprit)
+            elif pull.path == culprit:
+                done.problems[pull.path] = problem
+            else:
+                done.problems[pull.path] = held_back(pull.path, culprit, f"cannot be kept: {problem.reason}")
+        return [pull for pull in pulls if pull.group not in failed]
+
+    def _here(self, pull: Pull) -> Source | None:
+        """Return what gives the content that lies here."""
+        local = pull.local
+        return (lambda: self._scanner.pieces(pull.path, local.entry)) if local else None
+
+    def _change(self, pull: Pull) -> LocalChange:
+        desired = as_shown(pull.remote.entry, self._mapping)
+        return LocalChange(
+            path=pull.path,
+            expected=pull.local,
+            desired=desired,
+            content=self._there(pull) if desired.kind is Kind.FILE else None,
+            group=pull.group,
+            remote=pull.remote,
+        )
+
+    def _there(self, pull: Pull) -> Source:
+        """Return what gives the content that the store holds."""
+
+        def pieces() -> Iterator[bytes]:
+            try:
+                found = self._remote.contents.find(pull.path, pull.remote)
+                if found is None:
+                    raise Overtaken
+                yield from self._tree.pieces(found)
+            except StoreUnavailableError:
+                raise
+            except (StoreError, RecordError) as error:
+                now = self._tree.read(self._mapping.absolute(pull.path))
+                if now is None or now.mod_revision != pull.remote.mod_revision:
+                    raise Overtaken from error
+                raise Withheld(str(error)) from error
+
+        return pieces
+
+    def _note(self, pulls: Sequence[Pull], applied: Applied, done: Done) -> None:
+        wanted = {pull.path: pull for pull in pulls}
+        noted: dict[StorePath, Agreed | None] = {}
+        for path, local in applied.done.items():
+            self._baseline.sides.placed(path, local)
+            if local is None:
+                noted[path] = None
+            elif path in wanted:
+                noted[path] = agreed(local, wanted[path].remote)
+        for path in applied.done.keys() & wanted.keys():
+            gone = wanted[path].remote.entry.kind is Kind.GONE
+            (done.deleted_here if gone else done.pulled).append(path)
+        self._baseline.agree(noted)
+        done.problems |= applied.problems
+        done.again |= applied.stale
+        done.moved_on |= applied.stale
+        done.setbacks |= applied.stale
+        done.behind |= bool(applied.stale)
+
+
+def _batches(pulls: Sequence[Pull]) -> Iterator[list[Pull]]:
+    """Cut pulls by size, in the order in which they were committed, without cutting a txn in two."""
+    if sum(pull.remote.entry.size for pull in pulls) <= _BATCH:
+        if pulls:
+            yield list(pulls)
+        return
+    batch: list[Pull] = []
+    size = 0
+    for pull in sorted(pulls, key=lambda pull: pull.remote.mod_revision):
+        if size > _BATCH and pull.remote.mod_revision != batch[-1].remote.mod_revision:
+            yield batch
+            batch, size = [], 0
+        batch.append(pull)
+        size += pull.remote.entry.size
+    if batch:
+        yield batch

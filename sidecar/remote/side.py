@@ -1,0 +1,338 @@
+"""Keeps the remote side of `Sides` at what the store holds, and the mapping's `Lifecycle` at how it stands to it.
+
+Called by the engine's thread only. What comes in is held back until it is known who answered; a store that is not the
+one that was known changes nothing here (`lineage`).
+"""
+
+from collections.abc import Callable, Iterable
+from collections.abc import Mapping as Map
+
+from configstore.errors import FutureRevisionError
+from configstore.model.path import ROOT, PathError, StorePath, parse_path, relative_to
+from configstore.model.record import Kind
+from configstore.model.replica import Take
+from configstore.store.api import Batch, Item
+from configstore.store.history import ExpiredError, record_written_at
+from configstore.store.survey import survey
+from configstore.store.tree import Tree
+from configstore.store.values import Bad, Listing, Stored
+from sidecar.planner.lifecycle import Event, Lifecycle, Phase
+from sidecar.planner.mapping import Mapping
+from sidecar.planner.sides import Problem, RemoteEntry
+from sidecar.planner.three_sides import Sides
+from sidecar.remote.content import Contents
+from sidecar.remote.lineage import contradiction, given_away, rewritten
+from sidecar.remote.sent import entry_of, settle_sent
+from sidecar.remote.watch import RemoteFeed
+
+LISTING_PAUSE = 1.0
+"""Seconds between two listings that are asked for."""
+
+
+class RemoteSide:
+    """The store's side of one mapping.
+
+    life: how the mapping stands to the store. revision: up to which everything was seen. highest: the newest revision
+    that is known of, be it of an own commit that the watch has not told yet; it may be read from any thread.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        mapping: Mapping,
+        sides: Sides,
+        *,
+        feed: RemoteFeed,
+        agree: Callable[[Map[StorePath, RemoteEntry]], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`agree` is told of records that our own writes made, the answer to which was lost."""
+        self._tree = tree
+        self._mapping = mapping
+        self._sides = sides
+        self._feed = feed
+        self._agree = agree
+        self._clock = clock
+        self._news: list[Listing | Batch] = []  # what came in and waits until it is known who answered
+        self._unseen: dict[StorePath, int] = {}  # what the store held and the watch had not told, last time
+        self._listing_at = clock()
+        self.life = Lifecycle()
+        self.revision = 0
+        self.highest = max((agreed.mod_revision for agreed in sides.baseline.values()), default=0)
+        self.contents = Contents(tree, mapping)
+
+    # What the engine asks for
+
+    def absorb(self) -> None:
+        """Take in what the watch delivered.
+
+        Raises StoreError; the news then wait for the next call.
+        """
+        self._news += self._feed.drain()
+        history: str | None = None
+        connected = any(isinstance(news, Batch) and news.connected for news in self._news)
+        if connected or any(isinstance(news, Listing) for news in self._news):
+            history = self._rewritten()
+        if connected:
+            self.verify()
+            if history:
+                self._contradicted(history)
+        news, self._news = self._news, []
+        self.contents.clear()
+        for each in news:
+            if isinstance(each, Listing):
+                self._absorb_listing(each, history)
+            elif self.life.phase not in {Phase.FROZEN, Phase.UNKNOWN}:
+                self._absorb_batch(each)
+            if self.life.phase is not Phase.FROZEN:
+                self.revision = max(self.revision, each.revision)
+                self.highest = max(self.highest, each.revision)
+        settle_sent(self._tree, self._mapping, self._sides, self._agree)
+
+    def ask(self) -> float | None:
+        """Ask for what the phase cannot go on without; returns in how many seconds to ask again, None for never."""
+        if not self.life.wants_listing:
+            return None
+        now = self._clock()
+        if now >= self._listing_at:
+            self._feed.list_again()
+            self._listing_at = now + LISTING_PAUSE
+        return self._listing_at - now
+
+    @property
+    def error(self) -> str | None:
+        """Why the store cannot be followed at the moment."""
+        return self._feed.error
+
+    def accept(self, take: Take) -> None:
+        """Go on with a store that is not the one that was known; the next listing is believed, whatever it says."""
+        self._happened(Event.CHOSEN, take=take)
+        self._sides.forget_store()
+        self._news.clear()
+        self.revision = self.highest = 0
+
+    def write_again(self) -> None:
+        """Let the subtree be written again, its root at last, as a person chose."""
+        self._happened(Event.WRITE_AGAIN)
+
+    def root_made(self) -> None:
+        """Note that the subtree's root lies in the store by our own write."""
+        self._happened(Event.ROOT_IS_THERE)
+
+    def sided(self) -> None:
+        """Note that the choice of a side was made use of."""
+        self.life = self.life.sided()
+
+    def verify(self) -> None:
+        """Compare what the watch told with the store; `life` then tells what is wrong. Raises StoreError."""
+        now = survey(self._tree.kv, self._tree.keys, self._mapping.store)
+        found = {relative_to(path, self._mapping.store): at for path, at in now.mod_revisions.items()}
+        why = self._contradiction(now.revision, now.cluster_id, found)
+        if why:
+            self._contradicted(why)
+        if self._missed(found, now.revision):
+            self.life = self.life.missed()
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the store holds what the watch has not told yet: verify again soon."""
+        return bool(self._unseen) and not self.life.stale
+
+    def written(self, path: StorePath, entry: RemoteEntry) -> None:
+        """Note our own commit, before the watch reports it."""
+        self._sides.written(path, entry)
+        self.highest = max(self.highest, entry.mod_revision)
+
+    def learn(self, path: StorePath, found: Stored | None) -> None:
+        """Note what a failed compare found instead of what was believed."""
+        if found:
+            self._take(path, found)
+        else:
+            self._sides.lost(path)
+
+    def remembers(self, path: StorePath, mod_revision: int) -> bool:
+        """Tell whether the store still has the record that a path had at a revision. Raises StoreError."""
+        return self._tree.remembers(self._mapping.absolute(path), mod_revision)
+
+    # Who answers
+
+    def _happened(self, event: Event, *, reason: str = "", take: Take | None = None) -> None:
+        self.life = self.life.after(event, reason=reason, take=take)
+
+    def _contradicted(self, why: str) -> None:
+        self._happened(Event.CONTRADICTED, reason=why)
+
+    def _missed(self, found: Map[StorePath, int], revision: int) -> bool:
+        """Tell whether the watch has kept something to itself that it should have told by now."""
+        remote = self._sides.remote
+        before, self._unseen = (
+            self._unseen,
+            {
+                path: at
+                for path, at in found.items()
+                if (remote[path].mod_revision if path in remote else 0) < at and self._selects(path)
+            },
+        )
+        late = any(at <= self.revision or before.get(path) == at for path, at in self._unseen.items())
+        return late or any(known.mod_revision <= revision for path, known in remote.items() if path not in found)
+
+    def _selects(self, path: StorePath) -> bool:
+        return (
+            path not in self._sides.remote_problems and self._relative(self._mapping.absolute(path)) is not None
+        )
+
+    def _rewritten(self) -> str | None:
+        """Return why the store's history is not the one that was known, or None.
+
+        The newest known record tells: after a restore from before it, its revision was given to another write.
+        """
+        known = self._known()
+        if not known:
+            return None
+        path = max(known, key=lambda each: (known[each].mod_revision, each))
+        try:
+            found = record_written_at(self._tree, self._mapping.absolute(path), known[path].mod_revision)
+        except (FutureRevisionError, ExpiredError):
+            return None  # `_contradiction` says the former better
+        if found is None:
+            return given_away(path, known[path].mod_revision, self._mapping.name, held=self._held())
+        return rewritten(
+            known, {path: found} if isinstance(found, Stored) else {}, self._mapping.name, held=self._held()
+        )
+
+    def _known(self) -> dict[StorePath, RemoteEntry]:
+        """Return the newest record of each path that was seen, or agreed on before this start."""
+        known = {
+            path: RemoteEntry(entry=agreed.remote, mod_revision=agreed.mod_revision, write_id=agreed.write_id)
+            for path, agreed in self._sides.baseline.items()
+        }
+        for path, remote in self._sides.remote.items():
+            if path not in known or known[path].mod_revision < remote.mod_revision:
+                known[path] = remote
+        return known
+
+    def _held(self) -> int:
+        return sum(local.entry.kind is not Kind.DIR for local in self._sides.local.values())
+
+    def _contradiction(
+        self, revision: int, cluster_id: int, found: Map[StorePath, int], *, asked_at: int | None = None
+    ) -> str | None:
+        """Return why this is not the store that was known, or None.
+
+        asked_at: the store's revision that was known when this was asked for; None for all that is known now. What
+        is newer than the answer, and was learnt after it had been asked for, contradicts nothing.
+        """
+        known = {path: remote.mod_revision for path, remote in self._known().items()}
+        seen = max([self.highest, *known.values()])
+        if asked_at is not None and asked_at <= revision:
+            known = {path: at for path, at in known.items() if at <= revision}
+            seen = revision
+        return contradiction(
+            known=known,
+            seen=seen,
+            cluster_id=self._sides.cluster_id,
+            found=found,
+            revision=revision,
+            found_cluster_id=cluster_id,
+            mapping=self._mapping.name,
+            held=self._held(),
+        )
+
+    # What it says
+
+    def _absorb_listing(self, listing: Listing, history: str | None) -> None:
+        sides, top = self._sides, self._mapping.store
+        below = {relative_to(path, top): found for path, found in listing.records.items() if path != top}
+        revisions = {path: found.mod_revision for path, found in below.items()}
+        why = (
+            history
+            or self._contradiction(listing.revision, listing.cluster_id, revisions, asked_at=listing.known)
+            or rewritten(self._known(), below, self._mapping.name, held=self._held())
+        )
+        if why:
+            self._contradicted(why)
+            return
+        self._happened(Event.LISTED)
+        self._unseen.clear()
+        sides.cluster_id = listing.cluster_id
+        unreadable = (bad for bad in listing.bad if bad.path == top)
+        self._take_top(listing.records.get(top) or next(unreadable, None))
+        if top == ROOT and listing.records:
+            self._happened(Event.ROOT_IS_THERE)
+        told = set()
+        for path, found in listing.records.items():
+            relative = self._relative(path, found.entry.kind)
+            if relative is not None:
+                self._take(relative, found)
+                told.add(relative)
+        for bad in listing.bad:
+            told |= self._take_bad(bad)
+        for path in sides.remote.keys() - told:
+            if sides.remote[path].mod_revision <= listing.revision:
+                sides.lost(path)
+        for path in sides.remote_problems.keys() - told:
+            sides.lost(path)
+
+    def _absorb_batch(self, batch: Batch) -> None:
+        top = self._tree.keys.file(self._mapping.store)
+        below, _ = self._tree.keys.files_below(self._mapping.store)
+        for event in batch.events:
+            if event.item.key == top:
+                self._take_top(None if event.deleted else self._tree.decode_item(event.item))
+            if not event.item.key.startswith(below):
+                continue  # a neighbour whose name begins alike
+            if event.deleted:
+                self._take_vanished(event.item)
+                continue
+            found = self._tree.decode_item(event.item)
+            if isinstance(found, Bad):
+                self._take_bad(found)
+            elif (relative := self._relative(found.path, found.entry.kind)) is not None:
+                self._take(relative, found)
+
+    def _take_top(self, found: Stored | Bad | None) -> None:
+        """Note what lies at the subtree's root. A whole tree has no root record: it is there once anything is."""
+        if self._mapping.store == ROOT:
+            return
+        if found is None:
+            event = Event.ROOT_IS_MISSING
+        elif isinstance(found, Stored) and found.entry.kind is Kind.DIR:
+            event = Event.ROOT_IS_THERE
+        elif isinstance(found, Stored) and found.gone:
+            event = Event.ROOT_IS_DELETED
+        else:
+            event = Event.ROOT_IS_OTHER
+        self._happened(event)
+
+    def _take(self, path: StorePath, found: Stored) -> None:
+        if self._sides.told(path, entry_of(found)):
+            self.contents.note(path, found)
+
+    def _take_bad(self, bad: Bad) -> set[StorePath]:
+        try:
+            relative = self._relative(parse_path(bad.path))
+        except PathError:
+            relative = StorePath(bad.path)  # only ever shown
+        if relative is None:
+            return set()
+        self._sides.unreadable(relative, Problem(path=bad.path, reason=bad.reason), bad.mod_revision)
+        return {relative}
+
+    def _take_vanished(self, item: Item) -> None:
+        try:
+            relative = self._relative(self._tree.keys.path_of_file(item.key))
+        except PathError:
+            return
+        if relative is not None:
+            self._sides.lost(relative)
+
+    def _relative(self, path: StorePath, kind: Kind = Kind.GONE) -> StorePath | None:
+        """Return the path as the mapping sees it; None for its root and for what it does not select.
+
+        What a deleted path was is not known any more, so it may have been either.
+        """
+        if path == self._mapping.store:
+            return None
+        relative = relative_to(path, self._mapping.store)
+        possible = {Kind.GONE: (False, True), Kind.DIR: (True,)}.get(kind, (False,))
+        return relative if any(self._mapping.selects(relative, is_dir=is_dir) for is_dir in possible) else None
