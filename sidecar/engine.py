@@ -91,6 +91,7 @@ class Engine:
         self._sides_with_local = False
         self._making_root = False
         self._dirty: set[StorePath] = set()
+        self._written: set[StorePath] = set()
         self._scan_all = True
         self._pending: set[StorePath] = set(sides.baseline)
         self._windows = Windows(mapping, clock())
@@ -277,6 +278,7 @@ class Engine:
             if dirty.everything or dirty.directories:
                 self._windows.noticed(now, first=not self._dirty and not self._scan_all)
             self._dirty |= dirty.directories
+            self._written |= dirty.written
             self._scan_all |= dirty.everything
         self._scan_all |= self._windows.full_scan_due(now)
         if self._windows.verify_due(now) and self._remote.listed and not self._remote.went_back:
@@ -295,9 +297,10 @@ class Engine:
 
     def _scan(self) -> None:
         everything = self._scan_all
-        scan = self._scanner.scan(None if everything else self._dirty, self._sides.local)
+        scan = self._scanner.scan(None if everything else self._dirty, self._sides.local, written=self._written)
         self._take_scan(scan)
         self._dirty.clear()
+        self._written.clear()
         if everything:
             self._scan_all = False
             self._windows.scanned(self._clock())

@@ -15,9 +15,10 @@ from configstore.cli.session import say_all
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.files.beneath import Beneath
 from configstore.files.entries import Entries
-from configstore.files.reader import Reader, words
+from configstore.files.reader import Reader
 from configstore.files.reading import UnstableError
 from configstore.files.walk import DIRECTORY, listing, open_plain, walk
+from configstore.files.words import words
 from configstore.model.path import ROOT, PathError, StorePath, join, parse_path, printable
 from configstore.model.record import Entry, Kind, sha256
 from configstore.presets.single_host import Part, Rest

@@ -13,6 +13,7 @@ import pathspec
 from configstore.files.beneath import Beneath
 from configstore.files.entries import Entries
 from configstore.files.reading import Unfinished, UnstableError, Unusable, read_stable
+from configstore.files.words import words
 from configstore.model.path import StorePath, unsafe_target
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
 from configstore.model.selection import Symlinks
@@ -92,15 +93,3 @@ class Reader:
             return self._entries.make(Kind.FILE, status, size=len(content), sha256=sha256(content)), status
         finally:
             os.close(descriptor)
-
-
-def words(error: OSError) -> str:
-    """Return why something could not be read, and the mend."""
-    known = {
-        errno.EACCES: "no permission to read it: run as the files' owner, or as root",
-        errno.EXDEV: "another file system is mounted here; give it a mapping of its own, or import it by itself",
-        errno.EMFILE: "too many open files: raise the limit",
-        errno.ENFILE: "too many open files on this host",
-        errno.ELOOP: "a symlink was put in its place while it was read",
-    }
-    return known.get(error.errno or 0, error.strerror or str(error))

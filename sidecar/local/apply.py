@@ -14,6 +14,7 @@ import msgspec
 
 from configstore.files.entries import Entries
 from configstore.files.reading import signature
+from configstore.files.words import words
 from configstore.model.path import PRIVATE_NAME, StorePath, depth, is_below, parent
 from configstore.model.record import PLACING_ORDER, Kind
 from configstore.model.signature import Signature
@@ -153,7 +154,7 @@ class _Set:
             except Refused as refusal:
                 problems[change.path] = Problem(path=change.path, reason=str(refusal))
             except OSError as error:
-                problems[change.path] = Problem(path=change.path, reason=_words(error))
+                problems[change.path] = Problem(path=change.path, reason=words(error))
 
     def _hold_back(self) -> None:
         """Give up what is left of every group of which a member was given up."""
@@ -254,7 +255,7 @@ class _Set:
             self._journal.note(*intents)
         except OSError as error:
             for change in ready:
-                reason = _words(error)
+                reason = words(error)
                 self.applied.problems.setdefault(change.path, Problem(path=change.path, reason=reason))
 
     def _intent(self, change: LocalChange) -> Placing:
@@ -326,22 +327,3 @@ def _changes_kind(change: LocalChange) -> bool:
         return False
     before, after = change.expected.entry.kind, change.desired.kind
     return before is not after and Kind.DIR in {before, after}
-
-
-def _words(error: OSError) -> str:
-    words = {
-        errno.ENOSPC: "no space left in the directory's file system: give the volume a larger size",
-        errno.EDQUOT: "the quota is used up",
-        errno.EMFILE: "too many open files: raise the sidecar's limit",
-        errno.EROFS: "the directory is mounted read-only",
-        errno.EXDEV: "another file system is mounted below the directory; give it a mapping of its own",
-        errno.ENOTEMPTY: "the directory still holds files that are not mirrored; remove them, or mirror them",
-        errno.ENOTDIR: "a file or a symlink lies where a directory must be",
-        errno.ELOOP: "a symlink lies where a directory must be",
-        errno.EISDIR: "a directory lies where a file must be",
-        errno.ENAMETOOLONG: "the name is too long for this file system",
-        errno.EACCES: "no permission: run the sidecar as the directory's owner, or as root",
-        errno.EPERM: "not permitted: another user's file in a sticky directory? Run the sidecar as the"
-        " application's user, or mirror into a subdirectory that is not sticky",
-    }
-    return words.get(error.errno or 0, error.strerror or str(error))

@@ -117,9 +117,9 @@ class Mirrored:
         self.known = {}
         self.problems = {}
 
-    def scan(self, *directories, rehash=False):
+    def scan(self, *directories, written=(), rehash=False):
         """Scan the directories named, all when none is, and take in what was found, as the engine does."""
-        found = self.scanner.scan(directories or None, self.known, rehash=rehash)
+        found = self.scanner.scan(directories or None, self.known, written=written, rehash=rehash)
         for path, entry in found.changed.items():
             if entry is None:
                 self.known.pop(path, None)
@@ -177,6 +177,7 @@ class Woken:
 
     def __init__(self, start=InotifyWatch):
         self.directories = set()
+        self.written = set()
         self.everything = False
         self.wakes = 0
         self.watch = start(self.wake)
@@ -187,6 +188,7 @@ class Woken:
     def news(self):
         dirty = self.watch.drain()
         self.directories |= dirty.directories
+        self.written |= dirty.written
         self.everything |= dirty.everything
         return self
 
