@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 from configstore.model.path import StorePath
@@ -85,12 +85,12 @@ class View:
         """Show a symlink."""
         self._link(path, target)
 
-    def file(self, path: StorePath, content: bytes) -> None:
-        """Show new content."""
+    def file(self, path: StorePath, content: Iterable[bytes]) -> None:
+        """Show new content, given in pieces."""
         self._above(path)
         descriptor = os.open(self._at(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with open(descriptor, "wb") as file:
-            file.write(content)
+            file.writelines(content)
 
     def _link(self, path: StorePath, target: str) -> None:
         self._above(path)

@@ -5,12 +5,13 @@ Called by the engine, which alone owns the sides; what could not be done comes b
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import msgspec
 
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.model.path import ROOT, StorePath
-from configstore.model.record import Entry, Kind, RecordError
+from configstore.model.record import Entry, Kind, RecordError, split
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Write
 from sidecar.baseline import Baseline
@@ -185,7 +186,7 @@ class Transfer:
     def _read(self, push: Push) -> bytes | None:
         if push.local is None or push.entry.kind is not Kind.FILE:
             return None
-        return self._scanner.read_content(push.path, push.local.entry)
+        return b"".join(self._scanner.pieces(push.path, push.local.entry))
 
     def _pull(self, pulls: Sequence[Pull], done: Done) -> None:
         wanted: dict[StorePath, Pull] = {}
@@ -242,7 +243,7 @@ class Transfer:
                 elif entry.kind is Kind.SYMLINK:
                     view.link(path, entry.target)
                 elif entry.kind is Kind.FILE and content is not None:
-                    view.file(path, content)
+                    view.file(path, content())
                 elif entry.kind is Kind.FILE:
                     view.unchanged(path)
             return self._check.ask(key, view.path)
@@ -275,7 +276,7 @@ class Transfer:
             path=pull.path,
             expected=pull.local,
             desired=desired,
-            content=content,
+            content=None if content is None else partial(split, content),
             group=group,
             remote=pull.remote,
         )
@@ -298,7 +299,7 @@ class Transfer:
         return self._remote.content(pull.path, pull.remote)
 
     def _keep(self, path: StorePath, entry: Entry) -> None:
-        content = self._scanner.read_content(path, entry) if entry.kind is Kind.FILE else None
+        content = b"".join(self._scanner.pieces(path, entry)) if entry.kind is Kind.FILE else None
         absolute = StorePath(f"{self._mapping.store}/{path}" if self._mapping.store else path)
         kept = self._tree.keep_conflict(absolute, entry, content, retention=self._mapping.retention)
         log.warning(

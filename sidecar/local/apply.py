@@ -19,7 +19,7 @@ from configstore.model.path import PRIVATE_NAME, StorePath, depth, is_below, par
 from configstore.model.record import PLACING_ORDER, Kind
 from configstore.model.signature import Signature
 from sidecar.check import View
-from sidecar.local.change import LocalChange
+from sidecar.local.change import LocalChange, Overtaken, Withheld
 from sidecar.local.directories import Directories
 from sidecar.local.journal import Journal, Placing, Removing
 from sidecar.local.rename import unchanged_since
@@ -64,11 +64,16 @@ class Applier:
     def apply(self, changes: Sequence[LocalChange]) -> Applied:
         """Make the changes; whatever fails is told in the result and leaves the old state.
 
-        Call `finish` once the new baseline is written. What a crash leaves behind is for `recovery`.
+        Call `finish` once the new baseline is written. What a crash leaves behind is for `recovery`. What a source
+        raises because the store is unavailable passes through, and nothing was placed.
         """
         with Directories(self._root, self._mapping.dir_mode, self._journal) as directories:
             one = _Set(changes, directories, self._stage, self._entries, self._journal, rank=self._mapping.rank)
-            one.make_ready()
+            try:
+                one.make_ready()
+            except Exception:
+                self._stage.clear()
+                raise
             one.put_in_place()
             self._stage.clear()
             directories.give_back()
@@ -149,9 +154,9 @@ class _Set:
                 continue
             try:
                 step(change)
-            except _Stale:
+            except (_Stale, Overtaken):
                 stale.add(change.path)
-            except Refused as refusal:
+            except (Refused, Withheld) as refusal:
                 problems[change.path] = Problem(path=change.path, reason=str(refusal))
             except OSError as error:
                 problems[change.path] = Problem(path=change.path, reason=words(error))

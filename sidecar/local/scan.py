@@ -7,17 +7,18 @@ lacks is gone. Called by the engine's thread only.
 """
 
 import errno
+import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as Map
 
 from configstore.files.reader import Reader
 from configstore.files.reading import UnstableError, Unusable, signature
 from configstore.files.words import words
 from configstore.model.path import ROOT, PathError, StorePath, join, parent, parse_path
-from configstore.model.record import Entry, Kind, sha256
+from configstore.model.record import Entry, Kind
 from configstore.model.selection import Symlinks
 from sidecar.local.root import Root
 from sidecar.local.visit import Round, Scan, Visit
@@ -101,22 +102,25 @@ class Scanner:
         self._racy.add(path)
         self._link(path)
 
-    def read_content(self, path: StorePath, expected: Entry) -> bytes:
-        """Return a file's content for pushing.
+    def pieces(self, path: StorePath, expected: Entry) -> Iterator[bytes]:
+        """Yield a file's content for pushing, piece by piece; all of it counts only when the end is reached.
 
-        Raises Changed when it is not `expected` any more, and Unreadable when it cannot be known.
+        Raises Changed when it is not `expected` any more, which may show at the end only, and Unreadable when it
+        cannot be known.
         """
+        digest = hashlib.sha256()
         try:
-            content = self._reader.content(path)
+            for piece in self._reader.pieces(path):
+                digest.update(piece)
+                yield piece
         except UnstableError as error:
             raise Changed(path) from error
         except OSError as error:
             if error.errno in _NO_DIRECTORY or error.errno == errno.ENXIO:  # the latter is a socket's
                 raise Changed(path) from error
             raise Unreadable(path, words(error)) from error
-        if sha256(content) != expected.sha256:
+        if digest.hexdigest() != expected.sha256:
             raise Changed(path)
-        return content
 
     def _scan_tree(self, top: StorePath, look: Round, *, descend: bool) -> None:
         """Scan a directory; of those in it all, or with `descend` false those not listed yet."""

@@ -5,9 +5,10 @@ import resource
 import stat
 import subprocess
 from contextlib import contextmanager
+from functools import partial
 
 from configstore.model.path import ROOT, StorePath
-from configstore.model.record import Entry, Kind, sha256
+from configstore.model.record import Entry, Kind, sha256, split
 from sidecar.local.apply import Applier, LocalChange
 from sidecar.local.journal import Journal
 from sidecar.local.recovery import recover
@@ -136,7 +137,7 @@ class Mirrored:
             path=StorePath(path),
             expected=self.known.get(path),
             desired=desired,
-            content=content.encode() if content is not None else None,
+            content=partial(split, content.encode()) if content is not None else None,
             group=group,
         )
 
