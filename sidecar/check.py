@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 from configstore.model.path import StorePath
@@ -86,7 +86,7 @@ class Check:
                 elif entry.kind is Kind.SYMLINK:
                     view.link(path, entry.target)
                 elif entry.kind is Kind.FILE and content is not None:
-                    view.file(path, content)
+                    view.file(path, content())
                 elif entry.kind is Kind.FILE:
                     view.unchanged(path)
             return self.ask(_key_of(pulls), view.path)
@@ -126,12 +126,12 @@ class View:
         """Show a symlink."""
         self._link(path, target)
 
-    def file(self, path: StorePath, content: bytes) -> None:
-        """Show new content."""
+    def file(self, path: StorePath, content: Iterable[bytes]) -> None:
+        """Show new content, given in pieces."""
         self._above(path)
         descriptor = os.open(self._at(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with open(descriptor, "wb") as file:
-            file.write(content)
+            file.writelines(content)
 
     def _link(self, path: StorePath, target: str) -> None:
         self._above(path)

@@ -46,7 +46,7 @@ MUTANTS = {
     ),
     "files being written are read": Mutant(
         "configstore/files/reading.py",
-        "    if _has_writer(descriptor):\n        raise UnstableError\n",
+        "    if written(answer):\n        raise UnstableError\n",
         "",
         "tests/files/test_reading.py",
     ),

@@ -158,7 +158,7 @@ class _Target:
 
     def __init__(self, folder: int) -> None:
         self._beneath = Beneath(folder)
-        self._reader = Reader(self._beneath, Symlinks.PRESERVE)
+        self._reader = Reader(self._beneath, Symlinks.PRESERVE, linked=True)
         self._owners = os.geteuid() == 0
 
     def holds(self, path: StorePath, entry: Entry) -> bool:
@@ -185,7 +185,7 @@ class _Target:
     def _read(self, path: StorePath, above: int, name: str, status: os.stat_result) -> Entry:
         try:
             return self._reader.read(path, above, name, status)[0]
-        except Unusable:  # a link that leads out, a hard link: it is replaced, not written to
+        except Unusable:  # a link that leads out: it is replaced, not written to
             return Entry(kind=Kind.GONE)
 
 

@@ -15,9 +15,10 @@ from configstore.cli.session import say_all
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.files.beneath import Beneath
 from configstore.files.entries import Entries
-from configstore.files.reader import Reader, words
+from configstore.files.reader import Reader
 from configstore.files.reading import UnstableError
 from configstore.files.walk import DIRECTORY, listing, open_plain, walk
+from configstore.files.words import words
 from configstore.model.path import ROOT, PathError, StorePath, join, parse_path, printable
 from configstore.model.record import Entry, Kind, sha256
 from configstore.presets.single_host import Part, Rest
@@ -40,7 +41,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
         if self.entry.kind is not Kind.FILE or self.reader is None:
             return None
         try:
-            content = self.reader.content(self.relative)
+            content = b"".join(self.reader.pieces(self.relative))
         except (UnstableError, OSError):
             content = None
         if content is None or sha256(content) != self.entry.sha256:
@@ -110,7 +111,7 @@ def _read_part(folder: int, part: Part, host: Host, stack: ExitStack) -> None:
         return
     stack.callback(os.close, top)
     beneath = Beneath(top)
-    reader = Reader(beneath, part.symlinks, part.refuse_empty)
+    reader = Reader(beneath, part.symlinks, part.refuse_empty, linked=True)
     seen = walk(beneath, reader, part.selection)
     host.left |= {printable(join(part.host, path)): _UNFINISHED for path in seen.unfinished}
     host.problems |= {f"{part.host}/{path}".lstrip("/"): reason for path, reason in seen.problems.items()}

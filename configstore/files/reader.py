@@ -6,25 +6,58 @@ Nothing is trusted: neither that a name still is what the listing said, nor wher
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Protocol
 
 import pathspec
 
 from configstore.files.beneath import Beneath
 from configstore.files.entries import Entries
-from configstore.files.reading import Unfinished, UnstableError, Unusable, read_stable
+from configstore.files.reading import Linked, Unfinished, UnstableError, Unusable, digest_stable, stable_pieces
+from configstore.files.words import words
 from configstore.model.path import StorePath, unsafe_target
-from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
+from configstore.model.record import MAX_SIZE, Entry, Kind
 from configstore.model.selection import Symlinks
 
 
-class Reader:
-    """Reads entries of one mapping's directory."""
+class Writers(Protocol):
+    """Knows who is writing where the kernel may not be asked."""
 
-    def __init__(self, beneath: Beneath, symlinks: Symlinks, refuse_empty: Iterable[str] = ()) -> None:
-        """`refuse_empty`: gitignore-style patterns of files that are worth nothing while they are empty."""
+    def writing(self, path: StorePath) -> bool:
+        """Tell whether a file was written to and not closed since, as far as was seen."""
+        ...
+
+    def quiet(self, path: StorePath) -> None:
+        """Take note that nobody has the file open for writing: the kernel was asked."""
+        ...
+
+
+class Reader:
+    """Reads entries of one mapping's directory.
+
+    blind: whether there was a file of which the kernel does not tell us whether somebody is writing to it.
+    """
+
+    def __init__(
+        self,
+        beneath: Beneath,
+        symlinks: Symlinks,
+        refuse_empty: Iterable[str] = (),
+        *,
+        linked: bool = False,
+        writers: Writers | None = None,
+    ) -> None:
+        """`refuse_empty`: gitignore-style patterns of files that are worth nothing while they are empty.
+
+        linked: whether files with several hard links are taken; not where what is read is mirrored, since the
+        other name may lie outside.
+        """
+        self.blind = False
         self._beneath = beneath
         self._symlinks = symlinks
+        self._linked = linked
+        self._writers = writers
         self._refuse_empty = pathspec.GitIgnoreSpec.from_lines(refuse_empty)
         self._entries = Entries()
 
@@ -44,15 +77,24 @@ class Reader:
             return self._read_file(path, os.open(name, flags, dir_fd=directory))
         raise Unusable("neither file, directory nor symlink (a FIFO, socket or device); exclude it")
 
-    def content(self, path: StorePath) -> bytes:
-        """Return a file's content, from the root downwards. Raises UnstableError, OSError."""
+    def pieces(self, path: StorePath) -> Iterator[bytes]:
+        """Yield a file's content, from the root downwards, as `stable_pieces`. Raises UnstableError, OSError."""
         descriptor = self._open(path)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise UnstableError
-            return read_stable(descriptor)
+            yield from stable_pieces(descriptor, partial(self._is_written, path))
         finally:
             os.close(descriptor)
+
+    def _is_written(self, path: StorePath, answer: bool | None) -> bool:
+        """Tell whether somebody is writing a file: by the kernel's answer, where it gives one."""
+        if answer is None:
+            self.blind = True
+            return self._writers is not None and self._writers.writing(path)
+        if self._writers and not answer:
+            self._writers.quiet(path)
+        return answer
 
     def _open(self, path: StorePath) -> int:
         flags = os.O_RDONLY | os.O_NONBLOCK
@@ -82,25 +124,13 @@ class Reader:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise Unusable("not a regular file")
-            if status.st_nlink > 1:
-                raise Unusable(f"has {status.st_nlink} hard links, perhaps to a file elsewhere; copy it instead")
+            if status.st_nlink > 1 and not self._linked:
+                raise Linked(f"has {status.st_nlink} hard links, perhaps to a file elsewhere; copy it instead")
             if status.st_size > MAX_SIZE:
                 raise Unusable(f"{status.st_size} bytes; at most {MAX_SIZE} are stored: exclude it")
             if status.st_size == 0 and self._refuse_empty.match_file(path):
                 raise Unfinished("empty, which is never pushed for this kind of file; waiting for its content")
-            content = read_stable(descriptor)
-            return self._entries.make(Kind.FILE, status, size=len(content), sha256=sha256(content)), status
+            size, digest = digest_stable(descriptor, partial(self._is_written, path))
+            return self._entries.make(Kind.FILE, status, size=size, sha256=digest), status
         finally:
             os.close(descriptor)
-
-
-def words(error: OSError) -> str:
-    """Return why something could not be read, and the mend."""
-    known = {
-        errno.EACCES: "no permission to read it: run as the files' owner, or as root",
-        errno.EXDEV: "another file system is mounted here; give it a mapping of its own, or import it by itself",
-        errno.EMFILE: "too many open files: raise the limit",
-        errno.ENFILE: "too many open files on this host",
-        errno.ELOOP: "a symlink was put in its place while it was read",
-    }
-    return known.get(error.errno or 0, error.strerror or str(error))

@@ -2,10 +2,13 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import signal
 import stat
+from collections.abc import Callable, Iterator
 
+from configstore.model.record import CHUNK_SIZE
 from configstore.model.signature import Signature
 
 
@@ -15,6 +18,10 @@ class UnstableError(Exception):
 
 class Unusable(Exception):  # noqa: N818  # becomes a Problem
     """What lies there is nothing that can be stored; the text says why, and the mend."""
+
+
+class Linked(Unusable):
+    """The file has other names, perhaps where somebody else may write to it."""
 
 
 class Unfinished(Unusable):
@@ -39,35 +46,59 @@ def signature(status: os.stat_result) -> Signature:
     )
 
 
-def read_stable(descriptor: int) -> bytes:
-    """Return the whole content of a regular file that nobody is writing. Raises UnstableError, OSError."""
-    if _has_writer(descriptor):
+def stable_pieces(descriptor: int, written: Callable[[bool | None], bool] = bool) -> Iterator[bytes]:
+    """Yield the whole content of a regular file that nobody is writing, in pieces of CHUNK_SIZE bytes.
+
+    Only the last piece may be shorter. All of them count only when the end is reached without an error: the check
+    there covers the whole. written: tells from the answer of `has_writer` whether somebody is writing.
+    Raises UnstableError, OSError.
+    """
+    answer = has_writer(descriptor)
+    if written(answer):
         raise UnstableError
     before = os.fstat(descriptor)
-    parts = []
     offset = 0
-    while part := os.pread(descriptor, before.st_size + 1 - offset, offset):
-        parts.append(part)
-        offset += len(part)
-        if offset > before.st_size:
-            raise UnstableError
-    if signature(os.fstat(descriptor)) != signature(before) or offset != before.st_size:
+    while offset < before.st_size:
+        piece = _piece(descriptor, min(CHUNK_SIZE, before.st_size - offset), offset)
+        offset += len(piece)
+        yield piece
+    if signature(os.fstat(descriptor)) != signature(before):
         raise UnstableError
-    return b"".join(parts)
+    if answer is None and written(None):  # who wrote meanwhile, and so fast that no time stamp moved
+        raise UnstableError
 
 
-def _has_writer(descriptor: int) -> bool:
-    """Tell whether any process has the file open for writing.
+def _piece(descriptor: int, size: int, offset: int) -> bytes:
+    """Return so many bytes of a file. Raises UnstableError when they are not there any more, OSError."""
+    piece = os.pread(descriptor, size, offset)
+    while len(piece) < size:
+        more = os.pread(descriptor, size - len(piece), offset + len(piece))
+        if not more:
+            raise UnstableError
+        piece += more
+    return piece
+
+
+def digest_stable(descriptor: int, written: Callable[[bool | None], bool] = bool) -> tuple[int, str]:
+    """Return size and SHA-256 of a file that nobody is writing. Raises as `stable_pieces`."""
+    size, digest = 0, hashlib.sha256()
+    for piece in stable_pieces(descriptor, written):
+        size += len(piece)
+        digest.update(piece)
+    return size, digest.hexdigest()
+
+
+def has_writer(descriptor: int) -> bool | None:
+    """Tell whether any process has the file open for writing; None when we may not ask.
 
     A read lease (fcntl(2), F_SETLEASE) is refused with EAGAIN just then. It is given back at once, so it delays
-    nobody. Where leases are not permitted (another's file without CAP_LEASE) this says no, and comparing the
-    stat before and after the read has to do.
+    nobody. Another user's file may be asked for with CAP_LEASE alone, and some file systems have no leases.
     """
     try:
         # Should a writer come in between, the kernel tells us so; SIGURG is ignored by default, SIGIO kills.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
-        return error.errno == errno.EAGAIN
+        return True if error.errno == errno.EAGAIN else None
     fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False

@@ -8,8 +8,9 @@ from contextlib import suppress
 import msgspec
 
 from configstore.files.beneath import Beneath
-from configstore.files.reader import Reader, words
+from configstore.files.reader import Reader
 from configstore.files.reading import Unfinished, UnstableError, Unusable
+from configstore.files.words import words
 from configstore.files.writing import TEMPORARY
 from configstore.model.path import ROOT, PathError, StorePath, join, parse_path, printable
 from configstore.model.record import Entry

@@ -9,6 +9,7 @@ r"""What the store holds for a path: one line of JSON (the header), a newline, t
 import enum
 import hashlib
 import re
+from collections.abc import Callable, Iterable
 from typing import Annotated
 
 import msgspec
@@ -24,6 +25,11 @@ CHUNK_SIZE = 512 * 1024
 
 MAX_SIZE = 30 * 1024 * 1024
 """The largest file that is stored, in bytes: 60 chunks, so that one txn can name those of two versions."""
+
+Source = Callable[[], Iterable[bytes]]
+"""Gives a content anew at each call, in pieces of CHUNK_SIZE bytes; only the last may be shorter.
+
+What it raises passes through whoever consumes it."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _MODE_BITS = 0o777

@@ -1,5 +1,5 @@
 """The local side of one mapping.
 
-`root` and `beneath` open safely. `scan` says what lies there, and `reader` what it is; `watch` when to look.
+`root` opens safely. `scan` says what lies there, out of `visit`s of its directories; `watch` when to look.
 `apply` brings the store's state there: made ready by `stage`, into `directories`, back to back.
 """

@@ -14,11 +14,12 @@ import msgspec
 
 from configstore.files.entries import Entries
 from configstore.files.reading import signature
+from configstore.files.words import words
 from configstore.model.path import PRIVATE_NAME, StorePath, depth, is_below, parent
 from configstore.model.record import PLACING_ORDER, Kind
 from configstore.model.signature import Signature
 from sidecar.check import View
-from sidecar.local.change import LocalChange
+from sidecar.local.change import LocalChange, Overtaken, Withheld
 from sidecar.local.directories import Directories
 from sidecar.local.journal import Journal, Placing, Removing
 from sidecar.local.rename import unchanged_since
@@ -63,11 +64,16 @@ class Applier:
     def apply(self, changes: Sequence[LocalChange]) -> Applied:
         """Make the changes; whatever fails is told in the result and leaves the old state.
 
-        Call `finish` once the new baseline is written. What a crash leaves behind is for `recovery`.
+        Call `finish` once the new baseline is written. What a crash leaves behind is for `recovery`. What a source
+        raises because the store is unavailable passes through, and nothing was placed.
         """
         with Directories(self._root, self._mapping.dir_mode, self._journal) as directories:
             one = _Set(changes, directories, self._stage, self._entries, self._journal, rank=self._mapping.rank)
-            one.make_ready()
+            try:
+                one.make_ready()
+            except Exception:
+                self._stage.clear()
+                raise
             one.put_in_place()
             self._stage.clear()
             directories.give_back()
@@ -148,12 +154,12 @@ class _Set:
                 continue
             try:
                 step(change)
-            except _Stale:
+            except (_Stale, Overtaken):
                 stale.add(change.path)
-            except Refused as refusal:
+            except (Refused, Withheld) as refusal:
                 problems[change.path] = Problem(path=change.path, reason=str(refusal))
             except OSError as error:
-                problems[change.path] = Problem(path=change.path, reason=_words(error))
+                problems[change.path] = Problem(path=change.path, reason=words(error))
 
     def _hold_back(self) -> None:
         """Give up what is left of every group of which a member was given up."""
@@ -254,7 +260,7 @@ class _Set:
             self._journal.note(*intents)
         except OSError as error:
             for change in ready:
-                reason = _words(error)
+                reason = words(error)
                 self.applied.problems.setdefault(change.path, Problem(path=change.path, reason=reason))
 
     def _intent(self, change: LocalChange) -> Placing:
@@ -326,22 +332,3 @@ def _changes_kind(change: LocalChange) -> bool:
         return False
     before, after = change.expected.entry.kind, change.desired.kind
     return before is not after and Kind.DIR in {before, after}
-
-
-def _words(error: OSError) -> str:
-    words = {
-        errno.ENOSPC: "no space left in the directory's file system: give the volume a larger size",
-        errno.EDQUOT: "the quota is used up",
-        errno.EMFILE: "too many open files: raise the sidecar's limit",
-        errno.EROFS: "the directory is mounted read-only",
-        errno.EXDEV: "another file system is mounted below the directory; give it a mapping of its own",
-        errno.ENOTEMPTY: "the directory still holds files that are not mirrored; remove them, or mirror them",
-        errno.ENOTDIR: "a file or a symlink lies where a directory must be",
-        errno.ELOOP: "a symlink lies where a directory must be",
-        errno.EISDIR: "a directory lies where a file must be",
-        errno.ENAMETOOLONG: "the name is too long for this file system",
-        errno.EACCES: "no permission: run the sidecar as the directory's owner, or as root",
-        errno.EPERM: "not permitted: another user's file in a sticky directory? Run the sidecar as the"
-        " application's user, or mirror into a subdirectory that is not sticky",
-    }
-    return words.get(error.errno or 0, error.strerror or str(error))

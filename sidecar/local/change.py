@@ -3,25 +3,34 @@
 import msgspec
 
 from configstore.model.path import StorePath
-from configstore.model.record import Entry, shown_size
+from configstore.model.record import Entry, Source
 from sidecar.planner.sides import LocalEntry, RemoteEntry
+
+
+class Overtaken(Exception):  # noqa: N818  # a fact, not a fault
+    """The store holds another version by now than the one that was to be applied; raised by a source."""
+
+
+class Withheld(Exception):  # noqa: N818  # becomes a Problem
+    """The content cannot be had now; the text says why, and the mend. Raised by a source."""
 
 
 class LocalChange(msgspec.Struct, frozen=True, kw_only=True):
     """One path to bring to a state.
 
-    expected: what must lie there now (None: nothing). desired: what shall; kind `gone` removes. content: a
-    file's bytes. group: changes of one group are made together or not at all. remote: the record that it comes
-    from, which a set finished after a crash agrees on.
+    expected: what must lie there now (None: nothing). desired: what shall; kind `gone` removes. content: where a
+    file's bytes come from, piece by piece; it may raise Overtaken, Withheld and StoreUnavailableError. group:
+    changes of one group are made together or not at all. remote: the record that it comes from, which a set
+    finished after a crash agrees on.
     """
 
     path: StorePath
     expected: LocalEntry | None
     desired: Entry
-    content: bytes | None = None
+    content: Source | None = None
     group: int
     remote: RemoteEntry | None = None
 
     def __repr__(self) -> str:
-        """Show everything but the content."""
-        return f"LocalChange({self.path!r}, {self.desired!r}, {shown_size(self.content)})"
+        """Show everything but the content: a source may hold it."""
+        return f"LocalChange({self.path!r}, {self.desired!r}, group={self.group})"

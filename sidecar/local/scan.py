@@ -1,28 +1,31 @@
 """Finds what changed in the mirrored directory, never trusting it and never pushing what is half-written.
 
-A file is read again only when its stat signature changed. `Scanner.scan` looks at the directories it is told
-of, and into what is new in them. What cannot be looked at is a problem and stays what it was: only a name that
-a complete listing lacks is gone. Called by the engine's thread only.
+A file is read again only when its stat signature changed, or when it was closed after writing. `Scanner.scan`
+looks at the directories it is told of, and into what is new in them; what it found of one counts when it was
+listed to the end. What cannot be looked at is a problem and stays what it was: only a name that a complete listing
+lacks is gone. Called by the engine's thread only.
 """
 
-import dataclasses
 import errno
+import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as Map
 
-import msgspec
-
-from configstore.files.reader import Reader, words
+from configstore.files.reader import Reader
 from configstore.files.reading import UnstableError, Unusable, signature
-from configstore.model.path import ROOT, PathError, StorePath, join, parent, parse_path, printable
-from configstore.model.record import Entry, Kind, sha256
+from configstore.files.words import words
+from configstore.model.path import ROOT, PathError, StorePath, join, parent, parse_path
+from configstore.model.record import Entry, Kind
 from configstore.model.selection import Symlinks
 from sidecar.local.root import Root
+from sidecar.local.visit import Round, Scan, Visit
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.sides import LocalEntry, Problem
+
+__all__ = ["Changed", "Scan", "Scanner", "Unreadable"]
 
 _RACY_NS = 20_000_000
 """A file changed less than so many nanoseconds before it was read is read again next time: the clock of its
@@ -48,45 +51,6 @@ class Unreadable(Exception):  # noqa: N818  # becomes a Problem
         self.problem = Problem(path=path, reason=reason)
 
 
-class Scan(msgspec.Struct, kw_only=True):
-    """What a scan found.
-
-    changed: paths that differ from what was known, None for those no longer there. problems: paths that cannot
-    be mirrored, and why; that of a directory speaks for all that is below it. cleared: paths that had a problem
-    and have none now. unstable: paths being written.
-    """
-
-    changed: dict[StorePath, LocalEntry | None] = {}
-    problems: dict[StorePath, Problem] = {}
-    cleared: set[StorePath] = set()
-    unstable: set[StorePath] = set()
-
-
-@dataclasses.dataclass(kw_only=True, slots=True)
-class _Visit:
-    """One directory being scanned: what it is compared with, and what is found in it.
-
-    children: the directories in it, with their inodes. unread: something in it could not be read this time.
-    """
-
-    directory: StorePath
-    known: Map[StorePath, LocalEntry]
-    found: Scan
-    descriptor: int = -1
-    names: set[str] = dataclasses.field(default_factory=set)
-    children: dict[StorePath, int] = dataclasses.field(default_factory=dict)
-    problems: dict[StorePath, Problem] = dataclasses.field(default_factory=dict)
-    unread: bool = False
-
-    def fail(self, path: str, error: OSError) -> None:
-        self.refuse(path, words(error))
-        self.unread = True
-
-    def refuse(self, path: str, reason: str) -> None:
-        shown = StorePath(printable(path))
-        self.problems[shown] = Problem(path=shown or "/", reason=reason)
-
-
 class Scanner:
     """Scans one mapping's directory.
 
@@ -106,73 +70,85 @@ class Scanner:
         self._listed: dict[StorePath, int] = {}  # directories watched and listed to the end, and their inode
         self._troubled: dict[StorePath, set[StorePath]] = {}  # by directory: the paths with a problem in it
         self._racy: set[StorePath] = set()
+        self._unwatched: set[StorePath] = set()  # their watches end with the scan: what moved was seen by then
         self.unread: set[StorePath] = set()  # directories to be looked at again, event or no event
 
     def scan(
-        self, directories: Iterable[StorePath] | None, known: Map[StorePath, LocalEntry], *, rehash: bool = False
+        self,
+        directories: Iterable[StorePath] | None,
+        known: Map[StorePath, LocalEntry],
+        *,
+        written: Iterable[StorePath] = (),
+        rehash: bool = False,
     ) -> Scan:
         """Look at `directories` (None: all) and return what differs from `known`.
 
-        rehash: read every file again, whatever its signature.
+        A look at all rebuilds the truth from the disk: what is known and was not seen is gone. written: files that
+        were closed after writing; they are read again, whatever their signature. rehash: read every file again.
         """
-        found = Scan()
+        again = {*written, *(known if rehash else ())}
+        look = Round(known=known, again=again)
+        for directory in [ROOT] if directories is None else directories:
+            self._scan_tree(directory, look, descend=directories is None)
         if directories is None:
-            self._racy |= known.keys() if rehash else set()
-            self._scan_tree(ROOT, known, found)
-        else:
-            for directory in directories:
-                self._scan_tree(directory, known, found, descend=False)
-        return found
+            self._drop_unseen(look)
+        for directory in self._unwatched:
+            self._ensure_watch(directory, None)
+        self._unwatched.clear()
+        return look.found
 
     def note(self, path: StorePath) -> None:
         """Remember a path that was applied, so that its disappearance and its next change are noticed."""
         self._racy.add(path)
         self._link(path)
 
-    def read_content(self, path: StorePath, expected: Entry) -> bytes:
-        """Return a file's content for pushing.
+    def pieces(self, path: StorePath, expected: Entry) -> Iterator[bytes]:
+        """Yield a file's content for pushing, piece by piece; all of it counts only when the end is reached.
 
-        Raises Changed when it is not `expected` any more, and Unreadable when it cannot be known.
+        Raises Changed when it is not `expected` any more, which may show at the end only, and Unreadable when it
+        cannot be known.
         """
+        digest = hashlib.sha256()
         try:
-            content = self._reader.content(path)
+            for piece in self._reader.pieces(path):
+                digest.update(piece)
+                yield piece
         except UnstableError as error:
             raise Changed(path) from error
         except OSError as error:
             if error.errno in _NO_DIRECTORY or error.errno == errno.ENXIO:  # the latter is a socket's
                 raise Changed(path) from error
             raise Unreadable(path, words(error)) from error
-        if sha256(content) != expected.sha256:
+        if digest.hexdigest() != expected.sha256:
             raise Changed(path)
-        return content
 
-    def _scan_tree(
-        self, top: StorePath, known: Map[StorePath, LocalEntry], found: Scan, *, descend: bool = True
-    ) -> None:
+    def _scan_tree(self, top: StorePath, look: Round, *, descend: bool) -> None:
         """Scan a directory; of those in it all, or with `descend` false those not listed yet."""
         todo = [top]
         while todo:
-            visit = _Visit(directory=todo.pop(), known=known, found=found)
-            self._scan_directory(visit)
-            todo += [path for path, inode in visit.children.items() if descend or self._listed.get(path) != inode]
+            visit = Visit(directory=todo.pop(), round=look)
+            if self._scan_directory(visit):
+                children = visit.children.items()
+                todo += [path for path, inode in children if descend or self._listed.get(path) != inode]
 
-    def _scan_directory(self, visit: _Visit) -> None:
-        """Scan one directory, not what is below."""
+    def _scan_directory(self, visit: Visit) -> bool:
+        """Scan one directory, not what is below. Returns whether it was listed to the end."""
         directory = visit.directory
         try:
             self._list(visit)
         except OSError as error:
             if error.errno in _NO_DIRECTORY and directory != ROOT:
-                self._drop(visit, self._forget(visit, directory))
-                return
-            self._listed.pop(directory, None)
-            visit.fail(directory, error)
-            visit.names |= self._names.get(directory, set())
-        self._close(visit)
+                self._drop_directory(visit.round, directory)
+            else:
+                self._keep(visit.round, directory, error)
+            return False
+        self._merge(visit)
+        return True
 
-    def _list(self, visit: _Visit) -> None:
+    def _list(self, visit: Visit) -> None:
         visit.descriptor = self._root.open_directory(visit.directory)
         try:
+            self._unwatched.discard(visit.directory)
             self._ensure_watch(visit.directory, visit.descriptor)
             with os.scandir(visit.descriptor) as listing:
                 for entry in listing:
@@ -184,7 +160,7 @@ class Scanner:
         finally:
             os.close(visit.descriptor)
 
-    def _scan_entry(self, visit: _Visit, entry: "os.DirEntry[str]") -> None:
+    def _scan_entry(self, visit: Visit, entry: "os.DirEntry[str]") -> None:
         """Look at one name, and note it if it is ours."""
         path = join(visit.directory, StorePath(entry.name))
         try:
@@ -193,75 +169,110 @@ class Scanner:
             return
         except OSError as error:
             if self._mapping.enters(path):
-                visit.names.add(entry.name)
+                visit.paths.append(path)
+                visit.blind.add(path)
                 visit.fail(path, error)
             return
         is_dir = stat.S_ISDIR(status.st_mode)
-        if not is_dir and path in self._names:
-            self._drop(visit, self._forget(visit, path))
-        known = visit.known.get(path)
+        if not is_dir:
+            visit.files.add(path)
+        known = visit.round.known.get(path)
         selected = known is not None and (known.entry.kind is Kind.DIR) == is_dir  # as it was before
         selected = selected or self._mapping.selects(path, is_dir=is_dir)
         if selected or (is_dir and self._mapping.enters(path)):
             self._take_entry(path, visit, entry.name, status, selected=selected)
 
     def _take_entry(
-        self, path: StorePath, visit: _Visit, name: str, status: os.stat_result, *, selected: bool
+        self, path: StorePath, visit: Visit, name: str, status: os.stat_result, *, selected: bool
     ) -> None:
         """Note a name that is ours, and what can be said of it."""
+        is_dir = stat.S_ISDIR(status.st_mode)
         try:
             self._check(path, visit, status)
             if selected:
-                self._note_entry(path, visit, name, status)
-            if stat.S_ISDIR(status.st_mode):
+                self._look_at(path, visit, name, status)
+            if is_dir:
                 visit.children[path] = status.st_ino
         except FileNotFoundError:
             return
         except (PathError, Unusable) as reason:
             visit.refuse(path, str(reason))
+            if is_dir:
+                visit.blind.add(path)
         except UnstableError:
-            visit.found.unstable.add(path)
+            visit.unstable.add(path)
+            visit.racy.add(path)
         except OSError as error:
             visit.fail(path, error)
-        visit.names.add(name)
+            visit.racy.add(path)
+        visit.paths.append(path)
 
-    def _check(self, path: StorePath, visit: _Visit, status: os.stat_result) -> None:
-        if path not in visit.known:
+    def _check(self, path: StorePath, visit: Visit, status: os.stat_result) -> None:
+        if path not in visit.round.known:
             parse_path(path)
         if status.st_dev != self._device:
             raise Unusable("another file system is mounted here; give it a mapping of its own")
 
-    def _note_entry(self, path: StorePath, visit: _Visit, name: str, status: os.stat_result) -> None:
-        before = visit.known.get(path)
+    def _look_at(self, path: StorePath, visit: Visit, name: str, status: os.stat_result) -> None:
+        before = visit.round.known.get(path)
         links = stat.S_ISLNK(status.st_mode) and self._mapping.symlinks is Symlinks.RESOLVE
-        if before and before.signature == signature(status) and path not in self._racy and not links:
-            visit.found.changed.pop(path, None)
+        doubted = links or path in self._racy or path in visit.round.again
+        if before and not doubted and before.signature == signature(status):
+            visit.looked[path] = None
             return
         now = time.time_ns()
         entry, status = self._reader.read(path, visit.descriptor, name, status)
         fresh = LocalEntry(entry=entry, signature=signature(status))
-        if now - status.st_ctime_ns < _RACY_NS:
-            self._racy.add(path)
-        else:
-            self._racy.discard(path)
-        visit.found.changed.pop(path, None)
-        if before != fresh:
-            visit.found.changed[path] = fresh
+        (visit.racy if now - status.st_ctime_ns < _RACY_NS else visit.calm).add(path)
+        visit.looked[path] = None if before == fresh else fresh
 
-    def _close(self, visit: _Visit) -> None:
-        """Note what is gone from a directory since it was last listed, and whose problems are over."""
-        gone = self._names.get(visit.directory, set()) - visit.names
-        self._names[visit.directory] = visit.names
-        self._link(visit.directory)
-        self._drop(visit, [join(visit.directory, StorePath(name)) for name in gone])
-        visit.found.problems |= visit.problems
-        visit.found.cleared |= self._troubled.pop(visit.directory, set()) - visit.problems.keys()
-        if visit.problems:
-            self._troubled[visit.directory] = set(visit.problems)
+    def _merge(self, visit: Visit) -> None:
+        """Take over what the visit of a whole directory found, whatever earlier ones of the same scan did."""
+        directory, look, found = visit.directory, visit.round, visit.round.found
+        for path in self._names.keys() & visit.files:  # what was in them is gone
+            self._drop(look, self._forget(look, path))
+        names = {path.rpartition("/")[2] for path in visit.paths}
+        gone = self._names.get(directory, set()) - names
+        self._names[directory] = names
+        self._link(directory)
+        self._drop(look, [join(directory, StorePath(name)) for name in gone])
+        for path in visit.paths:
+            found.changed.pop(path, None)
+            found.unstable.discard(path)
+        found.changed |= {path: fresh for path, fresh in visit.looked.items() if fresh}
+        found.unstable |= visit.unstable
+        self._racy -= visit.calm
+        self._racy |= visit.racy
+        self._note_problems(look, directory, visit.problems)
         if visit.unread:
-            self.unread.add(visit.directory)
+            self.unread.add(directory)
         else:
-            self.unread.discard(visit.directory)
+            self.unread.discard(directory)
+        look.read.add(directory)
+        look.blind |= visit.blind
+
+    def _note_problems(self, look: Round, directory: StorePath, problems: dict[StorePath, Problem]) -> None:
+        """Note which problems there are in a directory, and which are over."""
+        found = look.found
+        over = self._troubled.pop(directory, set()) - problems.keys()
+        for path in over:
+            found.problems.pop(path, None)
+        found.cleared |= over
+        found.cleared -= problems.keys()
+        found.problems |= problems
+        if problems:
+            self._troubled[directory] = set(problems)
+
+    def _keep(self, look: Round, directory: StorePath, error: OSError) -> None:
+        """Leave everything below a directory as it was known: it cannot be read, which says nothing about that."""
+        visit = Visit(directory=directory, round=look)
+        visit.fail(directory, error)
+        self._listed.pop(directory, None)
+        self._names.setdefault(directory, set())
+        self._link(directory)
+        self._note_problems(look, directory, visit.problems)
+        self.unread.add(directory)
+        look.blind.add(directory)
 
     def _link(self, path: StorePath) -> None:
         """Let the directories above a path hold it, so that it goes when one of them goes."""
@@ -270,24 +281,46 @@ class Scanner:
             self._names.setdefault(above, set()).add(path.rpartition("/")[2])
             path = above
 
-    def _drop(self, visit: _Visit, paths: list[StorePath]) -> None:
+    def _drop_unseen(self, look: Round) -> None:
+        """Note that what is known and a scan of everything did not see is gone, whatever is remembered of it."""
+        gone = []
+        for path in look.known:
+            above = parent(path)
+            there = path.rpartition("/")[2] in self._names.get(above, ()) if above in look.read else False
+            if not there and look.sees(path):
+                gone.append(path)
+        self._drop(look, gone)
+        for directory in self._names.keys() - look.read:
+            if directory not in look.blind and look.sees(directory):
+                self._forget(look, directory)
+
+    def _drop_directory(self, look: Round, directory: StorePath) -> None:
+        """Note that a directory is none any more, be it that it is gone or that something else lies there."""
+        self._unwatched.add(directory)
+        self._drop(look, self._forget(look, directory))
+        latest = look.found.changed.get(directory, look.known.get(directory))
+        if latest and latest.entry.kind is Kind.DIR:
+            self._drop(look, [directory])
+            self._names.get(parent(directory), set()).discard(directory.rpartition("/")[2])
+
+    def _drop(self, look: Round, paths: list[StorePath]) -> None:
         """Note that these paths and all below them are no longer there."""
         while paths:
             path = paths.pop()
             self._racy.discard(path)
-            visit.found.changed.pop(path, None)  # as an earlier visit of the same scan found it
-            visit.found.unstable.discard(path)
-            if path in visit.known:
-                visit.found.changed[path] = None
-            paths += self._forget(visit, path)
+            look.found.changed.pop(path, None)  # as an earlier visit of the same scan found it
+            look.found.unstable.discard(path)
+            if path in look.known:
+                look.found.changed[path] = None
+            paths += self._forget(look, path)
 
-    def _forget(self, visit: _Visit, directory: StorePath) -> list[StorePath]:
+    def _forget(self, look: Round, directory: StorePath) -> list[StorePath]:
         """Forget a directory that is none any more; returns what was in it."""
         names = self._names.pop(directory, None)
         self.unread.discard(directory)
         if names is None:
             return []
         self._listed.pop(directory, None)
-        self._ensure_watch(directory, None)
-        visit.found.cleared |= self._troubled.pop(directory, set())
+        self._unwatched.add(directory)
+        self._note_problems(look, directory, {})
         return [join(directory, StorePath(name)) for name in names]

@@ -4,6 +4,7 @@ Called by `apply`. The staging directory lies in `.configstore` (0700) on the sa
 sees what is not whole yet, and a rename puts it in place. Owner and mode are set before that.
 """
 
+import hashlib
 import itertools
 import os
 from collections.abc import Callable
@@ -110,13 +111,22 @@ class Stage:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(name, flags, 0o600, dir_fd=self._directory)
         try:
-            view = memoryview(change.content or b"")
-            while view:
-                view = view[os.write(descriptor, view) :]
+            self._write(descriptor, change)
             os.fchmod(descriptor, change.desired.mode & PERMISSIONS)
             self._give(name, change.desired)
         finally:
             os.close(descriptor)
+
+    def _write(self, descriptor: int, change: LocalChange) -> None:
+        """Write a file's content piece by piece. Raises Refused when it is not what its record says, OSError."""
+        digest = hashlib.sha256()
+        for piece in change.content() if change.content else ():
+            digest.update(piece)
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        if digest.hexdigest() != change.desired.sha256:
+            raise Refused("the content does not match the digest in its record; restore an earlier one")
 
     def _make_link(self, name: str, change: LocalChange) -> None:
         if self._symlinks is not Symlinks.PRESERVE:

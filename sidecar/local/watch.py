@@ -19,7 +19,7 @@ import msgspec
 from inotify_simple import flags
 
 from configstore.errors import RefusedError
-from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, parent
+from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, join, parent
 from sidecar.local.root import Root
 from sidecar.planner.mapping import WatchMode
 
@@ -43,9 +43,14 @@ _SELF = flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT | flags.IGNORED
 
 
 class Dirty(msgspec.Struct, kw_only=True):
-    """Where to look: some directories, or everywhere."""
+    """Where to look: some directories, or everywhere.
+
+    written: files that were closed after writing. They are read again whatever their signature says: a write
+    through a memory map may move neither the size nor any time of a file (tmpfs).
+    """
 
     directories: set[StorePath] = set()
+    written: set[StorePath] = set()
     everything: bool = False
 
 
@@ -147,6 +152,8 @@ class InotifyWatch:
         if event.mask & flags.IGNORED:
             self._end_watch(directory)
         self._dirty.directories.add(directory)
+        if event.mask & flags.CLOSE_WRITE:
+            self._dirty.written.add(join(directory, StorePath(event.name)))
         if event.mask & _SELF:
             self._dirty.directories.add(parent(directory))
         return True

@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from configstore.files import reading
-from configstore.files.reading import UnstableError, read_stable, signature
+from configstore.files.reading import UnstableError, digest_stable, signature, stable_pieces
+from configstore.model.record import CHUNK_SIZE
 from tests.sidecar.local.named import NOBODY, as_nobody
 
 
@@ -21,7 +22,7 @@ def path(tmp_path):
 def read(path):
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return read_stable(descriptor)
+        return b"".join(stable_pieces(descriptor))
     finally:
         os.close(descriptor)
 
@@ -50,7 +51,7 @@ def test_a_file_open_for_reading_is_stable(path):
 
 def test_no_lease_is_left_behind(path):
     descriptor = os.open(path, os.O_RDONLY)
-    read_stable(descriptor)
+    digest_stable(descriptor)
     assert fcntl.fcntl(descriptor, fcntl.F_GETLEASE) == fcntl.F_UNLCK
     os.close(descriptor)
 
@@ -111,3 +112,24 @@ def test_a_directorys_signature_does_not_speak_of_what_is_in_it(tmp_path):
     assert signature(tmp_path.stat()) == before
     tmp_path.chmod(0o711)
     assert signature(tmp_path.stat()) != before
+
+
+def test_content_comes_in_pieces_of_one_size(path):
+    path.write_bytes(os.urandom(2 * CHUNK_SIZE + 7))
+    descriptor = os.open(path, os.O_RDONLY)
+    pieces = list(stable_pieces(descriptor))
+    os.close(descriptor)
+    assert [len(piece) for piece in pieces] == [CHUNK_SIZE, CHUNK_SIZE, 7]
+    assert b"".join(pieces) == path.read_bytes()
+
+
+def test_a_change_between_two_pieces_shows_at_the_end(path):
+    path.write_bytes(os.urandom(2 * CHUNK_SIZE))
+    descriptor = os.open(path, os.O_RDONLY)
+    pieces = stable_pieces(descriptor)
+    next(pieces)
+    with path.open("r+b") as file:
+        file.write(b"another first piece")
+    with pytest.raises(UnstableError):
+        list(pieces)
+    os.close(descriptor)

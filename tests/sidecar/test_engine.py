@@ -30,7 +30,7 @@ def test_a_flush_sends_what_no_event_has_told_of_yet(following):
 
 
 def test_a_file_that_cannot_be_read_is_a_problem_and_the_rest_of_its_set_goes_on(following, monkeypatch):
-    real = Scanner.read_content
+    real = Scanner.pieces
 
     def read(self, path, expected):
         if path == "b":
@@ -40,7 +40,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_and_the_rest_of_its_set_goes_on
     for name in "abc":
         (following.folder / name).write_bytes(name.encode())
     with monkeypatch.context() as patch:
-        patch.setattr(Scanner, "read_content", read)
+        patch.setattr(Scanner, "pieces", read)
         status = following.cycle()
     assert [(problem.path, problem.reason) for problem in status.problems] == [("b", "too many open files")]
     assert [bool(following.tree.read(f"data/{name}")) for name in "abc"] == [True, False, True]

@@ -5,9 +5,10 @@ import resource
 import stat
 import subprocess
 from contextlib import contextmanager
+from functools import partial
 
 from configstore.model.path import ROOT, StorePath
-from configstore.model.record import Entry, Kind, sha256
+from configstore.model.record import Entry, Kind, sha256, split
 from sidecar.local.apply import Applier, LocalChange
 from sidecar.local.journal import Journal
 from sidecar.local.recovery import recover
@@ -117,9 +118,9 @@ class Mirrored:
         self.known = {}
         self.problems = {}
 
-    def scan(self, *directories, rehash=False):
+    def scan(self, *directories, written=(), rehash=False):
         """Scan the directories named, all when none is, and take in what was found, as the engine does."""
-        found = self.scanner.scan(directories or None, self.known, rehash=rehash)
+        found = self.scanner.scan(directories or None, self.known, written=written, rehash=rehash)
         for path, entry in found.changed.items():
             if entry is None:
                 self.known.pop(path, None)
@@ -136,7 +137,7 @@ class Mirrored:
             path=StorePath(path),
             expected=self.known.get(path),
             desired=desired,
-            content=content.encode() if content is not None else None,
+            content=partial(split, content.encode()) if content is not None else None,
             group=group,
         )
 
@@ -177,6 +178,7 @@ class Woken:
 
     def __init__(self, start=InotifyWatch):
         self.directories = set()
+        self.written = set()
         self.everything = False
         self.wakes = 0
         self.watch = start(self.wake)
@@ -187,6 +189,7 @@ class Woken:
     def news(self):
         dirty = self.watch.drain()
         self.directories |= dirty.directories
+        self.written |= dirty.written
         self.everything |= dirty.everything
         return self
 

@@ -18,7 +18,15 @@ from configstore.model.selection import Symlinks
 from sidecar.local import scan as scan_module
 from sidecar.local.scan import Changed
 from sidecar.planner.sides import LocalEntry
-from tests.sidecar.local.named import NOBODY, a_file, as_nobody, no_descriptors_left, open_descriptors, write
+from tests.sidecar.local.named import (
+    NOBODY,
+    Mirrored,
+    a_file,
+    as_nobody,
+    no_descriptors_left,
+    open_descriptors,
+    write,
+)
 from tests.waiting import wait_until
 
 RACY = 0.03  # seconds after which a file is no more taken to be racy
@@ -298,7 +306,7 @@ def test_a_name_with_a_newline_is_a_problem(here):
 
 
 def test_a_file_too_large_is_a_problem_and_is_not_read(here, monkeypatch):
-    monkeypatch.setattr(reader, "read_stable", lambda _: pytest.fail("was read"))
+    monkeypatch.setattr(reader, "digest_stable", lambda *_: pytest.fail("was read"))
     with (here.path / "file").open("wb") as file:
         file.truncate(MAX_SIZE + 1)
     assert f"at most {MAX_SIZE}" in here.scan().problems["file"].reason
@@ -480,7 +488,7 @@ def test_a_file_swapped_for_something_else_before_it_is_opened_is_not_read(here,
 def test_content_is_read_for_a_push(here):
     write(here.path / "a" / "file", "content")
     here.scan()
-    assert here.scanner.read_content(StorePath("a/file"), here.known["a/file"].entry) == b"content"
+    assert b"".join(here.scanner.pieces(StorePath("a/file"), here.known["a/file"].entry)) == b"content"
 
 
 @pytest.mark.parametrize("now", ["other content", "missing", "symlink", "symlinked parent", "fifo", "open"])
@@ -503,7 +511,7 @@ def test_content_that_is_not_the_expected_any_more_is_never_read(here, now):
         elif now == "fifo":
             os.mkfifo(file)
     with pytest.raises(Changed):
-        here.scanner.read_content(StorePath("a/file"), here.known["a/file"].entry)
+        list(here.scanner.pieces(StorePath("a/file"), here.known["a/file"].entry))
     if writer:
         writer.close()
 
@@ -689,3 +697,99 @@ def test_directories_that_come_and_go_leave_nothing_behind_in_memory(here):
         (here.path / f"d{number}").rename(here.path.parent / f"away{number}")
         here.scan(f"d{number}", "", f"d{number}/sub")
     assert kept() == before
+
+
+# Directories that go while they are read
+
+
+@pytest.fixture
+def while_read(monkeypatch):
+    """Return a function to have something done when a certain file has just been read."""
+
+    def hook(path, act):
+        real = reader.Reader.read
+
+        def read(self, found, *args):
+            result = real(self, found, *args)
+            if found == path:
+                act()
+            return result
+
+        monkeypatch.setattr(reader.Reader, "read", read)
+
+    return hook
+
+
+@pytest.mark.parametrize("where", [(), ("",)])
+@pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
+def test_a_directory_removed_while_it_is_read_leaves_nothing(here, while_read, where, known):
+    if known:
+        write(here.path / "a" / "before", "content")
+        here.scan()
+    for name in ("one", "two", "three"):
+        write(here.path / "a" / name, "content")
+    while_read("a/two", lambda: shutil.rmtree(here.path / "a", ignore_errors=True))
+    here.scan(*where, *(["a"] if known and where else []))
+    assert here.known == {}
+    assert here.scan().changed == {}
+    assert kept_by(here.scanner) == kept_by_a_new_one(here)
+
+
+def kept_by(scanner):
+    return scanner._names, scanner._troubled, scanner.unread, scanner._racy
+
+
+def kept_by_a_new_one(here):
+    fresh = Mirrored(here.path)
+    fresh.scan()
+    fresh.close()
+    return kept_by(fresh.scanner)
+
+
+def test_a_listing_that_breaks_off_is_thrown_away_as_a_whole(here, monkeypatch):
+    (here.path / "a").mkdir()
+    here.scan()
+    write(here.path / "a" / "one", "content")
+    write(here.path / "a" / "two", "content")
+    scandir = os.scandir
+    with monkeypatch.context() as patch:
+        patch.setattr(scan_module.os, "scandir", lambda descriptor: BrokenListing(scandir(descriptor)))
+        assert here.scan("a").changed == {}
+    assert here.scan("a").changed.keys() == {"a/one", "a/two"}
+
+
+def test_a_full_scan_drops_what_nobody_remembers(here):
+    write(here.path / "a" / "file", "content")
+    here.scan()
+    here.known["ghost/one"] = here.known["a/ghost"] = here.known["a/file"]
+    assert here.scan("", "a").changed == {}
+    assert here.scan().changed == {"ghost/one": None, "a/ghost": None}
+    assert here.known.keys() == {"a", "a/file"}
+
+
+def test_a_full_scan_drops_nothing_below_what_it_cannot_read(unreadable):
+    unreadable.known["a/b/ghost"] = unreadable.known["a/ghost"] = unreadable.known["a/b/file"]
+    (unreadable.path / "a" / "b").chmod(0)
+    with as_nobody():
+        gone = {path for path, found in unreadable.scan().changed.items() if found is None}
+    assert gone == {"a/ghost"}
+    assert "a/b/ghost" in unreadable.known
+
+
+def test_a_file_closed_after_writing_is_read_again_whatever_its_signature(here):
+    (here.path / "file").write_text("one")
+    aged(here.path / "file")
+    here.scan()
+    forge(here, "two")
+    assert here.scan("").changed == {}
+    assert here.scan("", written={StorePath("file")}).changed["file"].entry.sha256 == a_file("two").sha256
+
+
+def test_a_file_written_and_still_open_is_read_again_once_it_is_closed(here):
+    (here.path / "file").write_text("one")
+    aged(here.path / "file")
+    here.scan()
+    forge(here, "two")
+    with (here.path / "file").open("a"):
+        assert here.scan("", written={StorePath("file")}).unstable == {"file"}
+    assert here.scan("").changed["file"].entry.sha256 == a_file("two").sha256
