@@ -4,6 +4,8 @@ Adapters translate what their library raises into one of these and chain the cau
 be mirrored is not an exception but a value, `sidecar.planner.plan.Problem`.
 """
 
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -44,7 +46,14 @@ class RefusedError(ConfigstoreError):
 
 
 class StoreError(ConfigstoreError):
-    """Base of what a store's adapter raises about one call."""
+    """Base of what a store's adapter raises about one call.
+
+    done, unknown: where it ended a commit of several paths, those that were written before it with their
+    revisions, and those of which nobody knows whether they were, since the answer was lost.
+    """
+
+    done: Mapping[str, int] = MappingProxyType({})
+    unknown: Collection[str] = ()
 
 
 class StoreUnavailableError(StoreError, UnreachableError):

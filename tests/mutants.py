@@ -27,7 +27,7 @@ class Mutant(NamedTuple):
 
 MUTANTS = {
     "a stale holder commits": Mutant(
-        "configstore/store/tree.py",
+        "configstore/store/commit.py",
         "fences = (CreateRevision(fence.key, fence.token),) if fence else ()",
         "fences = ()",
         "tests/store/test_leases.py tests/store/test_tree.py",

@@ -9,7 +9,7 @@ r"""What the store holds for a path: one line of JSON (the header), a newline, t
 import enum
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated
 
 import msgspec
@@ -26,10 +26,12 @@ CHUNK_SIZE = 512 * 1024
 MAX_SIZE = 30 * 1024 * 1024
 """The largest file that is stored, in bytes: 60 chunks, so that one txn can name those of two versions."""
 
-Source = Callable[[], Iterable[bytes]]
-"""Gives a content anew at each call, in pieces of CHUNK_SIZE bytes; only the last may be shorter.
+MAX_DELETION = 10_000_000
+"""The largest number of tombstones that one deletion may say it has."""
 
-What it raises passes through whoever consumes it."""
+Source = Callable[[], Iterable[bytes]]
+"""A content that need not be in memory: each call gives it anew, in pieces of CHUNK_SIZE bytes, the last one
+shorter. What it raises passes through whoever consumes it."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _MODE_BITS = 0o777
@@ -87,6 +89,18 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
+class Deletion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One deletion as a person made it, however many tombstones and transactions it has.
+
+    id: the same in all its tombstones, at most 64 printable characters. count: how many tombstones it has, so that
+    whoever sees one of them knows whether it has seen all. confirmed: a person was asked, or named the path.
+    """
+
+    id: str
+    count: int
+    confirmed: bool = False
+
+
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Who made a write.
 
@@ -95,6 +109,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     time: RFC 3339, UTC, for people only: no decision is ever made by it.
     lease: name of the lease under which it was made, or None.
     supersedes: the mod_revision of the record that it replaced, 0 for none; so a hole in a history shows.
+    deletion: of a tombstone, the deletion that it is a part of, or None.
     """
 
     write_id: str
@@ -103,6 +118,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     time: str
     lease: str | None = None
     supersedes: int = 0
+    deletion: Deletion | None = None
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +152,7 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     time: Annotated[str, msgspec.Meta(max_length=64)] = ""
     lease: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     supersedes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    deletion: Deletion | None = None
 
 
 class _Version(msgspec.Struct, frozen=True):
@@ -150,6 +167,7 @@ def encode(record: Record) -> bytes:
     """Return the bytes to store. Raises RecordError when the entry and its content do not belong together."""
     entry, origin = record.entry, record.origin
     _check(entry, record.content, record.chunks)
+    _check_deletion(entry, origin.deletion)
     header = _Header(
         v=VERSION,
         kind=entry.kind,
@@ -168,6 +186,7 @@ def encode(record: Record) -> bytes:
         time=origin.time,
         lease=origin.lease,
         supersedes=origin.supersedes,
+        deletion=origin.deletion,
     )
     return msgspec.json.encode(header) + b"\n" + (record.content or b"")
 
@@ -185,8 +204,8 @@ def decode(value: bytes) -> Record:
         if version != VERSION:
             raise RecordError(f"header version {version}; this configstore reads {VERSION}: upgrade it")
         header = _header_decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        # A validation error names the field and the types, never the value.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        # JSON nested too deep is a RecursionError. A validation error names field and types, never the value.
         reason = str(error) if isinstance(error, msgspec.ValidationError) else "malformed JSON"
         raise RecordError(f"not a record: {reason}") from None
     mode = int(header.mode, 8) if header.mode is not None else 0
@@ -205,6 +224,7 @@ def decode(value: bytes) -> Record:
     if content is None and rest:
         raise RecordError(f"a {header.kind} record with content behind its header")
     _check(entry, content, header.chunks)
+    _check_deletion(entry, header.deletion)
     origin = Origin(
         write_id=header.write_id,
         replica=header.replica,
@@ -212,6 +232,7 @@ def decode(value: bytes) -> Record:
         time=header.time,
         lease=header.lease,
         supersedes=header.supersedes,
+        deletion=header.deletion,
     )
     return Record(entry=entry, origin=origin, content=content, chunks=header.chunks)
 
@@ -229,15 +250,28 @@ def _check(entry: Entry, content: bytes | None, chunks: tuple[str, ...]) -> None
     if not _DIGEST.match(entry.sha256) or not all(_DIGEST.match(digest) for digest in chunks):
         raise RecordError("a digest is not SHA-256 in hexadecimal")
     if chunks:
-        if content is not None or len(chunks) != -(-entry.size // CHUNK_SIZE):
-            raise RecordError("the number of chunks does not fit the size")
+        if entry.size > MAX_SIZE or content is not None or len(chunks) != -(-entry.size // CHUNK_SIZE):
+            raise RecordError("the number of chunks does not fit the size, or a file may not have it")
     elif content is None or len(content) != entry.size or sha256(content) != entry.sha256:
         raise RecordError("the content does not match its size or digest")
 
 
-def shown_size(content: bytes | None) -> str:
+def _check_deletion(entry: Entry, deletion: Deletion | None) -> None:
+    if deletion is None:
+        return
+    if entry.kind is not Kind.GONE:
+        raise RecordError(f"a {entry.kind} record that says it is part of a deletion")
+    if not 0 < len(deletion.id) <= 64 or not deletion.id.isprintable():
+        raise RecordError("the id of its deletion is not 1 to 64 printable characters")
+    if not 0 < deletion.count <= MAX_DELETION:
+        raise RecordError(f"the count of its deletion is not between 1 and {MAX_DELETION}")
+
+
+def shown_size(content: bytes | Source | None) -> str:
     """Return how content may be spoken of: by its size."""
-    return "no content" if content is None else f"<{len(content)} bytes>"
+    if content is None:
+        return "no content"
+    return f"<{len(content)} bytes>" if isinstance(content, bytes) else "<content in pieces>"
 
 
 def sha256(content: bytes) -> str:
@@ -245,6 +279,23 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def split(content: bytes) -> list[bytes]:
+def split(content: bytes) -> Iterator[bytes]:
     """Cut large content into its chunks; only the last may be shorter than CHUNK_SIZE."""
-    return [content[start : start + CHUNK_SIZE] for start in range(0, len(content), CHUNK_SIZE)]
+    return (content[start : start + CHUNK_SIZE] for start in range(0, len(content), CHUNK_SIZE))
+
+
+def checked(pieces: Iterable[bytes], entry: Entry) -> Iterator[bytes]:
+    """Hand on a content's pieces, one at a time, while they are what `entry` says.
+
+    Raises RecordError at the first piece that is not of its length, and, behind the last one, when the whole does
+    not have the entry's size and digest.
+    """
+    whole, size = hashlib.sha256(), 0
+    for piece in pieces:
+        if len(piece) != min(CHUNK_SIZE, entry.size - size):
+            raise RecordError("the content does not match its size")
+        whole.update(piece)
+        size += len(piece)
+        yield piece
+    if size != entry.size or whole.hexdigest() != entry.sha256:
+        raise RecordError("the content does not match its size or digest")

@@ -221,6 +221,10 @@ class Kv(Protocol):
         """Renew a lease once; returns its new TTL in seconds. Raises LeaseGoneError."""
         ...
 
+    def lease_left(self, lease: int) -> int:
+        """Return how many seconds a lease has left. Raises LeaseGoneError."""
+        ...
+
     def lease_revoke(self, lease: int) -> None:
         """End a lease and delete its keys. Raises LeaseGoneError."""
         ...

@@ -6,13 +6,14 @@ that commits the record compares that its chunks exist and takes that lease away
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
-from configstore.errors import CorruptError
+from configstore.errors import CorruptError, LeaseGoneError
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import StorePath
-from configstore.model.record import INLINE_MAX, Record, sha256, split
-from configstore.store.api import CreateRevision, Delete, Exists, Kv, Operation, Put, Relet, range_all
+from configstore.model.record import INLINE_MAX, Entry, Kind, Record, RecordError, Source, checked, sha256, split
+from configstore.store.api import CreateRevision, Delete, Exists, Item, Kv, Operation, Put, Relet, range_all
 
 UPLOAD_TTL = 900
 """Seconds that an upload may take before its first chunks expire again."""
@@ -21,76 +22,105 @@ _LEASE_SHARE = 0.02
 """By what share of a retention things may stay longer, so that one lease can serve many of them."""
 
 
-def split_content(content: bytes | None) -> dict[str, bytes]:
-    """Return the chunks of large content by digest, in order; nothing when it fits into the record."""
-    if content is None or len(content) <= INLINE_MAX:
-        return {}
-    return {sha256(chunk): chunk for chunk in split(content)}
-
-
-def chunk_digests(content: bytes | None) -> tuple[str, ...]:
-    """Return the digests in the order of the content; equal chunks appear as often as they occur."""
-    if content is None or len(content) <= INLINE_MAX:
-        return ()
-    return tuple(sha256(chunk) for chunk in split(content))
-
-
 class Chunks:
     """Uploads, reads and expiry of chunks. Safe for use by several threads."""
 
-    def __init__(self, kv: Kv, keys: Keys, *, monotonic: Callable[[], float]) -> None:
+    def __init__(self, kv: Kv, keys: Keys, *, clock: Callable[[], float]) -> None:
         self._kv = kv
         self._keys = keys
-        self._monotonic = monotonic
+        self._clock = clock
         self._lock = threading.Lock()
         self._retention_leases: dict[float, tuple[int, float]] = {}  # retention -> (lease, granted at)
 
-    def send(self, path: StorePath, content: bytes | None, *, known: Sequence[str] = ()) -> None:
-        """Upload what the store does not have yet of a content's chunks; `known` lie there for sure.
+    def take(
+        self, path: StorePath, entry: Entry, content: bytes | Source | None, *, known: Sequence[str] = ()
+    ) -> tuple[bytes | None, tuple[str, ...]]:
+        """Return what a record holds of its content: itself when it is small, else its chunks' digests.
 
-        Raises what `Kv.txn` raises. Repeating it is harmless: a chunk's key is its digest.
+        The chunks that the store does not have yet are uploaded, one at a time; `known` lie there for sure. Raises
+        RecordError when the content is not what `entry` says, what a source raises, and what `Kv.txn` raises.
+        Repeating it is harmless: a chunk's key is its digest.
         """
-        missing = {digest: chunk for digest, chunk in split_content(content).items() if digest not in known}
-        if not missing:
-            return
-        prefix = self._keys.chunk(path, "")
-        for page in range_all(self._kv, prefix, prefix_end(prefix), keys_only=True):
-            for item in page.items:
-                missing.pop(item.key[len(prefix) :].decode("ascii", "replace"), None)
-        lease = self._kv.lease_grant(UPLOAD_TTL) if missing else 0
-        for digest, chunk in missing.items():
-            key = self._keys.chunk(path, digest)
-            self._kv.txn((CreateRevision(key, 0),), (Put(key, chunk, lease),))
+        if not is_large(entry, content):
+            return inline(entry, content), ()
+        there = {item.key: item.lease for item in self._items(self._keys.chunk(path, ""))}
+        there |= {self._keys.chunk(path, digest): 0 for digest in known}
+        lease = 0
 
-    def read(self, path: StorePath, digests: Sequence[str]) -> bytes:
-        """Fetch and check chunks. Raises CorruptError naming the path when one is missing or wrong."""
-        parts = []
-        for digest in digests:
-            page = self._kv.range(self._keys.chunk(path, digest))
-            if not page.items:
-                raise CorruptError(f"{path}: chunk {digest[:12]} is missing in the store; put the file again")
-            if sha256(page.items[0].value) != digest:
-                raise CorruptError(f"{path}: chunk {digest[:12]} does not match its digest; put the file again")
-            parts.append(page.items[0].value)
-        return b"".join(parts)
+        def upload_lease() -> int:
+            nonlocal lease
+            lease = lease or self._kv.lease_grant(UPLOAD_TTL)
+            return lease
+
+        return None, self.upload(
+            entry, content, lambda digest: self._keys.chunk(path, digest), there=there, lease=upload_lease
+        )
+
+    def upload(
+        self,
+        entry: Entry,
+        content: bytes | Source | None,
+        key: Callable[[str], bytes],
+        *,
+        there: Mapping[bytes, int],
+        lease: Callable[[], int],
+    ) -> tuple[str, ...]:
+        """Put the pieces of a large content that are not `there` under their keys; returns all digests in order.
+
+        Equal pieces appear as often as they occur. Raises as `take` does.
+        """
+        digests, sent = [], set(there)
+        for piece in checked(pieces_of(content), entry):
+            digest = sha256(piece)
+            digests.append(digest)
+            at = key(digest)
+            if at not in sent:
+                self._kv.txn((CreateRevision(at, 0),), (Put(at, piece, lease()),))
+                sent.add(at)
+        return tuple(digests)
+
+    def pieces(self, path: StorePath, record: Record) -> Iterator[bytes]:
+        """Yield a large content's chunks, one at a time. Raises CorruptError, also behind the last one."""
+        where = "put the file again"
+        yield from read_pieces(
+            self._kv, record, lambda digest: self._keys.chunk(path, digest), f"{path}: chunk", where
+        )
+
+    def _items(self, prefix: bytes) -> Iterator[Item]:
+        return (
+            item for page in range_all(self._kv, prefix, prefix_end(prefix), keys_only=True) for item in page.items
+        )
 
     def settle(
         self, path: StorePath, old: Record | None, new: Record, *, retention: float
     ) -> tuple[list[Exists], list[Operation]]:
         """Return what the txn that replaces `old` by `new` must compare and do about chunks.
 
-        New chunks lose their upload lease; those no longer named expire after `retention` seconds (at once for
-        0).
+        New chunks lose their upload lease. Those no longer named expire after `retention` seconds (at once for 0),
+        but never before the superseded records of the path do that may name them, too.
         """
         before = set(old.chunks) if old else set()
         after = set(new.chunks)
         fresh = [self._keys.chunk(path, digest) for digest in sorted(after - before)]
         dropped = [self._keys.chunk(path, digest) for digest in sorted(before - after)]
-        if dropped and retention:
-            lease = self.retention_lease(retention)
+        lease = self._longest_lease(path, retention) if dropped else 0
+        if lease:
             relets: list[Operation] = [Relet(key, lease) for key in dropped]
             return [Exists(key) for key in fresh + dropped], [*(Relet(key) for key in fresh), *relets]
         return [Exists(key) for key in fresh], [*(Relet(key) for key in fresh), *(Delete(key) for key in dropped)]
+
+    def _longest_lease(self, path: StorePath, retention: float) -> int:
+        """Return the lease of `retention` seconds, or that of a superseded record of the path if it ends later.
+
+        etcd says how long each still has, so no clock but its own counts. 0: nothing is to be kept.
+        """
+        lease = self.retention_lease(retention) if retention else 0
+        longest = retention
+        for other in {item.lease for item in self._items(self._keys.past_of(path))} - {0, lease}:
+            with suppress(LeaseGoneError):
+                left = self._kv.lease_left(other)
+                lease, longest = (other, left) if left > longest else (lease, longest)
+        return lease
 
     def retention_lease(self, retention: float) -> int:
         """Return an etcd lease that ends between `retention` seconds from now and a fiftieth later.
@@ -99,8 +129,8 @@ class Chunks:
         """
         with self._lock:
             lease, granted = self._retention_leases.get(retention, (0, -math.inf))
-            if self._monotonic() - granted >= retention * _LEASE_SHARE:
-                granted = self._monotonic()
+            if self._clock() - granted >= retention * _LEASE_SHARE:
+                granted = self._clock()
                 lease = self._kv.lease_grant(math.ceil(retention * (1 + _LEASE_SHARE)))
                 self._retention_leases[retention] = (lease, granted)
             return lease
@@ -109,3 +139,40 @@ class Chunks:
         """Grant new retention leases from now on: the server said that one is gone."""
         with self._lock:
             self._retention_leases.clear()
+
+
+def is_large(entry: Entry, content: bytes | Source | None) -> bool:
+    """Tell whether a content lies in chunks rather than in its record."""
+    return entry.kind is Kind.FILE and content is not None and entry.size > INLINE_MAX
+
+
+def inline(entry: Entry, content: bytes | Source | None) -> bytes | None:
+    """Return a small content as bytes. Raises RecordError when a source does not give what `entry` says."""
+    return content if content is None or isinstance(content, bytes) else b"".join(checked(content(), entry))
+
+
+def pieces_of(content: bytes | Source | None) -> Iterable[bytes]:
+    """Return a content's pieces."""
+    return split(content or b"") if content is None or isinstance(content, bytes) else content()
+
+
+def read_pieces(kv: Kv, record: Record, key: Callable[[str], bytes], what: str, mend: str) -> Iterator[bytes]:
+    """Yield the pieces that a record names, fetched one at a time from under their keys.
+
+    Raises CorruptError, which begins with `what` and ends with `mend`, when one is missing or wrong, and behind
+    the last one when they do not add up to the record's digest.
+    """
+
+    def fetched() -> Iterator[bytes]:
+        for digest in record.chunks:
+            items = kv.range(key(digest)).items
+            if not items:
+                raise CorruptError(f"{what} {digest[:12]} is missing in the store; {mend}")
+            if sha256(items[0].value) != digest:
+                raise CorruptError(f"{what} {digest[:12]} does not match its digest; {mend}")
+            yield items[0].value
+
+    try:
+        yield from checked(fetched(), record.entry)
+    except RecordError:
+        raise CorruptError(f"{what}s do not add up to the digest; {mend}") from None

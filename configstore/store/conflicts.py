@@ -3,15 +3,16 @@
 `Tree.keep_conflict` puts them there. They expire with their retention when nobody comes.
 """
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 import msgspec
 
-from configstore.errors import CorruptError
 from configstore.model.keys import prefix_end
 from configstore.model.path import PathError, StorePath, is_below
-from configstore.model.record import Record, RecordError, decode, sha256
+from configstore.model.record import Record, RecordError, decode
 from configstore.store.api import MAX_OPERATIONS, Delete, Exists, range_all
+from configstore.store.chunks import read_pieces
 from configstore.store.tree import Tree
 
 
@@ -49,17 +50,26 @@ def _loser(tree: Tree, path: StorePath, name: str) -> Loser | None:
 
 def content_of(tree: Tree, loser: Loser) -> bytes:
     """Return a losing file's content, checked against its digest. Raises CorruptError, StoreError."""
+    return b"".join(pieces_of(tree, loser))
+
+
+def pieces_of(tree: Tree, loser: Loser) -> Iterator[bytes]:
+    """Yield a losing file's content, one piece in memory at a time; it is good only when the iteration ended.
+
+    Raises CorruptError, StoreError.
+    """
     record = loser.record
-    if record.content is not None or not record.chunks:
-        return record.content or b""
-    pieces = []
-    for digest in record.chunks:
-        page = tree.kv.range(tree.keys.conflict_chunk(loser.path, loser.id, digest))
-        pieces.append(page.items[0].value if page.items else b"")
-    content = b"".join(pieces)
-    if sha256(content) != record.entry.sha256:
-        raise CorruptError(f"{loser.path}: the content of its conflict {loser.id} is not whole any more")
-    return content
+    if record.chunks:
+        what = f"{loser.path}: the content of its conflict {loser.id} is not whole any more: chunk"
+        yield from read_pieces(
+            tree.kv,
+            record,
+            lambda digest: tree.keys.conflict_chunk(loser.path, loser.id, digest),
+            what,
+            "`configstore resolve` with another side ends the conflict",
+        )
+    elif record.content:
+        yield record.content
 
 
 def drop(tree: Tree, loser: Loser) -> None:

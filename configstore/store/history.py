@@ -5,14 +5,16 @@ They are ordinary keys, so all of this works after etcd was compacted, as long a
 
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from itertools import chain
 
 import msgspec
 
 from configstore.errors import CompactedError
 from configstore.model.path import PathError, StorePath, depth
-from configstore.model.record import Entry, Kind, RecordError, decode
+from configstore.model.record import Entry, Kind, RecordError
 from configstore.store.api import Item, range_all
+from configstore.store.items import decode_superseded
 from configstore.store.tree import Tree
 from configstore.store.values import Bad, Stored, Write
 
@@ -69,7 +71,7 @@ def record_written_at(tree: Tree, path: StorePath, revision: int) -> Stored | Ba
             kept = tree.kv.range(tree.keys.past(path, revision)).items
             if not kept:
                 raise ExpiredError(f"{path}: its record of revision {revision} is not kept any more") from None
-            return _superseded(tree, kept[0])
+            return decode_superseded(tree.keys, kept[0])
     return tree.decode_item(found[0]) if found and found[0].mod_revision == revision else None
 
 
@@ -92,7 +94,7 @@ def versions_below(tree: Tree, directory: StorePath, *, alone: bool = False) -> 
         current += [item for page in below for item in page.items]
     past: dict[StorePath, list[Stored | Bad]] = {}
     for item in chain.from_iterable(page.items for page in range_all(tree.kv, *past_range, revision=revision)):
-        found = _superseded(tree, item)
+        found = decode_superseded(tree.keys, item)
         if found:
             past.setdefault(StorePath(found.path), []).append(found)
     made = (_versions(tree, item, past) for item in current)
@@ -106,17 +108,6 @@ def _versions(tree: Tree, item: Item, past: dict[StorePath, list[Stored | Bad]])
         return None  # no command can name it
     known = (*past.get(path, ()), tree.decode_item(item))
     return Versions(path=path, created=item.create_revision, current=item.mod_revision, known=known)
-
-
-def _superseded(tree: Tree, item: Item) -> Stored | Bad | None:
-    try:
-        path, revision = tree.keys.path_of_past(item.key)
-    except PathError:
-        return None
-    try:
-        return Stored(path=path, record=decode(item.value), mod_revision=revision)
-    except RecordError as error:
-        return Bad(path=path, reason=str(error), mod_revision=revision)
 
 
 def revision_at(found: dict[StorePath, Versions], moment: datetime) -> int:
@@ -136,7 +127,7 @@ def _written(found: Stored, moment: datetime) -> bool:
 
 
 def restoring(tree: Tree, found: dict[StorePath, Versions], revision: int) -> Iterator[Write]:
-    """Yield the writes that bring paths back to what they were at a store revision, content included.
+    """Yield the writes that bring paths back to what they were at a store revision; their content is read later.
 
     What did not exist then is deleted; what is the same still is left out, be it readable or not.
     Raises ExpiredError, RecordError, StoreError.
@@ -149,7 +140,7 @@ def restoring(tree: Tree, found: dict[StorePath, Versions], revision: int) -> It
         entry = then.entry if then else _tombstone(before)
         if before and (before.entry == entry or (before.gone and entry.kind is Kind.GONE)):
             continue
-        content = tree.content(then) if then and entry.kind is Kind.FILE else None
+        content = partial(tree.pieces, then) if then and entry.kind is Kind.FILE else None
         yield Write(path=path, entry=entry, content=content, expected=found[path].current, previous=before)
 
 

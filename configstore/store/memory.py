@@ -117,6 +117,10 @@ class MemoryKv:
         """Renew a lease; returns its TTL in seconds. Raises LeaseGoneError."""
         return self._call("lease_keepalive", lambda: self.store.renew(lease))
 
+    def lease_left(self, lease: int) -> int:
+        """Return how many seconds a lease has left. Raises LeaseGoneError."""
+        return self._call("lease_left", lambda: self.store.left(lease))
+
     def lease_revoke(self, lease: int) -> None:
         """End a lease and delete its keys. Raises LeaseGoneError."""
         self._call("lease_revoke", lambda: self.store.expire_lease(lease))

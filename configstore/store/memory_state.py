@@ -285,6 +285,12 @@ class MemoryStore:
             held.deadline = self._clock() + held.ttl
             return held.ttl
 
+    def left(self, lease: int) -> int:
+        """Do what `Kv.lease_left` says."""
+        with self.changed:
+            self.expire_due()
+            return int(self._lease(lease).deadline - self._clock())
+
     def since(self, start: bytes, end: bytes, revision: int) -> Batch | None:
         """Return what changed in [start, end) from `revision` on, None when the store has not come that far.
 

@@ -1,12 +1,12 @@
-"""One path's part of a txn, and the packing of many into as few txns as etcd's limits allow. Called by `tree`."""
+"""One path's part of a txn, and the packing of many into as few as etcd's limits allow. Called by `commit`."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from configstore.model.path import StorePath
-from configstore.model.record import Record, RecordError, decode
-from configstore.store.api import MAX_OPERATIONS, MAX_REQUEST, Compare, Item, Operation
+from configstore.model.record import Record
+from configstore.store.api import MAX_OPERATIONS, MAX_REQUEST, Compare, Operation
 
 
 class Superseded(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +19,11 @@ class Superseded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One path's part of a txn. `size`: bytes of its keys and values."""
+    """One path's part of a txn.
+
+    size: bytes of its keys and values. set: steps with the same number above 0 belong together. resent: the write
+    id is the sender's, so that an earlier try may have made it.
+    """
 
     path: StorePath
     key: bytes
@@ -28,29 +32,54 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     compares: tuple[Compare, ...]
     operations: tuple[Operation, ...]
     size: int
-
-
-def is_ours(step: Step, found: Mapping[bytes, Item]) -> bool:
-    """Tell whether what was found under a step's key is just what that step wrote."""
-    item = found.get(step.key)
-    try:
-        return item is not None and decode(item.value).origin.write_id == step.write_id
-    except RecordError:
-        return False
+    set: int = 0
+    resent: bool = False
 
 
 def groups(steps: Iterable[Step]) -> Iterator[list[Step]]:
-    """Pack steps into txns within etcd's limits, in order (one compare is left free for a fence)."""
+    """Pack steps into txns within etcd's limits (one compare is left free for a fence).
+
+    The steps of a set stand together where its first one stood, in their order; else the order is kept. A set is
+    cut only when it fits into no txn; then it begins one of its own.
+    """
     group: list[Step] = []
-    operations = compares = size = 0
-    for step in steps:
-        operations += len(step.operations)
-        compares += len(step.compares)
-        size += step.size
-        if group and (operations > MAX_OPERATIONS or compares > MAX_OPERATIONS - 1 or size > MAX_REQUEST):
+    weight = _NOTHING
+    for unit in _units(steps):
+        if group and not _fits(_sum(weight, *map(_weight, unit))):
             yield group
-            group = []
-            operations, compares, size = len(step.operations), len(step.compares), step.size
-        group.append(step)
+            group, weight = [], _NOTHING
+        for step in unit:
+            if group and not _fits(_sum(weight, _weight(step))):
+                yield group
+                group, weight = [], _NOTHING
+            group.append(step)
+            weight = _sum(weight, _weight(step))
     if group:
         yield group
+
+
+def _units(steps: Iterable[Step]) -> Iterable[list[Step]]:
+    units: dict[int | StorePath, list[Step]] = {}
+    for step in steps:
+        units.setdefault(step.set or step.path, []).append(step)
+    return units.values()
+
+
+_Weight = tuple[int, int, int]
+"""Operations, compares, and bytes."""
+
+_NOTHING = (0, 0, 0)
+
+
+def _weight(step: Step) -> _Weight:
+    return len(step.operations), len(step.compares), step.size
+
+
+def _sum(*weights: _Weight) -> _Weight:
+    operations, compares, sizes = zip(*weights, strict=True)
+    return sum(operations), sum(compares), sum(sizes)
+
+
+def _fits(weight: _Weight) -> bool:
+    operations, compares, size = weight
+    return operations <= MAX_OPERATIONS and compares < MAX_OPERATIONS and size <= MAX_REQUEST

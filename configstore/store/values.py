@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 
 from configstore.model.path import StorePath
-from configstore.model.record import Entry, Kind, Origin, Record, shown_size
+from configstore.model.record import Deletion, Entry, Kind, Origin, Record, Source, shown_size
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,16 +51,23 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 class Write(msgspec.Struct, frozen=True, kw_only=True):
     """One wanted change of a path.
 
-    entry: what it shall be; `size` and `sha256` must be those of `content` (a file's bytes, else None).
+    entry: what it shall be; `size` and `sha256` must be those of `content` (of a file, as bytes or in pieces, else
+    None).
     expected: the mod_revision that the path must have, 0 for "never written".
     previous: what lies there at `expected`, where the caller has it at hand; it saves reading it once more.
+    write_id: chosen by the sender beforehand, so that it can be looked for after a crash; "" for a new one.
+    set: writes with the same number above 0 are never cut in two while they fit into one txn.
+    deletion: of a tombstone, the deletion that it is a part of.
     """
 
     path: StorePath
     entry: Entry
-    content: bytes | None = None
+    content: bytes | Source | None = None
     expected: int = 0
     previous: Stored | None = None
+    write_id: str = ""
+    set: int = 0
+    deletion: Deletion | None = None
 
     def __repr__(self) -> str:
         """Show everything but the content."""
@@ -78,15 +85,19 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a commit.
 
-    done: the paths written, with their new mod_revision; write_ids: with the ids of the writes.
+    done: the paths written, with the mod_revision that the write gave them, though a newer record may have come
+    since; write_ids: with the ids of the writes.
     stale: the paths whose compare failed, with what is there instead (None: nothing, or nothing readable). Of
     their txn, and of the txns after it, nothing was made.
+    unsure: those of the stale paths that may have been written all the same: an answer was lost (or the write id
+    is an earlier try's), and not all that was written since is kept, so that nobody can tell.
     fenced_out: the lease is not held any more; likewise.
     """
 
     done: dict[StorePath, int]
     write_ids: dict[StorePath, str] = {}
     stale: dict[StorePath, Stored | None] = {}
+    unsure: tuple[StorePath, ...] = ()
     fenced_out: bool = False
 
     @property
@@ -103,13 +114,16 @@ class Writer(msgspec.Struct, frozen=True, kw_only=True):
     now: Callable[[], str]
     new_id: Callable[[], str]
 
-    def origin(self, lease: str | None = None, supersedes: int = 0) -> Origin:
-        """Return the origin of one new write."""
+    def origin(
+        self, write_id: str, *, lease: str | None = None, supersedes: int = 0, deletion: Deletion | None = None
+    ) -> Origin:
+        """Return the origin of one write."""
         return Origin(
-            write_id=self.new_id(),
+            write_id=write_id,
             replica=self.replica,
             host=self.host,
             time=self.now(),
             lease=lease,
             supersedes=supersedes,
+            deletion=deletion,
         )

@@ -1,18 +1,24 @@
 """Records: what goes in comes out, and hostile bytes never do."""
 
+import itertools
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from configstore.model.record import (
     CHUNK_SIZE,
+    MAX_DELETION,
+    MAX_SIZE,
+    Deletion,
     Entry,
     Kind,
     Origin,
     Record,
     RecordError,
+    checked,
     decode,
     encode,
     sha256,
@@ -92,6 +98,111 @@ def test_large_content_is_named_by_its_chunks():
     record = Record(entry=entry, origin=ORIGIN, chunks=tuple(map(sha256, split(content))))
     assert len(record.chunks) == 3
     assert decode(encode(record)) == record
+
+
+def tombstone_of(**fields):
+    return msgspec.structs.replace(
+        Record(entry=Entry(kind=Kind.GONE), origin=ORIGIN),
+        origin=msgspec.structs.replace(ORIGIN, deletion=Deletion(**fields)),
+    )
+
+
+@pytest.mark.parametrize(
+    "fields", [{"id": "d1", "count": 1}, {"id": "é" * 64, "count": MAX_DELETION, "confirmed": True}]
+)
+def test_a_tombstone_tells_of_which_deletion_it_is_a_part(fields):
+    record = tombstone_of(**fields)
+    assert header_of(record)["deletion"] == fields
+    assert decode(encode(record)) == record
+    assert "deletion" not in header_of(Record(entry=Entry(kind=Kind.GONE), origin=ORIGIN))
+
+
+@pytest.mark.parametrize(
+    "deletion",
+    [
+        {"count": 1},
+        {"id": "d"},
+        {"id": "", "count": 1},
+        {"id": "d" * 65, "count": 1},
+        {"id": "d\x1b[2J", "count": 1},
+        {"id": "d\u202e", "count": 1},
+        {"id": 7, "count": 1},
+        {"id": "d", "count": 0},
+        {"id": "d", "count": -1},
+        {"id": "d", "count": MAX_DELETION + 1},
+        {"id": "d", "count": 10**400},
+        {"id": "d", "count": 1.5},
+        {"id": "d", "count": True},
+        {"id": "d", "count": 1, "confirmed": "yes"},
+        {"id": "d", "count": 1, "confirmed": 1},
+        ["d", 1],
+        "d",
+    ],
+)
+def test_a_deletion_that_is_none_is_refused(deletion):
+    header = {"v": 1, "kind": "gone", "write_id": "w", "deletion": deletion}
+    with pytest.raises(RecordError):
+        decode(json.dumps(header).encode() + b"\n")
+
+
+def test_only_a_tombstone_is_part_of_a_deletion():
+    deletion = {"id": "d", "count": 1}
+    with pytest.raises(RecordError, match="file record that says it is part of a deletion"):
+        decode(altered(deletion=deletion))
+    origin = msgspec.structs.replace(ORIGIN, deletion=Deletion(**deletion))
+    with pytest.raises(RecordError, match="dir record"):
+        encode(Record(entry=Entry(kind=Kind.DIR), origin=origin))
+    with pytest.raises(RecordError, match="count"):
+        encode(tombstone_of(id="d", count=0))
+
+
+def pieces(size):
+    return list(split(b"x" * size))
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_SIZE - 1, CHUNK_SIZE, CHUNK_SIZE + 1, 2 * CHUNK_SIZE])
+def test_pieces_that_are_what_the_entry_says_are_handed_on(size):
+    entry = Entry(kind=Kind.FILE, size=size, sha256=sha256(b"x" * size))
+    assert list(checked(pieces(size), entry)) == pieces(size)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pieces(2 * CHUNK_SIZE),
+        pieces(2 * CHUNK_SIZE + 2),
+        pieces(3 * CHUNK_SIZE),
+        [*pieces(2 * CHUNK_SIZE), b"y"],
+        [b"x", *pieces(2 * CHUNK_SIZE)],
+        [b"x" * (2 * CHUNK_SIZE + 1)],
+        [*pieces(2 * CHUNK_SIZE + 1), b"x"],
+        [],
+    ],
+)
+def test_pieces_that_are_not_what_the_entry_says_are_refused(wrong):
+    size = 2 * CHUNK_SIZE + 1
+    with pytest.raises(RecordError):
+        list(checked(wrong, Entry(kind=Kind.FILE, size=size, sha256=sha256(b"x" * size))))
+
+
+def test_no_more_is_taken_of_a_source_without_an_end_than_the_entry_says():
+    taken = []
+    source = (taken.append(1) or b"x" * CHUNK_SIZE for _ in itertools.repeat(None))
+    with pytest.raises(RecordError):
+        list(checked(source, Entry(kind=Kind.FILE, size=CHUNK_SIZE, sha256=sha256(b"x" * CHUNK_SIZE))))
+    assert len(taken) == 2
+
+
+def test_a_record_of_more_than_a_file_may_have_is_not_written():
+    content = b"x" * (MAX_SIZE + 1)
+    entry = Entry(kind=Kind.FILE, size=len(content), sha256=sha256(content))
+    with pytest.raises(RecordError):
+        encode(Record(entry=entry, origin=ORIGIN, chunks=tuple(map(sha256, split(content)))))
+
+
+def test_json_nested_too_deep_is_no_record():
+    with pytest.raises(RecordError):
+        decode(b'{"v":1,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import Phase
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.model.record import Kind, RecordError
 from configstore.model.signature import Signature
-from configstore.store import tree
+from configstore.store import commit
 from configstore.store.api import Delete, ModRevision
 from configstore.store.tree import Tree
 from configstore.store.values import Outcome
@@ -132,7 +132,7 @@ def nothing_is_compared_before_a_write(patch):
 
 @mutant
 def sets_are_committed_path_by_path(patch):
-    patch(tree, "groups", lambda steps: ([step] for step in steps))
+    patch(commit, "groups", lambda steps: ([step] for step in steps))
 
 
 @mutant

@@ -451,3 +451,11 @@ def test_status_tells_the_revision(kv, key):
     revision = put(kv, key("a"), b"")
     assert kv.status().revision == revision
     assert kv.status().alarms == ()
+
+
+def test_a_lease_tells_how_long_it_has_left(kv):
+    lease = kv.lease_grant(60)
+    assert 30 < kv.lease_left(lease) <= 60
+    kv.lease_revoke(lease)
+    with pytest.raises(LeaseGoneError):
+        kv.lease_left(lease)

@@ -8,6 +8,7 @@ import itertools
 import json
 import threading
 
+import msgspec
 import pytest
 
 from configstore.errors import CompactedError, FutureRevisionError, StoreUnavailableError
@@ -15,6 +16,7 @@ from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import CHUNK_SIZE, Entry, Kind, Record, RecordError, decode, encode, sha256
 from configstore.store.api import MAX_OPERATIONS, Delete, ModRevision, Put
+from configstore.store.losing import conflict_id
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
 from configstore.store.surplus import MAX_CONFLICTS, PRUNE_EVERY
@@ -313,6 +315,35 @@ def test_what_follows_a_stale_txn_is_not_written(tree):
     assert set(tree.list(ROOT).records) == {*outcome.done, middle}
 
 
+def numbered_sets(sizes):
+    """Writes of sets of these many members each, in turn as a scan would find them."""
+    members = [(member, number) for number, size in enumerate(sizes, 1) for member in range(size)]
+    return [
+        msgspec.structs.replace(file(f"sets/{member:03}-{number:03}", b"x"), set=number)
+        for member, number in sorted(members)
+    ]
+
+
+@pytest.mark.parametrize("sizes", [[1] * 126 + [2], [70, 70], [2] * 100, [100, 30, 100, 20]])
+def test_a_set_that_fits_into_one_txn_is_never_cut_in_two(tree, sizes):
+    writes = numbered_sets(sizes)
+    outcome = tree.commit(writes, retention=MONTH)
+    assert outcome.complete
+    for number in range(1, len(sizes) + 1):
+        assert len({outcome.done[write.path] for write in writes if write.set == number}) == 1
+    assert len(set(outcome.done.values())) <= -(-sum(sizes) // 64)
+
+
+def test_a_set_larger_than_a_txn_goes_in_order_and_takes_no_other_apart(tree):
+    writes = numbered_sets([60, 300, 60])
+    outcome = tree.commit(writes, retention=MONTH)
+    revisions = [outcome.done[write.path] for write in writes if write.set == 2]
+    assert revisions == sorted(revisions)
+    assert len(set(revisions)) == 3
+    for number in (1, 3):
+        assert len({outcome.done[write.path] for write in writes if write.set == number}) == 1
+
+
 # What was superseded
 
 
@@ -354,7 +385,7 @@ def test_a_new_path_leaves_nothing_in_the_past(tree):
 def test_a_superseded_record_stays_for_its_retention_and_a_fiftieth_longer(kv_root):
     now = [0.0]
     kv = MemoryKv(MemoryStore(clock=lambda: now[0]))
-    tree = tree_on(kv, kv_root, monotonic=lambda: now[0])
+    tree = tree_on(kv, kv_root, clock=lambda: now[0])
     first = committed(tree, file(CERT, b"1"))
     second = committed(tree, file(CERT, b"2", expected=first), retention=500)
     now[0] = 9.0
@@ -405,18 +436,57 @@ def test_two_losers_of_one_path_are_both_kept(tree):
     assert all(tree.kv.range(tree.keys.conflict(CERT, name)).items for name in names)
 
 
-def test_a_loser_that_loses_again_is_one_copy_with_a_new_lease(tree):
+def test_a_loser_that_lies_there_already_is_not_written_again(tree, other):
+    loser = file(CERT, b"loser" * 20_000)
+    names = {each.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH) for each in (tree, other)}
+    before = tree.kv.range(tree.keys.file(CERT)).revision
+    for each in (tree, other):
+        names.add(each.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH))
+        each.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH / 100)
+    assert len(names) == 1
+    assert tree.kv.range(tree.keys.file(CERT)).revision == before
+
+
+def test_a_loser_whose_time_is_nearly_over_gets_a_new_lease(tree):
     loser = file(CERT, b"loser" * 20_000)
     prefix = tree.keys.conflict(CERT, "")
-    names, leases = set(), set()
-    for retention in (MONTH, 2 * MONTH):
-        names.add(tree.keep_conflict(CERT, loser.entry, loser.content, retention=retention))
-        leases.add(tree.kv.range(prefix, prefix_end(prefix)).items[0].lease)
+    name = tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
+    assert tree.keep_conflict(CERT, loser.entry, loser.content, retention=3 * MONTH) == name
     found = tree.kv.range(prefix, prefix_end(prefix)).items
-    assert len(names) == 1
-    assert len([item for item in found if b"/" not in item.key.removeprefix(prefix)]) == 1
-    assert len({item.lease for item in found}) == 1
-    assert leases > {found[0].lease}
+    (lease,) = {item.lease for item in found}
+    assert len(found) == 2
+    assert tree.kv.lease_left(lease) >= 3 * MONTH
+
+
+def test_a_loser_whose_pieces_are_gone_is_whole_again(tree):
+    loser = file(CERT, b"loser" * 20_000)
+    name = tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
+    piece = tree.keys.conflict_chunk(CERT, name, sha256(loser.content))
+    tree.kv.txn([], [Delete(piece)])
+    tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
+    assert tree.kv.range(piece).items[0].value == loser.content
+
+
+def test_what_lies_in_a_losers_place_and_is_no_such_record_does_not_stay(tree):
+    loser = file(CERT, b"loser")
+    name = tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
+    put_raw(tree, tree.keys.conflict(CERT, name), b"garbage")
+    tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
+    (kept,) = tree.kv.range(tree.keys.conflict(CERT, name)).items
+    assert decode(kept.value).content == b"loser"
+
+
+def test_a_loser_whose_piece_vanishes_before_its_record_is_written_is_whole_all_the_same(tree, network):
+    loser = file(CERT, b"loser" * 20_000)
+    piece = tree.keys.conflict_chunk(CERT, conflict_id(loser.entry), sha256(loser.content))
+
+    def piece_vanishes(make):
+        tree.kv._kv.txn([], [Delete(piece)])
+        return make()
+
+    network.faults.extend([lambda make: make(), piece_vanishes])
+    tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
+    assert tree.kv.range(piece).items[0].value == loser.content
 
 
 def test_a_loser_is_kept_though_the_retention_lease_is_gone(tree):
@@ -502,49 +572,131 @@ def test_a_split_set_goes_on_after_a_lost_answer(tree, network, fault):
     assert len(outcome.done) == len(writes)
 
 
-@pytest.mark.parametrize(("fault", "superseded"), [(answer_lost, True), (request_lost, False)])
-def test_a_third_writer_before_the_second_try_is_reported_as_stale(tree, other, network, fault, superseded):
-    first = committed(tree, file(CERT, b"1"))
+def overtaken(fault, other, write, times=1):
+    """A fault after which another replica writes over a path, before the sender tries again."""
 
-    def overtaken(make):
+    def befall(make):
         try:
             fault(make)
         finally:
-            committed(other, file(CERT, b"third", expected=other.read(CERT).mod_revision))
+            for _ in range(times):
+                found = other.read(write.path)
+                committed(other, msgspec.structs.replace(write, expected=found.mod_revision if found else 0))
 
-    network.faults.append(overtaken)
+    return befall
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_landed_without_an_answer_is_done_though_somebody_wrote_over_it_since(tree, other, network, times):
+    first = committed(tree, file(CERT, b"1"))
+    network.faults.append(overtaken(answer_lost, other, file(CERT, b"third"), times))
+    outcome = tree.commit([file(CERT, b"mine", expected=first)], retention=MONTH)
+    assert (outcome.complete, outcome.stale) == (True, {})
+    assert past(tree, CERT)[outcome.done[CERT]] == b"mine"
+    assert content_at(tree, CERT) == b"third"
+
+
+def test_what_never_landed_is_stale_for_sure(tree, other, network):
+    first = committed(tree, file(CERT, b"1"))
+    network.faults.append(overtaken(request_lost, other, file(CERT, b"third"), times=3))
     outcome = tree.commit([file(CERT, b"mine", expected=first)], retention=MONTH)
     assert outcome.stale == {CERT: other.read(CERT)}
-    assert outcome.done == {}
+    assert (outcome.done, outcome.unsure) == ({}, ())
+    assert b"mine" not in past(tree, CERT).values()
+
+
+def test_nobody_is_told_that_nothing_was_written_when_the_trace_is_lost(tree, other, network):
+    first = committed(tree, file(CERT, b"1"))
+
+    def forgetful(make):
+        make()
+        committed(other, file(CERT, b"third", expected=other.read(CERT).mod_revision), retention=0)
+        raise StoreUnavailableError("the answer was lost")
+
+    network.faults.append(forgetful)
+    outcome = tree.commit([file(CERT, b"mine", expected=first)], retention=MONTH)
+    assert (set(outcome.stale), outcome.unsure) == ({CERT}, (CERT,))
     assert content_at(tree, CERT) == b"third"
-    assert list(past(tree, CERT).values()) == ([b"1", b"mine"] if superseded else [b"1"])
 
 
-def test_of_a_set_without_an_answer_only_what_is_still_there_counts_as_done(tree, other, network):
-    def overtaken(make):
-        made = make()
-        committed(other, file(KEY, b"third", expected=made.revision))
-        raise StoreUnavailableError("the answer was lost")
-
-    network.faults.append(overtaken)
+def test_a_set_of_which_a_part_was_written_over_since_is_done_as_a_whole(tree, other, network):
+    network.faults.append(overtaken(answer_lost, other, file(KEY, b"third")))
     outcome = tree.commit([file(CERT, b"1"), file(KEY, b"2")], retention=MONTH)
-    assert outcome.done == {CERT: raw(tree, CERT).mod_revision}
-    assert outcome.stale == {KEY: other.read(KEY)}
+    assert outcome.complete
+    assert set(outcome.done.values()) == {raw(tree, CERT).mod_revision}
+    assert (content_at(tree, CERT), content_at(tree, KEY)) == (b"1", b"third")
 
 
-def test_nothing_follows_a_txn_that_was_made_but_overtaken_in_part(tree, other, network):
+def test_what_follows_a_txn_that_landed_without_an_answer_is_written_though_it_was_overtaken(tree, other, network):
     writes = numbered(2 * MAX_OPERATIONS)
-
-    def overtaken(make):
-        made = make()
-        committed(other, file(writes[0].path, b"third", expected=made.revision))
-        raise StoreUnavailableError("the answer was lost")
-
-    network.faults.append(overtaken)
+    network.faults.append(overtaken(answer_lost, other, file(writes[0].path, b"third")))
     outcome = tree.commit(writes, retention=MONTH)
-    assert set(outcome.stale) == {writes[0].path}
-    assert set(tree.list(ROOT).records) == {*outcome.done, writes[0].path}
-    assert len(outcome.done) < MAX_OPERATIONS
+    assert outcome.complete
+    assert set(outcome.done) == set(tree.list(ROOT).records)
+    assert content_at(tree, writes[0].path) == b"third"
+
+
+def test_a_commit_made_again_with_its_write_ids_makes_nothing_twice(network, kv_root, other):
+    tree = tree_on(network, kv_root, patience=0)
+    first = committed(other, file(CERT, b"1"))
+    ids = [tree.new_write_id() for _ in range(3)]
+    writes = [
+        msgspec.structs.replace(file(path, b"mine", expected=expected), write_id=write_id)
+        for (path, expected), write_id in zip([(CERT, first), (KEY, 0), (OTHER, 0)], ids, strict=True)
+    ]
+    network.faults.append(answer_lost)
+    with pytest.raises(StoreUnavailableError) as caught:
+        tree.commit(writes[:2], retention=MONTH)
+    assert (caught.value.done, set(caught.value.unknown)) == ({}, {CERT, KEY})
+    landed = raw(tree, CERT).mod_revision
+    third = committed(other, file(KEY, b"third", expected=landed))
+    outcome = tree.commit(writes, retention=MONTH)
+    assert outcome.complete
+    assert (outcome.done[CERT], outcome.done[KEY]) == (landed, landed)
+    assert raw(tree, KEY).mod_revision == third
+    assert content_at(tree, OTHER) == b"mine"
+    assert raw(tree, CERT).version == 2
+
+
+def test_a_failure_in_the_middle_tells_what_was_written_and_what_nobody_knows(network, kv_root, other):
+    tree = tree_on(network, kv_root, patience=0)
+    network.faults.extend([lambda make: make(), answer_lost])
+    with pytest.raises(StoreUnavailableError) as caught:
+        tree.commit(numbered(3 * MAX_OPERATIONS), retention=MONTH)
+    there = {path: found.mod_revision for path, found in other.list(ROOT).records.items()}
+    assert len(caught.value.done) == len(caught.value.unknown) == MAX_OPERATIONS - 1
+    assert there.keys() == {*caught.value.done, *caught.value.unknown}
+    assert caught.value.done.items() <= there.items()
+
+
+def test_a_retention_lease_that_ends_between_two_txns_makes_no_own_write_stale(tree, network):
+    done = tree.commit(numbered(100), retention=MONTH).done
+    lease = []
+
+    def lease_ends(make):
+        made = make()
+        lease.append(tree.kv.range(tree.keys.past("many/0000", done["many/0000"])).items[0].lease)
+        tree.kv.lease_revoke(lease[0])
+        return made
+
+    network.faults.append(lease_ends)
+    again = [file(path, b"y", expected=revision) for path, revision in done.items()]
+    outcome = tree.commit(again, retention=MONTH)
+    assert lease
+    assert (outcome.complete, len(outcome.done)) == (True, 100)
+
+
+def test_a_write_is_found_by_its_id_be_it_current_superseded_or_not_there(tree, other):
+    first = committed(tree, file(CERT, b"1"))
+    ids = [tree.new_write_id() for _ in range(2)]
+    second = committed(tree, msgspec.structs.replace(file(CERT, b"2", expected=first), write_id=ids[0]))
+    assert tree.find_write(CERT, ids, after=first).mod_revision == second
+    committed(other, file(CERT, b"3", expected=second))
+    found = tree.find_write(CERT, ids, after=first)
+    assert (found.mod_revision, tree.content(found)) == (second, b"2")
+    assert tree.find_write(CERT, ids, after=second) is None
+    assert tree.find_write(CERT, ids[1:], after=0) is None
+    assert tree.find_write(KEY, ids, after=0) is None
 
 
 def test_an_outage_longer_than_the_patience_is_an_error_and_a_second_commit_overwrites_nothing(

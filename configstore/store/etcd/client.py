@@ -104,6 +104,18 @@ class EtcdKv:
             raise LeaseGoneError(f"lease {lease:x} expired or was revoked")
         return ttl
 
+    def lease_left(self, lease: int) -> int:
+        """Return how many seconds a lease has left. Raises LeaseGoneError."""
+        request = rpc.LeaseTimeToLiveRequest(ID=lease)
+
+        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
+            return connection.lease.LeaseTimeToLive(request, timeout=timeout, metadata=metadata)
+
+        left = int(self._calls.repeatable("lease time to live", method).TTL)
+        if left < 0:
+            raise LeaseGoneError(f"lease {lease:x} expired or was revoked")
+        return left
+
     def lease_revoke(self, lease: int) -> None:
         """End a lease and delete its keys. Raises LeaseGoneError."""
         request = rpc.LeaseRevokeRequest(ID=lease)

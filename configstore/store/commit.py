@@ -1,0 +1,191 @@
+"""One commit on its way: writes → steps → txns, and what became of each. Called by `tree`."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from configstore.errors import LeaseGoneError, StoreError, StoreUnavailableError
+from configstore.model.keys import Keys
+from configstore.model.path import StorePath
+from configstore.model.record import Record, RecordError, encode
+from configstore.store.api import MAX_OPERATIONS, CreateRevision, Kv, ModRevision, Operation, Put, TxnResult
+from configstore.store.chunks import Chunks
+from configstore.store.items import decode_item, trace
+from configstore.store.persist import persist
+from configstore.store.steps import Step, Superseded, groups
+from configstore.store.surplus import surplus_past
+from configstore.store.values import Bad, Fence, Outcome, Stored, Write, Writer
+
+_ATTEMPTS = 3
+"""How often what is left is sent again: chunks or a lease expired under our hands, or a part was there already."""
+
+_NEVER = -1  # no key has this create_revision: a txn that compares it only reads
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """On which terms a set is written; see `Tree.commit`. patience: seconds for a txn whose answer is lost."""
+
+    retention: float
+    keep: int
+    fence: Fence | None
+    patience: float
+
+
+class Commit:
+    """Writes one list of writes. Made for one call of `make`."""
+
+    def __init__(self, kv: Kv, keys: Keys, writer: Writer, chunks: Chunks, terms: Terms) -> None:
+        self._kv = kv
+        self._keys = keys
+        self._writer = writer
+        self._chunks = chunks
+        self._terms = terms
+        self._done: dict[StorePath, int] = {}
+        self._lost: set[StorePath] = set()  # in txns of which an answer did not come
+
+    def make(self, writes: Sequence[Write]) -> Outcome:
+        """Do what `Tree.commit` says."""
+        # One id for all tries: what an earlier one made is recognised, however this one ends.
+        write_ids = {write.path: write.write_id or self._writer.new_id() for write in writes}
+        refused = Outcome(done={})
+        pending = list(writes)
+        try:
+            for _ in range(_ATTEMPTS):
+                refused = self._send(pending, write_ids)
+                pending = [write for write in pending if write.path not in self._done]
+                if not pending or not refused.complete:
+                    return msgspec.structs.replace(refused, done=self._done, write_ids=write_ids)
+            raise StoreUnavailableError(
+                f"{pending[0].path}: its chunks or retention lease kept expiring; try again"
+            )
+        except StoreError as error:
+            error.done = {str(path): revision for path, revision in self._done.items()}
+            error.unknown = tuple(sorted(self._lost - set(self._done)))
+            raise
+
+    def _send(self, writes: Sequence[Write], write_ids: dict[StorePath, str]) -> Outcome:
+        """Make the txns in order, up to the first that fails; what it did not refuse is to be sent again."""
+        try:
+            superseded = self._superseded(writes)
+            # All content is read and looked at before the first txn, so that what does not fit stops them all.
+            steps = [self._step(write, write_ids[write.path], superseded.get(write.path)) for write in writes]
+            for group in groups(steps):
+                result = self._txn(group)
+                if result.succeeded:
+                    self._done |= {step.path: result.revision for step in group}
+                    continue
+                refused = self._judge(group, result)
+                if not refused.complete or any(step.path not in self._done for step in group):
+                    return refused
+        except LeaseGoneError:
+            self._chunks.forget_leases()
+        return Outcome(done={})
+
+    def _judge(self, group: Sequence[Step], result: TxnResult) -> Outcome:
+        """Tell why a txn failed. What our own earlier try made is done, though somebody wrote over it since."""
+        fence = self._terms.fence
+        found = {item.key: item for item in result.found}
+        stale: dict[StorePath, Stored | None] = {}
+        unsure: list[StorePath] = []
+        for step in group:
+            item = found.get(step.key)
+            if (item.mod_revision if item else 0) == step.expected:
+                continue
+            fate = trace(self._kv, self._keys, step.path, {step.write_id}, after=step.expected, current=item)
+            if fate.found:
+                self._done[step.path] = fate.found.mod_revision
+                continue
+            now = decode_item(self._keys, item) if item else None
+            stale[step.path] = None if isinstance(now, Bad) else now
+            if not fate.whole and (step.resent or step.path in self._lost):
+                unsure.append(step.path)
+        holder = found.get(fence.key) if fence else None
+        fenced_out = (
+            fence is not None
+            and (holder.create_revision if holder else 0) != fence.token
+            and any(step.path not in self._done for step in group)
+        )
+        return Outcome(done={}, stale=stale, unsure=tuple(unsure), fenced_out=fenced_out)
+
+    def _txn(self, group: Sequence[Step]) -> TxnResult:
+        fence = self._terms.fence
+        fences = (CreateRevision(fence.key, fence.token),) if fence else ()
+        return persist(
+            self._kv,
+            self._terms.patience,
+            [*fences, *(compare for step in group for compare in step.compares)],
+            [operation for step in group for operation in step.operations],
+            otherwise_get=[step.key for step in group] + ([fence.key] if fence else []),
+            lost=lambda: self._lost.update(step.path for step in group),
+        )
+
+    def _superseded(self, writes: Sequence[Write]) -> dict[StorePath, Superseded]:
+        """Return what the writes replace; what their callers do not have at hand is read."""
+        found: dict[StorePath, Superseded] = {}
+        unread: dict[bytes, Write] = {}
+        for write in writes:
+            before = write.previous
+            if before and before.mod_revision == write.expected:
+                found[write.path] = Superseded(
+                    value=encode(before.record),
+                    mod_revision=before.mod_revision,
+                    version=before.version,
+                    record=before.record,
+                )
+            elif write.expected:
+                unread[self._keys.file(write.path)] = write
+        keys = list(unread)
+        for start in range(0, len(keys), MAX_OPERATIONS):
+            part = keys[start : start + MAX_OPERATIONS]
+            for item in self._kv.txn((CreateRevision(part[0], _NEVER),), (), otherwise_get=part).found:
+                if item.mod_revision == unread[item.key].expected:
+                    stored = decode_item(self._keys, item)
+                    record = stored.record if isinstance(stored, Stored) else None
+                    found[unread[item.key].path] = Superseded(
+                        value=item.value, mod_revision=item.mod_revision, version=item.version, record=record
+                    )
+        return found
+
+    def _step(self, write: Write, write_id: str, before: Superseded | None) -> Step:
+        terms = self._terms
+        old = before.record if before else None
+        record, value = self._record(write, write_id, old)
+        key = self._keys.file(write.path)
+        compares, settled = self._chunks.settle(write.path, old, record, retention=terms.retention)
+        operations: list[Operation] = [Put(key, value), *settled]
+        size = len(key) + len(value)
+        if before and terms.retention:
+            past = self._keys.past(write.path, before.mod_revision)
+            operations.append(Put(past, before.value, self._chunks.retention_lease(terms.retention)))
+            size += len(past) + len(before.value)
+            surplus = surplus_past(self._kv, self._keys, write.path, before.version, terms.keep)
+            operations += surplus[: MAX_OPERATIONS - len(operations)]
+        return Step(
+            path=write.path,
+            key=key,
+            write_id=write_id,
+            expected=write.expected,
+            compares=(ModRevision(key, write.expected), *compares),
+            operations=tuple(operations),
+            size=size,
+            set=write.set,
+            resent=bool(write.write_id),
+        )
+
+    def _record(self, write: Write, write_id: str, old: Record | None) -> tuple[Record, bytes]:
+        """Return the record to write and its bytes; large content is uploaded on the way."""
+        fence = self._terms.fence
+        origin = self._writer.origin(
+            write_id,
+            lease=fence.name if fence else None,
+            supersedes=write.expected,
+            deletion=write.deletion,
+        )
+        try:
+            inline, digests = self._chunks.take(
+                write.path, write.entry, write.content, known=old.chunks if old else ()
+            )
+            record = Record(entry=write.entry, origin=origin, content=inline, chunks=digests)
+            return record, encode(record)
+        except RecordError as error:
+            raise RecordError(f"{write.path}: {error}") from None
