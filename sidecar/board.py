@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from collections.abc import Mapping as Map
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -30,7 +30,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     waiting_for: str | None
     complete: bool
     keeps_ready: bool
-    queued: Set[StorePath]
+    queued: AbstractSet[StorePath]
     waiting: Map[StorePath, Wait]
     paths: int
     revision: int
@@ -119,7 +119,7 @@ class Board:
         found = [f"the hook failed and is tried again: {hook}"] if hook else []
         return [*found, now.trouble] if now.trouble else found
 
-    def _oldest(self, waiting: Set[StorePath]) -> float | None:
+    def _oldest(self, waiting: AbstractSet[StorePath]) -> float | None:
         now = self._clock()
         self._since = {path: self._since.get(path, now) for path in waiting}
         return min(self._since.values(), default=None)

@@ -7,12 +7,17 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping as Map
 from typing import Self
 
 from configstore.model.path import StorePath
+from configstore.model.record import Kind
 from sidecar.hooks import run
+from sidecar.local.change import LocalChange
 from sidecar.planner.mapping import Mapping
+from sidecar.planner.plan import Pull, Push
+from sidecar.planner.sides import LocalEntry
 
 log = logging.getLogger(__name__)
 
@@ -70,15 +75,18 @@ class Check:
         pulls: Sequence[Pull],
         changes: Sequence[LocalChange],
         local: Map[StorePath, LocalEntry],
-        applier: Applier,
+        make_view: "Callable[[], View]",
     ) -> str | None:
-        """Look at the directory as it would be; returns why the changes are refused. Raises what a content raises."""
+        """Look at the directory as it would be; returns why the changes are refused.
+
+        Raises what the changes' contents raise.
+        """
         if not self.wanted:
             return None
         entries = {path: found.entry for path, found in local.items()}
         changed = {change.path: change for change in changes}
         entries |= {path: change.desired for path, change in changed.items()}
-        with applier.view() as view:
+        with make_view() as view:
             for path, entry in sorted(entries.items()):
                 content = changed[path].content if path in changed else None
                 if entry.kind is Kind.DIR:

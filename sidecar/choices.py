@@ -45,5 +45,7 @@ class Choices:
         chosen: dict[StorePath, Take] = {}
         for choice in self._current:
             if not choice.reason:
-                chosen |= dict.fromkeys((path for path in sides.vanished() if choice.path in {None, path}), choice.take)
+                chosen |= dict.fromkeys(
+                    (path for path in sides.vanished() if choice.path in {None, path}), choice.take
+                )
         return chosen

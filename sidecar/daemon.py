@@ -61,7 +61,7 @@ def run(config: Config) -> int:
             from sidecar.health import HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
 
             health = HealthServer(
-                config.health_listen, lambda: [each.engine.status for each in mirrors], time.monotonic
+                config.health_listen, lambda: [each.status for each in mirrors], time.monotonic
             )
             stack.callback(health.close)
             log.info("health endpoint", extra={"port": health.port})
@@ -83,7 +83,7 @@ def run(config: Config) -> int:
             mirror.stop(over - time.monotonic())
         for mirror in mirrors:
             mirror.join()
-            status = mirror.engine.status
+            status = mirror.status
             if status.pending or status.waiting_for:
                 extra = {"mapping": mirror.mapping.name, "pending": status.pending, "reason": status.waiting_for}
                 log.error("stopped before all was surely sent", extra=extra)
@@ -153,7 +153,7 @@ def _presence(config: Config, kv: Kv, mirrors: Sequence[Mirror]) -> Presence:
 
     def reports(session: str) -> list[Report]:
         return [
-            report_of(each.engine.status, each.mapping, replica=config.replica, host=host, session=session)
+            report_of(each.status, each.mapping, replica=config.replica, host=host, session=session)
             for each in mirrors
         ]
 

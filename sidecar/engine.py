@@ -236,8 +236,8 @@ class Engine:
     def _guarded(self, plan: Plan, settled: Settled) -> Plan:
         """Return the plan, or what a person made of one that looks like an accident; halted when nobody did."""
         gone_before = self._local.deletes.gone_before
-        refused = refusal(plan, self._sides, self.mapping, gone_before=gone_before)
-        confirmed = False
+        confirmed = bool(gone_before and self._deletion and self._deletion.confirmed)
+        refused = refusal(plan, self._sides, self.mapping, gone_before=gone_before, confirmed=confirmed)
         if refused:
             take = self._choices.ending(refused)
             if take is None:
@@ -256,9 +256,7 @@ class Engine:
             self._deletion = self._deletion if gone_before else None
             return plan
         before = self._deletion or Deletion(id=self._new_id(), count=1)
-        self._deletion = Deletion(
-            id=before.id, count=count + gone_before, confirmed=confirmed or before.confirmed
-        )
+        self._deletion = Deletion(id=before.id, count=count + gone_before, confirmed=confirmed or before.confirmed)
         return plan.with_deletion(self._deletion)
 
     # What came of it
@@ -332,7 +330,12 @@ class Engine:
         sides = self._sides
         follows = self._remote.life.phase is Phase.FOLLOWING
         complete = follows and (self.mapping.direction is Direction.PUSH or not sides.missing)
-        problems = {**sides.local_problems, **sides.remote_problems, **self._problems, **self._local.open_problems()}
+        problems = {
+            **sides.local_problems,
+            **sides.remote_problems,
+            **self._problems,
+            **self._local.open_problems(),
+        }
         self._board.publish(
             problems,
             Figures(

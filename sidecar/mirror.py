@@ -13,9 +13,7 @@ from configstore.store.values import Fence
 from sidecar import memory
 from sidecar.baseline import Baseline, Identity
 from sidecar.board import Board
-from sidecar.check import Check
-from sidecar.conflicts import Keeper
-from sidecar.engine import ROOT_RETRY, Engine
+from sidecar.engine import Engine
 from sidecar.hooks import Hooks
 from sidecar.local.apply import Applier
 from sidecar.local.journal import Journal
@@ -25,8 +23,6 @@ from sidecar.local.scan import Scanner
 from sidecar.local.side import LocalSide
 from sidecar.local.watch import LocalWatch, choose
 from sidecar.planner.mapping import Mapping
-from sidecar.pull import Puller
-from sidecar.push import Pusher
 from sidecar.remote.side import RemoteSide
 from sidecar.remote.watch import RemoteFeed, RemoteOnce, RemoteWatch
 from sidecar.status import Status
@@ -150,20 +146,18 @@ class Mirror:
         self._remote = RemoteSide(
             tree, mapping, sides, feed=self._feed, agree=baseline.agree_with_own, clock=self._clock
         )
-        check, applier = Check(mapping), Applier(root, mapping, journal, scanner.note)
-        common = {"mapping": mapping, "tree": tree, "baseline": baseline}
-        moving = {**common, "remote": self._remote, "scanner": scanner, "check": check}
         self._engine = Engine(
             mapping=mapping,
             baseline=baseline,
-            local=LocalSide(
-                mapping, sides, root=root, scanner=scanner, watch=local_watch, clock=self._clock
-            ),
+            local=LocalSide(mapping, sides, root=root, scanner=scanner, watch=local_watch, clock=self._clock),
             remote=self._remote,
             transfer=Transfer(
-                **common,
-                pusher=Pusher(**moving),
-                puller=Puller(**moving, applier=applier, keeper=Keeper(tree, mapping, sides)),
+                mapping=mapping,
+                tree=tree,
+                baseline=baseline,
+                remote=self._remote,
+                scanner=scanner,
+                applier=Applier(root, mapping, journal, scanner.note),
             ),
             board=self._board,
             clock=self._clock,

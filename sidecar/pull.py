@@ -63,12 +63,22 @@ class Puller:
         ready = [] if refused else self._keep(pulls, done)
         changes = [self._change(pull) for pull in ready]
         if changes and not refused:
-            refused = self._check.refuses_to_apply(pulls, changes, self._baseline.sides.local, self._applier)
+            refused = self._check_staged(pulls, changes, done)
         if refused:
             done.problems |= {pull.path: Problem(path=pull.path, reason=refused) for pull in pulls}
         elif changes:
             self._note(ready, self._applier.apply(changes), done)
             self._applier.finish()
+
+    def _check_staged(self, pulls: Sequence[Pull], changes: Sequence[LocalChange], done: Done) -> str | None:
+        """Return why the set must not be placed; None when it may, or when its content is not to be had any more."""
+        try:
+            return self._check.refuses_to_apply(pulls, changes, self._baseline.sides.local, self._applier.view)
+        except Withheld as reason:
+            return str(reason)
+        except Overtaken:
+            done.behind = True
+            return "a newer version is about to come"
 
     def _keep(self, pulls: Sequence[Pull], done: Done) -> list[Pull]:
         """Keep what is about to be lost, and return the pulls that may be placed."""

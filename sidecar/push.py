@@ -1,6 +1,7 @@
 """Carries out the pushes of a plan. Called by `transfer`; what could not be sent comes back as a value."""
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 
 from configstore.errors import StoreError
@@ -41,7 +42,9 @@ class Pusher:
         self._scanner = scanner
         self._check = check
 
-    def push(self, pushes: Sequence[Push], done: Done, *, fence: Fence | None, alone: Set[StorePath]) -> None:
+    def push(
+        self, pushes: Sequence[Push], done: Done, *, fence: Fence | None, alone: AbstractSet[StorePath]
+    ) -> None:
         """Send pushes. alone: paths that no other of their set waits for."""
         if not pushes:
             return
@@ -51,10 +54,8 @@ class Pusher:
             return
         write_ids = {push.path: self._tree.new_write_id() for push in pushes}
         self._baseline.sending({push.path: _sent(push, write_ids[push.path]) for push in pushes})
-        committed = commit(
-            self._tree, self._mapping, pushes, write_ids, self._source, fence=fence, alone=alone
-        )
-        self._note(pushes, committed, done)
+        committed = commit(self._tree, self._mapping, pushes, write_ids, self._source, fence=fence, alone=alone)
+        self._note(pushes, write_ids, committed, done)
 
     def bury(self, pushes: Sequence[Push], *, fence: Fence | None) -> StoreError | None:
         """Write tombstones over records that vanished; returns why the store took them not.
@@ -67,13 +68,15 @@ class Pusher:
             self._remote.written(path, remote)
         return committed.failure
 
-    def _note(self, pushes: Sequence[Push], committed: Committed, done: Done) -> None:
+    def _note(
+        self, pushes: Sequence[Push], write_ids: dict[StorePath, str], committed: Committed, done: Done
+    ) -> None:
         changes: dict[StorePath, Agreed | None] = {}
         for push in pushes:
             remote = committed.done.get(push.path)
             if remote is None:
-                if committed.failure is None:
-                    self._baseline.sides.unsent(push.path)  # it is known that this write was not made
+                if committed.failure is None:  # it is known that this write was not made
+                    self._baseline.sides.not_made(push.path, [write_ids[push.path]])
                 done.again.add(push.path)
                 continue
             self._remote.written(push.path, remote)
@@ -131,5 +134,3 @@ def _sent(push: Push, write_id: str) -> Sent:
         ino=local.signature.ino if local else 0,
         expected=push.expected,
     )
-
-

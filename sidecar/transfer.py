@@ -1,6 +1,6 @@
 """Carries out a plan: the new baseline of what agrees already, then pushes, then pulls. Called by the engine."""
 
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 
 from configstore.errors import StoreError
 from configstore.model.path import ROOT, StorePath
@@ -8,27 +8,53 @@ from configstore.model.record import Entry, Kind, RecordError
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Write
 from sidecar.baseline import Baseline
+from sidecar.check import Check
+from sidecar.conflicts import Keeper
 from sidecar.done import Done
+from sidecar.local.apply import Applier
+from sidecar.local.scan import Scanner
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan, Push
 from sidecar.planner.reconcile import tombstone
 from sidecar.pull import Puller
 from sidecar.push import Pusher
+from sidecar.remote.side import RemoteSide
 
 
 class Transfer:
     """Moves what a plan says, for one mapping."""
 
     def __init__(
-        self, *, mapping: Mapping, tree: Tree, baseline: Baseline, pusher: Pusher, puller: Puller
+        self,
+        *,
+        mapping: Mapping,
+        tree: Tree,
+        baseline: Baseline,
+        remote: RemoteSide,
+        scanner: Scanner,
+        applier: Applier,
     ) -> None:
         self._mapping = mapping
         self._tree = tree
         self._baseline = baseline
-        self._pusher = pusher
-        self._puller = puller
+        check = Check(mapping)
+        self._pusher = Pusher(
+            mapping=mapping, tree=tree, remote=remote, baseline=baseline, scanner=scanner, check=check
+        )
+        self._puller = Puller(
+            mapping=mapping,
+            tree=tree,
+            remote=remote,
+            baseline=baseline,
+            scanner=scanner,
+            applier=applier,
+            check=check,
+            keeper=Keeper(tree, mapping, baseline.sides),
+        )
 
-    def carry_out(self, plan: Plan, *, fence: Fence | None = None, alone: Set[StorePath] = frozenset()) -> Done:
+    def carry_out(
+        self, plan: Plan, *, fence: Fence | None = None, alone: AbstractSet[StorePath] = frozenset()
+    ) -> Done:
         """Do all of a plan that can be done. alone: paths that no other of their set waits for."""
         done = Done()
         self._baseline.agree({**plan.agree, **dict.fromkeys(plan.forget)})
@@ -41,7 +67,7 @@ class Transfer:
         done.again -= {*done.pulled, *done.deleted_here}
         return done
 
-    def bury(self, paths: Set[StorePath], fence: Fence | None) -> None:
+    def bury(self, paths: AbstractSet[StorePath], fence: Fence | None) -> None:
         """Write tombstones where records vanished; the files go as with any tombstone. Raises StoreError."""
         pushes = [
             Push(path=path, entry=tombstone(self._baseline.sides.baseline[path]), local=None, expected=0)

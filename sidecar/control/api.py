@@ -119,8 +119,8 @@ class Api:
                 "store": each.mapping.store,
                 "path": each.mapping.path,
                 "lease": each.mapping.lease,
-                "state": str(each.engine.status.state),
-                **msgspec.to_builtins(each.engine.status),
+                "state": str(each.status.state),
+                **msgspec.to_builtins(each.status),
             }
             for each in self._mirrors
         ]
@@ -131,7 +131,7 @@ class Api:
         mirror = self._mirror(asked.mapping)
         status = mirror.flush(asked.timeout)
         if status is None:
-            now = mirror.engine.status
+            now = mirror.status
             reason = now.halted or now.waiting_for or "changes are still under way"
             failure = RefusedError if now.halted else UnreachableError
             raise failure(f"{asked.mapping}: not committed within {asked.timeout:g} s: {reason}")
@@ -150,7 +150,7 @@ class Api:
         end = time.monotonic() + asked.timeout
         revision = revision_due(self._kv, self._keys, store, asked=asked.revision, patience=asked.timeout)
         if not mirror.wait_applied(revision, max(0.0, end - time.monotonic())):
-            now = mirror.engine.status
+            now = mirror.status
             why = now.halted or now.waiting_for
             missing = [f"{self._replica}, this replica" + (f": {why}" if why else "")]
         elif asked.applied == "all":

@@ -162,7 +162,7 @@ class Holds:
         finally:
             self._forget(hold)
             lease.release()
-        return max(mirror.engine.status.committed for mirror in hold.mirrors)
+        return max(mirror.status.committed for mirror in hold.mirrors)
 
     def abandon(self, hold: Hold) -> None:
         """Push nothing more, since the client is gone; the lease ends by itself: its command may still run."""
@@ -212,7 +212,7 @@ class Holds:
 
 
 def _not_done(mirror: Mirror, what: str) -> ConfigstoreError:
-    status = mirror.engine.status
+    status = mirror.status
     if status.halted:
         return RefusedError(f"{mirror.mapping.name} {what}: {status.halted}")
     return UnreachableError(f"{mirror.mapping.name} {what}: {status.waiting_for or 'changes are still under way'}")

@@ -82,14 +82,12 @@ class LocalSide:
         for _ in range(_LOOKS):
             self._take_events()
             now = self._clock()
-            self._everything |= self.rounds.full_scan_due(now) or self._watch is None
+            self._everything |= self.rounds.full_scan_due(now)
             due = bool(self._dirty or self._written) and (flush or self._set.settled(now))
             again = self._again_at is not None and now >= self._again_at
             if not (self._everything or due or again):
                 break
             self._scan(everything=self._everything, again=again)
-            if not self._watch:
-                break
         self._note_deletes()
 
     def edits_settled(self, *, flush: bool) -> bool:

@@ -57,6 +57,8 @@ class Dirty(msgspec.Struct, kw_only=True):
 class LocalWatch(Protocol):
     """Watches one mapping's directory."""
 
+    trouble: str | None
+
     def ensure(self, directory: StorePath, descriptor: int | None) -> None:
         """Watch a directory that is open as `descriptor`; call it before listing, then nothing is missed.
 
@@ -87,6 +89,7 @@ class InotifyWatch:
         self._watches: dict[StorePath, int] = {}
         self._dirty = Dirty()
         self._full = False
+        self.trouble: str | None = None
         try:
             self._end = os.eventfd(0, os.EFD_CLOEXEC)
         except OSError:
@@ -196,6 +199,7 @@ class PollWatch:
                     watch.note()
 
         self._wake = wake
+        self.trouble: str | None = "polling"
         self._lock = threading.Lock()
         self._dirty = Dirty()
         self._observer = PollingObserver(timeout=interval)

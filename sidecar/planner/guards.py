@@ -19,15 +19,18 @@ FREE_DELETES = 10
 """So many deletes are never an accident worth stopping a mail platform for, unless they leave nothing."""
 
 
-def refusal(plan: Plan, sides: Sides, mapping: Mapping, *, gone_before: int = 0) -> str | None:
+def refusal(
+    plan: Plan, sides: Sides, mapping: Mapping, *, gone_before: int = 0, confirmed: bool = False
+) -> str | None:
     """Return why the plan must not be carried out, or None.
 
-    gone_before: how many paths the deletion that goes on here has deleted already. The two directions are judged
-    apart; moves do not count.
+    gone_before: how many paths the deletion that goes on here has deleted already; confirmed: by a person. The two
+    directions are judged apart; moves do not count.
     """
-    outgoing = _outgoing(plan)
+    outgoing = set() if confirmed else _outgoing(plan)
     known = len(sides.baseline) + gone_before
-    if _is_mass(len(outgoing) + gone_before, known, mapping) or _empties(outgoing, sides.baseline, mapping):
+    mass = outgoing and _is_mass(len(outgoing) + gone_before, known, mapping)
+    if mass or _empties(outgoing, sides.baseline, mapping):
         return _refused(len(outgoing) + gone_before, known, mapping, "in the store", _outgoing_mend(mapping))
     for count, before in _incoming(plan, sides):
         known = len(sides.baseline) + before
@@ -92,9 +95,7 @@ def _incoming(plan: Plan, sides: Sides) -> list[tuple[int, int]]:
         known = deletions.get(deletion.id)
         if known is None or deletion.count > known.count:  # one that took long counts up
             deletions[deletion.id] = deletion
-    judged = [
-        (each.count, _gone_already(each.id, sides)) for each in deletions.values() if not each.confirmed
-    ]
+    judged = [(each.count, _gone_already(each.id, sides)) for each in deletions.values() if not each.confirmed]
     arriving = Counter(
         pull.remote.entry.sha256
         for pull in plan.pull

@@ -1,6 +1,7 @@
 """Recognises what was renamed within a mapping: it did not go, so its delete needs no second thought."""
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 from configstore.model.path import StorePath, parent
 from configstore.model.record import Kind
@@ -9,7 +10,7 @@ from sidecar.planner.sides import Agreed, LocalEntry
 
 def moved_inodes(
     paths: Iterable[StorePath], baseline: Mapping[StorePath, Agreed], local: Mapping[StorePath, LocalEntry]
-) -> Set[int]:
+) -> AbstractSet[int]:
     """Return the inodes that lie at a new path among `paths` and were known at an old one that is gone.
 
     An inode may be given to another file once its own is gone; so either the content is the same, or the directory
@@ -34,7 +35,11 @@ def _same_kind(now: LocalEntry, before: Agreed) -> bool:
 
 
 def _directories_moved(
-    old: StorePath, new: StorePath, gone: Mapping[int, StorePath], moved: Set[int], arrived: Mapping[int, StorePath]
+    old: StorePath,
+    new: StorePath,
+    gone: Mapping[int, StorePath],
+    moved: AbstractSet[int],
+    arrived: Mapping[int, StorePath],
 ) -> bool:
     """Tell whether the directory of `old` was renamed to that of `new`, and the name in it is the same."""
     if old.rpartition("/")[2] != new.rpartition("/")[2]:

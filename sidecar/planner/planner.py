@@ -5,7 +5,8 @@ a directory and what lives in it (`_keep_parents`, `_settle_collisions`, `_keep_
 (`sets.keep_together`).
 """
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 
 import msgspec
@@ -35,8 +36,8 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     pushes: bool = True
     edits: bool = True
     deletes: bool = True
-    aside: Set[StorePath] = frozenset()
-    given_up: Set[StorePath] = frozenset()
+    aside: AbstractSet[StorePath] = frozenset()
+    given_up: AbstractSet[StorePath] = frozenset()
 
 
 def make_plan(paths: Iterable[StorePath], sides: Sides, mapping: Mapping, settled: Settled) -> Plan:

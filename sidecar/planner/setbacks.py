@@ -3,7 +3,8 @@
 All times are readings of the caller's monotonic clock, in seconds. Owned by the engine.
 """
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from configstore.model.path import StorePath
 
@@ -29,11 +30,11 @@ class Setbacks:
         for path in paths:
             self._failed.pop(path, None)
 
-    def pausing(self, now: float) -> Set[StorePath]:
+    def pausing(self, now: float) -> AbstractSet[StorePath]:
         """Return the paths that pause now."""
         return {path for path, (_, until) in self._failed.items() if until > now}
 
-    def repeated(self) -> Set[StorePath]:
+    def repeated(self) -> AbstractSet[StorePath]:
         """Return the paths that failed more than a few times in a row."""
         return {path for path, (count, _) in self._failed.items() if count > 3}
 

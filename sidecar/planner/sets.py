@@ -10,7 +10,8 @@ and is not complete before all is there. Likewise an edit of a path that the sto
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -27,7 +28,7 @@ def keep_together(
     waiting: dict[StorePath, Wait],
     problems: dict[StorePath, Problem],
     sides: Sides,
-    given_up: Set[StorePath],
+    given_up: AbstractSet[StorePath],
 ) -> None:
     """Change a draft so that no set is torn by it. given_up: paths for which nobody waits any more."""
     _lose_together(push, pull, sides)
@@ -61,7 +62,7 @@ def _push_together(
     waiting: dict[StorePath, Wait],
     problems: dict[StorePath, Problem],
     sides: Sides,
-    given_up: Set[StorePath],
+    given_up: AbstractSet[StorePath],
 ) -> None:
     """Hold back what was changed here together with a path that cannot be read, or that just failed."""
     unread = {path for path in sides.local_problems if path in sides.baseline}

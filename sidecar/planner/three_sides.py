@@ -3,7 +3,8 @@
 Owned by one engine. Whatever changes a side marks its path as pending, so that nobody has to remember to plan it.
 """
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from collections.abc import Mapping as Map
 from types import MappingProxyType
 
@@ -44,7 +45,7 @@ class Sides:
         self._revisions: dict[StorePath, int] = {}  # of the newest record of a path, be it unreadable
         self._came_with: dict[int, set[StorePath]] = {}  # the paths whose newest record has a revision
         self._sets: dict[StorePath, int] = {}  # in which set a path was changed here last
-        self.unstable: Set[StorePath] = frozenset()
+        self.unstable: AbstractSet[StorePath] = frozenset()
         self.pending: set[StorePath] = set(baseline)
         self.missing: set[StorePath] = set()
         self.cluster_id = cluster_id
@@ -95,7 +96,7 @@ class Sides:
                 return self._local_problems[unread]
         return self._remote_problems.get(path)
 
-    def came_with(self, revision: int) -> Set[StorePath]:
+    def came_with(self, revision: int) -> AbstractSet[StorePath]:
         """Return the paths whose newest record was written at a revision, so in one txn; unreadable ones, too."""
         return self._came_with.get(revision, frozenset())
 
@@ -123,7 +124,7 @@ class Sides:
     def _differs(self, path: StorePath) -> bool:
         base, local = self._baseline.get(path), self._local.get(path)
         if base is None or local is None:
-            return base is not local
+            return base is not None or local is not None
         return not same_local(base.local, local.entry)
 
     def everything(self) -> set[StorePath]:
@@ -138,7 +139,7 @@ class Sides:
         changed: Map[StorePath, LocalEntry | None],
         problems: Map[StorePath, Problem],
         cleared: Iterable[StorePath],
-        unstable: Set[StorePath],
+        unstable: AbstractSet[StorePath],
         in_set: int = UNKNOWN_SET,
     ) -> None:
         """Take in what a scan found. changed: None for what is gone. in_set: number of the set that it belongs to."""
@@ -243,9 +244,13 @@ class Sides:
             self._sets.pop(path, None)
             self._judge(path)
 
-    def unsent(self, path: StorePath) -> None:
-        """Forget the writes of a path: none of them was made, nor can be."""
-        self._sent.pop(path, None)
+    def not_made(self, path: StorePath, write_ids: Iterable[str]) -> None:
+        """Forget writes of a path that were not made, nor can be any more; others may still turn up."""
+        left = tuple(write for write in self._sent.get(path, ()) if write.write_id not in set(write_ids))
+        if left:
+            self._sent[path] = left
+        else:
+            self._sent.pop(path, None)
 
     def agreement_with_own(self, path: StorePath, entry: RemoteEntry) -> Agreed | None:
         """Return what a record that one of our writes made means for the baseline: None for a tombstone."""

@@ -1,6 +1,7 @@
 """Sends a plan's pushes to the store, as sets. Called by `push` in the engine's thread only."""
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 
@@ -52,7 +53,7 @@ def commit(
     source: Callable[[Push], Source | None],
     *,
     fence: Fence | None = None,
-    alone: Set[StorePath] = frozenset(),
+    alone: AbstractSet[StorePath] = frozenset(),
 ) -> Committed:
     """Write pushes in their order; what became of each is in the result.
 
@@ -117,7 +118,7 @@ def _as_written(push: Push, revision: int, write_id: str) -> RemoteEntry:
 
 
 def _without(
-    batch: Sequence[Push], failure: PathFailed, alone: Set[StorePath], committed: Committed
+    batch: Sequence[Push], failure: PathFailed, alone: AbstractSet[StorePath], committed: Committed
 ) -> list[Push]:
     """Return what of a batch is sent without a path that could not be read: nothing that belongs to its set."""
     committed.failed[failure.path] = failure.problem

@@ -47,4 +47,4 @@ def settle_sent(
         if found:
             agree({path: entry_of(found)})
         elif remote.mod_revision > max(write.expected for write in writes):
-            sides.unsent(path)
+            sides.not_made(path, ids)

@@ -177,9 +177,7 @@ class RemoteSide:
         return late or any(known.mod_revision <= revision for path, known in remote.items() if path not in found)
 
     def _selects(self, path: StorePath) -> bool:
-        return (
-            path not in self._sides.remote_problems and self._relative(self._mapping.absolute(path)) is not None
-        )
+        return path not in self._sides.remote_problems and self._relative(self._mapping.absolute(path)) is not None
 
     def _rewritten(self) -> str | None:
         """Return why the store's history is not the one that was known, or None.
@@ -255,10 +253,11 @@ class RemoteSide:
         self._happened(Event.LISTED)
         self._unseen.clear()
         sides.cluster_id = listing.cluster_id
-        unreadable = (bad for bad in listing.bad if bad.path == top)
-        self._take_top(listing.records.get(top) or next(unreadable, None))
-        if top == ROOT and listing.records:
-            self._happened(Event.ROOT_IS_THERE)
+        if top == ROOT:  # a whole tree has no root record: it is there once anything is
+            self._happened(Event.ROOT_IS_THERE if listing.records else Event.ROOT_IS_MISSING)
+        else:
+            unreadable = (bad for bad in listing.bad if bad.path == top)
+            self._take_top(listing.records.get(top) or next(unreadable, None))
         told = set()
         for path, found in listing.records.items():
             relative = self._relative(path, found.entry.kind)
@@ -291,9 +290,7 @@ class RemoteSide:
                 self._take(relative, found)
 
     def _take_top(self, found: Stored | Bad | None) -> None:
-        """Note what lies at the subtree's root. A whole tree has no root record: it is there once anything is."""
-        if self._mapping.store == ROOT:
-            return
+        """Note what lies at the subtree's root."""
         if found is None:
             event = Event.ROOT_IS_MISSING
         elif isinstance(found, Stored) and found.entry.kind is Kind.DIR:

@@ -1,5 +1,7 @@
 """A mirror of a real directory over the reference store, told by the test what the store does."""
 
+import msgspec
+
 from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind, sha256
 from configstore.store.memory import MemoryKv
@@ -23,11 +25,11 @@ class Following:
 
     def begin(self):
         mapping = Mapping(name="data", store=self.subtree, path=str(self.folder))
-        self.mirror = Mirror(mapping, self.tree, clock=lambda: self.now)
-        self.engine = self.mirror.engine
-        self.engine._feed = self
         self.error = None
-        self.news = [self.tree.list(self.subtree)]
+        self.mirror = Mirror(mapping, self.tree, feed=self, clock=lambda: self.now)
+        self.engine = self.mirror.engine
+        self.news = []
+        self.list_again()
 
     def begin_anew(self):
         self.mirror.close()
@@ -57,7 +59,8 @@ class Following:
         return news
 
     def list_again(self):
-        self.news.append(self.tree.list(self.subtree))
+        known = self.engine._remote.highest
+        self.news.append(msgspec.structs.replace(self.tree.list(self.subtree), known=known))
 
     def cycle(self, seconds=61.0):
         self.now += seconds

@@ -16,7 +16,7 @@ from sidecar.planner.mapping import Mapping
 from sidecar.remote.lineage import contradiction
 from tests.sidecar.following import Following
 
-KNOWN = {"mapping": "data", "known": {"a": 5, "b": 9}, "seen": 9, "cluster_id": 1}
+KNOWN = {"mapping": "data", "held": 1, "known": {"a": 5, "b": 9}, "seen": 9, "cluster_id": 1}
 SAME = {"found": {"a": 5, "b": 9, "c": 12}, "revision": 12, "found_cluster_id": 1}
 
 
@@ -203,7 +203,7 @@ def test_a_mapping_of_all_of_a_wiped_store_needs_no_record_for_its_root(tmp_path
     for item in following.tree.kv.range(*following.tree.keys.files_at("")).items:
         following.tree.kv.txn((), (Delete(item.key),))
     following.list_again()
-    assert following.cycle().waiting_for == "the store is empty"
+    assert "the store is empty" in following.cycle().waiting_for
     choice = Request(id="i", verb=Verb.RESUME, mapping="data", take=Take.LOCAL, reason="")
     following.mirror.request(choice)
     assert following.cycle().waiting_for is None
@@ -216,7 +216,7 @@ def test_a_wiped_store_is_no_fresh_installation_for_a_mapping_of_all_of_it(tmp_p
     store = MemoryStore(clock=lambda: 0.0)
     tree = Tree(MemoryKv(store), Keys(), Writer(replica="r", host="h", now=lambda: "", new_id=lambda: "w"))
     mirror = Mirror(Mapping(name="all", store="", path=str(tmp_path)), tree)
-    assert mirror.engine.pull_once() == ["the store is empty"]
+    assert [words.partition(":")[0] for words in mirror.engine.pull_once()] == ["the store is empty"]
     mirror.close()
 
 
@@ -281,3 +281,9 @@ def test_a_quiet_store_is_listed_once(following):
         following.cycle()
     assert asked == []
     assert not any(isinstance(news, Listing) for news in following.news)
+
+
+def test_whoever_holds_no_files_is_not_advised_to_write_the_store_anew():
+    found = contradiction(**KNOWN | {"held": 0}, **SAME | {"revision": 8})
+    assert "--take local" not in found
+    assert "--take store" in found

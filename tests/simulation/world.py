@@ -13,6 +13,8 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import msgspec
+
 from configstore.errors import CompactedError, FutureRevisionError, StoreError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind, Origin, Record, RecordError, decode, encode, sha256
@@ -110,8 +112,8 @@ class Connection(MemoryKv):
 class Feed:
     """What a watch tells: a listing, then whole revisions; late, or of a new connection, where a test wants."""
 
-    def __init__(self, tree):
-        self.tree, self.error, self.next = tree, None, 0
+    def __init__(self, tree, known):
+        self.tree, self.known, self.error, self.next = tree, known, None, 0
         self.late = self.reconnected = False
 
     def drain(self):
@@ -130,7 +132,7 @@ class Feed:
         self.next = self.next and self.tree.kv.store.revision + 1
 
     def _list(self):
-        listing = self.tree.list(SUBTREE)
+        listing = msgspec.structs.replace(self.tree.list(SUBTREE), known=self.known())
         self.next, self.reconnected = listing.revision + 1, False
         return [listing]
 
@@ -162,8 +164,8 @@ class Replica:
         writer = Writer(replica=self.name, host="h", now=lambda: clock, new_id=lambda: f"w{next(ids)}")
         mapping = Mapping(name=SUBTREE, store=SUBTREE, path=str(self.folder), retention=RETENTION, max_delete=1.0)
         tree = Tree(Connection(self), KEYS, writer, patience=0)
-        self.mirror = Mirror(mapping, tree, clock=lambda: self.world.now)
-        self.feed = self.mirror.engine._feed = Feed(tree)
+        self.feed = Feed(tree, lambda: self.mirror.engine._remote.highest)
+        self.mirror = Mirror(mapping, tree, feed=self.feed, clock=lambda: self.world.now)
 
     def crash(self):
         """End without any goodbye, and begin again."""
@@ -202,7 +204,7 @@ class Replica:
     def busy(self):
         """Tell whether it knows of something to do or to find out."""
         engine = self.mirror.engine
-        return engine.status.pending or engine._remote.stale or engine._remote.doubtful
+        return engine.status.pending or engine._remote.life.wants_listing or engine._remote.doubtful
 
     def let_another_act(self, name):
         """Have the next replica's user edit a file, and that replica make a cycle."""

@@ -29,8 +29,8 @@ def here(entry, ino=1):
     return LocalEntry(entry=entry, signature=signature)
 
 
-def there(entry, revision=10):
-    return RemoteEntry(entry=entry, mod_revision=revision)
+def there(entry, revision=10, deletion=None):
+    return RemoteEntry(entry=entry, mod_revision=revision, deletion=deletion)
 
 
 def agreed_on(entry, revision=10, ino=1):

@@ -1,20 +1,26 @@
 """Plans: order, windows, moves, parents, guards."""
 
 from configstore.model.path import parse_path
-from configstore.model.record import Kind
+from configstore.model.record import Deletion, Kind
 from sidecar.planner.guards import refusal
 from sidecar.planner.plan import Wait
-from sidecar.planner.planner import Settled, Sides, make_plan
+from sidecar.planner.planner import Settled, make_plan
 from sidecar.planner.sides import Problem
+from sidecar.planner.three_sides import Sides
 from tests.sidecar.planner.named import GONE, a_dir, a_file, a_link, a_mapping, agreed_on, here, there
 
 NOW = Settled()
 
 
-def plan_of(*, baseline=(), local=(), remote=(), settled=NOW, mapping=None, **fields):
+def the_sides(*, baseline=(), local=(), remote=()):
     named = [{parse_path(path): value for path, value in dict(side).items()} for side in (baseline, local, remote)]
-    sides = Sides(baseline=named[0], local=named[1], remote=named[2], **fields)
-    return make_plan(set().union(*named), sides, mapping or a_mapping(), settled)
+    return Sides(baseline=named[0], local=named[1], remote=named[2])
+
+
+def plan_of(*, baseline=(), local=(), remote=(), settled=NOW, mapping=None, unreadable=()):
+    sides = the_sides(baseline=baseline, local=local, remote=remote)
+    sides.found(changed={}, problems=dict(unreadable), cleared=(), unstable=set())
+    return make_plan(sides.everything(), sides, mapping or a_mapping(), settled)
 
 
 def paths(changes):
@@ -100,7 +106,7 @@ def test_nothing_is_concluded_about_what_could_not_be_read():
     plan = plan_of(
         baseline={"a": agreed_on(a_file())},
         remote={"a": there(a_file())},
-        local_problems={parse_path("a"): problem},
+        unreadable={parse_path("a"): problem},
     )
     assert plan.empty
     assert plan.problems == {"a": problem}
@@ -121,27 +127,56 @@ def many(count):
 
 
 def local_wipe(total, gone):
-    return plan_of(
+    return the_sides(
         baseline={path: agreed_on(a_file(path), ino=ino) for path, ino in many(total).items()},
         local={path: here(a_file(path), ino) for path, ino in many(total).items() if ino > gone},
         remote={path: there(a_file(path)) for path in many(total)},
     )
 
 
-def store_wipe(total, gone):
-    return plan_of(
+def store_wipe(total, gone, deletion=None):
+    return the_sides(
         baseline={path: agreed_on(a_file(path), ino=ino) for path, ino in many(total).items()},
         local={path: here(a_file(path), ino) for path, ino in many(total).items()},
-        remote={path: there(a_file(path)) if ino > gone else there(GONE, 11) for path, ino in many(total).items()},
+        remote={
+            path: there(a_file(path)) if ino > gone else there(GONE, 11, deletion)
+            for path, ino in many(total).items()
+        },
     )
+
+
+def refused(sides, **policy):
+    mapping = a_mapping(**policy)
+    return refusal(make_plan(sides.everything(), sides, mapping, NOW), sides, mapping)
 
 
 def test_a_mass_delete_is_refused_either_way_and_single_deletes_pass():
     for wipe in (local_wipe, store_wipe):
-        assert refusal(wipe(40, 21), 40, a_mapping())
-        assert refusal(wipe(40, 20), 40, a_mapping()) is None
-        assert refusal(wipe(10, 10), 10, a_mapping()) is None
-        assert refusal(wipe(40, 40), 40, a_mapping(max_delete=1.0)) is None
+        assert refused(wipe(40, 21))
+        assert refused(wipe(40, 20)) is None
+        assert refused(wipe(11, 10)) is None
+        assert refused(wipe(40, 40), max_delete=1.0) is None
+
+
+def test_a_directory_that_is_emptied_is_refused_however_few_files_it_had():
+    assert refused(local_wipe(5, 5))
+    assert refused(local_wipe(2, 2)), "a certificate and its key"
+    assert refused(local_wipe(1, 1)) is None, "a program that keeps one file removes it when it is empty"
+    assert refused(local_wipe(5, 4)) is None
+
+
+def test_a_deletion_is_judged_by_all_that_belongs_to_it_not_by_what_has_arrived():
+    large = Deletion(id="d", count=30)
+    assert refused(store_wipe(40, 3, large))
+    assert refused(store_wipe(100, 3, large)) is None
+    assert refused(store_wipe(40, 3, Deletion(id="d", count=30, confirmed=True))) is None
+
+
+def test_a_deletion_that_takes_long_is_judged_with_what_went_before():
+    sides = local_wipe(40, 15)
+    plan = make_plan(sides.everything(), sides, a_mapping(), NOW)
+    assert refusal(plan, sides, a_mapping()) is None
+    assert refusal(plan, sides, a_mapping(), gone_before=40)
 
 
 def test_moving_a_whole_directory_is_no_mass_delete():
@@ -152,7 +187,7 @@ def test_moving_a_whole_directory_is_no_mass_delete():
         remote={f"old/{path}": there(a_file(path)) for path in names},
     )
     assert len(plan.push) == 80
-    assert refusal(plan, 40, a_mapping()) is None
+    assert refusal(plan, the_sides(baseline={path: agreed_on(a_file(path)) for path in names}), a_mapping()) is None
 
 
 def test_a_directory_with_living_content_wins_over_a_file_of_its_name():
