@@ -15,7 +15,7 @@ from sidecar.planner.plan import Push
 from sidecar.planner.sides import RemoteEntry
 
 _BATCH = 4 * 1024 * 1024
-"""Bytes of small content, which lies in the records, held in memory at once; larger content travels piece by piece.
+"""Bytes of small content, which lies in the records, held in memory at once; what is larger travels piece by piece.
 A set within one request's limit never reaches it."""
 
 
