@@ -1,17 +1,20 @@
 """`conflicts` and `resolve`: the losing sides of conflicts, and a person's choice about them."""
 
 import argparse
+from collections import Counter
+from functools import partial
 
 from configstore.cli.arguments import Commands, add_command, shown, typed_directory, typed_path
 from configstore.cli.render import entry_fields, write_bytes, write_json, write_table
 from configstore.cli.replicas import mappings_holding, request, wait_for
-from configstore.cli.session import RETENTION, look, open_tree, refuse_below_file, say
+from configstore.cli.session import commit, look, open_tree, refuse_below_file, say
 from configstore.errors import ConflictError, NotThereError, UnreachableError
 from configstore.model.path import StorePath, printable
 from configstore.model.record import Entry, Kind
 from configstore.model.replica import Take, Verb
-from configstore.store.conflicts import Loser, content_of, drop, losers
+from configstore.store.conflicts import Loser, drop, losers, pieces_of
 from configstore.store.replicas import asking, live
+from configstore.store.surplus import MAX_CONFLICTS
 from configstore.store.tree import Tree
 from configstore.store.values import Write
 
@@ -39,7 +42,8 @@ def _conflicts(args: argparse.Namespace) -> int:
     with open_tree(args) as tree:
         found = losers(tree, path)
         if args.show:
-            write_bytes(content_of(tree, _named(found, path, args.show)))
+            shown_side = _named(found, path, args.show)
+            write_bytes(b"".join(pieces_of(tree, shown_side)))  # only when all of it is there
             return 0
     if args.json:
         write_json([{"path": each.path, "id": each.id} | entry_fields(each.record) for each in found])
@@ -47,6 +51,12 @@ def _conflicts(args: argparse.Namespace) -> int:
         write_table([_row(each) for each in found])
     if not found:
         say(f"{shown(path)}: no conflicts")
+    for at, count in Counter(each.path for each in found).items():
+        if count >= MAX_CONFLICTS:
+            say(
+                f"{at}: {count} losing sides lie here, as many as are kept of a path: older ones may have gone, "
+                "and the oldest goes with the next; `configstore resolve` ends them"
+            )
     return 0
 
 
@@ -96,7 +106,7 @@ def _end_vanished(tree: Tree, path: StorePath, take: str) -> int:
         raise NotThereError(f"{shown(path)}: has no conflict, and no live replica misses its record")
     if take == "store":
         write = Write(path=path, entry=Entry(kind=Kind.GONE))
-        if not tree.commit([write], retention=RETENTION).complete:
+        if not commit(tree, [write]).complete:
             raise ConflictError(f"{path}: somebody wrote it meanwhile; nothing was changed; look again")
         say(f"{path}: deleted")
         return 0
@@ -122,7 +132,7 @@ def _take(tree: Tree, loser: Loser) -> None:
         not each.gone for at, each in tree.list(loser.path).records.items() if at != loser.path
     ):
         raise ConflictError(f"{loser.path}: is a directory with something in it now; remove or move that first")
-    content = content_of(tree, loser) if entry.kind is Kind.FILE else None
+    content = partial(pieces_of, tree, loser) if entry.kind is Kind.FILE else None
     write = Write(path=loser.path, entry=entry, content=content, expected=now.mod_revision if now else 0)
-    if not tree.commit([write], retention=RETENTION).complete:
+    if not commit(tree, [write]).complete:
         raise ConflictError(f"{loser.path}: somebody else's write came first; nothing was changed; look again")

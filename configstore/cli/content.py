@@ -18,7 +18,7 @@ from configstore.cli.arguments import (
 from configstore.cli.render import write_bytes
 from configstore.cli.session import (
     ATTEMPTS,
-    RETENTION,
+    commit,
     is_directory,
     look,
     open_tree,
@@ -74,12 +74,13 @@ def _put(args: argparse.Namespace) -> int:
             found = look(tree, path)
             _check_guard(path, found, args)
             write = _replacement(tree, path, found, content, args)
-            outcome = tree.commit([write], retention=RETENTION)
+            outcome = commit(tree, [write])
             if outcome.complete:
                 say(f"{path}: {len(content)} bytes at revision {outcome.done[path]}")
                 return 0
             if args.create or args.if_revision is not None:
                 break
+    # Known for sure: what was written and overwritten since is done, what nobody can tell is another error.
     raise ConflictError(f"{shown(path)}: somebody else's write came first; nothing was written")
 
 

@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from configstore.cli.arguments import Commands, add_command, revision, shown, typed_directory, typed_record
 from configstore.cli.render import long_row, record_fields, write_json, write_line, write_table
-from configstore.cli.session import RETENTION, open_tree, say, why_unreadable
+from configstore.cli.session import commit, open_tree, say, why_unreadable
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.model.path import ROOT, StorePath
-from configstore.model.record import Kind
+from configstore.model.record import Deletion, Kind
 from configstore.settings import parse_duration
 from configstore.store.history import (
     ExpiredError,
@@ -108,7 +110,7 @@ def _restore(args: argparse.Namespace) -> int:
         if not wanted:
             raise NotThereError(f"{shown(path)}: nothing is known of it at that time")
         try:
-            writes = list(restoring(tree, found, wanted))
+            writes = _as_one_deletion(tree, list(restoring(tree, found, wanted)))
         except ExpiredError as error:
             raise NotThereError(f"{error}; nothing was changed") from None
         if not args.dry_run and writes:
@@ -122,8 +124,18 @@ def _restore(args: argparse.Namespace) -> int:
     return NotThereError.exit_code if timeless else 0
 
 
+def _as_one_deletion(tree: Tree, writes: Sequence[Write]) -> list[Write]:
+    """Return the writes with all tombstones among them as parts of one deletion: replicas judge it as a whole."""
+    count = sum(write.entry.kind is Kind.GONE for write in writes)
+    deletion = Deletion(id=tree.new_write_id(), count=count)
+    return [
+        msgspec.structs.replace(write, deletion=deletion) if write.entry.kind is Kind.GONE else write
+        for write in writes
+    ]
+
+
 def _commit(tree: Tree, path: StorePath, writes: Sequence[Write]) -> None:
-    outcome = tree.commit(writes, retention=RETENTION)
+    outcome = commit(tree, writes, verb="restored")
     if not outcome.complete:
         changed = ", ".join(map(shown, outcome.stale))
         already = f"{len(outcome.done)} of {len(writes)} were restored" if outcome.done else "nothing was restored"

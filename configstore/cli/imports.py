@@ -16,7 +16,7 @@ from configstore.cli.host import Found, Host, read_host
 from configstore.cli.render import write_json, write_line
 from configstore.cli.session import (
     ATTEMPTS,
-    RETENTION,
+    commit,
     look,
     now,
     open_tree,
@@ -25,7 +25,7 @@ from configstore.cli.session import (
     say_all,
     unreadable,
 )
-from configstore.errors import ConflictError
+from configstore.errors import ConflictError, StoreError, UnreachableError
 from configstore.model.lease import Claim
 from configstore.model.path import StorePath, ancestors, depth, is_below, printable
 from configstore.model.record import PLACING_ORDER, Entry, Kind
@@ -58,7 +58,10 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         host = read_host(args.directory, wanted, args.preset or "", stack)
         tree = stack.enter_context(open_tree(args))
-        plan = _compare(tree, host, wanted, create=args.create)
+        try:
+            plan = _compare(tree, host, wanted, create=args.create)
+        except ConflictError as error:
+            raise ConflictError(f"{error}; nothing was written") from error
         if not args.dry_run:
             plan = _write(tree, host, wanted, plan, create=args.create)
     _report(args, host, plan)
@@ -119,7 +122,7 @@ def _refuse_other_kind(
         was = before.entry.kind if isinstance(before, Stored) and not before.gone else None
         was = Kind.DIR if at in directories else was
         if was and (was is Kind.DIR) is not (kind is Kind.DIR):
-            raise ConflictError(f"{shown(at)}: is a {was} in the store and a {kind} here; nothing was written")
+            raise ConflictError(f"{shown(at)}: is a {was} in the store and a {kind} here")
 
 
 def _write(tree: Tree, host: Host, wanted: Sequence[Part], plan: _Plan, *, create: bool) -> _Plan:
@@ -132,7 +135,10 @@ def _write(tree: Tree, host: Host, wanted: Sequence[Part], plan: _Plan, *, creat
         if complete:
             plan.writes = done
             return plan
-        plan = _compare(tree, host, wanted, create=create)
+        try:
+            plan = _compare(tree, host, wanted, create=create)
+        except ConflictError as error:
+            raise ConflictError(f"{error}; {len(done)} paths were written before") from error
     raise ConflictError("somebody else writes the same paths all the time; run it again")
 
 
@@ -140,7 +146,12 @@ def _write_under(tree: Tree, lease: str, plan: _Plan, done: list[tuple[Write, Fo
     """Write the part of a plan that a lease guards ("": none); returns whether all of it was written."""
     with _held(tree, lease) as fence:
         for some in _sets([each for each in plan.writes if each[1].part.lease == lease]):
-            outcome = tree.commit([write for write, _ in some], retention=RETENTION, fence=fence)
+            try:
+                outcome = commit(tree, [write for write, _ in some], fence=fence)
+            except (StoreError, UnreachableError):
+                if done:
+                    say(f"{len(done)} paths were written before; run it again to go on")
+                raise
             done += [(write, found) for write, found in some if write.path in outcome.done]
             if outcome.fenced_out:
                 raise ConflictError(f"lease {lease} was lost; {len(done)} paths were written; run it again")

@@ -1,14 +1,25 @@
 """`rm`: tombstones, never missing keys."""
 
 import argparse
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Iterator, Mapping
 
+import msgspec
+
+from configstore import presets
 from configstore.cli.arguments import Commands, add_command, shown, typed_directory
-from configstore.cli.session import RETENTION, open_tree, say, why_unreadable
+from configstore.cli.session import commit, open_tree, say, why_unreadable
 from configstore.errors import ConflictError, NotThereError, RefusedError
-from configstore.model.path import ROOT, StorePath, depth
-from configstore.model.record import Entry, Kind
-from configstore.store.values import Listing, Stored, Write
+from configstore.model.path import ROOT, StorePath, depth, is_below
+from configstore.model.record import Deletion, Entry, Kind
+from configstore.store.tree import Tree
+from configstore.store.values import Listing, Outcome, Write
+
+FREE_DELETES = 10
+"""So many paths are removed without a question, as every sidecar lets them pass."""
+
+MAX_SHARE = 0.5
+"""What a mapping's `max_delete` is unless it says otherwise: a larger share of a subtree is asked about."""
 
 
 def add(commands: Commands) -> None:
@@ -16,12 +27,9 @@ def add(commands: Commands) -> None:
     rm = add_command(commands, "rm", _rm, "delete a path; every replica deletes it, too")
     rm.add_argument("path", metavar="PATH")
     rm.add_argument("-r", "--recursive", action="store_true", help="a directory with everything in it")
-
-
-def tombstone(found: Stored) -> Write:
-    """Return the write that deletes what was found, provided that it did not change meanwhile."""
-    entry = Entry(kind=Kind.GONE, size=found.entry.size, sha256=found.entry.sha256)
-    return Write(path=found.path, entry=entry, expected=found.mod_revision)
+    rm.add_argument(
+        "--yes", action="store_true", help="do not ask, though it is more than half of what a subtree holds"
+    )
 
 
 def _rm(args: argparse.Namespace) -> int:
@@ -35,10 +43,11 @@ def _rm(args: argparse.Namespace) -> int:
             raise NotThereError(f"{shown(path)}: not there")
         if _is_dir(path, listing, doomed) and not args.recursive:
             raise RefusedError(f"{shown(path)}: is a directory; -r removes it with everything in it")
-        deepest_first = sorted(doomed, key=lambda at: (-depth(at), at))
-        outcome = tree.commit([doomed[at] for at in deepest_first], retention=RETENTION)
+        if not args.yes and len(doomed) > FREE_DELETES:
+            _ask(path, doomed, _doomed(tree.list(_first(path))))
+        outcome = commit(tree, _tombstones(tree, doomed), verb="removed")
     if not outcome.complete:
-        raise ConflictError(_changed(path, outcome.stale, len(outcome.done)))
+        raise ConflictError(_changed(path, outcome, len(doomed)))
     if outcome.done:
         say(f"{path}: removed {len(outcome.done)} at revision {max(outcome.done.values())}")
     for bad in nameless:
@@ -47,8 +56,16 @@ def _rm(args: argparse.Namespace) -> int:
 
 
 def _doomed(listing: Listing) -> dict[StorePath, Write]:
-    """Return the tombstones of all that lives, and of what is unreadable."""
-    living = {at: tombstone(found) for at, found in listing.records.items() if not found.gone}
+    """Return the tombstones of all that lives, and of what is unreadable; each compares that it did not change."""
+    living = {
+        at: Write(
+            path=at,
+            entry=Entry(kind=Kind.GONE, size=found.entry.size, sha256=found.entry.sha256),
+            expected=found.mod_revision,
+        )
+        for at, found in listing.records.items()
+        if not found.gone
+    }
     unread = (bad for bad in listing.bad if bad.key is None)
     return living | {
         StorePath(bad.path): Write(
@@ -56,6 +73,16 @@ def _doomed(listing: Listing) -> dict[StorePath, Write]:
         )
         for bad in unread
     }
+
+
+def _tombstones(tree: Tree, doomed: Mapping[StorePath, Write]) -> list[Write]:
+    """Return the writes, the deepest first, each with the deletion that all of them are.
+
+    A person named the path, and was asked where it is much: no replica needs to ask again.
+    """
+    deletion = Deletion(id=tree.new_write_id(), count=len(doomed), confirmed=True)
+    deepest_first = sorted(doomed, key=lambda at: (-depth(at), at))
+    return [msgspec.structs.replace(doomed[at], set=1, deletion=deletion) for at in deepest_first]
 
 
 def _is_dir(path: StorePath, listing: Listing, doomed: Collection[StorePath]) -> bool:
@@ -66,7 +93,42 @@ def _is_dir(path: StorePath, listing: Listing, doomed: Collection[StorePath]) ->
     return any(at != path for at in doomed) or any(bad.key is not None for bad in listing.bad)
 
 
-def _changed(path: StorePath, stale: dict[StorePath, Stored | None], done: int) -> str:
-    names = ", ".join(shown(at) for at in list(stale)[:3])
-    already = f"{done} of its paths were removed" if done else "nothing was removed"
+def _ask(path: StorePath, doomed: Collection[StorePath], living: Collection[StorePath]) -> None:
+    """Have a person confirm a deletion of more than a half of a subtree. Raises RefusedError where nobody does."""
+    for subtree in _subtrees(path):
+        going = _count(doomed, subtree)
+        there = max(going, _count(living, subtree))
+        if going <= FREE_DELETES or going <= MAX_SHARE * there:
+            continue
+        much = (
+            f"{shown(path)}: {len(doomed)} paths would be removed, among them {going} of the {there} of {subtree}"
+        )
+        if not (sys.stdin and sys.stdin.isatty()):
+            raise RefusedError(f"{much}; nothing was removed: `--yes` removes them")
+        say(f"{much}; every replica deletes them, too")
+        print("Remove them? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+            raise RefusedError(f"{shown(path)}: nothing was removed")
+        return
+
+
+def _first(path: StorePath) -> StorePath:
+    return StorePath(path.partition("/")[0])
+
+
+def _subtrees(path: StorePath) -> Iterator[StorePath]:
+    """Yield the subtrees that a mapping is likely to have at, above or below a path, the largest first."""
+    roots = {root for name in presets.names() if "/" not in name for root in presets.roots(name)}
+    touched = {root for root in roots if root == path or is_below(root, path) or is_below(path, root)}
+    yield from sorted({_first(path), *touched}, key=lambda root: (depth(root), root))
+
+
+def _count(paths: Collection[StorePath], subtree: StorePath) -> int:
+    return sum(at == subtree or is_below(at, subtree) for at in paths)
+
+
+def _changed(path: StorePath, outcome: Outcome, count: int) -> str:
+    names = ", ".join(shown(at) for at in list(outcome.stale)[:3])
+    done = len(outcome.done)
+    already = f"{done} of {count} paths were removed" if done else "nothing was removed"
     return f"{shown(path)}: changed meanwhile ({names}); {already}; look again"

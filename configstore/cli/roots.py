@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from configstore import presets
 from configstore.cli.arguments import Commands, add_command, mode, shown, typed_directory
-from configstore.cli.session import ATTEMPTS, RETENTION, look, open_tree, refuse_below_file, say, unreadable
+from configstore.cli.session import ATTEMPTS, commit, look, open_tree, refuse_below_file, say, unreadable
 from configstore.errors import ConflictError, RefusedError
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Entry, Kind
@@ -51,7 +51,7 @@ def _make(tree: Tree, wanted: dict[StorePath, int]) -> None:
         refuse_below_file(tree, path)
     for _ in range(ATTEMPTS):
         writes, there = _missing(tree, wanted)
-        outcome = tree.commit(writes, retention=RETENTION)
+        outcome = commit(tree, writes, verb="made")
         if outcome.complete:
             _report(there, outcome.done)
             return

@@ -8,16 +8,22 @@ import shlex
 import socket
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from configstore.cli.arguments import shown, store_settings
-from configstore.errors import ConflictError, NotThereError, StoreUnavailableError
+from configstore.errors import (
+    ConflictError,
+    NotThereError,
+    StoreError,
+    StoreUnavailableError,
+    UnreachableError,
+)
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath, ancestors, printable
 from configstore.model.record import Kind
 from configstore.settings import STORE_VARIABLES, nearest_variable, unknown_variables
 from configstore.store.tree import Tree
-from configstore.store.values import Bad, Stored, Writer
+from configstore.store.values import Bad, Fence, Outcome, Stored, Write, Writer
 
 RETENTION = 30 * 86400.0
 """Seconds for which what a command supersedes stays in `past/`; a mapping's default, too."""
@@ -44,6 +50,35 @@ def open_tree(args: argparse.Namespace) -> Iterator[Tree]:
             if unnamed:
                 raise StoreUnavailableError(f"{error}; tried {', '.join(settings.endpoints)}") from error
             raise
+
+
+def commit(tree: Tree, writes: Sequence[Write], *, verb: str = "written", fence: Fence | None = None) -> Outcome:
+    """Commit as `Tree.commit` does, so that its failures say what became of which path.
+
+    verb: what is done to the paths, for people. Raises StoreUnavailableError or UnreachableError where nobody can
+    tell whether a path was written, and what `Tree.commit` raises.
+    """
+    try:
+        outcome = tree.commit(writes, retention=RETENTION, fence=fence)
+    except StoreError as error:
+        if not error.done and not error.unknown:
+            raise
+        kind = StoreUnavailableError if error.unknown else type(error)
+        raise kind(f"{_progress(error.done, error.unknown, writes, verb)}: {error}") from error
+    if outcome.unsure:
+        raise UnreachableError(
+            f"{_progress(outcome.done, outcome.unsure, writes, verb)}: an answer of the store was lost, and "
+            "somebody else wrote since; look at `configstore history` before you repeat it"
+        )
+    return outcome
+
+
+def _progress(done: Collection[str], unknown: Collection[str], writes: Sequence[Write], verb: str) -> str:
+    """Return how far a commit came that did not end well."""
+    if len(writes) == 1:
+        return f"{shown(writes[0].path)}: may have been {verb}, or not"
+    told = f"{len(done)} of {len(writes)} paths were {verb}"
+    return f"{told}, and {len(unknown)} more may have been" if unknown else told
 
 
 def say(message: str) -> None:

@@ -48,11 +48,6 @@ def _loser(tree: Tree, path: StorePath, name: str) -> Loser | None:
         return None
 
 
-def content_of(tree: Tree, loser: Loser) -> bytes:
-    """Return a losing file's content, checked against its digest. Raises CorruptError, StoreError."""
-    return b"".join(pieces_of(tree, loser))
-
-
 def pieces_of(tree: Tree, loser: Loser) -> Iterator[bytes]:
     """Yield a losing file's content, one piece in memory at a time; it is good only when the iteration ended.
 

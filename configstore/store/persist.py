@@ -20,13 +20,15 @@ def persist(
     """Make one txn; an answer that leaves its outcome open is followed by the same txn again.
 
     That is safe where the compares fail once it landed; what was found then must be looked at for one's own.
-    patience: for how many seconds it is tried. `lost` is called after each answer that did not come. Raises what
-    `Kv.txn` raises.
+    patience: for how many seconds it is tried; above 0 at least twice, since the wait for one answer may be as
+    long. `lost` is called after each answer that did not come. Raises what `Kv.txn` raises.
     """
     for attempt in tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(StoreUnavailableError)
         & tenacity.retry_if_not_exception_type(StoreClosedError),
-        stop=tenacity.stop_after_delay(patience),
+        stop=tenacity.stop_all(
+            tenacity.stop_after_delay(patience), tenacity.stop_after_attempt(2 if patience else 1)
+        ),
         wait=tenacity.wait_random_exponential(multiplier=0.1, max=1),
         reraise=True,
     ):

@@ -4,6 +4,7 @@ import pytest
 
 from configstore.model.record import Entry, Kind, sha256
 from configstore.store.api import CreateRevision, Delete, Exists, Put
+from configstore.store.surplus import MAX_CONFLICTS
 
 MONTH = 30 * 86400
 LARGE = bytes(range(256)) * 5000
@@ -114,3 +115,13 @@ def test_what_is_no_record_is_not_listed(run, tree):
     key = tree.keys.conflict("b", "x")
     tree.kv.txn((CreateRevision(key, 0),), (Put(key, b"junk"),))
     assert run("conflicts", "b", "--json").json() == []
+
+
+def test_it_is_said_where_the_oldest_losing_side_has_to_go(run, lose):
+    for number in range(MAX_CONFLICTS):
+        lose("a", b"%d" % number)
+    lose("b", b"1")
+    done = run("conflicts")
+    assert (done.code, "a: 20 losing sides lie here" in done.err, "b:" in done.err) == (0, True, False)
+    assert run("resolve", "a", "--take", "store").code == 0
+    assert "losing sides" not in run("conflicts").err

@@ -636,6 +636,13 @@ def test_what_follows_a_txn_that_landed_without_an_answer_is_written_though_it_w
     assert content_at(tree, writes[0].path) == b"third"
 
 
+def test_an_answer_that_took_all_of_the_patience_is_looked_for_once_more(network, kv_root):
+    tree = tree_on(network, kv_root, patience=1e-9)
+    network.faults.append(answer_lost)
+    assert tree.commit([file(CERT, b"1")], retention=MONTH).complete
+    assert len(network.txns) == 1
+
+
 def test_a_commit_made_again_with_its_write_ids_makes_nothing_twice(network, kv_root, other):
     tree = tree_on(network, kv_root, patience=0)
     first = committed(other, file(CERT, b"1"))
