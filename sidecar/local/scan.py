@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as Map
 
 from configstore.files.reader import Reader
-from configstore.files.reading import UnstableError, Unusable, signature
+from configstore.files.reading import Linked, UnstableError, Unusable, signature
 from configstore.files.words import words
 from configstore.model.path import ROOT, PathError, StorePath, join, parent, parse_path
 from configstore.model.record import Entry, Kind
@@ -197,6 +197,7 @@ class Scanner:
             return
         except (PathError, Unusable) as reason:
             visit.refuse(path, str(reason))
+            visit.unread |= isinstance(reason, Linked)  # no event tells when its other name goes
             if is_dir:
                 visit.blind.add(path)
         except UnstableError:
