@@ -100,7 +100,7 @@ class Mirror:
         if self._watching:
             local_watch = choose(mapping.watch, root, self._wake.set)
             parts.callback(local_watch.close)
-        scanner = Scanner(root, mapping, local_watch.ensure if local_watch else _watch_nothing)
+        scanner = Scanner(root, mapping, local_watch)
         remote = RemoteSide(tree, mapping, sides)
         transfer = Transfer(
             mapping=mapping,
@@ -272,7 +272,3 @@ def _finish_dead_run(root: Root, journal: Journal, baseline: Baseline) -> None:
     except OSError as error:
         reason = f"what a dead run left in it cannot be finished: {error.strerror}"
         raise RefusedError(f"{root.path}: cannot be mirrored: {reason}") from error
-
-
-def _watch_nothing(*_: object) -> None:
-    """Stand in for a watch where nobody waits for changes."""
