@@ -141,7 +141,7 @@ class Mirror:
         if self._watching:
             local_watch = choose(mapping.watch, root, self._wake.set)
             parts.callback(local_watch.close)
-        scanner = Scanner(root, mapping, local_watch.ensure if local_watch else _watch_nothing)
+        scanner = Scanner(root, mapping, local_watch)
         sides = baseline.sides
         self._remote = RemoteSide(
             tree, mapping, sides, feed=self._feed, agree=baseline.agree_with_own, clock=self._clock
@@ -312,7 +312,3 @@ def _finish_dead_run(root: Root, journal: Journal, baseline: Baseline) -> None:
     except OSError as error:
         reason = f"what a dead run left in it cannot be finished: {error.strerror}"
         raise RefusedError(f"{root.path}: cannot be mirrored: {reason}") from error
-
-
-def _watch_nothing(*_: object) -> None:
-    """Stand in for a watch where nobody waits for changes."""

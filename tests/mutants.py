@@ -50,6 +50,24 @@ MUTANTS = {
         "",
         "tests/files/test_reading.py",
     ),
+    "what came out in exchange is dropped unread": Mutant(
+        "sidecar/local/expected.py",
+        "    if not expected.sha256:\n",
+        "    if True:\n",
+        "tests/sidecar/local/test_taking_back.py",
+    ),
+    "a set that cannot be placed whole stays mixed": Mutant(
+        "sidecar/local/apply.py",
+        "        broken = self._verdicts.broken\n",
+        "        broken: dict[int, StorePath] = {}\n",
+        "tests/sidecar/local/test_taking_back.py",
+    ),
+    "a scan of everything trusts its memory": Mutant(
+        "sidecar/local/scan.py",
+        "            self._drop_unseen(look)\n",
+        "            pass\n",
+        "tests/sidecar/local/test_scan.py",
+    ),
     "a lost mount is not noticed": Mutant(
         "sidecar/local/root.py",
         "            return self._compare()\n",

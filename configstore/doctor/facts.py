@@ -91,6 +91,7 @@ class Directory(msgspec.Struct, frozen=True, kw_only=True):
     """A local directory that is to be mirrored, as the user who runs this sees it.
 
     sticky: only the owner of a file, or of the directory, may replace it; `exempt` are these and CAP_FOWNER.
+    leases: whether the kernel tells who is writing to the files there: root needs CAP_LEASE for other users' ones.
     """
 
     path: str
@@ -98,6 +99,7 @@ class Directory(msgspec.Struct, frozen=True, kw_only=True):
     writable: bool = True
     sticky: bool = False
     exempt: bool = False
+    leases: bool = True
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 TRIAL_TTL = 60
 """Seconds after which the key of a trial is gone, should neither its delete nor its lease's end succeed."""
 
-_CAP_FOWNER = 3  # linux/capability.h
+_CAP_FOWNER, _CAP_LEASE = 3, 28  # linux/capability.h
 
 Found = TypeVar("Found")
 
@@ -237,14 +237,15 @@ def look_at(path: str) -> Directory:
         path=path,
         writable=os.access(path, os.W_OK | os.X_OK),
         sticky=bool(status.st_mode & stat.S_ISVTX),
-        exempt=status.st_uid == os.geteuid() or _has_fowner(),
+        exempt=status.st_uid == os.geteuid() or _has(_CAP_FOWNER),
+        leases=os.geteuid() != 0 or _has(_CAP_LEASE),
     )
 
 
-def _has_fowner() -> bool:
-    """Whether this process may act on any user's files."""
+def _has(capability: int) -> bool:
+    """Whether this process has a capability, such as the one to act on any user's files."""
     with suppress(OSError), open("/proc/self/status", encoding="utf-8") as file:
         for line in file:
             if line.startswith("CapEff:"):
-                return bool(int(line.split()[1], 16) >> _CAP_FOWNER & 1)
+                return bool(int(line.split()[1], 16) >> capability & 1)
     return False

@@ -71,4 +71,7 @@ def _directory(each: Directory) -> Finding:
     if each.sticky and not each.exempt:
         found = f"{path} is sticky (as 1777): other users' files in it cannot be replaced"
         return warn(check, found, "run as the application's user, with FOWNER, or mirror a subdirectory")
+    if not each.leases:
+        found = f"{path}: the kernel does not tell root who is writing to other users' files there"
+        return warn(check, found, "add LEASE to the container's capabilities (cap_add: [LEASE])")
     return ok(check, f"{path} can be mirrored by this user")

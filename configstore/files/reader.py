@@ -21,7 +21,7 @@ from configstore.model.record import MAX_SIZE, Entry, Kind
 from configstore.model.selection import Symlinks
 
 
-class Writers(Protocol):
+class SeenWriters(Protocol):
     """Knows who is writing where the kernel may not be asked."""
 
     def writing(self, path: StorePath) -> bool:
@@ -46,7 +46,7 @@ class Reader:
         refuse_empty: Iterable[str] = (),
         *,
         linked: bool = False,
-        writers: Writers | None = None,
+        writers: SeenWriters | None = None,
     ) -> None:
         """`refuse_empty`: gitignore-style patterns of files that are worth nothing while they are empty.
 

@@ -2,45 +2,33 @@
 
 Everything is made ready first in the staging directory, with its owner and mode, out of the application's sight;
 then it is renamed into place back to back, each after one more look at what is about to be replaced; removals
-come last, and the bookkeeping after all. Called by the engine's thread only.
+come last. Only then is judged what came out, and what cannot be as a whole is taken back; the bookkeeping comes
+after all. Called by the engine's thread only.
 """
 
 import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Sequence
-
-import msgspec
+from contextlib import suppress
 
 from configstore.files.entries import Entries
 from configstore.files.reading import signature
 from configstore.files.words import words
 from configstore.model.path import PRIVATE_NAME, StorePath, depth, is_below, parent
 from configstore.model.record import PLACING_ORDER, Kind
-from configstore.model.signature import Signature
 from sidecar.check import View
-from sidecar.local.change import LocalChange, Overtaken, Withheld
-from sidecar.local.directories import Directories
+from sidecar.local.change import LocalChange
+from sidecar.local.directories import Directories, special_bits
+from sidecar.local.expected import expected, unchanged_since
 from sidecar.local.journal import Journal, Placing, Removing
-from sidecar.local.rename import unchanged_since
 from sidecar.local.root import Root
-from sidecar.local.stage import PERMISSIONS, Refused, Stage, give_owner
+from sidecar.local.stage import PERMISSIONS, Stage, give_owner
+from sidecar.local.verdicts import Applied, Stale, Verdicts
 from sidecar.planner.mapping import Mapping
-from sidecar.planner.sides import LocalEntry, Problem
+from sidecar.planner.sides import LocalEntry
 
 __all__ = ["Applied", "Applier", "LocalChange"]
-
-
-class Applied(msgspec.Struct, kw_only=True):
-    """What came of it.
-
-    done: the paths brought to their state, with what lies there now. problems: what could not be done, and why;
-    the old state is whole. stale: paths that held something else than expected, and were not touched.
-    """
-
-    done: dict[StorePath, LocalEntry | None] = {}
-    problems: dict[StorePath, Problem] = {}
-    stale: set[StorePath] = set()
 
 
 class Applier:
@@ -87,10 +75,6 @@ class Applier:
         self._journal.clear()
 
 
-class _Stale(Exception):  # noqa: N818  # becomes a value
-    pass
-
-
 class _Set:
     """One set being applied."""
 
@@ -104,17 +88,18 @@ class _Set:
         *,
         rank: Callable[[StorePath], int],
     ) -> None:
-        self.applied = Applied()
+        self._verdicts = Verdicts(changes)
+        self.applied = self._verdicts.applied
         self._changes = changes
         self._made = sorted(
-            (change for change in changes if change.desired.kind is not Kind.GONE),
+            (change for change in changes if not change.gone),
             key=lambda change: (*_turn(change, rank), depth(change.path)),
         )
         self._gone = sorted(
-            (change for change in changes if change.desired.kind is Kind.GONE),
+            (change for change in changes if change.gone),
             key=lambda change: -depth(change.path),
         )
-        self._replaced = {change.path for change in self._made if _changes_kind(change)}
+        self._replaced = {change.path for change in self._made if change.changes_kind and not change.gone}
         self._cleared: set[StorePath] = set()
         self._laid: dict[StorePath, LocalEntry] = {}  # what is about to be placed
         self._placed: set[StorePath] = set()
@@ -125,67 +110,49 @@ class _Set:
 
     def make_ready(self) -> None:
         """Make all that is needed, and let nothing be placed of a group of which a part cannot be."""
-        self._each((change for change in self._made if not _keeps_directory(change)), self._stage.make)
-        self._each(self._changes, self._verify)
-        self._hold_back()
-        self._each(self._in_the_way(), self._remove)
+        each = self._verdicts.each
+        each((change for change in self._made if not change.keeps_directory), self._stage.make)
+        each(self._changes, self._verify)
+        each(self._changes, self._directories.refuse_mount)
+        self._verdicts.hold_back(())
+        each(self._in_the_way(), self._clear_way)
         directories = [change for change in self._made if change.desired.kind is Kind.DIR]
-        self._each(directories, self._place_directory)
-        self._each((change for change in self._made if change.path in self._stage), self._inherit)
-        self._hold_back()
+        each(directories, self._place_directory)
+        each((change for change in self._made if change.path in self._stage), self._inherit)
+        self._take_back()
 
     def put_in_place(self) -> None:
-        """Rename back to back, remove, and then see what lies there now."""
+        """Rename back to back, remove, judge what came out by that, and then see what lies there now."""
+        each = self._verdicts.each
         ready = [change for change in self._made if change.path in self._stage]
-        self._note_intents(ready)
-        self._each(ready, self._place)
-        self._hold_back()
-        self._each((change for change in self._gone if change.path not in self.applied.done), self._remove)
+        gone = [change for change in self._gone if change.path not in self.applied.done]
+        doomed = [change for change in gone if not change.was_directory]
+        spares = {change.path: self._stage.spare_name() for change in doomed}
+        self._note_intents(ready, doomed, spares)
+        each(ready, self._place, self._hold_back)
+        each(doomed, lambda change: self._take_out(change, spares[change.path]), self._hold_back)
+        each((change for change in self._changes if self._stage.has_out(change.path)), self._judge)
+        self._take_back()
+        each((change for change in gone if change.was_directory), self._remove_directory)
         placed = [change for change in self._made if change.path in self._placed]
-        self._each((change for change in placed if change.desired.kind is not Kind.DIR), self._record)
+        for change in self._changes:
+            self._stage.drop(change.path)
+        each((change for change in placed if change.desired.kind is not Kind.DIR), self._record)
         directories = [change for change in placed if change.desired.kind is Kind.DIR]
-        self._each(reversed(directories), self._record_directory)
-
-    def _each(self, changes: Iterable[LocalChange], step: Callable[[LocalChange], object]) -> None:
-        """Take a step with all changes that are not given up; what fails is noted."""
-        stale, problems = self.applied.stale, self.applied.problems
-        for change in changes:
-            if change.path in problems or change.path in stale:
-                continue
-            try:
-                step(change)
-            except (_Stale, Overtaken):
-                stale.add(change.path)
-            except (Refused, Withheld) as refusal:
-                problems[change.path] = Problem(path=change.path, reason=str(refusal))
-            except OSError as error:
-                problems[change.path] = Problem(path=change.path, reason=words(error))
+        each(reversed(directories), self._record_directory)
 
     def _hold_back(self) -> None:
-        """Give up what is left of every group of which a member was given up."""
-        stale, problems = self.applied.stale, self.applied.problems
-        culprits = {change.group: change.path for change in self._changes if change.path in problems}
-        culprits |= {change.group: change.path for change in self._changes if change.path in stale}
-        settled = {*self._placed, *self.applied.done, *problems, *stale}
-        for change in self._changes:
-            culprit = culprits.get(change.group)
-            if culprit is None or change.path in settled:
-                continue
-            if culprit in stale:
-                stale.add(change.path)
-            else:
-                reason = f"held back: {culprit}, which was changed together with it, cannot be applied"
-                problems[change.path] = Problem(path=change.path, reason=reason)
+        self._verdicts.hold_back(self._placed)
 
     def _verify(self, change: LocalChange) -> bool:
-        """Raise _Stale unless just that lies at the path which the plan believed to lie there.
+        """Raise Stale unless just that lies at the path which the plan believed to lie there.
 
         Returns whether anything does.
         """
-        expected = None if change.path in self._cleared else change.expected
+        known = None if change.path in self._cleared else change.expected
         try:
             above = self._directories.open(parent(change.path))
-            found = os.stat(_name(change), dir_fd=above, follow_symlinks=False)
+            found = os.stat(change.name, dir_fd=above, follow_symlinks=False)
         except FileNotFoundError:
             found = None
         except OSError as error:
@@ -194,11 +161,11 @@ class _Set:
                 raise
             found = None
         if found is None:
-            if expected and change.desired.kind is not Kind.GONE:
-                raise _Stale
+            if known and not change.gone:
+                raise Stale
             return False
-        if expected is None or signature(found) != expected.signature:
-            raise _Stale
+        if known is None or signature(found) != known.signature:
+            raise Stale
         return True
 
     def _in_the_way(self) -> list[LocalChange]:
@@ -207,41 +174,90 @@ class _Set:
         replaced = [change for change in self._made if change.path in self._replaced]
         return sorted([*below, *replaced], key=lambda change: -depth(change.path))
 
-    def _remove(self, change: LocalChange) -> None:
-        try:
-            above = self._directories.unlock(parent(change.path))
-            if change.expected and change.expected.entry.kind is Kind.DIR:
-                os.rmdir(_name(change), dir_fd=above)
-            elif self._verify(change):
-                self._move_out(change, above)
-        except FileNotFoundError:
-            pass
-        if change.desired.kind is Kind.GONE:
-            self.applied.done[change.path] = None
+    def _clear_way(self, change: LocalChange) -> None:
+        if change.was_directory:
+            self._remove_directory(change)
         else:
+            spare = self._stage.spare_name()
+            self._journal.note(*self._removals([change], {change.path: spare}))
+            self._take_out(change, spare)
+            try:
+                if self._stage.has_out(change.path):
+                    self._judge(change)
+            except (Stale, OSError):
+                self._undo(change)
+                raise
+            self._stage.drop(change.path)
+        if not change.gone:
+            self.applied.done.pop(change.path, None)
             self._cleared.add(change.path)
 
-    def _move_out(self, change: LocalChange, above: int) -> None:
-        expected, spare = _expected(change), self._stage.spare_name()
-        self._journal.note(Removing(path=change.path, name=spare, expected=expected))
-        if not self._stage.remove(change.path, above, spare, unchanged_since(expected)):
-            raise _Stale
+    def _take_out(self, change: LocalChange, spare: str) -> None:
+        """Move aside what shall be gone, to be judged there."""
+        try:
+            above = self._directories.unlock(parent(change.path))
+            if self._verify(change):
+                self._stage.take_out(change.path, above, spare)
+        except FileNotFoundError:
+            pass
+        self.applied.done[change.path] = None
+
+    def _remove_directory(self, change: LocalChange) -> None:
+        with suppress(FileNotFoundError):
+            above = self._directories.unlock(parent(change.path))
+            os.rmdir(change.name, dir_fd=above)
+        self.applied.done[change.path] = None
+
+    def _judge(self, change: LocalChange) -> None:
+        """Raise Stale when what came out is not what was expected to."""
+        if change.expected is None or not self._stage.is_still(change.path, expected(change.expected)):
+            raise Stale
+
+    def _take_back(self) -> None:
+        """Undo what was placed of each group of which a member was given up, the last one first."""
+        broken = self._verdicts.broken
+        for change in (*reversed(self._gone), *reversed(self._made)) if broken else ():
+            if change.group in broken and (change.path in self._placed or self._stage.has_out(change.path)):
+                with suppress(OSError):  # it stays, and is told as done
+                    self._undo(change)
+        self._hold_back()
+
+    def _undo(self, change: LocalChange) -> None:
+        """Bring back what lay at a path, unless the application was at what was placed there. Raises OSError."""
+        if change.desired.kind is Kind.DIR and change.path in self._placed:
+            self._undo_directory(change)
+            return
+        above = self._directories.open(parent(change.path))
+        laid = self._laid[change.path].signature if change.path in self._placed else None
+        if self._stage.put_back(change.path, above, laid) or self._verdicts.given_up(change):
+            self._placed.discard(change.path)
+            self.applied.done.pop(change.path, None)
+
+    def _undo_directory(self, change: LocalChange) -> None:
+        if change.path in self._laid:  # it was not there before
+            os.rmdir(change.name, dir_fd=self._directories.open(parent(change.path)))
+        elif change.expected:
+            before = change.expected.signature
+            os.fchown(self._directories.open(change.path), before.uid, before.gid)
+        self._placed.discard(change.path)  # its mode is given back
 
     def _place_directory(self, change: LocalChange) -> None:
         """Put a new directory in place, or make a known one no wider than it shall be; its mode comes last."""
         if change.path in self._stage:
             above = self._directories.make(parent(change.path))
-            self._stage.inherit(change, above)
+            self._inherit(change)
             self._verify(change)
-            if not self._stage.move(change.path, above):
-                raise _Stale
+            try:
+                self._stage.move(change.path, above, replace=False)
+            except FileExistsError:
+                raise Stale from None
         else:
             descriptor = self._directories.open(change.path)
             status = os.fstat(descriptor)
             give_owner(change.desired, status, lambda uid, gid: os.fchown(descriptor, uid, gid))
             mode = stat.S_IMODE(status.st_mode)
-            if mode != change.desired.mode:
-                os.fchmod(descriptor, mode & change.desired.mode | 0o700)
+            if mode != change.desired.mode | special_bits(status):
+                os.fchmod(descriptor, mode & change.desired.mode | special_bits(status) | 0o700)
                 self._directories.modes.setdefault(change.path, mode)
         self._placed.add(change.path)
 
@@ -253,32 +269,46 @@ class _Set:
         )
         self._laid[change.path] = LocalEntry(entry=entry, signature=signature(status))
 
-    def _note_intents(self, ready: Sequence[LocalChange]) -> None:
-        """Write down what is about to be placed; nothing is placed when there is no room even for that."""
-        intents = [self._intent(change) for change in ready if change.path in self._laid]
+    def _note_intents(
+        self, ready: Sequence[LocalChange], doomed: Sequence[LocalChange], spares: dict[StorePath, str]
+    ) -> None:
+        """Write down what is about to be done; nothing is when there is no room even for that."""
+        placings = [self._placing(change) for change in ready if change.path in self._laid]
         try:
-            self._journal.note(*intents)
+            self._journal.note(*placings, *self._removals(doomed, spares))
         except OSError as error:
-            for change in ready:
-                reason = words(error)
-                self.applied.problems.setdefault(change.path, Problem(path=change.path, reason=reason))
+            for change in (*ready, *doomed):
+                self._verdicts.refuse(change, words(error))
 
-    def _intent(self, change: LocalChange) -> Placing:
+    def _placing(self, change: LocalChange) -> Placing:
         laid = self._laid[change.path]
+        known = None if change.path in self._cleared else change.expected
         return Placing(
             path=change.path,
             name=self._stage.name(change.path),
             laid=laid.signature,
-            expected=None if change.path in self._cleared or not change.expected else change.expected.signature,
+            expected=expected(known) if known else None,
             group=change.group,
             entry=laid.entry,
             remote=change.remote,
         )
 
+    def _removals(self, doomed: Iterable[LocalChange], spares: dict[StorePath, str]) -> list[Removing]:
+        return [
+            Removing(
+                path=change.path, name=spares[change.path], expected=expected(change.expected), group=change.group
+            )
+            for change in doomed
+            if change.expected and not self._verdicts.given_up(change)
+        ]
+
     def _place(self, change: LocalChange) -> None:
-        expected = unchanged_since(_expected(change)) if self._verify(change) else None
-        if not self._stage.move(change.path, self._directories.open(parent(change.path)), expected):
-            raise _Stale
+        replace = self._verify(change)
+        above = self._directories.open(parent(change.path))
+        try:
+            self._stage.move(change.path, above, replace=replace)
+        except (FileExistsError, FileNotFoundError):
+            raise Stale from None
         self._placed.add(change.path)
 
     def _record(self, change: LocalChange) -> None:
@@ -287,9 +317,9 @@ class _Set:
         mark = laid.signature
         try:
             above = self._directories.open(parent(change.path))
-            found = signature(os.stat(_name(change), dir_fd=above, follow_symlinks=False))
-            if msgspec.structs.replace(found, ctime_ns=mark.ctime_ns) == mark:
-                mark = found  # only the rename changed it
+            found = os.stat(change.name, dir_fd=above, follow_symlinks=False)
+            if unchanged_since(mark, found):
+                mark = signature(found)  # only the rename changed it
         except FileNotFoundError:
             pass
         self.applied.done[change.path] = LocalEntry(entry=laid.entry, signature=mark)
@@ -297,8 +327,9 @@ class _Set:
     def _record_directory(self, change: LocalChange) -> None:
         """Give a directory its final mode, all that belongs in it being there."""
         descriptor = self._directories.open(change.path)
-        mode = change.desired.mode & PERMISSIONS
-        if stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+        status = os.fstat(descriptor)
+        mode = change.desired.mode & PERMISSIONS | special_bits(status)
+        if stat.S_IMODE(status.st_mode) != mode:
             os.fchmod(descriptor, mode)
         self._directories.modes.pop(change.path, None)
         status = os.fstat(descriptor)
@@ -310,25 +341,3 @@ def _turn(change: LocalChange, rank: Callable[[StorePath], int]) -> tuple[int, i
     """Return when a change is placed: directories first, then by the mapping's order, links after files."""
     kind = change.desired.kind
     return (0 if kind is Kind.DIR else 1 + rank(change.path), PLACING_ORDER[kind])
-
-
-def _name(change: LocalChange) -> str:
-    return change.path.rpartition("/")[2]
-
-
-def _keeps_directory(change: LocalChange) -> bool:
-    return bool(change.expected and change.expected.entry.kind is change.desired.kind is Kind.DIR)
-
-
-def _expected(change: LocalChange) -> Signature:
-    """Return the signature of what the plan believes to lie there, `_verify` having found something."""
-    if change.expected is None:
-        raise _Stale
-    return change.expected.signature
-
-
-def _changes_kind(change: LocalChange) -> bool:
-    if change.expected is None:
-        return False
-    before, after = change.expected.entry.kind, change.desired.kind
-    return before is not after and Kind.DIR in {before, after}

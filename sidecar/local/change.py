@@ -3,7 +3,7 @@
 import msgspec
 
 from configstore.model.path import StorePath
-from configstore.model.record import Entry, Source
+from configstore.model.record import Entry, Kind, Source
 from sidecar.planner.sides import LocalEntry, RemoteEntry
 
 
@@ -30,6 +30,31 @@ class LocalChange(msgspec.Struct, frozen=True, kw_only=True):
     content: Source | None = None
     group: int
     remote: RemoteEntry | None = None
+
+    @property
+    def name(self) -> str:
+        """The last component of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def gone(self) -> bool:
+        """Whether it removes the path."""
+        return self.desired.kind is Kind.GONE
+
+    @property
+    def was_directory(self) -> bool:
+        """Whether a directory is believed to lie there."""
+        return self.expected is not None and self.expected.entry.kind is Kind.DIR
+
+    @property
+    def keeps_directory(self) -> bool:
+        """Whether a directory stays one."""
+        return self.was_directory and self.desired.kind is Kind.DIR
+
+    @property
+    def changes_kind(self) -> bool:
+        """Whether what lies there must make way first: a directory for something else, or the other way round."""
+        return self.expected is not None and self.was_directory is not (self.desired.kind is Kind.DIR)
 
     def __repr__(self) -> str:
         """Show everything but the content: a source may hold it."""

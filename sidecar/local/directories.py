@@ -4,6 +4,7 @@ Called by `apply`. A directory gets its final mode only when all is in place: co
 is wider than it shall be, and one that shall not be written to (0500) still gets its content.
 """
 
+import errno
 import os
 import stat
 from collections import OrderedDict
@@ -12,11 +13,18 @@ from types import TracebackType
 from typing import Self
 
 from configstore.model.path import StorePath, ancestors, depth, parent
+from sidecar.local.change import LocalChange
 from sidecar.local.journal import Journal, Unlocking
 from sidecar.local.root import Root
 
 _OPEN = 128
 _IMPLICIT_MODE = 0o755
+_SPECIAL = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
+
+
+def special_bits(status: os.stat_result) -> int:
+    """Return the bits of a mode that never travel: those that lie here stay."""
+    return status.st_mode & _SPECIAL
 
 
 class Directories:
@@ -62,6 +70,16 @@ class Directories:
             self._make(missing)
         return self.unlock(path)
 
+    def refuse_mount(self, change: LocalChange) -> None:
+        """Raise OSError when a file cannot be replaced, another one being mounted on it (where openat2 tells)."""
+        if change.expected is None or change.was_directory:
+            return
+        try:
+            os.close(self._root.beneath.open(change.path, os.O_PATH | os.O_NOFOLLOW))
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), change.path) from None
+
     def give_back(self) -> None:
         """Give the directories their final modes, the deepest first."""
         for path in sorted(self.modes, key=depth, reverse=True):
@@ -86,7 +104,7 @@ class Directories:
         above = self.unlock(parent(path))
         with suppress(FileExistsError):
             os.mkdir(path.rpartition("/")[2], 0o700, dir_fd=above)
-            self.modes[path] = self._mode
             made, owner = self.open(path), os.fstat(above)
+            self.modes[path] = self._mode | special_bits(os.fstat(made))
             with suppress(PermissionError):
                 os.fchown(made, owner.st_uid, owner.st_gid)

@@ -5,39 +5,46 @@ empty again once the set's baseline is written. `apply` writes it, `recovery` re
 """
 
 import os
+from typing import Annotated
 
 import msgspec
 
 from configstore.model.path import StorePath
 from configstore.model.record import Entry
 from configstore.model.signature import Signature
+from sidecar.local.expected import Expected
 from sidecar.planner.sides import RemoteEntry
 
 FILE = "intent"
+
+StagedName = Annotated[str, msgspec.Meta(pattern="^[0-9]+$")]
+"""A name in the staging directory; no other one is ever acted on, whoever wrote the journal."""
 
 
 class Placing(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
     """What lies ready in the staging directory as `name` is about to be renamed to `path`.
 
     laid: its signature. entry: what the path is then; remote: what it was made from. expected: what may be
-    replaced by it, None for nothing. Those of one group belong together.
+    replaced by it, None for nothing; it lies at `name` afterwards, until all of the group was judged. Those of one
+    group belong together.
     """
 
     path: StorePath
-    name: str
+    name: StagedName
     laid: Signature
-    expected: Signature | None
+    expected: Expected | None
     group: int
     entry: Entry
     remote: RemoteEntry | None
 
 
 class Removing(msgspec.Struct, frozen=True, kw_only=True, tag="remove"):
-    """What lies at `path` is about to be moved aside to `name` and, if it is as expected, removed."""
+    """What lies at `path` is about to be moved aside to `name` and removed, if its group is as expected."""
 
     path: StorePath
-    name: str
-    expected: Signature
+    name: StagedName
+    expected: Expected
+    group: int
 
 
 class Unlocking(msgspec.Struct, frozen=True, kw_only=True, tag="unlock"):

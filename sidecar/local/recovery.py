@@ -1,18 +1,19 @@
 """Finishes at the next start what a crash left in the middle of a set. Called by `mirror`, before anything else.
 
-What the journal says is compared with what lies in the staging directory and in place: whatever was ready is put
-in place under the conditions of `apply`, and an edit that had come out in exchange goes back.
+What the journal says is compared with what lies in the staging directory and in place, by content too: a group of
+which all can be placed is placed, under the conditions of `apply`; of another one everything goes back.
 """
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from configstore.model.path import StorePath, parent
 from configstore.model.signature import Signature
+from sidecar.local.expected import Expected, is_still, unchanged_since
 from sidecar.local.journal import Intent, Journal, Placing, Removing, Unlocking
-from sidecar.local.rename import exchange, place, unchanged_since
+from sidecar.local.rename import exchange, place
 from sidecar.local.root import Root
 from sidecar.planner.sides import Agreed, agreement
 
@@ -23,60 +24,87 @@ def recover(root: Root, journal: Journal) -> dict[StorePath, Agreed]:
     Afterwards nothing in the staging directory is needed any more. Raises OSError.
     """
     intents = journal.read()
-    placings = [intent for intent in intents if isinstance(intent, Placing)]
-    for intent in intents:
-        if isinstance(intent, Removing):
-            _finish_removal(root, intent)
-    for placing in placings:
-        _undo_or_end_exchange(root, placing)
-    for group in {placing.group: None for placing in placings}:
-        _place_rest(root, [placing for placing in placings if placing.group == group])
+    members = [intent for intent in intents if not isinstance(intent, Unlocking)]
+    for group in {member.group: None for member in members}:
+        _finish(root, [member for member in members if member.group == group])
+    placings = (member for member in members if isinstance(member, Placing))
     agreed = {placing.path: made for placing in placings if (made := _agreed(root, placing))}
     _give_modes_back(root, intents)
     return agreed
 
 
-def _finish_removal(root: Root, intent: Removing) -> None:
-    found = _look(root.staging_fd, intent.name)
-    if found is None:
+def _finish(root: Root, members: Sequence[Placing | Removing]) -> None:
+    """Place what is still ready of a group, if all of it can be; else put back what came out, and take back."""
+    judged = _judged(root, members)
+    if judged or all(_fits(root, member) for member in members):
+        for member in members:
+            if isinstance(member, Placing) and _fits(root, member):
+                _at(root, member, _place)
+    if not judged and not all(_fits(root, member) for member in members):
+        for member in reversed(members):
+            _at(root, member, _take_back)
+    for member in members:
+        with suppress(FileNotFoundError):
+            os.unlink(member.name, dir_fd=root.staging_fd)
+
+
+def _at(root: Root, member: Placing | Removing, act: Callable[[int, Placing | Removing, int, str], None]) -> None:
+    with suppress(OSError), _Above(root, member.path) as (above, name):  # else its directory is gone, too
+        act(root.staging_fd, member, above, name)
+
+
+def _judged(root: Root, members: Sequence[Placing | Removing]) -> bool:
+    """Tell whether some of what came out is dropped already: so the whole group had been found to be well."""
+    replacing = (member for member in members if isinstance(member, Placing) and member.expected)
+    return any(_look(root.staging_fd, member.name) is None and _is_placed(root, member) for member in replacing)
+
+
+def _fits(root: Root, member: Placing | Removing) -> bool:
+    """Tell whether a member is placed or can be, and whether what came out by that is what was expected to."""
+    try:
+        aside = _look(root.staging_fd, member.name)
+        if isinstance(member, Removing):
+            return aside is None or is_still(root.staging_fd, member.name, member.expected)
+        if aside is None:  # placed and judged, or given up and thrown away
+            return _is_placed(root, member)
+        if not _is(aside, member.laid):
+            return member.expected is not None and is_still(root.staging_fd, member.name, member.expected)
+        with _Above(root, member.path) as (above, name):
+            return _as_expected(above, name, member.expected)
+    except OSError:
+        return False
+
+
+def _is_placed(root: Root, member: Placing) -> bool:
+    with suppress(OSError), _Above(root, member.path) as (above, name):
+        return _is(_look(above, name), member.laid)
+    return False
+
+
+def _place(staging: int, member: Placing | Removing, above: int, name: str) -> None:
+    if isinstance(member, Placing) and _is(_look(staging, member.name), member.laid):
+        place(staging, member.name, above, name, replace=member.expected is not None)
+
+
+def _take_back(staging: int, member: Placing | Removing, above: int, name: str) -> None:
+    aside = _look(staging, member.name)
+    if isinstance(member, Removing):
+        if aside:
+            place(staging, member.name, above, name, replace=False)
         return
-    if unchanged_since(intent.expected)(found):
-        os.unlink(intent.name, dir_fd=root.staging_fd)
-        return
-    with suppress(OSError), _Above(root, intent.path) as (above, name):  # else its directory is gone, too
-        place(root.staging_fd, intent.name, above, name, None)
+    there = _look(above, name)
+    if there is None or not unchanged_since(member.laid, there):
+        return  # somebody was at it since, and that is an edit of what the store holds
+    if aside:
+        exchange(staging, member.name, above, name)
+    elif member.expected is None:
+        os.rename(name, member.name, src_dir_fd=above, dst_dir_fd=staging)
 
 
-def _undo_or_end_exchange(root: Root, intent: Placing) -> None:
-    """See what came out when a file changed places: remove what was expected, put back what was not."""
-    out = _look(root.staging_fd, intent.name)
-    if out is None or _is(out, intent.laid):
-        return
-    with suppress(OSError), _Above(root, intent.path) as (above, name):
-        edited = intent.expected is None or not unchanged_since(intent.expected)(out)
-        if edited and _is(_look(above, name), intent.laid):
-            exchange(root.staging_fd, intent.name, above, name)
-        os.unlink(intent.name, dir_fd=root.staging_fd)
-
-
-def _place_rest(root: Root, group: Sequence[Placing]) -> None:
-    """Put in place what is still ready of a group, if all of it can be."""
-    ready = [intent for intent in group if _is(_look(root.staging_fd, intent.name), intent.laid)]
-    with suppress(OSError):
-        for intent in ready:
-            with _Above(root, intent.path) as (above, name):
-                if not _as_expected(_look(above, name), intent.expected):
-                    return
-        for intent in ready:
-            with _Above(root, intent.path) as (above, name):
-                there = intent.expected if _look(above, name) else None
-                place(root.staging_fd, intent.name, above, name, unchanged_since(there) if there else None)
-
-
-def _as_expected(found: os.stat_result | None, expected: Signature | None) -> bool:
-    if found is None or expected is None:
-        return found is None and expected is None
-    return unchanged_since(expected)(found)
+def _as_expected(directory: int, name: str, expected: Expected | None) -> bool:
+    if expected is None or _look(directory, name) is None:
+        return expected is None and _look(directory, name) is None
+    return is_still(directory, name, expected)
 
 
 def _agreed(root: Root, intent: Placing) -> Agreed | None:

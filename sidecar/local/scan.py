@@ -11,17 +11,18 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as Map
 
 from configstore.files.reader import Reader
-from configstore.files.reading import UnstableError, Unusable, signature
+from configstore.files.reading import Linked, UnstableError, Unusable, signature
 from configstore.files.words import words
 from configstore.model.path import ROOT, PathError, StorePath, join, parent, parse_path
 from configstore.model.record import Entry, Kind
 from configstore.model.selection import Symlinks
 from sidecar.local.root import Root
 from sidecar.local.visit import Round, Scan, Visit
+from sidecar.local.watch import LocalWatch
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.sides import LocalEntry, Problem
 
@@ -54,17 +55,15 @@ class Unreadable(Exception):  # noqa: N818  # becomes a Problem
 class Scanner:
     """Scans one mapping's directory.
 
-    `ensure_watch` is called with every directory and its descriptor before it is listed, and with None when the
-    directory is gone.
+    A watch is told of every directory and its descriptor before it is listed, and with None when it is gone.
     """
 
-    def __init__(
-        self, root: Root, mapping: Mapping, ensure_watch: Callable[[StorePath, int | None], None]
-    ) -> None:
+    def __init__(self, root: Root, mapping: Mapping, watch: LocalWatch | None = None) -> None:
+        """`watch`: what follows changes, and knows who writes where the kernel may not be asked."""
         self._root = root
         self._mapping = mapping
-        self._ensure_watch = ensure_watch
-        self._reader = Reader(root.beneath, mapping.symlinks, mapping.refuse_empty)
+        self._ensure_watch = watch.ensure if watch else _watch_nothing
+        self._reader = Reader(root.beneath, mapping.symlinks, mapping.refuse_empty, writers=watch)
         self._device = os.fstat(root.fd).st_dev
         self._names: dict[StorePath, set[str]] = {}  # what each directory is known to hold
         self._listed: dict[StorePath, int] = {}  # directories watched and listed to the end, and their inode
@@ -72,6 +71,16 @@ class Scanner:
         self._racy: set[StorePath] = set()
         self._unwatched: set[StorePath] = set()  # their watches end with the scan: what moved was seen by then
         self.unread: set[StorePath] = set()  # directories to be looked at again, event or no event
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it is not certain who is writing to which file, and the mend; None when it is."""
+        if not self._reader.blind:
+            return None
+        return (
+            "the kernel does not tell who is writing to other users' files: give the sidecar the capability LEASE"
+            " (cap_add: [LEASE]), or run it as the files' owner"
+        )
 
     def scan(
         self,
@@ -197,6 +206,7 @@ class Scanner:
             return
         except (PathError, Unusable) as reason:
             visit.refuse(path, str(reason))
+            visit.unread |= isinstance(reason, Linked)  # no event tells when its other name goes
             if is_dir:
                 visit.blind.add(path)
         except UnstableError:
@@ -324,3 +334,7 @@ class Scanner:
         self._unwatched.add(directory)
         self._note_problems(look, directory, {})
         return [join(directory, StorePath(name)) for name in names]
+
+
+def _watch_nothing(*_: object) -> None:
+    """Stand in for a watch where nobody waits for changes."""

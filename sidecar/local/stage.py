@@ -13,8 +13,10 @@ from contextlib import suppress
 from configstore.model.path import StorePath, unsafe_target
 from configstore.model.record import Entry, Kind
 from configstore.model.selection import Symlinks
+from configstore.model.signature import Signature
 from sidecar.local.change import LocalChange
-from sidecar.local.rename import Expected, place, remove
+from sidecar.local.expected import Expected, is_still, unchanged_since
+from sidecar.local.rename import exchange, place
 from sidecar.local.root import Root
 
 PERMISSIONS = 0o777  # setuid, setgid and sticky never travel
@@ -32,6 +34,7 @@ class Stage:
         self._symlinks = symlinks
         self._numbers = itertools.count()
         self._names: dict[StorePath, str] = {}
+        self._out: dict[StorePath, str] = {}  # what came out of a path and waits to be judged
 
     def __contains__(self, path: StorePath) -> bool:
         """Tell whether something waits to be moved to a path."""
@@ -68,15 +71,14 @@ class Stage:
                 status = self._status(name)
         return status
 
-    def move(self, path: StorePath, above: int, expected: Expected | None = None) -> bool:
-        """Put what was made ready in its place below an open directory.
+    def move(self, path: StorePath, above: int, *, replace: bool) -> None:
+        """Put what was made ready in its place below an open directory; what lay there is held here then.
 
-        expected: as in `rename.place`. Returns whether it was done. Raises OSError.
+        replace: whether something lies there, as in `rename.place`. Raises OSError.
         """
-        moved = place(self._directory, self._names[path], above, path.rpartition("/")[2], expected)
-        if moved:
-            del self._names[path]
-        return moved
+        if place(self._directory, self._names[path], above, _last(path), replace=replace):
+            self._out[path] = self._names[path]
+        del self._names[path]
 
     def name(self, path: StorePath) -> str:
         """Return the name under which something waits to be moved to a path."""
@@ -86,9 +88,51 @@ class Stage:
         """Return a free name."""
         return str(next(self._numbers))
 
-    def remove(self, path: StorePath, above: int, spare: str, expected: Expected) -> bool:
-        """Remove what lies at a path below an open directory; as `rename.remove`."""
-        return remove(above, path.rpartition("/")[2], self._directory, spare, expected)
+    def take_out(self, path: StorePath, above: int, spare: str) -> None:
+        """Move what lies at a path below an open directory aside, to a free name. Raises OSError."""
+        os.rename(_last(path), spare, src_dir_fd=above, dst_dir_fd=self._directory)
+        self._out[path] = spare
+
+    def has_out(self, path: StorePath) -> bool:
+        """Tell whether what lay at a path came out and is still held here."""
+        return path in self._out
+
+    def is_still(self, path: StorePath, expected: Expected) -> bool:
+        """Tell whether what came out of a path is what was expected there. Raises OSError."""
+        return is_still(self._directory, self._out[path], expected)
+
+    def put_back(self, path: StorePath, above: int, laid: Signature | None) -> bool:
+        """Put what came out of a path back; what was placed there waits again then, or is thrown away by `clear`.
+
+        laid: what was placed there, None for nothing. Returns false when that is not what lies there any more: the
+        application was at it, so it stays. Raises OSError.
+        """
+        if laid is None:
+            try:
+                place(self._directory, self._out[path], above, _last(path), replace=False)
+            except FileExistsError:
+                return False
+            del self._out[path]
+            return True
+        try:
+            found = os.stat(_last(path), dir_fd=above, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        if not unchanged_since(laid, found):
+            return False
+        if path in self._out:
+            exchange(self._directory, self._out[path], above, _last(path))
+            self._names[path] = self._out.pop(path)
+        else:
+            self._names[path] = spare = self.spare_name()
+            os.rename(_last(path), spare, src_dir_fd=above, dst_dir_fd=self._directory)
+        return True
+
+    def drop(self, path: StorePath) -> None:
+        """Remove what came out of a path, if anything did."""
+        name = self._out.pop(path, None)
+        if name is not None:
+            os.unlink(name, dir_fd=self._directory)
 
     def clear(self) -> None:
         """Remove what was not moved."""
@@ -146,6 +190,10 @@ class Stage:
 
     def _status(self, name: str) -> os.stat_result:
         return os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+
+
+def _last(path: StorePath) -> str:
+    return path.rpartition("/")[2]
 
 
 def give_owner(desired: Entry, status: os.stat_result, chown: Callable[[int, int], None]) -> None:

@@ -19,8 +19,9 @@ import msgspec
 from inotify_simple import flags
 
 from configstore.errors import RefusedError
-from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, join, parent
+from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, join, parent, printable
 from sidecar.local.root import Root
+from sidecar.local.writers import Writers
 from sidecar.planner.mapping import WatchMode
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ POLL_INTERVAL = 1.0
 """Seconds between two looks of the polling observer."""
 
 _MASK = (
-    flags.CLOSE_WRITE
+    flags.MODIFY
+    | flags.CLOSE_WRITE
     | flags.MOVED_FROM
     | flags.MOVED_TO
     | flags.CREATE
@@ -38,6 +40,7 @@ _MASK = (
     | flags.MOVE_SELF
     | flags.ATTRIB
     | flags.ONLYDIR
+    | flags.EXCL_UNLINK  # the end of a file that has no name any more is not that of one by the same name
 )
 _SELF = flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT | flags.IGNORED
 
@@ -57,8 +60,6 @@ class Dirty(msgspec.Struct, kw_only=True):
 class LocalWatch(Protocol):
     """Watches one mapping's directory."""
 
-    trouble: str | None
-
     def ensure(self, directory: StorePath, descriptor: int | None) -> None:
         """Watch a directory that is open as `descriptor`; call it before listing, then nothing is missed.
 
@@ -66,8 +67,21 @@ class LocalWatch(Protocol):
         """
         ...
 
+    def writing(self, path: StorePath) -> bool:
+        """Tell whether a file was seen being written to, and not being closed since."""
+        ...
+
+    def quiet(self, path: StorePath) -> None:
+        """Take note that nobody has a file open for writing: it was changed by its name (truncate(2))."""
+        ...
+
     def drain(self) -> Dirty:
         """Return where something may have changed since the last call."""
+        ...
+
+    @property
+    def trouble(self) -> str | None:
+        """Why not all changes are noticed at once, and the mend; None when they are."""
         ...
 
     def close(self) -> None:
@@ -87,9 +101,9 @@ class InotifyWatch:
         self._lock = threading.Lock()
         self._paths: dict[int, StorePath] = {}  # by watch descriptor
         self._watches: dict[StorePath, int] = {}
+        self._writers = Writers()
         self._dirty = Dirty()
-        self._full = False
-        self.trouble: str | None = None
+        self._unwatched: dict[StorePath, str] = {}  # directories that cannot be watched, and the mend
         try:
             self._end = os.eventfd(0, os.EFD_CLOEXEC)
         except OSError:
@@ -107,18 +121,47 @@ class InotifyWatch:
             try:
                 watch = self._inotify.add_watch(f"/proc/self/fd/{descriptor}", _MASK)
             except OSError as error:
-                self._note_failure(error)
+                self._note_failure(directory, error)
                 return
+            self._unwatched.pop(directory, None)
             if self._watches.get(directory) != watch:
                 self._end_watch(directory)
             self._paths[watch] = directory
             self._watches[directory] = watch
+
+    def writing(self, path: StorePath) -> bool:
+        """Tell whether a file was seen being written to, and not being closed since, up to this moment."""
+        with self._lock:
+            noted = self._take_events()
+            watch = self._watches.get(parent(path))
+            writing = watch is not None and self._writers.writing(watch, path.rpartition("/")[2])
+        if noted:
+            self._wake()
+        return writing
+
+    def quiet(self, path: StorePath) -> None:
+        """Take note that nobody has a file open for writing."""
+        with self._lock:
+            watch = self._watches.get(parent(path))
+            if watch is not None:
+                self._writers.quiet(watch, path.rpartition("/")[2])
 
     def drain(self) -> Dirty:
         """Return where something may have changed since the last call."""
         with self._lock:
             dirty, self._dirty = self._dirty, Dirty()
             return dirty
+
+    @property
+    def trouble(self) -> str | None:
+        """Why not all changes are noticed at once, and the mend."""
+        with self._lock:
+            if not self._unwatched:
+                return None
+            path, mend = next(iter(self._unwatched.items()))
+            count = len(self._unwatched)
+        which = f"{printable(path) or '/'} and {count - 1} more" if count > 1 else printable(path) or "/"
+        return f"not watched, so that changes there are found by the next full scan only: {which}: {mend}"
 
     def close(self) -> None:
         """End the thread and all watches."""
@@ -137,20 +180,28 @@ class InotifyWatch:
             ready = [descriptor for descriptor, _ in poller.poll()]
             if self._end in ready:
                 return
-            events = self._inotify.read(timeout=0)
             with self._lock:
-                noted = [self._note(event) for event in events]
-            if any(noted):
+                noted = self._take_events()
+            if noted:
                 self._wake()
+
+    def _take_events(self) -> bool:
+        """Take in what the kernel has to say by now; returns whether anybody needs to look."""
+        noted = [self._note(event) for event in self._inotify.read(timeout=0)]
+        return any(noted)
 
     def _note(self, event: inotify_simple.Event) -> bool:
         """Remember where an event points; returns whether anybody needs to look."""
         if event.mask & flags.Q_OVERFLOW:
             log.warning("the kernel dropped inotify events; scanning everything")
             self._dirty.everything = True
+            self._writers = Writers()
             return True
+        goes_on = self._writers.note(event)
         directory = self._paths.get(event.wd)
         if directory is None or (directory == ROOT and event.name == PRIVATE_NAME):
+            return False
+        if goes_on:
             return False
         if event.mask & flags.IGNORED:
             self._end_watch(directory)
@@ -162,29 +213,32 @@ class InotifyWatch:
         return True
 
     def _end_watch(self, directory: StorePath) -> None:
+        self._unwatched.pop(directory, None)
         watch = self._watches.pop(directory, None)
         if watch is not None and self._paths.get(watch) == directory:  # else it was moved, and is watched there
             del self._paths[watch]
+            self._writers.forget(watch)
             with suppress(OSError):  # the kernel ended it already
                 self._inotify.rm_watch(watch)
 
-    def _note_failure(self, error: OSError) -> None:
+    def _note_failure(self, directory: StorePath, error: OSError) -> None:
         if error.errno in {errno.ENOENT, errno.ENOTDIR}:
             return  # it is gone again, and the scan will see that
-        if not self._full:
-            hint = (
-                "raise fs.inotify.max_user_watches"
-                if error.errno == errno.ENOSPC
-                else os.strerror(error.errno or 0)
-            )
+        hint = (
+            "raise fs.inotify.max_user_watches" if error.errno == errno.ENOSPC else os.strerror(error.errno or 0)
+        )
+        if not self._unwatched:
             log.error("cannot watch every directory; the others are only re-scanned", extra={"reason": hint})
-        self._full = True
+        self._unwatched[directory] = hint
 
 
 class PollWatch:
     """watchdog's polling observer: looks at the whole tree every POLL_INTERVAL seconds."""
 
-    def __init__(self, path: str, wake: Callable[[], None], interval: float = POLL_INTERVAL) -> None:
+    def __init__(
+        self, path: str, wake: Callable[[], None], interval: float = POLL_INTERVAL, *, trouble: str | None = None
+    ) -> None:
+        """trouble: why it is polled, where that was not asked for."""
         # Only a host without inotify pays for loading it.
         from watchdog.events import FileSystemEvent, FileSystemEventHandler  # noqa: PLC0415
         from watchdog.observers.polling import PollingObserver  # noqa: PLC0415
@@ -198,8 +252,8 @@ class PollWatch:
                 if where != private and not where.startswith(f"{private}/"):
                     watch.note()
 
+        self.trouble = trouble
         self._wake = wake
-        self.trouble: str | None = "polling"
         self._lock = threading.Lock()
         self._dirty = Dirty()
         self._observer = PollingObserver(timeout=interval)
@@ -208,6 +262,13 @@ class PollWatch:
 
     def ensure(self, directory: StorePath, descriptor: int | None) -> None:
         """Do nothing: everything is polled."""
+
+    def writing(self, path: StorePath) -> bool:  # noqa: ARG002  # as the protocol has it
+        """Return false: a poll sees nobody write."""
+        return False
+
+    def quiet(self, path: StorePath) -> None:
+        """Do nothing: a poll sees nobody write."""
 
     def drain(self) -> Dirty:
         """Return where something may have changed since the last call: everywhere, or nowhere."""
@@ -239,4 +300,6 @@ def choose(mode: WatchMode, root: Root, wake: Callable[[], None]) -> LocalWatch:
                 f'{root.path}: inotify is not to be had: {error.strerror}; set watch = "poll"'
             ) from error
         log.warning("inotify is not to be had; polling", extra={"path": root.path, "reason": error.strerror})
-        return PollWatch(root.path, wake)
+        mend = "raise fs.inotify.max_user_instances" if error.errno == errno.EMFILE else 'or set watch = "poll"'
+        trouble = f"polled every {POLL_INTERVAL:g} s, since inotify is not to be had: {error.strerror}: {mend}"
+        return PollWatch(root.path, wake, trouble=trouble)

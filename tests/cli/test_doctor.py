@@ -268,9 +268,10 @@ def test_directories_are_looked_at_as_this_user(doctor, etcd, tmp_path, monkeypa
     sticky = tmp_path / "sticky"
     sticky.mkdir()
     sticky.chmod(0o1777)
+    monkeypatch.setattr("configstore.doctor.gather._has", lambda _: True)
     code, rows = doctor(etcd.endpoint, words=[str(tmp_path), str(tmp_path / "absent"), str(sticky)])
     assert (code, states(rows, "directory")) == (1, ["ok", "fail", "ok"])
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    monkeypatch.setattr("configstore.doctor.gather._has_fowner", lambda: False)
+    monkeypatch.setattr("configstore.doctor.gather._has", lambda _: False)
     code, rows = doctor(etcd.endpoint, words=[str(sticky)])
     assert (code, states(rows, "directory")) == (0, ["warn"])

@@ -135,6 +135,12 @@ WARNINGS = {
     "a key that is left": (but(trial=Trial(allowed=("write",), left=True)), "rights", "within a minute", ""),
     "an empty store": (but(records=Records()), "store", "nothing lies below /configstore", "restore"),
     "an unwell replica": (but(records=Records(count=1, live=1, unwell=("dkim: a@b",))), "replicas", "a@b", "why"),
+    "root without leases": (
+        but(directories=(Directory(path="/d", leases=False),)),
+        "directory",
+        "who is writing",
+        "add LEASE",
+    ),
     "a sticky directory": (
         but(directories=(Directory(path="/d", sticky=True),)),
         "directory",

@@ -154,7 +154,7 @@ def test_what_is_ours_has_least_privilege_limits_and_probes(overlays, form):
         assert security["readOnlyRootFilesystem"] is True
         assert security["allowPrivilegeEscalation"] is False
         assert security["capabilities"]["drop"] == ["ALL"]
-        assert set(security["capabilities"].get("add", ())) <= {"CHOWN", "DAC_OVERRIDE", "FOWNER"}
+        assert set(security["capabilities"].get("add", ())) <= {"CHOWN", "DAC_OVERRIDE", "FOWNER", "LEASE"}
         assert "memory" in container["resources"]["limits"]
         assert set(container["resources"]["requests"]) == {"cpu", "memory"}
         assert container["image"].startswith(("registry.example.org/configstore:", "quay.io/coreos/etcd:"))

@@ -153,9 +153,9 @@ def test_a_sidecar_that_is_killed_comes_back_with_every_file_intact(pod, podman,
     wait_until(lambda: "after.dkim.key" in pod("import os; print(os.listdir('/dkim'))"))
 
 
-def test_the_sidecar_has_three_capabilities_and_a_read_only_root(pod, podman):
+def test_the_sidecar_has_four_capabilities_and_a_read_only_root(pod, podman):
     inspected = json.loads(podman("container", "inspect", "admin-configstore"))[0]
-    assert sorted(inspected["EffectiveCaps"]) == ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER"]
+    assert sorted(inspected["EffectiveCaps"]) == ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_LEASE"]
     assert inspected["HostConfig"]["ReadonlyRootfs"]
 
 

@@ -102,7 +102,7 @@ def a_new_baseline_before_the_files_are_there(patch):
 @mutant
 def no_second_look_at_what_is_replaced(patch):
     patch(apply._Set, "_verify", lambda self, change: change.expected is not None)
-    patch(apply, "unchanged_since", lambda before: lambda found: True)
+    patch(apply._Set, "_judge", lambda self, change: None)
 
 
 @mutant

@@ -113,7 +113,7 @@ class Mirrored:
         self.mapping = a_mapping(path, **fields)
         self.root = Root(str(path))
         self.journal = Journal(self.root.private_fd)
-        self.scanner = Scanner(self.root, self.mapping, watch.ensure if watch else lambda *_: None)
+        self.scanner = Scanner(self.root, self.mapping, watch)
         self.applier = Applier(self.root, self.mapping, self.journal, self.scanner.note)
         self.known = {}
         self.problems = {}

@@ -9,6 +9,7 @@ import pytest
 from configstore.model.path import StorePath
 from configstore.model.signature import Signature
 from sidecar.local import rename
+from sidecar.local.expected import Expected, expected
 from sidecar.local.journal import FILE, Journal, Removing
 from sidecar.planner.sides import RemoteEntry
 from tests.sidecar.local.named import GONE, Mirrored, a_file, a_link
@@ -219,10 +220,91 @@ def test_without_room_for_the_intents_nothing_is_placed(here, monkeypatch):
 def test_a_half_written_intent_leaves_the_ones_before_it(tmp_path):
     directory = os.open(tmp_path, os.O_RDONLY)
     journal = Journal(directory)
-    first = Removing(path=StorePath("a"), name="0", expected=Signature(1, 2, 3, 4, 5, 6, 7))
+    first = Removing(
+        path=StorePath("a"), name="0", expected=Expected(signature=Signature(1, 2, 3, 4, 5, 6, 7)), group=1
+    )
     journal.note(first)
     with open(tmp_path / FILE, "ab") as log:
         log.write(b'{"type":"remove"')
     assert journal.read() == [first]
     journal.close()
     os.close(directory)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["replaced", "new"])
+def test_a_set_that_cannot_be_finished_goes_back_as_a_whole(here, monkeypatch, known):
+    if known:
+        here.apply(here.file("cert", "old"))
+    here.apply(here.file("key", "old"))
+    with monkeypatch.context() as patch:
+        Steps(patch, 1, after=True)
+        with pytest.raises(Crash):
+            here.apply(here.file("cert", "new"), here.file("key", "new"))
+    assert (here.path / "cert").read_text() == "new"
+    (here.path / "key").write_text("edited while nobody was here")
+    assert here.begin_anew() == {}
+    assert contents(here.path).keys() == ({"cert", "key"} if known else {"key"})
+    assert not known or (here.path / "cert").read_text() == "old"
+    assert (here.path / "key").read_text() == "edited while nobody was here"
+
+
+def without_a_trace(here, name, content):
+    """Change a file as a memory map may: neither its size nor its times tell of it."""
+    before = (here.path / name).stat()
+    with (here.path / name).open("r+") as file:
+        file.write(content)
+    os.utime(here.path / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", ["new", GONE], ids=["replaced", "removed"])
+def test_an_edit_without_a_trace_that_came_out_goes_back(here, monkeypatch, change):
+    here.apply(here.file("cert", "old"), here.file("key", "old"))
+    wanted = here.change("key", GONE) if change is GONE else here.file("key", change)
+    with monkeypatch.context() as patch:
+        Steps(patch, 2, after=True, meanwhile=lambda: without_a_trace(here, "key", "OLD"))
+        with pytest.raises(Crash):
+            here.apply(here.file("cert", "new"), wanted)
+    assert here.begin_anew() == {}
+    assert (here.path / "key").read_text() == "OLD"
+    assert (here.path / "cert").read_text() == "old"
+
+
+def test_a_set_that_is_taken_back_is_taken_back_wherever_the_crash_struck(tmp_path):
+    step = 0
+    while True:
+        step += 1
+        here = Mirrored(tmp_path / f"top{step}")
+        here.apply(*[here.file(name, "old") for name in ("a", "b", "c")])
+        changes = [here.file(name, "new") for name in ("a", "b", "c", "d")]
+        with pytest.MonkeyPatch.context() as patch:
+            steps = Steps(patch, step, after=True)
+            real = rename.renameat2
+
+            def edited(source, name, target, new_name, flags, *, here=here, real=real):
+                if new_name == "c" and (here.path / "c").read_text() == "old":
+                    without_a_trace(here, "c", "OLD")
+                real(source, name, target, new_name, flags)
+
+            patch.setattr(rename, "renameat2", edited)
+            try:
+                assert here.apply(*changes).stale == {"a", "b", "c", "d"}
+            except Crash:
+                here.begin_anew()
+        found = {name: (here.path / name).read_text() for name in contents(here.path)}
+        here.close()
+        if found != {"a": "old", "b": "old", "c": "OLD"}:
+            assert step <= 2, found  # the edit was not made yet, and the set could be finished
+            assert set(found.values()) == {"new"}
+        if step > steps.done:
+            break
+    assert step > 6
+
+
+def test_a_name_outside_the_staging_directory_is_never_acted_on(here):
+    here.apply(here.file("a", "kept"))
+    intent = Removing(
+        path=StorePath("b"), name="../../a", expected=expected(here.known["a"]), group=1
+    )  # the constructor takes it, reading does not
+    (here.path / ".configstore" / FILE).write_bytes(msgspec.json.encode(intent) + b"\n")
+    here.begin_anew()
+    assert (here.path / "a").read_text() == "kept"

@@ -278,6 +278,18 @@ def test_a_hard_link_to_a_file_elsewhere_is_a_problem(here):
     assert found.changed == {}
 
 
+def test_a_hard_link_is_looked_at_again_until_its_other_name_is_gone(here):
+    write(here.path / "a" / "file", "content")
+    os.link(here.path / "a" / "file", here.path.parent / "elsewhere")
+    here.scan()
+    assert here.scanner.unread == {"a"}
+    (here.path.parent / "elsewhere").unlink()  # which changes nothing in `a`
+    found = here.scan(*here.scanner.unread)
+    assert found.cleared == {"a/file"}
+    assert found.changed.keys() == {"a/file"}
+    assert here.scanner.unread == set()
+
+
 def test_setuid_bits_do_not_travel(here):
     write(here.path / "tool", "content")
     (here.path / "tool").chmod(0o6755)
