@@ -8,11 +8,11 @@ token, which every commit compares in its own transaction: who lost the lease wi
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import msgspec
 
+from configstore.clock import boottime
 from configstore.errors import CompactedError, ConflictError, LeaseGoneError, StoreError, StoreUnavailableError
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.lease import Claim, Intent, decode_claim, decode_intent, encode
@@ -95,11 +95,6 @@ def _place(name: str, item: Item) -> Place:
 def last_intent(kv: Kv, keys: Keys, name: str) -> Intent | None:
     """Return what was begun last under a lease. Raises StoreError."""
     return next((decode_intent(item.value) for item in kv.range(keys.intent(name)).items), None)
-
-
-def boottime() -> float:
-    """Return seconds on a clock that nobody sets and that goes on while the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Lease:

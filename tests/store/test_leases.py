@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from configstore.clock import boottime
 from configstore.errors import StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.lease import Claim
@@ -15,7 +16,6 @@ from configstore.store.leases import (
     Lease,
     LeaseLostError,
     LeaseTakenError,
-    boottime,
     break_lease,
     last_intent,
     queue,

@@ -1,0 +1,12 @@
+"""The clock for ages and silences: one that nobody sets, and that goes on while the machine is suspended.
+
+`time.monotonic` stands still then: a laptop or a virtual machine that woke up would take an hour's silence for
+none. The time of day is for people only.
+"""
+
+import time
+
+
+def boottime() -> float:
+    """Return the seconds since the machine was started, those in which it was suspended included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
