@@ -71,7 +71,7 @@ class Mirror:
         self._patience = 0.0
         self._watching = watch
         self._preview = preview
-        self._remote_watch = RemoteWatch(tree, mapping, self._wake.set) if watch else None
+        self._remote_watch = RemoteWatch(tree, mapping, self._wake.set, self._known) if watch else None
         self._parts = ExitStack()
         self._lost: str | None = None
         try:
@@ -119,7 +119,7 @@ class Mirror:
             scanner=scanner,
             local_watch=local_watch,
             remote=remote,
-            feed=self._remote_watch or RemoteOnce(tree, mapping),
+            feed=self._remote_watch or RemoteOnce(tree, mapping, self._known),
             transfer=transfer,
             clock=self._clock,
             fence=self._fence,
@@ -128,6 +128,10 @@ class Mirror:
             hook_failure=lambda: self.hooks.failure,
             published=self._tell,
         )
+
+    def _known(self) -> int:
+        """Return the revision up to which this mapping has seen the store, its own commits included."""
+        return max(self.engine.status.revision, self.engine.status.committed)
 
     def _begin_anew(self, reason: str) -> float:
         """Take the directory for a fresh one, since it was emptied or replaced: it pulls and deletes nothing."""

@@ -40,12 +40,17 @@ class Bad(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """A directory's record and all below it at one revision, tombstones included; and what is unreadable."""
+    """A directory's record and all below it at one revision, tombstones included; and what is unreadable.
+
+    known: the revision up to which whoever asked knew the store just before the first read; 0 where nobody said.
+    What became known after that, such as one's own commit, may rightly be missing here.
+    """
 
     revision: int
     cluster_id: int = 0
     records: dict[StorePath, Stored]
     bad: tuple[Bad, ...] = ()
+    known: int = 0
 
 
 class Write(msgspec.Struct, frozen=True, kw_only=True):

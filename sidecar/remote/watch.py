@@ -11,12 +11,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
 import tenacity
 
+from configstore.clock import boottime
 from configstore.errors import CompactedError, ConfigstoreError
 from configstore.store.api import Batch, Watch
 from configstore.store.tree import Tree
 from configstore.store.values import Listing
+from sidecar.contact import is_silence
 from sidecar.planner.mapping import Mapping
 
 log = logging.getLogger(__name__)
@@ -29,25 +32,35 @@ class RemoteFeed(Protocol):
     """Why the store cannot be followed at the moment; None when it can."""
 
     def drain(self) -> list[Listing | Batch]:
-        """Return what came in since the last call, oldest first. A Listing replaces all that was known."""
+        """Return what came in since the last call, oldest first. A Listing replaces all that was known.
+
+        Each Listing says in `known` up to which revision the store was known when its first read was about to be
+        made: it may be older than what became known since, and is to be judged by that alone.
+        """
         ...
 
     def list_again(self) -> None:
-        """Ask for a new listing soon: a subtree's root is missing, or what was seen cannot be trusted."""
+        """Ask for a new listing soon: a subtree's root is missing, or what was seen cannot be trusted.
+
+        It is remembered until a listing that was begun after this call has been handed on, whatever fails
+        meanwhile. Asking again while one is wanted changes nothing, so it may be asked for in every cycle.
+        """
         ...
 
 
 class RemoteOnce:
     """A feed for `init` and `plan`: lists the subtree whenever it is asked. Raises StoreError."""
 
-    def __init__(self, tree: Tree, mapping: Mapping) -> None:
+    def __init__(self, tree: Tree, mapping: Mapping, known: Callable[[], int]) -> None:
+        """`known` returns the revision up to which the store is known."""
         self._tree = tree
         self._mapping = mapping
+        self._known = known
         self.error: str | None = None
 
     def drain(self) -> list[Listing | Batch]:
         """Return the subtree as it is now."""
-        return [self._tree.list(self._mapping.store)]
+        return [listing_of(self._tree, self._mapping, self._known())]
 
     def list_again(self) -> None:
         """Do nothing: every call lists."""
@@ -56,14 +69,20 @@ class RemoteOnce:
 class RemoteWatch:
     """The feed of one mapping under `run`, with a thread of its own."""
 
-    def __init__(self, tree: Tree, mapping: Mapping, wake: Callable[[], None]) -> None:
-        """`wake` is called from the thread whenever there is something to drain, or the connection changed."""
+    def __init__(self, tree: Tree, mapping: Mapping, wake: Callable[[], None], known: Callable[[], int]) -> None:
+        """Take what is called from the thread.
+
+        wake: called whenever there is something to drain, or the connection changed. known: returns the revision
+        up to which the store is known; called just before a listing's first read.
+        """
         self._tree = tree
         self._mapping = mapping
         self._wake = wake
+        self._known = known
         self._inbox: deque[Listing | Batch] = deque()
         self._stop = threading.Event()
-        self._again = False
+        self._wanted = True  # a listing that has not begun yet, or that failed
+        self._logged: str | None = None
         self._watch: Watch | None = None
         self._lock = threading.Lock()
         self.error: str | None = "not connected yet"
@@ -81,9 +100,9 @@ class RemoteWatch:
         return drained
 
     def list_again(self) -> None:
-        """End the watch, so that the thread lists and watches anew."""
+        """End the watch, so that the thread lists and watches anew; from any thread."""
         with self._lock:
-            self._again = True
+            self._wanted = True
             if self._watch:
                 self._watch.close()
 
@@ -101,28 +120,38 @@ class RemoteWatch:
             except CompactedError as error:
                 log.info("the watch fell behind a compaction; listing again", extra={"reason": str(error)})
             except ConfigstoreError as error:
-                self._report(str(error))
+                self._report(error, boottime())
                 self._stop.wait(random.uniform(0.1, 1.0))  # noqa: S311  # jitter, so a refused watch is no busy loop
 
     def _list_until_it_works(self) -> int:
-        """Hand on a listing and return its revision."""
+        """Hand on a listing that was begun after it was wanted, and return its revision."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(ConfigstoreError),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=30),
             stop=tenacity.stop_when_event_set(self._stop),
             sleep=tenacity.sleep_using_event(self._stop),
-            before_sleep=lambda state: self._report(str(state.outcome.exception() if state.outcome else "")),
             reraise=True,
         )
-        with self._lock:
-            self._again = False
-        listing: Listing = retrying(self._tree.list, self._mapping.store)
+        listing: Listing = retrying(self._list)
         self._put(listing)
         return listing.revision
 
+    def _list(self) -> Listing:
+        """List once. What is asked for while this is under way wants another, since it may have read already."""
+        with self._lock:
+            self._wanted = False
+        begun = boottime()
+        try:
+            return listing_of(self._tree, self._mapping, self._known())
+        except ConfigstoreError as error:
+            with self._lock:
+                self._wanted = True
+            self._report(error, begun)
+            raise
+
     def _follow(self, start_revision: int) -> None:
         with self._lock:
-            if self._again or self._stop.is_set():
+            if self._wanted or self._stop.is_set():
                 return
             self._watch = self._tree.kv.watch(
                 *self._tree.keys.files_at(self._mapping.store), start_revision=start_revision
@@ -133,16 +162,30 @@ class RemoteWatch:
                     self._put(batch)
         finally:
             self._watch.close()
+        with self._lock:
+            self._watch = None
 
     def _put(self, seen: Listing | Batch) -> None:
         if self.error is not None:
-            log.info("connected to the store", extra={"mapping": self._mapping.name})
-            self.error = None
+            log.info("following the store", extra={"mapping": self._mapping.name})
+            self.error = self._logged = None
         self._inbox.append(seen)
         self._wake()
 
-    def _report(self, reason: str) -> None:
-        if self.error != reason:
+    def _report(self, error: ConfigstoreError, begun: float) -> None:
+        """Say why the store cannot be followed, in the log only where it is not the silence that is told of once.
+
+        begun: when what failed was begun, on the clock `boottime`.
+        """
+        reason = str(error)
+        silence = is_silence(error, self._tree.kv.contact(), begun)
+        if not silence and self._logged != reason:
             log.warning("cannot follow the store", extra={"mapping": self._mapping.name, "reason": reason})
+            self._logged = reason
         self.error = reason
         self._wake()
+
+
+def listing_of(tree: Tree, mapping: Mapping, known: int) -> Listing:
+    """Return a mapping's part of the store, with what was known before. Raises StoreError."""
+    return msgspec.structs.replace(tree.list(mapping.store), known=known)
