@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 import tenacity
 
+from configstore.clock import boottime
 from configstore.errors import NotThereError, RefusedError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.replica import Report, Request, Verb
@@ -25,6 +26,7 @@ from configstore.store.connect import connect
 from configstore.store.tree import Tree
 from configstore.store.values import Writer
 from sidecar.config import DEFAULT_SOCKET, Config
+from sidecar.contact import ContactLog
 from sidecar.control.api import Api
 from sidecar.control.holds import Holds
 from sidecar.control.place import listen
@@ -48,6 +50,7 @@ def run(config: Config) -> int:
     end = _End()
     with ExitStack() as stack:
         kv = stack.enter_context(connect(config.store))
+        kv.follow_contact(ContactLog().told)
         mirrors: list[Mirror] = []
         presence = _presence(config, kv, mirrors)
         keys = Keys(config.store.root)
@@ -61,7 +64,10 @@ def run(config: Config) -> int:
             from sidecar.health import HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
 
             health = HealthServer(
-                config.health_listen, lambda: [each.status for each in mirrors], time.monotonic
+                config.health_listen,
+                lambda: [each.status for each in mirrors],
+                boottime,
+                contact=kv.contact,
             )
             stack.callback(health.close)
             log.info("health endpoint", extra={"port": health.port})
@@ -162,7 +168,7 @@ def _presence(config: Config, kv: Kv, mirrors: Sequence[Mirror]) -> Presence:
             if request.concerns(mirror.mapping.name, config.replica):
                 mirror.flush(0.0) if request.verb is Verb.FLUSH else mirror.request(request)
 
-    return Presence(kv, Keys(config.store.root), reports, deliver)
+    return Presence(kv, Keys(config.store.root), reports, deliver, clock=boottime)
 
 
 def _control_socket(config: Config) -> socket.socket | None:
@@ -207,7 +213,14 @@ def _open(
         fenced_out = partial(holds.fenced_out, mapping.lease) if holds else _no_fence
         try:
             mirror = Mirror(
-                mapping, tree, watch=watch, preview=preview, told=told, fence=fence, fenced_out=fenced_out
+                mapping,
+                tree,
+                watch=watch,
+                preview=preview,
+                clock=boottime,
+                told=told,
+                fence=fence,
+                fenced_out=fenced_out,
             )
         except RefusedError as error:
             if unusable is None:

@@ -11,6 +11,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from configstore.errors import UsageError
+from configstore.store.api import Contact
+from sidecar.contact import silence
 from sidecar.status import Status
 
 Snapshot = Callable[[], Sequence[Status]]
@@ -33,21 +35,35 @@ _GAUGES: tuple[tuple[str, str, str, Callable[[Status, float], float]], ...] = (
 )  # fmt: skip
 
 
-def ready(statuses: Sequence[Status]) -> tuple[bool, str]:
-    """Return whether all mappings are ready and none is halted, and a line per mapping that says so."""
+def ready(statuses: Sequence[Status], contact: Contact) -> tuple[bool, str]:
+    """Return whether all mappings are ready and none is halted, and a line per mapping that says so.
+
+    A store that fell silent changes nothing of that, since the files stay usable; each line ends with it.
+    """
     lines = []
+    silent = f"; {words}" if (words := silence(contact)) else ""
     fine = True
     for status in statuses:
         good = status.ready and status.halted is None
         fine = fine and good
         reason = status.halted or status.waiting_for or ("ready" if status.ready else "first cycle under way")
-        lines.append(f"{status.mapping}: {'ok' if good else 'not ready'}: {reason}")
+        lines.append(f"{status.mapping}: {'ok' if good else 'not ready'}: {reason}{silent}")
     return fine, "\n".join(lines) + "\n"
 
 
-def metrics(statuses: Sequence[Status], now: float) -> str:
+def metrics(statuses: Sequence[Status], contact: Contact, now: float) -> str:
     """Return the figures in Prometheus' text format (version 0.0.4)."""
-    return "\n".join(_metric_lines(statuses, now)) + "\n"
+    return "\n".join([*_contact_lines(contact), *_metric_lines(statuses, now)]) + "\n"
+
+
+def _contact_lines(contact: Contact) -> Iterator[str]:
+    """Yield the figures of the process: all mappings share one connection."""
+    yield "# HELP configstore_connected 1 while the store answers writes and linearizable reads."
+    yield "# TYPE configstore_connected gauge"
+    yield f"configstore_connected {int(contact.connected)}"
+    yield "# HELP configstore_last_contact_timestamp_seconds When the store last answered; 0 for never."
+    yield "# TYPE configstore_last_contact_timestamp_seconds gauge"
+    yield f"configstore_last_contact_timestamp_seconds {contact.last:.3f}"
 
 
 def _metric_lines(statuses: Sequence[Status], now: float) -> Iterator[str]:
@@ -62,7 +78,9 @@ def _metric_lines(statuses: Sequence[Status], now: float) -> Iterator[str]:
 class HealthServer:
     """The HTTP server and its thread."""
 
-    def __init__(self, listen: str, snapshot: Snapshot, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, listen: str, snapshot: Snapshot, clock: Callable[[], float], *, contact: Callable[[], Contact]
+    ) -> None:
         """Listen on `host:port` (IPv6 in brackets). Raises UsageError when that cannot be had."""
         host, _, port = listen.rpartition(":")
         try:
@@ -73,6 +91,7 @@ class HealthServer:
             ) from None
         self._server.snapshot = snapshot
         self._server.clock = clock
+        self._server.contact = contact
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL,), name="health", daemon=True
@@ -91,6 +110,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     snapshot: Snapshot
     clock: Callable[[], float]
+    contact: Callable[[], Contact]
 
 
 class _Requests(BaseHTTPRequestHandler):
@@ -103,10 +123,11 @@ class _Requests(BaseHTTPRequestHandler):
         if self.path == "/livez":
             self._answer(HTTPStatus.OK, "ok\n")
         elif self.path == "/readyz":
-            fine, text = ready(self.server.snapshot())
+            fine, text = ready(self.server.snapshot(), self.server.contact())
             self._answer(HTTPStatus.OK if fine else HTTPStatus.SERVICE_UNAVAILABLE, text)
         elif self.path == "/metrics":
-            self._answer(HTTPStatus.OK, metrics(self.server.snapshot(), self.server.clock()))
+            text = metrics(self.server.snapshot(), self.server.contact(), self.server.clock())
+            self._answer(HTTPStatus.OK, text)
         else:
             self._answer(HTTPStatus.NOT_FOUND, "there are /livez, /readyz and /metrics\n")
 

@@ -2,10 +2,10 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from configstore.clock import boottime
 from configstore.errors import RefusedError
 from configstore.model.replica import Request
 from configstore.store.tree import Tree
@@ -48,7 +48,7 @@ class Mirror:
         watch: bool = False,
         preview: bool = False,
         feed: RemoteFeed | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = boottime,
         told: Callable[[], None] = lambda: None,
         fence: Callable[[], Fence | None] = lambda: None,
         fenced_out: Callable[[], None] = lambda: None,

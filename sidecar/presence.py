@@ -15,10 +15,12 @@ from contextlib import suppress
 
 import tenacity
 
+from configstore.clock import boottime
 from configstore.errors import CompactedError, ConfigstoreError, LeaseGoneError, StoreError
 from configstore.model.keys import Keys
 from configstore.model.replica import Report, Request, Verb, decode_report, decode_request, encode
 from configstore.store.api import Event, Item, Kv, ModRevision, Put, Watch, range_all
+from sidecar.contact import is_silence
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ class Presence:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._error: str | None = None
+        self._logged = False
         self._watch: Watch | None = None
         self._lock = threading.Lock()
         self._threads = [
@@ -95,14 +98,17 @@ class Presence:
             self._wake.clear()
             if self._stop.is_set():
                 return
+            begun = boottime()
             try:
                 self._tell(progress=self._renew())
                 due = max(0.0, self._renewed + RENEW - self._clock())
-                self._error = None
+                self._error, self._logged = None, False
             except LeaseGoneError:
                 self._lease, self._told, due = 0, {}, 0.0
             except ConfigstoreError as error:
-                if self._error is None and not self._stop.is_set():
+                silence = is_silence(error, self._kv.contact(), begun)
+                if not self._logged and not silence and not self._stop.is_set():
+                    self._logged = True
                     log.warning("cannot report to the store; mirroring goes on", extra={"reason": str(error)})
                 self._error, due = str(error), RETRY
             self._stop.wait(SPACING)

@@ -106,9 +106,27 @@ MUTANTS = {
     ),
     "a silent server is believed": Mutant(
         "configstore/store/etcd/life.py",
-        "            elif stream.last_received <= asked:\n                stream.cut()\n",
+        "            elif stream.last_received <= asked:\n                self._cut(stream)\n",
         "",
         "tests/store/test_etcd.py -k fell_silent",
+    ),
+    "a silent store is not told": Mutant(
+        "configstore/store/etcd/life.py",
+        "lost = found.silent >= contact.SILENCE and asked",
+        "lost = False",
+        "tests/store/test_etcd_contact.py -k killed",
+    ),
+    "one member speaks for all": Mutant(
+        "configstore/store/etcd/life.py",
+        "wanted += self._calls.connections.others()",
+        "wanted += []",
+        "tests/store/test_etcd_contact.py -k hangs",
+    ),
+    "a wish for a listing is swallowed": Mutant(
+        "sidecar/remote/watch.py",
+        "if self._wanted or self._stop.is_set()",
+        "if self._stop.is_set()",
+        "tests/sidecar/test_remote_watch.py -k while_a_listing",
     ),
     "everything is looked at only once": Mutant(
         "sidecar/planner/settle.py",

@@ -9,7 +9,7 @@ Revisions are store-wide and grow by one with every txn that changes something. 
 or AuthenticationError, and CorruptError when the server says that it lost data.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -173,6 +173,22 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     learner: bool = False
 
 
+class Contact(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the store can be worked with: whether writes and linearizable reads are answered.
+
+    A refusal is an answer. What a single member says while it has lost the others is none.
+    connected: the last answer came a few seconds ago at most; False before the first one. last: when it came, in
+    seconds since 1970 by this machine's time of day, for people; 0.0 for never. silent: seconds since then, or
+    without one since the connection was made, those of a suspend included. reason: why there was none since; empty
+    while connected.
+    """
+
+    connected: bool
+    last: float
+    silent: float = 0.0
+    reason: str = ""
+
+
 class Kv(Protocol):
     """A connection to the store. Safe for use by several threads."""
 
@@ -231,6 +247,22 @@ class Kv(Protocol):
 
     def status(self) -> Status:
         """Ask the member in use about itself."""
+        ...
+
+    def contact(self) -> Contact:
+        """Tell whether the store answers, at once and from what is known: nothing is sent.
+
+        Where neither a watch runs nor `follow_contact` was called, nobody asks the store for a sign of life, and
+        its last answer may be old for want of a question.
+        """
+        ...
+
+    def follow_contact(self, told: Callable[[Contact], None]) -> None:
+        """From now on, ask for a sign of life where nothing else is heard, and tell what changes.
+
+        `told` is called, from a thread of the connection's, within 5 s of the store falling silent, and once it
+        answers again. One follower at a time.
+        """
         ...
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from configstore.clock import boottime
 from configstore.errors import CompactedError, ConflictError, LeaseGoneError, StoreError, StoreUnavailableError
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.lease import Claim, Intent, decode_claim, decode_intent, encode

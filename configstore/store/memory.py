@@ -4,12 +4,13 @@ Several `MemoryKv` connections may share one `MemoryStore`, as several replicas 
 the contract (`configstore.store.api`) promises holds here too.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
 from configstore.errors import StoreUnavailableError
-from configstore.store.api import Batch, Compare, Operation, Page, Status, TxnResult
+from configstore.store.api import Batch, Compare, Contact, Operation, Page, Status, TxnResult
 from configstore.store.memory_state import MemoryStore
 
 Result = TypeVar("Result")
@@ -133,6 +134,13 @@ class MemoryKv:
         """Tell the store's revision; the ids are made up."""
         revision = self._call("status", lambda: self.store.revision)
         return Status(cluster_id=self.store.cluster_id, member_id=1, version="0.0.0", revision=revision, leader=1)
+
+    def contact(self) -> Contact:
+        """Say that the store answers: it is here."""
+        return Contact(connected=True, last=time.time())
+
+    def follow_contact(self, told: Callable[[Contact], None]) -> None:
+        """Do nothing: contact is never lost."""
 
     def close(self) -> None:
         """End the connection and its watches; the store stays."""

@@ -1,6 +1,6 @@
 """What a client of the control socket may ask, as checked values, and what it is answered.
 
-    GET  /v1/status                  what every mapping is doing
+    GET  /v1/status                  what every mapping is doing, and whether the store answers
     POST /v1/flush                   commit now what was changed here; returns the revision
     POST /v1/wait                    until a revision is applied, here or by all live replicas
     POST /v1/changes                 until another set was applied here
@@ -28,6 +28,7 @@ from configstore.store.api import Kv
 from configstore.store.leases import MAX_TTL, MIN_TTL
 from configstore.store.replicas import wait_applied
 from configstore.store.survey import revision_due
+from sidecar.contact import fields
 from sidecar.control.holds import Holds
 from sidecar.mirror import Mirror
 
@@ -112,7 +113,7 @@ class Api:
         self._session = secrets.token_hex(8)
 
     def status(self) -> object:
-        """Return what every mapping is doing."""
+        """Return what every mapping is doing, and whether the store answers."""
         mappings = [
             {
                 "mapping": each.mapping.name,
@@ -124,7 +125,13 @@ class Api:
             }
             for each in self._mirrors
         ]
-        return {"v": 1, "version": __version__, "replica": self._replica, "mappings": mappings}
+        return {
+            "v": 1,
+            "version": __version__,
+            "replica": self._replica,
+            "store": fields(self._kv.contact()),
+            "mappings": mappings,
+        }
 
     def flush(self, asked: FlushRequest) -> object:
         """Have what was changed in a mapping committed. Raises RefusedError, UnreachableError, NotThereError."""

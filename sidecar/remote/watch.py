@@ -15,10 +15,11 @@ import msgspec
 import tenacity
 
 from configstore.clock import boottime
-from configstore.errors import CompactedError, ConfigstoreError, StoreUnavailableError
+from configstore.errors import CompactedError, ConfigstoreError
 from configstore.store.api import Batch, Watch
 from configstore.store.tree import Tree
 from configstore.store.values import Listing
+from sidecar.contact import is_silence
 from sidecar.planner.mapping import Mapping
 
 log = logging.getLogger(__name__)
@@ -177,8 +178,8 @@ class RemoteWatch:
         begun: when what failed was begun, on the clock `boottime`.
         """
         reason = str(error)
-        silent = False  # STUB
-        if not silent and self._logged != reason:
+        silence = is_silence(error, self._tree.kv.contact(), begun)
+        if not silence and self._logged != reason:
             log.warning("cannot follow the store", extra={"mapping": self._mapping.name, "reason": reason})
             self._logged = reason
         self.error = reason

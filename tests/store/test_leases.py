@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from configstore.clock import boottime
 from configstore.errors import StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.lease import Claim

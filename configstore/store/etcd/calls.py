@@ -8,9 +8,11 @@ from typing import Protocol
 import grpc
 import tenacity
 
+from configstore.clock import boottime
 from configstore.errors import StoreClosedError, StoreUnavailableError
 from configstore.settings import StoreSettings
 from configstore.store.etcd.connection import Connection, Connections
+from configstore.store.etcd.contact import LastContact
 from configstore.store.etcd.errors import CallFailedError, Meaning, call_failed
 from configstore.store.etcd.login import Login, Metadata
 from configstore.store.etcd.stubs import Message
@@ -19,6 +21,9 @@ FIRST_WAIT = 0.1
 """Seconds: the upper end of the random wait before the second round of the endpoints; it doubles each round."""
 
 LONGEST_WAIT = 2.0
+
+ANSWERED_BY_ONE_MEMBER = frozenset({"status", "lease keepalive", "login"})
+"""Calls that a member answers by itself, or that send nothing: no contact with the store (see `contact`)."""
 
 
 class Method(Protocol):
@@ -36,6 +41,7 @@ class Calls:
         self.timeout = settings.timeout
         self.connections = Connections(settings)
         self.login = Login(settings)
+        self.contact = LastContact()
         self.closed = threading.Event()
         self._repeating = self._retrying(lambda _: True)
         self._resending = self._retrying(lambda meaning: meaning.unsent)
@@ -131,14 +137,24 @@ class Calls:
     def _call(
         self, name: str, method: Method, connection: Connection, limit: float, metadata: Metadata
     ) -> Message:
+        asked = boottime()
         try:
-            return method(connection, max(0.001, limit - time.monotonic()), metadata)
+            answer = method(connection, max(0.001, limit - time.monotonic()), metadata)
         except grpc.RpcError as error:
-            raise call_failed(error, what=f"{name} at {connection.endpoint}") from error
+            failure = call_failed(error, what=f"{name} at {connection.endpoint}")
+            if name not in ANSWERED_BY_ONE_MEMBER:
+                if failure.meaning.answered:
+                    self.contact.answered()
+                else:
+                    self.contact.failed(str(connection.endpoint), failure.short, asked)
+            raise failure from error
         except ValueError as error:
             if self.closed.is_set():  # grpc: "Cannot invoke RPC on closed channel!"
                 raise StoreClosedError("the connection to the store was closed") from error
             raise
+        if name not in ANSWERED_BY_ONE_MEMBER:
+            self.contact.answered()
+        return answer
 
     def close(self) -> None:
         """End waiting calls and close the channels."""

@@ -2,13 +2,13 @@
 
 import itertools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
 from configstore.errors import LeaseGoneError, StoreError
 from configstore.settings import StoreSettings
-from configstore.store.api import Compare, Operation, Page, Status, TxnResult
+from configstore.store.api import Compare, Contact, Operation, Page, Status, TxnResult
 from configstore.store.checks import check_txn
 from configstore.store.etcd.calls import Calls
 from configstore.store.etcd.connection import Connection
@@ -28,7 +28,7 @@ class EtcdKv:
     def __init__(self, settings: StoreSettings) -> None:
         """Raise UsageError for a bad endpoint or an unreadable certificate file."""
         self._calls = Calls(settings)
-        self._life = SignsOfLife(self._calls)
+        self._life = SignsOfLife(self._calls, settings.root.encode())
         self._watches: weakref.WeakSet[EtcdWatch] = weakref.WeakSet()
 
     def range(
@@ -161,6 +161,14 @@ class EtcdKv:
             return any(name == "token" for name, _ in metadata)
 
         return bool(self._calls.repeatable("login", method))
+
+    def contact(self) -> Contact:
+        """Tell whether the store answers; see `Kv.contact`."""
+        return self._calls.contact.now()
+
+    def follow_contact(self, told: Callable[[Contact], None]) -> None:
+        """Tell of each loss of contact and of each return; see `Kv.follow_contact`."""
+        self._life.follow(told)
 
     def close(self) -> None:
         """End connections and watches; blocked calls and iterations return."""

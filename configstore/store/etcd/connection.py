@@ -194,12 +194,33 @@ class Connections:
             if self._closed:
                 raise StoreClosedError("the connection to the store was closed")
             self._follow_tls_files()
-            endpoint = self._endpoints[self._index]
-            connection = self._open.get(self._index)
-            if connection is None:
-                tls = self._tls if endpoint.secure else None
-                connection = self._open[self._index] = Connection(endpoint, self._settings, tls)
-            return connection
+            return self._at(self._index)
+
+    def others(self) -> list[Connection]:
+        """Return the connections to all endpoints but the one in use, in the order of their turn.
+
+        Raises StoreClosedError after `close`.
+        """
+        with self._lock:
+            if self._closed:
+                raise StoreClosedError("the connection to the store was closed")
+            count = len(self._endpoints)
+            return [self._at((self._index + step) % count) for step in range(1, count)]
+
+    def _at(self, index: int) -> Connection:
+        connection = self._open.get(index)
+        if connection is None:
+            endpoint = self._endpoints[index]
+            tls = self._tls if endpoint.secure else None
+            connection = self._open[index] = Connection(endpoint, self._settings, tls)
+        return connection
+
+    def prefer(self, connection: Connection) -> None:
+        """Use this one from now on, unless it was retired or closed."""
+        with self._lock:
+            for index, one in self._open.items():
+                if one is connection:
+                    self._index = index
 
     def failed(self, connection: Connection) -> None:
         """Move on to the next endpoint, unless somebody did so already."""

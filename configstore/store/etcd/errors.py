@@ -48,6 +48,11 @@ class Meaning(NamedTuple):
     unsent: bool = False
     login: bool = False
 
+    @property
+    def answered(self) -> bool:
+        """Whether the store itself said so, with a majority of its members: it works, but not for this request."""
+        return self.code not in {None, Code.UNAVAILABLE} and self.error is not StoreUnavailableError
+
 
 _TLS_MEND = "check cacert and the names in the server's certificate (or server_name)"
 _CLIENT_CERTIFICATE_MEND = "the server refused the client certificate, or wants one: check cert and key"
@@ -161,13 +166,38 @@ def exception_for(meaning: Meaning, code: grpc.StatusCode, details: str, *, what
     return meaning.error(message)
 
 
+_SHORT = (
+    (Code.DEADLINE_EXCEEDED, "", "does not answer"),
+    (None, "Connection refused", "connection refused"),
+    (None, "etcdserver: no leader", "no leader: it does not reach a majority of etcd's members"),
+    (None, "etcdserver: request timed out", "request timed out: it does not reach a majority of etcd's members"),
+)
+
+SHORT_TEXT = 150
+
+
+def short_words(code: grpc.StatusCode, details: str) -> str:
+    """Return why a member did not answer, in a few words that stand behind its URL."""
+    for known, text, words in _SHORT:
+        if known in {None, code} and re.search(text, details):
+            return words
+    text, mend = " ".join(details.split())[:SHORT_TEXT], meaning_of(code, details).mend
+    return f"{text or code.name} ({mend})" if mend else text or code.name
+
+
+def from_a_member(details: str) -> bool:
+    """Tell whether etcd itself has worded a failure: then the member lives, whatever it cannot do."""
+    return details.startswith("etcdserver: ")
+
+
 class CallFailedError(Exception):
     """A failed call with its meaning, on its way to where that is acted on; never leaves the package."""
 
-    def __init__(self, meaning: Meaning, error: Exception) -> None:
+    def __init__(self, meaning: Meaning, error: Exception, short: str = "") -> None:
         super().__init__(str(error))
         self.meaning = meaning
         self.error = error
+        self.short = short
 
 
 def code_and_details(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
@@ -180,4 +210,5 @@ def call_failed(error: grpc.RpcError, *, what: str) -> CallFailedError:
     """Translate what gRPC raised."""
     code, details = code_and_details(error)
     meaning = meaning_of(code, details)
-    return CallFailedError(meaning, exception_for(meaning, code, details, what=what))
+    error_to_raise = exception_for(meaning, code, details, what=what)
+    return CallFailedError(meaning, error_to_raise, short_words(code, details))

@@ -46,6 +46,11 @@ class Login:
                 self._token = self._authenticate(connection, deadline)
             return (*HAS_LEADER, ("token", self._token)) if self._token else HAS_LEADER
 
+    def metadata_at_hand(self) -> Metadata:
+        """Return the metadata of a call without logging in: for one whose refusal is an answer, too."""
+        token = self._token  # without the lock, which a login may hold for as long as a server is silent
+        return (*HAS_LEADER, ("token", token)) if token else HAS_LEADER
+
     def forget(self, metadata: Metadata) -> None:
         """Drop the token that this metadata carried, unless it was replaced already."""
         token = dict(metadata).get("token", "")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import grpc
 from grpc import _common  # see _AWAKE
 
+from configstore.clock import boottime
 from configstore.errors import CompactedError, FutureRevisionError, StoreUnavailableError
 from configstore.store.api import Batch, Event
 from configstore.store.etcd.calls import Calls
@@ -200,14 +201,13 @@ class EtcdWatch:
 class Stream:
     """One call of etcd's Watch service with one watch in it.
 
-    last_received: on the monotonic clock, when the server last said something. established: whether the server
+    last_received: on the clock `boottime`, when the server last said something. established: whether the server
     acknowledged the watch.
     """
 
     def __init__(self, connection: Connection, create: Message, metadata: Metadata) -> None:
         self.connection = connection
-        self.key: bytes = create.key
-        self.last_received = time.monotonic()
+        self.last_received = boottime()
         self.established = False
         # The request side stays open until the stream is cut: etcd's proxies end a watch with it.
         self._requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
@@ -217,7 +217,7 @@ class Stream:
     def __iter__(self) -> Iterator[Message]:
         """Yield answers. Raises grpc.RpcError when the stream breaks or is cut."""
         for answer in self._call:
-            self.last_received = time.monotonic()
+            self.last_received = boottime()
             yield answer
 
     def cut(self) -> None:

@@ -1,0 +1,132 @@
+"""A mapping's feed: a listing that is wanted comes, and says what was known when it was asked for."""
+
+import threading
+
+import pytest
+
+from configstore.errors import StoreUnavailableError
+from configstore.model.keys import Keys
+from configstore.model.record import Entry, Kind
+from configstore.store.memory import MemoryKv
+from configstore.store.tree import Tree
+from configstore.store.values import Listing, Write, Writer
+from sidecar.planner.mapping import Mapping
+from sidecar.remote.watch import RemoteWatch
+from tests.waiting import wait_until
+
+
+class Feed:
+    """A feed over the reference store, with what happened to it in order.
+
+    fail: how many reads fail from now on. gate: while it is cleared, reads wait before they are made.
+    """
+
+    def __init__(self):
+        self.happened = []
+        self.fail = 0
+        self.known = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.kv = MemoryKv(before=self._before)
+        tree = Tree(self.kv, Keys(), Writer(replica="r", host="h", now=lambda: "", new_id=lambda: "w"))
+        tree.commit([Write(path="data", entry=Entry(kind=Kind.DIR, mode=0o755))], retention=60)
+        self.happened.clear()
+        mapping = Mapping(name="data", store="data", path="/data")
+        self.watch = RemoteWatch(tree, mapping, self._wake, self._known)
+        self.listings = []
+        self.connects = 0
+
+    def _before(self, name):
+        if name == "range":
+            self.happened.append("read")
+            self.gate.wait()
+            if self.fail:
+                self.fail -= 1
+                raise StoreUnavailableError("no answer")
+
+    def _known(self):
+        self.happened.append("known")
+        return self.known
+
+    def _wake(self):
+        pass
+
+    def take(self):
+        """Take what is there, and return the listings so far."""
+        for each in self.watch.drain():
+            if isinstance(each, Listing):
+                self.listings.append(each)
+            else:
+                self.connects += each.connected
+        return self.listings
+
+    def follows(self, count):
+        """Wait until as many listings came, and the watch after them stands."""
+        wait_until(lambda: self.take() and self.connects == count, what=f"{count} watches")
+        assert len(self.listings) == count
+
+
+@pytest.fixture
+def feed():
+    one = Feed()
+    yield one
+    one.gate.set()
+    one.fail = 0
+    one.watch.close()
+
+
+def test_a_listing_that_is_wanted_again_comes_while_the_store_is_followed(feed):
+    feed.watch.start()
+    feed.follows(1)
+    feed.watch.list_again()
+    feed.follows(2)
+
+
+def test_a_wish_outlives_listings_that_fail(feed):
+    feed.watch.start()
+    feed.follows(1)
+    feed.fail = 3
+    feed.watch.list_again()
+    feed.follows(2)
+    assert feed.fail == 0
+
+
+def test_a_wish_that_comes_while_a_listing_is_read_brings_one_more_and_only_one(feed):
+    feed.gate.clear()
+    feed.watch.start()
+    wait_until(lambda: "read" in feed.happened)
+    for _ in range(3):
+        feed.watch.list_again()
+    feed.gate.set()
+    wait_until(lambda: len(feed.take()) == 2)
+    wait_until(lambda: feed.take() and feed.connects == 1)
+    assert len(feed.listings) == 2
+
+
+def test_wishes_before_anything_was_listed_bring_one_listing(feed):
+    for _ in range(3):
+        feed.watch.list_again()
+    feed.watch.start()
+    feed.follows(1)
+
+
+def test_a_listing_says_what_was_known_just_before_its_own_first_read(feed):
+    feed.known = 3
+    feed.fail = 1
+    feed.gate.clear()
+    feed.watch.start()
+    wait_until(lambda: "read" in feed.happened)
+    feed.known = 7  # known after the question was on its way, which fails
+    feed.gate.set()
+    feed.follows(1)
+    assert feed.listings[0].known == 7
+    assert feed.happened[:4] == ["known", "read", "known", "read"]
+
+    feed.gate.clear()
+    feed.happened.clear()
+    feed.watch.list_again()
+    wait_until(lambda: "read" in feed.happened)
+    feed.known = 9
+    feed.gate.set()
+    feed.follows(2)
+    assert feed.listings[1].known == 7
