@@ -1,18 +1,15 @@
 """`run`, `init` and `plan` as functions: threads, signals, readiness, and what is said at the end."""
 
 import logging
-import os
 import secrets
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
-from types import FrameType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import tenacity
@@ -24,6 +21,7 @@ from configstore.store.api import Kv
 from configstore.store.connect import connect
 from configstore.store.tree import Tree
 from configstore.store.values import Writer
+from sidecar import logs
 from sidecar.config import DEFAULT_SOCKET, Config
 from sidecar.control.api import Api
 from sidecar.control.holds import Holds
@@ -33,7 +31,11 @@ from sidecar.mirror import Mirror
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan
 from sidecar.presence import Presence
-from sidecar.status import report_of
+from sidecar.signals import End
+from sidecar.status import Status, report_of, with_troubles
+
+if TYPE_CHECKING:
+    from sidecar.health import HealthServer
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +46,8 @@ CLOSING = 1.0
 
 
 def run(config: Config) -> int:
-    """Mirror until SIGTERM or SIGINT, flush, and return the exit code."""
-    end = _End()
+    """Mirror until SIGTERM, SIGINT or SIGQUIT, flush, and return the exit code."""
+    end = End()
     with ExitStack() as stack:
         kv = stack.enter_context(connect(config.store))
         mirrors: list[Mirror] = []
@@ -55,16 +57,10 @@ def run(config: Config) -> int:
         mirrors += _open(config, kv, stack, watch=True, told=presence.changed, holds=holds)
         listener = _control_socket(config)
         if listener:
-            what = Api(kv, keys, mirrors, holds, replica=config.replica)
+            what = Api(kv, keys, mirrors, holds, replica=config.replica, troubles=presence.troubles)
             stack.callback(ControlServer(listener, what, group=config.control_group).close)
         if config.health_listen:
-            from sidecar.health import HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
-
-            health = HealthServer(
-                config.health_listen, lambda: [each.engine.status for each in mirrors], time.monotonic
-            )
-            stack.callback(health.close)
-            log.info("health endpoint", extra={"port": health.port})
+            stack.callback(_health(config.health_listen, mirrors, presence).close)
         for mirror in mirrors:
             mirror.start()
         presence.start()
@@ -152,17 +148,38 @@ def _presence(config: Config, kv: Kv, mirrors: Sequence[Mirror]) -> Presence:
     host = socket.gethostname()
 
     def reports(session: str) -> list[Report]:
-        return [
+        found = [
             report_of(each.engine.status, each.mapping, replica=config.replica, host=host, session=session)
             for each in mirrors
         ]
+        return [with_troubles(each, presence.troubles()) for each in found]
 
     def deliver(request: Request) -> None:
         for mirror in mirrors:
             if request.concerns(mirror.mapping.name, config.replica):
                 mirror.flush(0.0) if request.verb is Verb.FLUSH else mirror.request(request)
 
-    return Presence(kv, Keys(config.store.root), reports, deliver)
+    presence = Presence(kv, Keys(config.store.root), reports, deliver)
+    return presence
+
+
+def _health(listen: str, mirrors: Sequence[Mirror], presence: Presence) -> "HealthServer":
+    """Serve probes. Raises UsageError when the address cannot be had."""
+    from sidecar.health import Figure, HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
+
+    def statuses() -> list[Status]:
+        return [msgspec.structs.replace(each.engine.status, required=each.mapping.required) for each in mirrors]
+
+    def alive() -> str | None:
+        now = time.monotonic()
+        return next(filter(None, (each.progress.stuck(now) for each in mirrors)), None)
+
+    def figures() -> list[Figure]:
+        return [Figure("log_dropped_total", "counter", "Log lines lost because nobody read them", logs.dropped())]
+
+    health = HealthServer(listen, statuses, time.monotonic, alive=alive, notes=presence.troubles, figures=figures)
+    log.info("health endpoint", extra={"port": health.port})
+    return health
 
 
 def _control_socket(config: Config) -> socket.socket | None:
@@ -221,34 +238,3 @@ def _open(
 
 def _no_fence() -> None:
     """Stand in where nobody can hold a lease."""
-
-
-class _End:
-    """What ends the daemon: SIGTERM, SIGINT, or the death of any thread; half a daemon is worse than none.
-
-    The main thread waits at a pipe, into which the handler in C writes. At a lock it could sleep on: a signal that
-    comes just before it falls asleep does not wake it.
-    """
-
-    def __init__(self) -> None:
-        self.failed = False
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
-        threading.excepthook = self._fail
-
-    def wait(self) -> None:
-        """Wait for it."""
-        os.read(self._reader, 1)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        log.info("got a signal", extra={"signal": signal.Signals(number).name})
-
-    def _fail(self, failure: threading.ExceptHookArgs) -> None:
-        name = failure.thread.name if failure.thread else "?"
-        log.critical("a thread died; stopping", extra={"in": name}, exc_info=failure.exc_value)
-        self.failed = True
-        with suppress(BlockingIOError):
-            os.write(self._writer, b"x")

@@ -4,16 +4,41 @@ Served from values that the engines publish; a request never reaches the store o
 (docs/decisions/0005-own-health-endpoint.md).
 """
 
+import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+
+import msgspec
 
 from configstore.errors import UsageError
 from sidecar.status import Status
 
-Snapshot = Callable[[], Sequence[Status]]
+log = logging.getLogger(__name__)
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """A figure of the whole process: its name without `configstore_`, gauge or counter, what it is, its value."""
+
+    name: str
+    kind: str
+    words: str
+    value: float
+
+
+class _Source(msgspec.Struct, frozen=True):
+    """Where the answers come from; each is called at each request, from any thread, and answers at once."""
+
+    statuses: Callable[[], Sequence[Status]]
+    clock: Callable[[], float]
+    alive: Callable[[], str | None]
+    notes: Callable[[], Sequence[str]]
+    figures: Callable[[], Sequence[Figure]]
+
 
 _POLL = 3600.0  # seconds: there is nothing to look for between requests, and `close` wakes the thread
 
@@ -33,21 +58,32 @@ _GAUGES: tuple[tuple[str, str, str, Callable[[Status, float], float]], ...] = (
 )  # fmt: skip
 
 
-def ready(statuses: Sequence[Status]) -> tuple[bool, str]:
-    """Return whether all mappings are ready and none is halted, and a line per mapping that says so."""
+def ready(statuses: Sequence[Status], notes: Sequence[str] = ()) -> tuple[bool, str]:
+    """Return whether all required mappings are ready and none of them is halted, with a line for each mapping.
+
+    notes: lines about the process as a whole, which make no difference.
+    """
     lines = []
     fine = True
     for status in statuses:
         good = status.ready and status.halted is None
-        fine = fine and good
+        fine = fine and (good or not status.required)
         reason = status.halted or status.waiting_for or ("ready" if status.ready else "first cycle under way")
-        lines.append(f"{status.mapping}: {'ok' if good else 'not ready'}: {reason}")
-    return fine, "\n".join(lines) + "\n"
+        verdict = "ok" if good else "not ready" if status.required else "not ready, not required"
+        lines.append(f"{status.mapping}: {verdict}: {reason}")
+    return fine, "\n".join([*lines, *notes]) + "\n"
 
 
-def metrics(statuses: Sequence[Status], now: float) -> str:
+def metrics(statuses: Sequence[Status], now: float, figures: Sequence[Figure] = ()) -> str:
     """Return the figures in Prometheus' text format (version 0.0.4)."""
-    return "\n".join(_metric_lines(statuses, now)) + "\n"
+    return "\n".join([*_metric_lines(statuses, now), *_figure_lines(figures)]) + "\n"
+
+
+def _figure_lines(figures: Sequence[Figure]) -> Iterator[str]:
+    for figure in figures:
+        yield f"# HELP configstore_{figure.name} {figure.words}."
+        yield f"# TYPE configstore_{figure.name} {figure.kind}"
+        yield f"configstore_{figure.name} {float(figure.value):.15g}"
 
 
 def _metric_lines(statuses: Sequence[Status], now: float) -> Iterator[str]:
@@ -62,17 +98,30 @@ def _metric_lines(statuses: Sequence[Status], now: float) -> Iterator[str]:
 class HealthServer:
     """The HTTP server and its thread."""
 
-    def __init__(self, listen: str, snapshot: Snapshot, clock: Callable[[], float]) -> None:
-        """Listen on `host:port` (IPv6 in brackets). Raises UsageError when that cannot be had."""
+    def __init__(
+        self,
+        listen: str,
+        statuses: Callable[[], Sequence[Status]],
+        clock: Callable[[], float],
+        *,
+        alive: Callable[[], str | None] = lambda: None,
+        notes: Callable[[], Sequence[str]] = tuple,
+        figures: Callable[[], Sequence[Figure]] = tuple,
+    ) -> None:
+        """Listen on `host:port` (IPv6 in brackets). Raises UsageError when that cannot be had.
+
+        statuses: of all mappings. alive: why the process makes no progress, or None. notes: what an operator
+        should know of the process as a whole, in lines. figures: those that belong to no mapping.
+        """
         host, _, port = listen.rpartition(":")
+        host = host.strip("[]")
         try:
-            self._server = _Server((host.strip("[]"), int(port)), _Requests)
+            self._server = (_Server6 if ":" in host else _Server)((host, int(port)), _Requests)
         except (OSError, ValueError, OverflowError) as error:
             raise UsageError(
                 f'[health] listen = {listen!r}: {error}; expected host:port, or "" for none'
             ) from None
-        self._server.snapshot = snapshot
-        self._server.clock = clock
+        self._server.source = _Source(statuses, clock, alive, notes, figures)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL,), name="health", daemon=True
@@ -89,8 +138,25 @@ class HealthServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    snapshot: Snapshot
-    clock: Callable[[], float]
+    source: _Source
+
+    def server_bind(self) -> None:
+        """Bind, and leave out the base class's question to DNS for our own name, which may take long."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "", self.server_address[1]
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002  # of the base class
+        """Note what went wrong with one connection, which is most often a peer that is gone."""
+        log.debug("a connection to the health endpoint broke off", extra={"reason": str(sys.exc_info()[1])})
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        """Take IPv4, too, where the address is `::`."""
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
 
 class _Requests(BaseHTTPRequestHandler):
@@ -100,13 +166,15 @@ class _Requests(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
+        source = self.server.source
         if self.path == "/livez":
-            self._answer(HTTPStatus.OK, "ok\n")
+            why = source.alive()
+            self._answer(_verdict(not why), f"{why or 'ok'}\n")
         elif self.path == "/readyz":
-            fine, text = ready(self.server.snapshot())
-            self._answer(HTTPStatus.OK if fine else HTTPStatus.SERVICE_UNAVAILABLE, text)
+            fine, text = ready(source.statuses(), source.notes())
+            self._answer(_verdict(fine), text)
         elif self.path == "/metrics":
-            self._answer(HTTPStatus.OK, metrics(self.server.snapshot(), self.server.clock()))
+            self._answer(HTTPStatus.OK, metrics(source.statuses(), source.clock(), source.figures()))
         else:
             self._answer(HTTPStatus.NOT_FOUND, "there are /livez, /readyz and /metrics\n")
 
@@ -124,3 +192,7 @@ class _Requests(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
         """Say nothing: probes come every few seconds."""
+
+
+def _verdict(fine: bool) -> HTTPStatus:
+    return HTTPStatus.OK if fine else HTTPStatus.SERVICE_UNAVAILABLE

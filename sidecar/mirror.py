@@ -23,6 +23,7 @@ from sidecar.local.scan import Scanner
 from sidecar.local.watch import LocalWatch, choose
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.planner import Sides
+from sidecar.progress import Progress
 from sidecar.remote.fetch import RemoteSide
 from sidecar.remote.watch import RemoteOnce, RemoteWatch
 from sidecar.status import Status
@@ -63,6 +64,7 @@ class Mirror:
         self._fence = fence
         self._fenced_out = fenced_out
         self.sets = 0
+        self.progress = Progress(mapping.name, clock)
         self._wake = threading.Event()
         self.hooks = Hooks(mapping, self._wake.set)
         self._published = threading.Condition()

@@ -1,5 +1,7 @@
 """What a mapping is doing, as values: for `/readyz`, `/metrics`, the log and the report in the store."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from configstore.model.replica import MAX_PROBLEMS, PathProblem, Report, State
@@ -11,14 +13,15 @@ from sidecar.planner.sides import Problem
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What a mapping is doing; published by its engine as a whole.
 
-    ready: a first full cycle was made. halted: why the mapping waits for a person, else None. waiting_for: what
-    it cannot go on without at the moment. pending: paths that wait to travel; under_way: those of them that no
-    problem holds up. pending_since: on the engine's clock, when the oldest of them began to wait. revision: the
-    store revision up to which it has seen; applied: up to which it has also applied everything; committed: the
-    last that it wrote itself.
+    required: whether the sidecar is ready only with it. ready: a first full cycle was made. halted: why the
+    mapping waits for a person, else None. waiting_for: what it cannot go on without at the moment. pending: paths
+    that wait to travel; under_way: those of them that no problem holds up. pending_since: on the engine's clock,
+    when the oldest of them began to wait. revision: the store revision up to which it has seen; applied: up to
+    which it has also applied everything; committed: the last that it wrote itself.
     """
 
     mapping: str
+    required: bool = True
     ready: bool = False
     halted: str | None = None
     waiting_for: str | None = None
@@ -72,4 +75,12 @@ def report_of(status: Status, mapping: Mapping, *, replica: str, host: str, sess
         problems=tuple(
             PathProblem(path=problem.path, reason=problem.reason) for problem in status.problems[:MAX_PROBLEMS]
         ),
+    )
+
+
+def with_troubles(report: Report, troubles: Sequence[str]) -> Report:
+    """Return a report that also names what is wrong with the replica as a whole."""
+    found = tuple(PathProblem(path="", reason=reason) for reason in troubles)
+    return msgspec.structs.replace(
+        report, problem_count=report.problem_count + len(found), problems=found + report.problems
     )
