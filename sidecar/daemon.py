@@ -1,6 +1,7 @@
 """`run`, `init` and `plan` as functions: threads, signals, readiness, and what is said at the end."""
 
 import logging
+import os
 import secrets
 import socket
 import threading
@@ -16,6 +17,7 @@ import tenacity
 
 from configstore.errors import NotThereError, RefusedError, StoreUnavailableError
 from configstore.model.keys import Keys
+from configstore.model.path import StorePath
 from configstore.model.replica import Report, Request, Verb
 from configstore.store.api import Kv
 from configstore.store.connect import connect
@@ -69,22 +71,50 @@ def run(config: Config) -> int:
             "mirroring", extra={"mappings": [mirror.mapping.name for mirror in mirrors], "replica": config.replica}
         )
         end.wait()
-        log.info("stopping; sending what is under way")
-        over = time.monotonic() + max(0.0, config.stop_timeout - CLOSING)
-        last_call = threading.Timer(over - time.monotonic(), kv.close)
-        last_call.daemon = True
-        last_call.start()
-        holds.close((over - time.monotonic()) / 2)
-        for mirror in mirrors:
-            mirror.stop(over - time.monotonic())
-        for mirror in mirrors:
-            mirror.join()
-            status = mirror.engine.status
-            if status.pending or status.waiting_for:
-                extra = {"mapping": mirror.mapping.name, "pending": status.pending, "reason": status.waiting_for}
-                log.error("stopped before all was surely sent", extra=extra)
+        all_sent = _stop(config.stop_timeout, kv, mirrors, holds)
     log.info("stopped")
-    return 1 if end.failed else 0
+    return 0 if all_sent and not end.failed else 1
+
+
+def _stop(patience: float, kv: Kv, mirrors: Sequence[Mirror], holds: Holds) -> bool:
+    """Send what is under way, for at most `patience` seconds; returns whether all of it was sent."""
+    log.info("stopping; sending what is under way")
+    over = time.monotonic() + max(0.0, patience - CLOSING)
+    _later(over, kv.close)
+    _later(over + 2 * CLOSING, _give_up)
+    holds.close((over - time.monotonic()) / 2)
+    for mirror in mirrors:
+        mirror.stop(over - time.monotonic())
+    all_sent = True
+    for mirror in mirrors:
+        mirror.join()
+        unsent = mirror.unsent()
+        all_sent = all_sent and not unsent
+        _name_unsent(mirror.mapping, unsent)
+    return all_sent
+
+
+def _name_unsent(mapping: Mapping, unsent: dict[StorePath, str]) -> None:
+    words = "stopped, but this could not be sent"
+    for path, reason in list(unsent.items())[: logs.NAMES]:
+        log.error(words, extra={"mapping": mapping.name, "path": path or mapping.path, "reason": reason})
+    if len(unsent) > logs.NAMES:
+        more = f"… and {len(unsent) - logs.NAMES} more paths"
+        log.error(words, extra={"mapping": mapping.name, "path": more})
+
+
+def _later(when: float, what: Callable[[], None]) -> None:
+    """Do something at `when` on the monotonic clock, should the process still be there."""
+    timer = threading.Timer(max(0.0, when - time.monotonic()), what)
+    timer.daemon = True
+    timer.start()
+
+
+def _give_up() -> None:
+    """End a process that cannot come to its end: a step of an engine hangs in the kernel."""
+    log.critical("the end takes too long; what was not sent is not known: ending at once")
+    logs.flush()
+    os._exit(1)
 
 
 def init(config: Config) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from configstore.errors import ConfigstoreError, NoSpaceError, RefusedError, StoreError
-from configstore.model.path import StorePath, parent
+from configstore.model.path import ROOT, StorePath, parent
 from configstore.model.replica import Request, Take
 from configstore.store.values import Fence
 from sidecar.board import Board
@@ -27,6 +27,7 @@ from sidecar.planner.plan import Plan, Wait
 from sidecar.planner.planner import Settled, Sides, make_plan, siding_with_local, unapplied, vanished
 from sidecar.planner.settle import Windows
 from sidecar.planner.sides import Problem
+from sidecar.planner.unsent import unsent
 from sidecar.remote.fetch import RemoteSide
 from sidecar.remote.watch import RemoteFeed
 from sidecar.status import Status
@@ -181,6 +182,28 @@ class Engine:
                 break
         self._publish(ready=True)
         return self._not_applied(done)
+
+    def unsent(self) -> dict[StorePath, str]:
+        """Look at everything here once more, and return what the store does not have, each path with the reason.
+
+        Call it after the last cycle. Raises RootLostError.
+        """
+        blocked = self._blocked()
+        if blocked:
+            return {ROOT: blocked}
+        self._scan_all = True
+        self._scan()
+        sides, status = self._sides, self.status
+        return unsent(
+            self.mapping,
+            baseline=sides.baseline,
+            local=sides.local,
+            remote=sides.remote,
+            unread=sides.local_problems,
+            unstable=sides.unstable,
+            problems=sides.remote_problems | self._problems,
+            otherwise=status.halted or status.waiting_for or "it was under way",
+        )
 
     def _not_applied(self, done: Done) -> list[str]:
         """Return which records were never shown here, and why, in words."""

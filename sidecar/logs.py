@@ -131,12 +131,19 @@ def configured(level: str, form: str) -> Iterator[None]:
     try:
         yield
     finally:
-        handler.lines.flush(FLUSH)
+        flush()
 
 
 def dropped() -> int:
     """Return how many lines were lost so far."""
     return sum(each.lines.dropped for each in logging.getLogger().handlers if isinstance(each, _Queued))
+
+
+def flush() -> None:
+    """Wait until what is queued is written, but not for ever."""
+    for each in logging.getLogger().handlers:
+        if isinstance(each, _Queued):
+            each.lines.flush(FLUSH)
 
 
 def say(words: str) -> None:

@@ -50,12 +50,17 @@ GONE = 10
 """Seconds without its reports after which another sidecar of the same id is gone, or was none."""
 
 
-class _Rival(msgspec.Struct):
-    """Another sidecar that has, or may have (not `certain`), our replica id, and when it was seen last."""
+class _Rival(msgspec.Struct, kw_only=True):
+    """Another sidecar that has, or may have (not `certain`), our replica id, and when it was seen last.
+
+    asked: it was asked to report, should it be alive.
+    """
 
     host: str
+    replica: str
     seen: float
     certain: bool
+    asked: bool = False
 
 
 class Presence:
@@ -143,6 +148,7 @@ class Presence:
                 return
             try:
                 self._tell(progress=self._renew())
+                self._ask_rival()
                 self._forget_rival()
                 due = max(0.0, self._renewed + RENEW - self._clock())
                 if self._rival:
@@ -201,23 +207,25 @@ class Presence:
         """Note that another session reports under our id; not certain: it may be that of a run that died."""
         before = self._rival
         if certain or not before:
-            self._rival = _Rival(other.host, self._clock(), certain)
+            self._rival = _Rival(host=other.host, replica=ours.replica, seen=self._clock(), certain=certain)
         if certain and not (before and before.certain):
             log.warning(
                 "another sidecar reports under the same replica id: give each its own",
                 extra={"mapping": ours.mapping, "replica": ours.replica, "host": other.host},
             )
             self._wake.set()  # our own reports say so
-        elif not before:
-            with suppress(StoreError):  # it is noticed later, when either has something to tell
-                self._ask(ours.replica)
 
-    def _ask(self, replica: str) -> None:
-        """Have whoever else has our id report. Raises StoreError."""
-        request = Request(id=secrets.token_hex(16), verb=Verb.REPORT, replica=replica)
+    def _ask_rival(self) -> None:
+        """Have whoever else may have our id report, once ours is written: a live one finds it there."""
+        rival = self._rival
+        if not rival or rival.certain or rival.asked:
+            return
+        rival.asked = True
+        request = Request(id=secrets.token_hex(16), verb=Verb.REPORT, replica=rival.replica)
         key = self._keys.request(request.id)
-        put = Put(key, encode(request), self._kv.lease_grant(GONE))
-        self._kv.txn((ModRevision(key, 0),), (put,))
+        with suppress(StoreError):  # it is noticed later, when either has something to tell
+            put = Put(key, encode(request), self._kv.lease_grant(GONE))
+            self._kv.txn((ModRevision(key, 0),), (put,))
 
     def _forget_rival(self) -> None:
         rival = self._rival
