@@ -1,7 +1,12 @@
-"""What the command lines `configstore` and `configstore-sidecar` share: a parser that repeats no secret."""
+"""What the command lines `configstore` and `configstore-sidecar` share.
+
+A parser that repeats no secret, and standard files that are there.
+"""
 
 import argparse
+import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, Never
 
@@ -13,6 +18,22 @@ _VALUE = re.compile(
     re.DOTALL,
 )
 """What argparse says of a value that it does not take: it quotes it."""
+
+
+def occupy_standard_files() -> None:
+    """Open the null device in place of stdin, stdout and stderr that the caller has closed (`2>&-`).
+
+    Call it first: else the next socket or file gets that number, and is what an error is written into.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+            os.set_inheritable(number, True)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 class Parser(argparse.ArgumentParser):

@@ -103,17 +103,28 @@ def parse_name(value: object) -> str:
     return value
 
 
+def set_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that are set: an empty one is as good as none, as manifests leave it behind."""
+    return {name: value for name, value in environ.items() if value}
+
+
 def _endpoints(value: object) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value
     expected = f'expected URLs such as "{DEFAULT_ENDPOINT}"'
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
         raise ValueError(expected)
-    found = tuple(part.strip().rstrip("/") for part in parts if part.strip())
+    found = tuple(_plain(part) for part in parts if part.strip())
     if not found:
         raise ValueError(expected)
     for url in found:
         _check_endpoint(url, expected)
     return tuple(dict.fromkeys(found))
+
+
+def _plain(url: str) -> str:
+    """Return a URL with its scheme in small letters, and without what may stand around it."""
+    scheme, separator, rest = url.strip().rstrip("/").partition("://")
+    return f"{scheme.lower()}{separator}{rest}" if separator else scheme
 
 
 def _check_endpoint(url: str, expected: str) -> None:
@@ -227,7 +238,8 @@ def load_store(
 
     An empty variable and an option of None count as not set. Raises UsageError.
     """
-    variables = {key: environ[name] for name, key in STORE_VARIABLES.items() if environ.get(name)}
+    environ = set_variables(environ)
+    variables = {key: environ[name] for name, key in STORE_VARIABLES.items() if name in environ}
     given = {key: value for key, value in (options or {}).items() if value is not None}
     merged: dict[str, Any] = {}
     layers: tuple[tuple[Mapping[str, object], Label], ...] = (
@@ -254,9 +266,9 @@ def _add_etcdctl(merged: dict[str, Any], environ: Mapping[str, str]) -> None:
     values = {}
     for key in ("endpoints", "cacert", "cert", "key", "user", "password"):
         name = f"ETCDCTL_{key.upper()}"
-        if environ.get(name):
+        if name in environ:
             values[key] = environ[name]
-        elif key in {"user", "password"} and environ.get(f"{name}_FILE"):
+        elif key in {"user", "password"} and f"{name}_FILE" in environ:
             values[key] = read_secret(environ[f"{name}_FILE"], f"{name}_FILE")
     if "endpoints" in values:  # etcdctl takes them without a scheme, too
         scheme = "https" if {"cacert", "cert"} & values.keys() else "http"
@@ -295,12 +307,14 @@ _PREFIX = "CONFIGSTORE_"
 _KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_.+)?$|_PORT$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?$")
 
 
-def unknown_variables(environ: Iterable[str], known: Iterable[str], prefixes: tuple[str, ...] = ()) -> list[str]:
-    """Return the CONFIGSTORE_* names that nobody reads: not known, not below a prefix, not Kubernetes' own."""
+def unknown_variables(
+    environ: Mapping[str, str], known: Iterable[str], prefixes: tuple[str, ...] = ()
+) -> list[str]:
+    """Return the CONFIGSTORE_* names that are set and that nobody reads; Kubernetes' own are left out."""
     names = set(known) | STORE_VARIABLES.keys()
     return sorted(
         name
-        for name in environ
+        for name in set_variables(environ)
         if name.startswith(_PREFIX)
         and name not in names
         and not name.startswith(prefixes)
@@ -308,7 +322,7 @@ def unknown_variables(environ: Iterable[str], known: Iterable[str], prefixes: tu
     )
 
 
-def check_variables(environ: Iterable[str], known: Iterable[str], prefixes: tuple[str, ...] = ()) -> None:
+def check_variables(environ: Mapping[str, str], known: Iterable[str], prefixes: tuple[str, ...] = ()) -> None:
     """Refuse a misspelt CONFIGSTORE_* variable. Raises UsageError naming it and the nearest known one."""
     names = {*known, *STORE_VARIABLES}
     for name in unknown_variables(environ, names, prefixes):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from configstore import __version__
-from configstore.commandline import Parser
+from configstore.commandline import Parser, occupy_standard_files
 from configstore.errors import ConfigstoreError
 from configstore.model.path import printable
 from sidecar.config import Config, load_config
@@ -32,7 +32,7 @@ _OPTIONS = {
     "server-name": ("NAME", "name that etcd's certificate must carry"),
     "timeout": ("DURATION", "for how long init and plan wait for the store (default 60s)"),
     "replica": ("ID", "this replica's id (default: host name and something random)"),
-    "health-listen": ("HOST:PORT", "where to serve /livez, /readyz and /metrics; '' for nowhere"),
+    "health-listen": ("HOST:PORT", "where to serve /livez, /readyz and /metrics; none for nowhere"),
     "log-level": ("LEVEL", "debug, info, warning or error"),
     "log-format": ("FORM", "text or json"),
 }
@@ -55,6 +55,7 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    occupy_standard_files()
     options = vars(parser().parse_args(arguments))
     command, file = options.pop("command"), options.pop("config")
     as_json = options.pop("json", False)
@@ -62,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(file=file, environ=os.environ, options=options)
         return _dispatch(command, config, as_json=as_json)
     except ConfigstoreError as error:
-        print(f"configstore-sidecar: {error}", file=sys.stderr)
+        from sidecar import logs  # noqa: PLC0415  # whoever succeeds does not pay for it
+
+        logs.say(f"configstore-sidecar: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -75,12 +78,12 @@ def _dispatch(command: str, config: Config, *, as_json: bool) -> int:
     from sidecar import daemon, logs, memory  # noqa: PLC0415
 
     memory.economize()
-    logs.configure(config.log_level, config.log_format)
-    if command == "run":
-        return daemon.run(config)
-    if command == "init":
-        return daemon.init(config)
-    plans = daemon.plan(config)
+    with logs.configured(config.log_level, config.log_format):
+        if command == "run":
+            return daemon.run(config)
+        if command == "init":
+            return daemon.init(config)
+        plans = daemon.plan(config)
     if as_json:
         print(msgspec.json.encode(plans).decode())
     else:
@@ -108,11 +111,11 @@ def _plan_lines(plans: dict[str, Plan]) -> Iterator[str]:
 
 def _health(listen: str) -> int:
     """Return 0 when /readyz says yes, 1 when it says no or nobody answers."""
-    host, _, port = listen.rpartition(":")
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104  # not bound, asked
-    if not port:
+    if not listen:
         print("configstore-sidecar: [health] listen is off, so there is nobody to ask", file=sys.stderr)
         return 2
+    host, _, port = listen.rpartition(":")
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104  # not bound, asked
     import http.client  # noqa: PLC0415  # nobody else pays for it
 
     connection = http.client.HTTPConnection(host, int(port), timeout=5)

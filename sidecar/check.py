@@ -21,6 +21,10 @@ from sidecar.planner.sides import LocalEntry
 
 log = logging.getLogger(__name__)
 
+TIMEOUT = 30.0
+"""Seconds that a check may take: it stands in the mirror's way, and a mirror that makes no progress for longer is
+taken for stuck (`progress`)."""
+
 RECHECK = 60.0
 """Seconds after which a set that was refused is checked again, though nothing in it changed."""
 
@@ -50,7 +54,7 @@ class Check:
         """
         command = [part.replace("{}", directory) for part in self._mapping.check]
         more = {"CONFIGSTORE_MAPPING": self._mapping.name, "CONFIGSTORE_STAGED": directory}
-        outcome = run(command, cwd=directory, more=more)
+        outcome = run(command, cwd=directory, more=more, timeout=TIMEOUT)
         self._refused.clear()
         if outcome.failure is None:
             return None

@@ -32,6 +32,7 @@ from configstore.settings import (
     parse_name,
     parse_text,
     read_toml,
+    set_variables,
 )
 from sidecar.fields import MAPPING_PARSERS, parse_choice
 from sidecar.planner.mapping import Mapping
@@ -83,19 +84,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout: float = STOP_TIMEOUT
 
 
+_NOWHERE = ("", "none")  # an empty variable is an unset one, so that it takes a word to switch something off
 _LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*):([0-9]{1,5})")
 
 
 def _listen(value: object) -> str:
+    if value in _NOWHERE:
+        return ""
     match = _LISTEN.fullmatch(value) if isinstance(value, str) else None
-    if value != "" and (match is None or int(match[1]) > 65535):
-        raise ValueError('expected "host:port" such as "0.0.0.0:9650", or "" for none')
+    if match is None or int(match[1]) > 65535:
+        raise ValueError('expected "host:port" such as "0.0.0.0:9650" or "[::]:9650", or "none"')
     return str(value)
 
 
 def _socket(value: object) -> str:
-    if value != "" and not (parse_text(value).startswith("/") and len(parse_text(value).encode()) < 108):
-        raise ValueError('expected an absolute path of at most 107 bytes, or "" for none')
+    if value in _NOWHERE:
+        return ""
+    if not (parse_text(value).startswith("/") and len(parse_text(value).encode()) < 108):
+        raise ValueError('expected an absolute path of at most 107 bytes, or "none"')
     return str(value)
 
 
@@ -120,7 +126,6 @@ _PARSERS: dict[str, Parser] = {
     "stop_timeout": parse_duration,
 }
 _VARIABLES = {f"CONFIGSTORE_{name.upper()}": name for name in _PARSERS if name != "timeout"}
-_EMPTY_MEANS_NONE = {"CONFIGSTORE_CONTROL_SOCKET", "CONFIGSTORE_HEALTH_LISTEN"}
 _PRESET = "CONFIGSTORE_PRESET"
 _MAPPING_PREFIX = "CONFIGSTORE_MAPPING_"
 
@@ -136,6 +141,7 @@ def load_config(*, file: str | None, environ: Mapped[str, str], options: Mapped[
     Raises UsageError naming the file, variable or option, the key, and what was expected.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    environ = set_variables(environ)
     source = file or ""
     document = read_toml(file) if file else {}
     settings = _file_settings(document, source)
@@ -187,9 +193,7 @@ def _file_settings(document: Mapped[str, Any], source: str) -> dict[str, Any]:
 
 def _environment_settings(environ: Mapped[str, str]) -> dict[str, Any]:
     raw: dict[str, object] = {
-        name: environ[variable]
-        for variable, name in _VARIABLES.items()
-        if environ.get(variable) or (variable in environ and variable in _EMPTY_MEANS_NONE)
+        name: environ[variable] for variable, name in _VARIABLES.items() if variable in environ
     }
     return parse_layer(raw, _PARSERS, lambda key: f"CONFIGSTORE_{key.upper()}")
 

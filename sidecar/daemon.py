@@ -3,16 +3,14 @@
 import logging
 import os
 import secrets
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
-from types import FrameType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import tenacity
@@ -20,11 +18,13 @@ import tenacity
 from configstore.clock import boottime
 from configstore.errors import NotThereError, RefusedError, StoreUnavailableError
 from configstore.model.keys import Keys
+from configstore.model.path import StorePath
 from configstore.model.replica import Report, Request, Verb
 from configstore.store.api import Kv
 from configstore.store.connect import connect
 from configstore.store.tree import Tree
 from configstore.store.values import Writer
+from sidecar import logs
 from sidecar.config import DEFAULT_SOCKET, Config
 from sidecar.contact import ContactLog
 from sidecar.control.api import Api
@@ -35,7 +35,11 @@ from sidecar.mirror import Mirror
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan
 from sidecar.presence import Presence
-from sidecar.status import report_of
+from sidecar.signals import End
+from sidecar.status import Status, report_of, with_troubles
+
+if TYPE_CHECKING:
+    from sidecar.health import HealthServer
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +50,8 @@ CLOSING = 1.0
 
 
 def run(config: Config) -> int:
-    """Mirror until SIGTERM or SIGINT, flush, and return the exit code."""
-    end = _End()
+    """Mirror until SIGTERM, SIGINT or SIGQUIT, flush, and return the exit code."""
+    end = End()
     with ExitStack() as stack:
         kv = stack.enter_context(connect(config.store))
         kv.follow_contact(ContactLog().told)
@@ -58,19 +62,10 @@ def run(config: Config) -> int:
         mirrors += _open(config, kv, stack, watch=True, told=presence.changed, holds=holds)
         listener = _control_socket(config)
         if listener:
-            what = Api(kv, keys, mirrors, holds, replica=config.replica)
+            what = Api(kv, keys, mirrors, holds, replica=config.replica, troubles=presence.troubles)
             stack.callback(ControlServer(listener, what, group=config.control_group).close)
         if config.health_listen:
-            from sidecar.health import HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
-
-            health = HealthServer(
-                config.health_listen,
-                lambda: [each.status for each in mirrors],
-                boottime,
-                contact=kv.contact,
-            )
-            stack.callback(health.close)
-            log.info("health endpoint", extra={"port": health.port})
+            stack.callback(_health(config.health_listen, kv, mirrors, presence).close)
         for mirror in mirrors:
             mirror.start()
         presence.start()
@@ -79,22 +74,50 @@ def run(config: Config) -> int:
             "mirroring", extra={"mappings": [mirror.mapping.name for mirror in mirrors], "replica": config.replica}
         )
         end.wait()
-        log.info("stopping; sending what is under way")
-        over = time.monotonic() + max(0.0, config.stop_timeout - CLOSING)
-        last_call = threading.Timer(over - time.monotonic(), kv.close)
-        last_call.daemon = True
-        last_call.start()
-        holds.close((over - time.monotonic()) / 2)
-        for mirror in mirrors:
-            mirror.stop(over - time.monotonic())
-        for mirror in mirrors:
-            mirror.join()
-            status = mirror.status
-            if status.pending or status.waiting_for:
-                extra = {"mapping": mirror.mapping.name, "pending": status.pending, "reason": status.waiting_for}
-                log.error("stopped before all was surely sent", extra=extra)
+        all_sent = _stop(config.stop_timeout, kv, mirrors, holds)
     log.info("stopped")
-    return 1 if end.failed else 0
+    return 0 if all_sent and not end.failed else 1
+
+
+def _stop(patience: float, kv: Kv, mirrors: Sequence[Mirror], holds: Holds) -> bool:
+    """Send what is under way, for at most `patience` seconds; returns whether all of it was sent."""
+    log.info("stopping; sending what is under way")
+    over = time.monotonic() + max(0.0, patience - CLOSING)
+    _later(over, kv.close)
+    _later(over + 2 * CLOSING, _give_up)
+    holds.close((over - time.monotonic()) / 2)
+    for mirror in mirrors:
+        mirror.stop(over - time.monotonic())
+    all_sent = True
+    for mirror in mirrors:
+        mirror.join()
+        unsent = mirror.unsent()
+        all_sent = all_sent and not unsent
+        _name_unsent(mirror.mapping, unsent)
+    return all_sent
+
+
+def _name_unsent(mapping: Mapping, unsent: dict[StorePath, str]) -> None:
+    words = "stopped, but this could not be sent"
+    for path, reason in list(unsent.items())[: logs.NAMES]:
+        log.error(words, extra={"mapping": mapping.name, "path": path or mapping.path, "reason": reason})
+    if len(unsent) > logs.NAMES:
+        more = f"… and {len(unsent) - logs.NAMES} more paths"
+        log.error(words, extra={"mapping": mapping.name, "path": more})
+
+
+def _later(when: float, what: Callable[[], None]) -> None:
+    """Do something at `when` on the monotonic clock, should the process still be there."""
+    timer = threading.Timer(max(0.0, when - time.monotonic()), what)
+    timer.daemon = True
+    timer.start()
+
+
+def _give_up() -> None:
+    """End a process that cannot come to its end: a step of an engine hangs in the kernel."""
+    log.critical("the end takes too long; what was not sent is not known: ending at once")
+    logs.flush()
+    os._exit(1)
 
 
 def init(config: Config) -> int:
@@ -158,10 +181,11 @@ def _presence(config: Config, kv: Kv, mirrors: Sequence[Mirror]) -> Presence:
     host = socket.gethostname()
 
     def reports(session: str) -> list[Report]:
-        return [
+        found = [
             report_of(each.status, each.mapping, replica=config.replica, host=host, session=session)
             for each in mirrors
         ]
+        return [with_troubles(each, presence.troubles()) for each in found]
 
     def deliver(request: Request) -> None:
         for mirror in mirrors:
@@ -234,34 +258,3 @@ def _open(
 
 def _no_fence() -> None:
     """Stand in where nobody can hold a lease."""
-
-
-class _End:
-    """What ends the daemon: SIGTERM, SIGINT, or the death of any thread; half a daemon is worse than none.
-
-    The main thread waits at a pipe, into which the handler in C writes. At a lock it could sleep on: a signal that
-    comes just before it falls asleep does not wake it.
-    """
-
-    def __init__(self) -> None:
-        self.failed = False
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
-        threading.excepthook = self._fail
-
-    def wait(self) -> None:
-        """Wait for it."""
-        os.read(self._reader, 1)
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        log.info("got a signal", extra={"signal": signal.Signals(number).name})
-
-    def _fail(self, failure: threading.ExceptHookArgs) -> None:
-        name = failure.thread.name if failure.thread else "?"
-        log.critical("a thread died; stopping", extra={"in": name}, exc_info=failure.exc_value)
-        self.failed = True
-        with suppress(BlockingIOError):
-            os.write(self._writer, b"x")

@@ -104,8 +104,8 @@ def parse_directory(value: object) -> str:
 
 
 def parse_lease(value: object) -> str | None:
-    """Return a lease's name; none for an empty text."""
-    return None if value == "" else parse_name(value)
+    """Return a lease's name; None for an empty text or "none"."""
+    return None if value in ("", "none") else parse_name(value)
 
 
 def parse_share(value: object) -> float:
@@ -158,8 +158,8 @@ def parse_owner(value: object) -> OwnerOverride:
 
 
 def parse_signal(value: object) -> str | None:
-    """Return `SIGNAL:process`; none for an empty text."""
-    if value == "":
+    """Return `SIGNAL:process`; None for an empty text or "none"."""
+    if value in ("", "none"):
         return None
     match = _SIGNAL.fullmatch(value) if isinstance(value, str) else None
     if not match or f"SIG{match[1].removeprefix('SIG')}" not in signal.Signals.__members__:

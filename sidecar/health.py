@@ -4,23 +4,51 @@ Served from values that the engines publish; a request never reaches the store o
 (docs/decisions/0005-own-health-endpoint.md).
 """
 
+import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+
+import msgspec
 
 from configstore.errors import UsageError
 from configstore.store.api import Contact
 from sidecar.contact import silence
 from sidecar.status import Status
 
-Snapshot = Callable[[], Sequence[Status]]
+log = logging.getLogger(__name__)
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """A figure of the whole process: its name without `configstore_`, gauge or counter, what it is, its value."""
+
+    name: str
+    kind: str
+    words: str
+    value: float
+
+
+class _Source(msgspec.Struct, frozen=True):
+    """Where the answers come from; each is called at each request, from any thread, and answers at once."""
+
+    statuses: Callable[[], Sequence[Status]]
+    clock: Callable[[], float]
+    contact: Callable[[], Contact]
+    alive: Callable[[], str | None]
+    notes: Callable[[], Sequence[str]]
+    figures: Callable[[], Sequence[Figure]]
+
 
 _POLL = 3600.0  # seconds: there is nothing to look for between requests, and `close` wakes the thread
 
 _GAUGES: tuple[tuple[str, str, str, Callable[[Status, float], float]], ...] = (
-    ("ready", "gauge", "1 when the first full cycle was made", lambda status, _: status.ready),
+    ("ready", "gauge", "1 while it may be served: it was complete, and no more", lambda status, _: status.ready),
+    ("complete", "gauge", "1 while every record of the mapping is applied", lambda status, _: status.complete),
+    ("degraded", "gauge", "1 while it is served although a path has a problem", lambda status, _: status.degraded),
     ("halted", "gauge", "1 while the mapping waits for a person", lambda status, _: status.halted is not None),
     ("waiting", "gauge", "1 while the mapping cannot go on by itself", lambda s, _: s.waiting_for is not None),
     ("problems", "gauge", "Paths that cannot be mirrored now", lambda status, _: len(status.problems)),
@@ -35,35 +63,58 @@ _GAUGES: tuple[tuple[str, str, str, Callable[[Status, float], float]], ...] = (
 )  # fmt: skip
 
 
-def ready(statuses: Sequence[Status], contact: Contact) -> tuple[bool, str]:
-    """Return whether all mappings are ready and none is halted, and a line per mapping that says so.
+def ready(statuses: Sequence[Status], contact: Contact, notes: Sequence[str] = ()) -> tuple[bool, str]:
+    """Return whether all required mappings are ready and none of them is halted, with a line for each mapping.
 
-    A store that fell silent changes nothing of that, since the files stay usable; each line ends with it.
+    A store that fell silent changes nothing of that, since the files stay usable; each line ends with it. notes:
+    lines about the process as a whole, which make no difference either.
     """
     lines = []
     silent = f"; {words}" if (words := silence(contact)) else ""
     fine = True
     for status in statuses:
         good = status.ready and status.halted is None
-        fine = fine and good
-        reason = status.halted or status.waiting_for or ("ready" if status.ready else "first cycle under way")
-        lines.append(f"{status.mapping}: {'ok' if good else 'not ready'}: {reason}{silent}")
-    return fine, "\n".join(lines) + "\n"
+        fine = fine and (good or not status.required)
+        verdict = "ok" if good else "not ready" if status.required else "not ready, not required"
+        lines.append(f"{status.mapping}: {verdict}: {_reason(status)}{silent}")
+    return fine, "\n".join([*lines, *notes]) + "\n"
 
 
-def metrics(statuses: Sequence[Status], contact: Contact, now: float) -> str:
+def _reason(status: Status) -> str:
+    """Return how a mapping is, in words."""
+    stopped = status.halted or status.waiting_for
+    if stopped or not status.problems:
+        return stopped or ("ready" if status.ready else "first cycle under way")
+    first = status.problems[0]
+    where = f"{first.path}: " if first.path else ""
+    return f"{'degraded' if status.ready else 'incomplete'}: {len(status.problems)} problems, such as {where}{first.reason}"
+
+
+def metrics(
+    statuses: Sequence[Status], contact: Contact, now: float, figures: Sequence[Figure] = ()
+) -> str:
     """Return the figures in Prometheus' text format (version 0.0.4)."""
-    return "\n".join([*_contact_lines(contact), *_metric_lines(statuses, now)]) + "\n"
+    lines = [*_contact_lines(contact), *_metric_lines(statuses, now), *_figure_lines(figures)]
+    return "\n".join(lines) + "\n"
 
 
 def _contact_lines(contact: Contact) -> Iterator[str]:
-    """Yield the figures of the process: all mappings share one connection."""
-    yield "# HELP configstore_connected 1 while the store answers writes and linearizable reads."
-    yield "# TYPE configstore_connected gauge"
-    yield f"configstore_connected {int(contact.connected)}"
-    yield "# HELP configstore_last_contact_timestamp_seconds When the store last answered; 0 for never."
-    yield "# TYPE configstore_last_contact_timestamp_seconds gauge"
-    yield f"configstore_last_contact_timestamp_seconds {contact.last:.3f}"
+    """Yield the figures of the connection, which all mappings share."""
+    yield from _figure_lines(
+        [
+            Figure("connected", "gauge", "1 while the store answers writes and linearizable reads", contact.connected),
+            Figure(
+                "last_contact_timestamp_seconds", "gauge", "When the store last answered; 0 for never", contact.last
+            ),
+        ]
+    )
+
+
+def _figure_lines(figures: Sequence[Figure]) -> Iterator[str]:
+    for figure in figures:
+        yield f"# HELP configstore_{figure.name} {figure.words}."
+        yield f"# TYPE configstore_{figure.name} {figure.kind}"
+        yield f"configstore_{figure.name} {float(figure.value):.15g}"
 
 
 def _metric_lines(statuses: Sequence[Status], now: float) -> Iterator[str]:
@@ -79,19 +130,30 @@ class HealthServer:
     """The HTTP server and its thread."""
 
     def __init__(
-        self, listen: str, snapshot: Snapshot, clock: Callable[[], float], *, contact: Callable[[], Contact]
+        self,
+        listen: str,
+        statuses: Callable[[], Sequence[Status]],
+        clock: Callable[[], float],
+        *,
+        contact: Callable[[], Contact],
+        alive: Callable[[], str | None] = lambda: None,
+        notes: Callable[[], Sequence[str]] = tuple,
+        figures: Callable[[], Sequence[Figure]] = tuple,
     ) -> None:
-        """Listen on `host:port` (IPv6 in brackets). Raises UsageError when that cannot be had."""
+        """Listen on `host:port` (IPv6 in brackets). Raises UsageError when that cannot be had.
+
+        statuses: of all mappings. alive: why the process makes no progress, or None. notes: what an operator
+        should know of the process as a whole, in lines. figures: those that belong to no mapping.
+        """
         host, _, port = listen.rpartition(":")
+        host = host.strip("[]")
         try:
-            self._server = _Server((host.strip("[]"), int(port)), _Requests)
+            self._server = (_Server6 if ":" in host else _Server)((host, int(port)), _Requests)
         except (OSError, ValueError, OverflowError) as error:
             raise UsageError(
                 f'[health] listen = {listen!r}: {error}; expected host:port, or "" for none'
             ) from None
-        self._server.snapshot = snapshot
-        self._server.clock = clock
-        self._server.contact = contact
+        self._server.source = _Source(statuses, clock, contact, alive, notes, figures)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL,), name="health", daemon=True
@@ -108,9 +170,25 @@ class HealthServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    snapshot: Snapshot
-    clock: Callable[[], float]
-    contact: Callable[[], Contact]
+    source: _Source
+
+    def server_bind(self) -> None:
+        """Bind, and leave out the base class's question to DNS for our own name, which may take long."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "", self.server_address[1]
+
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002  # of the base class
+        """Note what went wrong with one connection, which is most often a peer that is gone."""
+        log.debug("a connection to the health endpoint broke off", extra={"reason": str(sys.exc_info()[1])})
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        """Take IPv4, too, where the address is `::`."""
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
 
 class _Requests(BaseHTTPRequestHandler):
@@ -120,13 +198,15 @@ class _Requests(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
+        source = self.server.source
         if self.path == "/livez":
-            self._answer(HTTPStatus.OK, "ok\n")
+            why = source.alive()
+            self._answer(_verdict(not why), f"{why or 'ok'}\n")
         elif self.path == "/readyz":
-            fine, text = ready(self.server.snapshot(), self.server.contact())
-            self._answer(HTTPStatus.OK if fine else HTTPStatus.SERVICE_UNAVAILABLE, text)
+            fine, text = ready(source.statuses(), source.contact(), source.notes())
+            self._answer(_verdict(fine), text)
         elif self.path == "/metrics":
-            text = metrics(self.server.snapshot(), self.server.contact(), self.server.clock())
+            text = metrics(source.statuses(), source.contact(), source.clock(), source.figures())
             self._answer(HTTPStatus.OK, text)
         else:
             self._answer(HTTPStatus.NOT_FOUND, "there are /livez, /readyz and /metrics\n")
@@ -145,3 +225,7 @@ class _Requests(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
         """Say nothing: probes come every few seconds."""
+
+
+def _verdict(fine: bool) -> HTTPStatus:
+    return HTTPStatus.OK if fine else HTTPStatus.SERVICE_UNAVAILABLE

@@ -19,25 +19,29 @@ from typing import IO, cast
 import msgspec
 
 from configstore.model.path import printable
+from sidecar import children
 from sidecar.planner.mapping import Mapping
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = 60.0
-"""Seconds that a hook or a check may take."""
+"""Seconds that a hook may take."""
 
 RETRY, LONGEST_RETRY = 1.0, 60.0
 """Seconds until a hook that failed is tried again; doubled each time."""
 
 OUTPUT = 2000
-"""Bytes of a command's output that are kept for the log."""
+"""Bytes of the end of a command's output that are kept for the log."""
+
+LAST_LINE = 200
+"""Characters of the last line that are part of a failure's words."""
 
 _GRACE = 2.0
 _COMM = 15  # bytes of a process's name that the kernel keeps
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a command ended. failure: in words, None when it did well. output: its beginning, safe to print."""
+    """How a command ended. failure: in words, None when it did well. output: its end, safe to print."""
 
     failure: str | None
     output: str = ""
@@ -51,8 +55,9 @@ def run(command: Sequence[str], *, cwd: str, more: dict[str, str], timeout: floa
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("CONFIGSTORE_", "ETCDCTL_"))
     }
-    try:
-        process: subprocess.Popen[bytes] = subprocess.Popen(
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             list(command),
             cwd=cwd,
             env=environment | more,
@@ -61,20 +66,33 @@ def run(command: Sequence[str], *, cwd: str, more: dict[str, str], timeout: floa
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+    try:
+        with children.started(start) as process, cast("IO[bytes]", process.stdout) as pipe:
+            output, late = _follow(process, pipe.fileno(), time.monotonic() + timeout)
     except OSError as error:
         return Outcome(failure=f"{command[0]}: cannot be run: {error.strerror}")
-    with process, cast("IO[bytes]", process.stdout) as pipe:
-        output, late = _follow(process, pipe.fileno(), time.monotonic() + timeout)
-    text = printable(output.decode("utf-8", "backslashreplace").strip())
-    if late:
-        return Outcome(failure=f"{command[0]}: took longer than {timeout:g} s", output=text)
-    if process.returncode:
-        return Outcome(failure=f"{command[0]}: ended with exit code {process.returncode}", output=text)
-    return Outcome(failure=None, output=text)
+    lines = output.decode("utf-8", "backslashreplace").strip().splitlines()
+    text = printable("\n".join(lines))
+    failure = f"took longer than {timeout:g} s" if late else _ended_badly(process.returncode)
+    if failure is None:
+        return Outcome(failure=None, output=text)
+    said = f": {printable(lines[-1].strip())[-LAST_LINE:]}" if lines else ""
+    return Outcome(failure=f"{command[0]}: {failure}{said}", output=text)
+
+
+def _ended_badly(code: int) -> str | None:
+    """Return how a command failed, in words, or None."""
+    if code < 0:
+        return f"was ended by signal {-code}"
+    return f"ended with exit code {code}" if code else None
 
 
 def _follow(process: subprocess.Popen[bytes], pipe: int, end: float) -> tuple[bytes, bool]:
-    """Wait for a command's end, stopping it when it is too late; returns the beginning of its output."""
+    """Wait for a command's end, stopping it when it is too late; returns the end of its output.
+
+    What it left running may go on writing; nobody waits for that.
+    """
     os.set_blocking(pipe, False)
     ended = os.pidfd_open(process.pid)
     output, watched, stage = b"", [ended, pipe], 0
@@ -85,10 +103,12 @@ def _follow(process: subprocess.Popen[bytes], pipe: int, end: float) -> tuple[by
                 chunk = _read(pipe)
                 if not chunk:
                     watched.remove(pipe)
-                output += chunk[: OUTPUT - len(output)]
-            elif ended in ready:
-                return output, stage > 0
-            elif not ready:
+                output = (output + chunk)[-OUTPUT:]
+            if ended in ready:
+                if pipe not in ready or time.monotonic() > end:
+                    return output, stage > 0
+                end = min(end, time.monotonic() + _GRACE)
+            if time.monotonic() >= end:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGTERM if stage == 0 else signal.SIGKILL)
                 stage += 1

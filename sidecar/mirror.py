@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from configstore.clock import boottime
 from configstore.errors import RefusedError
+from configstore.model.path import ROOT, StorePath
 from configstore.model.replica import Request
 from configstore.store.tree import Tree
 from configstore.store.values import Fence
@@ -68,6 +69,7 @@ class Mirror:
         self._fence = fence
         self._fenced_out = fenced_out
         self.sets = 0
+        self.progress = Progress(mapping.name, clock)
         self._wake = threading.Event()
         self.hooks = Hooks(mapping, self._wake.set)
         self._published = threading.Condition()
@@ -253,6 +255,13 @@ class Mirror:
         """Wait until everything under way was sent, or the patience of `stop` is over."""
         if self._thread.ident:
             self._thread.join()
+
+    def unsent(self) -> dict[StorePath, str]:
+        """Return what the store does not have of what lies here, each path with the reason; after `join`."""
+        try:
+            return self.engine.unsent()
+        except RootLostError as lost:
+            return {ROOT: str(lost)}
 
     def close(self) -> None:
         """Release what is open, after `join`."""

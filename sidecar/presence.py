@@ -4,6 +4,10 @@ Two threads for the process. `presence` keeps an etcd lease alive and writes a r
 state changed, when somebody asks, and with a renewal when it is further on; a quiet replica writes nothing.
 `requests` follows what is asked. The mirror never waits for either, and works without: this is for people and for
 programs that wait.
+
+Two sidecars with one replica id write over each other's reports. Who finds that another session wrote over its own
+report has seen the other for certain. Who finds one at its start cannot tell it from that of a run that died, so
+it asks its id to report: a dead one does not. Each then writes again and again while the other lives: both know.
 """
 
 import logging
@@ -13,11 +17,20 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+import msgspec
 import tenacity
 
 from configstore.clock import boottime
-from configstore.errors import CompactedError, ConfigstoreError, LeaseGoneError, StoreError
+from configstore.errors import (
+    CompactedError,
+    ConfigstoreError,
+    LeaseGoneError,
+    PermissionDeniedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from configstore.model.keys import Keys
+from configstore.model.path import printable
 from configstore.model.replica import Report, Request, Verb, decode_report, decode_request, encode
 from configstore.store.api import Event, Item, Kv, ModRevision, Put, Watch, range_all
 from sidecar.contact import is_silence
@@ -31,6 +44,25 @@ RENEW = TTL / 3
 RETRY = 10.0
 SPACING = 0.1
 """Seconds between two rounds of reports, so that a burst of changes makes one."""
+
+LOOK = 3.0
+"""Seconds between two rounds of reports while another sidecar has, or may have, the same replica id."""
+
+GONE = 10
+"""Seconds without its reports after which another sidecar of the same id is gone, or was none."""
+
+
+class _Rival(msgspec.Struct, kw_only=True):
+    """Another sidecar that has, or may have (not `certain`), our replica id, and when it was seen last.
+
+    asked: it was asked to report, should it be alive.
+    """
+
+    host: str
+    replica: str
+    seen: float
+    certain: bool
+    asked: bool = False
 
 
 class Presence:
@@ -52,6 +84,7 @@ class Presence:
         self._deliver = deliver
         self._clock = clock
         self._session = secrets.token_hex(8)
+        self._replica = ""
         self._lease = 0
         self._renewed = 0.0
         self._told: dict[bytes, tuple[Report, int]] = {}  # what lies in the store, with its mod_revision
@@ -61,6 +94,8 @@ class Presence:
         self._stop = threading.Event()
         self._error: str | None = None
         self._logged = False
+        self._deaf: str | None = None  # why requests cannot be followed
+        self._rival: _Rival | None = None
         self._watch: Watch | None = None
         self._lock = threading.Lock()
         self._threads = [
@@ -76,6 +111,22 @@ class Presence:
     def changed(self) -> None:
         """Say that a report may have changed; from any thread, and cheap."""
         self._wake.set()
+
+    def troubles(self) -> list[str]:
+        """Return what is wrong with this replica as a whole, in words with the mend; from any thread."""
+        found = []
+        if (rival := self._rival) and rival.certain:
+            found.append(
+                f"another sidecar, on {printable(rival.host)}, has the same replica id: each hides the other; give"
+                " each its own CONFIGSTORE_REPLICA, or none"
+            )
+        if reason := self._error:
+            found.append(
+                f"cannot report to the store, so `configstore status` does not show what is here: {reason}"
+            )
+        if reason := self._deaf:
+            found.append(f"cannot read what is asked for in the store, such as `configstore resume`: {reason}")
+        return found
 
     def close(self) -> None:
         """End the session, so that the replica is not listed any more."""
@@ -101,7 +152,11 @@ class Presence:
             begun = boottime()
             try:
                 self._tell(progress=self._renew())
+                self._ask_rival()
+                self._forget_rival()
                 due = max(0.0, self._renewed + RENEW - self._clock())
+                if self._rival:
+                    due = min(due, LOOK)
                 self._error, self._logged = None, False
             except LeaseGoneError:
                 self._lease, self._told, due = 0, {}, 0.0
@@ -110,7 +165,7 @@ class Presence:
                 if not self._logged and not silence and not self._stop.is_set():
                     self._logged = True
                     log.warning("cannot report to the store; mirroring goes on", extra={"reason": str(error)})
-                self._error, due = str(error), RETRY
+                self._error, due = _with_mend(error, "readwrite", self._keys.replicas()[0]), RETRY
             self._stop.wait(SPACING)
 
     def _renew(self) -> bool:
@@ -126,9 +181,10 @@ class Presence:
 
     def _tell(self, *, progress: bool) -> None:
         """Write the reports that say something new; with `progress` those that are only further on, too."""
-        everything = self._asked.is_set()
+        everything = self._asked.is_set() or self._rival is not None
         self._asked.clear()
         for report in self._reports(self._session):
+            self._replica = report.replica
             key = self._keys.replica(report.mapping, report.replica)
             told, revision = self._told.get(key, (None, 0))
             further = progress and told is not None and told.revision != report.revision
@@ -150,22 +206,57 @@ class Presence:
                 return
             expected = result.found[0].mod_revision if result.found else 0
             other = decode_report(result.found[0].value) if result.found else None
-            if key in self._told and other and other.session != self._session:
-                log.warning(
-                    "another sidecar reports under the same replica id: give each its own",
-                    extra={"mapping": report.mapping, "replica": report.replica, "host": other.host},
-                )
+            if other and other.session != self._session:
+                self._meet(report, other, certain=key in self._told)
+
+    def _meet(self, ours: Report, other: Report, *, certain: bool) -> None:
+        """Note that another session reports under our id; not certain: it may be that of a run that died."""
+        before = self._rival
+        if certain or not before:
+            self._rival = _Rival(host=other.host, replica=ours.replica, seen=self._clock(), certain=certain)
+        if certain and not (before and before.certain):
+            log.warning(
+                "another sidecar reports under the same replica id: give each its own",
+                extra={"mapping": ours.mapping, "replica": ours.replica, "host": other.host},
+            )
+            self._wake.set()  # our own reports say so
+
+    def _ask_rival(self) -> None:
+        """Have whoever else may have our id report, once ours is written: a live one finds it there."""
+        rival = self._rival
+        if not rival or rival.certain or rival.asked:
+            return
+        rival.asked = True
+        request = Request(id=secrets.token_hex(16), verb=Verb.REPORT, replica=rival.replica)
+        key = self._keys.request(request.id)
+        with suppress(StoreError):  # it is noticed later, when either has something to tell
+            put = Put(key, encode(request), self._kv.lease_grant(GONE))
+            self._kv.txn((ModRevision(key, 0),), (put,))
+
+    def _forget_rival(self) -> None:
+        rival = self._rival
+        if rival and self._clock() - rival.seen > GONE:
+            self._rival = None
+            if rival.certain:
+                log.info("the other sidecar with the same replica id is gone", extra={"host": rival.host})
+                self._wake.set()
 
     def _follow(self) -> None:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(ConfigstoreError),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=30),
             stop=tenacity.stop_when_event_set(self._stop),
+            before_sleep=self._note_deaf,
             sleep=tenacity.sleep_using_event(self._stop),
         )
         while not self._stop.is_set():
             with suppress(CompactedError, tenacity.RetryError):
                 retrying(self._follow_once)
+
+    def _note_deaf(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, ConfigstoreError) and not isinstance(error, StoreUnavailableError):
+            self._deaf = _with_mend(error, "read", self._keys.requests()[0])
 
     def _follow_once(self) -> None:
         start, end = self._keys.requests()
@@ -179,6 +270,7 @@ class Presence:
             if self._stop.is_set():
                 return
             self._watch = self._kv.watch(start, end, start_revision=revision + 1)
+        self._deaf = None
         try:
             for batch in self._watch:
                 for event in batch.events:
@@ -197,12 +289,21 @@ class Presence:
         if request is None:
             log.warning("an unreadable request in the store is ignored", extra={"revision": item.mod_revision})
         elif request.verb is Verb.REPORT:
+            if request.replica not in {"", self._replica}:
+                return
             if request.revision:
                 self._awaited[item.key] = request
             self._asked.set()
             self._wake.set()
         else:
             self._deliver(request)
+
+
+def _with_mend(error: ConfigstoreError, right: str, start: bytes) -> str:
+    if not isinstance(error, PermissionDeniedError):
+        return str(error)
+    where = printable(start.decode("utf-8", "replace"))
+    return f"{error}; `etcdctl role grant-permission ROLE {right} {where} --prefix`"
 
 
 def _same(told: Report, now: Report) -> bool:

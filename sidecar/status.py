@@ -1,5 +1,7 @@
 """What a mapping is doing, as values: for `/readyz`, `/metrics`, the log and the report in the store."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from configstore.model.replica import MAX_PROBLEMS, PathProblem, Report, State
@@ -95,4 +97,12 @@ def report_of(status: Status, mapping: Mapping, *, replica: str, host: str, sess
         problems=tuple(
             PathProblem(path=problem.path, reason=problem.reason) for problem in status.problems[:MAX_PROBLEMS]
         ),
+    )
+
+
+def with_troubles(report: Report, troubles: Sequence[str]) -> Report:
+    """Return a report that also names what is wrong with the replica as a whole."""
+    found = tuple(PathProblem(path="", reason=reason) for reason in troubles)
+    return msgspec.structs.replace(
+        report, problem_count=report.problem_count + len(found), problems=found + report.problems
     )

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from configstore.errors import UsageError
 from configstore.settings import StoreSettings, check_variables, load_store, parse_duration, read_toml
+from configstore.store.etcd.connection import parse_endpoint
 
 SECRET = "hunter2-very-secret"
 
@@ -56,6 +57,29 @@ def test_a_table_yields_to_the_environment_and_that_to_options():
 def test_several_endpoints_come_with_commas_between():
     settings = load_store(environ={"CONFIGSTORE_ENDPOINTS": "https://a:2379, https://b:2379/ ,https://a:2379"})
     assert settings.endpoints == ("https://a:2379", "https://b:2379")
+
+
+@pytest.mark.parametrize("url", ["HTTP://a:2379", " Https://a:2379/ ", "hTTpS://[::1]:2379"])
+def test_a_scheme_may_be_written_in_any_case(url):
+    expected = url.strip().rstrip("/").replace("HTTP", "http").replace("Https", "https").replace("hTTpS", "https")
+    for settings in (
+        load_store(environ={"CONFIGSTORE_ENDPOINTS": url}),
+        load_store(environ={}, table={"endpoints": [url]}, source="f"),
+        load_store(environ={"ETCDCTL_ENDPOINTS": url}),
+    ):
+        assert settings.endpoints == (expected,)
+        assert settings.tls == expected.startswith("https")
+    assert str(parse_endpoint(url)) == expected
+
+
+def test_an_empty_variable_is_an_unset_one():
+    ours = {
+        f"CONFIGSTORE_{name}": "" for name in ("ENDPOINTS", "ROOT", "CACERT", "USER", "PASSWORD", "PASSWORD_FILE")
+    }
+    etcdctls = {
+        f"ETCDCTL_{name}": "" for name in ("ENDPOINTS", "CACERT", "CERT", "KEY", "USER", "USER_FILE", "PASSWORD")
+    }
+    assert load_store(environ=ours | etcdctls) == StoreSettings()
 
 
 def test_etcdctls_variables_are_honoured_where_ours_are_not_set():
@@ -168,4 +192,9 @@ def test_a_misspelt_variable_is_refused_with_the_nearest_name():
 
 def test_what_kubernetes_adds_for_a_service_of_our_name_is_left_alone():
     names = ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_CLIENT", "PORT", "PORT_2379_TCP", "PORT_2379_TCP_ADDR"]
-    check_variables([f"CONFIGSTORE_{name}" for name in names] + ["CONFIGSTORE_ETCD_PORT_2379_TCP_PROTO"], ())
+    names += ["ETCD_PORT_2379_TCP_PROTO"]
+    check_variables({f"CONFIGSTORE_{name}": "x" for name in names}, ())
+
+
+def test_a_misspelt_variable_that_is_empty_is_none():
+    check_variables({"CONFIGSTORE_ENDPOINT": ""}, ())

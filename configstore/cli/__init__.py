@@ -29,7 +29,7 @@ from configstore.cli import (
     watch,
 )
 from configstore.cli.arguments import Commands, add_store_options
-from configstore.commandline import Parser
+from configstore.commandline import Parser, occupy_standard_files
 from configstore.errors import ConfigstoreError
 from configstore.model.path import printable
 from configstore.model.record import RecordError
@@ -76,6 +76,7 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; failures are one line on stderr, never a traceback."""
+    occupy_standard_files()
     logging.getLogger("configstore").addHandler(_UNSAID)
     try:
         args = build_parser().parse_args(argv)

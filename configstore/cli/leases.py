@@ -99,7 +99,7 @@ def _sidecar(args: argparse.Namespace) -> Sidecar | None:
     """Return the sidecar to speak with; None for etcd itself."""
     path = args.socket
     if path is None and "endpoints" not in args:
-        path = os.environ.get("CONFIGSTORE_CONTROL_SOCKET", DEFAULT_SOCKET)
+        path = os.environ.get("CONFIGSTORE_CONTROL_SOCKET") or DEFAULT_SOCKET
         if not _is_served(path):
             path = None
     return Sidecar(path) if path else None

@@ -15,7 +15,7 @@ A failure is `{"error": words, "code": exit code}`. Called by `server`, which ow
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -103,13 +103,23 @@ def checked(body: bytes, kind: type[T]) -> T:
 class Api:
     """What is asked of the sidecar, but for holds, which need a connection."""
 
-    def __init__(self, kv: Kv, keys: Keys, mirrors: Sequence[Mirror], holds: Holds, *, replica: str) -> None:
-        """`mirrors` may be filled afterwards."""
+    def __init__(
+        self,
+        kv: Kv,
+        keys: Keys,
+        mirrors: Sequence[Mirror],
+        holds: Holds,
+        *,
+        replica: str,
+        troubles: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        """`mirrors` may be filled afterwards. troubles: what is wrong with the replica as a whole, in words."""
         self.holds = holds
         self._kv = kv
         self._keys = keys
         self._mirrors = mirrors
         self._replica = replica
+        self._troubles = troubles
         self._session = secrets.token_hex(8)
 
     def status(self) -> object:
@@ -130,6 +140,7 @@ class Api:
             "version": __version__,
             "replica": self._replica,
             "store": fields(self._kv.contact()),
+            "troubles": list(self._troubles()),
             "mappings": mappings,
         }
 

@@ -69,11 +69,25 @@ def test_a_stop_while_etcd_does_not_answer_is_over_before_a_container_would_be_k
         etcd.kill()
     else:
         etcd.process.send_signal(signal.SIGSTOP)
-    (one.folder / "a").write_bytes(b"x")
+    names = {f"name-{number:02}" for number in range(25)}
+    for name in names:
+        (one.folder / name).write_bytes(b"x")
     one.process.terminate()
-    assert one.process.wait(10) == 0
+    assert one.process.wait(10) == 1
     one.process = None
-    assert "stopped before all was surely sent" in one.words()
+    *named, more = [line for line in one.lines() if "could not be sent" in line["message"]]
+    assert [line["path"] for line in named] == sorted(names)[:20]
+    assert all(line["reason"] for line in named)
+    assert more["path"] == "… and 5 more paths"
+
+
+def test_a_stop_without_etcd_is_fine_where_nothing_is_left_to_send(away):
+    etcd, one, two = away
+    (one.folder / "a").write_bytes(b"x")
+    wait_until((two.folder / "a").exists)
+    etcd.kill()
+    assert one.end() == 0
+    assert "could not be sent" not in one.words()
 
 
 def test_a_stop_waits_for_etcd_as_long_as_it_may(away):

@@ -114,7 +114,7 @@ def test_the_store_defaults_to_the_name(load):
 
 def test_the_environment_wins_over_the_file_and_options_over_both(load):
     environ = {
-        "CONFIGSTORE_HEALTH_LISTEN": "",
+        "CONFIGSTORE_HEALTH_LISTEN": "none",
         "CONFIGSTORE_LOG_LEVEL": "error",
         "CONFIGSTORE_REPLICA": "front-1",
         "CONFIGSTORE_ROOT": "/env",
@@ -123,6 +123,34 @@ def test_the_environment_wins_over_the_file_and_options_over_both(load):
     config = load(FULL, environ, log_level="warning", root="/option", timeout="5m", health_listen=None)
     assert (config.health_listen, config.log_level, config.replica) == ("", LogLevel.WARNING, "front-1")
     assert (config.store.root, config.store.timeout, config.timeout) == ("/option", 3.0, 300.0)
+
+
+def test_an_empty_variable_is_an_unset_one(load):
+    names = [
+        "HEALTH_LISTEN",
+        "CONTROL_SOCKET",
+        "LOG_LEVEL",
+        "REPLICA",
+        "STOP_TIMEOUT",
+        "PRESET",
+        "ENDPOINTS",
+        "NONSENSE",
+    ]
+    names += ["MAPPING_A_LEASE", "MAPPING_A_EXCLUDE", "MAPPING_A_REQUIRED", "MAPPING_NONE_PATH", "PASSWORD_FILE"]
+    text = FULL + table("a", "/a", 'lease = "one"', 'exclude = ["*.bak"]')
+    kept = load(text, {f"CONFIGSTORE_{name}": "" for name in names} | {"CONFIGSTORE_REPLICA": "r"})
+    assert kept == load(text, {"CONFIGSTORE_REPLICA": "r"})
+
+
+def test_a_word_switches_off_what_an_empty_variable_leaves_as_it_is(load):
+    environ = {"CONFIGSTORE_CONTROL_SOCKET": "none", "CONFIGSTORE_MAPPING_A_SIGNAL": "none"}
+    config = load(table("a", "/a", 'signal = "HUP:nginx"'), environ)
+    assert (config.control_socket, config.mappings[0].signal) == ("", None)
+
+
+@pytest.mark.parametrize("listen", ["[::]:9650", "[::1]:9650", ":9650", "localhost:0"])
+def test_an_address_to_listen_at_may_be_of_ipv6(load, listen):
+    assert load(table("a", "/a"), {"CONFIGSTORE_HEALTH_LISTEN": listen}).health_listen == listen
 
 
 def test_an_option_names_the_preset(load):
@@ -151,7 +179,7 @@ def test_variables_override_single_keys(load):
         "CONFIGSTORE_MAPPING_CERTS_ON_CHANGE": "sh -c 'echo done'",
         "CONFIGSTORE_MAPPING_CERTS_CHECK": '["nginx", "-t"]',
         "CONFIGSTORE_MAPPING_LETSENCRYPT_REQUIRED": "false",
-        "CONFIGSTORE_MAPPING_LETSENCRYPT_LEASE": "",
+        "CONFIGSTORE_MAPPING_LETSENCRYPT_LEASE": "none",
     }
     certs, letsencrypt, nginx = load(environ=environ).mappings
     assert (nginx.signal, nginx.exclude, nginx.owner) == ("HUP:nginx", ("*.bak", "*.old"), OwnerOverride(gid=33))

@@ -1,12 +1,18 @@
 """What probes are answered."""
 
 import http.client
+import socket
 import time
 
 import pytest
 
+<<<<<<< HEAD
 from configstore.store.api import Contact
 from sidecar.health import HealthServer
+=======
+from sidecar.__main__ import main
+from sidecar.health import Figure, HealthServer, ready
+>>>>>>> habits
 from sidecar.status import Status
 
 FINE = Contact(connected=True, last=1764340786.5)
@@ -15,6 +21,7 @@ NEVER = Contact(connected=False, last=0.0, silent=3.0, reason="not connected yet
 
 
 @pytest.fixture
+<<<<<<< HEAD
 def asked_of():
     """Return a function that asks a server of one mapping, given its status and the contact with the store."""
 
@@ -31,6 +38,35 @@ def asked_of():
             server.close()
 
     return ask
+=======
+def serve():
+    """Return a function that makes a server of one mapping that is not ready yet, and one that asks it."""
+    made = []
+
+    def serve(listen="127.0.0.1:0", host="127.0.0.1", **sources):
+        server = HealthServer(listen, lambda: [Status(mapping="data")], time.monotonic, **sources)
+        made.append(server)
+
+        def ask(method, path):
+            connection = http.client.HTTPConnection(host, server.port, timeout=5)
+            try:
+                connection.request(method, path)
+                answer = connection.getresponse()
+                return answer.status, answer.getheader("Content-Length"), answer.read()
+            finally:
+                connection.close()
+
+        return ask
+
+    yield serve
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def ask(serve):
+    return serve()
+>>>>>>> habits
 
 
 @pytest.mark.parametrize(
@@ -42,6 +78,7 @@ def test_head_is_answered_as_get_without_the_content(asked_of, path, expected):
     assert asked_of("HEAD", path) == (status, length, b"")
 
 
+<<<<<<< HEAD
 def test_anything_else_is_refused(asked_of):
     assert asked_of("POST", "/livez")[0] == 501
 
@@ -73,3 +110,58 @@ def test_metrics_tell_the_contact_once_for_the_process(asked_of, contact, connec
         f"configstore_connected {connected}",
         f"configstore_last_contact_timestamp_seconds {last}",
     ]
+=======
+def test_anything_else_is_refused(ask):
+    assert ask("POST", "/livez")[0] == 501
+
+
+@pytest.mark.parametrize("listen", ["[::1]:0", "[::]:0"])
+def test_it_listens_on_ipv6(serve, listen):
+    assert serve(listen, "::1")("GET", "/livez")[0] == 200
+
+
+def test_all_addresses_are_those_of_ipv4_too(serve):
+    assert serve("[::]:0")("GET", "/livez")[0] == 200
+
+
+@pytest.mark.parametrize("listen", ["[::1]:{}", "[::]:{}"])
+def test_the_health_command_asks_at_an_ipv6_address(monkeypatch, capsys, listen):
+    with socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        listen = listen.format(probe.getsockname()[1])
+    server = HealthServer(listen, lambda: [Status(mapping="data", ready=True)], time.monotonic)
+    try:
+        code = main(["health", "--preset", "mailu/front", "--health-listen", listen])
+    finally:
+        server.close()
+    assert (code, capsys.readouterr().out) == (0, "data: ok: ready\n")
+
+
+def test_an_engine_without_progress_is_not_alive(serve):
+    why = []
+    ask = serve(alive=lambda: why[0] if why else None)
+    assert ask("GET", "/livez")[::2] == (200, b"ok\n")
+    why.append("data: one step has taken 46 s")
+    assert ask("GET", "/livez")[::2] == (503, b"data: one step has taken 46 s\n")
+
+
+def test_only_required_mappings_decide_and_all_are_named():
+    well = Status(mapping="one", ready=True)
+    optional = Status(mapping="two", waiting_for="no such directory", required=False)
+    assert ready([well, optional]) == (True, "one: ok: ready\ntwo: not ready, not required: no such directory\n")
+    assert not ready([well, Status(mapping="two", waiting_for="no such directory")])[0]
+    assert not ready([well, Status(mapping="two", halted="too many", ready=True)])[0]
+
+
+def test_notes_are_said_and_make_no_difference(serve):
+    assert ready([Status(mapping="one", ready=True)], ["replica: doubled"]) == (
+        True,
+        "one: ok: ready\nreplica: doubled\n",
+    )
+    assert b"replica: doubled" in serve(notes=lambda: ["replica: doubled"])("GET", "/readyz")[2]
+
+
+def test_figures_of_the_process_are_among_the_metrics(serve):
+    text = serve(figures=lambda: [Figure("log_dropped_total", "counter", "Lines lost", 3)])("GET", "/metrics")[2]
+    assert b"# TYPE configstore_log_dropped_total counter\nconfigstore_log_dropped_total 3\n" in text
+>>>>>>> habits

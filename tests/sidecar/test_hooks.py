@@ -32,18 +32,40 @@ def test_a_command_gets_no_settings_of_ours_and_no_input(monkeypatch, tmp_path):
     assert str(tmp_path) in outcome.output
 
 
-def test_much_output_is_cut_and_made_safe():
-    outcome = run(["sh", "-c", r"printf '\033[31m'; head -c 1000000 /dev/zero | tr '\0' x"], cwd="/", more={})
-    assert outcome.output.startswith("\\x1b[31m")
+def test_of_much_output_the_end_is_kept_and_made_safe():
+    outcome = run(["sh", "-c", r"head -c 1000000 /dev/zero | tr '\0' x; printf '\033[31m'"], cwd="/", more={})
+    assert outcome.output.endswith("x\\x1b[31m")
     assert len(outcome.output) < OUTPUT + 10
 
 
 @pytest.mark.parametrize(
     ("command", "words"),
-    [(["/no/such"], "cannot be run: No such file"), (["sh", "-c", "exit 3"], "ended with exit code 3")],
-)
-def test_a_failure_is_told(command, words):
-    assert words in run(command, cwd="/", more={}).failure
+    [
+        (["/no/such"], "/no/such: cannot be run: No such file or directory"),
+        (["sh", "-c", "exit 3"], "sh: ended with exit code 3"),
+        (["sh", "-c", "kill -KILL $$"], "sh: was ended by signal 9"),
+        (["sh", "-c", "echo all is well; echo; echo '  line 7: \033[1mno such key'; echo; exit 1"],
+         "sh: ended with exit code 1: line 7: \\x1b[1mno such key"),
+        (["sh", "-c", "head -c 5000 /dev/zero | tr '\\0' x; echo the point; exit 1"],
+         "sh: ended with exit code 1: " + "x" * 191 + "the point"),
+    ],
+    ids=["not there", "silent", "by a signal", "with words", "with a long line"],
+)  # fmt: skip
+def test_a_failure_is_told_with_the_last_line_that_was_said(command, words):
+    assert run(command, cwd="/", more={}).failure == words
+
+
+def test_one_that_never_stops_talking_is_stopped_in_time():
+    assert (
+        run(["yes", "and so on"], cwd="/", more={}, timeout=0.5).failure
+        == "yes: took longer than 0.5 s: and so on"
+    )
+
+
+def test_one_that_leaves_a_talker_behind_is_not_waited_for_long(tmp_path):
+    script = f"yes & echo $! > {tmp_path}/pid"
+    assert run(["sh", "-c", script], cwd="/", more={}, timeout=60).failure is None
+    wait_until(lambda: not runs((tmp_path / "pid").read_text().strip()))  # its pipe is closed
 
 
 def test_one_that_takes_too_long_is_stopped_with_all_that_it_started(tmp_path):

@@ -3,26 +3,28 @@
 import msgspec
 import pytest
 
+from configstore.errors import PermissionDeniedError
 from configstore.model.keys import Keys
 from configstore.model.replica import Report, State, decode_report
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
-from sidecar.presence import RENEW, Presence
+from sidecar.presence import GONE, LOOK, RENEW, Presence
+from sidecar.status import with_troubles
 from tests.waiting import wait_until
 
 
 class Telling:
     """A session whose clock stands still, and what it has to report."""
 
-    def __init__(self):
+    def __init__(self, store=None, host="h"):
         self.now, self.rounds = 1000.0, 0
-        self.report = Report(mapping="data", replica="one", host="h", session="", store="data", state=State.READY)
-        self.kv = MemoryKv(MemoryStore(clock=lambda: 0.0))
+        self.report = Report(mapping="data", replica="one", host=host, session="", store="data", state=State.READY)
+        self.kv = MemoryKv(store or MemoryStore(clock=lambda: 0.0))
         self.presence = Presence(self.kv, Keys(), self.reports, print, clock=lambda: self.now)
 
     def reports(self, session):
         self.rounds += 1
-        return [msgspec.structs.replace(self.report, session=session)]
+        return [with_troubles(msgspec.structs.replace(self.report, session=session), self.presence.troubles())]
 
     def told(self):
         found = self.kv.range(Keys().replica("data", "one")).items
@@ -61,3 +63,109 @@ def test_another_state_is_told_at_once(telling):
     telling.report = msgspec.structs.replace(telling.report, revision=7, ready=True)
     telling.presence.changed()
     wait_until(lambda: telling.told() == 7)
+
+
+@pytest.fixture
+def pair():
+    """Two sessions over one store that have one replica id; the clock of both stands still."""
+    store = MemoryStore(clock=lambda: 0.0)
+    older, younger = Telling(store, "old"), Telling(store, "young")
+    yield older, younger
+    for each in (older, younger):
+        each.presence.close()
+
+
+def reported(telling):
+    return decode_report(telling.kv.range(Keys().replica("data", "one")).items[0].value)
+
+
+def start(telling):
+    telling.presence.start()
+    wait_until(lambda: telling.rounds)
+    telling.after_a_round()
+
+
+def doubled(older, younger):
+    start(older)
+    start(younger)
+    wait_until(older.presence.troubles, what="the older one to see the younger one")
+    wait_until(lambda: again(younger) and younger.presence.troubles(), what="the younger one to see the older one")
+
+
+def again(telling):
+    telling.after_a_round()
+    return True
+
+
+def test_two_of_one_id_both_say_so_with_the_mend(pair):
+    older, younger = pair
+    doubled(older, younger)
+    (words,) = older.presence.troubles()
+    assert "another sidecar, on young, has the same replica id" in words
+    assert "CONFIGSTORE_REPLICA" in words
+    assert "on old," in younger.presence.troubles()[0]
+    for each in pair:
+        again(each)
+        assert "has the same replica id" in reported(each).problems[0].reason
+
+
+def test_a_doubled_id_is_logged_once_and_over_when_the_other_is_gone(pair, caplog):
+    older, younger = pair
+    doubled(older, younger)
+    for _ in range(3):
+        again(older)
+        again(younger)
+    assert len([line for line in caplog.records if "under the same replica id" in line.message]) == 2
+    younger.presence.close()
+    older.after_a_round()
+    older.now += GONE + LOOK
+    again(older)
+    assert older.presence.troubles() == []
+    again(older)
+    assert reported(older).problems == ()
+
+
+def test_the_report_of_a_run_that_died_is_no_other_sidecar(pair):
+    older, younger = pair
+    start(older)
+    older.kv.lease_revoke = lambda _: None
+    older.presence.close()
+    start(younger)
+    for _ in range(4):
+        younger.now += LOOK
+        again(younger)
+    assert younger.presence.troubles() == []
+
+
+def test_a_report_that_may_not_be_written_is_said_with_the_right_that_is_missing(telling):
+    def refuse(*_, **__):
+        raise PermissionDeniedError("etcd: permission denied")
+
+    telling.kv.txn = refuse
+    telling.report = msgspec.structs.replace(telling.report, ready=True)
+    telling.presence.changed()
+    (words,) = wait_until(telling.presence.troubles)
+    assert "cannot report to the store" in words
+    assert "grant-permission ROLE readwrite /configstore/replicas/ --prefix" in words
+    del telling.kv.txn
+    wait_until(lambda: again(telling) and not telling.presence.troubles())
+
+
+def test_requests_that_may_not_be_read_are_said():
+    telling = Telling()
+    normal = telling.kv.range
+
+    def refuse(start, end=None, **how):
+        if b"/requests/" in start:
+            raise PermissionDeniedError("etcd: permission denied")
+        return normal(start, end, **how)
+
+    telling.kv.range = refuse
+    telling.presence.start()
+    try:
+        (words,) = wait_until(telling.presence.troubles)
+        assert "cannot read what is asked for in the store" in words
+        telling.kv.range = normal
+        wait_until(lambda: not telling.presence.troubles(), 20)
+    finally:
+        telling.presence.close()

@@ -49,9 +49,10 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 def parse_endpoint(text: str) -> Endpoint:
     """Read `http://host:port`, `https://host:port` or `host:port` (plain). Raises UsageError."""
-    scheme, separator, rest = text.partition("://")
+    scheme, separator, rest = text.strip().partition("://")
     if not separator:
-        scheme, rest = "http", text
+        scheme, rest = "http", text.strip()
+    scheme = scheme.lower()
     host, colon, port = rest.rstrip("/").rpartition(":")
     if scheme not in ("http", "https") or not colon or not host or not port.isdecimal() or "@" in host:
         shown = rest.rpartition("@")[2]
