@@ -201,8 +201,7 @@ def _health(listen: str, mirrors: Sequence[Mirror], presence: Presence) -> "Heal
         return [msgspec.structs.replace(each.engine.status, required=each.mapping.required) for each in mirrors]
 
     def alive() -> str | None:
-        now = time.monotonic()
-        return next(filter(None, (each.progress.stuck(now) for each in mirrors)), None)
+        return next(filter(None, (each.stuck() for each in mirrors)), None)
 
     def figures() -> list[Figure]:
         return [Figure("log_dropped_total", "counter", "Log lines lost because nobody read them", logs.dropped())]

@@ -14,7 +14,7 @@ from configstore.store.values import Fence
 from sidecar import memory
 from sidecar.baseline import Baseline, Identity
 from sidecar.check import Check
-from sidecar.engine import ROOT_RETRY, Engine
+from sidecar.engine import Engine
 from sidecar.hooks import Hooks
 from sidecar.local.apply import Applier
 from sidecar.local.journal import Journal
@@ -29,6 +29,7 @@ from sidecar.remote.fetch import RemoteSide
 from sidecar.remote.watch import RemoteOnce, RemoteWatch
 from sidecar.status import Status
 from sidecar.transfer import Transfer
+from sidecar.untaken import RETRY, Untaken
 
 log = logging.getLogger(__name__)
 
@@ -51,8 +52,9 @@ class Mirror:
         fence: Callable[[], Fence | None] = lambda: None,
         fenced_out: Callable[[], None] = lambda: None,
     ) -> None:
-        """Open the directory and read the baseline. Raises RefusedError when it cannot be mirrored at all.
+        """Open the directory and read the baseline.
 
+        When it cannot be taken, `run` says so and tries again; else RefusedError is raised.
         watch: follow changes of both sides, as `run` needs it; else look once, as `init` and `plan` do.
         preview: change nothing, as `plan` must; `cycle` and `pull_once` cannot be used then.
         told: called when there is something new to report. fence: returns the proof of holding the mapping's
@@ -77,8 +79,15 @@ class Mirror:
         self._remote_watch = RemoteWatch(tree, mapping, self._wake.set) if watch else None
         self._parts = ExitStack()
         self._lost: str | None = None
+        self.engine: Engine | Untaken
         try:
             self.engine = self._begin()
+        except RefusedError as error:
+            self._parts.close()
+            if not watch:
+                raise
+            self._lost = str(error)
+            self.engine = self._cannot_take(Status(mapping=mapping.name), self._lost)
         except BaseException:
             self._parts.close()
             raise
@@ -133,18 +142,30 @@ class Mirror:
         )
 
     def _begin_anew(self, reason: str) -> float:
-        """Take the directory for a fresh one, since it was emptied or replaced: it pulls and deletes nothing."""
-        log.error("beginning anew, without a baseline", extra={"mapping": self.mapping.name, "reason": reason})
+        """Take a directory that was emptied or replaced, or could not be taken: it pulls and deletes nothing."""
+        before = self.engine.status
+        if isinstance(self.engine, Engine):
+            log.error("beginning anew, without a baseline", extra={"mapping": self.mapping.name, "reason": reason})
         self._parts.close()
         try:
             self.engine = self._begin()
         except RefusedError as error:
-            log.error("cannot begin anew", extra={"mapping": self.mapping.name, "reason": str(error)})  # noqa: TRY400
-            return ROOT_RETRY
+            self._parts.close()
+            if self._remote_watch:
+                self._remote_watch.drain()  # the next engine begins with a listing of its own
+            self.engine = self._cannot_take(before, str(error))
+            self._tell(before, self.engine.status)
+            return RETRY
         self._lost = None
         if self._remote_watch:
             self._remote_watch.list_again()
         return 0.0
+
+    def _cannot_take(self, before: Status, reason: str) -> Untaken:
+        if before.waiting_for != reason:
+            words = "the directory cannot be mirrored; it is tried again"
+            log.error(words, extra={"mapping": self.mapping.name, "reason": reason})
+        return Untaken(before, reason)
 
     def start(self) -> None:
         """Mirror until `stop`."""
@@ -215,6 +236,10 @@ class Mirror:
         """Wait until everything under way was sent, or the patience of `stop` is over."""
         if self._thread.ident:
             self._thread.join()
+
+    def stuck(self) -> str | None:
+        """Return why this mapping makes no progress, or None; from any thread."""
+        return self.progress.stuck(self._clock())
 
     def unsent(self) -> dict[StorePath, str]:
         """Return what the store does not have of what lies here, each path with the reason; after `join`."""
