@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from configstore.errors import ConfigstoreError, NoSpaceError, StoreError
-from configstore.model.path import StorePath
+from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Deletion
 from configstore.model.replica import Request, Take
 from configstore.store.values import Fence
@@ -29,6 +29,7 @@ from sidecar.planner.plan import Plan, Wait, deletes
 from sidecar.planner.planner import Settled, make_plan, siding_with_local
 from sidecar.planner.setbacks import Setbacks
 from sidecar.planner.sides import Problem
+from sidecar.planner.unsent import unsent
 from sidecar.remote.side import RemoteSide
 from sidecar.status import Status
 from sidecar.transfer import Transfer
@@ -64,12 +65,13 @@ class Engine:
         fence: Callable[[], Fence | None] = lambda: None,
         fenced_out: Callable[[], None] = lambda: None,
         after_apply: Callable[[Iterable[StorePath]], None] = lambda _: None,
+        tick: Callable[[], None] = lambda: None,
         new_id: Callable[[], str],
     ) -> None:
         """`clock` is monotonic, in seconds. `fence` returns the proof of holding the mapping's lease, if held.
 
         `fenced_out` is called when the store says that the lease is not held any more, `after_apply` after a set was
-        placed. `new_id` returns a unique id for a deletion.
+        placed, `tick` after each step, which shows that there is progress. `new_id` returns a unique id for a deletion.
         """
         self.mapping = mapping
         self._baseline = baseline
@@ -82,6 +84,7 @@ class Engine:
         self._find_fence = fence
         self._fenced_out = fenced_out
         self._after_apply = after_apply
+        self._tick = tick
         self._new_id = new_id
         self._choices = Choices(mapping.name)
         self._setbacks = Setbacks()
@@ -141,6 +144,18 @@ class Engine:
         self._publish(plan, done)
         return self._missing()
 
+    def unsent(self) -> dict[StorePath, str]:
+        """Look at everything here once more, and return what the store does not have, each path with the reason.
+
+        Call it after the last cycle. Raises RootLostError.
+        """
+        blocked = self._local.blocked()
+        if blocked:
+            return {ROOT: blocked}
+        self._local.look(flush=True)
+        problems = {**self._sides.remote_problems, **self._problems}
+        return unsent(self._sides, self.mapping, problems, otherwise=self.status.why_not_done())
+
     @property
     def status(self) -> Status:
         """What the mapping is doing; from any thread."""
@@ -162,9 +177,11 @@ class Engine:
             return Plan(waiting_for=blocked)
         self._fence = self._find_fence()
         self._remote.absorb()
+        self._tick()
         self._accept_choice()
         self._verify()
         self._local.look(flush=flush)
+        self._tick()
         self._enter_phase()
         life = self._remote.life
         if not life.applies and not preview:

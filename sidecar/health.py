@@ -90,9 +90,7 @@ def _reason(status: Status) -> str:
     return f"{'degraded' if status.ready else 'incomplete'}: {len(status.problems)} problems, such as {where}{first.reason}"
 
 
-def metrics(
-    statuses: Sequence[Status], contact: Contact, now: float, figures: Sequence[Figure] = ()
-) -> str:
+def metrics(statuses: Sequence[Status], contact: Contact, now: float, figures: Sequence[Figure] = ()) -> str:
     """Return the figures in Prometheus' text format (version 0.0.4)."""
     lines = [*_contact_lines(contact), *_metric_lines(statuses, now), *_figure_lines(figures)]
     return "\n".join(lines) + "\n"
@@ -102,9 +100,14 @@ def _contact_lines(contact: Contact) -> Iterator[str]:
     """Yield the figures of the connection, which all mappings share."""
     yield from _figure_lines(
         [
-            Figure("connected", "gauge", "1 while the store answers writes and linearizable reads", contact.connected),
             Figure(
-                "last_contact_timestamp_seconds", "gauge", "When the store last answered; 0 for never", contact.last
+                "connected", "gauge", "1 while the store answers writes and linearizable reads", contact.connected
+            ),
+            Figure(
+                "last_contact_timestamp_seconds",
+                "gauge",
+                "When the store last answered; 0 for never",
+                contact.last,
             ),
         ]
     )

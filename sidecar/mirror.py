@@ -24,6 +24,7 @@ from sidecar.local.scan import Scanner
 from sidecar.local.side import LocalSide
 from sidecar.local.watch import LocalWatch, choose
 from sidecar.planner.mapping import Mapping
+from sidecar.progress import Progress
 from sidecar.remote.side import RemoteSide
 from sidecar.remote.watch import RemoteFeed, RemoteOnce, RemoteWatch
 from sidecar.status import Status
@@ -166,6 +167,7 @@ class Mirror:
             fence=self._fence,
             fenced_out=self._fenced_out,
             after_apply=self._note_set,
+            tick=self.progress.tick,
             new_id=tree.new_write_id,
         )
 
@@ -176,6 +178,8 @@ class Mirror:
         try:
             self._begin()
         except RefusedError as error:
+            self._parts.close()
+            self._feed.drain()  # the next engine begins with a listing of its own
             self._lost = str(error)
             self._board.begin_anew(self._lost)
             return TAKE_RETRY
@@ -256,8 +260,14 @@ class Mirror:
         if self._thread.ident:
             self._thread.join()
 
+    def stuck(self) -> str | None:
+        """Return why this mapping makes no progress, or None; from any thread."""
+        return self.progress.stuck(self._clock())
+
     def unsent(self) -> dict[StorePath, str]:
         """Return what the store does not have of what lies here, each path with the reason; after `join`."""
+        if self._engine is None:
+            return {ROOT: self._lost or "it was never mirrored"}
         try:
             return self.engine.unsent()
         except RootLostError as lost:
@@ -287,12 +297,18 @@ class Mirror:
         self._flush()
 
     def _cycle(self, *, flush: bool = False) -> float | None:
-        if self._lost is None:
-            try:
-                return self.engine.cycle(flush=flush)
-            except RootLostError as lost:
-                self._lost = str(lost)
-        return self._begin_anew(self._lost)
+        before = self.status
+        self.progress.begin()
+        try:
+            if self._lost is None:
+                try:
+                    return self.engine.cycle(flush=flush)
+                except RootLostError as lost:
+                    self._lost = str(lost)
+            return self._begin_anew(self._lost)
+        finally:
+            now = self.status
+            self.progress.end((now.pushed, now.pulled, now.paths) != (before.pushed, before.pulled, before.paths))
 
     def _note_flushed(self, wanted: int) -> None:
         """Tell those who wait for a flush, once nothing is left that could still be sent."""

@@ -1,6 +1,5 @@
 """What lies here and is not in the store, as far as both are known: for the last words of `run`."""
 
-from collections.abc import Collection
 from collections.abc import Mapping as Mapped
 
 from configstore.model.path import StorePath
@@ -8,31 +7,25 @@ from configstore.model.record import Kind
 from sidecar.planner.mapping import Direction, Mapping
 from sidecar.planner.reconcile import same_local, shows
 from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry
+from sidecar.planner.three_sides import Sides
 
 BEING_WRITTEN = "it is still open for writing, or changes all the time"
 
 
 def unsent(
-    mapping: Mapping,
-    *,
-    baseline: Mapped[StorePath, Agreed],
-    local: Mapped[StorePath, LocalEntry],
-    remote: Mapped[StorePath, RemoteEntry],
-    unread: Mapped[StorePath, Problem],
-    unstable: Collection[StorePath],
-    problems: Mapped[StorePath, Problem],
-    otherwise: str,
+    sides: Sides, mapping: Mapping, problems: Mapped[StorePath, Problem], *, otherwise: str
 ) -> dict[StorePath, str]:
     """Return the paths of which the store does not have what lies here, or still has what was removed, and why.
 
-    unread: what could not be read here, unstable: what is being written; neither can be known to be sent.
-    problems: why a path did not travel; otherwise: the reason of those that have no problem of their own.
+    What could not be read here, or is being written, cannot be known to be sent. problems: why a path did not
+    travel; otherwise: the reason of those that have no problem of their own.
     A mapping that only pulls never sends anything, so it has nothing unsent.
     """
     if mapping.direction is Direction.PULL:
         return {}
-    found = dict.fromkeys(unstable, BEING_WRITTEN)
-    found |= {path: problem.reason for path, problem in unread.items()}
+    baseline, local, remote = sides.baseline, sides.local, sides.remote
+    found = dict.fromkeys(sides.unstable, BEING_WRITTEN)
+    found |= {path: problem.reason for path, problem in sides.local_problems.items()}
     for path in baseline.keys() | local.keys():
         if path not in found and _differs(mapping, baseline.get(path), local.get(path), remote.get(path)):
             found[path] = problems[path].reason if path in problems else otherwise

@@ -187,7 +187,9 @@ def test_moving_a_whole_directory_is_no_mass_delete():
         remote={f"old/{path}": there(a_file(path)) for path in names},
     )
     assert len(plan.push) == 80
-    assert refusal(plan, the_sides(baseline={path: agreed_on(a_file(path)) for path in names}), a_mapping()) is None
+    assert (
+        refusal(plan, the_sides(baseline={path: agreed_on(a_file(path)) for path in names}), a_mapping()) is None
+    )
 
 
 def test_a_directory_with_living_content_wins_over_a_file_of_its_name():
