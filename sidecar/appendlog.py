@@ -1,8 +1,8 @@
 """A log of lines in a directory of our own that survives a kill at any moment. For the baseline and the journal.
 
-A line is whole or is not there: what a dead process began to write is cut off, and what fails to be written is taken
-back. It is written anew beside itself and renamed over, so that one of the two is always whole. Not synced: it lies in
-memory together with the files that it speaks of.
+A line is whole or is not there: what a dead process began to write is cut off, and what fails to be written is
+taken back. It is written anew beside itself and renamed over, so that one of the two is always whole. Not synced:
+it lies in memory together with the files that it speaks of.
 """
 
 import os

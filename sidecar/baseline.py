@@ -1,10 +1,10 @@
 """What must outlive the process: what store and replica last agreed on, and what was sent and not yet answered.
 
 A log of JSON lines: a header that says which subtree it speaks of, then `[path, agreement]` for each change of an
-agreement (null: there is none any more; the last one of a path is valid, and settles what was sent before it), and a
-`sent` line for each write before it is sent. It lies in the mount so that it is lost together with the files: a
-replica without a baseline pulls and deletes nothing (docs/decisions/0002-baseline-in-the-mount.md). It keeps `Sides`
-and the log in step. Owned by the engine's thread.
+agreement (null: there is none any more; the last one of a path is valid, and settles what was sent before it), and
+a `sent` line for each write before it is sent. It lies in the mount so that it is lost together with the files: a
+replica without a baseline pulls and deletes nothing (docs/decisions/0002-baseline-in-the-mount.md). It keeps
+`Sides` and the log in step. Owned by the engine's thread.
 """
 
 import errno

@@ -20,10 +20,11 @@ NAMES = 20
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """How the mapping is after a cycle; as in `Status`, but for:
+    """What the status after a cycle is made from; the fields of `Status` are explained there.
 
-    keeps_ready: whether a mapping that was ready stays so although it is not complete. queued: paths changed here and
-    not sent yet. waiting: paths left for a later cycle, and why. trouble: why not all changes are noticed at once.
+    keeps_ready: whether a mapping that was ready stays so although it is not complete. queued: paths changed here
+    and not sent yet. waiting: paths left for a later cycle, and why. trouble: why not all changes are noticed at
+    once.
     """
 
     halted: str | None

@@ -192,7 +192,34 @@ def _presence(config: Config, kv: Kv, mirrors: Sequence[Mirror]) -> Presence:
             if request.concerns(mirror.mapping.name, config.replica):
                 mirror.flush(0.0) if request.verb is Verb.FLUSH else mirror.request(request)
 
-    return Presence(kv, Keys(config.store.root), reports, deliver, clock=boottime)
+    presence = Presence(kv, Keys(config.store.root), reports, deliver, clock=boottime)
+    return presence
+
+
+def _health(listen: str, kv: Kv, mirrors: Sequence[Mirror], presence: Presence) -> "HealthServer":
+    """Serve probes. Raises UsageError when the address cannot be had."""
+    from sidecar.health import Figure, HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
+
+    def statuses() -> list[Status]:
+        return [each.status for each in mirrors]
+
+    def alive() -> str | None:
+        return next(filter(None, (each.stuck() for each in mirrors)), None)
+
+    def figures() -> list[Figure]:
+        return [Figure("log_dropped_total", "counter", "Log lines lost because nobody read them", logs.dropped())]
+
+    health = HealthServer(
+        listen,
+        statuses,
+        boottime,
+        contact=kv.contact,
+        alive=alive,
+        notes=presence.troubles,
+        figures=figures,
+    )
+    log.info("health endpoint", extra={"port": health.port})
+    return health
 
 
 def _control_socket(config: Config) -> socket.socket | None:

@@ -2,9 +2,9 @@
 
     look at both sides → plan → guard → carry out → publish
 
-Events only wake it: what is true is looked up. It alone changes the mapping's state, in its own thread; others read
-`status`, a value replaced as a whole. Clock and parts are handed in, so that the same cycle runs under test and
-simulation. `cycle`, `preview` and `pull_once` share one look and one plan.
+Events only wake it: what is true is looked up. It alone changes the mapping's state, in its own thread; others
+read `status`, a value replaced as a whole. Clock and parts are handed in, so that the same cycle runs under test
+and simulation. `cycle`, `preview` and `pull_once` share one look and one plan.
 """
 
 import logging
@@ -70,8 +70,9 @@ class Engine:
     ) -> None:
         """`clock` is monotonic, in seconds. `fence` returns the proof of holding the mapping's lease, if held.
 
-        `fenced_out` is called when the store says that the lease is not held any more, `after_apply` after a set was
-        placed, `tick` after each step, which shows that there is progress. `new_id` returns a unique id for a deletion.
+        `fenced_out` is called when the store says that the lease is not held any more, `after_apply` after a set
+        was placed, `tick` after each step, which shows that there is progress. `new_id` returns a unique id for a
+        deletion.
         """
         self.mapping = mapping
         self._baseline = baseline
@@ -313,9 +314,9 @@ class Engine:
 
     def _finish_rewriting(self) -> None:
         """Write the subtree's root, now that all is in it again that a person wanted there. Raises StoreError."""
-        if self._remote.life.phase is Phase.REWRITING and not self._waiting and self._may_push():
-            if self._transfer.make_root(self._fence):
-                self._remote.root_made()
+        rewritten = self._remote.life.phase is Phase.REWRITING and not self._waiting and self._may_push()
+        if rewritten and self._transfer.make_root(self._fence):
+            self._remote.root_made()
 
     def _missing(self) -> list[str]:
         """Return which records were never shown here, and why, in words."""
@@ -343,7 +344,7 @@ class Engine:
         return max(0.0, min(each for each in due if each is not None))
 
     def _publish(self, plan: Plan, done: Done | None = None) -> None:
-        """Show how the mapping is. It is complete once every record is shown here, by the same rule as for `init`."""
+        """Show how the mapping is. It is complete once every record is shown here, as `init` judges it."""
         sides = self._sides
         follows = self._remote.life.phase is Phase.FOLLOWING
         complete = follows and (self.mapping.direction is Direction.PUSH or not sides.missing)

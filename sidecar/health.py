@@ -87,7 +87,8 @@ def _reason(status: Status) -> str:
         return stopped or ("ready" if status.ready else "first cycle under way")
     first = status.problems[0]
     where = f"{first.path}: " if first.path else ""
-    return f"{'degraded' if status.ready else 'incomplete'}: {len(status.problems)} problems, such as {where}{first.reason}"
+    word = "degraded" if status.ready else "incomplete"
+    return f"{word}: {len(status.problems)} problems, such as {where}{first.reason}"
 
 
 def metrics(statuses: Sequence[Status], contact: Contact, now: float, figures: Sequence[Figure] = ()) -> str:

@@ -1,7 +1,7 @@
 """Carries out the pulls of a plan. Called by `transfer`; what could not be placed comes back as a value.
 
-Pulls of one group are placed together or not at all: what holds one of them back, be it the file that cannot be kept
-or the content that was overtaken, holds all of them back.
+Pulls of one group are placed together or not at all: what holds one of them back, be it the file that cannot be
+kept or the content that was overtaken, holds all of them back.
 """
 
 from collections.abc import Iterator, Sequence
@@ -71,7 +71,7 @@ class Puller:
             self._applier.finish()
 
     def _check_staged(self, pulls: Sequence[Pull], changes: Sequence[LocalChange], done: Done) -> str | None:
-        """Return why the set must not be placed; None when it may, or when its content is not to be had any more."""
+        """Return why the set must not be placed now, or None."""
         try:
             return self._check.refuses_to_apply(pulls, changes, self._baseline.sides.local, self._applier.view)
         except Withheld as reason:
@@ -96,17 +96,8 @@ class Puller:
                 failed[pull.group] = pull.path, failure.problem
             except (StoreError, RecordError) as error:
                 failed[pull.group] = pull.path, Problem(path=pull.path, reason=str(error))
-        for pull in pulls:
-            if pull.group not in failed:
-                continue
-            culprit, problem = failed[pull.group]
-            if problem is None:
-                done.again.add(pull.path)
-                done.setbacks.add(culprit)
-            elif pull.path == culprit:
-                done.problems[pull.path] = problem
-            else:
-                done.problems[pull.path] = held_back(pull.path, culprit, f"cannot be kept: {problem.reason}")
+        for pull in (each for each in pulls if each.group in failed):
+            _give_up(pull, *failed[pull.group], done)
         return [pull for pull in pulls if pull.group not in failed]
 
     def _here(self, pull: Pull) -> Source | None:
@@ -162,6 +153,17 @@ class Puller:
         done.moved_on |= applied.stale
         done.setbacks |= applied.stale
         done.behind |= bool(applied.stale)
+
+
+def _give_up(pull: Pull, culprit: StorePath, problem: Problem | None, done: Done) -> None:
+    """Leave a pull since a path of its group could not be kept. problem: why; None when it changed meanwhile."""
+    if problem is None:
+        done.again.add(pull.path)
+        done.setbacks.add(culprit)
+    elif pull.path == culprit:
+        done.problems[pull.path] = problem
+    else:
+        done.problems[pull.path] = held_back(pull.path, culprit, f"cannot be kept: {problem.reason}")
 
 
 def _batches(pulls: Sequence[Pull]) -> Iterator[list[Pull]]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
-
 from configstore.errors import StoreError
 from configstore.model.path import StorePath
 from configstore.model.record import Kind, Source
@@ -75,7 +74,7 @@ class Pusher:
         for push in pushes:
             remote = committed.done.get(push.path)
             if remote is None:
-                if committed.failure is None:  # it is known that this write was not made
+                if push.path not in committed.unsure:  # it is known that this write was not made
                     self._baseline.sides.not_made(push.path, [write_ids[push.path]])
                 done.again.add(push.path)
                 continue

@@ -17,11 +17,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What a mapping is doing; published by its engine as a whole.
 
     required: whether readiness depends on it. complete: every record of the mapping is applied here. ready: it was
-    complete, and nothing was found since that a service must not be started with. halted: why the mapping waits for a
-    person, else None. waiting_for: what it cannot go on without at the moment. pending: paths that wait to travel;
-    under_way: those of them that no problem holds up, of which `waits` names some with the reason. pending_since: on
-    the engine's clock, when the oldest edit that waits was noticed. revision: the store revision up to which it has
-    seen; applied: up to which it has also applied everything; committed: the last that it wrote itself.
+    complete, and nothing was found since that a service must not be started with. halted: why the mapping waits
+    for a person, else None. waiting_for: what it cannot go on without at the moment. pending: paths that wait to
+    travel; under_way: those of them that no problem holds up, of which `waits` names some with the reason.
+    pending_since: on the engine's clock, when the oldest edit that waits was noticed. revision: the store revision
+    up to which it has seen; applied: up to which it has also applied everything; committed: the last that it wrote
+    itself.
     """
 
     mapping: str

@@ -17,7 +17,6 @@ from configstore.errors import CompactedError, ConflictError, LeaseGoneError, St
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.lease import Claim, Intent, decode_claim, decode_intent, encode
 from configstore.store.api import CreateRevision, Item, Kv, Put, Watch, range_all
-from configstore.store.clock import boottime
 from configstore.store.values import Fence
 
 log = logging.getLogger(__name__)

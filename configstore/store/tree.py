@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 import tenacity
 
+from configstore.clock import boottime
 from configstore.errors import CompactedError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Source
 from configstore.store.api import Item, Kv, range_all
 from configstore.store.chunks import Chunks
-from configstore.store.clock import boottime
 from configstore.store.commit import Commit, Terms
 from configstore.store.items import decode_item, stored, trace
 from configstore.store.losing import Losing

@@ -168,7 +168,7 @@ class LocalSide:
             self.rounds.scanned(self._clock(), rehashed=rehash)
 
     def _take(self, scan: Scan, directories: set[StorePath] | None) -> None:
-        """Hand on what a scan found. What it found without an event opens a set of its own, but for the first time."""
+        """Hand on what a scan found. What it found without an event opens a set, but for the first time."""
         now, before = self._clock(), self._sides.unstable
         elsewhere = () if directories is None else (path for path in before if parent(path) not in directories)
         unstable = scan.unstable.union(elsewhere)

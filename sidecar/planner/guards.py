@@ -57,7 +57,8 @@ def _is_mass(count: int, known: int, mapping: Mapping) -> bool:
 def _empties(outgoing: set[StorePath], baseline: Map[StorePath, Agreed], mapping: Mapping) -> bool:
     """Tell whether several files would go and none stay: an emptied directory, be it one of two certificates.
 
-    A single file that is the only one passes: a program that keeps one file removes it when it has nothing to keep.
+    A single file that is the only one passes: a program that keeps one file removes it when it has nothing to
+    keep.
     """
     if mapping.max_delete >= 1 or len(outgoing) < 2:
         return False

@@ -78,9 +78,9 @@ APPLYING = PUSHING | {Phase.DELETED}
 class Lifecycle(msgspec.Struct, frozen=True, kw_only=True):
     """How a mapping stands to its store.
 
-    stale: the watch has kept something to itself, so a new listing is needed. reason: of a frozen mapping, in words,
-    as it was first said: whoever chooses has read that. taking: whose content wins over a store that a person
-    accepted, until the first look at both sides has made use of it.
+    stale: the watch has kept something to itself, so a new listing is needed. reason: of a frozen mapping, in
+    words, as it was first said: whoever chooses has read that. taking: whose content wins over a store that a
+    person accepted, until the first look at both sides has made use of it.
     """
 
     phase: Phase = Phase.UNKNOWN
@@ -146,7 +146,7 @@ def missing_root(mapping: Mapping) -> str:
     if mapping.store == ROOT:
         return "the store is empty: a fresh or wiped etcd? If it held files, restore its backup first"
     return (
-        f"the store has no subtree {mapping.store}. If it held files, etcd was wiped or is another one: restore its"
-        " backup first. A new one is made with"
-        f" `configstore mkdir {mapping.store}`, or `configstore bootstrap` for a preset"
+        f"the store has no subtree {mapping.store}. If it held files, etcd was wiped or is another one: restore"
+        f" its backup first. A new one is made with `configstore mkdir {mapping.store}`, or"
+        " `configstore bootstrap` for a preset"
     )

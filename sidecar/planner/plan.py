@@ -13,9 +13,9 @@ class Push(msgspec.Struct, frozen=True, kw_only=True):
     """Write local state to the store, a tombstone included.
 
     entry: the record's entry. local: what it was taken from, None for a delete and for a directory that only the
-    store is to have again (the next plan brings it here). expected: the path's mod_revision, 0 for none.
-    move: the other half of a rename within the mapping, so it does not wait. in_set: pushes of one set are committed
-    in one txn where they fit into one. deletion: of a tombstone, what goes together with it.
+    store is to have again (the next plan brings it here). expected: the path's mod_revision, 0 for none. move: the
+    other half of a rename within the mapping, so it does not wait. in_set: pushes of one set are committed in one
+    txn where they fit into one. deletion: of a tombstone, what goes together with it.
     """
 
     path: StorePath

@@ -77,7 +77,14 @@ class _Draft:
                 self._plan_path(path)
         self._keep_parents()
         self._settle_collisions()
-        keep_together(self.push, self.pull, self.waiting, self.problems, self.sides, self.settled.given_up)
+        keep_together(
+            push=self.push,
+            pull=self.pull,
+            waiting=self.waiting,
+            problems=self.problems,
+            sides=self.sides,
+            given_up=self.settled.given_up,
+        )
         self._keep_directories_of_waiting()
         return Plan(
             push=tuple(sorted(self.push.values(), key=self._push_order)),
@@ -242,7 +249,7 @@ def _is_dir(local: LocalEntry | None) -> bool:
 
 
 def _in_order(push: Push) -> tuple[int, int, int, StorePath]:
-    """Directories and deletes belong to no set: nobody takes an empty directory for a torn set, and deletes wait."""
+    """Order by sets, to which directories and deletes do not belong: those tear nothing, and these wait."""
     turn, level, path = _order(push.entry, push.path)
     if turn in {1, 2}:
         return 1, push.in_set, turn * _DEEPER + level, path

@@ -13,7 +13,6 @@ import enum
 
 import msgspec
 
-from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind
 from sidecar.planner.mapping import Direction, Mapping
 from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry

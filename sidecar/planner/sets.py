@@ -1,12 +1,13 @@
 """One rule for sets: what was changed together is committed and placed together, or waits together.
 
-- What the store holds since one txn came together (`Sides.came_with`). When a member of it cannot be placed, whatever
-  the reason, its companions are held back.
+- What the store holds since one txn came together (`Sides.came_with`). When a member of it cannot be placed,
+  whatever the reason, its companions are held back.
 - What was changed here within one settle window belongs together (`Sides.set_of`). When a member of it cannot be
   read, its companions are held back; when a member of it loses a conflict, all of it does.
 
-A replica that is filled for the first time places what it can: it shows nothing old that the new could be mixed with,
-and is not complete before all is there. Likewise an edit of a path that the store does not know replaces nothing.
+A replica that is filled for the first time places what it can: it shows nothing old that the new could be mixed
+with, and is not complete before all is there. Likewise an edit of a path that the store does not know replaces
+nothing.
 """
 
 from collections import defaultdict
@@ -23,6 +24,7 @@ from sidecar.planner.three_sides import UNKNOWN_SET, Sides
 
 
 def keep_together(
+    *,
     push: dict[StorePath, Push],
     pull: dict[StorePath, Pull],
     waiting: dict[StorePath, Wait],

@@ -48,8 +48,8 @@ class Agreed(msgspec.Struct, frozen=True, kw_only=True):
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """A write that was sent, or is about to be, and of which it is not known yet whether it was made.
 
-    write_id: by which the store's record is recognised as this write. local: what lay here when it was sent, None for
-    a delete; ino: its inode. expected: the mod_revision that the write replaces: it is made there or never.
+    write_id: by which the store's record is recognised as this write. local: what lay here when it was sent, None
+    for a delete; ino: its inode. expected: the mod_revision that the write replaces: it is made there or never.
     """
 
     write_id: str
@@ -68,7 +68,8 @@ def agreement(local: Entry, remote: RemoteEntry, ino: int = 0) -> Agreed:
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """One path that cannot be mirrored now, with the reason and the mend, in words for an operator.
 
-    unsure: what lies there may change at any moment, so that two such problems are never known to be about the same.
+    unsure: what lies there may change at any moment, so that two such problems are never known to be about the
+    same.
     """
 
     path: str

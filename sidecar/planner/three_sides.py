@@ -4,8 +4,8 @@ Owned by one engine. Whatever changes a side marks its path as pending, so that 
 """
 
 from collections.abc import Iterable
-from collections.abc import Set as AbstractSet
 from collections.abc import Mapping as Map
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 
 from configstore.model.path import ROOT, StorePath, ancestors, is_below
@@ -20,10 +20,10 @@ UNKNOWN_SET = 0
 class Sides:
     """What lies here, in the store, and what both last agreed on, by path relative to the mapping's subtree.
 
-    local_problems: paths whose local state could not be read; nothing is concluded about them, nor about what
-    lies below them. remote_problems: paths whose record could not be read; likewise, but for them alone.
-    unstable: paths that a program has open for writing. pending: paths to be planned. missing: paths whose record is
-    not shown here yet; one that was edited since it was shown is not among them. cluster_id: of the etcd cluster that
+    local_problems: paths whose local state could not be read; nothing is concluded about them, nor about what lies
+    below them. remote_problems: paths whose record could not be read; likewise, but for them alone. unstable:
+    paths that a program has open for writing. pending: paths to be planned. missing: paths whose record is not
+    shown here yet; one that was edited since it was shown is not among them. cluster_id: of the etcd cluster that
     the baseline speaks of, 0 for none.
     """
 
@@ -142,7 +142,7 @@ class Sides:
         unstable: AbstractSet[StorePath],
         in_set: int = UNKNOWN_SET,
     ) -> None:
-        """Take in what a scan found. changed: None for what is gone. in_set: number of the set that it belongs to."""
+        """Take in what a scan found. changed: None for what is gone. in_set: number of the set it belongs to."""
         joining = {self._sets[path] for path in changed if path in self._sets} - {UNKNOWN_SET, in_set}
         for path in [path for path, number in self._sets.items() if number in joining]:
             self._sets[path] = in_set  # a set of which a member was changed again before it was sent

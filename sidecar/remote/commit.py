@@ -1,6 +1,6 @@
 """Sends a plan's pushes to the store, as sets. Called by `push` in the engine's thread only."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
 import msgspec
@@ -9,7 +9,7 @@ from configstore.errors import RefusedError, StoreError, TooLargeError
 from configstore.model.path import StorePath
 from configstore.model.record import INLINE_MAX, Kind, Source
 from configstore.store.tree import Tree
-from configstore.store.values import Fence, Stored, Write
+from configstore.store.values import Fence, Outcome, Stored, Write
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Push
 from sidecar.planner.sides import Problem, RemoteEntry
@@ -31,9 +31,10 @@ class PathFailed(Exception):  # noqa: N818  # becomes a value
 class Committed(msgspec.Struct, kw_only=True):
     """done: what was written, as it lies in the store now. stale: what the store holds where a compare failed.
 
-    refused: what etcd takes in no transaction, and why. failed: paths that could not be read, and why. left: paths
-    that were not tried, since a set is sent as a whole or since another write came first. fenced_out: the lease was
-    lost, and no more was written. failure: why the store took no more; what became of the last writes is not known.
+    unsure: what may have been written all the same. refused: what etcd takes in no transaction, and why. failed:
+    paths that could not be read, and why. left: paths that were not written, since a set is sent as a whole or
+    since another write came first. fenced_out: the lease was lost, and no more was written. failure: why the store
+    took no more.
     """
 
     done: dict[StorePath, RemoteEntry] = {}
@@ -41,6 +42,7 @@ class Committed(msgspec.Struct, kw_only=True):
     refused: dict[StorePath, str] = {}
     failed: dict[StorePath, Problem | None] = {}
     left: set[StorePath] = set()
+    unsure: set[StorePath] = set()
     fenced_out: bool = False
     failure: StoreError | None = None
 
@@ -80,19 +82,31 @@ def commit(
             continue
         except StoreError as error:
             committed.failure = error
+            reached = Outcome(
+                done={StorePath(path): at for path, at in error.done.items()},
+                unsure=tuple(map(StorePath, error.unknown)),
+            )
+            _take(reached, zip(writes, batch, strict=True), committed)
+            committed.left |= {push.path for batch in todo for push in batch}
             return committed
-        for write, push in zip(writes, batch, strict=True):
-            if write.path in outcome.done:
-                committed.done[push.path] = _as_written(push, outcome.done[write.path], write.write_id)
-            else:
-                committed.left.add(push.path)
-            if write.path in outcome.stale:
-                committed.stale[push.path] = outcome.stale[write.path]
+        _take(outcome, zip(writes, batch, strict=True), committed)
         if not outcome.complete:
             committed.fenced_out = outcome.fenced_out
             committed.left |= {push.path for batch in todo for push in batch}
             return committed
     return committed
+
+
+def _take(outcome: Outcome, writes: Iterable[tuple[Write, Push]], committed: Committed) -> None:
+    for write, push in writes:
+        if write.path in outcome.done:
+            committed.done[push.path] = _as_written(push, outcome.done[write.path], write.write_id)
+        else:
+            committed.left.add(push.path)
+        if write.path in outcome.stale:
+            committed.stale[push.path] = outcome.stale[write.path]
+        if write.path in outcome.unsure:
+            committed.unsure.add(push.path)
 
 
 def _write(push: Push, mapping: Mapping, write_ids: dict[StorePath, str], content: Source | None) -> Write:

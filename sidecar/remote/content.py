@@ -36,7 +36,10 @@ class Contents:
             self._drop(next(iter(self._kept)))
 
     def find(self, path: StorePath, wanted: RemoteEntry) -> Stored | None:
-        """Return a version of a record; None when the store holds another one by now. Raises StoreError, RecordError."""
+        """Return a version of a record; None when the store holds another one by now.
+
+        Raises StoreError, RecordError.
+        """
         found = self._kept.get(path) or self._tree.read(self._mapping.absolute(path))
         if found and found.mod_revision != wanted.mod_revision:
             found = self._tree.read(self._mapping.absolute(path))

@@ -1,8 +1,8 @@
 """Finds out what became of writes whose answer was lost, or whose sender died. Called by `side`.
 
 Each write says which mod_revision it replaces, so it is made there or never. As long as the store still holds that
-revision the write may be under way. Once it holds a newer record, that is our write, or replaced it, or kept it from
-being made: the record's write id tells, or one of those that were superseded since.
+revision the write may be under way. Once it holds a newer record, that is our write, or replaced it, or kept it
+from being made: the record's write id tells, or one of those that were superseded since.
 """
 
 from collections.abc import Callable

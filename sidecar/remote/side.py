@@ -1,10 +1,10 @@
 """Keeps the remote side of `Sides` at what the store holds, and the mapping's `Lifecycle` at how it stands to it.
 
-Called by the engine's thread only. What comes in is held back until it is known who answered; a store that is not the
-one that was known changes nothing here (`lineage`).
+Called by the engine's thread only. What comes in is held back until it is known who answered; a store that is not
+the one that was known changes nothing here (`lineage`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from collections.abc import Mapping as Map
 
 from configstore.errors import FutureRevisionError
@@ -32,8 +32,9 @@ LISTING_PAUSE = 1.0
 class RemoteSide:
     """The store's side of one mapping.
 
-    life: how the mapping stands to the store. revision: up to which everything was seen. highest: the newest revision
-    that is known of, be it of an own commit that the watch has not told yet; it may be read from any thread.
+    life: how the mapping stands to the store. revision: up to which everything was seen. highest: the newest
+    revision that is known of, be it of an own commit that the watch has not told yet; it may be read from any
+    thread.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class RemoteSide:
         settle_sent(self._tree, self._mapping, self._sides, self._agree)
 
     def ask(self) -> float | None:
-        """Ask for what the phase cannot go on without; returns in how many seconds to ask again, None for never."""
+        """Ask for what the phase cannot go on without; returns in how many seconds to ask again, None: never."""
         if not self.life.wants_listing:
             return None
         now = self._clock()
@@ -105,7 +106,7 @@ class RemoteSide:
         return self._feed.error
 
     def accept(self, take: Take) -> None:
-        """Go on with a store that is not the one that was known; the next listing is believed, whatever it says."""
+        """Go on with a store that is not the one that was known; the next listing is believed as it is."""
         self._happened(Event.CHOSEN, take=take)
         self._sides.forget_store()
         self._news.clear()

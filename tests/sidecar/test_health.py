@@ -6,13 +6,9 @@ import time
 
 import pytest
 
-<<<<<<< HEAD
 from configstore.store.api import Contact
-from sidecar.health import HealthServer
-=======
 from sidecar.__main__ import main
 from sidecar.health import Figure, HealthServer, ready
->>>>>>> habits
 from sidecar.status import Status
 
 FINE = Contact(connected=True, last=1764340786.5)
@@ -21,30 +17,13 @@ NEVER = Contact(connected=False, last=0.0, silent=3.0, reason="not connected yet
 
 
 @pytest.fixture
-<<<<<<< HEAD
-def asked_of():
-    """Return a function that asks a server of one mapping, given its status and the contact with the store."""
-
-    def ask(method, path, status=None, contact=FINE):
-        statuses = [status or Status(mapping="data")]
-        server = HealthServer("127.0.0.1:0", lambda: statuses, time.monotonic, contact=lambda: contact)
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
-        try:
-            connection.request(method, path)
-            answer = connection.getresponse()
-            return answer.status, answer.getheader("Content-Length"), answer.read()
-        finally:
-            connection.close()
-            server.close()
-
-    return ask
-=======
 def serve():
     """Return a function that makes a server of one mapping that is not ready yet, and one that asks it."""
     made = []
 
-    def serve(listen="127.0.0.1:0", host="127.0.0.1", **sources):
-        server = HealthServer(listen, lambda: [Status(mapping="data")], time.monotonic, **sources)
+    def serve(listen="127.0.0.1:0", host="127.0.0.1", status=None, contact=FINE, **sources):
+        statuses = [status or Status(mapping="data")]
+        server = HealthServer(listen, lambda: statuses, time.monotonic, contact=lambda: contact, **sources)
         made.append(server)
 
         def ask(method, path):
@@ -66,21 +45,15 @@ def serve():
 @pytest.fixture
 def ask(serve):
     return serve()
->>>>>>> habits
 
 
 @pytest.mark.parametrize(
     ("path", "expected"), [("/livez", 200), ("/readyz", 503), ("/metrics", 200), ("/elsewhere", 404)]
 )
-def test_head_is_answered_as_get_without_the_content(asked_of, path, expected):
-    status, length, content = asked_of("GET", path)
+def test_head_is_answered_as_get_without_the_content(ask, path, expected):
+    status, length, content = ask("GET", path)
     assert (status, length) == (expected, str(len(content)))
-    assert asked_of("HEAD", path) == (status, length, b"")
-
-
-<<<<<<< HEAD
-def test_anything_else_is_refused(asked_of):
-    assert asked_of("POST", "/livez")[0] == 501
+    assert ask("HEAD", path) == (status, length, b"")
 
 
 @pytest.mark.parametrize(
@@ -94,23 +67,24 @@ def test_anything_else_is_refused(asked_of):
         (NEVER, "data: ok: ready; the store has not answered yet (3 s): not connected yet"),
     ],
 )
-def test_a_silent_store_is_told_beside_being_ready(asked_of, contact, line):
-    status, _, content = asked_of("GET", "/readyz", Status(mapping="data", ready=True), contact)
+def test_a_silent_store_is_told_beside_being_ready(serve, contact, line):
+    status, _, content = serve(status=Status(mapping="data", ready=True), contact=contact)("GET", "/readyz")
     assert (status, content.decode()) == (200, line + "\n")
 
 
 @pytest.mark.parametrize(
     ("contact", "connected", "last"),
-    [(FINE, "1", "1764340786.500"), (SILENT, "0", "1764340786.500"), (NEVER, "0", "0.000")],
+    [(FINE, "1", "1764340786.5"), (SILENT, "0", "1764340786.5"), (NEVER, "0", "0")],
 )
-def test_metrics_tell_the_contact_once_for_the_process(asked_of, contact, connected, last):
-    lines = asked_of("GET", "/metrics", contact=contact)[2].decode().splitlines()
+def test_metrics_tell_the_contact_once_for_the_process(serve, contact, connected, last):
+    lines = serve(contact=contact)("GET", "/metrics")[2].decode().splitlines()
     figures = [line for line in lines if "contact" in line or "connected" in line]
     assert [line for line in figures if not line.startswith("#")] == [
         f"configstore_connected {connected}",
         f"configstore_last_contact_timestamp_seconds {last}",
     ]
-=======
+
+
 def test_anything_else_is_refused(ask):
     assert ask("POST", "/livez")[0] == 501
 
@@ -129,7 +103,9 @@ def test_the_health_command_asks_at_an_ipv6_address(monkeypatch, capsys, listen)
     with socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::1", 0))
         listen = listen.format(probe.getsockname()[1])
-    server = HealthServer(listen, lambda: [Status(mapping="data", ready=True)], time.monotonic)
+    server = HealthServer(
+        listen, lambda: [Status(mapping="data", ready=True)], time.monotonic, contact=lambda: FINE
+    )
     try:
         code = main(["health", "--preset", "mailu/front", "--health-listen", listen])
     finally:
@@ -148,13 +124,16 @@ def test_an_engine_without_progress_is_not_alive(serve):
 def test_only_required_mappings_decide_and_all_are_named():
     well = Status(mapping="one", ready=True)
     optional = Status(mapping="two", waiting_for="no such directory", required=False)
-    assert ready([well, optional]) == (True, "one: ok: ready\ntwo: not ready, not required: no such directory\n")
-    assert not ready([well, Status(mapping="two", waiting_for="no such directory")])[0]
-    assert not ready([well, Status(mapping="two", halted="too many", ready=True)])[0]
+    assert ready([well, optional], FINE) == (
+        True,
+        "one: ok: ready\ntwo: not ready, not required: no such directory\n",
+    )
+    assert not ready([well, Status(mapping="two", waiting_for="no such directory")], FINE)[0]
+    assert not ready([well, Status(mapping="two", halted="too many", ready=True)], FINE)[0]
 
 
 def test_notes_are_said_and_make_no_difference(serve):
-    assert ready([Status(mapping="one", ready=True)], ["replica: doubled"]) == (
+    assert ready([Status(mapping="one", ready=True)], FINE, ["replica: doubled"]) == (
         True,
         "one: ok: ready\nreplica: doubled\n",
     )
@@ -164,4 +143,3 @@ def test_notes_are_said_and_make_no_difference(serve):
 def test_figures_of_the_process_are_among_the_metrics(serve):
     text = serve(figures=lambda: [Figure("log_dropped_total", "counter", "Lines lost", 3)])("GET", "/metrics")[2]
     assert b"# TYPE configstore_log_dropped_total counter\nconfigstore_log_dropped_total 3\n" in text
->>>>>>> habits

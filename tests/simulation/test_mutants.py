@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from hypothesis import Phase
+from sidecar.remote.fetch import RemoteSide
 
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.model.record import Kind, RecordError
@@ -19,7 +20,6 @@ from sidecar.planner import planner
 from sidecar.planner.reconcile import Verdict, same_local
 from sidecar.planner.sides import LocalEntry
 from sidecar.remote import fetch
-from sidecar.remote.fetch import RemoteSide
 from sidecar.transfer import Transfer
 from tests.simulation.test_simulation import run
 from tests.simulation.world import Connection, Replica

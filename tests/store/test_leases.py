@@ -12,7 +12,6 @@ from configstore.model.keys import Keys
 from configstore.model.lease import Claim
 from configstore.model.record import Entry, Kind
 from configstore.store.api import Put
-from configstore.store.clock import boottime
 from configstore.store.leases import (
     Lease,
     LeaseLostError,
