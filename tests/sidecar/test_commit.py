@@ -2,7 +2,7 @@
 
 from configstore.errors import TooLargeError
 from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind, sha256
+from configstore.model.record import Entry, Kind, sha256, split
 from configstore.model.signature import Signature
 from configstore.store.memory import MemoryKv
 from configstore.store.tree import Tree
@@ -32,14 +32,18 @@ def pushes_of(contents):
         Push(path=path, entry=entry, local=LocalEntry(entry=entry, signature=signature), expected=0)
         for path, entry in entries.items()
     ]
-    return pushes, lambda push: contents[push.path]
+    return pushes, lambda push: lambda: split(contents[push.path])
+
+
+def commit_all(tree, pushes, source):
+    return commit(tree, MAPPING, pushes, {push.path: tree.new_write_id() for push in pushes}, source)
 
 
 def test_large_files_written_together_are_committed_together():
     tree = a_tree(MemoryKv())
     contents = {name: name.encode() * 2_500_000 for name in "abc"}
-    pushes, read = pushes_of(contents)
-    committed = commit(tree, MAPPING, pushes, read)
+    pushes, source = pushes_of(contents)
+    committed = commit_all(tree, pushes, source)
     assert len({each.mod_revision for each in committed.done.values()}) == 1
     assert {name: tree.content(tree.read(f"data/{name}")) for name in "abc"} == contents
 
@@ -60,8 +64,8 @@ def test_a_plan_that_is_taken_apart_after_a_part_of_it_landed_is_no_conflict_wit
     tree = a_tree(Narrow())
     contents = {f"{number:02}": b"%02d" % number * 30_000 for number in range(30)}
     contents |= {f"{number:03}": b"x" for number in range(100)}
-    pushes, read = pushes_of(contents)
-    committed = commit(tree, MAPPING, pushes, read)
+    pushes, source = pushes_of(contents)
+    committed = commit_all(tree, pushes, source)
     assert Narrow.refused
     assert (committed.stale, committed.refused) == ({}, {})
     assert set(committed.done) == set(contents)

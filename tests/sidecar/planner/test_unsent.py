@@ -5,6 +5,7 @@ import pytest
 from configstore.model.record import Entry, Kind
 from sidecar.planner.mapping import Direction
 from sidecar.planner.sides import Problem
+from sidecar.planner.three_sides import Sides
 from sidecar.planner.unsent import BEING_WRITTEN, unsent
 from tests.sidecar.planner.named import a_dir, a_file, a_mapping, agreed_on, here, there
 
@@ -12,9 +13,10 @@ AWAY = "the store does not answer"
 GONE = Entry(kind=Kind.GONE)
 
 
-def ask(mapping=None, **sides):
-    empty = {name: {} for name in ("baseline", "local", "remote", "unread", "unstable", "problems")}
-    return unsent(mapping or a_mapping(), **(empty | sides), otherwise=AWAY)
+def ask(mapping=None, *, problems=(), unread=(), unstable=frozenset(), **named):
+    sides = Sides(**named)
+    sides.found(changed={}, problems=dict(unread), cleared=(), unstable=unstable)
+    return unsent(sides, mapping or a_mapping(), dict(problems), otherwise=AWAY)
 
 
 @pytest.mark.parametrize(
