@@ -1,12 +1,13 @@
 """Sends a plan's pushes to the store, as sets. Called by the engine's thread only."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import msgspec
 
 from configstore.errors import RefusedError, TooLargeError
 from configstore.model.path import StorePath, join
-from configstore.model.record import Kind
+from configstore.model.record import INLINE_MAX, Kind, split
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Stored, Write
 from sidecar.planner.mapping import Mapping
@@ -14,7 +15,8 @@ from sidecar.planner.plan import Push
 from sidecar.planner.sides import RemoteEntry
 
 _BATCH = 4 * 1024 * 1024
-"""Bytes of content held in memory at once. A set within one request's limit never reaches it."""
+"""Bytes of small content, which lies in the records, held in memory at once; larger content travels in pieces.
+A set within one request's limit never reaches it."""
 
 
 class Committed(msgspec.Struct, kw_only=True):
@@ -44,12 +46,18 @@ def commit(
     if mapping.lease is not None and fence is None:
         raise RefusedError(f"{mapping.name}: not written without its lease {mapping.lease}")
     committed = Committed()
+    # Chosen once: what a first try of a batch made is recognised when the batch is taken apart.
+    write_ids = {push.path: tree.new_write_id() for push in pushes}
     todo = list(reversed(list(_batches(pushes))))
     while todo:
         batch = todo.pop()
         writes = [
             Write(
-                path=join(mapping.store, push.path), entry=push.entry, content=read(push), expected=push.expected
+                path=join(mapping.store, push.path),
+                entry=push.entry,
+                content=partial(_pieces, read, push) if push.entry.kind is Kind.FILE else None,
+                expected=push.expected,
+                write_id=write_ids[push.path],
             )
             for push in batch
         ]
@@ -77,11 +85,15 @@ def commit(
     return committed
 
 
+def _pieces(read: Callable[[Push], bytes | None], push: Push) -> Iterator[bytes]:
+    return split(read(push) or b"")
+
+
 def _batches(pushes: Sequence[Push]) -> Iterator[list[Push]]:
     batch: list[Push] = []
     size = 0
     for push in pushes:
-        weight = push.entry.size if push.entry.kind is Kind.FILE else 0
+        weight = push.entry.size if push.entry.kind is Kind.FILE and push.entry.size <= INLINE_MAX else 0
         if batch and size + weight > _BATCH:
             yield batch
             batch, size = [], 0

@@ -1,0 +1,68 @@
+"""What a plan pushes reaches the store as sets, large members included, and is recognised as one's own."""
+
+from configstore.errors import TooLargeError
+from configstore.model.keys import Keys
+from configstore.model.record import Entry, Kind, sha256
+from configstore.model.signature import Signature
+from configstore.store.memory import MemoryKv
+from configstore.store.tree import Tree
+from configstore.store.values import Writer
+from sidecar.planner.mapping import Mapping
+from sidecar.planner.plan import Push
+from sidecar.planner.sides import LocalEntry
+from sidecar.remote.commit import commit
+
+MAPPING = Mapping(name="data", store="data", path="/data")
+
+
+def a_tree(kv):
+    ids = iter(range(10**6))
+    writer = Writer(replica="r", host="h", now=lambda: "", new_id=lambda: f"w{next(ids)}")
+    return Tree(kv, Keys(), writer)
+
+
+def pushes_of(contents):
+    """Return pushes of new files, and what reads them."""
+    signature = Signature(*[0] * len(Signature.__struct_fields__))
+    entries = {
+        path: Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
+        for path, content in contents.items()
+    }
+    pushes = [
+        Push(path=path, entry=entry, local=LocalEntry(entry=entry, signature=signature), expected=0)
+        for path, entry in entries.items()
+    ]
+    return pushes, lambda push: contents[push.path]
+
+
+def test_large_files_written_together_are_committed_together():
+    tree = a_tree(MemoryKv())
+    contents = {name: name.encode() * 2_500_000 for name in "abc"}
+    pushes, read = pushes_of(contents)
+    committed = commit(tree, MAPPING, pushes, read)
+    assert len({each.mod_revision for each in committed.done.values()}) == 1
+    assert {name: tree.content(tree.read(f"data/{name}")) for name in "abc"} == contents
+
+
+class Narrow(MemoryKv):
+    """An etcd whose operator allows no more than a few operations in one transaction."""
+
+    refused = 0
+
+    def txn(self, compares, operations, *, otherwise_get=()):
+        if len(operations) > 40:
+            Narrow.refused += 1
+            raise TooLargeError("too many operations in txn request")
+        return super().txn(compares, operations, otherwise_get=otherwise_get)
+
+
+def test_a_plan_that_is_taken_apart_after_a_part_of_it_landed_is_no_conflict_with_itself():
+    tree = a_tree(Narrow())
+    contents = {f"{number:02}": b"%02d" % number * 30_000 for number in range(30)}
+    contents |= {f"{number:03}": b"x" for number in range(100)}
+    pushes, read = pushes_of(contents)
+    committed = commit(tree, MAPPING, pushes, read)
+    assert Narrow.refused
+    assert (committed.stale, committed.refused) == ({}, {})
+    assert set(committed.done) == set(contents)
+    assert all(found.version == 1 for found in tree.list("data").records.values())
