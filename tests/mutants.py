@@ -32,6 +32,42 @@ MUTANTS = {
         "fences = ()",
         "tests/store/test_leases.py tests/store/test_tree.py",
     ),
+    "what was written over is taken for unwritten": Mutant(
+        "configstore/store/items.py",
+        "reversed(_superseded_since(kv, keys, path, after, current))",
+        "()",
+        "tests/store/test_tree.py tests/cli/test_lost_answers.py",
+    ),
+    "a set is cut in two": Mutant(
+        "configstore/store/steps.py",
+        "units.setdefault(step.set or step.path, [])",
+        "units.setdefault(step.path, [])",
+        "tests/store/test_tree.py",
+    ),
+    "a shorter retention counts for what others were promised": Mutant(
+        "configstore/store/chunks.py",
+        "lease, longest = (other, left) if left > longest else (lease, longest)",
+        "pass",
+        "tests/store/test_chunks.py",
+    ),
+    "a losing side is written each time": Mutant(
+        "configstore/store/losing.py",
+        "_LEASE_SHARE = 0.5",
+        "_LEASE_SHARE = 2",
+        "tests/store/test_tree.py",
+    ),
+    "large content is in memory as a whole": Mutant(
+        "configstore/store/chunks.py",
+        "else content()",
+        "else list(content())",
+        "tests/store/test_chunks.py",
+    ),
+    "much is removed without a question": Mutant(
+        "configstore/cli/remove.py",
+        "if not args.yes and len(doomed) > FREE_DELETES:",
+        "if False:",
+        "tests/cli/test_remove.py",
+    ),
     "a silent client keeps its lease": Mutant(
         "configstore/store/leases.py",
         "if heard is not None and heard < renewed:",

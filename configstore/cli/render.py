@@ -34,6 +34,7 @@ def entry_fields(record: Record) -> dict[str, object]:
         "host": origin.host,
         "time": origin.time,
         "lease": origin.lease,
+        "deletion": msgspec.to_builtins(origin.deletion),
     }
 
 

@@ -3,7 +3,7 @@
 Called by `tree` and what lies beside it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import msgspec
 
@@ -65,25 +65,27 @@ def trace(
     now = decode_item(keys, current) if current and current.mod_revision > after else None
     if isinstance(now, Stored) and now.record.origin.write_id in write_ids:
         return Trace(found=now, whole=True)
-    if isinstance(now, Stored) and now.record.origin.supersedes == after:
+    if _follows(now, after):
         return Trace(found=None, whole=True)  # nothing came in between
-    known = _superseded_after(kv, keys, path, after)
-    for each in reversed(known):
-        if isinstance(each, Stored) and each.record.origin.write_id in write_ids:
-            return Trace(found=each, whole=True)
-    return Trace(found=None, whole=now is not None and _is_chain([*known, now], after))
+    follows, whole = now, now is not None
+    # Back from the current record; one superseded record is in memory at a time, however many lie there.
+    for key in reversed(_superseded_since(kv, keys, path, after, current)):
+        found = next((decode_superseded(keys, item) for item in kv.range(key).items), None)
+        if isinstance(found, Stored) and found.record.origin.write_id in write_ids:
+            return Trace(found=found, whole=True)
+        whole = whole and found is not None and _follows(follows, found.mod_revision)
+        follows = found
+    return Trace(found=None, whole=whole and _follows(follows, after))
 
 
-def _superseded_after(kv: Kv, keys: Keys, path: StorePath, after: int) -> list[Stored | Bad]:
-    start, end = keys.past(path, after + 1), prefix_end(keys.past_of(path))
-    items = (item for page in range_all(kv, start, end) for item in page.items)
-    return [each for item in items if (each := decode_superseded(keys, item))]
+def _superseded_since(kv: Kv, keys: Keys, path: StorePath, after: int, current: Item | None) -> list[bytes]:
+    """Return the keys of what was superseded after a revision, oldest first, up to what was read as current."""
+    start = keys.past(path, after + 1)
+    end = keys.past(path, current.mod_revision) if current else prefix_end(keys.past_of(path))
+    pages = range_all(kv, start, end, keys_only=True) if start < end else ()
+    return [item.key for page in pages for item in page.items]
 
 
-def _is_chain(records: Sequence[Stored | Bad], after: int) -> bool:
-    """Tell whether each record superseded the one before it, and the first of them the one at `after`."""
-    befores = [after, *(each.mod_revision for each in records[:-1])]
-    return all(
-        isinstance(each, Stored) and each.record.origin.supersedes == before
-        for each, before in zip(records, befores, strict=True)
-    )
+def _follows(record: Stored | Bad | None, before: int) -> bool:
+    """Tell whether a record says that it superseded the one of revision `before`."""
+    return isinstance(record, Stored) and record.record.origin.supersedes == before

@@ -16,6 +16,7 @@ from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import CHUNK_SIZE, Entry, Kind, Record, RecordError, decode, encode, sha256
 from configstore.store.api import MAX_OPERATIONS, Delete, ModRevision, Put
+from configstore.store.items import Trace, trace
 from configstore.store.losing import conflict_id
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
@@ -691,6 +692,16 @@ def test_a_retention_lease_that_ends_between_two_txns_makes_no_own_write_stale(t
     outcome = tree.commit(again, retention=MONTH)
     assert lease
     assert (outcome.complete, len(outcome.done)) == (True, 100)
+
+
+def test_what_comes_while_a_write_is_looked_for_does_not_make_it_uncertain(tree, other):
+    first = committed(tree, file(CERT, b"1"))
+    second = committed(other, file(CERT, b"2", expected=first))
+    third = committed(other, file(CERT, b"3", expected=second))
+    current = raw(tree, CERT)
+    committed(other, file(CERT, b"4", expected=third))
+    assert trace(tree.kv, tree.keys, CERT, {"mine"}, after=first, current=current) == Trace(found=None, whole=True)
+    assert not trace(tree.kv, tree.keys, CERT, {"mine"}, after=first - 1, current=current).whole
 
 
 def test_a_write_is_found_by_its_id_be_it_current_superseded_or_not_there(tree, other):
