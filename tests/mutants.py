@@ -86,6 +86,18 @@ MUTANTS = {
         "",
         "tests/files/test_reading.py",
     ),
+    "who may not be asked about is nobody": Mutant(
+        "configstore/files/reader.py",
+        "return self._writers is not None and self._writers.writing(path)",
+        "return False",
+        "tests/sidecar/local/test_writers.py",
+    ),
+    "a file closed after writing is known by its stat": Mutant(
+        "sidecar/local/scan.py",
+        " or path in visit.round.again",
+        "",
+        "tests/sidecar/local/test_scan.py",
+    ),
     "what came out in exchange is dropped unread": Mutant(
         "sidecar/local/expected.py",
         "    if not expected.sha256:\n",

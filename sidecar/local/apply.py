@@ -228,7 +228,7 @@ class _Set:
             self._undo_directory(change)
             return
         above = self._directories.open(parent(change.path))
-        laid = self._laid[change.path].signature if change.path in self._placed else None
+        laid = expected(self._laid[change.path]) if change.path in self._placed else None
         if self._stage.put_back(change.path, above, laid) or self._verdicts.given_up(change):
             self._placed.discard(change.path)
             self.applied.done.pop(change.path, None)

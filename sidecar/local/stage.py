@@ -13,7 +13,6 @@ from contextlib import suppress
 from configstore.model.path import StorePath, unsafe_target
 from configstore.model.record import Entry, Kind
 from configstore.model.selection import Symlinks
-from configstore.model.signature import Signature
 from sidecar.local.change import LocalChange
 from sidecar.local.expected import Expected, is_still, unchanged_since
 from sidecar.local.rename import exchange, place
@@ -101,32 +100,40 @@ class Stage:
         """Tell whether what came out of a path is what was expected there. Raises OSError."""
         return is_still(self._directory, self._out[path], expected)
 
-    def put_back(self, path: StorePath, above: int, laid: Signature | None) -> bool:
+    def put_back(self, path: StorePath, above: int, laid: Expected | None) -> bool:
         """Put what came out of a path back; what was placed there waits again then, or is thrown away by `clear`.
 
         laid: what was placed there, None for nothing. Returns false when that is not what lies there any more: the
         application was at it, so it stays. Raises OSError.
         """
-        if laid is None:
-            try:
-                place(self._directory, self._out[path], above, _last(path), replace=False)
-            except FileExistsError:
-                return False
-            del self._out[path]
-            return True
         try:
+            if laid is None:
+                place(self._directory, self._out[path], above, _last(path), replace=False)
+                del self._out[path]
+                return True
             found = os.stat(_last(path), dir_fd=above, follow_symlinks=False)
-        except FileNotFoundError:
+        except (FileExistsError, FileNotFoundError):
             return False
-        if not unchanged_since(laid, found):
+        if not unchanged_since(laid.signature, found):
             return False
-        if path in self._out:
-            exchange(self._directory, self._out[path], above, _last(path))
-            self._names[path] = self._out.pop(path)
+        out = self._out.get(path)
+        aside = self.spare_name() if out is None else out
+        if out is None:
+            os.rename(_last(path), aside, src_dir_fd=above, dst_dir_fd=self._directory)
         else:
-            self._names[path] = spare = self.spare_name()
-            os.rename(_last(path), spare, src_dir_fd=above, dst_dir_fd=self._directory)
+            exchange(self._directory, aside, above, _last(path))
+        if not self._is_untouched(aside, laid):  # the application was at it at the last moment
+            place(self._directory, aside, above, _last(path), replace=out is not None)
+            return False
+        self._names[path] = aside
+        self._out.pop(path, None)
         return True
+
+    def _is_untouched(self, aside: str, laid: Expected) -> bool:
+        try:
+            return is_still(self._directory, aside, laid)
+        except OSError:  # no descriptor left to read it: its stat has to do
+            return unchanged_since(laid.signature, self._status(aside))
 
     def drop(self, path: StorePath) -> None:
         """Remove what came out of a path, if anything did."""

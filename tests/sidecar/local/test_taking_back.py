@@ -68,6 +68,17 @@ def test_what_the_application_wrote_to_a_file_before_it_is_taken_back_stays(here
     assert here.scan("").changed.keys() >= {"a"}
 
 
+def test_a_placed_file_that_the_application_writes_to_is_not_taken_back_from_under_it(here, failing):
+    here.apply(*[here.file(name, "old") for name in FIVE])
+    opened = []
+    failing("c", errno.EBUSY, before=lambda: opened.append((here.path / "a").open("r+")))
+    applied = here.apply(*[here.file(name, "new") for name in FIVE])
+    with opened[0] as writer:
+        writer.write("the application's")
+    assert applied.done.keys() == {"a"}
+    assert read(here, *FIVE) == ["the application's", "old", "old", "old", "old"]
+
+
 def test_directories_of_a_set_that_is_taken_back_go_as_well(here, failing):
     here.apply(here.change("kept", a_dir(0o755)), here.file("file", "old"))
     failing("file", errno.EBUSY)
