@@ -195,6 +195,13 @@ def test_a_missing_right_is_an_error_and_never_an_absent_key(ann):
         ann.txn([], [Put(b"/a/x", b""), Put(b"/b/x", b"")])
 
 
+def test_a_user_is_told_how_long_a_lease_has_left_whatever_hangs_on_it(ann, guarded_etcd):
+    with connect(guarded_etcd.endpoint, user="root", password="root") as root:
+        lease = root.lease_grant(60)
+        root.txn([], [Put(b"/a/x", b"", lease), Put(b"/b/x", b"", lease)])
+    assert 30 < ann.lease_left(lease) <= 60
+
+
 def test_a_watch_without_the_right_ends_with_an_error(ann):
     with Seen(ann.watch(b"/b/", b"/b0", start_revision=1)) as seen:
         wait_until(lambda: seen.ended)
