@@ -14,22 +14,22 @@ import msgspec
 
 from configstore.errors import ConfigstoreError, NoSpaceError, StoreError
 from configstore.model.path import ROOT, StorePath
-from configstore.model.record import Deletion
 from configstore.model.replica import Request, Take
 from configstore.store.values import Fence
 from sidecar.baseline import Baseline
 from sidecar.board import Board, Figures
 from sidecar.choices import Choices
 from sidecar.done import Done
+from sidecar.guard import Guard
 from sidecar.local.side import LocalSide
-from sidecar.planner.guards import against, refusal
 from sidecar.planner.lifecycle import Phase, words
 from sidecar.planner.mapping import Direction, Mapping
-from sidecar.planner.plan import Plan, Wait, deletes
+from sidecar.planner.plan import Plan, deletes
 from sidecar.planner.planner import Settled, make_plan, siding_with_local
 from sidecar.planner.setbacks import Setbacks
 from sidecar.planner.sides import Problem
 from sidecar.planner.unsent import unsent
+from sidecar.problems import Problems
 from sidecar.remote.side import RemoteSide
 from sidecar.status import Status
 from sidecar.transfer import Transfer
@@ -86,15 +86,13 @@ class Engine:
         self._fenced_out = fenced_out
         self._after_apply = after_apply
         self._tick = tick
-        self._new_id = new_id
         self._choices = Choices(mapping.name)
+        self._guard = Guard(mapping, self._sides, choices=self._choices, window=local.deletes, new_id=new_id)
         self._setbacks = Setbacks()
         self._fence: Fence | None = None  # that of the cycle: what was planned under it is committed under it
         self._phase: Phase | None = None
-        self._deletion: Deletion | None = None  # the one that goes on
         self._planned: frozenset[StorePath] = frozenset()
-        self._problems: dict[StorePath, Problem] = {}
-        self._waiting: dict[StorePath, Wait] = {}
+        self._problems = Problems(self._sides)
         self._applied = self._committed = 0
 
     def cycle(self, *, flush: bool = False) -> float | None:
@@ -108,7 +106,7 @@ class Engine:
         try:
             plan = self._look_and_plan(flush=flush)
             if plan.halted or plan.waiting_for:
-                self._problems |= plan.problems
+                self._problems.add(plan.problems)
                 self._publish(plan)
                 return self._next(again=False, retry=RETRY if plan.halted else ROOT_RETRY)
             done = self._transfer.carry_out(plan, fence=self._fence, alone=self._setbacks.repeated())
@@ -154,8 +152,8 @@ class Engine:
         if blocked:
             return {ROOT: blocked}
         self._local.look(flush=True)
-        problems = {**self._sides.remote_problems, **self._problems}
-        return unsent(self._sides, self.mapping, problems, otherwise=self.status.why_not_done())
+        words = self.status.why_not_done()
+        return unsent(self._sides, self.mapping, self._problems.unsent(), otherwise=words)
 
     @property
     def status(self) -> Status:
@@ -253,29 +251,15 @@ class Engine:
 
     def _guarded(self, plan: Plan, settled: Settled) -> Plan:
         """Return the plan, or what a person made of one that looks like an accident; halted when nobody did."""
-        gone_before = self._local.deletes.gone_before
-        confirmed = bool(gone_before and self._deletion and self._deletion.confirmed)
-        refused = refusal(plan, self._sides, self.mapping, gone_before=gone_before, confirmed=confirmed)
+        refused = self._guard.refusal(plan)
         if refused:
-            take = self._choices.ending(refused)
-            if take is None:
+            taken_back = self._guard.chosen(plan, refused)
+            if taken_back is None:
                 return msgspec.structs.replace(plan, halted=refused)
-            taken_back = against(plan, take)
             self._baseline.forget(taken_back)
             self._sides.pending |= taken_back
             plan = self._make_plan(settled)
-            confirmed = True
-        return self._with_deletion(plan, gone_before, confirmed=confirmed)
-
-    def _with_deletion(self, plan: Plan, gone_before: int, *, confirmed: bool) -> Plan:
-        """Say in each tombstone what is deleted together with it, and whether a person confirmed it."""
-        count = sum(map(deletes, plan.push))
-        if not count:
-            self._deletion = self._deletion if gone_before else None
-            return plan
-        before = self._deletion or Deletion(id=self._new_id(), count=1)
-        self._deletion = Deletion(id=before.id, count=count + gone_before, confirmed=confirmed or before.confirmed)
-        return plan.with_deletion(self._deletion)
+        return self._guard.with_deletion(plan)
 
     # What came of it
 
@@ -290,13 +274,9 @@ class Engine:
         self._setbacks.over({*done.pushed, *done.pulled, *done.deleted_there, *done.deleted_here, *plan.agree})
         self._setbacks.failed(done.setbacks | done.problems.keys(), now)
         self._local.look_at(done.moved_on)
-        pausing = {path for path, why in plan.waiting.items() if why is Wait.ASIDE}
-        others = {path: found for path, found in self._problems.items() if path not in self._planned - pausing}
-        self._problems = others | plan.problems | done.problems
-        self._waiting = {**plan.waiting, **dict.fromkeys(done.again, Wait.AGAIN)}
-        held = {path for path in plan.problems if self._sides.problem(path) is None}  # not told of when they end
+        again = self._problems.note(plan, done, self._planned)
         self._sides.pending -= self._planned
-        self._sides.pending |= held | self._waiting.keys() | done.problems.keys()
+        self._sides.pending |= again
         self._committed = max(self._committed, done.revision)
         if not done.behind and not done.failure and self._shows_all(plan, done):
             self._applied = seen
@@ -314,7 +294,7 @@ class Engine:
 
     def _finish_rewriting(self) -> None:
         """Write the subtree's root, now that all is in it again that a person wanted there. Raises StoreError."""
-        rewritten = self._remote.life.phase is Phase.REWRITING and not self._waiting and self._may_push()
+        rewritten = self._remote.life.phase is Phase.REWRITING and not self._problems.waiting and self._may_push()
         if rewritten and self._transfer.make_root(self._fence):
             self._remote.root_made()
 
@@ -324,7 +304,7 @@ class Engine:
             return []
         found = []
         for path in sorted(self._sides.missing):
-            problem = self._problems.get(path) or self._sides.problem(path)
+            problem = self._problems.of(path)
             found.append(f"{problem.path}: {problem.reason}" if problem else f"{path}: changes too fast")
         return list(dict.fromkeys(found))  # one problem may speak for many paths
 
@@ -348,21 +328,15 @@ class Engine:
         sides = self._sides
         follows = self._remote.life.phase is Phase.FOLLOWING
         complete = follows and (self.mapping.direction is Direction.PUSH or not sides.missing)
-        problems = {
-            **sides.local_problems,
-            **sides.remote_problems,
-            **self._problems,
-            **self._local.open_problems(),
-        }
         self._board.publish(
-            problems,
+            self._problems.shown() | self._local.open_problems(),
             Figures(
                 halted=plan.halted,
                 waiting_for=plan.waiting_for or self._remote.error or words(self._remote.life, self.mapping),
                 complete=complete and not plan.halted,
                 keeps_ready=follows or self._remote.life.phase is Phase.UNKNOWN,
                 queued=sides.queued(),
-                waiting=self._waiting,
+                waiting=self._problems.waiting,
                 paths=len(sides.baseline),
                 revision=self._remote.revision,
                 applied=self._applied,

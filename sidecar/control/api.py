@@ -150,7 +150,7 @@ class Api:
         status = mirror.flush(asked.timeout)
         if status is None:
             now = mirror.status
-            reason = now.halted or now.waiting_for or "changes are still under way"
+            reason = now.why_not_done()
             failure = RefusedError if now.halted else UnreachableError
             raise failure(f"{asked.mapping}: not committed within {asked.timeout:g} s: {reason}")
         problems = [each for each in status.problems if each.path]

@@ -150,7 +150,8 @@ class Holds:
         lease.stand_alone()
         try:
             for mirror in hold.mirrors:
-                fresh = [each for each in self._flush(mirror, lease.left()) if each not in hold.problems]
+                problems = self._flush(mirror, lease.left())
+                fresh = [each for each in problems if each.unsure or each not in hold.problems]
                 if fresh:
                     words = "; ".join(f"{each.path}: {each.reason}" for each in fresh[:5])
                     raise ConflictError(f"{mirror.mapping.name}: not all of it is committed: {words}")
@@ -215,4 +216,4 @@ def _not_done(mirror: Mirror, what: str) -> ConfigstoreError:
     status = mirror.status
     if status.halted:
         return RefusedError(f"{mirror.mapping.name} {what}: {status.halted}")
-    return UnreachableError(f"{mirror.mapping.name} {what}: {status.waiting_for or 'changes are still under way'}")
+    return UnreachableError(f"{mirror.mapping.name} {what}: {status.why_not_done()}")

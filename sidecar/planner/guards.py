@@ -6,6 +6,7 @@ before; what comes in says in each tombstone how many there are in all. So all o
 
 from collections import Counter
 from collections.abc import Mapping as Map
+from collections.abc import Set as AbstractSet
 
 from configstore.model.path import StorePath
 from configstore.model.record import Deletion, Kind
@@ -20,19 +21,25 @@ FREE_DELETES = 10
 
 
 def refusal(
-    plan: Plan, sides: Sides, mapping: Mapping, *, gone_before: int = 0, confirmed: bool = False
+    plan: Plan,
+    sides: Sides,
+    mapping: Mapping,
+    *,
+    gone_before: int = 0,
+    confirmed: bool = False,
+    let_pass: AbstractSet[str] = frozenset(),
 ) -> str | None:
     """Return why the plan must not be carried out, or None.
 
-    gone_before: how many paths the deletion that goes on here has deleted already; confirmed: by a person. The two
-    directions are judged apart; moves do not count.
+    gone_before: how many paths the deletion that goes on here has deleted already; confirmed: by a person.
+    let_pass: deletions of others that a person let pass. The two directions are judged apart; moves do not count.
     """
     outgoing = set() if confirmed else _outgoing(plan)
     known = len(sides.baseline) + gone_before
     mass = outgoing and _is_mass(len(outgoing) + gone_before, known, mapping)
     if mass or _empties(outgoing, sides.baseline, mapping):
         return _refused(len(outgoing) + gone_before, known, mapping, "in the store", _outgoing_mend(mapping))
-    for count, before in _incoming(plan, sides):
+    for count, before in _incoming(plan, sides, let_pass):
         known = len(sides.baseline) + before
         if _is_mass(count, known, mapping):
             resume = f"configstore resume {mapping.name}"
@@ -83,7 +90,7 @@ def _outgoing(plan: Plan) -> set[StorePath]:
     return {push.path for push in plan.push if deletes(push)}
 
 
-def _incoming(plan: Plan, sides: Sides) -> list[tuple[int, int]]:
+def _incoming(plan: Plan, sides: Sides, let_pass: AbstractSet[str]) -> list[tuple[int, int]]:
     """Return for each deletion that arrives how many paths it has, and how many of them are gone here already.
 
     Tombstones that name no deletion (moves, and those of older versions) are judged by their number in this plan,
@@ -96,7 +103,11 @@ def _incoming(plan: Plan, sides: Sides) -> list[tuple[int, int]]:
         known = deletions.get(deletion.id)
         if known is None or deletion.count > known.count:  # one that took long counts up
             deletions[deletion.id] = deletion
-    judged = [(each.count, _gone_already(each.id, sides)) for each in deletions.values() if not each.confirmed]
+    judged = [
+        (each.count, _gone_already(each.id, sides))
+        for each in deletions.values()
+        if not (each.confirmed or each.id in let_pass)
+    ]
     arriving = Counter(
         pull.remote.entry.sha256
         for pull in plan.pull

@@ -17,7 +17,7 @@ from sidecar.planner.mapping import Mapping
 from sidecar.planner.moves import moved_inodes
 from sidecar.planner.plan import Plan, Pull, Push, Wait
 from sidecar.planner.reconcile import REASONS, Verdict, as_pushed, as_shown, decide, reason, shows, tombstone
-from sidecar.planner.sets import keep_together
+from sidecar.planner.sets import keep_together, mixed_by
 from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry, agreement
 from sidecar.planner.three_sides import Sides
 
@@ -93,6 +93,7 @@ class _Draft:
             forget=tuple(self.forget),
             waiting=self.waiting,
             problems=self.problems,
+            mixed=mixed_by(self.push, self.pull, self.sides),
         )
 
     def _push_order(self, push: Push) -> tuple[int, int, int, StorePath, bool]:

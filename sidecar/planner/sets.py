@@ -3,7 +3,7 @@
 - What the store holds since one txn came together (`Sides.came_with`). When a member of it cannot be placed,
   whatever the reason, its companions are held back.
 - What was changed here within one settle window belongs together (`Sides.set_of`). When a member of it cannot be
-  read, its companions are held back; when a member of it loses a conflict, all of it does.
+  read, its companions are held back. When a member of it loses a conflict, that is said (`mixed_by`).
 
 A replica that is filled for the first time places what it can: it shows nothing old that the new could be mixed
 with, and is not complete before all is there. Likewise an edit of a path that the store does not know replaces
@@ -12,6 +12,7 @@ nothing.
 
 from collections import defaultdict
 from collections.abc import Iterable
+from collections.abc import Mapping as Map
 from collections.abc import Set as AbstractSet
 
 import msgspec
@@ -33,7 +34,6 @@ def keep_together(
     given_up: AbstractSet[StorePath],
 ) -> None:
     """Change a draft so that no set is torn by it. given_up: paths for which nobody waits any more."""
-    _lose_together(push, pull, sides)
     _push_together(push, waiting, problems, sides, given_up)
     _pull_together(pull, push, waiting, problems, sides)
 
@@ -44,19 +44,28 @@ def held_back(path: StorePath, culprit: StorePath, why: str) -> Problem:
     return Problem(path=path, reason=reason)
 
 
-def _lose_together(push: dict[StorePath, Push], pull: dict[StorePath, Pull], sides: Sides) -> None:
-    """Where a set changed here loses a conflict, let all of it lose that was in the store before.
+def mixed_by(push: Map[StorePath, Push], pull: Map[StorePath, Pull], sides: Sides) -> dict[StorePath, Problem]:
+    """Return the paths that lose a conflict while others of their set, changed here at the same time, travel.
 
-    Else one replica's certificate and key would stand beside another's chain. All that loses is kept under
-    `conflicts/`; a file that the store does not know yet stays and travels.
+    Each path is decided for itself, so that no edit is undone that nobody else made. What stands there then is of
+    two hands, and somebody should look at it.
     """
-    lost = {sides.set_of(path) for path, each in pull.items() if each.keep} - {UNKNOWN_SET}
-    for path in [path for path, each in push.items() if lost and each.in_set in lost]:
-        base, remote = sides.baseline.get(path), sides.remote.get(path)
-        changed_here_alone = base and remote and base.mod_revision == remote.mod_revision
-        if remote and changed_here_alone and Kind.DIR not in {remote.entry.kind, push[path].entry.kind}:
-            local = push.pop(path).local
-            pull[path] = Pull(path=path, remote=remote, local=local, keep=local is not None)
+    kept: dict[int, list[StorePath]] = defaultdict(list)
+    for path, each in push.items():
+        if each.in_set != UNKNOWN_SET and each.entry.kind is not Kind.DIR:
+            kept[each.in_set].append(path)
+    lost = {path: kept[sides.set_of(path)] for path, each in pull.items() if each.keep}
+    return {path: Problem(path=path, reason=_mixed(path, others)) for path, others in lost.items() if others}
+
+
+def _mixed(path: StorePath, others: list[StorePath]) -> str:
+    named = ", ".join(sorted(others)[:3])
+    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    return (
+        f"another replica's version won, while {named}{more}, changed here together with it, stayed: see whether"
+        " they fit each other. What lost is kept: `configstore conflicts`, `configstore resolve`; a newer version"
+        f" of {path} ends this"
+    )
 
 
 def _push_together(
