@@ -9,9 +9,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
+from typing import Any
 
 import msgspec
 
@@ -42,6 +44,9 @@ class _Source(msgspec.Struct, frozen=True):
     notes: Callable[[], Sequence[str]]
     figures: Callable[[], Sequence[Figure]]
 
+
+CONNECTIONS = 32
+"""Connections that are open at once: slow clients must not take the descriptors that the mirror needs."""
 
 _POLL = 3600.0  # seconds: there is nothing to look for between requests, and `close` wakes the thread
 
@@ -152,7 +157,7 @@ class HealthServer:
         host, _, port = listen.rpartition(":")
         host = host.strip("[]")
         try:
-            self._server = (_Server6 if ":" in host else _Server)((host, int(port)), _Requests)
+            self._server = (_Server6 if ":" in host else _Server)((host, int(port)))
         except (OSError, ValueError, OverflowError) as error:
             raise UsageError(
                 f'[health] listen = {listen!r}: {error}; expected host:port, or "" for none'
@@ -174,7 +179,30 @@ class HealthServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = CONNECTIONS
     source: _Source
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._open: dict[socket.socket, None] = {}  # oldest first
+        self._opening = threading.Lock()
+        super().__init__(address, _Requests)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  # of the base class
+        """Serve a connection in a thread; where there are too many, the oldest one is cut for it."""
+        with self._opening:
+            if len(self._open) >= CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with suppress(OSError):  # it is gone already
+                    oldest.shutdown(socket.SHUT_RDWR)  # its thread closes it
+            self._open[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401  # of the base class
+        """Close a connection."""
+        with self._opening:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
 
     def server_bind(self) -> None:
         """Bind, and leave out the base class's question to DNS for our own name, which may take long."""

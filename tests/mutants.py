@@ -242,6 +242,54 @@ MUTANTS = {
         "if choice.reason:",
         "tests/sidecar/test_resume.py",
     ),
+    "a full log pipe holds the mirror up": Mutant(
+        "sidecar/logs.py",
+        "            if self._size + len(encoded) > QUEUE:\n",
+        "            self._changed.wait_for(lambda: self._size < QUEUE, 60)\n            if False:\n",
+        "tests/sidecar/test_logs.py -k nobody_reads",
+    ),
+    "a hangup ends it": Mutant(
+        "sidecar/signals.py",
+        "for number in _ENDING | _IGNORED.keys() | first:",
+        "for number in _ENDING | first:",
+        "tests/sidecar/test_signals.py",
+    ),
+    "process 1 takes exit codes away": Mutant(
+        "sidecar/children.py",
+        "            if pid not in _own:\n",
+        "            if True:\n",
+        "tests/sidecar/test_children.py -k stays_with",
+    ),
+    "orphans stay": Mutant(
+        "sidecar/children.py",
+        "                    os.waitpid(pid, os.WNOHANG)\n",
+        "                    pass\n",
+        "tests/sidecar/test_children.py -k reaped",
+    ),
+    "an engine that hangs is alive": Mutant(
+        "sidecar/progress.py",
+        "if self._stepped is not None and now - self._stepped > STUCK:",
+        "if False:",
+        "tests/sidecar/test_progress.py",
+    ),
+    "a quiet twin is not asked": Mutant(
+        "sidecar/presence.py",
+        "                self._ask_rival()\n",
+        "",
+        "tests/sidecar/test_presence.py -k both_say_so",
+    ),
+    "what is unsent at the end is fine": Mutant(
+        "sidecar/daemon.py",
+        "        all_sent = all_sent and not unsent\n",
+        "",
+        "tests/e2e/test_etcd_away.py -k before_a_container",
+    ),
+    "a directory that cannot be taken ends all": Mutant(
+        "sidecar/mirror.py",
+        "            if not watch:\n                raise\n",
+        "            raise\n",
+        "tests/e2e/test_directories.py -k not_there",
+    ),
 }
 
 

@@ -136,3 +136,16 @@ def test_closed_standard_files_do_not_keep_it_from_mirroring(replica, configstor
     configstore("put", "data/a", content=b"x")
     wait_until((one.folder / "a").exists)
     assert one.end() == 0
+
+
+def test_an_engine_that_hangs_does_not_keep_the_end_from_coming(replica, tmp_path):
+    script = f"touch {tmp_path}/began; exec sleep 25"
+    one = replica("one", f"check = {json.dumps(['sh', '-c', script])}")
+    one.environment = {**one.environment, "CONFIGSTORE_STOP_TIMEOUT": "2s"}
+    one.start().ready()
+    (one.folder / "a").write_text("x")
+    wait_until((tmp_path / "began").exists)
+    one.process.terminate()
+    assert one.process.wait(20) == 1
+    one.process = None
+    assert "the end takes too long; what was not sent is not known: ending at once" in one.words()

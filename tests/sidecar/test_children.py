@@ -3,6 +3,9 @@
 import subprocess
 import sys
 
+from sidecar import children
+from tests.waiting import wait_until
+
 SCRIPT = """
 import ctypes, os, signal, threading, time
 from sidecar import children, hooks
@@ -20,7 +23,7 @@ print(set(codes))
 def left():
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         return file.read().split()
-end = time.monotonic() + 60
+end = time.monotonic() + 20
 while left() and time.monotonic() < end:
     time.sleep(0.02)
 print(left())
@@ -30,3 +33,10 @@ print(left())
 def test_orphans_are_reaped_and_our_own_keep_their_exit_codes():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.splitlines() == ["{'sh: ended with exit code 7'}", "[]"]
+
+
+def test_the_exit_code_of_a_child_of_our_own_stays_with_who_waits_for_it():
+    with children.started(lambda: subprocess.Popen(["sh", "-c", "exit 7"])) as process:
+        wait_until(lambda: process.pid in children._zombies("/proc"))
+        children.reap_orphans()
+        assert process.wait() == 7

@@ -8,8 +8,9 @@ import pytest
 
 from configstore.store.api import Contact
 from sidecar.__main__ import main
-from sidecar.health import Figure, HealthServer, ready
+from sidecar.health import CONNECTIONS, Figure, HealthServer, ready
 from sidecar.status import Status
+from tests.waiting import wait_until
 
 FINE = Contact(connected=True, last=1764340786.5)
 SILENT = Contact(connected=False, last=1764340786.5, silent=12.4, reason="http://h:1: refused")
@@ -37,6 +38,7 @@ def serve():
 
         return ask
 
+    serve.port = lambda: made[-1].port
     yield serve
     for each in made:
         each.close()
@@ -143,3 +145,28 @@ def test_notes_are_said_and_make_no_difference(serve):
 def test_figures_of_the_process_are_among_the_metrics(serve):
     text = serve(figures=lambda: [Figure("log_dropped_total", "counter", "Lines lost", 3)])("GET", "/metrics")[2]
     assert b"# TYPE configstore_log_dropped_total counter\nconfigstore_log_dropped_total 3\n" in text
+
+
+def test_slow_clients_take_no_more_than_their_share_and_keep_nobody_out(serve):
+    ask = serve()
+    port = serve.port()
+    slow = []
+    try:
+        for _ in range(3 * CONNECTIONS):
+            slow.append(socket.create_connection(("127.0.0.1", port), timeout=10))
+            slow[-1].sendall(b"GET /livez HTTP/1.1\r\n")
+        assert ask("GET", "/livez")[0] == 200
+        wait_until(lambda: sum(is_open(each) for each in slow) <= CONNECTIONS)
+    finally:
+        for each in slow:
+            each.close()
+
+
+def is_open(connection):
+    connection.setblocking(False)
+    try:
+        return connection.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        return False

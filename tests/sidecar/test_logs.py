@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from datetime import datetime, timedelta
 
 import pytest
@@ -32,11 +33,12 @@ def pipe():
 def test_a_pipe_that_nobody_reads_costs_lines_but_no_time(pipe):
     reader, writer = pipe
     lines = Lines(writer, lambda lost: f"lost {lost}")
-    put = 0
-    while not lines.dropped:
+    begun, put = time.monotonic(), 0
+    while not lines.dropped and put * 1000 < 2 * QUEUE:
         lines.put("x" * 999)
         put += 1
     assert put * 1000 > QUEUE
+    assert time.monotonic() - begun < 30
     lines.put("x" * 999)
     assert lines.dropped == 2
     lines.flush(0.01)  # does not wait for ever, either
