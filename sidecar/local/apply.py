@@ -186,6 +186,7 @@ class _Set:
                     self._judge(change)
             except (Stale, OSError):
                 self._undo(change)
+                self.applied.done.pop(change.path, None)
                 raise
             self._stage.drop(change.path)
         if not change.gone:
@@ -237,8 +238,10 @@ class _Set:
         if change.path in self._laid:  # it was not there before
             os.rmdir(change.name, dir_fd=self._directories.open(parent(change.path)))
         elif change.expected:
-            before = change.expected.signature
-            os.fchown(self._directories.open(change.path), before.uid, before.gid)
+            before, descriptor = change.expected.signature, self._directories.open(change.path)
+            now = os.fstat(descriptor)
+            if (now.st_uid, now.st_gid) != (before.uid, before.gid):
+                os.fchown(descriptor, before.uid, before.gid)
         self._placed.discard(change.path)  # its mode is given back
 
     def _place_directory(self, change: LocalChange) -> None:
