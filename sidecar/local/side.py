@@ -135,8 +135,9 @@ class LocalSide:
 
     @property
     def trouble(self) -> str | None:
-        """Why not all changes are noticed at once, with the mend."""
-        return self._watch.trouble if self._watch else None
+        """Why not all changes are noticed at once, or not all writers, with the mend."""
+        found = [self._watch.trouble if self._watch else None, self.scanner.trouble]
+        return "; ".join(filter(None, found)) or None
 
     def _waits_for_open(self) -> bool:
         """Tell whether a file of the open set is being written: one that was open before delays nothing."""
