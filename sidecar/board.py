@@ -24,7 +24,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
     keeps_ready: whether a mapping that was ready stays so although it is not complete. queued: paths changed here
     and not sent yet. waiting: paths left for a later cycle, and why. trouble: why not all changes are noticed at
-    once.
+    once. silent: it only waits for a store that does not answer, which is logged once for all mappings.
     """
 
     halted: str | None
@@ -38,6 +38,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     applied: int
     committed: int
     trouble: str | None
+    silent: bool
 
 
 class Board:
@@ -111,7 +112,7 @@ class Board:
             pulled=before.pulled + (len(done.pulled) + len(done.deleted_here) if done else 0),
             cycles=before.cycles + 1,
         )
-        self._log_changes(before)
+        self._log_changes(before, silent=now.silent)
         self._published(before, self.status)
 
     def _general(self, now: Figures) -> list[str]:
@@ -125,12 +126,12 @@ class Board:
         self._since = {path: self._since.get(path, now) for path in waiting}
         return min(self._since.values(), default=None)
 
-    def _log_changes(self, before: Status) -> None:
+    def _log_changes(self, before: Status, *, silent: bool = False) -> None:
         """Log what a person should know and was not told yet."""
         now, extra = self.status, {"mapping": before.mapping}
         if now.halted and now.halted != before.halted:
             log.error("halted", extra={**extra, "reason": now.halted})
-        if now.waiting_for and now.waiting_for not in {before.waiting_for, before.halted}:
+        if now.waiting_for and not silent and now.waiting_for not in {before.waiting_for, before.halted}:
             log.warning("waiting", extra={**extra, "reason": now.waiting_for})
         if now.ready and not before.ready:
             log.info("ready: every record is applied", extra={**extra, "paths": now.paths})

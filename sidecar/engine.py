@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from configstore.errors import ConfigstoreError, NoSpaceError, StoreError
+from configstore.errors import ConfigstoreError, NoSpaceError, StoreError, StoreUnavailableError
 from configstore.model.path import ROOT, StorePath
 from configstore.model.replica import Request, Take
 from configstore.store.values import Fence
@@ -171,7 +171,7 @@ class Engine:
 
         Raises StoreError, RootLostError.
         """
-        blocked = self._local.blocked()
+        blocked = None if preview else self._local.blocked()
         if blocked:
             return Plan(waiting_for=blocked)
         self._fence = self._find_fence()
@@ -312,7 +312,7 @@ class Engine:
         """Let what was not done wait, as a difference to the baseline, until the store is back."""
         if isinstance(failure, StoreError):
             self._local.look()  # what is edited meanwhile is queued, and its age is known
-        self._publish(Plan(waiting_for=str(failure)), done)
+        self._publish(Plan(waiting_for=str(failure)), done, silent=isinstance(failure, StoreUnavailableError))
         retry = NO_SPACE_RETRY if isinstance(failure, NoSpaceError) else RETRY
         return self._next(again=False, retry=retry)
 
@@ -323,16 +323,17 @@ class Engine:
             due.append(0.0)
         return max(0.0, min(each for each in due if each is not None))
 
-    def _publish(self, plan: Plan, done: Done | None = None) -> None:
+    def _publish(self, plan: Plan, done: Done | None = None, *, silent: bool = False) -> None:
         """Show how the mapping is. It is complete once every record is shown here, as `init` judges it."""
         sides = self._sides
         follows = self._remote.life.phase is Phase.FOLLOWING
+        waiting_for = plan.waiting_for or self._remote.error or words(self._remote.life, self.mapping)
         complete = follows and (self.mapping.direction is Direction.PUSH or not sides.missing)
         self._board.publish(
             self._problems.shown() | self._local.open_problems(),
             Figures(
                 halted=plan.halted,
-                waiting_for=plan.waiting_for or self._remote.error or words(self._remote.life, self.mapping),
+                waiting_for=waiting_for,
                 complete=complete and not plan.halted,
                 keeps_ready=follows or self._remote.life.phase is Phase.UNKNOWN,
                 queued=sides.queued(),
@@ -342,6 +343,7 @@ class Engine:
                 applied=self._applied,
                 committed=self._committed,
                 trouble=self._local.trouble,
+                silent=silent or waiting_for == self._remote.error,
             ),
             done,
         )

@@ -81,7 +81,8 @@ def ready(statuses: Sequence[Status], contact: Contact, notes: Sequence[str] = (
         good = status.ready and status.halted is None
         fine = fine and (good or not status.required)
         verdict = "ok" if good else "not ready" if status.required else "not ready, not required"
-        lines.append(f"{status.mapping}: {verdict}: {_reason(status)}{silent}")
+        reason = "ready" if silent and good else _reason(status)
+        lines.append(f"{status.mapping}: {verdict}: {reason}{silent}")
     return fine, "\n".join([*lines, *notes]) + "\n"
 
 

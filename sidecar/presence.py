@@ -93,6 +93,7 @@ class Presence:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._error: str | None = None
+        self._refused: str | None = None  # why reports cannot be written, although the store answers
         self._logged = False
         self._deaf: str | None = None  # why requests cannot be followed
         self._rival: _Rival | None = None
@@ -120,7 +121,7 @@ class Presence:
                 f"another sidecar, on {printable(rival.host)}, has the same replica id: each hides the other; give"
                 " each its own CONFIGSTORE_REPLICA, or none"
             )
-        if reason := self._error:
+        if reason := self._refused:
             found.append(
                 f"cannot report to the store, so `configstore status` does not show what is here: {reason}"
             )
@@ -157,7 +158,7 @@ class Presence:
                 due = max(0.0, self._renewed + RENEW - self._clock())
                 if self._rival:
                     due = min(due, LOOK)
-                self._error, self._logged = None, False
+                self._error, self._refused, self._logged = None, None, False
             except LeaseGoneError:
                 self._lease, self._told, due = 0, {}, 0.0
             except ConfigstoreError as error:
@@ -165,7 +166,9 @@ class Presence:
                 if not self._logged and not silence and not self._stop.is_set():
                     self._logged = True
                     log.warning("cannot report to the store; mirroring goes on", extra={"reason": str(error)})
-                self._error, due = _with_mend(error, "readwrite", self._keys.replicas()[0]), RETRY
+                refused = not isinstance(error, StoreUnavailableError)  # silence is told once, for all who meet it
+                self._refused = _with_mend(error, "readwrite", self._keys.replicas()[0]) if refused else None
+                self._error, due = str(error), RETRY
             self._stop.wait(SPACING)
 
     def _renew(self) -> bool:

@@ -1,4 +1,4 @@
-"""What is wrong with paths of a mapping, and why others wait: remembered from plan to plan. Owned by its engine."""
+"""What is wrong with paths, and why others wait: remembered from plan to plan. Owned by one engine."""
 
 from collections.abc import Mapping as Map
 from collections.abc import Set as AbstractSet
@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 from configstore.model.path import StorePath
 from sidecar.done import Done
 from sidecar.planner.plan import Plan, Wait
+from sidecar.planner.sets import mixed
 from sidecar.planner.sides import Problem
 from sidecar.planner.three_sides import Sides
 
@@ -17,7 +18,7 @@ class Problems:
         self.waiting: dict[StorePath, Wait] = {}
         self._sides = sides
         self._found: dict[StorePath, Problem] = {}
-        self._mixed: dict[StorePath, tuple[int, Problem]] = {}  # with the revision that it is about
+        self._mixed: dict[StorePath, tuple[Problem, dict[StorePath, int]]] = {}  # with the revisions it is about
 
     def of(self, path: StorePath) -> Problem | None:
         """Return what is wrong with a path, or None."""
@@ -39,18 +40,22 @@ class Problems:
 
     def _note_mixed(self, plan: Plan, done: Done) -> None:
         """Remember which paths were placed beside what another hand made, until a newer version of them comes."""
-        baseline = self._sides.baseline
         for path in plan.mixed.keys() & set(done.pulled):
-            self._mixed[path] = baseline[path].mod_revision, plan.mixed[path]
+            paths = (path, *plan.mixed[path])
+            self._mixed[path] = mixed(path, plan.mixed[path]), {each: self._revision(each) for each in paths}
         self._mixed = {
-            path: (at, problem)
-            for path, (at, problem) in self._mixed.items()
-            if path in baseline and baseline[path].mod_revision == at
+            path: (problem, known)
+            for path, (problem, known) in self._mixed.items()
+            if all(self._revision(each) == at for each, at in known.items())
         }
+
+    def _revision(self, path: StorePath) -> int:
+        agreed = self._sides.baseline.get(path)
+        return agreed.mod_revision if agreed else 0
 
     def shown(self) -> dict[StorePath, Problem]:
         """Return all of them."""
-        found = {path: problem for path, (_, problem) in self._mixed.items()}
+        found = {path: problem for path, (problem, _) in self._mixed.items()}
         return found | {**self._sides.local_problems, **self._sides.remote_problems, **self._found}
 
     def unsent(self) -> dict[StorePath, Problem]:

@@ -115,12 +115,19 @@ class Pusher:
             return None
 
         def pieces() -> Iterator[bytes]:
+            left = local.entry.size
             try:
-                yield from self._scanner.pieces(push.path, local.entry)
+                for piece in self._scanner.pieces(push.path, local.entry):
+                    left -= len(piece)
+                    if left < 0:
+                        break  # it grew
+                    yield piece
             except Changed as change:
                 raise PathFailed(push.path, None) from change
             except Unreadable as failure:
                 raise PathFailed(push.path, failure.problem) from failure
+            if left:  # said here, since whoever sends it would take it for a broken record
+                raise PathFailed(push.path, None)
 
         return pieces
 

@@ -57,7 +57,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     agree: paths on which both sides are equal already: a new baseline and no change.
     forget: paths of which nothing is left on either side.
     waiting: paths to be looked at again soon. problems: paths left alone, and why.
-    mixed: paths whose pull leaves a set of two hands, and the words for that.
+    mixed: paths whose pull leaves a set of two hands, and the others of it.
     waiting_for, halted: why nothing of it may be done now.
     """
 
@@ -67,7 +67,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     forget: tuple[StorePath, ...] = ()
     waiting: dict[StorePath, Wait] = {}
     problems: dict[StorePath, Problem] = {}
-    mixed: dict[StorePath, Problem] = {}
+    mixed: dict[StorePath, tuple[StorePath, ...]] = {}
     waiting_for: str | None = None
     halted: str | None = None
 

@@ -11,7 +11,7 @@ nothing.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as Map
 from collections.abc import Set as AbstractSet
 
@@ -44,8 +44,10 @@ def held_back(path: StorePath, culprit: StorePath, why: str) -> Problem:
     return Problem(path=path, reason=reason)
 
 
-def mixed_by(push: Map[StorePath, Push], pull: Map[StorePath, Pull], sides: Sides) -> dict[StorePath, Problem]:
-    """Return the paths that lose a conflict while others of their set, changed here at the same time, travel.
+def mixed_by(
+    push: Map[StorePath, Push], pull: Map[StorePath, Pull], sides: Sides
+) -> dict[StorePath, tuple[StorePath, ...]]:
+    """Return the paths that lose a conflict while others of their set, changed here together with them, travel.
 
     Each path is decided for itself, so that no edit is undone that nobody else made. What stands there then is of
     two hands, and somebody should look at it.
@@ -55,17 +57,19 @@ def mixed_by(push: Map[StorePath, Push], pull: Map[StorePath, Pull], sides: Side
         if each.in_set != UNKNOWN_SET and each.entry.kind is not Kind.DIR:
             kept[each.in_set].append(path)
     lost = {path: kept[sides.set_of(path)] for path, each in pull.items() if each.keep}
-    return {path: Problem(path=path, reason=_mixed(path, others)) for path, others in lost.items() if others}
+    return {path: tuple(sorted(others)) for path, others in lost.items() if others}
 
 
-def _mixed(path: StorePath, others: list[StorePath]) -> str:
-    named = ", ".join(sorted(others)[:3])
+def mixed(path: StorePath, others: Sequence[StorePath]) -> Problem:
+    """Return the problem of a path that lost a conflict, while `others` of its set did not."""
+    named = ", ".join(others[:3])
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-    return (
+    reason = (
         f"another replica's version won, while {named}{more}, changed here together with it, stayed: see whether"
         " they fit each other. What lost is kept: `configstore conflicts`, `configstore resolve`; a newer version"
-        f" of {path} ends this"
+        " of any of them ends this"
     )
+    return Problem(path=path, reason=reason)
 
 
 def _push_together(

@@ -7,7 +7,7 @@ import msgspec
 
 from configstore.errors import RefusedError, StoreError, TooLargeError
 from configstore.model.path import StorePath
-from configstore.model.record import INLINE_MAX, Kind, Source
+from configstore.model.record import INLINE_MAX, Kind, RecordError, Source
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Outcome, Stored, Write
 from sidecar.planner.mapping import Mapping
@@ -31,7 +31,7 @@ class PathFailed(Exception):  # noqa: N818  # becomes a value
 class Committed(msgspec.Struct, kw_only=True):
     """done: what was written, as it lies in the store now. stale: what the store holds where a compare failed.
 
-    unsure: what may have been written all the same. refused: what etcd takes in no transaction, and why. failed:
+    unsure: what may have been written all the same. refused: what cannot be written at all, and why. failed:
     paths that could not be read, and why. left: paths that were not written, since a set is sent as a whole or
     since another write came first. fenced_out: the lease was lost, and no more was written. failure: why the store
     took no more.
@@ -75,7 +75,7 @@ def commit(
             rest = _without(batch, failure, alone, committed)
             todo += [rest] if rest else []
             continue
-        except TooLargeError as error:  # by this etcd's own limits
+        except (TooLargeError, RecordError) as error:  # by this etcd's own limits; what makes no record
             if len(batch) == 1:
                 committed.refused[batch[0].path] = str(error)
             todo += reversed(list(_parts(batch)))

@@ -82,7 +82,7 @@ def test_it_is_named_and_tried_again_while_the_others_work(two_mappings, configs
     (broken / "d").write_text("w")
     wait_until(lambda: b"d" in configstore("ls", "data"), 20)
     assert one.end() == 0
-    assert sum("cannot be mirrored" in str(line["message"]) for line in one.lines()) == 1
+    assert sum(line["message"] == "waiting" and reason in str(line["reason"]) for line in one.lines()) == 1
 
 
 def test_one_that_is_not_required_leaves_the_sidecar_ready(two_mappings):

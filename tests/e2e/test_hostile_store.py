@@ -6,6 +6,7 @@ import stat
 
 import pytest
 
+from configstore.client import Sidecar
 from configstore.model.record import sha256
 from configstore.store.api import Put
 from tests.waiting import wait_until
@@ -85,23 +86,24 @@ def met(replica, configstore, kv, kv_root, tmp_path):
     before = below(tmp_path)
     for key, value in cases[::2]:
         kv.txn([], [Put(prefix + key, value)])
-    one = replica("one").start().ready()
+    one = replica("one").start()
     for key, value in cases[1::2]:
         kv.txn([], [Put(prefix + key, value)])
     configstore("put", "data/good/file", content=b"good")
-    wait_until((one.folder / "good/file").exists)
+    wait_until((one.folder / "good/file").exists, 20)
     wait_until(lambda: one.metric("problems") == len(HOSTILE), what=one.words())
     return one, below(tmp_path) - before - below(one.folder)
 
 
 def test_each_hostile_record_is_a_problem_that_names_its_path_and_the_rest_goes_on(met):
     one, outside = met
-    named = [str(line["path"]) for line in one.lines() if line["message"] == "cannot be mirrored"]
+    said = Sidecar(str(one.shared / "control.sock")).ask("GET", "/v1/status")
+    named = [problem["path"] for problem in said["mappings"][0]["problems"]]
     for name, (key, _) in HOSTILE.items():
         shown = SHOWN.get(name, key.decode("utf-8", "replace").rstrip("/"))
         assert any(shown in path for path in named), f"{name}: {shown!r} is not in {named}"
     assert one.tree().keys() == {"good", "good/file"}
-    assert one.ask("/readyz")[0] == 200
+    assert one.ask("/readyz")[0] == 503, "a record that was never applied is missing, whatever it holds"
     assert {os.path.basename(path) for path in outside} == {"one", "one.toml", "one.log"}
 
 
@@ -113,8 +115,20 @@ def test_hostile_records_hinder_neither_edits_nor_a_restart(met, configstore):
     done = one.command("init")
     assert done.returncode == 1
     assert "incomplete" in done.stderr
-    one.start().ready()
-    assert (one.folder / "good/file").read_bytes() == b"edited"
+    one.start()
+    (one.folder / "good/file").write_bytes(b"edited again")
+    wait_until(lambda: configstore("get", "data/good/file") == b"edited again", 20)
+
+
+def test_a_record_that_becomes_unreadable_leaves_a_ready_sidecar_degraded(replica, configstore, kv, kv_root):
+    configstore("put", "data/file", content=b"good")
+    one = replica("one").start().ready()
+    kv.txn([], [Put(f"{kv_root}/files/data/file".encode(), b"no record")])
+    wait_until(lambda: one.metric("degraded") == 1)
+    status, words = one.ask("/readyz")
+    assert (status, one.metric("complete")) == (200, 0)
+    assert "degraded" in words
+    assert (one.folder / "file").read_bytes() == b"good"
 
 
 def test_setuid_setgid_and_sticky_bits_never_travel(replica, kv, kv_root):
