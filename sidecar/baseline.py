@@ -62,6 +62,7 @@ class Baseline:
         self._log = AppendLog(directory, FILE)
         self._identity, self.sides = _read(self._log.lines(), identity)
         self._lines = 0
+        self._read_only = read_only
         if not read_only:
             try:
                 self._rewrite()
@@ -104,6 +105,8 @@ class Baseline:
         self._log.close()
 
     def _write(self, lines: list[bytes]) -> None:
+        if self._read_only:
+            return
         self._lines += len(lines)
         moved = self.sides.cluster_id not in {0, self._identity.cluster_id}
         try:

@@ -37,7 +37,7 @@ from sidecar.transfer import Transfer
 log = logging.getLogger(__name__)
 
 RETRY = 5.0
-"""Seconds until a store that is down, or a halt, is looked at again."""
+"""Seconds until the next cycle, should nothing wake us: nothing tells of a mount over the directory."""
 
 NO_SPACE_RETRY = 30.0
 """Seconds until etcd is asked again to write when its space was used up: only an operator can end that."""
@@ -102,22 +102,25 @@ class Engine:
         deletes keep their window. Raises RootLostError when another directory lies there now.
         """
         self._choices.begin_cycle()
-        seen = self._remote.revision
+        blocked = self._local.blocked()
+        if blocked:
+            self._publish(Plan(waiting_for=blocked))
+            return ROOT_RETRY
         try:
             plan = self._look_and_plan(flush=flush)
             if plan.halted or plan.waiting_for:
                 self._problems.add(plan.problems)
                 self._publish(plan)
-                return self._next(again=False, retry=RETRY if plan.halted else ROOT_RETRY)
+                return self._next(retry=RETRY if plan.halted else ROOT_RETRY)
             done = self._transfer.carry_out(plan, fence=self._fence, alone=self._setbacks.repeated())
-            self._note(plan, done, max(seen, self._remote.revision))
+            self._note(plan, done)
             self._finish_rewriting()
         except ConfigstoreError as error:
             return self._postpone(error)
         if done.failure:
             return self._postpone(done.failure, done)
         self._publish(plan, done)
-        return self._next(again=bool(done.again - done.setbacks), retry=None)
+        return self._next(again=bool(done.again - done.setbacks))
 
     def preview(self) -> Plan:
         """Return what a cycle would do now, and do nothing. Call once, instead of `cycle`. Raises StoreError."""
@@ -130,6 +133,9 @@ class Engine:
         """
         done = Done()
         for _ in range(_PULLS):
+            blocked = self._local.blocked()
+            if blocked:
+                return [blocked]
             plan = self._look_and_plan(flush=True, pushes=False)
             stopped = plan.waiting_for or plan.halted
             if stopped:
@@ -137,7 +143,7 @@ class Engine:
             done = self._transfer.carry_out(plan)
             if done.failure:
                 raise done.failure
-            self._note(plan, done, self._remote.revision)
+            self._note(plan, done)
             if not done.again:
                 break
         self._publish(plan, done)
@@ -169,11 +175,8 @@ class Engine:
     def _look_and_plan(self, *, flush: bool, pushes: bool = True, preview: bool = False) -> Plan:
         """Look at both sides and return what is to be done; `waiting_for` or `halted` say why nothing is.
 
-        Raises StoreError, RootLostError.
+        Raises StoreError.
         """
-        blocked = None if preview else self._local.blocked()
-        if blocked:
-            return Plan(waiting_for=blocked)
         self._fence = self._find_fence()
         self._remote.absorb()
         self._tick()
@@ -189,7 +192,7 @@ class Engine:
             return Plan(waiting_for=self._remote.error or words(life, self.mapping), problems=self._vanished())
         settled = Settled(
             pushes=pushes and self._may_push() and (life.pushes or preview),
-            edits=self._local.edits_settled(flush=flush),
+            edits=self._local.edits_settled,
             deletes=preview or self._local.deletes.settled(self._clock()),
             aside=self._setbacks.pausing(self._clock()),
             given_up=self._setbacks.repeated(),
@@ -263,8 +266,8 @@ class Engine:
 
     # What came of it
 
-    def _note(self, plan: Plan, done: Done, seen: int) -> None:
-        """Take in what came of a plan. seen: the store's revision that it was made for."""
+    def _note(self, plan: Plan, done: Done) -> None:
+        """Take in what came of a plan."""
         now = self._clock()
         if done.advanced:
             self._board.log_moved(done, self._remote.revision)
@@ -279,7 +282,7 @@ class Engine:
         self._sides.pending |= again
         self._committed = max(self._committed, done.revision)
         if not done.behind and not done.failure and self._shows_all(plan, done):
-            self._applied = seen
+            self._applied = self._remote.revision
         if done.pulled or done.deleted_here:
             self._after_apply([*done.pulled, *done.deleted_here])
         if done.fenced_out:
@@ -313,15 +316,12 @@ class Engine:
         if isinstance(failure, StoreError):
             self._local.look()  # what is edited meanwhile is queued, and its age is known
         self._publish(Plan(waiting_for=str(failure)), done, silent=isinstance(failure, StoreUnavailableError))
-        retry = NO_SPACE_RETRY if isinstance(failure, NoSpaceError) else RETRY
-        return self._next(again=False, retry=retry)
+        return self._next(retry=NO_SPACE_RETRY if isinstance(failure, NoSpaceError) else RETRY)
 
-    def _next(self, *, again: bool, retry: float | None) -> float:
+    def _next(self, *, again: bool = False, retry: float = RETRY) -> float:
         """Return in how many seconds to look again, the soonest of all reasons."""
         due = [self._local.until_next(), self._remote.ask(), self._setbacks.until_next(self._clock()), retry]
-        if again:
-            due.append(0.0)
-        return max(0.0, min(each for each in due if each is not None))
+        return 0.0 if again else max(0.0, min(each for each in due if each is not None))
 
     def _publish(self, plan: Plan, done: Done | None = None, *, silent: bool = False) -> None:
         """Show how the mapping is. It is complete once every record is shown here, as `init` judges it."""

@@ -29,7 +29,10 @@ _LOOKS = 3
 
 
 class LocalSide:
-    """What lies in one mapping's directory, and what of it may travel."""
+    """What lies in one mapping's directory, and what of it may travel.
+
+    edits_settled: whether the last look found all that was changed together, so that edits may travel.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class LocalSide:
     ) -> None:
         """Watch is None where nobody follows changes: then every look is at everything."""
         now = clock()
+        self.edits_settled = False
         self.scanner = scanner
         self._sides = sides
         self._root = root
@@ -89,21 +93,10 @@ class LocalSide:
                 break
             self._scan(everything=self._everything, again=again)
         self._note_deletes()
-
-    def edits_settled(self, *, flush: bool) -> bool:
-        """Tell whether edits may travel: what was changed together is known. The set is closed by that."""
-        now = self._clock()
-        open_set = self._set
-        if open_set.is_open and not flush and not open_set.tired(now):
-            news = self._dirty or self._written  # they came in during the look, and may belong to the set
-            if news or self._waits_for_open() or not open_set.settled(now):
-                return False
-        self._given_up |= self._sides.unstable
-        open_set.close()
-        return True
+        self.edits_settled = self._close_set(flush=flush)
 
     def until_next(self) -> float:
-        """Return in how many seconds to look again, the soonest of all reasons."""
+        """Return in how many seconds to look again, the soonest of all reasons. Call it after a look."""
         now = self._clock()
         due = [self.rounds.until_next(now)]
         if self._everything:
@@ -115,7 +108,7 @@ class LocalSide:
             due.append(0.0)
         if self._again_at is not None:
             due.append(max(0.0, self._again_at - now))
-        if self._deleted:
+        if self._deleted and not self.deletes.settled(now):  # else they wait for something else
             due.append(self.deletes.until_settled(now))
         return min(due)
 
@@ -138,6 +131,17 @@ class LocalSide:
         """Why not all changes are noticed at once, or not all writers, with the mend."""
         found = [self._watch.trouble if self._watch else None, self.scanner.trouble]
         return "; ".join(filter(None, found)) or None
+
+    def _close_set(self, *, flush: bool) -> bool:
+        """End the set that is open if all that was changed together is known; returns whether none is open now."""
+        now = self._clock()
+        # What came in during the look may belong to the set, and so does a file that is still being written.
+        grows = self._dirty or self._written or self._waits_for_open() or not self._set.settled(now)
+        if self._set.is_open and grows and not flush and not self._set.tired(now):
+            return False
+        self._given_up |= self._sides.unstable
+        self._set.close()
+        return True
 
     def _waits_for_open(self) -> bool:
         """Tell whether a file of the open set is being written: one that was open before delays nothing."""
