@@ -63,9 +63,10 @@ class AppendLog:
         self._size = len(text)
 
     def clear(self) -> None:
-        """Remove all lines."""
+        """Remove all lines. Raises OSError."""
+        log = self._open()
         if self._size:
-            os.ftruncate(self._log, 0)
+            os.ftruncate(log, 0)
             self._size = 0
 
     def close(self) -> None:

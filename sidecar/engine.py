@@ -232,7 +232,7 @@ class Engine:
             self._remote.sided()
         if life.phase is not self._phase:
             self._phase = life.phase
-            self._sides.pending |= self._sides.everything()
+            self._sides.plan_again(self._sides.everything())
 
     def _may_push(self) -> bool:
         if self.mapping.direction is Direction.PULL:
@@ -250,7 +250,7 @@ class Engine:
         self._baseline.forget(written)
         if settled.pushes and chosen.keys() - written:
             self._transfer.bury(chosen.keys() - written, self._fence)
-        self._sides.pending |= chosen.keys()
+        self._sides.plan_again(chosen.keys())
 
     def _guarded(self, plan: Plan, settled: Settled) -> Plan:
         """Return the plan, or what a person made of one that looks like an accident; halted when nobody did."""
@@ -260,7 +260,7 @@ class Engine:
             if taken_back is None:
                 return msgspec.structs.replace(plan, halted=refused)
             self._baseline.forget(taken_back)
-            self._sides.pending |= taken_back
+            self._sides.plan_again(taken_back)
             plan = self._make_plan(settled)
         return self._guard.with_deletion(plan)
 
@@ -277,9 +277,8 @@ class Engine:
         self._setbacks.over({*done.pushed, *done.pulled, *done.deleted_there, *done.deleted_here, *plan.agree})
         self._setbacks.failed(done.setbacks | done.problems.keys(), now)
         self._local.look_at(done.moved_on)
-        again = self._problems.note(plan, done, self._planned)
-        self._sides.pending -= self._planned
-        self._sides.pending |= again
+        self._sides.planned(self._planned)
+        self._sides.plan_again(self._problems.note(plan, done, self._planned))
         self._committed = max(self._committed, done.revision)
         if not done.behind and not done.failure and self._shows_all(plan, done):
             self._applied = self._remote.revision

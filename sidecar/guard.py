@@ -35,14 +35,16 @@ class Guard:
         self._choices = choices
         self._window = window
         self._new_id = new_id
-        self._deletion: Deletion | None = None  # the one that goes on
+        self._deletion: Deletion | None = None  # the last one, which goes on while the window has its number
+        self._number = 0
         self._confirmed = False  # by a person, for what the plan deletes now
         self._let_pass: set[str] = set()  # deletions of others that a person let pass
 
     def refusal(self, plan: Plan) -> str | None:
         """Return why a plan must not be carried out, or None."""
-        goes_on = self._window.gone_before > 0 and self._deletion is not None
-        self._confirmed = goes_on and self._deletion is not None and self._deletion.confirmed
+        if self._number != self._window.number:
+            self._number, self._deletion = self._window.number, None
+        self._confirmed = self._deletion is not None and self._deletion.confirmed
         return refusal(
             plan,
             self._sides,
@@ -65,10 +67,9 @@ class Guard:
 
     def with_deletion(self, plan: Plan) -> Plan:
         """Say in each tombstone what is deleted together with it, and whether a person confirmed it."""
-        count, before = sum(map(deletes, plan.push)), self._window.gone_before
+        count = sum(map(deletes, plan.push))
         if not count:
-            self._deletion = self._deletion if before else None
             return plan
-        known = self._deletion or Deletion(id=self._new_id(), count=1)
-        self._deletion = Deletion(id=known.id, count=count + before, confirmed=self._confirmed or known.confirmed)
+        name = self._deletion.id if self._deletion else self._new_id()
+        self._deletion = Deletion(id=name, count=count + self._window.gone_before, confirmed=self._confirmed)
         return plan.with_deletion(self._deletion)

@@ -4,7 +4,6 @@ A log of JSON lines in `.configstore/intent`. A line is there before the step th
 empty again once the set's baseline is written. `apply` writes it, `recovery` reads it after a crash.
 """
 
-import os
 from typing import Annotated
 
 import msgspec
@@ -12,6 +11,7 @@ import msgspec
 from configstore.model.path import StorePath
 from configstore.model.record import Entry
 from configstore.model.signature import Signature
+from sidecar.appendlog import AppendLog
 from sidecar.local.expected import Expected
 from sidecar.planner.sides import RemoteEntry
 
@@ -65,51 +65,26 @@ class Journal:
 
     def __init__(self, directory: int) -> None:
         """`directory` is a descriptor of `.configstore`; the log in it is opened when it is needed."""
-        self._directory = directory
-        self._log = -1
-        self._size = 0
+        self._log = AppendLog(directory, FILE)
 
     def read(self) -> list[Intent]:
         """Return what a dead run was about to do; a line that it could not finish tells of nothing done."""
         intents: list[Intent] = []
-        with open(os.dup(self._open()), "rb") as log:
-            log.seek(0)
-            for line in log:
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    intents.append(_decoder.decode(line))
-                except msgspec.DecodeError:
-                    break
+        for line in self._log.lines():
+            try:
+                intents.append(_decoder.decode(line))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                break
         return intents
 
     def note(self, *intents: Intent) -> None:
         """Write intents down. Raises OSError when there is no room for them; they must then not be acted on."""
-        text = b"".join(_encoder.encode(intent) + b"\n" for intent in intents)
-        log, rest = self._open(), memoryview(text)
-        try:
-            while rest:
-                rest = rest[os.write(log, rest) :]
-        except OSError:
-            os.ftruncate(log, self._size)
-            raise
-        self._size += len(text)
+        self._log.append(_encoder.encode(intent) for intent in intents)
 
     def clear(self) -> None:
         """Forget all: what was intended is done or given up."""
-        if self._size:
-            os.ftruncate(self._log, 0)
-            self._size = 0
+        self._log.clear()
 
     def close(self) -> None:
         """Close the log."""
-        if self._log >= 0:
-            os.close(self._log)
-            self._log = -1
-
-    def _open(self) -> int:
-        if self._log < 0:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._log = os.open(FILE, flags, 0o600, dir_fd=self._directory)
-            self._size = os.fstat(self._log).st_size
-        return self._log
+        self._log.close()

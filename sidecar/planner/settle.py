@@ -68,19 +68,22 @@ class SetWindow:
 class DeleteWindow:
     """Deletes that wait until no more are made; nothing else that happens in the mapping delays them.
 
-    `gone_before`: how many paths the same deletion has deleted already, because it took longer than the window.
+    number: of the deletion that goes on, or was the last; one begins where none was noticed for the settle time.
+    gone_before: how many paths it has deleted already, because it took longer than the window.
     """
 
     def __init__(self, settle: float) -> None:
         self._settle = settle
         self._longest = max(MAX_DELETE_SETTLE, settle)
         self._first = self._last = float("-inf")
+        self.number = 0
         self.gone_before = 0
 
     def noticed(self, now: float) -> None:
         """Note that something was deleted."""
         if now - self._last >= self._settle:
             self._first = now
+            self.number += 1
             self.gone_before = 0
         self._last = now
 

@@ -46,9 +46,9 @@ class Sides:
         self._came_with: dict[int, set[StorePath]] = {}  # the paths whose newest record has a revision
         self._sets: dict[StorePath, int] = {}  # in which set a path was changed here last
         self.unstable: AbstractSet[StorePath] = frozenset()
-        self.pending: set[StorePath] = set(baseline)
+        self._pending: set[StorePath] = set(baseline)
         self.missing: set[StorePath] = set()
-        self.cluster_id = cluster_id
+        self._cluster_id = cluster_id
         for path, entry in remote.items():
             self.told(path, entry)
 
@@ -83,6 +83,16 @@ class Sides:
     def remote_problems(self) -> Map[StorePath, Problem]:
         """Why records could not be read."""
         return MappingProxyType(self._remote_problems)
+
+    @property
+    def pending(self) -> AbstractSet[StorePath]:
+        """The paths that are to be planned."""
+        return self._pending
+
+    @property
+    def cluster_id(self) -> int:
+        """The etcd cluster that the store's side is of, 0 while it is not known."""
+        return self._cluster_id
 
     def below(self, directory: StorePath) -> set[StorePath]:
         """Return all known paths below a directory."""
@@ -119,7 +129,7 @@ class Sides:
 
     def queued(self) -> set[StorePath]:
         """Return the paths that were changed here since they were agreed on, of those that are pending."""
-        return {path for path in self.pending if self._differs(path)}
+        return {path for path in self._pending if self._differs(path)}
 
     def _differs(self, path: StorePath) -> bool:
         base, local = self._baseline.get(path), self._local.get(path)
@@ -130,6 +140,16 @@ class Sides:
     def everything(self) -> set[StorePath]:
         """Return all known paths."""
         return self._baseline.keys() | self._local.keys() | self._remote.keys()
+
+    # Planning
+
+    def plan_again(self, paths: Iterable[StorePath]) -> None:
+        """Have paths planned next time."""
+        self._pending.update(paths)
+
+    def planned(self, paths: Iterable[StorePath]) -> None:
+        """Note that paths were planned, so that they need not be again until a side of them changes."""
+        self._pending.difference_update(paths)
 
     # What a look at the directory found
 
@@ -151,11 +171,11 @@ class Sides:
             self._sets[path] = in_set
         for path in cleared:
             if self._local_problems.pop(path, None):
-                self.pending |= self.below(path)
+                self._pending |= self.below(path)
         for path in problems.keys() - self._local_problems.keys():
             self._sets[path] = in_set
         self._local_problems.update(problems)
-        self.pending.update(changed, problems, cleared, unstable, self.unstable - unstable)
+        self._pending.update(changed, problems, cleared, unstable, self.unstable - unstable)
         self.unstable = frozenset(unstable)
 
     def placed(self, path: StorePath, entry: LocalEntry | None) -> None:
@@ -173,10 +193,10 @@ class Sides:
 
     def written(self, path: StorePath, entry: RemoteEntry) -> None:
         """Note an own commit, before the watch tells of it."""
-        planned = path in self.pending
+        planned = path in self._pending
         self.told(path, entry)
         if not planned:
-            self.pending.discard(path)
+            self._pending.discard(path)
 
     def told(self, path: StorePath, entry: RemoteEntry) -> bool:
         """Note a record; returns whether it is news, which one as old as the newest known is not."""
@@ -186,33 +206,37 @@ class Sides:
         known = self._remote.get(path)
         if known and known.mod_revision >= entry.mod_revision:
             if readable_again:
-                self.pending.add(path)
+                self._pending.add(path)
             return readable_again
         self._remote[path] = entry
         self._has_revision(path, entry.mod_revision)
-        self.pending.add(path)
+        self._pending.add(path)
         return True
 
     def unreadable(self, path: StorePath, problem: Problem, revision: int) -> None:
         """Note that a path's newest record cannot be read."""
         self._remote_problems[path] = problem
         self._has_revision(path, revision)
-        self.pending.add(path)
+        self._pending.add(path)
 
     def lost(self, path: StorePath) -> None:
         """Note that the store has no record of a path any more, not even a tombstone."""
         self._remote.pop(path, None)
         self._remote_problems.pop(path, None)
         self._has_revision(path, 0)
-        self.pending.add(path)
+        self._pending.add(path)
+
+    def is_of(self, cluster_id: int) -> None:
+        """Note which etcd cluster the store's side is of."""
+        self._cluster_id = cluster_id
 
     def forget_store(self) -> None:
         """Forget all that the store told: another one answers."""
-        self.pending |= self.everything()
+        self._pending |= self.everything()
         for path in {*self._remote, *self._remote_problems}:
             self.lost(path)
         self._sent.clear()
-        self.cluster_id = 0
+        self._cluster_id = 0
 
     def _has_revision(self, path: StorePath, revision: int) -> None:
         before = self._revisions.pop(path, 0)

@@ -57,6 +57,7 @@ class RemoteSide:
         self._news: list[Listing | Batch] = []  # what came in and waits until it is known who answered
         self._unseen: dict[StorePath, int] = {}  # what the store held and the watch had not told, last time
         self._listing_at = clock()
+        self._root_at = 0  # mod_revision of the record at the subtree's root
         self.life = Lifecycle()
         self.revision = 0
         self.highest = max((agreed.mod_revision for agreed in sides.baseline.values()), default=0)
@@ -131,7 +132,7 @@ class RemoteSide:
         why = self._contradiction(now.revision, now.cluster_id, found)
         if why:
             self._contradicted(why)
-        if self._missed(found, now.revision):
+        if self._missed(found, now.revision) or self._missed_root():
             self.life = self.life.missed()
 
     @property
@@ -176,6 +177,13 @@ class RemoteSide:
         )
         late = any(at <= self.revision or before.get(path) == at for path, at in self._unseen.items())
         return late or any(known.mod_revision <= revision for path, known in remote.items() if path not in found)
+
+    def _missed_root(self) -> bool:
+        """Tell whether the record at the subtree's root is another one than the watch has told. Raises StoreError."""
+        if self._mapping.store == ROOT:
+            return False
+        items = self._tree.kv.range(self._tree.keys.file(self._mapping.store), keys_only=True).items
+        return (items[0].mod_revision if items else 0) != self._root_at
 
     def _selects(self, path: StorePath) -> bool:
         return path not in self._sides.remote_problems and self._relative(self._mapping.absolute(path)) is not None
@@ -253,7 +261,7 @@ class RemoteSide:
             return
         self._happened(Event.LISTED)
         self._unseen.clear()
-        sides.cluster_id = listing.cluster_id
+        sides.is_of(listing.cluster_id)
         if top == ROOT:  # a whole tree has no root record: it is there once anything is
             self._happened(Event.ROOT_IS_THERE if listing.records else Event.ROOT_IS_MISSING)
         else:
@@ -292,6 +300,7 @@ class RemoteSide:
 
     def _take_top(self, found: Stored | Bad | None) -> None:
         """Note what lies at the subtree's root."""
+        self._root_at = found.mod_revision if found else 0
         if found is None:
             event = Event.ROOT_IS_MISSING
         elif isinstance(found, Stored) and found.entry.kind is Kind.DIR:

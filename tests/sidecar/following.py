@@ -15,12 +15,12 @@ from tests.trees import tree as files_in
 class Following:
     """A mirror and the feed by which it is told what the store does."""
 
-    def __init__(self, folder, store, *, subtree="data"):
+    def __init__(self, folder, store, *, subtree="data", patience=10.0):
         self.subtree = subtree
         self.folder, self.store, self.now = folder, store, 1000.0
         ids = iter(range(1000))
         writer = Writer(replica="r", host="h", now=lambda: "", new_id=lambda: f"w{next(ids)}-{id(self)}")
-        self.tree = Tree(MemoryKv(store), Keys(), writer)
+        self.tree = Tree(MemoryKv(store), Keys(), writer, patience=patience)
         self.begin()
 
     def begin(self):

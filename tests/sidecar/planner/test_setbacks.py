@@ -1,0 +1,38 @@
+"""A path that fails pauses for itself, and longer each time."""
+
+import itertools
+
+import pytest
+
+from sidecar.planner.setbacks import LONGEST, Setbacks
+
+
+def test_the_first_failure_is_tried_again_at_once_and_the_next_ones_after_growing_pauses():
+    setbacks, now, pauses = Setbacks(), 100.0, []
+    for _ in range(12):
+        setbacks.failed(["a"], now)
+        pause = setbacks.until_next(now) or 0.0
+        pauses.append(pause)
+        now += pause
+    assert pauses[0] == 0.0
+    assert all(before < after + 1e-6 for before, after in itertools.pairwise(pauses))
+    assert pauses[-1] == pytest.approx(LONGEST)
+
+
+def test_only_the_path_that_failed_pauses():
+    setbacks = Setbacks()
+    for _ in range(3):
+        setbacks.failed(["a"], 100.0)
+    assert setbacks.pausing(100.0) == {"a"}
+    assert setbacks.pausing(100.0 + LONGEST) == frozenset()
+    assert setbacks.repeated() == frozenset()
+    setbacks.failed(["a"], 100.0)
+    assert setbacks.repeated() == {"a"}
+
+
+def test_a_success_forgets_the_failures():
+    setbacks = Setbacks()
+    for _ in range(9):
+        setbacks.failed(["a", "b"], 100.0)
+    setbacks.over(["a"])
+    assert setbacks.pausing(100.0) == {"b"}

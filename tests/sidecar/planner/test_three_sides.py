@@ -1,0 +1,105 @@
+"""What is known of a path, and what follows for it."""
+
+import pytest
+
+from configstore.model.path import parse_path
+from sidecar.planner.sides import Problem, Sent
+from sidecar.planner.three_sides import Sides
+from tests.sidecar.planner.named import GONE, a_file, agreed_on, here, there
+
+OLD, NEW = a_file("old"), a_file("new")
+A = parse_path("a")
+
+
+def agreed_sides():
+    return Sides(baseline={A: agreed_on(OLD)}, local={A: here(OLD)}, remote={A: there(OLD)})
+
+
+def test_a_record_is_missing_until_it_is_shown_here():
+    sides = Sides()
+    sides.told(A, there(NEW, 11))
+    assert sides.missing == {"a"}
+    sides.placed(A, here(NEW))
+    assert sides.missing == {"a"}, "that it lies here does not say that it was agreed on"
+    sides.agree({A: agreed_on(NEW, 11)})
+    assert sides.missing == set()
+
+
+@pytest.mark.parametrize("remote", [there(GONE, 11), None])
+def test_what_does_not_live_in_the_store_is_not_missing(remote):
+    sides = agreed_sides()
+    if remote:
+        sides.told(A, remote)
+    else:
+        sides.lost(A)
+    assert sides.missing == set()
+
+
+def test_an_edit_of_what_was_shown_does_not_make_it_missing():
+    sides = agreed_sides()
+    sides.found(changed={A: here(NEW)}, problems={}, cleared=(), unstable=set())
+    assert sides.missing == set()
+    assert sides.queued() == {"a"}
+
+
+def test_a_record_that_cannot_be_read_is_missing_also_where_an_older_one_is_shown():
+    sides = agreed_sides()
+    sides.unreadable(A, Problem(path="a", reason="no record"), 11)
+    assert sides.missing == {"a"}
+    sides.told(A, there(NEW, 12))
+    assert sides.problem(A) is None
+
+
+def test_an_older_record_than_the_newest_known_is_no_news():
+    sides = agreed_sides()
+    sides.told(A, there(NEW, 12))
+    assert not sides.told(A, there(OLD, 11))
+    sides.unreadable(A, Problem(path="a", reason="no record"), 13)
+    assert not sides.told(A, there(OLD, 11)), "a listing from before the record that cannot be read"
+    assert sides.problem(A)
+
+
+def test_what_came_in_one_txn_is_known_to_belong_together():
+    sides = Sides()
+    for name, revision in (("a", 11), ("b", 11), ("c", 12)):
+        sides.told(parse_path(name), there(NEW, revision))
+    assert sides.came_with(11) == {"a", "b"}
+    sides.told(A, there(OLD, 13))
+    assert sides.came_with(11) == {"b"}
+
+
+def test_whatever_changes_a_side_marks_its_path_as_pending():
+    sides = agreed_sides()
+    for change in (
+        lambda: sides.told(A, there(NEW, 12)),
+        lambda: sides.unreadable(A, Problem(path="a", reason="no record"), 13),
+        lambda: sides.lost(A),
+        lambda: sides.found(changed={A: None}, problems={}, cleared=(), unstable=set()),
+        lambda: sides.found(changed={}, problems={}, cleared=(), unstable={A}),
+        lambda: sides.found(changed={}, problems={}, cleared=(), unstable=set()),  # closed again
+    ):
+        sides.planned({*sides.pending})
+        change()
+        assert sides.pending == {"a"}
+
+
+def test_an_own_commit_needs_no_plan():
+    sides = agreed_sides()
+    sides.planned({*sides.pending})
+    sides.written(A, there(NEW, 12))
+    assert sides.pending == set()
+
+
+def test_an_agreement_settles_what_was_sent_before_it():
+    sides = agreed_sides()
+    sides.sending({A: Sent(write_id="w1", local=NEW, expected=10)})
+    sides.sending({A: Sent(write_id="w2", local=NEW, expected=10)})
+    sides.not_made(A, ["w2"])
+    assert [write.write_id for write in sides.sent[A]] == ["w1"]
+    sides.agree({A: agreed_on(NEW, 11)})
+    assert not sides.sent
+
+
+def test_nobody_else_can_change_a_side():
+    with pytest.raises(TypeError):
+        agreed_sides().baseline[A] = agreed_on(NEW)

@@ -1,0 +1,153 @@
+"""A single writer never loses to itself: what is sent is written down before it is sent."""
+
+import pytest
+
+from configstore.errors import StoreUnavailableError
+from configstore.model.record import Kind, decode
+from configstore.store.memory_state import MemoryStore
+from sidecar.baseline import Baseline, Identity
+from sidecar.local.scan import Changed, Scanner
+from tests.sidecar.following import Following
+
+
+@pytest.fixture
+def following(tmp_path):
+    """Return a replica that agrees with its store on the files `ids` and `old`."""
+    (tmp_path / "r").mkdir()
+    replica = Following(tmp_path / "r", MemoryStore(clock=lambda: 0.0), patience=0.0)
+    replica.put("", b"", Kind.DIR)
+    replica.list_again()
+    replica.cycle()
+    for name in ("ids", "old"):
+        (replica.folder / name).write_bytes(b"v0")
+    replica.cycle()
+    assert stored(replica) == {"ids": b"v0", "old": b"v0"}
+    yield replica
+    replica.close()
+
+
+def stored(replica):
+    listing = replica.tree.list("data")
+    return {path[5:]: replica.tree.content(found) for path, found in listing.records.items() if
+            path != "data" and not found.gone}  # fmt: skip
+
+
+def conflicts(replica):
+    prefix = b"/configstore/conflicts/"
+    return [decode(item.value) for item in replica.tree.kv.range(prefix, b"/configstore/conflicts0").items]
+
+
+def lose_answers(replica, monkeypatch, *, after=0):
+    """Have transactions made and their answers lost, but for the first `after`."""
+    real, calls = type(replica.tree.kv).txn, []
+
+    def txn(self, compares, operations, **how):
+        result = real(self, compares, operations, **how)
+        calls.append(operations)
+        if operations and len(calls) > after:
+            raise StoreUnavailableError("the answer was lost")
+        return result
+
+    monkeypatch.setattr(type(replica.tree.kv), "txn", txn)
+
+
+def write_and_lose(replica, monkeypatch, **how):
+    """Have the writer's first version land unknown to it, and its second one and a delete be made meanwhile."""
+    for name in ("ids", "old", "new"):
+        (replica.folder / name).write_bytes(b"v1")
+    with monkeypatch.context() as patch:
+        lose_answers(replica, patch, **how)
+        assert replica.cycle().waiting_for
+    assert stored(replica) == {"ids": b"v1", "old": b"v1", "new": b"v1"}
+    for name in ("ids", "new"):
+        (replica.folder / name).write_bytes(b"v2")
+    (replica.folder / "old").unlink()
+
+
+def settle(replica):
+    for _ in range(4):
+        replica.list_again()
+        replica.cycle()
+
+
+@pytest.mark.parametrize("died", [False, True], ids=["goes on", "died"])
+def test_after_a_lost_answer_what_was_made_since_stands(following, monkeypatch, died):
+    write_and_lose(following, monkeypatch)
+    if died:
+        following.begin_anew()
+    settle(following)
+    assert following.contents() == stored(following) == {"ids": b"v2", "new": b"v2"}
+    assert conflicts(following) == []
+
+
+def test_a_newer_record_of_somebody_else_over_an_own_lost_write_is_no_conflict_with_oneself(
+    following, monkeypatch
+):
+    (following.folder / "ids").write_bytes(b"v1")
+    with monkeypatch.context() as patch:
+        lose_answers(following, patch)
+        following.cycle()
+    following.put("ids", b"another's")  # replaces our v1, which was never known to have landed
+    settle(following)
+    assert following.contents()["ids"] == b"another's"
+    assert conflicts(following) == []
+
+
+def test_a_write_that_never_landed_conflicts_as_any_other(following, monkeypatch):
+    (following.folder / "ids").write_bytes(b"mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            type(following.tree.kv), "txn", lambda *_, **__: (_ for _ in ()).throw(StoreUnavailableError("lost"))
+        )
+        following.cycle()
+    following.put("ids", b"another's")
+    settle(following)
+    assert following.contents()["ids"] == b"another's"
+    assert [record.content for record in conflicts(following)] == [b"mine"]
+
+
+def test_what_is_about_to_be_sent_is_on_disk_before_it_is_sent(following, monkeypatch):
+    known = []
+    real = type(following.tree.kv).txn
+
+    def txn(self, compares, operations, **how):
+        if operations:
+            identity = Identity(root="/configstore", store="data")
+            root = following.engine._local._root.private_fd
+            known.append(
+                {path: len(sent) for path, sent in Baseline(root, identity, read_only=True).sides.sent.items()}
+            )
+        return real(self, compares, operations, **how)
+
+    (following.folder / "ids").write_bytes(b"v1")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(following.tree.kv), "txn", txn)
+        following.cycle()
+    assert known[-1] == {"ids": 1}
+
+
+def test_a_full_directory_does_not_keep_edits_from_the_store(following, monkeypatch):
+    def full(self, lines):
+        raise OSError(28, "No space left on device")
+
+    (following.folder / "ids").write_bytes(b"v1")
+    with monkeypatch.context() as patch:
+        patch.setattr("sidecar.appendlog.AppendLog.append", full)
+        following.cycle()
+    assert stored(following)["ids"] == b"v1"
+
+
+def test_a_file_that_changes_all_the_time_pauses_while_the_rest_goes_out(following, monkeypatch):
+    real = Scanner.pieces
+
+    def pieces(self, path, expected):
+        if path == "busy":
+            raise Changed(path)
+        return real(self, path, expected)
+
+    monkeypatch.setattr(Scanner, "pieces", pieces)
+    (following.folder / "busy").write_bytes(b"b")
+    (following.folder / "calm").write_bytes(b"c")
+    due = [following.engine.cycle(flush=True) for _ in range(12)]
+    assert stored(following)["calm"] == b"c"
+    assert due[-1] > 0.05, "it goes on trying without a pause"
