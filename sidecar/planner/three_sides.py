@@ -20,11 +20,8 @@ UNKNOWN_SET = 0
 class Sides:
     """What lies here, in the store, and what both last agreed on, by path relative to the mapping's subtree.
 
-    local_problems: paths whose local state could not be read; nothing is concluded about them, nor about what lies
-    below them. remote_problems: paths whose record could not be read; likewise, but for them alone. unstable:
-    paths that a program has open for writing. pending: paths to be planned. missing: paths whose record is not
-    shown here yet; one that was edited since it was shown is not among them. cluster_id: of the etcd cluster that
-    the baseline speaks of, 0 for none.
+    About a path of `local_problems` nothing is concluded, nor about what lies below it; about one of
+    `remote_problems` likewise, but for it alone.
     """
 
     def __init__(
@@ -45,9 +42,9 @@ class Sides:
         self._revisions: dict[StorePath, int] = {}  # of the newest record of a path, be it unreadable
         self._came_with: dict[int, set[StorePath]] = {}  # the paths whose newest record has a revision
         self._sets: dict[StorePath, int] = {}  # in which set a path was changed here last
-        self.unstable: AbstractSet[StorePath] = frozenset()
+        self._unstable: AbstractSet[StorePath] = frozenset()
         self._pending: set[StorePath] = set(baseline)
-        self.missing: set[StorePath] = set()
+        self._missing: set[StorePath] = set()
         self._cluster_id = cluster_id
         for path, entry in remote.items():
             self.told(path, entry)
@@ -83,6 +80,16 @@ class Sides:
     def remote_problems(self) -> Map[StorePath, Problem]:
         """Why records could not be read."""
         return MappingProxyType(self._remote_problems)
+
+    @property
+    def unstable(self) -> AbstractSet[StorePath]:
+        """The paths that a program has open for writing."""
+        return self._unstable
+
+    @property
+    def missing(self) -> AbstractSet[StorePath]:
+        """The paths whose record is not shown here yet; one that was edited since it was shown is none."""
+        return self._missing
 
     @property
     def pending(self) -> AbstractSet[StorePath]:
@@ -175,8 +182,8 @@ class Sides:
         for path in problems.keys() - self._local_problems.keys():
             self._sets[path] = in_set
         self._local_problems.update(problems)
-        self._pending.update(changed, problems, cleared, unstable, self.unstable - unstable)
-        self.unstable = frozenset(unstable)
+        self._pending.update(changed, problems, cleared, unstable, self._unstable - unstable)
+        self._unstable = frozenset(unstable)
 
     def placed(self, path: StorePath, entry: LocalEntry | None) -> None:
         """Note what was placed here ourselves; None: it was removed."""
@@ -288,6 +295,6 @@ class Sides:
         unread = path in self._remote_problems
         shown = remote and base and path in self._local and base.mod_revision == remote.mod_revision
         if unread or (lives and not shown):
-            self.missing.add(path)
+            self._missing.add(path)
         else:
-            self.missing.discard(path)
+            self._missing.discard(path)

@@ -179,7 +179,7 @@ class RemoteSide:
         return late or any(known.mod_revision <= revision for path, known in remote.items() if path not in found)
 
     def _missed_root(self) -> bool:
-        """Tell whether the record at the subtree's root is another one than the watch has told. Raises StoreError."""
+        """Tell whether another record lies at the subtree's root than the watch has told. Raises StoreError."""
         if self._mapping.store == ROOT:
             return False
         items = self._tree.kv.range(self._tree.keys.file(self._mapping.store), keys_only=True).items
