@@ -17,6 +17,7 @@ from sidecar.planner.plan import Push
 from sidecar.planner.planner import agreed
 from sidecar.planner.sets import held_back
 from sidecar.planner.sides import Agreed, Problem, Sent
+from sidecar.planner.three_sides import UNKNOWN_SET
 from sidecar.remote.commit import Committed, PathFailed, commit
 from sidecar.remote.side import RemoteSide
 
@@ -103,7 +104,7 @@ class Pusher:
                 done.moved_on.add(path)
                 continue
             problems[path] = problem
-            companions = {other for other in committed.left if sets[other] == sets[path]}
+            companions = {other for other in committed.left if sets[other] == sets[path] != UNKNOWN_SET}
             why = f"cannot be read: {problem.reason}"
             problems |= {other: held_back(other, path, why) for other in companions}
         done.problems |= problems

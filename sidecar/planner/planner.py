@@ -19,7 +19,7 @@ from sidecar.planner.plan import Plan, Pull, Push, Wait
 from sidecar.planner.reconcile import REASONS, Verdict, as_pushed, as_shown, decide, reason, shows, tombstone
 from sidecar.planner.sets import keep_together, mixed_by
 from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry, agreement
-from sidecar.planner.three_sides import Sides
+from sidecar.planner.three_sides import UNKNOWN_SET, Sides
 
 _DIR_MODE = 0o755
 """Mode of a directory's record that is written because something below it lives."""
@@ -129,26 +129,29 @@ class _Draft:
         self, path: StorePath, base: Agreed | None, local: LocalEntry | None, remote: RemoteEntry | None
     ) -> None:
         expected = remote.mod_revision if remote else 0
-        in_set = self.sides.set_of(path)
         if not self.settled.edits:
             self.waiting[path] = Wait.SETTLE
         elif local:
             move = base is None and local.signature.ino in self.moved
             entry = as_pushed(base, local.entry, self.mapping)
             self.push[path] = Push(
-                path=path, entry=entry, local=local, expected=expected, move=move, in_set=in_set
+                path=path, entry=entry, local=local, expected=expected, move=move, in_set=self._set_of(path, entry)
             )
             if move:
                 self.arrivals[local.signature.ino] = self.push[path]
         elif base:
             move = base.ino in self.moved
             if move or self.settled.deletes:
-                gone = tombstone(base)
+                in_set = self._set_of(path, base.local) if move else UNKNOWN_SET
                 self.push[path] = Push(
-                    path=path, entry=gone, local=None, expected=expected, move=move, in_set=in_set
+                    path=path, entry=tombstone(base), local=None, expected=expected, move=move, in_set=in_set
                 )
             else:
                 self.waiting[path] = Wait.DELETE
+
+    def _set_of(self, path: StorePath, entry: Entry) -> int:
+        """Return the set that a path is sent with. Directories have an order of their own, as deletes have."""
+        return UNKNOWN_SET if entry.kind is Kind.DIR else self.sides.set_of(path)
 
     def _keep_parents(self) -> None:
         """Let a directory that the store deleted or replaced live on while something in it stays.
