@@ -173,13 +173,14 @@ class LocalSide:
         elsewhere = () if directories is None else (path for path in before if parent(path) not in directories)
         unstable = scan.unstable.union(elsewhere)
         follows = self._watch is not None and self._looked
-        if follows and not self._set.is_open and (scan.changed or unstable - before):
+        if follows and not self._set.is_open and (scan.changed or scan.touched or unstable - before):
             self._set.noticed(now)
         self._sides.found(
             changed=scan.changed,
             problems=scan.problems,
             cleared=scan.cleared,
             unstable=unstable,
+            touched=scan.touched,
             in_set=self._set.number if follows else UNKNOWN_SET,
         )
         self._opened = {path: self._opened.get(path, now) for path in unstable}

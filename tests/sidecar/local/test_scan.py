@@ -343,6 +343,18 @@ def test_an_empty_file_is_a_problem_where_the_mapping_refuses_it(mirrored):
     assert found.changed["certs/key.pem"].entry.size == 7
 
 
+def test_a_path_with_a_problem_is_touched_when_somebody_changed_it(here):
+    for name in ("linked", "fifo"):
+        write(here.path / name, "content")
+    os.link(here.path / "linked", here.path / "other")
+    (here.path / "fifo").unlink()
+    os.mkfifo(here.path / "fifo")
+    assert here.scan().touched == {"linked", "other", "fifo"}
+    assert here.scan().touched == set()
+    (here.path / "linked").write_text("changed")
+    assert here.scan().touched == {"linked", "other"}
+
+
 def test_a_problem_that_went_away_with_its_path_is_cleared(here):
     os.mkfifo(here.path / "fifo")
     here.scan()
