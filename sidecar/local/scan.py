@@ -18,7 +18,7 @@ from configstore.files.reader import Reader
 from configstore.files.reading import Linked, UnstableError, Unusable, signature
 from configstore.files.words import words
 from configstore.model.path import ROOT, PathError, StorePath, join, parent, parse_path
-from configstore.model.record import Entry, Kind
+from configstore.model.record import CHUNK_SIZE, Entry, Kind
 from configstore.model.selection import Symlinks
 from configstore.model.signature import Signature
 from sidecar.local.root import Root
@@ -118,11 +118,14 @@ class Scanner:
         """Yield a file's content for pushing, piece by piece; all of it counts only when the end is reached.
 
         Raises Changed when it is not `expected` any more, which may show at the end only, and Unreadable when it
-        cannot be known.
+        cannot be known. A piece of another length is never handed on: who takes it could not know why.
         """
-        digest = hashlib.sha256()
+        digest, left = hashlib.sha256(), expected.size
         try:
             for piece in self._reader.pieces(path):
+                if len(piece) != min(CHUNK_SIZE, left):
+                    raise Changed(path)
+                left -= len(piece)
                 digest.update(piece)
                 yield piece
         except UnstableError as error:

@@ -48,6 +48,22 @@ def test_a_file_that_cannot_be_read_is_a_problem_and_the_rest_of_its_set_goes_on
     assert following.tree.read("data/b")
 
 
+@pytest.mark.parametrize("now", [b"longer than it was", b"", b"equal"])
+def test_a_file_that_is_changed_before_it_is_sent_is_sent_as_it_is_then(following, monkeypatch, now):
+    real = Scanner.pieces
+
+    def read(self, path, expected):
+        (following.folder / "a").write_bytes(now)
+        return real(self, path, expected)
+
+    (following.folder / "a").write_bytes(b"first")
+    with monkeypatch.context() as patch:
+        patch.setattr(Scanner, "pieces", read)
+        assert following.cycle().waiting_for is None
+    following.cycle()
+    assert following.tree.read("data/a").record.content == now
+
+
 def test_pulls_go_on_while_the_store_takes_no_writes(following):
     (following.folder / "mine").write_bytes(b"mine")
     following.put("theirs", b"theirs")
