@@ -79,6 +79,7 @@ class LocalSide:
         flush: look at everything, and let it travel without waiting for its set.
         """
         self._everything |= flush
+        self._end_set()
         for _ in range(_LOOKS):
             self._take_events()
             now = self._clock()
@@ -141,6 +142,17 @@ class LocalSide:
     def _waits_for_open(self) -> bool:
         """Tell whether a file of the open set is being written: one that was open before delays nothing."""
         return bool(self._sides.unstable - self._given_up)
+
+    def _end_set(self) -> None:
+        """Close the set when it is complete and all of it was looked at, though nothing may travel now.
+
+        Else all that is changed while the store is away were one set, and what is being changed when it comes back
+        would be sent in part, since that set has waited for long enough.
+        """
+        open_set = self._set
+        unseen = self._everything or self._dirty or self._written
+        if open_set.is_open and not unseen and not self._waits_for_open() and open_set.settled(self._clock()):
+            open_set.close()
 
     def _take_events(self) -> None:
         if not self._watch:

@@ -4,6 +4,7 @@ import pytest
 
 from configstore.errors import NoSpaceError
 from configstore.model.record import Kind
+from configstore.store.api import Delete, Put
 from configstore.store.memory_state import MemoryStore
 from sidecar.local.scan import Scanner, Unreadable
 from tests.sidecar.following import Following
@@ -89,4 +90,18 @@ def test_a_store_without_the_subtree_is_listed_now_and_then_and_not_all_the_time
     assert len(listings) == 1
     replica.cycle(1.0)
     assert len(listings) == 2
+    replica.close()
+
+
+def test_a_replica_that_cannot_show_a_record_is_not_ready_though_it_makes_cycles(tmp_path):
+    (tmp_path / "r").mkdir()
+    replica = Following(tmp_path / "r", MemoryStore(clock=lambda: 0.0))
+    replica.put("", b"", Kind.DIR)
+    replica.tree.kv.txn((), (Put(replica.tree.keys.file("data/a"), b"no record"),))
+    replica.list_again()
+    for _ in range(3):
+        assert not replica.cycle().ready
+    replica.tree.kv.txn((), (Delete(replica.tree.keys.file("data/a")),))
+    replica.list_again()
+    assert replica.cycle().ready
     replica.close()
