@@ -1,14 +1,18 @@
 """The edges of a simulated replica: its connection, what its watches tell, and what it can read."""
 
+import contextlib
 import errno
+import threading
 
 import msgspec
+from inotify_simple import INotify
 
 from configstore.errors import CompactedError, FutureRevisionError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.store.api import Batch
 from configstore.store.memory import MemoryKv
 from sidecar.local.watch import Dirty, InotifyWatch
+from sidecar.local.writers import Writers
 
 KEYS = Keys()
 SUBTREE = "data"
@@ -87,15 +91,27 @@ class Feed:
         return found
 
 
+_spare = []
+"""Instances of inotify that nobody uses: the kernel takes 10 ms to end one."""
+
+
 class Watch(InotifyWatch):
     """inotify without a thread of its own: the kernel's events are taken when somebody asks, or later."""
 
     def __init__(self):
-        super().__init__(lambda: None)
         self.late = False
+        self._inotify = _spare.pop() if _spare else INotify()
+        self._lock = threading.Lock()
+        self._paths, self._watches, self._unwatched = {}, {}, {}
+        self._writers, self._dirty = Writers(), Dirty()
 
-    def _run(self):
-        """Take nothing by itself."""
+    def close(self):
+        for watch in self._paths:
+            with contextlib.suppress(OSError):  # its directory is gone
+                self._inotify.rm_watch(watch)
+        while self._inotify.read(timeout=0):
+            pass
+        _spare.append(self._inotify)
 
     def drain(self):
         if self.late:

@@ -6,6 +6,7 @@ import os
 import shutil
 
 from configstore.errors import StoreError
+from configstore.model.path import PRIVATE_NAME
 from configstore.model.record import sha256
 from configstore.store.tree import Tree
 from configstore.store.values import Writer
@@ -13,7 +14,7 @@ from sidecar.mirror import Mirror
 from sidecar.planner.mapping import Mapping
 from tests.simulation.edges import KEYS, SUBTREE, Connection, Eyes, Feed, Watch
 from tests.simulation.faults import Crash, Fault, striking
-from tests.trees import look, tree
+from tests.trees import look
 
 CLOCKS = ["2999-12-31T23:59:59Z", "1970-01-01T00:00:00Z", "not a time"]
 """What the replicas take for the time; nothing may be decided by it."""
@@ -28,6 +29,17 @@ PAIR = ("p1", "p2")
 """Two files that are always written together, as a certificate and its key are."""
 
 _links = itertools.count()
+
+
+def _contents_of(folder):
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name != PRIVATE_NAME:
+                    yield from _contents_of(entry.path)
+            elif not entry.is_symlink():
+                with open(entry.path, "rb") as file:
+                    yield file.read()
 
 
 class User:
@@ -286,7 +298,7 @@ class Replica:
 
     def contents(self):
         """Return the contents of all files."""
-        return {(self.folder / path).read_bytes() for path, found in tree(self.folder).items() if found[0] == "file"}
+        return set(_contents_of(self.folder))
 
     def shown_pair(self):
         """Return which pairs are shown here, by their numbers."""

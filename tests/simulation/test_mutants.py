@@ -29,6 +29,7 @@ from sidecar.remote.side import RemoteSide
 from tests.simulation import test_deletions, test_simulation
 from tests.simulation.edges import Connection
 from tests.simulation.replica import Replica
+from tests.simulation.test_histories import HISTORIES, play
 
 MUTANTS = {}
 
@@ -246,13 +247,20 @@ def a_deletion_is_judged_by_what_has_arrived(patch):
     patch(guards, "_incoming", arrived)
 
 
+def live(name, base):
+    """Play the short histories, then random ones."""
+    for history in HISTORIES:
+        play(history, base / history.__name__)
+    run = test_deletions.run if name in DELETIONS else test_simulation.run
+    run(1500, steps=40, number=2, phases=[Phase.generate], database=None)
+
+
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_broken_mechanism_is_caught(name, monkeypatch):
+def test_a_broken_mechanism_is_caught(name, monkeypatch, tmp_path):
     logging.disable(logging.CRITICAL)  # thousands of lines about what was broken on purpose
     MUTANTS[name](monkeypatch.setattr)
-    run = test_deletions.run if name in DELETIONS else test_simulation.run
     try:
         with pytest.raises((AssertionError, StoreError, RecordError)):  # whatever goes wrong first
-            run(1500, steps=40, number=2, phases=[Phase.generate], database=None)
+            live(name, tmp_path)
     finally:
         logging.disable(logging.NOTSET)

@@ -57,6 +57,10 @@ class Histories(RuleBasedStateMachine):
         self.base = Path(tempfile.mkdtemp(prefix="configstore-simulation-", dir="/dev/shm"))
         self.world = World(self.base, count)
         self.number = 0
+        # What replaces nothing is held back by nothing, so the pair is there before anything happens.
+        self.user(0).write_pair(0)
+        self.world.heal()
+        self.world.back_up()
 
     def check_invariants(self, *how, **more):
         STEPS["steps"] += 1
@@ -121,7 +125,12 @@ class Histories(RuleBasedStateMachine):
 
     @rule(number=replicas, name=st.sampled_from(["a", *PAIR]), linked=st.booleans())
     def make_unreadable(self, number, name, linked):
-        """Of a file that has several names, or that may not be read, nothing is known."""
+        """Of a file that has several names, or that may not be read, nothing is known.
+
+        Nor is it known at a first look what was changed together before it.
+        """
+        if name in PAIR and not self.at(number).mirror.engine._local._looked:
+            return
         if linked:
             self.user(number).hard_link(name)
         else:
@@ -175,10 +184,10 @@ class Histories(RuleBasedStateMachine):
 
     @rule(number=replicas, other=replicas, name=paths, fault=faults)
     def change_and_let_another_fail(self, number, other, name, fault):
+        self.close_window(other)
         self.write(number, name, b"failing", unique=True)
         self.settle(number)
         self.cycle(number, 0.0)
-        self.close_window(other)
         self.at(other).cycle(fault)
         self.world.note_accepted()
 
@@ -186,9 +195,12 @@ class Histories(RuleBasedStateMachine):
     def crash(self, number):
         self.at(number).crash()
 
-    @rule(number=replicas)
-    def wipe(self, number):
+    @rule(number=replicas, fault=st.one_of(st.none(), faults))
+    def wipe(self, number, fault):
         self.at(number).wipe()
+        if fault:
+            self.at(number).cycle(fault)
+            self.world.note_accepted()
 
     # Sets
 
@@ -333,10 +345,10 @@ class Histories(RuleBasedStateMachine):
     def list_again(self, number, name, slow):
         """A listing may be on its way while something is written that it does not have."""
         replica = self.at(number)
-        replica.feed.slow = slow
-        replica.feed.list_again()
         self.write(number, name, b"while it is listed", unique=True)
         self.settle(number)
+        replica.feed.slow = slow
+        replica.feed.list_again()
         self.cycle(number, 0.0)
 
     @rule(name=paths)
@@ -366,7 +378,7 @@ class Histories(RuleBasedStateMachine):
 
     def check(self):
         world = self.world
-        world.heal(self.take)
+        world.heal(self.take, still=2)
         trees = [tree(replica.folder) for replica in world.replicas]
         assert all(found == trees[0] for found in trees), f"the replicas differ\n{world.describe()}"
         problems = [problem for each in world.replicas for problem in each.mirror.engine.status.problems]

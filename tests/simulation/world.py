@@ -166,8 +166,11 @@ class World:
             self.age += 2 * min(RETENTIONS)
             self.store.expire_due()
 
-    def heal(self, take=Take.STORE, rounds=30):
-        """Let everybody work without faults, and a person choose, until nothing is left to do."""
+    def heal(self, take=Take.STORE, rounds=30, *, still=1):
+        """Let everybody work without faults, and a person choose, until nothing is left to do.
+
+        still: for so many rounds nothing must happen any more.
+        """
         for replica in self.replicas:
             replica.user.leave()
             replica.unreadable.clear()
@@ -186,7 +189,7 @@ class World:
             same = trees == [tree(replica.folder) for replica in self.replicas]
             idle = not any(replica.busy() for replica in self.replicas)
             quiet = quiet + 1 if same and idle and revision == self.store.revision else 0
-            if quiet == 2:
+            if quiet == still:
                 return
         raise AssertionError(f"never became quiet; {self.describe()}")
 
