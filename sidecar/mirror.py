@@ -50,6 +50,7 @@ class Mirror:
         watch: bool = False,
         preview: bool = False,
         feed: RemoteFeed | None = None,
+        local_watch: Callable[[], LocalWatch] | None = None,
         clock: Callable[[], float] = boottime,
         told: Callable[[], None] = lambda: None,
         fence: Callable[[], Fence | None] = lambda: None,
@@ -60,8 +61,9 @@ class Mirror:
         watch: follow changes of both sides, as `run` needs it; a directory that cannot be taken is then tried
         again. Else look once, as `init` and `plan` do, and raise RefusedError when it cannot be mirrored at all.
         preview: change nothing, as `plan` must; `cycle` and `pull_once` cannot be used then. feed: instead of
-        etcd's watch. told: called when there is something new to report. fence: returns the proof of holding the
-        mapping's lease; fenced_out: called when the store says that it is not held.
+        etcd's watch. local_watch: makes what is used instead of inotify. told: called when there is something new
+        to report. fence: returns the proof of holding the mapping's lease; fenced_out: called when the store says
+        that it is not held.
         """
         self.mapping = mapping
         self._tree = tree
@@ -79,6 +81,7 @@ class Mirror:
         self._patience = 0.0
         self._watching = watch
         self._preview = preview
+        self._make_local_watch = local_watch
         self._remote_watch: RemoteWatch | None = None
         self._feed = feed or self._make_feed()
         self._parts = ExitStack()
@@ -140,10 +143,7 @@ class Mirror:
         parts.callback(journal.close)
         if not self._preview:
             _finish_dead_run(root, journal, baseline)
-        local_watch: LocalWatch | None = None
-        if self._watching:
-            local_watch = choose(mapping.watch, root, self._wake.set)
-            parts.callback(local_watch.close)
+        local_watch = self._begin_watch(root)
         scanner = Scanner(root, mapping, local_watch)
         sides = baseline.sides
         self._remote = RemoteSide(
@@ -170,6 +170,16 @@ class Mirror:
             tick=self.progress.tick,
             new_id=tree.new_write_id,
         )
+
+    def _begin_watch(self, root: Root) -> LocalWatch | None:
+        if self._make_local_watch:
+            watch = self._make_local_watch()
+        elif self._watching:
+            watch = choose(self.mapping.watch, root, self._wake.set)
+        else:
+            return None
+        self._parts.callback(watch.close)
+        return watch
 
     def _begin_anew(self, reason: str) -> float:
         """Take the directory for a fresh one, since it was emptied or replaced: it pulls and deletes nothing."""

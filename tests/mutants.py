@@ -76,8 +76,8 @@ MUTANTS = {
     ),
     "no recovery at the start": Mutant(
         "sidecar/mirror.py",
-        "baseline.record(recover(root, journal))",
-        "baseline.record({})",
+        "baseline.agree(recover(root, journal))",
+        "baseline.agree({})",
         "tests/sidecar/local/test_recovery.py tests/e2e/test_crash_sweep.py",
     ),
     "files being written are read": Mutant(
@@ -142,8 +142,8 @@ MUTANTS = {
     ),
     "what is too large is not taken apart": Mutant(
         "sidecar/remote/commit.py",
-        "                todo += [[push] for push in reversed(batch)]\n",
-        "                raise\n",
+        "            todo += reversed(list(_parts(batch)))\n",
+        "            raise\n",
         "tests/e2e/test_bad_days.py -k too_large",
     ),
     "a token is never renewed": Mutant(
@@ -178,7 +178,7 @@ MUTANTS = {
     ),
     "everything is looked at only once": Mutant(
         "sidecar/planner/settle.py",
-        "return now - self._last_full >= self._mapping.rescan",
+        "return now >= self._next_full",
         "return False",
         "tests/simulation/test_histories.py",
     ),
@@ -207,15 +207,15 @@ MUTANTS = {
         "tests/model/test_path.py tests/e2e/test_hostile_store.py",
     ),
     "what cannot be read holds up its set": Mutant(
-        "sidecar/transfer.py",
-        "                pushes = [push for push in pushes if push.path != problem.path]\n",
-        "                pushes = ()\n",
+        "sidecar/remote/commit.py",
+        "if push.path != failure.path and push.in_set not in numbers]",
+        "if False]",
         "tests/sidecar/test_engine.py",
     ),
     "what could not be read waits for an event": Mutant(
-        "sidecar/engine.py",
-        "            self._dirty |= self._scanner.unread\n",
-        "",
+        "sidecar/local/side.py",
+        "            directories |= self._unread()\n",
+        "            pass\n",
         "tests/e2e/test_local_faults.py -k descriptors",
     ),
     "exported files are open to all": Mutant(
@@ -235,6 +235,90 @@ MUTANTS = {
         "    if host.problems:\n",
         "    if False:\n",
         "tests/cli/test_import_export.py -k cannot_be_stored",
+    ),
+    "companions are not held back": Mutant(
+        "sidecar/planner/sets.py",
+        "        if problem or path in waiting or path in sides.unstable:\n",
+        "        if False:\n",
+        "tests/sidecar/planner/test_sets.py",
+    ),
+    "trouble that began earlier is no part of a set": Mutant(
+        "sidecar/local/scan.py",
+        "if path not in before or before[path] != mark}",
+        "if path not in before}",
+        "tests/sidecar/local/test_scan.py -k touched",
+    ),
+    "a file that stays open delays every set": Mutant(
+        "sidecar/local/side.py",
+        "return bool(self._sides.unstable - self._given_up)",
+        "return bool(self._sides.unstable)",
+        "tests/sidecar/test_windows.py -k stays_open",
+    ),
+    "all that is changed while the store is away is one set": Mutant(
+        "sidecar/local/side.py",
+        "        self._end_set()\n",
+        "",
+        "tests/sidecar/test_windows.py -k comes_back",
+    ),
+    "what was sent is not written down before": Mutant(
+        "sidecar/push.py",
+        "self._baseline.sending({",
+        "bool({",
+        "tests/sidecar/test_own_writes.py",
+    ),
+    "a superseded own write is not looked for": Mutant(
+        "sidecar/remote/sent.py",
+        "        if found:\n",
+        "        if False:\n",
+        "tests/sidecar/test_own_writes.py -k wrote_over",
+    ),
+    "a lost set loses only its conflicting member": Mutant(
+        "sidecar/planner/sets.py",
+        "    _lose_together(push, pull, sides)\n",
+        "",
+        "tests/sidecar/planner/test_sets.py",
+    ),
+    "a set that is torn here is agreed on in part": Mutant(
+        "sidecar/local/recovery.py",
+        "if placing.group not in torn and (known",
+        "if (known",
+        "tests/sidecar/local/test_recovery.py",
+    ),
+    "a piece of another length is handed on": Mutant(
+        "sidecar/local/scan.py",
+        "if len(piece) != min(CHUNK_SIZE, left):",
+        "if False:",
+        "tests/sidecar/test_engine.py tests/sidecar/local/test_scan.py",
+    ),
+    "a deletion is judged by what has arrived": Mutant(
+        "sidecar/planner/guards.py",
+        "judged = [(each.count, ",
+        "judged = [(len(going), ",
+        "tests/sidecar/planner/test_planner.py",
+    ),
+    "a directory's tombstone does not wait": Mutant(
+        "sidecar/planner/planner.py",
+        "        self._keep_directories_of_waiting()\n",
+        "",
+        "tests/sidecar/planner/test_planner.py",
+    ),
+    "deletes wait for everybody": Mutant(
+        "sidecar/local/side.py",
+        "        if gone - self._deleted:\n",
+        "        if gone:\n",
+        "tests/sidecar/test_windows.py -k busy_neighbour",
+    ),
+    "a setback pauses nobody": Mutant(
+        "sidecar/planner/setbacks.py",
+        "return {path for path, (_, until) in self._failed.items() if until > now}",
+        "return frozenset()",
+        "tests/sidecar/test_windows.py -k again_and_again",
+    ),
+    "a mapping is ready because a cycle ran": Mutant(
+        "sidecar/engine.py",
+        "complete = follows and (self.mapping.direction is Direction.PUSH or not sides.missing)",
+        "complete = True",
+        "tests/sidecar/test_engine.py",
     ),
     "a choice ends any halt": Mutant(
         "sidecar/choices.py",

@@ -66,7 +66,8 @@ class Proxy:
     """A TCP proxy on loopback in front of one port.
 
     cut() closes all connections and refuses new ones until heal(); freeze() keeps them open and passes nothing
-    on; delay is in seconds, before each piece is passed on.
+    on; lose_answers() passes requests on and swallows what is answered; delay is in seconds, before each piece is
+    passed on.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -78,7 +79,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self._refusing = False
+        self._refusing = self._swallowing = False
         self._listener = socket.create_server((LOOPBACK, 0))
         self.port: int = self._listener.getsockname()[1]
         self.accepted = 0
@@ -91,20 +92,29 @@ class Proxy:
 
     def cut(self) -> None:
         """Close all connections, and every new one at once."""
+        self._refusing = True
+        self._end_connections()
+
+    def _end_connections(self) -> None:
         with self._lock:
-            self._refusing = True
             for one in self._sockets:
                 with contextlib.suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
 
     def heal(self) -> None:
-        """Let everything through again."""
-        self._refusing = False
+        """Let everything through again; connections that lost something are of no use any more, and end."""
+        if self._swallowing:
+            self._end_connections()
+        self._refusing = self._swallowing = False
         self._flowing.set()
 
     def freeze(self) -> None:
         """Pass nothing on, new connections included, and close nothing: a half-open link."""
         self._flowing.clear()
+
+    def lose_answers(self) -> None:
+        """Pass requests on, and nothing back."""
+        self._swallowing = True
 
     def _start(self, run, *arguments) -> None:
         thread = threading.Thread(target=run, args=arguments, daemon=True)
@@ -131,15 +141,16 @@ class Proxy:
             with self._lock:
                 self._sockets |= {near, far}
             self._start(self._pump, near, far)
-            self._start(self._pump, far, near)
+            self._start(self._pump, far, near, True)
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool = False) -> None:
         with contextlib.suppress(OSError):
             while piece := source.recv(65536):
                 if self.delay:
                     self._ended.wait(self.delay)
                 self._flowing.wait()
-                sink.sendall(piece)
+                if not (answers and self._swallowing):
+                    sink.sendall(piece)
         for one in (source, sink):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

@@ -219,8 +219,10 @@ class _Set:
         broken = self._verdicts.broken
         for change in (*reversed(self._gone), *reversed(self._made)) if broken else ():
             if change.group in broken and (change.path in self._placed or self._stage.has_out(change.path)):
-                with suppress(OSError):  # it stays, and is told as done
+                with suppress(OSError):  # it stays where it is
                     self._undo(change)
+                if change.path in self._placed and change.desired.kind is not Kind.DIR:
+                    self._verdicts.not_as_placed(change)
         self._hold_back()
 
     def _undo(self, change: LocalChange) -> None:

@@ -27,8 +27,13 @@ def recover(root: Root, journal: Journal) -> dict[StorePath, Agreed]:
     members = [intent for intent in intents if not isinstance(intent, Unlocking)]
     for group in {member.group: None for member in members}:
         _finish(root, [member for member in members if member.group == group])
-    placings = (member for member in members if isinstance(member, Placing))
-    agreed = {placing.path: made for placing in placings if (made := _agreed(root, placing))}
+    placings = [member for member in members if isinstance(member, Placing)]
+    made = {placing.path: _agreed(root, placing) for placing in placings}
+    # A set that is not here as a whole is not agreed on in part: an edit of all of it would be sent in part then.
+    torn = {placing.group for placing in placings if placing.remote and made[placing.path] is None}
+    agreed = {
+        placing.path: known for placing in placings if placing.group not in torn and (known := made[placing.path])
+    }
     _give_modes_back(root, intents)
     return agreed
 

@@ -18,8 +18,9 @@ from configstore.files.reader import Reader
 from configstore.files.reading import Linked, UnstableError, Unusable, signature
 from configstore.files.words import words
 from configstore.model.path import ROOT, PathError, StorePath, join, parent, parse_path
-from configstore.model.record import Entry, Kind
+from configstore.model.record import CHUNK_SIZE, Entry, Kind
 from configstore.model.selection import Symlinks
+from configstore.model.signature import Signature
 from sidecar.local.root import Root
 from sidecar.local.visit import Round, Scan, Visit
 from sidecar.local.watch import LocalWatch
@@ -34,6 +35,8 @@ time stamps may be too coarse (a tick is up to 10 ms) to show another change."""
 
 _NO_DIRECTORY = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 """Errors which say that something else lies at a path by now; all others say nothing about what lies there."""
+
+Marks = dict[StorePath, Signature | None]
 
 
 class Changed(Exception):  # noqa: N818  # a fact, not a fault
@@ -67,7 +70,7 @@ class Scanner:
         self._device = os.fstat(root.fd).st_dev
         self._names: dict[StorePath, set[str]] = {}  # what each directory is known to hold
         self._listed: dict[StorePath, int] = {}  # directories watched and listed to the end, and their inode
-        self._troubled: dict[StorePath, set[StorePath]] = {}  # by directory: the paths with a problem in it
+        self._troubled: dict[StorePath, Marks] = {}  # by directory: how the paths with a problem in it look
         self._racy: set[StorePath] = set()
         self._unwatched: set[StorePath] = set()  # their watches end with the scan: what moved was seen by then
         self.unread: set[StorePath] = set()  # directories to be looked at again, event or no event
@@ -115,11 +118,14 @@ class Scanner:
         """Yield a file's content for pushing, piece by piece; all of it counts only when the end is reached.
 
         Raises Changed when it is not `expected` any more, which may show at the end only, and Unreadable when it
-        cannot be known.
+        cannot be known. A piece of another length is never handed on: who takes it could not know why.
         """
-        digest = hashlib.sha256()
+        digest, left = hashlib.sha256(), expected.size
         try:
             for piece in self._reader.pieces(path):
+                if len(piece) != min(CHUNK_SIZE, left):
+                    raise Changed(path)
+                left -= len(piece)
                 digest.update(piece)
                 yield piece
         except UnstableError as error:
@@ -205,7 +211,7 @@ class Scanner:
         except FileNotFoundError:
             return
         except (PathError, Unusable) as reason:
-            visit.refuse(path, str(reason))
+            visit.refuse(path, str(reason), status)
             visit.unread |= isinstance(reason, Linked)  # no event tells when its other name goes
             if is_dir:
                 visit.blind.add(path)
@@ -213,7 +219,7 @@ class Scanner:
             visit.unstable.add(path)
             visit.racy.add(path)
         except OSError as error:
-            visit.fail(path, error)
+            visit.fail(path, error, status)
             visit.racy.add(path)
         visit.paths.append(path)
 
@@ -253,7 +259,7 @@ class Scanner:
         found.unstable |= visit.unstable
         self._racy -= visit.calm
         self._racy |= visit.racy
-        self._note_problems(look, directory, visit.problems)
+        self._note_problems(look, directory, visit.problems, visit.marks)
         if visit.unread:
             self.unread.add(directory)
         else:
@@ -261,17 +267,21 @@ class Scanner:
         look.read.add(directory)
         look.blind |= visit.blind
 
-    def _note_problems(self, look: Round, directory: StorePath, problems: dict[StorePath, Problem]) -> None:
+    def _note_problems(
+        self, look: Round, directory: StorePath, problems: dict[StorePath, Problem], marks: Marks
+    ) -> None:
         """Note which problems there are in a directory, and which are over."""
         found = look.found
-        over = self._troubled.pop(directory, set()) - problems.keys()
+        before = self._troubled.pop(directory, {})
+        over = before.keys() - problems.keys()
+        found.touched |= {path for path, mark in marks.items() if path not in before or before[path] != mark}
         for path in over:
             found.problems.pop(path, None)
         found.cleared |= over
         found.cleared -= problems.keys()
         found.problems |= problems
         if problems:
-            self._troubled[directory] = set(problems)
+            self._troubled[directory] = marks
 
     def _keep(self, look: Round, directory: StorePath, error: OSError) -> None:
         """Leave everything below a directory as it was known: it cannot be read, which says nothing about that."""
@@ -280,7 +290,7 @@ class Scanner:
         self._listed.pop(directory, None)
         self._names.setdefault(directory, set())
         self._link(directory)
-        self._note_problems(look, directory, visit.problems)
+        self._note_problems(look, directory, visit.problems, visit.marks)
         self.unread.add(directory)
         look.blind.add(directory)
 
@@ -332,7 +342,7 @@ class Scanner:
             return []
         self._listed.pop(directory, None)
         self._unwatched.add(directory)
-        self._note_problems(look, directory, {})
+        self._note_problems(look, directory, {}, {})
         return [join(directory, StorePath(name)) for name in names]
 
 

@@ -83,6 +83,7 @@ class LocalSide:
         flush: look at everything, and let it travel without waiting for its set.
         """
         self._everything |= flush
+        self._end_set()
         for _ in range(_LOOKS):
             self._take_events()
             now = self._clock()
@@ -147,6 +148,17 @@ class LocalSide:
         """Tell whether a file of the open set is being written: one that was open before delays nothing."""
         return bool(self._sides.unstable - self._given_up)
 
+    def _end_set(self) -> None:
+        """Close the set when it is complete and all of it was looked at, though nothing may travel now.
+
+        Else all that is changed while the store is away were one set, and what is being changed when it comes back
+        would be sent in part, since that set has waited for long enough.
+        """
+        open_set = self._set
+        unseen = self._everything or self._dirty or self._written
+        if open_set.is_open and not unseen and not self._waits_for_open() and open_set.settled(self._clock()):
+            open_set.close()
+
     def _take_events(self) -> None:
         if not self._watch:
             return
@@ -178,13 +190,14 @@ class LocalSide:
         elsewhere = () if directories is None else (path for path in before if parent(path) not in directories)
         unstable = scan.unstable.union(elsewhere)
         follows = self._watch is not None and self._looked
-        if follows and not self._set.is_open and (scan.changed or unstable - before):
+        if follows and not self._set.is_open and (scan.changed or scan.touched or unstable - before):
             self._set.noticed(now)
         self._sides.found(
             changed=scan.changed,
             problems=scan.problems,
             cleared=scan.cleared,
             unstable=unstable,
+            touched=scan.touched,
             in_set=self._set.number if follows else UNKNOWN_SET,
         )
         self._opened = {path: self._opened.get(path, now) for path in unstable}

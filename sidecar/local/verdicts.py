@@ -73,6 +73,15 @@ class Verdicts:
         self.applied.problems.setdefault(change.path, Problem(path=change.path, reason=reason))
         self._give_up(change, stale=False)
 
+    def not_as_placed(self, change: LocalChange) -> None:
+        """Give up a change that was made and could not be taken back with its group.
+
+        The application was at it. It counts as an edit of what lay there before, as one of any other member does:
+        were it one of what the store holds, a set that was edited as a whole would be sent in part.
+        """
+        self.applied.done.pop(change.path, None)
+        self.applied.stale.add(change.path)
+
     def _give_up(self, change: LocalChange, *, stale: bool) -> None:
         """Remember who broke a group first; what is stale is planned anew at once, so it goes before a problem."""
         first = self.broken.setdefault(change.group, change.path)

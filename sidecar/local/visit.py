@@ -5,28 +5,33 @@ while it is listed, or whose listing breaks off, leaves nothing half-known behin
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping as Map
 from collections.abc import Set as AbstractSet
 
 import msgspec
 
+from configstore.files.reading import signature
 from configstore.files.words import words
 from configstore.model.path import ROOT, StorePath, ancestors, printable
+from configstore.model.signature import Signature
 from sidecar.planner.sides import LocalEntry, Problem
 
 
 class Scan(msgspec.Struct, kw_only=True):
     """What a scan found.
 
-    changed: paths that differ from what was known, None for those no longer there. problems: paths that cannot
-    be mirrored, and why; that of a directory speaks for all that is below it. cleared: paths that had a problem
-    and have none now. unstable: paths being written.
+    changed: paths that differ from what was known, None for those no longer there. problems: paths that cannot be
+    mirrored, and why; that of a directory speaks for all that is below it. cleared: paths that had a problem and
+    have none now. unstable: paths being written. touched: paths with a problem that somebody changed, as far as
+    their stat tells.
     """
 
     changed: dict[StorePath, LocalEntry | None] = {}
     problems: dict[StorePath, Problem] = {}
     cleared: set[StorePath] = set()
     unstable: set[StorePath] = set()
+    touched: set[StorePath] = set()
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -55,7 +60,8 @@ class Visit:
     descriptor: the open directory. paths: what is ours in it, whatever can be said of it. looked: what lies there,
     None where it is what was known. children: the directories in it, with their inodes. files: what is none.
     racy: files read that may change without a sign of it; calm: those that may not. unread: something in it is to
-    be looked at again, event or no event. blind: directories in it that cannot be looked into.
+    be looked at again, event or no event. blind: directories in it that cannot be looked into. marks: how the
+    paths that have a problem look, None where not even that can be told.
     """
 
     directory: StorePath
@@ -69,15 +75,17 @@ class Visit:
     racy: set[StorePath] = dataclasses.field(default_factory=set)
     calm: set[StorePath] = dataclasses.field(default_factory=set)
     problems: dict[StorePath, Problem] = dataclasses.field(default_factory=dict)
+    marks: dict[StorePath, Signature | None] = dataclasses.field(default_factory=dict)
     blind: set[StorePath] = dataclasses.field(default_factory=set)
     unread: bool = False
 
-    def fail(self, path: str, error: OSError) -> None:
+    def fail(self, path: str, error: OSError, status: os.stat_result | None = None) -> None:
         """Note what could not be looked at, for a reason that says nothing about what lies there."""
-        self.refuse(path, words(error))
+        self.refuse(path, words(error), status)
         self.unread = True
 
-    def refuse(self, path: str, reason: str) -> None:
-        """Note what cannot be mirrored."""
+    def refuse(self, path: str, reason: str, status: os.stat_result | None) -> None:
+        """Note what cannot be mirrored. status: its lstat, where it is known."""
         shown = StorePath(printable(path))
         self.problems[shown] = Problem(path=shown or "/", reason=reason)
+        self.marks[shown] = signature(status) if status else None

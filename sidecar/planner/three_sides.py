@@ -167,10 +167,14 @@ class Sides:
         problems: Map[StorePath, Problem],
         cleared: Iterable[StorePath],
         unstable: AbstractSet[StorePath],
+        touched: AbstractSet[StorePath] = frozenset(),
         in_set: int = UNKNOWN_SET,
     ) -> None:
-        """Take in what a scan found. changed: None for what is gone. in_set: number of the set it belongs to."""
-        joining = {self._sets[path] for path in changed if path in self._sets} - {UNKNOWN_SET, in_set}
+        """Take in what a scan found. changed: None for what is gone. in_set: number of the set it belongs to.
+
+        touched: paths with a problem that were changed, so that they belong to the set though they cannot be read.
+        """
+        joining = {self._sets[path] for path in (*changed, *touched) if path in self._sets} - {UNKNOWN_SET, in_set}
         for path in [path for path, number in self._sets.items() if number in joining]:
             self._sets[path] = in_set  # a set of which a member was changed again before it was sent
         for path, entry in changed.items():
@@ -179,7 +183,7 @@ class Sides:
         for path in cleared:
             if self._local_problems.pop(path, None):
                 self._pending |= self.below(path)
-        for path in problems.keys() - self._local_problems.keys():
+        for path in touched:
             self._sets[path] = in_set
         self._local_problems.update(problems)
         self._pending.update(changed, problems, cleared, unstable, self._unstable - unstable)

@@ -17,8 +17,8 @@ from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.store.history import versions_below
 from configstore.store.leases import queue
+from tests.e2e.soaking import three_replicas, tree_of
 from tests.e2e.test_bad_days import leader
-from tests.e2e.test_soak import three_replicas, tree_of
 from tests.waiting import wait_until
 
 TTL = "4"  # seconds; as many pass before a successor follows one that died
@@ -142,7 +142,7 @@ class Bench:
 def contend(wanted, every, seed, base, binary):
     """Let all contend until so many increments are confirmed, with a fault after each `every`; returns figures."""
     spoilt = Counter()
-    with three_replicas(base, binary, POLICY) as (kv, members, replicas):
+    with three_replicas(base, binary, POLICY) as (kv, members, replicas, _):
         bench = Bench(kv, members, replicas, seed)
         begun = time.monotonic()
         for each in bench.contenders:

@@ -4,6 +4,7 @@ import pytest
 
 from configstore.errors import NoSpaceError
 from configstore.model.record import Kind
+from configstore.store.api import Delete, Put
 from configstore.store.memory_state import MemoryStore
 from sidecar.local.scan import Scanner, Unreadable
 from tests.sidecar.following import Following
@@ -48,6 +49,22 @@ def test_a_file_that_cannot_be_read_is_a_problem_and_the_rest_of_its_set_goes_on
     assert following.tree.read("data/b")
 
 
+@pytest.mark.parametrize("now", [b"longer than it was", b"", b"equal"])
+def test_a_file_that_is_changed_before_it_is_sent_is_sent_as_it_is_then(following, monkeypatch, now):
+    real = Scanner.pieces
+
+    def read(self, path, expected):
+        (following.folder / "a").write_bytes(now)
+        return real(self, path, expected)
+
+    (following.folder / "a").write_bytes(b"first")
+    with monkeypatch.context() as patch:
+        patch.setattr(Scanner, "pieces", read)
+        assert following.cycle().waiting_for is None
+    following.cycle()
+    assert following.tree.read("data/a").record.content == now
+
+
 def test_pulls_go_on_while_the_store_takes_no_writes(following):
     (following.folder / "mine").write_bytes(b"mine")
     following.put("theirs", b"theirs")
@@ -73,4 +90,18 @@ def test_a_store_without_the_subtree_is_listed_now_and_then_and_not_all_the_time
     assert len(listings) == 1
     replica.cycle(1.0)
     assert len(listings) == 2
+    replica.close()
+
+
+def test_a_replica_that_cannot_show_a_record_is_not_ready_though_it_makes_cycles(tmp_path):
+    (tmp_path / "r").mkdir()
+    replica = Following(tmp_path / "r", MemoryStore(clock=lambda: 0.0))
+    replica.put("", b"", Kind.DIR)
+    replica.tree.kv.txn((), (Put(replica.tree.keys.file("data/a"), b"no record"),))
+    replica.list_again()
+    for _ in range(3):
+        assert not replica.cycle().ready
+    replica.tree.kv.txn((), (Delete(replica.tree.keys.file("data/a")),))
+    replica.list_again()
+    assert replica.cycle().ready
     replica.close()

@@ -4,8 +4,16 @@ import shutil
 
 import pytest
 
-from tests.simulation.world import World
+from tests.simulation.replica import SETTLE
+from tests.simulation.world import PAIR, Fault, World
 from tests.trees import look
+
+
+def send(replica):
+    """Let a replica take notice of what was done, and send it when its set has settled."""
+    replica.cycle()
+    replica.world.now += 1.0
+    replica.cycle()
 
 
 def a_child_is_made_while_its_directory_is_deleted(world):
@@ -25,8 +33,7 @@ def a_directory_is_replaced_by_a_file_and_then_its_replica_is_lost(world):
     world.heal()
     shutil.rmtree(one.folder / "d")
     (one.folder / "d").write_bytes(b"a file")
-    world.now += 61.0
-    one.cycle()
+    send(one)
     one.wipe()
     world.heal()
 
@@ -47,20 +54,18 @@ def a_file_and_a_directory_of_one_name_are_made_at_once(world):
     (one.folder / "d").mkdir()
     (one.folder / "d/a").symlink_to("a")
     (two.folder / "d").write_bytes(b"a file")
-    two.cycle()
+    send(two)
     world.heal()
 
 
 def a_restored_store_overtakes_and_gives_a_revision_to_another_write(world):
     one, two = world.replicas
     (one.folder / "a").write_bytes(b"of the store that was")
-    world.now += 1.0
-    one.cycle()
+    send(one)
     (two.folder / "a").mkdir()
     (two.folder / "a/b").write_bytes(b"of the restored store")
     world.restore()
-    two.cycle()
-    world.now += 1.0
+    send(two)
     one.cycle()
     assert "another write's now" in one.mirror.engine.status.halted
     world.heal()
@@ -69,10 +74,10 @@ def a_restored_store_overtakes_and_gives_a_revision_to_another_write(world):
 def a_restored_store_holds_something_new_at_a_revision_that_was_seen(world):
     one, two = world.replicas
     (two.folder / "a").write_bytes(b"first")
-    two.cycle()
+    send(two)
     world.back_up()
     (one.folder / "a").write_bytes(b"loses")
-    one.cycle()  # which writes under conflicts/ alone
+    send(one)  # which writes under conflicts/ alone
     two.cycle()
     world.restore()
     (one.folder / "b").write_bytes(b"new")
@@ -84,7 +89,7 @@ def news_are_lost_and_nothing_else_happens(world):
     one, two = world.replicas
     world.heal()
     (one.folder / "a").write_bytes(b"news")
-    one.cycle()
+    send(one)
     two.feed.lose()
     world.now += 61.0
     two.cycle()
@@ -110,14 +115,174 @@ def a_restored_store_gives_a_revision_to_another_write_of_much_the_same(world):
         (replica.folder / "d").mkdir()
         (replica.folder / "d/a").write_bytes(b"equal")
     (two.folder / "a").write_bytes(b"of the store that was")
-    two.cycle()
+    send(two)
     world.restore()
     (one.folder / "a").mkdir()
+    send(one)
+    world.heal()
+
+
+def a_replica_dies_while_it_is_filled(world):
+    one, two = world.replicas
+    (one.folder / "a").write_bytes(b"precious")
+    world.heal()
+    for number in range(1, 4):
+        two.wipe()
+        two.cycle(Fault("rename", number, "crash"))
+        world.heal()
+        assert look(one.folder / "a")
+
+
+def a_user_edits_what_is_about_to_be_replaced(world):
+    one, two = world.replicas
+    for number in range(4):
+        (one.folder / "a").write_bytes(b"%d" % number)
+        send(one)
+        two.cycle(Fault("rename", 1, "edit", "a"))
+        world.heal()
+
+
+def the_pair_cannot_be_placed_since_one_of_it_has_another_name(world):
+    one, two = a_pair(world)
+    two.user.hard_link("p1")
+    two.cycle()
+    one.user.write_pair(2)
+    send(one)
+    send(two)
+    assert two.shown_pair() == {b"1"}
+    world.heal()
+
+
+def the_pair_cannot_be_read_since_one_of_it_has_another_name(world):
+    one, _ = a_pair(world)
+    one.user.hard_link("p1")
+    send(one)  # so that the trouble is known before the set is begun
+    for number in (2, 3):
+        one.user.write_pair(number)
+        send(one)
+        world.note_accepted()
+    world.heal()
+
+
+def a_set_loses_one_of_its_files(world):
+    one, two = world.replicas
+    names = ("cert", "key", "chain")
+    for name in names:
+        one.user.write(name, b"old")
+    world.heal()
+    two.user.write("chain", b"new")
+    send(two)
+    for name in names:
+        one.user.write(name, b"of another issuer")
+    one.cycle(late=True)
+    world.now += 1.0
+    one.cycle()
+    world.heal()
+    assert [(two.folder / name).read_bytes() for name in names] == [b"old", b"old", b"new"]
+
+
+def the_pair_is_written_in_two_steps(world):
+    one, _ = a_pair(world)
+    step_by_step(one)
+    world.heal()
+
+
+def the_pair_is_written_while_another_file_stays_open(world):
+    one, _ = a_pair(world)
+    (one.folder / "a").write_bytes(b"a log")
+    world.heal()
+    one.user.open_for_writing("a")
+    one.user.write_to_open("a", b"a longer log")
+    for _ in range(3):
+        send(one)
+    step_by_step(one)
+    world.heal()
+
+
+def the_pair_is_written_while_its_directory_is_scanned(world):
+    one, _ = a_pair(world)
+    for number in range(1, 8):
+        send(one)  # so that the next look is at what was changed, when it has settled
+        one.user.write("a", b"%d" % number)
+        one.cycle()
+        world.now += 2 * SETTLE
+        one.cycle(Fault("entry", number, "pair"))
+        world.note_accepted()
+        world.heal()
+
+
+def the_only_writer_goes_on_without_answers(world):
+    one, two = world.replicas
+    for number in range(1, 8):
+        for happens in ("lost", "crash"):
+            for kind in ("before", "after"):
+                alone(world, one, Fault(kind, number, happens, "a" if happens == "crash" else ""))
+    assert look(two.folder / "a")
+
+
+def a_listing_is_older_than_an_own_commit(world):
+    one, _ = world.replicas
+    (one.folder / "a").write_bytes(b"first")
+    world.heal()
+    (one.folder / "a").write_bytes(b"while it is listed")
+    one.cycle()
+    world.now += 1.0
+    one.feed.slow = True
+    one.feed.list_again()
+    one.cycle()
+    assert one.mirror.engine.status.committed > one.mirror.engine.status.revision
     one.cycle()
     world.heal()
 
 
+def a_pair(world):
+    """Return the replicas, which agree on a pair."""
+    world.replicas[0].user.write_pair(1)
+    world.heal()
+    return world.replicas
+
+
+def step_by_step(replica):
+    """Write the pair, one file after the other, with cycles in between."""
+    world = replica.world
+    replica.user.begin_pair(2)
+    for _ in PAIR:
+        replica.user.go_on_with_pair()
+        for wait in (0.0, SETTLE / 3):
+            world.now += wait
+            replica.cycle()
+            world.note_accepted()
+    send(replica)
+    world.note_accepted()
+
+
+def alone(world, replica, fault):
+    """Let a replica's user edit a file twice, the second time without knowing what became of the first."""
+    lost = len(world.records("conflicts"))
+    replica.user.write("a", repr(fault).encode())
+    replica.cycle()
+    world.now += 2 * SETTLE
+    replica.cycle(fault)
+    world.note_accepted()
+    if fault.happens == "lost":
+        replica.user.write("a", repr(fault).encode() + b", newer")
+    found = look(replica.folder / "a")
+    world.heal()
+    assert look(replica.folder / "a") == found, world.describe()
+    assert len(world.records("conflicts")) == lost, world.describe()
+
+
 HISTORIES = [
+    a_replica_dies_while_it_is_filled,
+    a_user_edits_what_is_about_to_be_replaced,
+    the_pair_cannot_be_placed_since_one_of_it_has_another_name,
+    the_pair_cannot_be_read_since_one_of_it_has_another_name,
+    a_set_loses_one_of_its_files,
+    the_pair_is_written_in_two_steps,
+    the_pair_is_written_while_another_file_stays_open,
+    the_pair_is_written_while_its_directory_is_scanned,
+    the_only_writer_goes_on_without_answers,
+    a_listing_is_older_than_an_own_commit,
     a_restored_store_gives_a_revision_to_another_write_of_much_the_same,
     a_restored_store_overtakes_and_gives_a_revision_to_another_write,
     a_restored_store_holds_something_new_at_a_revision_that_was_seen,

@@ -1,10 +1,10 @@
 """What the simulation is worth: each mechanism, taken out, is missed by it within some hundred histories."""
 
+import logging
 import shutil
 
 import pytest
 from hypothesis import Phase
-from sidecar.remote.fetch import RemoteSide
 
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.model.record import Kind, RecordError
@@ -15,14 +15,21 @@ from configstore.store.tree import Tree
 from configstore.store.values import Outcome
 from sidecar import mirror
 from sidecar.baseline import Baseline
+from sidecar.conflicts import Keeper
 from sidecar.local import apply
-from sidecar.planner import planner
+from sidecar.local import side as local_side
+from sidecar.local.side import LocalSide
+from sidecar.planner import guards, planner, sets
 from sidecar.planner.reconcile import Verdict, same_local
 from sidecar.planner.sides import LocalEntry
-from sidecar.remote import fetch
-from sidecar.transfer import Transfer
-from tests.simulation.test_simulation import run
-from tests.simulation.world import Connection, Replica
+from sidecar.planner.three_sides import Sides
+from sidecar.pull import Puller
+from sidecar.remote import side as remote_side
+from sidecar.remote.side import RemoteSide
+from tests.simulation import test_deletions, test_simulation
+from tests.simulation.edges import Connection
+from tests.simulation.replica import Replica
+from tests.simulation.test_histories import HISTORIES, play
 
 MUTANTS = {}
 
@@ -41,7 +48,7 @@ def no_past(patch):
 
 @mutant
 def no_conflict_copy(patch):
-    patch(Transfer, "_keep", lambda self, path, entry: None)
+    patch(Keeper, "keep", lambda self, pull, content: None)
 
 
 @mutant
@@ -62,6 +69,7 @@ def a_lost_answer_taken_for_yes(patch):
 def a_wipe_counts_as_a_delete(patch):
     def wipe(self):
         self.mirror.close()
+        self.user.leave()
         for path in self.folder.iterdir():
             if path.name != ".configstore":
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -85,17 +93,17 @@ def a_delete_beats_an_edit(patch):
 
 @mutant
 def a_new_baseline_before_the_files_are_there(patch):
-    real = Transfer._pull
+    real = Puller._pull
 
     def pull(self, pulls, done):
         for each in pulls:
             if each.remote.entry.kind is Kind.FILE and each.local is None:
                 unread = Signature(0, 0, 0, 0, 0, 0, 0)
                 local = LocalEntry(entry=each.remote.entry, signature=unread)
-                self._note({each.path: planner.agreed(local, each.remote)})
+                self._baseline.agree({each.path: planner.agreed(local, each.remote)})
         real(self, pulls, done)
 
-    patch(Transfer, "_pull", pull)
+    patch(Puller, "_pull", pull)
     patch(mirror, "recover", lambda root, journal: {})  # which else would bring the files at the next start
 
 
@@ -142,18 +150,18 @@ def a_file_and_a_directory_of_one_name_are_not_settled(patch):
 
 @mutant
 def the_baseline_is_forgotten_at_the_end(patch):
-    patch(Baseline, "_append", lambda self, lines: None)
+    patch(Baseline, "_write", lambda self, lines: None)
 
 
 @mutant
 def a_restored_snapshot_is_not_noticed(patch):
-    patch(fetch, "contradiction", lambda **_: None)
+    patch(remote_side, "contradiction", lambda **_: None)
 
 
 @mutant
 def a_rewritten_history_is_not_noticed(patch):
-    patch(fetch, "rewritten", lambda *_: None)
-    patch(fetch, "given_away", lambda *_: None)
+    patch(remote_side, "rewritten", lambda *_, **__: None)
+    patch(remote_side, "given_away", lambda *_, **__: None)
 
 
 @mutant
@@ -163,11 +171,100 @@ def what_the_watch_missed_is_never_looked_for(patch):
 
 @mutant
 def what_the_store_forgot_is_overwritten(patch):
-    patch(Transfer, "_forgotten", lambda self, pull: False)
+    patch(Keeper, "_forgotten", lambda self, pull: False)
+
+
+@mutant
+def companions_are_placed_without_each_other(patch):
+    patch(sets, "_first_blocked", lambda *_: (None, None))
+
+
+@mutant
+def companions_are_sent_without_each_other(patch):
+    patch(sets, "_push_together", lambda *_: None)
+
+
+@mutant
+def a_lost_set_loses_only_the_member_in_conflict(patch):
+    patch(sets, "_lose_together", lambda *_: None)
+
+
+@mutant
+def no_set_waits_while_a_file_is_open(patch):
+    real = LocalSide.edits_settled
+
+    def edits_settled(self, *, flush):
+        return real(self, flush=flush or bool(self._sides.unstable))
+
+    patch(LocalSide, "edits_settled", edits_settled)
+
+
+@mutant
+def news_that_come_during_a_look_belong_to_no_set(patch):
+    patch(local_side, "_LOOKS", 1)
+
+
+@mutant
+def what_is_sent_is_not_written_down(patch):
+    patch(Baseline, "sending", lambda self, writes: None)
+
+
+@mutant
+def what_is_sent_is_written_down_in_memory_alone(patch):
+    patch(Baseline, "sending", lambda self, writes: self.sides.sending(writes))
+
+
+@mutant
+def a_listing_is_judged_by_what_is_known_when_it_comes(patch):
+    real = RemoteSide._contradiction
+
+    def contradiction(self, *what, asked_at=None):  # this is what is broken
+        return real(self, *what)
+
+    patch(RemoteSide, "_contradiction", contradiction)
+
+
+@mutant
+def trouble_that_began_earlier_is_no_part_of_a_set(patch):
+    real = Sides.found
+
+    def found(self, *, touched, **what):
+        real(self, touched=touched - self._local_problems.keys(), **what)
+
+    patch(Sides, "found", found)
+
+
+DELETIONS = {}
+
+
+def of_deletions(function):
+    """Register a break that `test_deletions` shall miss."""
+    MUTANTS[function.__name__] = DELETIONS[function.__name__] = function
+    return function
+
+
+@of_deletions
+def a_deletion_is_judged_by_what_has_arrived(patch):
+    def arrived(plan, sides):
+        return [(sum(1 for pull in plan.pull if pull.remote.entry.kind is Kind.GONE), 0)]
+
+    patch(guards, "_incoming", arrived)
+
+
+def live(name, base):
+    """Play the short histories, then random ones."""
+    for history in HISTORIES:
+        play(history, base / history.__name__)
+    run = test_deletions.run if name in DELETIONS else test_simulation.run
+    run(1500, steps=40, number=2, phases=[Phase.generate], database=None)
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_broken_mechanism_is_caught(name, monkeypatch):
+def test_a_broken_mechanism_is_caught(name, monkeypatch, tmp_path):
+    logging.disable(logging.CRITICAL)  # thousands of lines about what was broken on purpose
     MUTANTS[name](monkeypatch.setattr)
-    with pytest.raises((AssertionError, StoreError, RecordError)):  # whatever goes wrong first
-        run(1500, steps=40, number=2, phases=[Phase.generate], database=None)
+    try:
+        with pytest.raises((AssertionError, StoreError, RecordError)):  # whatever goes wrong first
+            live(name, tmp_path)
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,272 +1,57 @@
 """Replicas of the real engine over the store in memory, driven step by step in one thread.
 
-Files are real; clock, store and network are not. Something happens at the n-th call of a kind: the store refuses
-it, loses its answer or gets it only later; the process dies there; a user changes a file at just that moment, or
-another replica makes a whole cycle. News of the store can be late; compactions, restored snapshots and raw deletes
-come between. After a crash, or a wipe of its directory, a replica starts again as a new process would.
+Files and inotify are real; clock, store and network are not. Something happens at the n-th call of a kind: the
+store refuses it, loses its answer or gets it only later; the process dies there; a user acts at just that moment,
+or another replica makes a whole cycle. News of the store, and of the kernel, can be late; compactions, restored
+snapshots and raw deletes come between. After a crash, or a wipe of its directory, a replica starts again as a new
+process would.
 """
 
 import contextlib
 import itertools
-import os
-import shutil
-from collections import Counter
 from pathlib import Path
 
-import msgspec
-
-from configstore.errors import CompactedError, FutureRevisionError, StoreError, StoreUnavailableError
-from configstore.model.keys import Keys
+from configstore.errors import CompactedError, StoreError
+from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind, Origin, Record, RecordError, decode, encode, sha256
 from configstore.model.replica import Request, Take, Verb
-from configstore.store.api import Batch, Delete, Exists, Put
+from configstore.store.api import Delete, Exists, Put
+from configstore.store.history import versions_below
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
-from sidecar.local import rename
-from sidecar.mirror import Mirror
-from sidecar.planner.mapping import Mapping
-from tests.trees import tree
+from tests.simulation.edges import KEYS, SUBTREE
+from tests.simulation.faults import Fault
+from tests.simulation.replica import PAIR, RETENTIONS, Replica
+from tests.trees import look, tree
 
-KEYS = Keys()
-SUBTREE = "data"
-RETENTION = 1e9
+__all__ = ["KEYS", "PAIR", "SUBTREE", "Fault", "Replica", "World"]
 
-
-DISK = ["rename", "unlink", "rmdir", "mkdir", "symlink", "link", "fchmod", "write", "ftruncate"]
-"""Calls of os that change the disk; the sidecar makes no others, but for renameat2 and opening."""
-
-CLOCKS = ["2999-12-31T23:59:59Z", "1970-01-01T00:00:00Z", "not a time"]
-"""What the replicas take for the time; nothing may be decided by it."""
-
-PAIR = ("p1", "p2")
-"""Two files that are always written together, as a certificate and its key are."""
-
-_edits = itertools.count()
-
-
-class Crash(BaseException):
-    """The process ends here."""
-
-
-class Fault:
-    """Happens at the n-th call of a kind: `before` or `after` a call of the store, before a `rename` into place,
-    or before any call that changes the `disk`.
-
-    happens: `lost` (that call of the store, or its answer), `late` (a transaction that reaches the store only
-    after its sender gave up), `crash`, `edit` (by a user, of `name`), or `other` (another replica's user edits
-    `name`, and that replica makes a whole cycle).
-    """
-
-    def __init__(self, kind="", number=0, happens="", name=""):
-        self.kind, self.number, self.happens, self.name = kind, number, happens, name
-        self.calls = Counter()
-        self.edited = None  # what the user wrote, and what was there
-        self.late = self.struck = False
-        self.other = lambda name: None
-
-    def strike(self, kind, folder):
-        self.calls[kind] += 1
-        if kind != self.kind or self.calls[kind] != self.number:
-            return
-        self.struck = True
-        if self.happens == "crash":
-            raise Crash
-        if self.happens in {"lost", "late"} and kind in {"before", "after"}:
-            self.late = self.happens == "late" and kind == "before"
-            raise StoreUnavailableError("a fault of the simulation")
-        if self.happens == "other":
-            self.other(self.name)
-        path = folder / self.name
-        if self.happens == "edit" and path.parent.is_dir() and not path.is_dir() and not path.is_symlink():
-            before = path.read_bytes() if path.exists() else None
-            self.edited = (b"meanwhile %d" % next(_edits), before)
-            path.write_bytes(self.edited[0])
-
-    def __repr__(self):
-        return f"Fault({self.kind!r}, {self.number}, {self.happens!r}, {self.name!r})"
-
-
-class Connection(MemoryKv):
-    """A connection whose transactions may arrive late."""
-
-    def __init__(self, replica):
-        super().__init__(
-            replica.world.store,
-            before=lambda _: replica.fault.strike("before", replica.folder),
-            after=lambda _: replica.fault.strike("after", replica.folder),
-        )
-        self.replica = replica
-
-    def txn(self, compares, operations, *, otherwise_get=()):
-        try:
-            return super().txn(compares, operations, otherwise_get=otherwise_get)
-        except StoreUnavailableError:
-            if self.replica.fault.late:
-                self.replica.fault.late = False
-                self.replica.world.delay(compares, operations)
-            raise
-
-
-class Feed:
-    """What a watch tells: a listing, then whole revisions; late, or of a new connection, where a test wants."""
-
-    def __init__(self, tree, known):
-        self.tree, self.known, self.error, self.next = tree, known, None, 0
-        self.late = self.reconnected = False
-
-    def drain(self):
-        if self.late and self.next:
-            return []
-        try:
-            return self._batches() if self.next else self._list()
-        except (CompactedError, FutureRevisionError):
-            return self._list()
-
-    def list_again(self):
-        self.next = 0
-
-    def lose(self):
-        """Miss what the store has told since, as no watch should."""
-        self.next = self.next and self.tree.kv.store.revision + 1
-
-    def _list(self):
-        listing = msgspec.structs.replace(self.tree.list(SUBTREE), known=self.known())
-        self.next, self.reconnected = listing.revision + 1, False
-        return [listing]
-
-    def _batches(self):
-        found = []
-        if self.reconnected:
-            found, self.reconnected = [Batch(revision=self.next - 1, connected=True)], False
-        batch = self.tree.kv.store.since(*KEYS.files_below(SUBTREE), self.next)
-        if batch:
-            self.next = batch.revision + 1
-            found.append(batch)
-        return found
-
-
-class Replica:
-    """One sidecar's engine and its directory."""
-
-    def __init__(self, world, name):
-        self.world, self.name = world, name
-        self.folder = world.base / name
-        self.folder.mkdir()
-        self.fault = Fault()
-        self.start()
-
-    def start(self):
-        """Begin as a new process."""
-        ids = self.world.ids
-        clock = CLOCKS[int(self.name[1:]) % len(CLOCKS)]
-        writer = Writer(replica=self.name, host="h", now=lambda: clock, new_id=lambda: f"w{next(ids)}")
-        mapping = Mapping(name=SUBTREE, store=SUBTREE, path=str(self.folder), retention=RETENTION, max_delete=1.0)
-        tree = Tree(Connection(self), KEYS, writer, patience=0)
-        self.feed = Feed(tree, lambda: self.mirror.engine._remote.highest)
-        self.mirror = Mirror(mapping, tree, feed=self.feed, clock=lambda: self.world.now)
-
-    def crash(self):
-        """End without any goodbye, and begin again."""
-        self.mirror.close()
-        self.start()
-
-    def cycle(self, fault=None, *, late=False):
-        """Make one cycle, in which a fault may strike; with `late`, without the latest news of the store.
-
-        Whatever a file held before must then still be in one, or in the store.
-        """
-        contents = self.contents()
-        self.fault = fault or Fault()
-        self.fault.other = self.let_another_act
-        self.feed.late = late
-        with self.disk():
-            try:
-                self.mirror._cycle()
-            except StoreError:
-                pass  # `run` would list again
-            except Crash:
-                self.fault = Fault()
-                self.crash()
-        if self.fault.edited:
-            written, overwritten = self.fault.edited
-            contents = contents - {overwritten} | {written}
-        whole = not self.fault.struck
-        self.fault = Fault()
-        if whole and self.mirror.engine.status.ready:
-            self.world.check_pair(self)
-        gone = {sha256(content) for content in contents - self.contents()}
-        assert not gone or gone <= self.world.known(), (
-            f"local content was overwritten without being kept\n{self.world.describe()}"
-        )
-
-    def busy(self):
-        """Tell whether it knows of something to do or to find out."""
-        engine = self.mirror.engine
-        return engine.status.pending or engine._remote.life.wants_listing or engine._remote.doubtful
-
-    def let_another_act(self, name):
-        """Have the next replica's user edit a file, and that replica make a cycle."""
-        replicas = self.world.replicas
-        other = replicas[(replicas.index(self) + 1) % len(replicas)]
-        path = other.folder / name
-        if path.parent.is_dir() and not path.parent.is_symlink() and not path.is_dir() and not path.is_symlink():
-            path.write_bytes(b"another's %d" % next(_edits))
-        self.world.now += 61.0
-        other.cycle()
-        self.world.note_accepted()
-
-    @contextlib.contextmanager
-    def disk(self):
-        """Let a fault strike at what changes the disk, just before the kernel does it."""
-
-        def striking(real, *kinds):
-            def call(*arguments, **options):
-                for kind in kinds:
-                    self.fault.strike(kind, self.folder)
-                return real(*arguments, **options)
-
-            return call
-
-        with contextlib.ExitStack() as stack:
-            changes = [(os, name, ("disk",)) for name in DISK]
-            for where, name, kinds in [(rename, "renameat2", ("rename", "disk")), *changes]:
-                stack.callback(setattr, where, name, getattr(where, name))
-                setattr(where, name, striking(getattr(where, name), *kinds))
-            yield
-
-    def wipe(self):
-        """Lose everything, as a tmpfs does whose container was made anew."""
-        self.mirror.close()
-        shutil.rmtree(self.folder)
-        self.folder.mkdir()
-        self.start()
-
-    def contents(self):
-        """Return the contents of all files."""
-        return {
-            (self.folder / path).read_bytes() for path, found in tree(self.folder).items() if found[0] == "file"
-        }
+RETENTION = max(RETENTIONS)
 
 
 class World:
-    """One store and some replicas. `now` is the engines' clock, in seconds."""
+    """One store and some replicas. `now` is the engines' clock, in seconds; `age` the store's."""
 
-    def __init__(self, base: Path, count=2):
-        self.base, self.now = base, 1000.0
+    def __init__(self, base: Path, count=2, policies=({},)):
+        self.base, self.now, self.age = base, 1000.0, 0.0
         self.ids = itertools.count()
-        self.store = MemoryStore(clock=lambda: 0.0)
+        self.store = MemoryStore(clock=lambda: self.age)
         self.kv = MemoryKv(self.store)
         self.delayed = []  # transactions under way whose senders gave up
         self.accepted = set()  # (path, digest) of every value that the store ever held
         self.was_current = {}  # by path: the write ids that were its current record, in order
+        self.deleted = set()  # what a user deleted or moved away
+        self.pairs = {}  # by digest: the number of the pair to which a content belongs
         writer = Writer(replica="hand", host="h", now=lambda: "", new_id=lambda: f"w{next(self.ids)}")
         self.tree = Tree(self.kv, KEYS, writer)
         self.tree.commit([Write(path=SUBTREE, entry=Entry(kind=Kind.DIR, mode=0o755))], retention=RETENTION)
         self.snapshot = self.store.snapshot()
-        self.restored = False
-        self.replicas = [Replica(self, f"r{number}") for number in range(count)]
+        self.restored = self.chosen = False
+        self.replicas = [
+            Replica(self, f"r{number}", **policies[number % len(policies)]) for number in range(count)
+        ]
 
     def records(self, kind):
         """Return what lies below `files`, `past` or `conflicts`: path and record, in order."""
@@ -291,6 +76,12 @@ class World:
             if ids[-1:] != [now]:
                 ids.append(now)
         self.check_stored_pair()
+
+    def agrees(self, replica, name):
+        """Tell whether a file is just what the store holds."""
+        found, path = look(replica.folder / name), f"{SUBTREE}/{name}"
+        held = {at: record.entry.sha256 for at, record in self.records("files")}
+        return found is not None and held.get(path) == found[2]
 
     def delay(self, compares, operations):
         """Take a transaction that is on its way, with what it was meant to replace."""
@@ -350,18 +141,40 @@ class World:
         self.kv.txn((), (Put(key, encode(Record(entry=entry, origin=origin, content=content))),))
 
     def check_pair(self, replica):
-        """Fail when a replica that works shows halves of two sets."""
-        found = [(replica.folder / name).read_bytes() for name in PAIR if (replica.folder / name).exists()]
-        assert len(set(found)) <= 1, f"{replica.name} shows a torn set: {found}\n{self.describe()}"
+        """Fail when a replica shows halves of two sets, though its user is not in the middle of writing one."""
+        found = replica.shown_pair()
+        assert len(found) <= 1 or replica.user.half_way, (
+            f"{replica.name} shows a torn set: {found}\n{self.describe()}"
+        )
 
     def check_stored_pair(self):
-        """Fail when the store holds halves of two sets."""
-        keys = [KEYS.file(f"{SUBTREE}/{name}") for name in PAIR]
-        found = {item.mod_revision for key in keys for item in self.kv.range(key).items}
-        assert len(found) <= 1, f"the store holds a torn set\n{self.describe()}"
+        """Fail when the store holds halves of two sets, or replaced a set in several transactions."""
+        found = [self.tree.read(f"{SUBTREE}/{name}") for name in PAIR]
+        numbers = {self.pairs.get(each.entry.sha256) for each in found if each}
+        assert len(numbers) <= 1, f"the store holds a torn set: {numbers}\n{self.describe()}"
+        replaced = all(each and each.record.origin.supersedes for each in found)
+        revisions = {each.mod_revision for each in found if each}
+        assert not replaced or len(revisions) <= 1, f"the store replaced a set in parts\n{self.describe()}"
 
-    def heal(self, take=Take.STORE, rounds=30):
-        """Let everybody work without faults, and a person choose, until nothing is left to do."""
+    def check_kept(self):
+        """Fail when something that is kept is not whole; also once the shortest retention is over."""
+        for _ in range(2):
+            for versions in versions_below(self.tree, StorePath(SUBTREE)).values():
+                for version in versions.known:
+                    if version.entry.kind is Kind.FILE:
+                        assert sha256(self.tree.content(version)) == version.entry.sha256
+            self.age += 2 * min(RETENTIONS)
+            self.store.expire_due()
+
+    def heal(self, take=Take.STORE, rounds=30, *, still=1):
+        """Let everybody work without faults, and a person choose, until nothing is left to do.
+
+        still: for so many rounds nothing must happen any more.
+        """
+        for replica in self.replicas:
+            replica.user.leave()
+            replica.unreadable.clear()
+            replica.away = replica.watch.late = False
         self.land()
         quiet = 0
         for _ in range(rounds):
@@ -370,11 +183,13 @@ class World:
                 self.choose(replica, take)
                 self.now += 61.0
                 replica.cycle()
+                self.now += 61.0
+                replica.cycle()
                 self.note_accepted()
             same = trees == [tree(replica.folder) for replica in self.replicas]
             idle = not any(replica.busy() for replica in self.replicas)
             quiet = quiet + 1 if same and idle and revision == self.store.revision else 0
-            if quiet == 2:
+            if quiet == still:
                 return
         raise AssertionError(f"never became quiet; {self.describe()}")
 
@@ -383,14 +198,22 @@ class World:
         status = replica.mirror.engine.status
         wanted = {"verb": Verb.RESUME, "mapping": SUBTREE}
         if status.halted:
-            assert self.restored, f"halted without a reason\n{self.describe()}"
+            self.check_halt(replica, status.halted)
+            self.chosen = True
             replica.mirror.request(Request(id="halt", take=take, reason=status.halted, **wanted))
         elif status.problems:
             replica.mirror.request(Request(id="vanished", take=Take.LOCAL, **wanted))
 
+    def check_halt(self, replica, reason):
+        """Fail when a replica halted without a reason."""
+        assert self.restored, f"{replica.name} halted without a reason: {reason}\n{self.describe()}"
+
     def describe(self):
         """Return what lies where, for a failing example."""
-        lines = [f"{path}: {record.entry.kind} {record.content}" for path, record in self.records("files")]
+        lines = [
+            f"{path}: {record.entry.kind} {(record.content or b'')[:40]}" for path, record in self.records("files")
+        ]
+        lines += [f"lost {path}: {(record.content or b'')[:40]}" for path, record in self.records("conflicts")]
         lines += [
             f"{replica.name}: {tree(replica.folder)} {replica.mirror.engine.status}" for replica in self.replicas
         ]
@@ -399,4 +222,5 @@ class World:
     def close(self):
         """End all replicas."""
         for replica in self.replicas:
+            replica.user.leave()
             replica.mirror.close()

@@ -170,6 +170,23 @@ def test_what_was_edited_after_the_crash_is_left_alone_with_all_of_its_set(here,
     assert (here.path / "key").read_text() == "edited while nobody was here"
 
 
+def test_a_set_that_was_edited_as_a_whole_after_the_crash_is_agreed_on_in_no_part(here, monkeypatch):
+    """Else one member were an edit of what the store holds, which is sent, and the other one a conflict."""
+    here.apply(here.file("cert", "old"), here.file("key", "old"))
+    remote = RemoteEntry(entry=a_file("new"), mod_revision=7)
+    changes = [msgspec.structs.replace(here.file(name, "new"), remote=remote) for name in ("cert", "key")]
+    with monkeypatch.context() as patch:
+        Steps(patch, 1, after=True)
+        with pytest.raises(Crash):
+            here.apply(*changes)
+    assert (here.path / "cert").read_text() == "new"
+    for name in ("cert", "key"):
+        (here.path / name).write_text("edited while nobody was here")
+    assert here.begin_anew() == {}
+    for name in ("cert", "key"):
+        assert (here.path / name).read_text() == "edited while nobody was here"
+
+
 def test_a_directory_made_writable_for_a_set_is_closed_again(tmp_path, monkeypatch):
     here = Mirrored(tmp_path / "top")
     here.apply(here.file("d/a", "old"))

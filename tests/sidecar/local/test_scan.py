@@ -343,6 +343,18 @@ def test_an_empty_file_is_a_problem_where_the_mapping_refuses_it(mirrored):
     assert found.changed["certs/key.pem"].entry.size == 7
 
 
+def test_a_path_with_a_problem_is_touched_when_somebody_changed_it(here):
+    for name in ("linked", "fifo"):
+        write(here.path / name, "content")
+    os.link(here.path / "linked", here.path / "other")
+    (here.path / "fifo").unlink()
+    os.mkfifo(here.path / "fifo")
+    assert here.scan().touched == {"linked", "other", "fifo"}
+    assert here.scan().touched == set()
+    (here.path / "linked").write_text("changed")
+    assert here.scan().touched == {"linked", "other"}
+
+
 def test_a_problem_that_went_away_with_its_path_is_cleared(here):
     os.mkfifo(here.path / "fifo")
     here.scan()
@@ -503,7 +515,9 @@ def test_content_is_read_for_a_push(here):
     assert b"".join(here.scanner.pieces(StorePath("a/file"), here.known["a/file"].entry)) == b"content"
 
 
-@pytest.mark.parametrize("now", ["other content", "missing", "symlink", "symlinked parent", "fifo", "open"])
+@pytest.mark.parametrize(
+    "now", ["other content", "longer", "shorter", "missing", "symlink", "symlinked parent", "fifo", "open"]
+)
 def test_content_that_is_not_the_expected_any_more_is_never_read(here, now):
     write(here.path / "a" / "file", "content")
     here.scan()
@@ -511,6 +525,8 @@ def test_content_that_is_not_the_expected_any_more_is_never_read(here, now):
     writer = None
     if now == "other content":
         write(file, "changed")
+    elif now in {"longer", "shorter"}:
+        write(file, {"longer": "content and more", "shorter": "cont"}[now])
     elif now == "open":
         writer = file.open("a")
     elif now == "symlinked parent":
@@ -522,8 +538,10 @@ def test_content_that_is_not_the_expected_any_more_is_never_read(here, now):
             file.symlink_to("../aside")
         elif now == "fifo":
             os.mkfifo(file)
+    pieces, read = here.scanner.pieces(StorePath("a/file"), here.known["a/file"].entry), []
     with pytest.raises(Changed):
-        list(here.scanner.pieces(StorePath("a/file"), here.known["a/file"].entry))
+        read.extend(pieces)
+    assert {len(piece) for piece in read} <= {len("content")}
     if writer:
         writer.close()
 

@@ -101,6 +101,18 @@ def test_a_deleted_directory_goes_after_its_children():
     assert paths(plan.pull) == ["d/f", "d"]
 
 
+def test_a_directorys_tombstone_waits_for_the_deletes_below_it_though_it_was_renamed():
+    d, old, edited = a_dir(), a_file(), a_file("edited, then renamed over the old one")
+    plan = plan_of(
+        baseline={"d": agreed_on(d, ino=1), "d/a": agreed_on(old, ino=2)},
+        local={"e": here(d, ino=1), "e/a": here(edited, ino=3)},
+        remote={"d": there(d), "d/a": there(old)},
+        settled=Settled(deletes=False),
+    )
+    assert paths(plan.push) == ["e", "e/a"]
+    assert plan.waiting == {"d": Wait.DELETE, "d/a": Wait.DELETE}
+
+
 def test_nothing_is_concluded_about_what_could_not_be_read():
     problem = Problem(path="a", reason="no permission")
     plan = plan_of(

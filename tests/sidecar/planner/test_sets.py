@@ -31,8 +31,16 @@ def a_pair(remote=NEW, revision=11, **more):
     )
 
 
-def found(sides, changed=(), problems=(), unstable=(), in_set=0):
-    sides.found(changed=dict(changed), problems=dict(problems), cleared=(), unstable=set(unstable), in_set=in_set)
+def found(sides, changed=(), problems=(), unstable=(), touched=None, in_set=0):
+    """Have a look find this. touched: of the problems, those whose path was changed; all unless told."""
+    sides.found(
+        changed=dict(changed),
+        problems=dict(problems),
+        cleared=(),
+        unstable=set(unstable),
+        touched=set(dict(problems) if touched is None else touched),
+        in_set=in_set,
+    )
 
 
 def plan_for(sides, **settled):
@@ -137,6 +145,20 @@ def test_an_edit_waits_for_one_of_its_set_that_cannot_be_read():
     plan = plan_for(sides)
     assert pushed(plan) == []
     assert "held back" in plan.problems["cert"].reason
+
+
+def test_also_for_one_that_could_not_be_read_before_its_set():
+    sides = two_edits()
+    found(sides, problems={"key": LINKED}, in_set=6)
+    found(sides, changed={"cert": here(MINE, 1)}, problems={"key": LINKED}, in_set=7)
+    assert pushed(plan_for(sides)) == []
+
+
+def test_a_path_that_cannot_be_read_and_was_not_changed_holds_nothing_back():
+    sides = two_edits()
+    found(sides, problems={"key": LINKED}, in_set=6)
+    found(sides, changed={"cert": here(MINE, 1)}, problems={"key": LINKED}, touched=(), in_set=7)
+    assert pushed(plan_for(sides)) == ["cert"]
 
 
 def test_a_new_file_does_not_wait_and_neither_does_another_set():

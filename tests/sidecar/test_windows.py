@@ -1,0 +1,122 @@
+"""What waits for what, told by a watch, on a clock of the test's own."""
+
+import pytest
+
+from configstore.errors import StoreUnavailableError
+from configstore.model.record import Kind
+from configstore.store.memory_state import MemoryStore
+from sidecar.local.scan import Changed, Scanner
+from sidecar.mirror import Mirror
+from sidecar.planner.mapping import Mapping
+from tests.sidecar.following import Following
+from tests.simulation.edges import Watch
+
+
+class Watched(Following):
+    """A mirror that is told by inotify of what is done in its directory."""
+
+    def begin(self):
+        mapping = Mapping(name="data", store=self.subtree, path=str(self.folder))
+        self.mirror = Mirror(mapping, self.tree, feed=self, local_watch=Watch, clock=lambda: self.now)
+        self.engine = self.mirror.engine
+        self.error = None
+        self.news = []
+        self.list_again()
+
+    def stored(self, name):
+        found = self.tree.read(f"data/{name}")
+        return None if found is None or found.gone else found.record.content
+
+    def send(self):
+        for _ in range(3):
+            self.cycle(0.5)
+
+
+@pytest.fixture
+def watched(tmp_path):
+    """Return a replica that agrees with its store on three files."""
+    (tmp_path / "r").mkdir()
+    replica = Watched(tmp_path / "r", MemoryStore(clock=lambda: 0.0))
+    replica.put("", b"", Kind.DIR)
+    replica.list_again()
+    replica.cycle()
+    for name in ("busy", "cert", "key"):
+        (replica.folder / name).write_bytes(b"old")
+    replica.send()
+    assert replica.stored("key") == b"old"
+    yield replica
+    replica.close()
+
+
+def test_a_busy_neighbour_delays_no_delete(watched):
+    (watched.folder / "key").unlink()
+    for number in range(35):
+        (watched.folder / "busy").write_bytes(b"%d" % number)
+        watched.cycle(0.1)
+    assert watched.stored("key") is None
+
+
+def test_what_is_changed_within_the_window_is_sent_together(watched):
+    (watched.folder / "cert").write_bytes(b"new")
+    watched.cycle(0.0)
+    watched.cycle(0.01)
+    (watched.folder / "key").write_bytes(b"new")
+    watched.cycle(0.01)
+    assert watched.stored("cert") == b"old"
+    watched.cycle(0.02)
+    watched.cycle(0.02)
+    assert watched.stored("cert") == b"new"
+    assert watched.tree.read("data/cert").mod_revision == watched.tree.read("data/key").mod_revision
+
+
+def test_what_is_changed_when_the_store_comes_back_is_sent_together(watched):
+    (watched.folder / "busy").write_bytes(b"while it is away")
+    watched.cycle(0.0)
+
+    def fail():
+        raise StoreUnavailableError("away")
+
+    watched.drain = fail
+    for _ in range(3):
+        watched.cycle(0.7)
+    del watched.drain
+    (watched.folder / "cert").write_bytes(b"new")
+    watched.cycle(0.01)
+    (watched.folder / "key").write_bytes(b"new")
+    watched.send()
+    assert watched.stored("cert") == b"new"
+    assert watched.tree.read("data/cert").mod_revision == watched.tree.read("data/key").mod_revision
+
+
+def test_a_file_that_stays_open_does_not_end_the_window_of_others(watched):
+    with (watched.folder / "busy").open("r+") as writer:
+        writer.write("half")
+        writer.flush()
+        watched.cycle(0.0)
+        watched.cycle(2.0)
+        (watched.folder / "cert").write_bytes(b"new")
+        watched.cycle(0.0)
+        watched.cycle(0.01)
+        assert watched.stored("cert") == b"old"
+        watched.cycle(0.03)
+        watched.cycle(0.03)
+        assert watched.stored("cert") == b"new"
+
+
+def test_a_path_that_fails_again_and_again_pauses_and_the_others_go_on(watched, monkeypatch):
+    real, tries = Scanner.pieces, []
+
+    def read(self, path, expected):
+        if path == "busy":
+            tries.append(path)
+            raise Changed(path)
+        return real(self, path, expected)
+
+    monkeypatch.setattr(Scanner, "pieces", read)
+    (watched.folder / "busy").write_bytes(b"new")
+    watched.send()
+    (watched.folder / "cert").write_bytes(b"new")
+    for _ in range(200):
+        watched.cycle(0.05)
+    assert watched.stored("cert") == b"new"
+    assert 3 <= len(tries) <= 12
