@@ -61,8 +61,9 @@ class Mirror:
         watch: follow changes of both sides, as `run` needs it; a directory that cannot be taken is then tried
         again. Else look once, as `init` and `plan` do, and raise RefusedError when it cannot be mirrored at all.
         preview: change nothing, as `plan` must; `cycle` and `pull_once` cannot be used then. feed: instead of
-        etcd's watch. local_watch: makes what is used instead of inotify. told: called when there is something new to report. fence: returns the proof of holding the
-        mapping's lease; fenced_out: called when the store says that it is not held.
+        etcd's watch. local_watch: makes what is used instead of inotify. told: called when there is something new
+        to report. fence: returns the proof of holding the mapping's lease; fenced_out: called when the store says
+        that it is not held.
         """
         self.mapping = mapping
         self._tree = tree

@@ -32,9 +32,7 @@ def recover(root: Root, journal: Journal) -> dict[StorePath, Agreed]:
     # A set that is not here as a whole is not agreed on in part: an edit of all of it would be sent in part then.
     torn = {placing.group for placing in placings if placing.remote and made[placing.path] is None}
     agreed = {
-        placing.path: known
-        for placing in placings
-        if placing.group not in torn and (known := made[placing.path])
+        placing.path: known for placing in placings if placing.group not in torn and (known := made[placing.path])
     }
     _give_modes_back(root, intents)
     return agreed

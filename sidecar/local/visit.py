@@ -23,8 +23,8 @@ class Scan(msgspec.Struct, kw_only=True):
 
     changed: paths that differ from what was known, None for those no longer there. problems: paths that cannot
     be mirrored, and why; that of a directory speaks for all that is below it. cleared: paths that had a problem
-    and have none now. unstable: paths being written. touched: paths with a problem that somebody changed, as far as
-    their stat tells.
+    and have none now. unstable: paths being written. touched: paths with a problem that somebody changed, as
+    far as their stat tells.
     """
 
     changed: dict[StorePath, LocalEntry | None] = {}

@@ -19,8 +19,11 @@ from tests.e2e.test_bad_days import make_root
 from tests.servers import Proxy, cluster, connect
 from tests.waiting import wait_until
 
-SUBTREES = ("data", "own", "pairs")
-"""What all users write; what each path's only user writes; files that are written in twos. Sets are apart in them."""
+SUBTREES = ("data", "own", "pairs", "contended")
+"""What all users write; what each path's only user writes; pairs of files with one user each; a pair of all users.
+
+Each is a mapping, so that no set spans two of them: of a set that loses a conflict, all loses.
+"""
 
 SHARED = [f"shared/{number}" for number in range(5)]
 PAIR = ("cert", "key")
@@ -39,7 +42,7 @@ class Soaked(Replica):
         found = []
         for name in SUBTREES:
             (self.folder / name).mkdir(exist_ok=True)
-            settle = f'settle = "{QUIET}s"' if name == "pairs" else ""
+            settle = f'settle = "{QUIET}s"' if name in {"pairs", "contended"} else ""
             found.append(f'[[mapping]]\nname = "{name}"\npath = "{self.folder / name}"\n{settle}\n{policy}\n')
         return "\n".join(found)
 
@@ -90,8 +93,8 @@ class User(threading.Thread):
 class PairUser(threading.Thread):
     """Writes both files of a pair, one right after the other, and waits till that set is surely closed.
 
-    own: the pair that nobody else writes; each third time it is the one that all users write. slow: digests of sets
-    between whose files the machine was so busy that they may rightly have become two.
+    own: the pair that nobody else writes; each third time it is the one that all users write. slow: digests of
+    sets between whose files the machine was so busy that they may rightly have become two.
     """
 
     def __init__(self, replica, seed):
@@ -104,7 +107,7 @@ class PairUser(threading.Thread):
     def run(self):
         while not self.stop.wait(self.chance.uniform(2 * QUIET, 6 * QUIET)):
             self.number += 1
-            folder = self.chance.choice([self.own, self.own, "pairs/all"])
+            folder = self.chance.choice([self.own, self.own, "contended/all"])
             size = self.chance.choice([1, 1, 1, 1, 1, 20_000])  # beyond what lies in a record
             content = f"{self.replica.name} {self.number} ".encode() * size
             begun = time.monotonic()
@@ -139,7 +142,7 @@ class PairObserver(threading.Thread):
     def run(self):
         while not self.stop.wait(0.005):
             now = time.monotonic()
-            for folder in (self.replica.folder / "pairs").iterdir():
+            for folder in self._pairs():
                 if self._is_mixed(folder):
                     self._since.setdefault(folder, now)
                     self.longest = max(self.longest, now - self._since[folder])
@@ -148,7 +151,10 @@ class PairObserver(threading.Thread):
 
     def mixed(self):
         """Return the pairs that are mixed now."""
-        return [folder.name for folder in (self.replica.folder / "pairs").iterdir() if self._is_mixed(folder)]
+        return [folder.name for folder in self._pairs() if self._is_mixed(folder)]
+
+    def _pairs(self):
+        return [pair for name in ("pairs", "contended") for pair in (self.replica.folder / name).iterdir()]
 
     def _is_mixed(self, folder):
         try:
@@ -183,7 +189,7 @@ class Ledger(threading.Thread):
 
     def _note(self, found):
         folder, _, name = found.path.rpartition("/")
-        if folder.startswith("pairs/"):
+        if folder.startswith(("pairs/", "contended/")):
             self._pairs.setdefault(folder, {})[name] = found
 
     def _judge(self):
@@ -204,7 +210,9 @@ class Trouble:
     def make(self):
         """Spoil something; returns how it is mended."""
         kinds = [self.kill_sidecar, self.kill_sidecar, self.kill_etcd, self.freeze_etcd, self.freeze_sidecar]
-        act = self.chance.choice([*kinds, self.compact, self.lose_answers, self.lose_answers, self.stall, self.cut])
+        act = self.chance.choice(
+            [*kinds, self.compact, self.lose_answers, self.lose_answers, self.stall, self.cut]
+        )
         self.done[act.__name__.replace("_", " ")] += 1
         return act()
 
@@ -258,8 +266,8 @@ class Trouble:
 def three_replicas(base, binary, policy, kind=Replica, subtrees=("data",), *, proxied=False):
     """Run three ready replicas, each preferring another member of a cluster of three.
 
-    proxied: each reaches each member by a proxy of its own. Yields a client of the store, the members, the replicas,
-    and their proxies by name.
+    proxied: each reaches each member by a proxy of its own. Yields a client of the store, the members, the
+    replicas, and their proxies by name.
     """
     with contextlib.ExitStack() as stack:
         members = stack.enter_context(cluster(base / "cluster", binary))

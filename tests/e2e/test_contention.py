@@ -17,8 +17,8 @@ from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.store.history import versions_below
 from configstore.store.leases import queue
-from tests.e2e.test_bad_days import leader
 from tests.e2e.soaking import three_replicas, tree_of
+from tests.e2e.test_bad_days import leader
 from tests.waiting import wait_until
 
 TTL = "4"  # seconds; as many pass before a successor follows one that died

@@ -31,8 +31,8 @@ SECONDS = float(os.environ.get("CONFIGSTORE_SOAK_SECONDS", "1800"))
 """How long `make soak` works."""
 
 MIXED = 20.0
-"""Seconds for which a replica may show a pair that is mixed: a sidecar that is killed or frozen while it places one
-is back after less."""
+"""Seconds for which a replica may show a pair that is mixed: a sidecar that is killed or frozen while it places
+one is back after less."""
 
 
 def soak(seconds, seed, base, binary):
@@ -73,8 +73,8 @@ def soak(seconds, seed, base, binary):
             "accepted values": len(ledger.accepted),
             "spoilt": dict(trouble.done),
             "lost": len({each for each in ledger.accepted if each not in known}),
-            "conflicts": len(conflicts_below(tree, "data")) + len(conflicts_below(tree, "pairs/all")),
-            "conflicts with oneself": self_conflicts(tree, replicas),
+            "conflicts": len(conflicts_below(tree, "data")) + len(conflicts_below(tree, "contended")),
+            "conflicts with oneself": self_conflicts(tree),
             "torn in the store": torn(ledger, pairs),
             "mixed for seconds": round(max(observer.longest for observer in observers), 3),
             "mixed at the end": [name for observer in observers for name in observer.mixed()],
@@ -90,11 +90,9 @@ def check_last_words(users):
             assert found == content, f"{name}: the last thing its only writer wrote is not at {each.replica.name}"
 
 
-def self_conflicts(tree, replicas):
+def self_conflicts(tree):
     """Return the paths that had one writer, and a conflict all the same."""
-    return conflicts_below(tree, "own") + [
-        path for each in replicas for path in conflicts_below(tree, f"pairs/{each.name}")
-    ]
+    return conflicts_below(tree, "own") + conflicts_below(tree, "pairs")
 
 
 def torn(ledger, pairs):

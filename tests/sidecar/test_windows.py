@@ -72,9 +72,12 @@ def test_what_is_changed_within_the_window_is_sent_together(watched):
 def test_what_is_changed_when_the_store_comes_back_is_sent_together(watched):
     (watched.folder / "busy").write_bytes(b"while it is away")
     watched.cycle(0.0)
+
+    def fail():
+        raise StoreUnavailableError("away")
+
+    watched.drain = fail
     for _ in range(3):
-        away = StoreUnavailableError("away")
-        watched.drain = lambda: (_ for _ in ()).throw(away)
         watched.cycle(0.7)
     del watched.drain
     (watched.folder / "cert").write_bytes(b"new")

@@ -22,7 +22,7 @@ class Fault:
     """Happens at the n-th call of a kind.
 
     kind: `before` or `after` a call of the store, before a `rename` into place, before any call that changes the
-    `disk`, before the sidecar opens a directory to `list` it, takes an `entry` of a listing, or will `read` a file.
+    `disk`, before the sidecar opens a directory to `list` it, takes an `entry` of one, or will `read` a file.
     happens: `lost` (that call of the store, or its answer), `late` (a transaction that reaches the store only
     after its sender gave up), `crash` and `crash twice` (the second time while it recovers), `other` (another
     replica's user edits `name`, and that replica makes a whole cycle), or what this replica's user does: `edit`,

@@ -217,9 +217,7 @@ class Replica:
         )
         tree = Tree(Connection(self), KEYS, writer, patience=0)
         self.feed = Feed(tree, self)
-        self.mirror = Mirror(
-            mapping, tree, feed=self.feed, local_watch=self._watch, clock=lambda: self.world.now
-        )
+        self.mirror = Mirror(mapping, tree, feed=self.feed, local_watch=self._watch, clock=lambda: self.world.now)
         scanner = self.mirror.engine._local.scanner
         scanner._reader = Eyes(scanner._reader, self)
 
@@ -238,10 +236,11 @@ class Replica:
             try:
                 with striking(lambda kind: self.fault.strike(kind, self)):
                     self.start()
-                return
             except Crash:
                 self.fault = Fault()
-        self.start()
+                self.start()
+        else:
+            self.start()
 
     def cycle(self, fault=None, *, late=False):
         """Make one cycle, in which a fault may strike; with `late`, without the latest news of the store.

@@ -2,19 +2,18 @@
 
 import shutil
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, rule
 
 from configstore.model.replica import Take
-from configstore.store import chunks, commit, steps
+from configstore.store import commit, steps
 from sidecar.planner.guards import FREE_DELETES
-from tests.simulation.test_simulation import deaths
-from tests.simulation.world import SUBTREE, Fault, World
+from tests.simulation.running import STEPS, Counted, run_histories
+from tests.simulation.strategies import calls, deaths
+from tests.simulation.world import Fault, World
 from tests.trees import tree
 
 COUNT = 24
@@ -24,14 +23,12 @@ OPERATIONS = 8
 """So many operations are taken in a transaction, so that each deletion needs several."""
 
 FREE, CAREFUL = 0, 1  # the replicas: of the first, any deletion is sent; the other refuses a mass of them
-calls = st.sampled_from(["before", "after"])
 faults = st.one_of(
     st.none(),
     st.builds(Fault, calls, st.integers(1, 12), st.sampled_from(["lost", "late"])),
     st.builds(Fault, calls, st.integers(1, 12), deaths),
     st.builds(Fault, st.just("disk"), st.integers(1, 40), deaths),
 )
-STEPS = Counter()
 
 
 class Careful(World):
@@ -44,12 +41,11 @@ class Careful(World):
         assert "refused to delete" in reason, reason
 
 
-class Deletions(RuleBasedStateMachine):
+class Deletions(Counted):
     """One replica's user deletes, the other replica follows, or asks a person."""
 
     @initialize(take=st.sampled_from(Take), parts=st.integers(1, 3))
     def begin(self, take, parts):
-        STEPS["histories"] += 1
         self.take, self.parts = take, parts
         self.limits = {module: module.MAX_OPERATIONS for module in (commit, steps)}
         for module in self.limits:
@@ -58,10 +54,6 @@ class Deletions(RuleBasedStateMachine):
         self.world = Careful(self.base)
         self.there = set()
         self.fill()
-
-    def check_invariants(self, *how, **more):
-        STEPS["steps"] += 1
-        super().check_invariants(*how, **more)
 
     def shown(self, number):
         return {path for path, found in tree(self.world.replicas[number].folder).items() if found[0] == "file"}
@@ -129,18 +121,8 @@ class Deletions(RuleBasedStateMachine):
 
 
 def run(examples, steps=3, number=None, **how):
-    """Try so many histories, as `test_simulation.run`; a step is a whole deletion here."""
-    profile = settings(
-        max_examples=examples,
-        stateful_step_count=min(steps, 3),
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-        report_multiple_bugs=False,
-        **how,
-    )
-    histories = type("Deletions", (Deletions,), {})
-    run_state_machine_as_test(histories if number is None else seed(number)(histories), settings=profile)
+    """Try so many histories, as `running.run_histories`; a step is a whole deletion here."""
+    run_histories(Deletions, examples, min(steps, 3), number, **how)
 
 
 def test_a_deletion_is_made_as_a_whole_or_not_at_all():

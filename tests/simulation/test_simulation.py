@@ -1,144 +1,32 @@
 """Random histories of two or three replicas, with faults; nothing accepted is ever lost and all end equal."""
 
 import shutil
-import tempfile
-from collections import Counter
-from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import rule
 
 from configstore.model.path import is_below
-from configstore.model.record import INLINE_MAX, Kind
-from configstore.model.replica import Take
+from configstore.model.record import Kind
+from tests.simulation.acting import Users
 from tests.simulation.replica import SETTLE
-from tests.simulation.world import PAIR, SUBTREE, Fault, World
+from tests.simulation.running import STEPS, run_histories
+from tests.simulation.strategies import (
+    faults,
+    network,
+    pair_scans,
+    paths,
+    replicas,
+    scans,
+    seconds,
+    sizes,
+)
+from tests.simulation.world import SUBTREE
 from tests.trees import look, tree
 
-NAMES = ["a", "b", "A", "d", "d/a", "d/b", "d/e", "d/e/a", "\u00e9", "e\u0301"]  # two spellings of one letter
-paths = st.sampled_from(NAMES)
-replicas = st.integers(0, 2)
-contents = st.sampled_from([b"one", b"two", b"three", b""])
-seconds = st.sampled_from([0.0, 0.5, 61.0])
-sizes = st.sampled_from([0, 0, 0, 0, 0, 0, 0, INLINE_MAX + 1])
-calls = st.sampled_from(["before", "after"])
-deaths = st.sampled_from(["crash", "crash", "crash twice"])
-network = st.one_of(
-    st.builds(Fault, calls, st.integers(1, 4), st.just("lost")),
-    st.builds(Fault, st.just("before"), st.integers(1, 6), st.just("late")),
-)
-faults = st.one_of(
-    network,
-    st.builds(Fault, st.sampled_from(["before", "after", "rename", "disk"]), st.integers(1, 8), st.just("pair")),
-    st.builds(Fault, calls, st.integers(1, 4), deaths, st.sampled_from(["", "a", "d/a", "pair"])),
-    st.builds(Fault, st.sampled_from(["before", "after", "rename"]), st.integers(1, 4), st.just("edit"), paths),
-    st.builds(Fault, st.sampled_from(["before", "after", "rename"]), st.integers(1, 6), st.just("other"), paths),
-    st.builds(Fault, st.just("rename"), st.integers(1, 3), deaths, st.sampled_from(["", "a", "pair"])),
-    st.builds(Fault, st.just("disk"), st.integers(1, 20), deaths),
-)
-looks = st.sampled_from(["list", "entry", "read"])
-acts = st.sampled_from(["edit", "create", "remove", "move"])
-scans = st.builds(Fault, looks, st.integers(1, 8), acts, paths)
-pair_scans = st.builds(Fault, looks, st.integers(1, 8), st.just("pair"))
 
-STEPS = Counter()
-"""What was executed since the start, over all histories."""
-
-
-class Histories(RuleBasedStateMachine):
+class Histories(Users):
     """What users, orchestrators and networks do."""
-
-    @initialize(count=st.integers(2, 3), take=st.sampled_from(Take))
-    def begin(self, count, take):
-        STEPS["histories"] += 1
-        self.take = take
-        self.base = Path(tempfile.mkdtemp(prefix="configstore-simulation-", dir="/dev/shm"))
-        self.world = World(self.base, count)
-        self.number = 0
-        # What replaces nothing is held back by nothing, so the pair is there before anything happens.
-        self.user(0).write_pair(0)
-        self.world.heal()
-        self.world.back_up()
-
-    def check_invariants(self, *how, **more):
-        STEPS["steps"] += 1
-        super().check_invariants(*how, **more)
-
-    def at(self, number):
-        return self.world.replicas[number % len(self.world.replicas)]
-
-    def user(self, number):
-        return self.at(number).user
-
-    def unique(self, content=b""):
-        self.number += 1
-        return content + b"-%d" % self.number
-
-    def settle(self, number, fault=None):
-        """Let a replica take notice of what was done, and let the windows pass."""
-        self.at(number).cycle()
-        splits = fault is not None and fault.happens == "pair"  # a set that is open for long is cut anywhere
-        self.world.now += 2 * SETTLE if splits else 61.0
-        self.world.note_accepted()
-
-    # What users do
-
-    @rule(number=replicas, name=paths, content=contents, unique=st.booleans())
-    def write(self, number, name, content, unique):
-        self.user(number).write(name, self.unique(content) if unique else content, makes_directory=True)
-
-    @rule(number=replicas, name=paths)
-    def make_directory(self, number, name):
-        self.user(number).make_directory(name)
-
-    @rule(number=replicas, name=paths, points_to=st.sampled_from(["a", "b"]))
-    def link(self, number, name, points_to):
-        self.user(number).link(name, points_to)
-
-    @rule(number=replicas, name=paths)
-    def delete(self, number, name):
-        self.user(number).delete(name)
-
-    @rule(number=replicas, name=paths, to=paths)
-    def rename(self, number, name, to):
-        self.user(number).rename(name, to)
-
-    @rule(number=replicas, name=paths, mode=st.sampled_from([0o600, 0o640, 0o700]))
-    def change_mode(self, number, name, mode):
-        self.user(number).change_mode(name, mode)
-
-    @rule(number=replicas, name=st.sampled_from(["a", "b", "d/a", *PAIR]))
-    def open_for_writing(self, number, name):
-        if name not in PAIR or self.world.agrees(self.at(number), name):  # else its set would wait for it
-            self.user(number).open_for_writing(name)
-
-    @rule(number=replicas, name=st.sampled_from(["a", "b", "d/a"]))
-    def write_to_open(self, number, name):
-        self.user(number).write_to_open(name, self.unique(b"through a descriptor"))
-
-    @rule(number=replicas)
-    def close_all(self, number):
-        for name in list(self.user(number).open):
-            self.user(number).close(name)
-
-    @rule(number=replicas, name=st.sampled_from(["a", *PAIR]), linked=st.booleans())
-    def make_unreadable(self, number, name, linked):
-        """Of a file that has several names, or that may not be read, nothing is known.
-
-        Nor is it known at a first look what was changed together before it.
-        """
-        if name in PAIR and not self.at(number).mirror.engine._local._looked:
-            return
-        if linked:
-            self.user(number).hard_link(name)
-        else:
-            self.at(number).unreadable.add(name)
-
-    @rule(number=replicas)
-    def make_readable(self, number):
-        self.at(number).unreadable.clear()
 
     # What sidecars do
 
@@ -285,7 +173,9 @@ class Histories(RuleBasedStateMachine):
         number=replicas,
         name=st.sampled_from(["a", "own"]),
         edits=st.lists(
-            st.tuples(st.sampled_from(["write", "write", "delete", "nothing"]), st.one_of(st.none(), network, faults)),
+            st.tuples(
+                st.sampled_from(["write", "write", "delete", "nothing"]), st.one_of(st.none(), network, faults)
+            ),
             min_size=2,
             max_size=5,
         ),
@@ -316,7 +206,9 @@ class Histories(RuleBasedStateMachine):
 
     def check_alone(self, name, found, lost):
         shown = [look(each.folder / name) for each in self.world.replicas]
-        assert all(each == found for each in shown), f"an edit was undone: {found} {shown}\n{self.world.describe()}"
+        assert all(each == found for each in shown), (
+            f"an edit was undone: {found} {shown}\n{self.world.describe()}"
+        )
         assert len(self.world.records("conflicts")) == lost, f"a conflict with nobody\n{self.world.describe()}"
 
     # What networks, stores and people do
@@ -393,21 +285,8 @@ class Histories(RuleBasedStateMachine):
 
 
 def run(examples, steps=30, number=None, **how):
-    """Try so many histories of at most so many steps. Raises what the first failing one raised.
-
-    number: of a fixed row of histories, for what shall take the same time each time.
-    """
-    profile = settings(
-        max_examples=examples,
-        stateful_step_count=steps,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        print_blob=True,
-        report_multiple_bugs=False,
-        **how,
-    )
-    histories = type("Histories", (Histories,), {})
-    run_state_machine_as_test(histories if number is None else seed(number)(histories), settings=profile)
+    """Try so many random histories, as `running.run_histories`."""
+    run_histories(Histories, examples, steps, number, **how)
 
 
 def test_random_histories_lose_nothing_and_end_equal():

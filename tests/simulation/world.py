@@ -210,7 +210,9 @@ class World:
 
     def describe(self):
         """Return what lies where, for a failing example."""
-        lines = [f"{path}: {record.entry.kind} {(record.content or b'')[:40]}" for path, record in self.records("files")]
+        lines = [
+            f"{path}: {record.entry.kind} {(record.content or b'')[:40]}" for path, record in self.records("files")
+        ]
         lines += [f"lost {path}: {(record.content or b'')[:40]}" for path, record in self.records("conflicts")]
         lines += [
             f"{replica.name}: {tree(replica.folder)} {replica.mirror.engine.status}" for replica in self.replicas

@@ -63,7 +63,9 @@ def test_what_the_application_wrote_to_a_file_before_it_is_taken_back_stays(here
     failing("c", errno.EBUSY, before=lambda: (here.path / "a").write_text("the application's"))
     applied = here.apply(*[here.file(name, "new") for name in FIVE])
     assert not applied.done
-    assert "a" in applied.stale  # so that it is an edit of what lay there before, as one of all of the set would be
+    assert (
+        "a" in applied.stale
+    )  # so that it is an edit of what lay there before, as one of all of the set would be
     assert read(here, *FIVE) == ["the application's", "old", "old", "old", "old"]
     assert here.staged() == []
     assert here.scan("").changed.keys() >= {"a"}
