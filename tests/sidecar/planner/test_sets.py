@@ -78,6 +78,15 @@ def test_a_set_of_which_a_member_loses_a_conflict_loses_it_as_a_whole():
     assert [(pull.path, pull.keep) for pull in made.pull] == [("cert", True), ("key", True)]
 
 
+def test_a_conflict_waits_until_it_is_known_what_was_changed_together():
+    sides = a_pair()
+    sides.told("cert", there(NEW, 12))
+    look(sides, *PAIR)
+    made = plan(sides, edits=False)
+    assert (made.pull, made.push) == ((), ())
+    assert made.waiting == dict.fromkeys(PAIR, Wait.SETTLE)
+
+
 def test_a_member_that_pauses_holds_its_set_back_until_it_is_given_up():
     sides = a_pair()
     look(sides, *PAIR)
