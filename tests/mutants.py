@@ -278,6 +278,12 @@ MUTANTS = {
         "",
         "tests/sidecar/planner/test_sets.py",
     ),
+    "a conflict is decided before the set is known": Mutant(
+        "sidecar/planner/planner.py",
+        "        elif verdict is Verdict.CONFLICT and not self.settled.edits:\n",
+        "        elif False:\n",
+        "tests/sidecar/planner/test_sets.py",
+    ),
     "a set that is torn here is agreed on in part": Mutant(
         "sidecar/local/recovery.py",
         "if placing.group not in torn and (known",
