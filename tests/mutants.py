@@ -272,10 +272,16 @@ MUTANTS = {
         "        if False:\n",
         "tests/sidecar/test_own_writes.py -k wrote_over",
     ),
-    "a lost set loses only its conflicting member": Mutant(
+    "a set of two hands is not named": Mutant(
         "sidecar/planner/sets.py",
-        "    _lose_together(push, pull, sides)\n",
-        "",
+        "for path, others in lost.items() if others}",
+        "for path, others in lost.items() if False}",
+        "tests/sidecar/planner/test_sets.py",
+    ),
+    "a conflict is decided before the set is known": Mutant(
+        "sidecar/planner/planner.py",
+        "        elif verdict is Verdict.CONFLICT and not self.settled.edits:\n",
+        "        elif False:\n",
         "tests/sidecar/planner/test_sets.py",
     ),
     "a set that is torn here is agreed on in part": Mutant(

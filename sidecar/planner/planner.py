@@ -114,6 +114,8 @@ class _Draft:
         verdict = decide(base, local, remote, self.mapping, pushes=self.settled.pushes)
         if verdict is Verdict.PUSH:
             self._plan_push(path, base, local, remote)
+        elif verdict is Verdict.CONFLICT and not self.settled.edits:
+            self.waiting[path] = Wait.SETTLE  # what loses is told together with what was changed with it
         elif verdict in {Verdict.PULL, Verdict.CONFLICT} and remote:
             # Equal content is no conflict: only mode or owner differ, and the store's order decides.
             unseen = verdict is Verdict.CONFLICT and local and not local.entry.same_content(remote.entry)

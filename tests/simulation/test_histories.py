@@ -49,6 +49,47 @@ def a_link_takes_a_directorys_place_while_another_writes_into_it(world):
     assert look(one.folder / "d/a")
 
 
+def a_file_takes_a_directorys_place_while_another_writes_into_it_without_news(world):
+    one, two = world.replicas
+    (one.folder / "d").mkdir()
+    world.heal()
+    (one.folder / "d").rmdir()
+    (one.folder / "d").write_bytes(b"a file")
+    send(one)
+    (two.folder / "d/a").write_bytes(b"new")
+    two.cycle(late=True)
+    world.now += 1.0
+    two.cycle(late=True)
+    world.heal()
+    assert look(one.folder / "d/a")
+
+
+def a_delete_arrives_where_a_file_was_edited(world):
+    one, two = world.replicas
+    (one.folder / "a").write_bytes(b"first")
+    world.heal()
+    (one.folder / "a").unlink()
+    send(one)
+    send(one)
+    (two.folder / "a").write_bytes(b"edited")
+    world.heal()
+    assert look(one.folder / "a")
+
+
+def a_request_arrives_after_a_newer_one(world):
+    one, two = world.replicas
+    (one.folder / "a").write_bytes(b"first")
+    world.heal()
+    for number in range(1, 7):
+        (one.folder / "a").write_bytes(b"late %d" % number)
+        one.cycle()
+        world.now += 1.0
+        one.cycle(Fault("before", number, "late"))
+        (two.folder / "a").write_bytes(b"newer %d" % number)
+        send(two)
+        world.heal()
+
+
 def a_file_and_a_directory_of_one_name_are_made_at_once(world):
     one, two = world.replicas
     (one.folder / "d").mkdir()
@@ -273,6 +314,9 @@ def alone(world, replica, fault):
 
 
 HISTORIES = [
+    a_file_takes_a_directorys_place_while_another_writes_into_it_without_news,
+    a_delete_arrives_where_a_file_was_edited,
+    a_request_arrives_after_a_newer_one,
     a_replica_dies_while_it_is_filled,
     a_user_edits_what_is_about_to_be_replaced,
     the_pair_cannot_be_placed_since_one_of_it_has_another_name,

@@ -185,18 +185,13 @@ def companions_are_sent_without_each_other(patch):
 
 
 @mutant
-def a_lost_set_loses_only_the_member_in_conflict(patch):
-    patch(sets, "_lose_together", lambda *_: None)
-
-
-@mutant
 def no_set_waits_while_a_file_is_open(patch):
-    real = LocalSide.edits_settled
+    real = LocalSide._close_set
 
-    def edits_settled(self, *, flush):
+    def close_set(self, *, flush):
         return real(self, flush=flush or bool(self._sides.unstable))
 
-    patch(LocalSide, "edits_settled", edits_settled)
+    patch(LocalSide, "_close_set", close_set)
 
 
 @mutant
@@ -245,7 +240,7 @@ def of_deletions(function):
 
 @of_deletions
 def a_deletion_is_judged_by_what_has_arrived(patch):
-    def arrived(plan, sides):
+    def arrived(plan, sides, let_pass):
         return [(sum(1 for pull in plan.pull if pull.remote.entry.kind is Kind.GONE), 0)]
 
     patch(guards, "_incoming", arrived)

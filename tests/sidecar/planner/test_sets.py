@@ -191,6 +191,13 @@ def test_sets_are_sent_one_after_the_other_and_directories_before_them():
     assert pushed(plan_for(sides)) == ["d", "z", "a", "d/a"]
 
 
+def test_a_conflict_waits_until_it_is_known_what_was_changed_together():
+    sides = two_edits(cert=there(NEW, 11))
+    found(sides, changed={"cert": here(MINE, 1)}, in_set=7)
+    plan = plan_for(sides, edits=False)
+    assert (plan.pull, plan.push, plan.waiting) == ((), (), {"cert": Wait.SETTLE})
+
+
 def test_a_set_of_two_hands_is_named_and_no_edit_of_it_undone():
     sides = two_edits(cert=there(NEW, 11))
     found(sides, changed={"cert": here(MINE, 1), "key": here(MINE, 2)}, in_set=7)
