@@ -298,8 +298,8 @@ MUTANTS = {
     ),
     "a deletion is judged by what has arrived": Mutant(
         "sidecar/planner/guards.py",
-        "judged = [(each.count, ",
-        "judged = [(len(going), ",
+        "(each.count, _gone_already",
+        "(len(going), _gone_already",
         "tests/sidecar/planner/test_planner.py",
     ),
     "a directory's tombstone does not wait": Mutant(

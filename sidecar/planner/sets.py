@@ -5,9 +5,7 @@
 - What was changed here within one settle window belongs together (`Sides.set_of`). When a member of it cannot be
   read, its companions are held back. When a member of it loses a conflict, that is said (`mixed_by`).
 
-A replica that is filled for the first time places what it can: it shows nothing old that the new could be mixed
-with, and is not complete before all is there. Likewise an edit of a path that the store does not know replaces
-nothing.
+An edit of a path that the store does not know replaces nothing, so it waits for nobody.
 """
 
 from collections import defaultdict
@@ -102,10 +100,6 @@ def _pull_together(
     problems: dict[StorePath, Problem],
     sides: Sides,
 ) -> None:
-    if not sides.baseline:
-        for number, path in enumerate(pull):
-            pull[path] = msgspec.structs.replace(pull[path], group=-1 - number)
-        return
     groups: dict[int, list[StorePath]] = defaultdict(list)
     for path, each in pull.items():
         groups[each.remote.mod_revision].append(path)

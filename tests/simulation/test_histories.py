@@ -205,7 +205,7 @@ def the_pair_cannot_be_read_since_one_of_it_has_another_name(world):
     world.heal()
 
 
-def a_set_loses_one_of_its_files(world):
+def a_set_loses_one_of_its_files_and_keeps_the_others(world):
     one, two = world.replicas
     names = ("cert", "key", "chain")
     for name in names:
@@ -219,7 +219,8 @@ def a_set_loses_one_of_its_files(world):
     world.now += 1.0
     one.cycle()
     world.heal()
-    assert [(two.folder / name).read_bytes() for name in names] == [b"old", b"old", b"new"]
+    mine = b"of another issuer"
+    assert [(two.folder / name).read_bytes() for name in names] == [mine, mine, b"new"]
 
 
 def the_pair_is_written_in_two_steps(world):
@@ -321,7 +322,7 @@ HISTORIES = [
     a_user_edits_what_is_about_to_be_replaced,
     the_pair_cannot_be_placed_since_one_of_it_has_another_name,
     the_pair_cannot_be_read_since_one_of_it_has_another_name,
-    a_set_loses_one_of_its_files,
+    a_set_loses_one_of_its_files_and_keeps_the_others,
     the_pair_is_written_in_two_steps,
     the_pair_is_written_while_another_file_stays_open,
     the_pair_is_written_while_its_directory_is_scanned,
