@@ -5,9 +5,9 @@
 - What was changed here within one settle window belongs together (`Sides.set_of`). When a member of it cannot be
   read, its companions are held back; when a member of it loses a conflict, all of it does.
 
-A replica that is filled for the first time places what it can: it shows nothing old that the new could be mixed
-with, and is not complete before all is there. Likewise an edit of a path that the store does not know replaces
-nothing.
+A replica that is filled for the first time places what it can where nothing lies yet: it shows nothing old there
+that the new could be mixed with, and is not complete before all is there. Likewise an edit of a path that the
+store does not know replaces nothing.
 """
 
 from collections import defaultdict
@@ -89,14 +89,15 @@ def _pull_together(
     problems: dict[StorePath, Problem],
     sides: Sides,
 ) -> None:
-    if not sides.baseline:
-        for number, path in enumerate(pull):
-            pull[path] = msgspec.structs.replace(pull[path], group=-1 - number)
-        return
     groups: dict[int, list[StorePath]] = defaultdict(list)
     for path, each in pull.items():
         groups[each.remote.mod_revision].append(path)
         pull[path] = msgspec.structs.replace(each, group=each.remote.mod_revision)
+    if not sides.baseline:
+        fresh = [paths for paths in groups.values() if not any(pull[path].local for path in paths)]
+        for number, path in enumerate(path for paths in fresh for path in paths):
+            pull[path] = msgspec.structs.replace(pull[path], group=-1 - number)
+        return
     for revision, paths in groups.items():
         others = sides.came_with(revision) - pull.keys() - push.keys()
         culprit, problem = _first_blocked(others, waiting, problems, sides)

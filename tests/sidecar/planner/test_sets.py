@@ -41,6 +41,12 @@ def test_what_the_store_holds_since_one_txn_is_placed_as_one_group():
     assert {pull.group for pull in plan(a_pair(revision=12)).pull} == {12}
 
 
+@pytest.mark.parametrize(("local", "groups"), [({}, {-1, -2}), ({"key": here(OTHER)}, {12})])
+def test_at_the_first_fill_each_is_placed_by_itself_where_nothing_lies_yet(local, groups):
+    sides = Sides(local=local, remote=dict.fromkeys(PAIR, there(NEW, 12)))
+    assert {pull.group for pull in plan(sides).pull} == groups
+
+
 def test_a_member_that_cannot_be_placed_holds_its_companions_back():
     sides = a_pair(revision=12)
     look(sides, problems=UNREADABLE)
