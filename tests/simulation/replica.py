@@ -272,6 +272,11 @@ class Replica:
         )
         assert acted or all(map(user.holds, held)), f"replaced under a writer: {held}\n{world.describe()}"
 
+    def problems(self):
+        """Return what is wrong now; that a set is of two hands stays to be said, though nothing is wrong any more."""
+        found = self.mirror.engine.status.problems
+        return [problem for problem in found if not problem.reason.startswith("another replica's version won")]
+
     def busy(self):
         """Tell whether it knows of something to do or to find out."""
         engine = self.mirror.engine

@@ -273,7 +273,7 @@ class Histories(Users):
         world.heal(self.take, still=2)
         trees = [tree(replica.folder) for replica in world.replicas]
         assert all(found == trees[0] for found in trees), f"the replicas differ\n{world.describe()}"
-        problems = [problem for each in world.replicas for problem in each.mirror.engine.status.problems]
+        problems = [problem for each in world.replicas for problem in each.problems()]
         assert not problems, f"problems remain\n{world.describe()}"
         files, past = world.records("files"), world.records("past")
         kept = {(path, record.entry.sha256) for path, record in files + past if record.entry.kind is Kind.FILE}

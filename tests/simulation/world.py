@@ -201,7 +201,7 @@ class World:
             self.check_halt(replica, status.halted)
             self.chosen = True
             replica.mirror.request(Request(id="halt", take=take, reason=status.halted, **wanted))
-        elif status.problems:
+        elif replica.problems():
             replica.mirror.request(Request(id="vanished", take=Take.LOCAL, **wanted))
 
     def check_halt(self, replica, reason):
