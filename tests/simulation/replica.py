@@ -273,7 +273,7 @@ class Replica:
         assert acted or all(map(user.holds, held)), f"replaced under a writer: {held}\n{world.describe()}"
 
     def problems(self):
-        """Return what is wrong now; that a set is of two hands stays to be said, though nothing is wrong any more."""
+        """Return what is wrong now; that a set is of two hands is still said when nothing is wrong any more."""
         found = self.mirror.engine.status.problems
         return [problem for problem in found if not problem.reason.startswith("another replica's version won")]
 
