@@ -1,4 +1,4 @@
-"""What is wrong with paths of a mapping, and why others wait: remembered from plan to plan. Owned by its engine."""
+"""What is wrong with paths of a mapping, and why others wait, from plan to plan. Owned by its engine."""
 
 from collections.abc import Mapping as Map
 from collections.abc import Set as AbstractSet
