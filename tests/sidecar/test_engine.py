@@ -74,3 +74,11 @@ def test_a_store_without_the_subtree_is_listed_now_and_then_and_not_all_the_time
     replica.cycle(1.0)
     assert len(listings) == 2
     replica.close()
+
+
+def test_an_engine_that_goes_round_in_circles_is_named(following, monkeypatch):
+    monkeypatch.setattr(following.engine, "cycle", lambda *, flush: 0.0 if not flush else None)
+    for _ in range(5000):
+        following.now += 0.01
+        following.mirror._cycle()
+    assert "data: 5000 cycles in 50 s came to nothing" in following.mirror.stuck()
