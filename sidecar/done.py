@@ -15,7 +15,7 @@ class Done(msgspec.Struct, kw_only=True):
     not here what they were believed to be. setbacks: those that failed by themselves and pause before they are
     tried again. problems: what could not be done now, and why; those pause, too. refused: of these, the ones that
     the check refused: they pause not, since what makes them good comes at any moment, and goes with them. failure:
-    why the store took no pushes; what it has to give was pulled all the same. revision: of the last push, 0 for none.
+    why the store took no pushes; what it has to give was pulled all the same. revision: of the last push, or 0.
     behind: the store had moved on, and its watch is about to tell.
     """
 

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from configstore.files.words import words
-from configstore.model.path import ROOT, StorePath, ancestors, printable
+from configstore.model.path import ROOT, PathError, StorePath, ancestors, parse_path, printable, shell_word
 from sidecar.planner.sides import LocalEntry, Problem
 
 
@@ -79,5 +79,10 @@ class Visit:
 
     def refuse(self, path: str, reason: str) -> None:
         """Note what cannot be mirrored."""
-        shown = StorePath(printable(path))
-        self.problems[shown] = Problem(path=shown or "/", reason=reason)
+        text, word = StorePath(path), ""
+        try:
+            parse_path(path or "/")
+        except PathError:  # no record can have such a name
+            text = StorePath(printable(path))
+            word = "" if text == path else shell_word(path)
+        self.problems[text] = Problem(path=text or "/", reason=reason, word=word)
