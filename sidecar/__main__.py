@@ -9,7 +9,7 @@ import msgspec
 from configstore import __version__
 from configstore.commandline import Parser, occupy_standard_files
 from configstore.errors import ConfigstoreError
-from configstore.model.path import printable
+from configstore.model.path import shown
 from sidecar.config import Config, load_config
 from sidecar.planner.plan import Plan
 
@@ -101,12 +101,12 @@ def _plan_lines(plans: dict[str, Plan]) -> Iterator[str]:
         if plan.empty and not plan.problems and not plan.waiting_for:
             yield f"{name}: nothing to do"
         for push in plan.push:
-            yield f"{name}: push {push.entry.kind} {printable(push.path)}"
+            yield f"{name}: push {push.entry.kind} {shown(push.path)}"
         for pull in plan.pull:
             kept = " (the local one is kept under conflicts/)" if pull.keep else ""
-            yield f"{name}: pull {pull.remote.entry.kind} {printable(pull.path)}{kept}"
+            yield f"{name}: pull {pull.remote.entry.kind} {shown(pull.path)}{kept}"
         for problem in plan.problems.values():
-            yield f"{name}: problem {printable(problem.path)}: {problem.reason}"
+            yield f"{name}: problem {problem}"
 
 
 def _health(listen: str) -> int:

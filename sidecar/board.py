@@ -23,8 +23,10 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """What the status after a cycle is made from; the fields of `Status` are explained there.
 
     keeps_ready: whether a mapping that was ready stays so although it is not complete. queued: paths changed here
-    and not sent yet. waiting: paths left for a later cycle, and why. trouble: why not all changes are noticed at
-    once. silent: it only waits for a store that does not answer, which is logged once for all mappings.
+    and not sent yet. noticed: when paths were changed here, where that is known. waiting: paths left for a later
+    cycle, and why. trouble: why not all changes are noticed at once. lost: whether the store is not, or may not
+    be, the one that was known; held: how many of its files lie here. silent: it only waits for a store that does
+    not answer, which is logged once for all mappings.
     """
 
     halted: str | None
@@ -32,13 +34,16 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool
     keeps_ready: bool
     queued: AbstractSet[StorePath]
+    noticed: Map[StorePath, float] = {}
     waiting: Map[StorePath, Wait]
     paths: int
     revision: int
     applied: int
     committed: int
     trouble: str | None
-    silent: bool
+    lost: bool = False
+    held: int = 0
+    silent: bool = False
 
 
 class Board:
@@ -101,13 +106,15 @@ class Board:
             waiting_for=now.waiting_for,
             problems=shown,
             pending=len(waiting),
-            pending_since=self._oldest(waiting),
+            pending_since=self._oldest(waiting, now.noticed),
             under_way=len(under_way),
             waits=tuple(Problem(path=path, reason=now.waiting[path].value) for path in under_way[:MAX_WAITS]),
             paths=now.paths,
             revision=now.revision,
             applied=now.applied,
             committed=now.committed,
+            lost=now.lost,
+            held=now.held,
             pushed=before.pushed + (len(done.pushed) + len(done.deleted_there) if done else 0),
             pulled=before.pulled + (len(done.pulled) + len(done.deleted_here) if done else 0),
             cycles=before.cycles + 1,
@@ -121,9 +128,9 @@ class Board:
         found = [f"the hook failed and is tried again: {hook}"] if hook else []
         return [*found, now.trouble] if now.trouble else found
 
-    def _oldest(self, waiting: AbstractSet[StorePath]) -> float | None:
+    def _oldest(self, waiting: AbstractSet[StorePath], noticed: Map[StorePath, float]) -> float | None:
         now = self._clock()
-        self._since = {path: self._since.get(path, now) for path in waiting}
+        self._since = {path: self._since.get(path, noticed.get(path, now)) for path in waiting}
         return min(self._since.values(), default=None)
 
     def _log_changes(self, before: Status, *, silent: bool = False) -> None:

@@ -181,11 +181,13 @@ def _presence(config: Config, kv: Kv, mirrors: Sequence[Mirror]) -> Presence:
     host = socket.gethostname()
 
     def reports(session: str) -> list[Report]:
-        found = [
-            report_of(each.status, each.mapping, replica=config.replica, host=host, session=session)
+        return [
+            with_troubles(
+                report_of(each.status, each.mapping, replica=config.replica, host=host, session=session),
+                filter(None, (each.stuck(), *presence.troubles())),
+            )
             for each in mirrors
         ]
-        return [with_troubles(each, presence.troubles()) for each in found]
 
     def deliver(request: Request) -> None:
         for mirror in mirrors:

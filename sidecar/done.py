@@ -13,9 +13,10 @@ class Done(msgspec.Struct, kw_only=True):
     pushed, deleted_there: paths written to the store, and deleted there. pulled, deleted_here: likewise in the
     directory. again: paths to be planned again, since they were not done. moved_on: of these, the ones that are
     not here what they were believed to be. setbacks: those that failed by themselves and pause before they are
-    tried again. problems: what could not be done now, and why; those pause, too. failure: why the store took no
-    pushes; what it has to give was pulled all the same. revision: of the last push, 0 for none. behind: the store
-    had moved on, and its watch is about to tell.
+    tried again. problems: what could not be done now, and why; those pause, too. refused: of these, the ones that
+    the check refused: they pause not, since what makes them good comes at any moment, and goes with them. failure:
+    why the store took no pushes; what it has to give was pulled all the same. revision: of the last push, or 0.
+    behind: the store had moved on, and its watch is about to tell.
     """
 
     pushed: list[StorePath] = []
@@ -26,6 +27,7 @@ class Done(msgspec.Struct, kw_only=True):
     moved_on: set[StorePath] = set()
     setbacks: set[StorePath] = set()
     problems: dict[StorePath, Problem] = {}
+    refused: set[StorePath] = set()
     fenced_out: bool = False
     failure: StoreError | None = None
     revision: int = 0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from configstore.errors import ConfigstoreError, NoSpaceError, StoreError, StoreUnavailableError
-from configstore.model.path import ROOT, StorePath
+from configstore.model.path import ROOT, StorePath, shown
 from configstore.model.replica import Request, Take
 from configstore.store.values import Fence
 from sidecar.baseline import Baseline
@@ -22,7 +22,7 @@ from sidecar.choices import Choices
 from sidecar.done import Done
 from sidecar.guard import Guard
 from sidecar.local.side import LocalSide
-from sidecar.planner.lifecycle import Phase, words
+from sidecar.planner.lifecycle import Phase
 from sidecar.planner.mapping import Direction, Mapping
 from sidecar.planner.plan import Plan, deletes
 from sidecar.planner.planner import Settled, make_plan, siding_with_local
@@ -189,17 +189,18 @@ class Engine:
         if not life.applies and not preview:
             if life.phase is Phase.FROZEN:
                 return Plan(halted=life.reason)
-            return Plan(waiting_for=self._remote.error or words(life, self.mapping), problems=self._vanished())
+            return Plan(waiting_for=self._remote.error or self._remote.words, problems=self._vanished())
         settled = Settled(
             pushes=pushes and self._may_push() and (life.pushes or preview),
             edits=self._local.edits_settled,
             deletes=preview or self._local.deletes.settled(self._clock()),
             aside=self._setbacks.pausing(self._clock()),
             given_up=self._setbacks.repeated(),
+            open=self._local.open_problems(),
         )
         self._end_anomalies(settled)
         plan = self._guarded(self._make_plan(settled), settled)
-        return msgspec.structs.replace(plan, waiting_for=words(life, self.mapping)) if preview else plan
+        return msgspec.structs.replace(plan, waiting_for=self._remote.words) if preview else plan
 
     def _make_plan(self, settled: Settled) -> Plan:
         self._planned = frozenset(self._sides.pending)
@@ -275,7 +276,7 @@ class Engine:
         if gone:
             self._local.deletes.sent(len(gone), now)
         self._setbacks.over({*done.pushed, *done.pulled, *done.deleted_there, *done.deleted_here, *plan.agree})
-        self._setbacks.failed(done.setbacks | done.problems.keys(), now)
+        self._setbacks.failed((done.setbacks | done.problems.keys()) - done.refused, now)
         self._local.look_at(done.moved_on)
         self._sides.planned(self._planned)
         self._sides.plan_again(self._problems.note(plan, done, self._planned))
@@ -304,11 +305,9 @@ class Engine:
         """Return which records were never shown here, and why, in words."""
         if self.mapping.direction is Direction.PUSH:
             return []
-        found = []
-        for path in sorted(self._sides.missing):
-            problem = self._problems.of(path)
-            found.append(f"{problem.path}: {problem.reason}" if problem else f"{path}: changes too fast")
-        return list(dict.fromkeys(found))  # one problem may speak for many paths
+        missing = sorted(self._sides.missing)
+        found = (self._problems.of(path) or f"{shown(path)}: changes too fast" for path in missing)
+        return list(dict.fromkeys(map(str, found)))  # one problem may speak for many paths
 
     def _postpone(self, failure: ConfigstoreError, done: Done | None = None) -> float:
         """Let what was not done wait, as a difference to the baseline, until the store is back."""
@@ -324,10 +323,9 @@ class Engine:
 
     def _publish(self, plan: Plan, done: Done | None = None, *, silent: bool = False) -> None:
         """Show how the mapping is. It is complete once every record is shown here, as `init` judges it."""
-        sides = self._sides
         follows = self._remote.life.phase is Phase.FOLLOWING
-        waiting_for = plan.waiting_for or self._remote.error or words(self._remote.life, self.mapping)
-        complete = follows and (self.mapping.direction is Direction.PUSH or not sides.missing)
+        waiting_for = plan.waiting_for or self._remote.error or self._remote.words
+        complete = follows and (self.mapping.direction is Direction.PUSH or not self._sides.missing)
         self._board.publish(
             self._problems.shown() | self._local.open_problems(),
             Figures(
@@ -335,13 +333,16 @@ class Engine:
                 waiting_for=waiting_for,
                 complete=complete and not plan.halted,
                 keeps_ready=follows or self._remote.life.phase is Phase.UNKNOWN,
-                queued=sides.queued(),
+                queued=set() if self.mapping.direction is Direction.PULL else self._sides.queued(),
+                noticed=self._local.noticed,
                 waiting=self._problems.waiting,
-                paths=len(sides.baseline),
+                paths=len(self._sides.baseline),
                 revision=self._remote.revision,
                 applied=self._applied,
                 committed=self._committed,
                 trouble=self._local.trouble,
+                lost=self._remote.lost,
+                held=self._remote.held,
                 silent=silent or waiting_for == self._remote.error,
             ),
             done,

@@ -91,10 +91,8 @@ def _reason(status: Status) -> str:
     stopped = status.halted or status.waiting_for
     if stopped or not status.problems:
         return stopped or ("ready" if status.ready else "first cycle under way")
-    first = status.problems[0]
-    where = f"{first.path}: " if first.path else ""
     word = "degraded" if status.ready else "incomplete"
-    return f"{word}: {len(status.problems)} problems, such as {where}{first.reason}"
+    return f"{word}: {len(status.problems)} problems, such as {status.problems[0]}"
 
 
 def metrics(statuses: Sequence[Status], contact: Contact, now: float, figures: Sequence[Figure] = ()) -> str:

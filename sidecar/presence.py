@@ -311,11 +311,5 @@ def _with_mend(error: ConfigstoreError, right: str, start: bytes) -> str:
 
 def _same(told: Report, now: Report) -> bool:
     """Tell whether a report would tell nothing new but figures, which change with every file."""
-    return (told.state, told.ready, told.reason, told.problem_count, told.problems, told.vanished) == (
-        now.state,
-        now.ready,
-        now.reason,
-        now.problem_count,
-        now.problems,
-        now.vanished,
-    )
+    figures = {"revision": now.revision, "paths": now.paths, "pending": now.pending, "held": now.held}
+    return msgspec.structs.replace(told, **figures) == now

@@ -58,8 +58,10 @@ class Progress:
                     f"{self._name}: one step has taken {now - self._stepped:.0f} s; a file system or a device does"
                     " not answer? It does not end by itself: restart the sidecar"
                 )
-            last = now if self._stepped is not None else self._ended
-            if self._circling is None or last is None or now - last >= PAUSE or last - self._circling <= STUCK:
+            last = self._ended  # a cycle that is under way may yet come to something
+            if self._circling is None or last is None or last - self._circling <= STUCK:
+                return None
+            if self._stepped is None and now - last >= PAUSE:
                 return None
             return (
                 f"{self._name}: {self._cycles} cycles in {last - self._circling:.0f} s came to nothing; this is a"

@@ -66,6 +66,7 @@ class Puller:
             refused = self._check_staged(pulls, changes, done)
         if refused:
             done.problems |= {pull.path: Problem(path=pull.path, reason=refused) for pull in pulls}
+            done.refused |= {pull.path for pull in pulls} if self._check.known_of(pulls) else set()
         elif changes:
             self._note(ready, self._applier.apply(changes), done)
             self._applier.finish()

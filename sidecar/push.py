@@ -51,6 +51,7 @@ class Pusher:
         refused = self._check.refuses_to_publish(pushes)
         if refused:
             done.problems |= {push.path: Problem(path=push.path, reason=refused) for push in pushes}
+            done.refused |= {push.path for push in pushes}
             return
         write_ids = {push.path: self._tree.new_write_id() for push in pushes}
         self._baseline.sending({push.path: _sent(push, write_ids[push.path]) for push in pushes})

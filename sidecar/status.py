@@ -1,6 +1,7 @@
 """What a mapping is doing, as values: for `/readyz`, `/metrics`, the log and the report in the store."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -22,7 +23,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     travel; under_way: those of them that no problem holds up, of which `waits` names some with the reason.
     pending_since: on the engine's clock, when the oldest edit that waits was noticed. revision: the store revision
     up to which it has seen; applied: up to which it has also applied everything; committed: the last that it wrote
-    itself.
+    itself. lost: the store is not, or may not be, the one that was known; held: how many of its files lie here.
     """
 
     mapping: str
@@ -43,6 +44,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     pushed: int = 0
     pulled: int = 0
     cycles: int = 0
+    lost: bool = False
+    held: int = 0
 
     @property
     def state(self) -> State:
@@ -62,11 +65,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         """Return what holds up what is not done yet, in words: for who waits for it."""
         if self.halted or self.waiting_for:
             return self.halted or self.waiting_for or ""
-        if not self.waits:
+        problems = [each for each in self.problems if each.path]
+        named = (*self.waits, *problems)[:5]
+        if not named:
             return "changes are still under way"
-        named = "; ".join(f"{each.path}: {each.reason}" for each in self.waits[:5])
-        more = self.under_way - len(self.waits[:5])
-        return f"{named}; and {more} more" if more > 0 else named
+        more = self.under_way + len(problems) - len(named)
+        return "; ".join(map(str, named)) + (f"; and {more} more" if more > 0 else "")
 
     def looks_as(self, other: "Status") -> bool:
         """Tell whether a person would see no difference; figures do not count."""
@@ -89,21 +93,40 @@ def report_of(status: Status, mapping: Mapping, *, replica: str, host: str, sess
         store=mapping.store,
         state=status.state,
         ready=status.ready,
+        complete=status.complete,
+        degraded=status.degraded,
         reason=status.halted or status.waiting_for or "",
         revision=status.applied,
         paths=status.paths,
         pending=status.pending,
         vanished=sum(problem.reason == REASONS[Verdict.VANISHED] for problem in status.problems),
         problem_count=len(status.problems),
-        problems=tuple(
-            PathProblem(path=problem.path, reason=problem.reason) for problem in status.problems[:MAX_PROBLEMS]
-        ),
+        problems=tuple(_as_reported(each) for each in _of_each_kind(status.problems)[:MAX_PROBLEMS]),
+        lost=status.lost,
+        held=status.held,
     )
 
 
-def with_troubles(report: Report, troubles: Sequence[str]) -> Report:
+def _as_reported(problem: Problem) -> PathProblem:
+    return PathProblem(path=problem.path, reason=problem.reason, word=problem.word)
+
+
+def _of_each_kind(problems: Sequence[Problem]) -> list[Problem]:
+    """Return problems so that the first ones are of as many kinds as can be: many of one must not hide another."""
+    count: Counter[str] = Counter()
+    turn = []
+    for problem in problems:
+        turn.append(count[problem.reason])
+        count[problem.reason] += 1
+    return [problem for _, problem in sorted(zip(turn, problems, strict=True), key=lambda each: each[0])]
+
+
+def with_troubles(report: Report, troubles: Iterable[str]) -> Report:
     """Return a report that also names what is wrong with the replica as a whole."""
     found = tuple(PathProblem(path="", reason=reason) for reason in troubles)
     return msgspec.structs.replace(
-        report, problem_count=report.problem_count + len(found), problems=found + report.problems
+        report,
+        degraded=report.degraded or (report.ready and bool(found)),
+        problem_count=report.problem_count + len(found),
+        problems=(found + report.problems)[:MAX_PROBLEMS],
     )

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from configstore.commandline import Parser
 from configstore.errors import NotThereError, RefusedError
-from configstore.model.path import ROOT, PathError, StorePath, parse_path, printable
+from configstore.model.path import ROOT, PathError, StorePath, parse_path
 from configstore.settings import StoreSettings, load_store
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - the type has no public name
@@ -61,9 +61,9 @@ def add_command(
 
 
 def typed_path(text: str) -> StorePath:
-    """Check the path of a file that a person typed. Raises RefusedError."""
+    """Check the path of a file that a person typed, `./` before one like an option. Raises RefusedError."""
     try:
-        return parse_path(text)
+        return parse_path(text.removeprefix("./"))
     except PathError as error:
         raise RefusedError(f"unsafe path: {error}") from None
 
@@ -79,11 +79,6 @@ def typed_record(text: str) -> StorePath:
     if path == ROOT:
         raise NotThereError("/: is the whole tree, which has no record of its own; `configstore ls` shows it")
     return path
-
-
-def shown(path: StorePath) -> str:
-    """Return a path for a terminal."""
-    return printable(path) if path else "/"
 
 
 _MODE = re.compile(r"0?[0-7]{3}")

@@ -4,12 +4,12 @@ import argparse
 from collections import Counter
 from functools import partial
 
-from configstore.cli.arguments import Commands, add_command, shown, typed_directory, typed_path
+from configstore.cli.arguments import Commands, add_command, typed_directory, typed_path
 from configstore.cli.render import entry_fields, write_bytes, write_json, write_table
 from configstore.cli.replicas import mappings_holding, request, wait_for
 from configstore.cli.session import commit, look, open_tree, refuse_below_file, say
 from configstore.errors import ConflictError, NotThereError, UnreachableError
-from configstore.model.path import StorePath, printable
+from configstore.model.path import StorePath, printable, shown
 from configstore.model.record import Entry, Kind
 from configstore.model.replica import Take, Verb
 from configstore.store.conflicts import Loser, drop, losers, pieces_of
@@ -54,8 +54,8 @@ def _conflicts(args: argparse.Namespace) -> int:
     for at, count in Counter(each.path for each in found).items():
         if count >= MAX_CONFLICTS:
             say(
-                f"{at}: {count} losing sides lie here, as many as are kept of a path: older ones may have gone, "
-                "and the oldest goes with the next; `configstore resolve` ends them"
+                f"{shown(at)}: {count} losing sides lie here, as many as are kept of a path: older ones may have"
+                " gone, and the oldest goes with the next; `configstore resolve` ends them"
             )
     return 0
 
@@ -69,7 +69,7 @@ def _row(loser: Loser) -> tuple[str, ...]:
         str(entry.size),
         printable(origin.time) or "-",
         printable(who),
-        printable(loser.path),
+        shown(loser.path),
     )
 
 
@@ -95,7 +95,7 @@ def _resolve(args: argparse.Namespace) -> int:
             _take(tree, chosen)
         for each in doomed:
             drop(tree, each)
-    say(f"{path}: {'the store stays as it is' if args.take == 'store' else 'taken'}; {len(doomed)} removed")
+    say(f"{shown(path)}: {'the store stays as it is' if args.take == 'store' else 'taken'}; {len(doomed)} removed")
     return 0
 
 
@@ -107,8 +107,8 @@ def _end_vanished(tree: Tree, path: StorePath, take: str) -> int:
     if take == "store":
         write = Write(path=path, entry=Entry(kind=Kind.GONE))
         if not commit(tree, [write]).complete:
-            raise ConflictError(f"{path}: somebody wrote it meanwhile; nothing was changed; look again")
-        say(f"{path}: deleted")
+            raise ConflictError(f"{shown(path)}: somebody wrote it meanwhile; nothing was changed; look again")
+        say(f"{shown(path)}: deleted")
         return 0
     requests = [
         request(Verb.RESUME, mapping=report.mapping, replica=report.replica, take=Take.LOCAL, path=relative)
@@ -118,8 +118,8 @@ def _end_vanished(tree: Tree, path: StorePath, take: str) -> int:
         left = wait_for(tree, [report for report, _ in holding])
     if look(tree, path) is None:
         who = ", ".join(report.replica for report in left) or "no replica"
-        raise UnreachableError(f"{path}: was not written again ({who}); look at `configstore status`")
-    say(f"{path}: written again")
+        raise UnreachableError(f"{shown(path)}: was not written again ({who}); look at `configstore status`")
+    say(f"{shown(path)}: written again")
     return 0
 
 
@@ -131,8 +131,9 @@ def _take(tree: Tree, loser: Loser) -> None:
     if entry.kind is not Kind.DIR and any(
         not each.gone for at, each in tree.list(loser.path).records.items() if at != loser.path
     ):
-        raise ConflictError(f"{loser.path}: is a directory with something in it now; remove or move that first")
+        raise ConflictError(f"{shown(loser.path)}: is a directory with something in it now; remove that first")
     content = partial(pieces_of, tree, loser) if entry.kind is Kind.FILE else None
     write = Write(path=loser.path, entry=entry, content=content, expected=now.mod_revision if now else 0)
     if not commit(tree, [write]).complete:
-        raise ConflictError(f"{loser.path}: somebody else's write came first; nothing was changed; look again")
+        why = "somebody else's write came first; nothing was changed; look again"
+        raise ConflictError(f"{shown(loser.path)}: {why}")

@@ -11,7 +11,6 @@ from configstore.cli.arguments import (
     mode,
     revision,
     revision_or_zero,
-    shown,
     typed_path,
     typed_record,
 )
@@ -35,7 +34,7 @@ from configstore.errors import (
     RefusedError,
 )
 from configstore.files.writing import replace_file
-from configstore.model.path import StorePath, printable
+from configstore.model.path import StorePath, printable, shown
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
 from configstore.store.history import ExpiredError, versions
 from configstore.store.tree import Tree
@@ -76,7 +75,7 @@ def _put(args: argparse.Namespace) -> int:
             write = _replacement(tree, path, found, content, args)
             outcome = commit(tree, [write])
             if outcome.complete:
-                say(f"{path}: {len(content)} bytes at revision {outcome.done[path]}")
+                say(f"{shown(path)}: {len(content)} bytes at revision {outcome.done[path]}")
                 return 0
             if args.create or args.if_revision is not None:
                 break

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from configstore import presets
-from configstore.cli.arguments import shown, typed_directory
+from configstore.cli.arguments import typed_directory
 from configstore.cli.render import write_json, write_line
 from configstore.cli.session import open_tree, say, say_all, why_unreadable
 from configstore.errors import CorruptError, NotThereError, RefusedError
@@ -28,6 +28,7 @@ from configstore.model.path import (
     parse_path,
     printable,
     relative_to,
+    shown,
 )
 from configstore.model.record import PLACING_ORDER, Entry, Kind
 from configstore.model.selection import Symlinks
@@ -122,7 +123,7 @@ def _write(tree: Tree, directory: str, paths: Mapping[StorePath, _Wanted], *, dr
     finally:
         if made:
             writer.write(ROOT, own, b"")
-        done.problems |= {printable(path): _reason(error) for path, error in writer.finish().items()}
+        done.problems |= {shown(path): _reason(error) for path, error in writer.finish().items()}
         os.close(folder)
     return done
 
@@ -148,7 +149,7 @@ def _write_all(
                 writer.write(path, entry, tree.content(wanted.found), dir_mode=wanted.dir_mode)
             done.written.append(path)
         except (Unusable, CorruptError, OSError) as error:
-            done.problems[printable(path)] = _reason(error)
+            done.problems[shown(path)] = _reason(error)
         if number % _PROGRESS == 0:
             say(f"{number} of {len(paths)}")
 
@@ -228,8 +229,8 @@ def _report(args: argparse.Namespace, done: _Done, left: Mapping[StorePath, str]
         )
     else:
         for path in done.written if args.dry_run else ():
-            write_line(f"write {printable(path)}")
-        say_all(f"left in the store: {path}: {why}" for path, why in left.items())
+            write_line(f"write {shown(path)}")
+        say_all(f"left in the store: {shown(path)}: {why}" for path, why in left.items())
         verb = "would be written" if args.dry_run else "written"
         say(f"{len(done.written)} {verb} to {args.directory}; the same already: {done.same}")
     say_all(f"{at}: {why}" for at, why in done.problems.items())

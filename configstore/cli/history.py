@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from configstore.cli.arguments import Commands, add_command, revision, shown, typed_directory, typed_record
+from configstore.cli.arguments import Commands, add_command, revision, typed_directory, typed_record
 from configstore.cli.render import long_row, record_fields, write_json, write_line, write_table
 from configstore.cli.session import commit, open_tree, say, why_unreadable
 from configstore.errors import ConflictError, NotThereError, RefusedError
-from configstore.model.path import ROOT, StorePath
+from configstore.model.path import ROOT, StorePath, shown
 from configstore.model.record import Deletion, Kind
 from configstore.settings import parse_duration
 from configstore.store.history import (
@@ -75,7 +75,7 @@ def _history(args: argparse.Namespace) -> int:
         )
     unread = [each for each in found.known if isinstance(each, Bad)]
     for bad in unread:
-        say(f"{bad.path}: unreadable record at revision {bad.mod_revision}: {bad.reason}")
+        say(f"{shown(bad.path)}: unreadable record at revision {bad.mod_revision}: {bad.reason}")
     return 1 if unread else 0
 
 
@@ -89,7 +89,7 @@ def _diff(args: argparse.Namespace) -> int:
         except ExpiredError as error:
             raise NotThereError(str(error)) from None
         old, new = _lines(tree, before), _lines(tree, now)
-    was, is_now = (f"{path}@{each.mod_revision if each else 'nothing'}" for each in (before, now))
+    was, is_now = (f"{shown(path)}@{each.mod_revision if each else 'nothing'}" for each in (before, now))
     difference = list(difflib.unified_diff(old, new, was, is_now, lineterm=""))
     for line in difference:
         write_line(line)
@@ -104,7 +104,7 @@ def _restore(args: argparse.Namespace) -> int:
             raise NotThereError(f"{shown(path)}: nothing is known of it")
         timeless = [now for now in (each.now() for each in found.values()) if args.at and isinstance(now, Bad)]
         for now in timeless:  # written before that time or after it: nobody knows
-            say(f"{now.path}: stays as it is: {why_unreadable(now)}")
+            say(f"{shown(now.path)}: stays as it is: {why_unreadable(now)}")
             del found[StorePath(now.path)]
         wanted = args.revision or revision_at(found, args.at)
         if not wanted:
@@ -118,7 +118,7 @@ def _restore(args: argparse.Namespace) -> int:
     for write in writes:
         word = "would be" if args.dry_run else "was"
         what = "deleted" if write.entry.kind is Kind.GONE else f"restored as of revision {wanted}"
-        say(f"{write.path}: {word} {what}")
+        say(f"{shown(write.path)}: {word} {what}")
     if not writes:
         say(f"{shown(path)}: is what it was at revision {wanted}; nothing to do")
     return NotThereError.exit_code if timeless else 0

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 import msgspec
 
-from configstore.cli.arguments import shown, typed_directory
+from configstore.cli.arguments import typed_directory
 from configstore.cli.host import Found, Host, read_host
 from configstore.cli.render import write_json, write_line
 from configstore.cli.session import (
@@ -27,7 +27,7 @@ from configstore.cli.session import (
 )
 from configstore.errors import ConflictError, StoreError, UnreachableError
 from configstore.model.lease import Claim
-from configstore.model.path import StorePath, ancestors, depth, is_below, printable
+from configstore.model.path import StorePath, ancestors, depth, is_below, shell_word, shown
 from configstore.model.record import PLACING_ORDER, Entry, Kind
 from configstore.presets.single_host import Part, parts
 from configstore.store.leases import Lease
@@ -207,11 +207,11 @@ def _report(args: argparse.Namespace, host: Host, plan: _Plan) -> None:
     for write, found in plan.writes if args.dry_run else ():
         verb = "replace" if write.previous and not write.previous.gone else "write"
         size = f", {write.entry.size} bytes" if write.entry.kind is Kind.FILE else ""
-        write_line(
-            f"{verb} {printable(write.path)} ({write.entry.kind}{size}) from {printable(found.host) or '.'}"
-        )
-    say_all(f"{path}: differs from what the store has, which stays" for path in plan.kept)
-    say_all(f"{path}: differs from what the store has, which stays: it is made only once" for path in plan.once)
+        write_line(f"{verb} {shown(write.path)} ({write.entry.kind}{size}) from {shell_word(found.host or '.')}")
+    say_all(f"{shown(path)}: differs from what the store has, which stays" for path in plan.kept)
+    say_all(
+        f"{shown(path)}: differs from what the store has, which stays: it is made only once" for path in plan.once
+    )
     say_all(f"left: {at}: {why}" for at, why in sorted(host.left.items()))
     for at, part in missing.items():
         say(f"not there: {at}; where its service is used, `{_making(args, part)}` makes it empty")

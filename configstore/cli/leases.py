@@ -28,7 +28,7 @@ from configstore.model.path import StorePath, printable
 from configstore.model.replica import State, Verb
 from configstore.settings import parse_duration, parse_name
 from configstore.store.leases import MAX_TTL, MIN_TTL, TTL, Lease, Place, break_lease, last_intent, queue, queues
-from configstore.store.replicas import asking, live, wait_applied
+from configstore.store.replicas import asking, live, named, wait_applied
 from configstore.store.survey import revision_due, survey
 from configstore.store.tree import Tree
 
@@ -249,7 +249,7 @@ def _wait(args: argparse.Namespace) -> int:
         patience = max(0.0, end - time.monotonic())
         late = wait_applied(tree.kv, tree.keys, store, revision=revision, patience=patience)
     if late:
-        names = ", ".join(f"{each.replica} on {each.host}" for each in late)
+        names = "; ".join(map(named, late))
         raise NotThereError(f"{args.mapping}: revision {revision} is not applied yet by {names}")
     return 0
 
@@ -275,9 +275,12 @@ def _flush(args: argparse.Namespace) -> int:
         revision = survey(tree.kv, tree.keys, store).newest
     if left:
         halted = [each.reason for each in left if each.state is State.HALTED]
-        names = ", ".join(each.replica for each in left)
+        names = "; ".join(map(named, left))
         message = f"{args.mapping}: not everything is committed yet by {names}"
         raise RefusedError(f"{message}: {halted[0]}") if halted else UnreachableError(message)
+    here = [each for each in reports if each.mapping == args.mapping]
+    if kept := [each for each in here if any(problem.path for problem in each.problems)]:
+        raise NotThereError(f"{args.mapping}: committed, but not all of it: {'; '.join(map(named, kept))}")
     write_line(str(revision))
     return 0
 

@@ -2,11 +2,21 @@
 
 import argparse
 
-from configstore.cli.arguments import Commands, add_command, shown, typed_directory
+from configstore.cli.arguments import Commands, add_command, typed_directory
 from configstore.cli.render import implicit_fields, long_row, record_fields, write_json, write_line, write_table
-from configstore.cli.session import is_directory, look, open_tree, say, unreadable, why_unreadable
+from configstore.cli.session import is_directory, look, name_of, open_tree, say, unreadable, why_unreadable
 from configstore.errors import NotThereError
-from configstore.model.path import ROOT, StorePath, ancestors, is_below, parent, printable, relative_to
+from configstore.model.path import (
+    ROOT,
+    StorePath,
+    ancestors,
+    is_below,
+    parent,
+    printable,
+    relative_to,
+    shell_word,
+    shown,
+)
 from configstore.model.record import Kind
 from configstore.store.values import Bad, Listing, Stored
 
@@ -40,7 +50,7 @@ def _ls(args: argparse.Namespace) -> int:
     else:
         _write_rows(rows, path, long=args.long)
     for bad in listing.bad:
-        say(f"{bad.path}: {why_unreadable(bad)}")
+        say(f"{name_of(bad)}: {why_unreadable(bad)}")
     return 1 if listing.bad else 0
 
 
@@ -62,7 +72,7 @@ def select(
 def _write_rows(rows: dict[StorePath, Stored | None], directory: StorePath, *, long: bool) -> None:
     table = []
     for path, stored in rows.items():
-        name = printable(relative_to(path, directory) or path)
+        name = shell_word(relative_to(path, directory)) if directory not in {ROOT, path} else shown(path)
         if stored is None or stored.entry.kind is Kind.DIR:
             name += "/"
         if stored and stored.entry.kind is Kind.SYMLINK and long:
@@ -87,8 +97,8 @@ def _stat(args: argparse.Namespace) -> int:
     if args.json:
         write_json(fields)
     else:
-        known = [(name, value) for name, value in fields.items() if value is not None]
-        write_table([(name, printable(str(value)) or "/") for name, value in known])
+        known = {name: printable(str(value)) for name, value in fields.items() if value is not None}
+        write_table([*(known | {"path": shown(path)}).items()])
     if found and found.gone:
         say(f"{shown(path)}: not there any more")
         return 1

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Mapping
 import msgspec
 
 from configstore import presets
-from configstore.cli.arguments import Commands, add_command, shown, typed_directory
-from configstore.cli.session import commit, open_tree, say, why_unreadable
+from configstore.cli.arguments import Commands, add_command, typed_directory
+from configstore.cli.session import commit, name_of, open_tree, say, why_unreadable
 from configstore.errors import ConflictError, NotThereError, RefusedError
-from configstore.model.path import ROOT, StorePath, depth, is_below
+from configstore.model.path import ROOT, StorePath, depth, is_below, shown
 from configstore.model.record import Deletion, Entry, Kind
 from configstore.store.tree import Tree
 from configstore.store.values import Listing, Outcome, Write
@@ -49,9 +49,9 @@ def _rm(args: argparse.Namespace) -> int:
     if not outcome.complete:
         raise ConflictError(_changed(path, outcome, len(doomed)))
     if outcome.done:
-        say(f"{path}: removed {len(outcome.done)} at revision {max(outcome.done.values())}")
+        say(f"{shown(path)}: removed {len(outcome.done)} at revision {max(outcome.done.values())}")
     for bad in nameless:
-        say(f"{bad.path}: {why_unreadable(bad)}")
+        say(f"{name_of(bad)}: {why_unreadable(bad)}")
     return NotThereError.exit_code if nameless else 0
 
 

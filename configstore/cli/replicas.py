@@ -3,7 +3,7 @@
 import argparse
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -19,6 +19,9 @@ from configstore.store.tree import Tree
 
 PATIENCE = 2.0
 """Seconds that replicas have to answer; one that does not is frozen, cut off, or died less than a minute ago."""
+
+FOLD = 3
+"""Paths with the same problem that have a line each; where there are more, all share one."""
 
 RESUME_PATIENCE = 30.0
 """Seconds that a replica has to act on a person's choice."""
@@ -105,7 +108,7 @@ def _row(report: Report, *, silent: bool) -> tuple[str, ...]:
         report.mapping,
         report.replica,
         printable(report.host),
-        "silent" if silent else str(report.state),
+        "silent" if silent else report.word,
         f"revision {report.revision}",
         f"{report.paths} paths",
         f"{report.pending} pending",
@@ -146,19 +149,42 @@ def _status(args: argparse.Namespace) -> int:
 
 def _mapping_lines(reports: Sequence[Report], silent: set[tuple[str, str]]) -> Iterable[str]:
     """Say of a mapping how many replicas are fine, and what is wrong with each of the others."""
-    fine = [each for each in reports if each.state is State.READY and (each.mapping, each.replica) not in silent]
-    yield f"{reports[0].mapping}: {len(fine)} of {len(reports)} replicas ready"
+    answering = [each for each in reports if (each.mapping, each.replica) not in silent]
+    fine = [each for each in answering if each.state is State.READY]
+    degraded = sum(each.degraded for each in fine)
+    but = f", {degraded} of them degraded" if degraded else ""
+    yield f"{reports[0].mapping}: {len(fine)} of {len(reports)} replicas ready{but}"
+    holders = [each for each in reports if each.held]
     for each in reports:
         who = f"  {each.replica}@{printable(each.host)}: "
         if (each.mapping, each.replica) in silent:
             yield f"{who}does not answer; it was {each.state}: frozen, cut off, or died within the last minute"
         elif each.state is not State.READY:
-            yield f"{who}{each.state}: {printable(each.reason) or 'first cycle under way'}"
-        for problem in each.problems:
-            where = f"{printable(problem.path)}: " if problem.path else ""  # of the mapping as a whole: its hook
-            yield f"{who}{where}{printable(problem.reason)}"
+            yield f"{who}{each.state}: {printable(_reason(each, holders))}"
+        for line in _problem_lines(each):
+            yield f"{who}{printable(line)}"
         if each.problem_count > len(each.problems):
             yield f"{who}and {each.problem_count - len(each.problems)} problems more"
+
+
+def _reason(report: Report, holders: Sequence[Report]) -> str:
+    """Return why a replica is not ready. One without files is told to wait for those that still hold them."""
+    if report.lost and not report.held and holders:
+        named = ", ".join(f"{each.replica} ({each.held} files)" for each in holders)
+        return f"holds no files of what the store has lost; leave it: it is filled again from {named}"
+    return report.reason or "first cycle under way"
+
+
+def _problem_lines(report: Report) -> Iterator[str]:
+    """Yield a line for each problem; where many paths have the same, one for all of them."""
+    alike: dict[str, list[str]] = {}
+    for problem in report.problems:
+        alike.setdefault(problem.reason, []).append(problem.shown(report.store) if problem.path else "")
+    for reason, paths in alike.items():
+        if len(paths) > FOLD:
+            paths = [f"{', '.join(paths[:FOLD])} and {len(paths) - FOLD} more"]  # noqa: PLW2901
+        for path in paths:
+            yield f"{path}: {reason}" if path else reason
 
 
 def _resume(args: argparse.Namespace) -> int:

@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Sequence
 
 from configstore import presets
-from configstore.cli.arguments import Commands, add_command, mode, shown, typed_directory
+from configstore.cli.arguments import Commands, add_command, mode, typed_directory
 from configstore.cli.session import ATTEMPTS, commit, look, open_tree, refuse_below_file, say, unreadable
 from configstore.errors import ConflictError, RefusedError
-from configstore.model.path import ROOT, StorePath
+from configstore.model.path import ROOT, StorePath, shown
 from configstore.model.record import Entry, Kind
 from configstore.store.tree import Tree
 from configstore.store.values import Bad, Stored, Write
@@ -76,6 +76,6 @@ def _missing(tree: Tree, wanted: dict[StorePath, int]) -> tuple[list[Write], lis
 
 def _report(there: Sequence[StorePath], made: dict[StorePath, int]) -> None:
     for path in there:
-        say(f"{path}: is there already")
+        say(f"{shown(path)}: is there already")
     for path, at in made.items():
-        say(f"{path}: made at revision {at}")
+        say(f"{shown(path)}: made at revision {at}")

@@ -4,13 +4,12 @@ import argparse
 import contextlib
 import datetime as dt
 import os
-import shlex
 import socket
 import sys
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from configstore.cli.arguments import shown, store_settings
+from configstore.cli.arguments import store_settings
 from configstore.errors import (
     ConflictError,
     NotThereError,
@@ -19,7 +18,7 @@ from configstore.errors import (
     UnreachableError,
 )
 from configstore.model.keys import Keys
-from configstore.model.path import StorePath, ancestors, printable
+from configstore.model.path import StorePath, ancestors, printable, shell_word, shown
 from configstore.model.record import Kind
 from configstore.settings import STORE_VARIABLES, nearest_variable, unknown_variables
 from configstore.store.tree import Tree
@@ -123,27 +122,24 @@ def refuse_below_file(tree: Tree, path: StorePath) -> None:
 
 def unreadable(found: Bad) -> NotThereError:
     """Return the error about a path whose record cannot be read, with the mend."""
-    return NotThereError(f"{found.path}: {why_unreadable(found)}")
+    return NotThereError(f"{name_of(found)}: {why_unreadable(found)}")
+
+
+def name_of(found: Bad) -> str:
+    """Return what cannot be read as it is named to a person: a path, or a key that no path has."""
+    return shown(StorePath(found.path)) if found.key is None else found.path
 
 
 def why_unreadable(found: Bad) -> str:
     """Return what is wrong with what lies below `files/`, with the mend."""
     if found.key is not None:
-        return f"a key that no path has: {found.reason}; `etcdctl del {_typed(found.key)}` removes it"
-    path = shlex.quote(found.path)
+        key = shell_word(found.key.decode("utf-8", "surrogateescape"))
+        return f"a key that no path has: {found.reason}; `etcdctl del {key}` removes it"
+    path = shown(StorePath(found.path))
     return (
         f"unreadable record at revision {found.mod_revision}: {found.reason}; `configstore put {path} FILE "
         f"--if-revision {found.mod_revision}` replaces it, `configstore rm {path}` removes it"
     )
-
-
-def _typed(key: bytes) -> str:
-    """Return a key as it is typed into a shell."""
-    text = key.decode("utf-8", "surrogateescape")
-    if text.isprintable():
-        return shlex.quote(text)
-    plain = (chr(byte) if 0x20 <= byte < 0x7F and byte not in b"'\\" else f"\\x{byte:02x}" for byte in key)
-    return f"$'{''.join(plain)}'"
 
 
 def writer() -> Writer:

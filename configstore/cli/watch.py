@@ -3,11 +3,11 @@
 import argparse
 import sys
 
-from configstore.cli.arguments import Commands, add_command, shown, typed_directory
+from configstore.cli.arguments import Commands, add_command, typed_directory
 from configstore.cli.render import record_fields, write_json, write_line
 from configstore.cli.session import open_tree, say
 from configstore.cli.stopping import Stopping
-from configstore.model.path import ROOT, StorePath, is_below, printable
+from configstore.model.path import ROOT, StorePath, is_below, printable, shown
 from configstore.model.record import Kind
 from configstore.store.api import Event
 from configstore.store.tree import Tree
@@ -51,7 +51,7 @@ def _write(tree: Tree, event: Event, directory: StorePath, *, as_json: bool) -> 
         target = f" -> {printable(str(fields['target']))}" if fields.get("target") else ""
         size = fields["size"] if fields["kind"] == Kind.FILE else "-"
         write_line(
-            f"{fields['revision']} {fields['kind']} {fields.get('mode') or '-'} {size} {printable(path)}{target}"
+            f"{fields['revision']} {fields['kind']} {fields.get('mode') or '-'} {size} {shown(path)}{target}"
         )
     sys.stdout.flush()
 

@@ -15,7 +15,8 @@ _WORDS = {
     errno.ENOSPC: "no space left in the directory's file system: give the volume a larger size",
     errno.EDQUOT: "the quota of the directory's file system is used up: raise it",
     errno.EROFS: "the directory is mounted read-only: mount it writable",
-    errno.EXDEV: "another file system is mounted here; give it a mapping of its own, or import it by itself",
+    errno.EXDEV: "another file system is mounted here: of a single file, mount its directory instead, or exclude"
+    " it; give a directory a mapping of its own, or import it by itself",
     errno.EMFILE: "too many open files: raise this process's limit (ulimit -n)",
     errno.ENFILE: "too many open files on this host: raise fs.file-max",
     errno.ELOOP: "a symlink lies where a directory must be, or was put in the file's place",

@@ -17,6 +17,7 @@ PRIVATE_NAME = ".configstore"
 
 MAX_COMPONENT = 255  # bytes; Linux NAME_MAX
 MAX_PATH = 2048  # bytes; leaves room for a mapping's directory below Linux PATH_MAX (4096)
+_SPECIAL = re.compile(r"[^\w@%+=:,./-]")  # all that may mean something to a shell, and spaces
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
 
 
@@ -59,11 +60,43 @@ def _check_component(component: str, shown: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return `text` safe for a terminal or a log line: what is not printable is escaped."""
+    """Return words safe for a terminal or a log line: what is not printable is escaped. For a path: `shown`."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
                    for char in text)  # fmt: skip
+
+
+def shell_word(text: str) -> str:
+    """Return `text` as it is typed into a shell (bash): as it is, quoted, or as $'…' when it cannot be printed.
+
+    Bytes that are no UTF-8 are expected as `surrogateescape` decodes them, as Python has file names.
+    """
+    if text.isprintable():
+        if text and not _SPECIAL.search(text):
+            return text
+        return "'" + text.replace("'", "'\\''") + "'"
+    return "$'" + "".join(_in_quotes(char) for char in text) + "'"
+
+
+def _in_quotes(char: str) -> str:
+    """Return a character for $'…', which says the same in every locale."""
+    if char in "'\\":
+        return f"\\{char}"
+    if char.isprintable():
+        return char
+    raw = char.encode("utf-8", "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in raw)
+
+
+def shown(path: str) -> str:
+    """Return a path as it is typed for a command; what the shell makes of it names the same path again.
+
+    The whole tree is `/`. What begins like an option is written `./-…`, as for other commands.
+    """
+    if not path:
+        return "/"
+    return shell_word(f"./{path}" if path.startswith("-") else path)
 
 
 def parent(path: StorePath) -> StorePath:

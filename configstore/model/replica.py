@@ -8,7 +8,7 @@ import enum
 
 import msgspec
 
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, shown
 
 MAX_PROBLEMS = 50
 """How many problems a report names; `problem_count` counts them all."""
@@ -31,18 +31,29 @@ class State(enum.StrEnum):
 
 
 class PathProblem(msgspec.Struct, frozen=True, kw_only=True):
-    """One path (relative to the mapping) that cannot be mirrored, with the reason and the mend."""
+    """One path (relative to the mapping; empty for all of it) with what is wrong with it, and the mend.
+
+    word: a name that is no text, as it is typed into a shell.
+    """
 
     path: str
     reason: str
+    word: str = ""
+
+    def shown(self, store: StorePath) -> str:
+        """Return the path in the store as it is typed into a shell; store: the mapping's subtree."""
+        return self.word or shown(f"{store}/{self.path}" if store and self.path != "/" else self.path)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What one replica says of one mapping.
 
-    session: random, new at each start. store: the mapping's subtree. reason: of `waiting` and `halted`.
+    ready: it is served: it was complete, and no more. complete: every record is applied. degraded: it is ready,
+    and something is wrong. session: random, new at each start. store: the mapping's subtree.
+    reason: of `waiting` and `halted`.
     revision: the store revision up to which everything was applied. paths: on how many it agrees with the store.
     pending: how many paths wait to travel. vanished: how many records vanished without a tombstone.
+    lost: the store is not, or may not be, the one that was known; held: how many of its files still lie here.
     Revision and counts are as of the last change of state or request to report, or some seconds ago.
     """
 
@@ -53,6 +64,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     store: StorePath
     state: State
     ready: bool = False
+    complete: bool = False
+    degraded: bool = False
     reason: str = ""
     revision: int = 0
     paths: int = 0
@@ -60,7 +73,21 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     vanished: int = 0
     problem_count: int = 0
     problems: tuple[PathProblem, ...] = ()
+    lost: bool = False
+    held: int = 0
     v: int = 1
+
+    @property
+    def word(self) -> str:
+        """The one word for how it is."""
+        return "degraded" if self.degraded and self.state is State.READY else str(self.state)
+
+    def why(self) -> str:
+        """Return why it is not further, in words, or nothing."""
+        if self.reason:
+            return self.reason
+        named = [f"{each.shown(self.store)}: {each.reason}" for each in self.problems if each.path]
+        return "; ".join(named[:3]) + (f"; and {len(named) - 3} more" if len(named) > 3 else "")
 
 
 class Verb(enum.StrEnum):

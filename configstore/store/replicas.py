@@ -26,6 +26,12 @@ def live(kv: Kv, keys: Keys) -> dict[bytes, tuple[Report, int]]:
     return found
 
 
+def named(report: Report) -> str:
+    """Return a replica as it is named to who waits for it, with what holds it up."""
+    why = report.why()
+    return f"{report.replica} on {report.host}" + (f": {why}" if why else "")
+
+
 @contextmanager
 def asking(kv: Kv, keys: Keys, *requests: Request) -> Iterator[int]:
     """Let requests stand while the body runs; yields the revision at which they were made. Raises StoreError."""

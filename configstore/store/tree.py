@@ -122,6 +122,11 @@ class Tree:
 
     # Writing
 
+    @property
+    def replica(self) -> str:
+        """Who writes."""
+        return self._writer.replica
+
     def new_write_id(self) -> str:
         """Return a fresh id for a write, or for a deletion."""
         return self._writer.new_id()

@@ -26,7 +26,7 @@ from configstore.model.keys import Keys
 from configstore.settings import parse_name
 from configstore.store.api import Kv
 from configstore.store.leases import MAX_TTL, MIN_TTL
-from configstore.store.replicas import wait_applied
+from configstore.store.replicas import named, wait_applied
 from configstore.store.survey import revision_due
 from sidecar.contact import fields
 from sidecar.control.holds import Holds
@@ -155,7 +155,7 @@ class Api:
             raise failure(f"{asked.mapping}: not committed within {asked.timeout:g} s: {reason}")
         problems = [each for each in status.problems if each.path]
         if problems:
-            words = "; ".join(f"{each.path}: {each.reason}" for each in problems[:5])
+            words = "; ".join(map(str, problems[:5]))
             raise NotThereError(f"{asked.mapping}: committed, but for {len(problems)} paths: {words}")
         return {"revision": max(status.applied, status.committed)}
 
@@ -168,17 +168,15 @@ class Api:
         end = time.monotonic() + asked.timeout
         revision = revision_due(self._kv, self._keys, store, asked=asked.revision, patience=asked.timeout)
         if not mirror.wait_applied(revision, max(0.0, end - time.monotonic())):
-            now = mirror.status
-            why = now.halted or now.waiting_for
-            missing = [f"{self._replica}, this replica" + (f": {why}" if why else "")]
+            missing = [f"{self._replica}, this replica: {mirror.status.why_not_done()}"]
         elif asked.applied == "all":
             left = max(0.0, end - time.monotonic())
             late = wait_applied(self._kv, self._keys, store, revision=revision, patience=left)
-            missing = [f"{each.replica} on {each.host}" for each in late]
+            missing = list(map(named, late))
         else:
             missing = []
         if missing:
-            names = ", ".join(missing)
+            names = "; ".join(missing)
             raise NotThereError(f"{asked.mapping}: revision {revision} is not applied yet by {names}")
         return {"revision": revision}
 

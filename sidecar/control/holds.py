@@ -153,7 +153,7 @@ class Holds:
                 problems = self._flush(mirror, lease.left())
                 fresh = [each for each in problems if each.unsure or each not in hold.problems]
                 if fresh:
-                    words = "; ".join(f"{each.path}: {each.reason}" for each in fresh[:5])
+                    words = "; ".join(map(str, fresh[:5]))
                     raise ConflictError(f"{mirror.mapping.name}: not all of it is committed: {words}")
             lease.end(hold.begun, self._now(), code)  # compares the fence: all before it was under the lease
         except ConfigstoreError as error:

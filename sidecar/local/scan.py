@@ -227,7 +227,8 @@ class Scanner:
         if path not in visit.round.known:
             parse_path(path)
         if status.st_dev != self._device:
-            raise Unusable("another file system is mounted here; give it a mapping of its own")
+            mounted = errno.EXDEV if stat.S_ISDIR(status.st_mode) else errno.EBUSY
+            raise Unusable(words(OSError(mounted, os.strerror(mounted))))
 
     def _look_at(self, path: StorePath, visit: Visit, name: str, status: os.stat_result) -> None:
         before = visit.round.known.get(path)

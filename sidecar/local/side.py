@@ -63,6 +63,8 @@ class LocalSide:
         self._opened: dict[StorePath, float] = {}  # since when a file was found open for writing
         self._given_up: set[StorePath] = set()  # open files that no set waits for any more
         self._deleted: set[StorePath] = set()
+        self._news_since: float | None = None  # of what no scan has looked at yet
+        self.noticed: dict[StorePath, float] = {}  # when what is pending was changed here first
 
     def blocked(self) -> str | None:
         """Return why the directory must not be touched now. Raises RootLostError when it is another one."""
@@ -84,6 +86,7 @@ class LocalSide:
         """
         self._everything |= flush
         self._end_set()
+        self.noticed = {path: at for path, at in self.noticed.items() if path in self._sides.pending}
         for _ in range(_LOOKS):
             self._take_events()
             now = self._clock()
@@ -165,6 +168,8 @@ class LocalSide:
         dirty = self._watch.drain()
         if dirty.everything or dirty.directories or dirty.written:
             self._set.noticed(self._clock())
+        if self._news_since is None:
+            self._news_since = dirty.since
         self._dirty |= dirty.directories | {parent(path) for path in dirty.written}
         self._written |= dirty.written
         self._everything |= dirty.everything
@@ -200,6 +205,9 @@ class LocalSide:
             touched=scan.touched,
             in_set=self._set.number if follows else UNKNOWN_SET,
         )
+        since = now if self._news_since is None else min(now, self._news_since)
+        self._news_since = None
+        self.noticed = {**dict.fromkeys(scan.changed, since), **self.noticed}
         self._opened = {path: self._opened.get(path, now) for path in unstable}
         self._given_up &= unstable
         self._again_at = None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import msgspec
 
 from configstore.files.words import words
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, shown
 from sidecar.local.change import LocalChange, Overtaken, Withheld
 from sidecar.local.stage import Refused
 from sidecar.planner.sides import LocalEntry, Problem
@@ -102,5 +102,5 @@ class Verdicts:
             if culprit in self.applied.stale:
                 self.applied.stale.add(change.path)
             else:
-                reason = f"held back: {culprit}, which was changed together with it, cannot be applied"
+                reason = f"held back: {shown(culprit)}, which was changed together with it, cannot be applied"
                 self.applied.problems[change.path] = Problem(path=change.path, reason=reason)

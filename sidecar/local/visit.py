@@ -13,7 +13,7 @@ import msgspec
 
 from configstore.files.reading import signature
 from configstore.files.words import words
-from configstore.model.path import ROOT, StorePath, ancestors, printable
+from configstore.model.path import ROOT, PathError, StorePath, ancestors, parse_path, printable, shell_word
 from configstore.model.signature import Signature
 from sidecar.planner.sides import LocalEntry, Problem
 
@@ -86,6 +86,11 @@ class Visit:
 
     def refuse(self, path: str, reason: str, status: os.stat_result | None) -> None:
         """Note what cannot be mirrored. status: its lstat, where it is known."""
-        shown = StorePath(printable(path))
-        self.problems[shown] = Problem(path=shown or "/", reason=reason)
-        self.marks[shown] = signature(status) if status else None
+        text, word = StorePath(path), ""
+        try:
+            parse_path(path or "/")
+        except PathError:  # no record can have such a name
+            text = StorePath(printable(path))
+            word = "" if text == path else shell_word(path)
+        self.problems[text] = Problem(path=text or "/", reason=reason, word=word)
+        self.marks[text] = signature(status) if status else None

@@ -18,8 +18,9 @@ import inotify_simple
 import msgspec
 from inotify_simple import flags
 
+from configstore.clock import boottime
 from configstore.errors import RefusedError
-from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, join, parent, printable
+from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, join, parent, shown
 from sidecar.local.root import Root
 from sidecar.local.writers import Writers
 from sidecar.planner.mapping import WatchMode
@@ -48,6 +49,7 @@ _SELF = flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT | flags.IGNORED
 class Dirty(msgspec.Struct, kw_only=True):
     """Where to look: some directories, or everywhere.
 
+    since: when the first of it happened, on the clock that counts suspend; None where nobody knows.
     written: files that were closed after writing. They are read again whatever their signature says: a write
     through a memory map may move neither the size nor any time of a file (tmpfs).
     """
@@ -55,6 +57,12 @@ class Dirty(msgspec.Struct, kw_only=True):
     directories: set[StorePath] = set()
     written: set[StorePath] = set()
     everything: bool = False
+    since: float | None = None
+
+    def note(self) -> None:
+        """Remember when the first change happened."""
+        if self.since is None:
+            self.since = boottime()
 
 
 class LocalWatch(Protocol):
@@ -160,7 +168,7 @@ class InotifyWatch:
                 return None
             path, mend = next(iter(self._unwatched.items()))
             count = len(self._unwatched)
-        which = f"{printable(path) or '/'} and {count - 1} more" if count > 1 else printable(path) or "/"
+        which = f"{shown(path)} and {count - 1} more" if count > 1 else shown(path)
         return f"not watched, so that changes there are found by the next full scan only: {which}: {mend}"
 
     def close(self) -> None:
@@ -194,6 +202,7 @@ class InotifyWatch:
         """Remember where an event points; returns whether anybody needs to look."""
         if event.mask & flags.Q_OVERFLOW:
             log.warning("the kernel dropped inotify events; scanning everything")
+            self._dirty.note()
             self._dirty.everything = True
             self._writers = Writers()
             return True
@@ -205,6 +214,7 @@ class InotifyWatch:
             return False
         if event.mask & flags.IGNORED:
             self._end_watch(directory)
+        self._dirty.note()
         self._dirty.directories.add(directory)
         if event.mask & flags.CLOSE_WRITE:
             self._dirty.written.add(join(directory, StorePath(event.name)))
@@ -284,6 +294,7 @@ class PollWatch:
     def note(self) -> None:
         """Remember that something changed, and wake whoever waits."""
         with self._lock:
+            self._dirty.note()
             self._dirty.everything = True
         self._wake()
 

@@ -9,9 +9,9 @@ import enum
 
 import msgspec
 
-from configstore.model.path import ROOT
+from configstore.model.path import ROOT, shell_word, shown
 from configstore.model.replica import Take
-from sidecar.planner.mapping import Mapping
+from sidecar.planner.mapping import Direction, Mapping
 
 
 class Phase(enum.StrEnum):
@@ -121,32 +121,58 @@ class Lifecycle(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, taking=None)
 
 
-def words(life: Lifecycle, mapping: Mapping) -> str | None:
-    """Return what an operator reads about a phase that is not as it should be, with the mend; else None."""
+def words(life: Lifecycle, mapping: Mapping, *, held: int = 0, replica: str = "") -> str | None:
+    """Return what an operator reads about a phase that is not as it should be, with the mend; else None.
+
+    held: how many files of a store that is lost lie here. replica: whose words they are.
+    """
     whose = mapping.store or "/"
     texts = {
         Phase.UNKNOWN: "waiting for a first listing of the store",
-        Phase.ROOTLESS: missing_root(mapping),
+        Phase.ROOTLESS: missing_root(mapping, held=held, replica=replica),
         Phase.REWRITING: f"writing the subtree {whose} to the store again, as a person chose",
         Phase.DELETED: (
-            f"the subtree {whose} was deleted in the store; nothing is sent into it. `configstore mkdir {whose}`"
-            " makes it again"
+            f"the subtree {whose} was deleted in the store; nothing is sent into it. `configstore mkdir"
+            f" {shown(mapping.store)}` makes it again"
         ),
         Phase.TAKEN: (
             f"a file or a link lies in the store where the subtree {whose} must be: remove it there with"
-            f" `configstore rm {whose}`, then `configstore mkdir {whose}`"
+            f" `configstore rm {shown(mapping.store)}`, then `configstore mkdir {shown(mapping.store)}`"
         ),
         Phase.FROZEN: life.reason,
     }
     return texts.get(life.phase)
 
 
-def missing_root(mapping: Mapping) -> str:
-    """Return the words for a subtree that was never made, or is gone, with the command that makes it."""
+def missing_root(mapping: Mapping, *, held: int, replica: str) -> str:
+    """Return the words for a subtree that was never made, or is gone.
+
+    Whoever still holds its files must not be told to make it anew, since others would then mirror an empty one.
+    """
+    what = "the store is empty" if mapping.store == ROOT else f"the store has no subtree {mapping.store}"
+    if held:
+        return f"{what}: etcd was wiped, or is another one? {rescue(mapping, held=held, replica=replica)}"
     if mapping.store == ROOT:
-        return "the store is empty: a fresh or wiped etcd? If it held files, restore its backup first"
+        return f"{what}: a fresh or wiped etcd? If it held files, restore its backup first"
     return (
-        f"the store has no subtree {mapping.store}. If it held files, etcd was wiped or is another one: restore"
-        f" its backup first. A new one is made with `configstore mkdir {mapping.store}`, or"
-        " `configstore bootstrap` for a preset"
+        f"{what}. If it held files, etcd was wiped or is another one: restore its backup, or look in `configstore"
+        " status` for a replica that still holds them; made anew, it is mirrored empty. A first installation makes"
+        f" it with `configstore mkdir {shown(mapping.store)}`, or `configstore bootstrap` for a preset"
+    )
+
+
+def rescue(mapping: Mapping, *, held: int, replica: str) -> str:
+    """Return what to do about a store that holds nothing any more, at a replica that holds `held` of its files."""
+    if not held:
+        return (
+            "This replica holds no files: restore etcd's backup, or look in `configstore status` for a replica"
+            " that does"
+        )
+    again = f"`configstore resume {mapping.name} --replica {replica} --take local` writes them to the store again"
+    if mapping.lease or mapping.direction is Direction.PULL:  # it may not write by itself
+        where = f"{shell_word(mapping.path)} {shown(mapping.store)}"
+        again = f"`configstore import {where}`, from here, writes them to the store again"
+    return (
+        f"This replica still holds {held} files. Restore etcd's backup; or {again}, and the others take them with"
+        f" `configstore resume {mapping.name} --take store`"
     )

@@ -6,12 +6,14 @@ a directory and what lives in it (`_keep_parents`, `_settle_collisions`, `_keep_
 """
 
 from collections.abc import Iterable
+from collections.abc import Mapping as Map
 from collections.abc import Set as AbstractSet
 from functools import cached_property
+from types import MappingProxyType
 
 import msgspec
 
-from configstore.model.path import StorePath, ancestors, depth, is_below, parent
+from configstore.model.path import ROOT, StorePath, ancestors, depth, is_below, parent
 from configstore.model.record import Entry, Kind
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.moves import moved_inodes
@@ -30,7 +32,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 
     pushes: false while the replica must not write at all. edits: the settle window closed. deletes: the delete
     window closed, too. aside: paths that failed not long ago, and pause. given_up: paths that failed so often that
-    nobody waits for them any more.
+    nobody waits for them any more. open: the problems of paths that a program has had open for long.
     """
 
     pushes: bool = True
@@ -38,6 +40,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     deletes: bool = True
     aside: AbstractSet[StorePath] = frozenset()
     given_up: AbstractSet[StorePath] = frozenset()
+    open: Map[StorePath, Problem] = MappingProxyType({})
 
 
 def make_plan(paths: Iterable[StorePath], sides: Sides, mapping: Mapping, settled: Settled) -> Plan:
@@ -84,6 +87,7 @@ class _Draft:
             problems=self.problems,
             sides=self.sides,
             given_up=self.settled.given_up,
+            opened=self.settled.open,
         )
         self._keep_directories_of_waiting()
         return Plan(
@@ -124,8 +128,25 @@ class _Draft:
             self.agree[path] = agreed(local, remote)
         elif verdict is Verdict.FORGET:
             self.forget.append(path)
+        elif verdict is Verdict.LOCAL_ONLY:
+            self._plan_local_only(path, base)
         elif verdict in REASONS:
             self.problems[path] = Problem(path=path, reason=reason(verdict, self.mapping))
+
+    def _plan_local_only(self, path: StorePath, base: Agreed | None) -> None:
+        """Name what the store does not know, a directory for all that is in it."""
+        if base:
+            self.forget.append(path)  # it was deleted in the store: what was made of it here since is our own
+        above = parent(path)
+        spoken_for = above != ROOT and above not in self._parents and self._is_local_only(above)
+        if not spoken_for and path not in self._parents:
+            problem = Problem(path=path, reason=reason(Verdict.LOCAL_ONLY, self.mapping))
+            self.problems[path] = problem
+
+    def _is_local_only(self, path: StorePath) -> bool:
+        remote = self.remote.get(path)
+        known = path in self.baseline or path not in self.local
+        return not known and (remote is None or remote.entry.kind is Kind.GONE)
 
     def _plan_push(
         self, path: StorePath, base: Agreed | None, local: LocalEntry | None, remote: RemoteEntry | None

@@ -28,11 +28,14 @@ class Verdict(enum.StrEnum):
     PULL = "pull"
     CONFLICT = "conflict"  # keep the local side under conflicts/, then pull
     VANISHED = "vanished"
+    LOCAL_ONLY = "local only"  # made locally in a mapping that only pulls
     LOCAL_DRIFT = "local drift"  # edited locally in a mapping that only pulls
     REMOTE_DRIFT = "remote drift"  # edited in the store in a mapping that only pushes
 
 
 REASONS = {
+    Verdict.LOCAL_ONLY: "made here, and this mapping only pulls: it stays here, with all that is in it, and is not"
+    " sent. Exclude it, or `configstore put` it into the store",
     Verdict.VANISHED: "its record vanished from the store without a tombstone (a raw delete, or a restored or "
     "foreign etcd); the file is kept and nothing is pushed. `configstore resolve PATH --take local` writes it"
     " again, `--take store` deletes it; `configstore resume MAPPING --take …` all of them",
@@ -121,6 +124,8 @@ def _with_direction(
         if local is None and remote is not None:
             return Verdict.PULL  # a mirror that was damaged heals
         tombstone = remote is not None and remote.entry.kind is Kind.GONE
+        if mapping.direction is Direction.PULL and (base is None or tombstone):
+            return Verdict.LOCAL_ONLY
         if mapping.lease is None and (base is None or tombstone):
             return Verdict.NOTHING  # a file of its own, which the store does not know (any more)
         return Verdict.LOCAL_DRIFT

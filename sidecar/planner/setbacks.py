@@ -17,6 +17,7 @@ class Setbacks:
 
     def __init__(self) -> None:
         self._failed: dict[StorePath, tuple[int, float]] = {}
+        self._fresh: set[StorePath] = set()  # failed since it was last asked when to try again
 
     def failed(self, paths: Iterable[StorePath], now: float) -> None:
         """Note a failure of each path."""
@@ -24,6 +25,7 @@ class Setbacks:
             count = self._failed.get(path, (0, 0.0))[0] + 1
             pause = 0.0 if count == 1 else min(LONGEST, FIRST * 2.0 ** min(count - 2, 16))
             self._failed[path] = count, now + pause
+            self._fresh.add(path)
 
     def over(self, paths: Iterable[StorePath]) -> None:
         """Forget the failures of paths that succeeded, or of which the store told something new."""
@@ -39,5 +41,11 @@ class Setbacks:
         return {path for path, (count, _) in self._failed.items() if count > 3}
 
     def until_next(self, now: float) -> float | None:
-        """Return the seconds until the next path may be tried again; None when none pauses."""
-        return min((max(0.0, until - now) for _, until in self._failed.values() if until > now), default=None)
+        """Return the seconds until the next path may be tried again; None when none pauses.
+
+        One that failed just now is due even if its pause is over already, but only once: it must not be asked for
+        all the time while something else keeps it from being tried.
+        """
+        fresh, self._fresh = self._fresh, set()
+        due = (until for path, (_, until) in self._failed.items() if until > now or path in fresh)
+        return min((max(0.0, until - now) for until in due), default=None)

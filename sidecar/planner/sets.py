@@ -15,7 +15,7 @@ from collections.abc import Set as AbstractSet
 
 import msgspec
 
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, shown
 from configstore.model.record import Kind
 from sidecar.planner.plan import Pull, Push, Wait
 from sidecar.planner.sides import Problem
@@ -30,15 +30,19 @@ def keep_together(
     problems: dict[StorePath, Problem],
     sides: Sides,
     given_up: AbstractSet[StorePath],
+    opened: Map[StorePath, Problem],
 ) -> None:
-    """Change a draft so that no set is torn by it. given_up: paths for which nobody waits any more."""
+    """Change a draft so that no set is torn by it.
+
+    given_up: paths for which nobody waits any more. opened: the problems of paths that have been open for long.
+    """
     _push_together(push, waiting, problems, sides, given_up)
-    _pull_together(pull, push, waiting, problems, sides)
+    _pull_together(pull, push, waiting, problems, sides=sides, opened=opened)
 
 
 def held_back(path: StorePath, culprit: StorePath, why: str) -> Problem:
     """Return the problem of a path that waits for another of its set."""
-    reason = f"held back, since {culprit}, which was changed together with it, {why}"
+    reason = f"held back, since {shown(culprit)}, which was changed together with it, {why}"
     return Problem(path=path, reason=reason)
 
 
@@ -60,7 +64,7 @@ def mixed_by(
 
 def mixed(path: StorePath, others: Sequence[StorePath]) -> Problem:
     """Return the problem of a path that lost a conflict, while `others` of its set did not."""
-    named = ", ".join(others[:3])
+    named = ", ".join(map(shown, others[:3]))
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
     reason = (
         f"another replica's version won, while {named}{more}, changed here together with it, stayed: see whether"
@@ -98,7 +102,9 @@ def _pull_together(
     push: dict[StorePath, Push],
     waiting: dict[StorePath, Wait],
     problems: dict[StorePath, Problem],
+    *,
     sides: Sides,
+    opened: Map[StorePath, Problem],
 ) -> None:
     groups: dict[int, list[StorePath]] = defaultdict(list)
     for path, each in pull.items():
@@ -106,7 +112,7 @@ def _pull_together(
         pull[path] = msgspec.structs.replace(each, group=each.remote.mod_revision)
     for revision, paths in groups.items():
         others = sides.came_with(revision) - pull.keys() - push.keys()
-        culprit, problem = _first_blocked(others, waiting, problems, sides)
+        culprit, problem = _first_blocked(others, waiting, {**opened, **problems}, sides)
         if culprit is None:
             continue
         for path in paths:
@@ -120,7 +126,7 @@ def _pull_together(
 def _first_blocked(
     paths: Iterable[StorePath],
     waiting: dict[StorePath, Wait],
-    problems: dict[StorePath, Problem],
+    problems: Map[StorePath, Problem],
     sides: Sides,
 ) -> tuple[StorePath | None, Problem | None]:
     """Return the path, and its problem where it has one, whose newest record cannot be placed now."""

@@ -6,6 +6,7 @@ keeps Agreed and Sent. `three_sides.Sides` holds them all.
 
 import msgspec
 
+from configstore.model.path import shown
 from configstore.model.record import Deletion, Entry
 from configstore.model.signature import Signature
 
@@ -69,9 +70,19 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """One path that cannot be mirrored now, with the reason and the mend, in words for an operator.
 
     unsure: what lies there may change at any moment, so that two such problems are never known to be about the
-    same.
+    same. word: a name that is no text, as it is typed into a shell.
     """
 
     path: str
     reason: str
     unsure: bool = False
+    word: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The path as it is typed into a shell."""
+        return self.word or shown(self.path)
+
+    def __str__(self) -> str:
+        """Return path and reason for a person; a problem of the mapping as a whole has no path."""
+        return f"{self.shown}: {self.reason}" if self.path else self.reason

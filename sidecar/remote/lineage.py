@@ -6,7 +6,7 @@ revisions. But its revision, or that of a record that was changed after the snap
 
 from collections.abc import Mapping
 
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, shown
 from configstore.store.values import Stored
 from sidecar.planner.sides import RemoteEntry
 
@@ -15,6 +15,7 @@ _CHOICE = (
     "`configstore resume {} --take store` has its content win, `--take local` the files here; a copy of what loses"
     " stays"
 )
+_NOTHING_THERE = " Nothing of this mapping lies in it: a wiped etcd? Nothing is applied, pushed or deleted. "
 _NOTHING_HERE = (
     "`configstore resume {} --take store` takes its content; this replica holds no files, so do not let it write"
     " the store anew"
@@ -45,7 +46,7 @@ def contradiction(
     for path, before in known.items():
         now = found.get(path, before)
         if now < before:
-            return f"{path}: its revision went back from {before} to {now}: a restored snapshot?{mend}"
+            return f"{shown(path)}: its revision went back from {before} to {now}: a restored snapshot?{mend}"
     return None
 
 
@@ -69,7 +70,13 @@ def rewritten(
 
 def given_away(path: StorePath, revision: int, mapping: str, *, held: int) -> str:
     """Return the words for a revision that belonged to a known record and does not any more."""
-    return f"{path}: its revision {revision} is another write's now: a restored snapshot?{_mend(mapping, held)}"
+    what = f"its revision {revision} is another write's now: a restored snapshot?"
+    return f"{shown(path)}: {what}{_mend(mapping, held)}"
+
+
+def of_nothing(why: str, mend: str) -> str:
+    """Return the words for a store that holds nothing of the mapping: to let that win is no choice to offer."""
+    return f"{why.partition(_KEPT)[0]}{_NOTHING_THERE}{mend}"
 
 
 def _mend(mapping: str, held: int) -> str:

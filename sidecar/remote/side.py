@@ -4,24 +4,24 @@ Called by the engine's thread only. What comes in is held back until it is known
 the one that was known changes nothing here (`lineage`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Map
 
 from configstore.errors import FutureRevisionError
 from configstore.model.path import ROOT, PathError, StorePath, parse_path, relative_to
-from configstore.model.record import Kind
+from configstore.model.record import Entry, Kind
 from configstore.model.replica import Take
 from configstore.store.api import Batch, Item
 from configstore.store.history import ExpiredError, record_written_at
 from configstore.store.survey import survey
 from configstore.store.tree import Tree
 from configstore.store.values import Bad, Listing, Stored
-from sidecar.planner.lifecycle import Event, Lifecycle, Phase
+from sidecar.planner.lifecycle import Event, Lifecycle, Phase, rescue, words
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.sides import Problem, RemoteEntry
 from sidecar.planner.three_sides import Sides
 from sidecar.remote.content import Contents
-from sidecar.remote.lineage import contradiction, given_away, rewritten
+from sidecar.remote.lineage import contradiction, given_away, of_nothing, rewritten
 from sidecar.remote.sent import entry_of, settle_sent
 from sidecar.remote.watch import RemoteFeed
 
@@ -56,6 +56,7 @@ class RemoteSide:
         self._clock = clock
         self._news: list[Listing | Batch] = []  # what came in and waits until it is known who answered
         self._unseen: dict[StorePath, int] = {}  # what the store held and the watch had not told, last time
+        self._nothing_there = False  # no record of the mapping, when the store was last looked at as a whole
         self._listing_at = clock()
         self._root_at = 0  # mod_revision of the record at the subtree's root
         self.life = Lifecycle()
@@ -106,6 +107,24 @@ class RemoteSide:
         """Why the store cannot be followed at the moment."""
         return self._feed.error
 
+    @property
+    def lost(self) -> bool:
+        """Whether the store is not, or may not be, the one that was known."""
+        return self.life.phase in {Phase.ROOTLESS, Phase.FROZEN}
+
+    @property
+    def held(self) -> int:
+        """How many files of a lost store lie here: what was agreed on with it; 0 while it is there."""
+        return _files(self._sides.baseline[path].local for path in self._kept()) if self.lost else 0
+
+    def _kept(self) -> set[StorePath]:
+        return self._sides.baseline.keys() & self._sides.local.keys()
+
+    @property
+    def words(self) -> str | None:
+        """What an operator reads about a phase that is not as it should be, with the mend; else None."""
+        return words(self.life, self._mapping, held=self.held, replica=self._tree.replica)
+
     def accept(self, take: Take) -> None:
         """Go on with a store that is not the one that was known; the next listing is believed as it is."""
         self._happened(Event.CHOSEN, take=take)
@@ -129,6 +148,7 @@ class RemoteSide:
         """Compare what the watch told with the store; `life` then tells what is wrong. Raises StoreError."""
         now = survey(self._tree.kv, self._tree.keys, self._mapping.store)
         found = {relative_to(path, self._mapping.store): at for path, at in now.mod_revisions.items()}
+        self._nothing_there = not found
         why = self._contradiction(now.revision, now.cluster_id, found)
         if why:
             self._contradicted(why)
@@ -162,6 +182,8 @@ class RemoteSide:
         self.life = self.life.after(event, reason=reason, take=take)
 
     def _contradicted(self, why: str) -> None:
+        if self._nothing_there:
+            why = of_nothing(why, rescue(self._mapping, held=self._held(), replica=self._tree.replica))
         self._happened(Event.CONTRADICTED, reason=why)
 
     def _missed(self, found: Map[StorePath, int], revision: int) -> bool:
@@ -219,7 +241,7 @@ class RemoteSide:
         return known
 
     def _held(self) -> int:
-        return sum(local.entry.kind is not Kind.DIR for local in self._sides.local.values())
+        return _files(local.entry for local in self._sides.local.values())
 
     def _contradiction(
         self, revision: int, cluster_id: int, found: Map[StorePath, int], *, asked_at: int | None = None
@@ -251,6 +273,7 @@ class RemoteSide:
         sides, top = self._sides, self._mapping.store
         below = {relative_to(path, top): found for path, found in listing.records.items() if path != top}
         revisions = {path: found.mod_revision for path, found in below.items()}
+        self._nothing_there = not below
         why = (
             history
             or self._contradiction(listing.revision, listing.cluster_id, revisions, asked_at=listing.known)
@@ -316,13 +339,15 @@ class RemoteSide:
             self.contents.note(path, found)
 
     def _take_bad(self, bad: Bad) -> set[StorePath]:
+        word = ""
         try:
             relative = self._relative(parse_path(bad.path))
         except PathError:
-            relative = StorePath(bad.path)  # only ever shown
+            relative, word = StorePath(bad.path), bad.path  # a key that no path has is only ever shown
         if relative is None:
             return set()
-        self._sides.unreadable(relative, Problem(path=bad.path, reason=bad.reason), bad.mod_revision)
+        problem = Problem(path=relative, reason=bad.reason, word=word)
+        self._sides.unreadable(relative, problem, bad.mod_revision)
         return {relative}
 
     def _take_vanished(self, item: Item) -> None:
@@ -343,3 +368,7 @@ class RemoteSide:
         relative = relative_to(path, self._mapping.store)
         possible = {Kind.GONE: (False, True), Kind.DIR: (True,)}.get(kind, (False,))
         return relative if any(self._mapping.selects(relative, is_dir=is_dir) for is_dir in possible) else None
+
+
+def _files(entries: Iterable[Entry]) -> int:
+    return sum(entry.kind is not Kind.DIR for entry in entries)

@@ -42,6 +42,7 @@ class Replica:
         )  # with the application: short, as a socket's path must be
         self.process: subprocess.Popen[bytes] | None = None
         self.environment = ENVIRONMENT
+        self.under: tuple[str, ...] = ()  # a command that runs the sidecar, with fewer rights or resources
         self.settings.write_text(
             f'[store]\nendpoints = {json.dumps(endpoints)}\nroot = "{root}"\ntimeout = "3s"\n'
             f'[control]\nsocket = "{self.shared}/control.sock"\n'
@@ -62,7 +63,8 @@ class Replica:
 
     def start(self) -> Self:
         """Start `run`."""
-        command = [sys.executable, "-m", "sidecar", "run", "--replica", self.name, "--config", str(self.settings)]
+        options = ("--replica", self.name, "--config", str(self.settings))
+        command = [*self.under, sys.executable, "-m", "sidecar", "run", *options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log, env=self.environment)
         return self

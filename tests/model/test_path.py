@@ -1,5 +1,8 @@
 """Paths: what is let in, and what never is."""
 
+import os
+import subprocess
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +17,8 @@ from configstore.model.path import (
     parse_path,
     printable,
     relative_to,
+    shell_word,
+    shown,
 )
 
 
@@ -98,3 +103,33 @@ def test_the_range_below_a_directory_leaves_its_siblings_out():
 def test_a_root_that_is_no_key_is_refused(root):
     with pytest.raises(ValueError, match="root"):
         Keys(root)
+
+
+WORDS = {
+    "certs/cert.pem": "certs/cert.pem",
+    "": "/",
+    "ä/ö": "ä/ö",
+    "a b": "'a b'",
+    "it's": r"'it'\''s'",
+    "$(reboot)": "'$(reboot)'",
+    "~": "'~'",
+    "-rf": "./-rf",
+    "-a b": "'./-a b'",
+    "a\nb": r"$'a\x0ab'",
+    "a\n'\\b": r"$'a\x0a\'\\b'",
+    "caf\udce9": r"$'caf\xe9'",
+    "a\u202eb": r"$'a\xe2\x80\xaeb'",
+}
+
+
+@pytest.mark.parametrize(("path", "word"), WORDS.items())
+def test_a_path_is_shown_as_it_is_typed(path, word):
+    assert shown(path) == word
+
+
+@given(st.binary(min_size=1, max_size=40).filter(lambda raw: b"\0" not in raw))
+def test_whatever_bytes_a_name_has_a_shell_makes_the_same_of_what_is_shown(raw):
+    word = shell_word(os.fsdecode(raw))
+    assert word.isprintable()
+    done = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True)
+    assert done.stdout == raw

@@ -105,3 +105,11 @@ def test_a_replica_that_cannot_show_a_record_is_not_ready_though_it_makes_cycles
     replica.list_again()
     assert replica.cycle().ready
     replica.close()
+
+
+def test_an_engine_that_goes_round_in_circles_is_named(following, monkeypatch):
+    monkeypatch.setattr(following.engine, "cycle", lambda *, flush: 0.0 if not flush else None)
+    for _ in range(5000):
+        following.now += 0.01
+        following.mirror._cycle()
+    assert "data: 5000 cycles in 50 s came to nothing" in following.mirror.stuck()

@@ -107,7 +107,7 @@ def test_a_root_that_vanishes_lets_nothing_travel_until_it_is_back(following):
     following.follow()
     (following.folder / "mine").write_bytes(b"edited meanwhile")
     status = following.cycle()
-    assert "configstore mkdir data" in status.waiting_for
+    assert "--replica r --take local" in status.waiting_for
     assert following.contents() == {"a": b"one", "b": b"b", "mine": b"edited meanwhile"}
     following.put("", b"", Kind.DIR)
     following.follow()
@@ -150,7 +150,7 @@ def test_a_wiped_subtree_is_written_again_with_its_root_at_last(following):
 
 def test_one_path_that_is_written_again_makes_no_subtree(following):
     wiped(following)
-    assert "configstore mkdir data" in chosen(following, "a").waiting_for
+    assert "--replica r --take local" in chosen(following, "a").waiting_for
     assert stored(following) == {}
 
 
@@ -167,9 +167,10 @@ def test_where_something_else_lies_at_the_root_nothing_is_written_below(followin
 
 
 def test_without_its_lease_nobody_writes_a_subtree_again(following):
-    following.engine.mapping = msgspec.structs.replace(following.engine.mapping, lease="job")
+    leased = msgspec.structs.replace(following.engine.mapping, lease="job")
+    following.engine.mapping = following.engine._remote._mapping = leased
     wiped(following)
-    assert "configstore mkdir data" in chosen(following).waiting_for
+    assert f"configstore import {following.folder} data" in chosen(following).waiting_for
     assert stored(following) == {}
 
 

@@ -72,3 +72,12 @@ def test_one_that_looks_again_after_pauses_waits_and_is_well(watched):
 def test_one_that_stopped_going_in_circles_is_well(watched):
     assert list(watched.cycles(5000, pause=0))[-1] is not None
     assert watched.after(PAUSE) is None
+
+
+def test_a_long_cycle_after_one_that_came_to_nothing_is_well_and_a_step_without_end_is_named_as_such(watched):
+    assert list(watched.cycles(1, pause=0)) == [None]
+    watched.progress.begin()
+    for _ in range(3):
+        assert watched.after(STUCK - 1) is None
+        watched.progress.tick()
+    assert "one step has taken" in watched.after(STUCK + 1)

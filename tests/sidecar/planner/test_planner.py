@@ -3,6 +3,7 @@
 from configstore.model.path import parse_path
 from configstore.model.record import Deletion, Kind
 from sidecar.planner.guards import refusal
+from sidecar.planner.mapping import Direction
 from sidecar.planner.plan import Wait
 from sidecar.planner.planner import Settled, make_plan
 from sidecar.planner.sides import Problem
@@ -225,3 +226,62 @@ def test_a_file_takes_a_directorys_place_only_together_with_the_deletes_below_it
     assert (early.push, early.waiting) == ((), {"d": Wait.DELETE, "d/a": Wait.DELETE})
     late = make_plan(["d", "d/a"], sides, a_mapping(), Settled())
     assert [(push.path, push.entry.kind) for push in late.push] == [("d/a", Kind.GONE), ("d", Kind.FILE)]
+
+
+PULLING = a_mapping(direction=Direction.PULL)
+
+
+def only_pulling(**sides):
+    return plan_of(**sides, mapping=PULLING, settled=Settled(pushes=False))
+
+
+def test_a_directory_made_where_only_the_store_writes_is_named_once_for_all_that_is_in_it():
+    made = {
+        "c": here(a_dir()),
+        "c/1": here(a_file("1"), 2),
+        "c/d": here(a_dir(), 3),
+        "c/d/2": here(a_file("2"), 4),
+    }
+    plan = only_pulling(local=made | {"mine": here(a_file(), 5)})
+    assert plan.problems.keys() == {"c", "mine"}
+    assert plan.empty
+
+
+def test_what_is_made_in_a_directory_of_the_store_is_named_itself_be_it_one_without_a_record():
+    plan = only_pulling(
+        baseline={"c/1": agreed_on(a_file("1")), "e": agreed_on(a_dir())},
+        local={
+            "c": here(a_dir()),
+            "c/1": here(a_file("1")),
+            "c/2": here(a_file("2"), 2),
+            "e": here(a_dir(), 3),
+            "e/3": here(a_file("3"), 4),
+        },
+        remote={"c/1": there(a_file("1")), "e": there(GONE, 11)},
+    )
+    assert plan.problems.keys() == {"c/2", "e/3"}
+
+
+def test_what_was_edited_here_and_deleted_in_the_store_holds_up_nobody_who_waits_for_that():
+    sides = the_sides(
+        baseline={"a": agreed_on(a_file())}, local={"a": here(a_file("x"))}, remote={"a": there(GONE, 11)}
+    )
+    plan = make_plan(sides.everything(), sides, PULLING, Settled(pushes=False))
+    assert plan.problems.keys() == {"a"}
+    sides.agree(dict.fromkeys(plan.forget))
+    assert not sides.is_news("a")
+
+
+def test_a_set_of_the_store_waits_visibly_for_a_file_of_it_that_has_been_open_here_for_long():
+    problem = Problem(path="cert", reason="it is open")
+    sides = the_sides(
+        baseline={"cert": agreed_on(a_file("1")), "key": agreed_on(a_file("2"), ino=2)},
+        local={"cert": here(a_file("1")), "key": here(a_file("2"), 2)},
+        remote={"cert": there(a_file("3"), 11), "key": there(a_file("4"), 11)},
+    )
+    sides.found(changed={}, problems={}, cleared=(), unstable={"cert"})
+    early = make_plan(sides.everything(), sides, a_mapping(), Settled())
+    assert (early.pull, early.waiting) == ((), {"cert": Wait.UNSTABLE, "key": Wait.UNSTABLE})
+    plan = make_plan(sides.everything(), sides, a_mapping(), Settled(open={"cert": problem}))
+    assert plan.pull == ()
+    assert "held back, since cert" in plan.problems["key"].reason

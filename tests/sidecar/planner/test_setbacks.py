@@ -36,3 +36,17 @@ def test_a_success_forgets_the_failures():
         setbacks.failed(["a", "b"], 100.0)
     setbacks.over(["a"])
     assert setbacks.pausing(100.0) == {"b"}
+
+
+def test_what_failed_once_is_due_at_once_though_nothing_else_happens():
+    setbacks = Setbacks()
+    setbacks.failed({"a"}, 10.0)
+    assert setbacks.pausing(10.001) == set()
+    assert setbacks.until_next(10.001) == 0.0
+
+
+def test_what_is_kept_from_being_tried_is_not_asked_for_all_the_time():
+    setbacks = Setbacks()
+    setbacks.failed({"a"}, 10.0)
+    setbacks.until_next(10.0)
+    assert setbacks.until_next(10.0) is None

@@ -1,0 +1,33 @@
+"""Reports of live replicas: read whatever version wrote them, and their paths shown as they are typed."""
+
+import msgspec
+
+from configstore.model.replica import PathProblem, Report, State, decode_report, encode
+
+REPORT = Report(
+    mapping="data", replica="r", host="h", session="s", store="mail/data", state=State.READY, ready=True
+)
+
+
+def test_a_report_of_an_older_version_is_read():
+    fields = msgspec.json.decode(encode(REPORT))
+    for newer in ("complete", "degraded", "lost", "held"):
+        del fields[newer]
+    assert decode_report(msgspec.json.encode(fields)) == REPORT
+
+
+def test_what_a_newer_version_adds_is_passed_over():
+    fields = msgspec.json.decode(encode(REPORT)) | {"mood": "good"}
+    assert decode_report(msgspec.json.encode(fields)) == REPORT
+
+
+def test_a_problem_shows_its_path_in_the_store():
+    assert PathProblem(path="a b", reason="why").shown("mail/data") == "'mail/data/a b'"
+    assert PathProblem(path="-x", reason="why").shown("") == "./-x"
+    assert PathProblem(path=r"caf\xe9", reason="why", word=r"$'caf\xe9'").shown("data") == r"$'caf\xe9'"
+
+
+def test_degraded_is_the_word_for_a_ready_replica_with_a_problem():
+    assert REPORT.word == "ready"
+    assert msgspec.structs.replace(REPORT, degraded=True).word == "degraded"
+    assert msgspec.structs.replace(REPORT, degraded=True, state=State.HALTED).word == "halted"
