@@ -193,7 +193,7 @@ class Engine:
         settled = Settled(
             pushes=pushes and self._may_push() and (life.pushes or preview),
             edits=self._local.edits_settled,
-            deletes=preview or self._local.deletes.settled(self._clock()),
+            deletes=preview or self._local.deletes_settled,
             aside=self._setbacks.pausing(self._clock()),
             given_up=self._setbacks.repeated(),
         )
@@ -218,10 +218,12 @@ class Engine:
 
     def _verify(self) -> None:
         now = self._clock()
-        life = self._remote.life
-        if self._local.rounds.verify_due(now) and life.phase not in {Phase.UNKNOWN, Phase.FROZEN}:
+        if not self._local.rounds.verify_due(now):
+            return
+        compares = self._remote.life.phase not in {Phase.UNKNOWN, Phase.FROZEN}  # they end with a listing anyway
+        if compares:
             self._remote.verify()
-            self._local.rounds.verified(now, sure=not self._remote.doubtful)
+        self._local.rounds.verified(now, sure=not (compares and self._remote.doubtful))
 
     def _enter_phase(self) -> None:
         """Plan everything anew where something else may be done than before."""

@@ -105,3 +105,16 @@ def test_a_replica_that_cannot_show_a_record_is_not_ready_though_it_makes_cycles
     replica.list_again()
     assert replica.cycle().ready
     replica.close()
+
+
+def test_a_frozen_mapping_does_not_keep_a_core_busy(following):
+    """What compares its records with the store rests: a listing ends the phase, and does that as well."""
+    following.put("a", b"a")
+    following.follow()
+    following.cycle()
+    following.answer_from(MemoryStore(clock=lambda: 0.0))
+    following.list_again()
+    assert following.cycle().halted
+    for _ in range(3):
+        following.now += 61.0
+        assert following.engine.cycle() > 0
