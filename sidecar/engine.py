@@ -217,13 +217,12 @@ class Engine:
             self._remote.write_again()
 
     def _verify(self) -> None:
-        now = self._clock()
-        if not self._local.rounds.verify_due(now):
-            return
-        compares = self._remote.life.phase not in {Phase.UNKNOWN, Phase.FROZEN}  # they end with a listing anyway
-        if compares:
-            self._remote.verify()
-        self._local.rounds.verified(now, sure=not (compares and self._remote.doubtful))
+        now, phase = self._clock(), self._remote.life.phase
+        if self._local.rounds.verify_due(now):
+            compares = phase not in {Phase.UNKNOWN, Phase.FROZEN}  # these end with a listing, which does the same
+            if compares:
+                self._remote.verify()
+            self._local.rounds.verified(now, sure=not (compares and self._remote.doubtful))
 
     def _enter_phase(self) -> None:
         """Plan everything anew where something else may be done than before."""
@@ -242,8 +241,9 @@ class Engine:
         return self.mapping.lease is None or self._fence is not None
 
     def _vanished(self) -> dict[StorePath, Problem]:
-        """Return the problems of what vanished together with the subtree."""
-        return make_plan(self._sides.vanished(), self._sides, self.mapping, Settled(pushes=False)).problems
+        """Return the problems of what vanished together with the subtree; before a listing came, nothing did."""
+        paths = () if self._remote.life.phase is Phase.UNKNOWN else self._sides.vanished()
+        return make_plan(paths, self._sides, self.mapping, Settled(pushes=False)).problems
 
     def _end_anomalies(self, settled: Settled) -> None:
         """Do what was chosen about records that vanished: write them again, or have them deleted."""
