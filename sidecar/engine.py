@@ -193,7 +193,7 @@ class Engine:
         settled = Settled(
             pushes=pushes and self._may_push() and (life.pushes or preview),
             edits=self._local.edits_settled,
-            deletes=preview or self._local.deletes.settled(self._clock()),
+            deletes=preview or self._local.deletes_settled,
             aside=self._setbacks.pausing(self._clock()),
             given_up=self._setbacks.repeated(),
             open=self._local.open_problems(),
@@ -218,11 +218,12 @@ class Engine:
             self._remote.write_again()
 
     def _verify(self) -> None:
-        now = self._clock()
-        life = self._remote.life
-        if self._local.rounds.verify_due(now) and life.phase not in {Phase.UNKNOWN, Phase.FROZEN}:
-            self._remote.verify()
-            self._local.rounds.verified(now, sure=not self._remote.doubtful)
+        now, phase = self._clock(), self._remote.life.phase
+        if self._local.rounds.verify_due(now):
+            compares = phase not in {Phase.UNKNOWN, Phase.FROZEN}  # these end with a listing, which does the same
+            if compares:
+                self._remote.verify()
+            self._local.rounds.verified(now, sure=not (compares and self._remote.doubtful))
 
     def _enter_phase(self) -> None:
         """Plan everything anew where something else may be done than before."""
@@ -241,8 +242,9 @@ class Engine:
         return self.mapping.lease is None or self._fence is not None
 
     def _vanished(self) -> dict[StorePath, Problem]:
-        """Return the problems of what vanished together with the subtree."""
-        return make_plan(self._sides.vanished(), self._sides, self.mapping, Settled(pushes=False)).problems
+        """Return the problems of what vanished together with the subtree; before a listing came, nothing did."""
+        paths = () if self._remote.life.phase is Phase.UNKNOWN else self._sides.vanished()
+        return make_plan(paths, self._sides, self.mapping, Settled(pushes=False)).problems
 
     def _end_anomalies(self, settled: Settled) -> None:
         """Do what was chosen about records that vanished: write them again, or have them deleted."""

@@ -31,7 +31,8 @@ _LOOKS = 3
 class LocalSide:
     """What lies in one mapping's directory, and what of it may travel.
 
-    edits_settled: whether the last look found all that was changed together, so that edits may travel.
+    edits_settled, deletes_settled: whether the last look found all that was changed, or deleted, together, so that
+    it may travel.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class LocalSide:
     ) -> None:
         """Watch is None where nobody follows changes: then every look is at everything."""
         now = clock()
-        self.edits_settled = False
+        self.edits_settled = self.deletes_settled = False
         self.scanner = scanner
         self._sides = sides
         self._root = root
@@ -98,6 +99,7 @@ class LocalSide:
             self._scan(everything=self._everything, again=again)
         self._note_deletes()
         self.edits_settled = self._close_set(flush=flush)
+        self.deletes_settled = self.deletes.settled(self._clock())
 
     def until_next(self) -> float:
         """Return in how many seconds to look again, the soonest of all reasons. Call it after a look."""
@@ -106,13 +108,14 @@ class LocalSide:
         if self._everything:
             due.append(0.0)
         if self._set.is_open:
-            waits = self._set.until_tired(now) if self._waits_for_open() else self._set.until_settled(now)
-            due.append(waits)
+            news = self._dirty or self._written
+            for_open = self._set.settled(now) and not news and self._waits_for_open()
+            due.append(self._set.until_overdue(now) if for_open else self._set.until_settled(now))
         elif self._dirty or self._written:
             due.append(0.0)
         if self._again_at is not None:
             due.append(max(0.0, self._again_at - now))
-        if self._deleted and not self.deletes.settled(now):  # else they wait for something else
+        if self._deleted and not self.deletes_settled:  # else they wait for something else
             due.append(self.deletes.until_settled(now))
         return min(due)
 
@@ -138,14 +141,21 @@ class LocalSide:
 
     def _close_set(self, *, flush: bool) -> bool:
         """End the set that is open if all that was changed together is known; returns whether none is open now."""
-        now = self._clock()
-        # What came in during the look may belong to the set, and so does a file that is still being written.
-        grows = self._dirty or self._written or self._waits_for_open() or not self._set.settled(now)
-        if self._set.is_open and grows and not flush and not self._set.tired(now):
+        if not flush and self._grows():
             return False
         self._given_up |= self._sides.unstable
         self._set.close()
         return True
+
+    def _grows(self) -> bool:
+        """Tell whether more may come to the set that is open."""
+        now, open_set = self._clock(), self._set
+        if not open_set.is_open or open_set.tired(now):
+            return False
+        # What came in during the look may belong to it.
+        if self._dirty or self._written or not open_set.settled(now):
+            return True
+        return self._waits_for_open() and not open_set.overdue(now)
 
     def _waits_for_open(self) -> bool:
         """Tell whether a file of the open set is being written: one that was open before delays nothing."""
@@ -190,7 +200,11 @@ class LocalSide:
             self.rounds.scanned(self._clock(), rehashed=rehash)
 
     def _take(self, scan: Scan, directories: set[StorePath] | None) -> None:
-        """Hand on what a scan found. What it found without an event opens a set, but for the first time."""
+        """Hand on what a scan found. What it found without an event opens a set.
+
+        The first look may come in the middle of a set that was begun while nobody looked. What belongs to that is
+        not known, only that it must get quiet.
+        """
         now, before = self._clock(), self._sides.unstable
         elsewhere = () if directories is None else (path for path in before if parent(path) not in directories)
         unstable = scan.unstable.union(elsewhere)
@@ -208,6 +222,8 @@ class LocalSide:
         since = now if self._news_since is None else min(now, self._news_since)
         self._news_since = None
         self.noticed = {**dict.fromkeys(scan.changed, since), **self.noticed}
+        if self._watch and not self._looked and self._sides.baseline and self._sides.queued():
+            self._set.noticed(now)
         self._opened = {path: self._opened.get(path, now) for path in unstable}
         self._given_up &= unstable
         self._again_at = None

@@ -155,8 +155,12 @@ class InotifyWatch:
                 self._writers.quiet(watch, path.rpartition("/")[2])
 
     def drain(self) -> Dirty:
-        """Return where something may have changed since the last call."""
+        """Return where something may have changed since the last call, up to this moment.
+
+        The thread that reads events may be late; whether a set is quiet must not depend on that.
+        """
         with self._lock:
+            self._take_events()
             dirty, self._dirty = self._dirty, Dirty()
             return dirty
 

@@ -28,6 +28,7 @@ class SetWindow:
         self._settle = settle
         self._longest = max(MAX_SETTLE, settle)
         self._first = self._last = 0.0
+        self._restless = 0.0  # since when it was never quiet
         self._count = 0
         self.is_open = False
 
@@ -40,8 +41,10 @@ class SetWindow:
         """Note a change; it opens a set when none is open."""
         if not self.is_open:
             self.is_open = True
-            self._first = now
+            self._first = self._restless = now
             self._count += 1
+        elif now - self._last >= self._settle:
+            self._restless = now
         self._last = now
 
     def settled(self, now: float) -> bool:
@@ -49,7 +52,14 @@ class SetWindow:
         return not self.is_open or now - self._last >= self._settle or self.tired(now)
 
     def tired(self, now: float) -> bool:
-        """Tell whether the set has waited long enough, quiet or not, also for a file that is open for writing."""
+        """Tell whether the set is closed although it never gets quiet."""
+        return self.is_open and now - self._restless >= self._longest
+
+    def overdue(self, now: float) -> bool:
+        """Tell whether the set has waited long enough for a file that is open for writing.
+
+        It must be quiet all the same: what was changed meanwhile may be the half of something.
+        """
         return self.is_open and now - self._first >= self._longest
 
     def close(self) -> None:
@@ -58,10 +68,10 @@ class SetWindow:
 
     def until_settled(self, now: float) -> float:
         """Return the seconds until the set is complete, should nothing more be noticed."""
-        return max(0.0, min(self._last + self._settle, self._first + self._longest) - now)
+        return max(0.0, min(self._last + self._settle, self._restless + self._longest) - now)
 
-    def until_tired(self, now: float) -> float:
-        """Return the seconds until the set is closed in any case."""
+    def until_overdue(self, now: float) -> float:
+        """Return the seconds until the set waits for no open file any more."""
         return max(0.0, self._first + self._longest - now)
 
 

@@ -113,3 +113,28 @@ def test_an_engine_that_goes_round_in_circles_is_named(following, monkeypatch):
         following.now += 0.01
         following.mirror._cycle()
     assert "data: 5000 cycles in 50 s came to nothing" in following.mirror.stuck()
+
+
+def test_a_frozen_mapping_does_not_keep_a_core_busy(following):
+    """What compares its records with the store rests: a listing ends the phase, and does that as well."""
+    following.put("a", b"a")
+    following.follow()
+    following.cycle()
+    following.answer_from(MemoryStore(clock=lambda: 0.0))
+    following.list_again()
+    assert following.cycle().halted
+    for _ in range(3):
+        following.now += 61.0
+        assert following.engine.cycle() > 0
+
+
+def test_nothing_has_vanished_from_a_store_that_has_not_answered_since_the_start(following):
+    """All that was agreed on before is not there to be seen yet, which is no anomaly."""
+    following.put("a", b"a")
+    following.follow()
+    assert following.cycle().paths == 1
+    following.begin_anew()
+    listing, following.news = following.news, []
+    assert (following.cycle(0.0).problems, following.engine.status.paths) == ((), 1)
+    following.news = listing
+    assert following.cycle(0.0).ready

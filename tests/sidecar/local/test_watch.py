@@ -82,8 +82,8 @@ def test_every_kind_of_change_wakes(watched, woken, change):
         "rmdir": (directory / "empty").rmdir,
         "fifo": lambda: os.mkfifo(directory / "fifo"),
     }[change]()
-    wait_until(lambda: woken.says("a"))
     wait_until(lambda: woken.wakes > wakes)
+    wait_until(lambda: woken.says("a"))
 
 
 def told_until_marked(watched, woken, name):
