@@ -322,7 +322,7 @@ MUTANTS = {
     ),
     "a mapping is ready because a cycle ran": Mutant(
         "sidecar/engine.py",
-        "complete = follows and (self.mapping.direction is Direction.PUSH or not sides.missing)",
+        "complete = follows and (self.mapping.direction is Direction.PUSH or not self._sides.missing)",
         "complete = True",
         "tests/sidecar/test_engine.py",
     ),

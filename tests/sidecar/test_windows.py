@@ -52,7 +52,8 @@ def test_a_busy_neighbour_delays_no_delete(watched):
     (watched.folder / "key").unlink()
     for number in range(35):
         (watched.folder / "busy").write_bytes(b"%d" % number)
-        watched.cycle(0.1)
+        watched.cycle(0.05)
+        watched.cycle(0.05)
     assert watched.stored("key") is None
 
 
