@@ -158,8 +158,8 @@ class Engine:
         if blocked:
             return {ROOT: blocked}
         self._local.look(flush=True)
-        words = self.status.why_not_done()
-        return unsent(self._sides, self.mapping, self._problems.unsent(), otherwise=words)
+        why = self.status.why_not_done()
+        return unsent(self._sides, self.mapping, self._problems.unsent(), otherwise=why)
 
     @property
     def status(self) -> Status:
@@ -169,8 +169,6 @@ class Engine:
     def request(self, request: Request) -> None:
         """Take a person's choice for the next cycle; from any thread."""
         self._choices.put(request)
-
-    # Look and plan
 
     def _look_and_plan(self, *, flush: bool, pushes: bool = True, preview: bool = False) -> Plan:
         """Look at both sides and return what is to be done; `waiting_for` or `halted` say why nothing is.
@@ -237,9 +235,8 @@ class Engine:
             self._sides.plan_again(self._sides.everything())
 
     def _may_push(self) -> bool:
-        if self.mapping.direction is Direction.PULL:
-            return False
-        return self.mapping.lease is None or self._fence is not None
+        leased = self.mapping.lease is None or self._fence is not None
+        return leased and self.mapping.direction is not Direction.PULL
 
     def _vanished(self) -> dict[StorePath, Problem]:
         """Return the problems of what vanished together with the subtree; before a listing came, nothing did."""
@@ -266,8 +263,6 @@ class Engine:
             self._sides.plan_again(taken_back)
             plan = self._make_plan(settled)
         return self._guard.with_deletion(plan)
-
-    # What came of it
 
     def _note(self, plan: Plan, done: Done) -> None:
         """Take in what came of a plan."""

@@ -172,10 +172,6 @@ class RemoteSide:
         else:
             self._sides.lost(path)
 
-    def remembers(self, path: StorePath, mod_revision: int) -> bool:
-        """Tell whether the store still has the record that a path had at a revision. Raises StoreError."""
-        return self._tree.remembers(self._mapping.absolute(path), mod_revision)
-
     # Who answers
 
     def _happened(self, event: Event, *, reason: str = "", take: Take | None = None) -> None:
