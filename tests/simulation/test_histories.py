@@ -56,7 +56,7 @@ def a_file_takes_the_place_of_a_directory_into_which_a_request_is_on_its_way(wor
         world.heal()
         one.user.make_directory("d")
         world.heal()
-        (two.folder / "d/a").write_bytes(b"new %d" % number)
+        two.user.write("d/a", b"new %d" % number)
         two.cycle()
         world.now += 1.0
         two.cycle(Fault("before", number, "late"))
