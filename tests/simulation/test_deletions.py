@@ -125,8 +125,9 @@ def run(examples, steps=3, number=None, **how):
     run_histories(Deletions, examples, min(steps, 3), number, **how)
 
 
+@pytest.mark.timeout(900)
 def test_a_deletion_is_made_as_a_whole_or_not_at_all():
-    run(60)
+    run(40)
 
 
 @pytest.mark.soak

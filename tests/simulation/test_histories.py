@@ -49,20 +49,25 @@ def a_link_takes_a_directorys_place_while_another_writes_into_it(world):
     assert look(one.folder / "d/a")
 
 
-def a_file_takes_the_place_of_a_directory_of_whose_content_nobody_has_news(world):
+def a_file_takes_the_place_of_a_directory_into_which_a_request_is_on_its_way(world):
     one, two = world.replicas
-    (one.folder / "d").mkdir()
-    world.heal()
-    (one.folder / "d").rmdir()
-    (one.folder / "d").write_bytes(b"a file")
-    send(one)
-    (two.folder / "d/a").write_bytes(b"new")
-    two.cycle(late=True)
-    world.now += 1.0
-    two.cycle(late=True)
-    two.wipe()  # so that no replica has the directory
-    world.heal()
-    assert look(one.folder / "d/a")
+    for number in range(1, 6):
+        one.user.delete("d")
+        world.heal()
+        one.user.make_directory("d")
+        world.heal()
+        two.user.write("d/a", b"new %d" % number)
+        two.cycle()
+        world.now += 1.0
+        two.cycle(Fault("before", number, "late"))
+        one.user.delete("d")
+        one.user.write("d", b"a file")
+        send(one)
+        two.wipe()
+        two.cycle()
+        world.land()  # so that no replica has the directory in which it lies
+        world.heal()
+        assert not two.mirror.engine.status.problems, world.describe()
 
 
 def a_delete_arrives_where_a_file_was_edited(world):
@@ -316,7 +321,7 @@ def alone(world, replica, fault):
 
 
 HISTORIES = [
-    a_file_takes_the_place_of_a_directory_of_whose_content_nobody_has_news,
+    a_file_takes_the_place_of_a_directory_into_which_a_request_is_on_its_way,
     a_delete_arrives_where_a_file_was_edited,
     a_request_arrives_after_a_newer_one,
     a_replica_dies_while_it_is_filled,

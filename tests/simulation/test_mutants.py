@@ -254,6 +254,7 @@ def live(name, base):
     run(1500, steps=40, number=2, phases=[Phase.generate], database=None)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_mechanism_is_caught(name, monkeypatch, tmp_path):
     logging.disable(logging.CRITICAL)  # thousands of lines about what was broken on purpose
