@@ -254,6 +254,36 @@ MUTANTS = {
         "return bool(self._sides.unstable)",
         "tests/sidecar/test_windows.py -k stays_open",
     ),
+    "what a start finds waits for nothing": Mutant(
+        "sidecar/local/side.py",
+        "if self._watch and not self._looked and self._sides.baseline and self._sides.queued():",
+        "if False:",
+        "tests/sidecar/local/test_sets_on_disk.py",
+    ),
+    "a file that stays open cuts the sets beside it": Mutant(
+        "sidecar/planner/settle.py",
+        "        elif now - self._last >= self._settle:\n            self._restless = now\n",
+        "",
+        "tests/sidecar/local/test_sets_on_disk.py",
+    ),
+    "a set is quiet while the kernel has news": Mutant(
+        "sidecar/local/watch.py",
+        "            self._take_events()\n            dirty, self._dirty = self._dirty, Dirty()\n",
+        "            dirty, self._dirty = self._dirty, Dirty()\n",
+        "tests/sidecar/local/test_sets_on_disk.py",
+    ),
+    "what has not answered has lost everything": Mutant(
+        "sidecar/engine.py",
+        "() if self._remote.life.phase is Phase.UNKNOWN else self._sides.vanished()",
+        "self._sides.vanished()",
+        "tests/sidecar/test_engine.py",
+    ),
+    "a frozen mapping is always due": Mutant(
+        "sidecar/engine.py",
+        "            self._local.rounds.verified(now, sure=not (compares and self._remote.doubtful))",
+        "                self._local.rounds.verified(now, sure=not self._remote.doubtful)",
+        "tests/sidecar/test_engine.py",
+    ),
     "all that is changed while the store is away is one set": Mutant(
         "sidecar/local/side.py",
         "        self._end_set()\n",
