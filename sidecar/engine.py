@@ -147,7 +147,8 @@ class Engine:
             if not done.again:
                 break
         self._publish(plan, done)
-        return self._missing()
+        rootless = [] if self._remote.life.phase is Phase.FOLLOWING else [self._remote.words or "not followed"]
+        return [*rootless, *self._missing()]
 
     def unsent(self) -> dict[StorePath, str]:
         """Look at everything here once more, and return what the store does not have, each path with the reason.

@@ -352,7 +352,7 @@ def test_everything_deleted_by_hand_in_etcd_deletes_no_file_and_comes_back_by_ch
         for each in (one, two):
             wait_until(lambda each=each: each.metric("problems") == len(NAMES), 30)
             assert each.tree().keys() == set(NAMES)
-            assert "configstore mkdir data" in each.ask("/readyz")[1]
+            assert "--take local` writes them to the store again" in each.ask("/readyz")[1]
         write(one.folder, ["new"])
         resume = ["configstore", "--endpoints", own_etcd.endpoint, "resume", "data", "--take", "local"]
         subprocess.run([sys.executable, "-m", *resume], check=True, env=ENVIRONMENT, timeout=60)

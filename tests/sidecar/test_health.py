@@ -102,6 +102,7 @@ def test_all_addresses_are_those_of_ipv4_too(serve):
 
 @pytest.mark.parametrize("listen", ["[::1]:{}", "[::]:{}"])
 def test_the_health_command_asks_at_an_ipv6_address(monkeypatch, capsys, listen):
+    monkeypatch.delenv("CONFIGSTORE_TEST_ETCD", raising=False)  # of the tests alone; it is no setting
     with socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::1", 0))
         listen = listen.format(probe.getsockname()[1])
