@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.model.path import StorePath
-from configstore.model.record import Kind, RecordError, Source
+from configstore.model.record import INLINE_MAX, Kind, RecordError, Source
 from configstore.store.tree import Tree
 from sidecar.baseline import Baseline
 from sidecar.check import Check
@@ -68,6 +68,8 @@ class Puller:
             done.problems |= {pull.path: Problem(path=pull.path, reason=refused) for pull in pulls}
             done.refused |= {pull.path for pull in pulls} if self._check.known_of(pulls) else set()
         elif changes:
+            small = (each for each in ready if each.remote.entry.size <= INLINE_MAX)
+            self._remote.contents.expect(each.path for each in small if each.remote.entry.kind is Kind.FILE)
             self._note(ready, self._applier.apply(changes), done)
             self._applier.finish()
 

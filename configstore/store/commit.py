@@ -10,7 +10,7 @@ from configstore.model.path import StorePath
 from configstore.model.record import Record, RecordError, encode
 from configstore.store.api import MAX_OPERATIONS, CreateRevision, Kv, ModRevision, Operation, Put, TxnResult
 from configstore.store.chunks import Chunks
-from configstore.store.items import decode_item, trace
+from configstore.store.items import decode_item, items_at, trace
 from configstore.store.persist import persist
 from configstore.store.steps import Step, Superseded, groups
 from configstore.store.surplus import surplus_past
@@ -18,8 +18,6 @@ from configstore.store.values import Bad, Fence, Outcome, Stored, Write, Writer
 
 _ATTEMPTS = 3
 """How often what is left is sent again: chunks or a lease expired under our hands, or a part was there already."""
-
-_NEVER = -1  # no key has this create_revision: a txn that compares it only reads
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,16 +132,13 @@ class Commit:
                 )
             elif write.expected:
                 unread[self._keys.file(write.path)] = write
-        keys = list(unread)
-        for start in range(0, len(keys), MAX_OPERATIONS):
-            part = keys[start : start + MAX_OPERATIONS]
-            for item in self._kv.txn((CreateRevision(part[0], _NEVER),), (), otherwise_get=part).found:
-                if item.mod_revision == unread[item.key].expected:
-                    stored = decode_item(self._keys, item)
-                    record = stored.record if isinstance(stored, Stored) else None
-                    found[unread[item.key].path] = Superseded(
-                        value=item.value, mod_revision=item.mod_revision, version=item.version, record=record
-                    )
+        for item in items_at(self._kv, list(unread)):
+            if item.mod_revision == unread[item.key].expected:
+                stored = decode_item(self._keys, item)
+                record = stored.record if isinstance(stored, Stored) else None
+                found[unread[item.key].path] = Superseded(
+                    value=item.value, mod_revision=item.mod_revision, version=item.version, record=record
+                )
         return found
 
     def _step(self, write: Write, write_id: str, before: Superseded | None) -> Step:

@@ -3,15 +3,24 @@
 Called by `tree` and what lies beside it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import PathError, StorePath, printable
 from configstore.model.record import RecordError, decode
-from configstore.store.api import Item, Kv, range_all
+from configstore.store.api import MAX_OPERATIONS, CreateRevision, Item, Kv, range_all
 from configstore.store.values import Bad, Stored
+
+_NEVER = -1  # no key has this create_revision: a txn that compares it only reads
+
+
+def items_at(kv: Kv, keys: Sequence[bytes]) -> Iterator[Item]:
+    """Yield what lies under keys, absent ones left out, many in one call. Raises what `Kv.txn` raises."""
+    for start in range(0, len(keys), MAX_OPERATIONS):
+        part = keys[start : start + MAX_OPERATIONS]
+        yield from kv.txn((CreateRevision(part[0], _NEVER),), (), otherwise_get=part).found
 
 
 def stored(path: StorePath, item: Item) -> Stored:

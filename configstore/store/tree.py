@@ -18,7 +18,7 @@ from configstore.model.record import Entry, Source
 from configstore.store.api import Item, Kv, range_all
 from configstore.store.chunks import Chunks
 from configstore.store.commit import Commit, Terms
-from configstore.store.items import decode_item, stored, trace
+from configstore.store.items import decode_item, items_at, stored, trace
 from configstore.store.losing import Losing
 from configstore.store.surplus import KEEP
 from configstore.store.values import Bad, Fence, Listing, Outcome, Stored, Write, Writer
@@ -55,6 +55,13 @@ class Tree:
         """
         page = self.kv.range(self.keys.file(path), revision=revision)
         return stored(path, page.items[0]) if page.items else None
+
+    def read_many(self, paths: Collection[StorePath]) -> Iterator[Stored]:
+        """Yield the records of paths, many in one call; those not there, or unreadable, are left out."""
+        for item in items_at(self.kv, [self.keys.file(path) for path in paths]):
+            found = self.decode_item(item)
+            if isinstance(found, Stored):
+                yield found
 
     def list(self, directory: StorePath, *, revision: int = 0) -> Listing:
         """Return a directory's record and all those below it, read at one revision."""

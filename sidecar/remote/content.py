@@ -4,13 +4,18 @@ The next news take its place, so nobody has to say that something is not needed 
 thread only.
 """
 
+import itertools
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from configstore.model.path import StorePath
 from configstore.store.tree import Tree
 from configstore.store.values import Stored
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.sides import RemoteEntry
+
+_AHEAD = 48
+"""Records that are read at a time: so many of the largest that lie in a record fit into what is kept."""
 
 _LIMIT = 4 * 1024 * 1024
 """Bytes of content that are kept; small files of a set, and no more."""
@@ -23,6 +28,7 @@ class Contents:
         self._tree = tree
         self._mapping = mapping
         self._kept: OrderedDict[StorePath, Stored] = OrderedDict()
+        self._ahead: dict[StorePath, None] = {}
         self._bytes = 0
 
     def note(self, path: StorePath, found: Stored) -> None:
@@ -40,20 +46,33 @@ class Contents:
 
         Raises StoreError, RecordError.
         """
-        found = self._kept.get(path) or self._tree.read(self._mapping.absolute(path))
-        if found and found.mod_revision != wanted.mod_revision:
+        if path not in self._kept:
+            self._read_ahead(path)
+        found = self._kept.get(path)
+        if found is None or found.mod_revision != wanted.mod_revision:
             found = self._tree.read(self._mapping.absolute(path))
         return found if found and found.mod_revision == wanted.mod_revision else None
 
-    def is_current(self, found: Stored) -> bool:
-        """Tell whether a record still is the newest of its path. Raises StoreError, RecordError."""
-        now = self._tree.read(found.path)
-        return now is not None and now.mod_revision == found.mod_revision
+    def expect(self, paths: Iterable[StorePath]) -> None:
+        """Say which records with small content will be wanted next, in order: they are read many at a time."""
+        self._ahead = dict.fromkeys(path for path in paths if path not in self._kept)
 
     def clear(self) -> None:
         """Forget what came before."""
         self._kept.clear()
+        self._ahead.clear()
         self._bytes = 0
+
+    def _read_ahead(self, path: StorePath) -> None:
+        """Read a record together with some of those that are expected after it. Raises StoreError."""
+        if path not in self._ahead:
+            return
+        wanted = [path, *itertools.islice((each for each in self._ahead if each != path), _AHEAD - 1)]
+        absolute = {self._mapping.absolute(each): each for each in wanted}
+        for each in wanted:
+            del self._ahead[each]
+        for found in self._tree.read_many(absolute):
+            self.note(absolute[found.path], found)
 
     def _drop(self, path: StorePath) -> None:
         gone = self._kept.pop(path, None)
