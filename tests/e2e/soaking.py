@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 
+from configstore.client import Sidecar
 from configstore.errors import CompactedError
 from configstore.model.keys import Keys
 from configstore.model.path import ROOT, StorePath
@@ -288,9 +289,15 @@ def three_replicas(base, binary, policy, kind=Replica, subtrees=("data",), *, pr
 def calm(replicas):
     """Tell whether all replicas show the same and wait for nothing."""
     trees = [each.tree() for each in replicas]
-    return trees[0] == trees[1] == trees[2] and all(
-        each.figure("pending") == each.figure("problems") == each.figure("waiting") == 0 for each in replicas
-    )
+    return trees[0] == trees[1] == trees[2] and all(map(rests, replicas))
+
+
+def rests(replica):
+    """Tell whether a replica has nothing to do; that a set is of two hands is still said when all is done."""
+    mappings = Sidecar(str(replica.shared / "control.sock")).ask("GET", "/v1/status")["mappings"]
+    problems = [problem["reason"] for each in mappings for problem in each["problems"]]
+    waits = any(each["pending"] or each["waiting_for"] or each["halted"] for each in mappings)
+    return not waits and all(reason.startswith("another replica's version won") for reason in problems)
 
 
 def conflicts_below(tree, directory):

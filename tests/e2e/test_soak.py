@@ -1,5 +1,6 @@
 """Writers on three replicas while sidecars, etcd members and the ways between them fail at random."""
 
+import contextlib
 import os
 import random
 import threading
@@ -44,24 +45,19 @@ def soak(seconds, seed, base, binary):
         users = [User(each, f"{seed}-{each.name}") for each in replicas]
         pairs = [PairUser(each, f"{seed}-{each.name}") for each in replicas]
         observers = [PairObserver(each) for each in replicas]
-        for thread in (ledger, *users, *pairs, *observers):
-            thread.start()
         trouble = Trouble(chance, members, replicas, proxies)
         end, pause = time.monotonic() + seconds, threading.Event()
-        while time.monotonic() < end:
-            pause.wait(chance.uniform(0.2, 2.0))
-            mend = trouble.make()
-            pause.wait(chance.uniform(0.1, 4.0))
-            mend()
-        for user in (*users, *pairs):
-            user.stop.set()
-            user.join()
-        for each in replicas:
-            each.ready()
-        wait_until(lambda: calm(replicas), 120, what="all replicas to become equal")
-        for observer in observers:
-            observer.stop.set()
-            observer.join()
+        ledger.start()
+        with at_work(observers):
+            with at_work([*users, *pairs]):
+                while time.monotonic() < end:
+                    pause.wait(chance.uniform(0.2, 2.0))
+                    mend = trouble.make()
+                    pause.wait(chance.uniform(0.1, 4.0))
+                    mend()
+            for each in replicas:
+                each.ready()
+            wait_until(lambda: calm(replicas), 120, what="all replicas to become equal")
         end_of(ledger, kv)
         check_last_words(users)
         tree = tree_of(kv)
@@ -79,6 +75,19 @@ def soak(seconds, seed, base, binary):
             "mixed for seconds": round(max(observer.longest for observer in observers), 3),
             "mixed at the end": [name for observer in observers for name in observer.mixed()],
         }
+
+
+@contextlib.contextmanager
+def at_work(threads):
+    """Let threads work, and end them, also after a failure."""
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for thread in threads:
+            thread.stop.set()
+            thread.join()
 
 
 def check_last_words(users):
