@@ -8,7 +8,6 @@ a directory and what lives in it (`_keep_parents`, `_settle_collisions`, `_keep_
 from collections.abc import Iterable
 from collections.abc import Mapping as Map
 from collections.abc import Set as AbstractSet
-from functools import cached_property
 from types import MappingProxyType
 
 import msgspec
@@ -138,8 +137,8 @@ class _Draft:
         if base:
             self.forget.append(path)  # it was deleted in the store: what was made of it here since is our own
         above = parent(path)
-        spoken_for = above != ROOT and above not in self._parents and self._is_local_only(above)
-        if not spoken_for and path not in self._parents:
+        spoken_for = above != ROOT and not self.sides.lives_below(above) and self._is_local_only(above)
+        if not spoken_for and not self.sides.lives_below(path):
             problem = Problem(path=path, reason=reason(Verdict.LOCAL_ONLY, self.mapping))
             self.problems[path] = problem
 
@@ -231,19 +230,12 @@ class _Draft:
 
     def _hides(self, path: StorePath) -> bool:
         """Tell whether a path hides, or would hide, what lives below it in the store."""
-        return self._is_leaf(path) and path in self._parents
+        return self._is_leaf(path) and self.sides.lives_below(path)
 
     def _is_leaf(self, path: StorePath) -> bool:
         """Tell whether a path is a file or link in the store, or becomes one by this plan."""
         found = self.push.get(path) or self.remote.get(path)
         return found is not None and found.entry.kind not in {Kind.DIR, Kind.GONE}
-
-    @cached_property
-    def _parents(self) -> set[StorePath]:
-        """The directories above everything that lives in the store."""
-        remote = self.remote
-        found = {parent(path) for path in remote if remote[path].entry.kind is not Kind.GONE}
-        return found.union(*(ancestors(path) for path in found))
 
     def _restore_directory(self, path: StorePath, below: Iterable[StorePath]) -> None:
         remote, local = self.remote.get(path), self.local.get(path)

@@ -3,6 +3,7 @@
 Owned by one engine. Whatever changes a side marks its path as pending, so that nobody has to remember to plan it.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Mapping as Map
 from collections.abc import Set as AbstractSet
@@ -36,6 +37,7 @@ class Sides:
         self._baseline = dict(baseline)
         self._local = dict(local)
         self._remote: dict[StorePath, RemoteEntry] = {}
+        self._living_below: Counter[StorePath] = Counter()
         self._sent = dict(sent)
         self._local_problems: dict[StorePath, Problem] = {}
         self._remote_problems: dict[StorePath, Problem] = {}
@@ -105,6 +107,10 @@ class Sides:
         """Return all known paths below a directory."""
         known = self._baseline.keys() | self._local.keys() | self._remote.keys()
         return {path for path in known if is_below(path, directory)}
+
+    def lives_below(self, directory: StorePath) -> bool:
+        """Tell whether anything below a directory lives in the store."""
+        return directory in self._living_below
 
     def problem(self, path: StorePath) -> Problem | None:
         """Return why nothing can be concluded about a path, or None."""
@@ -219,7 +225,7 @@ class Sides:
             if readable_again:
                 self._pending.add(path)
             return readable_again
-        self._remote[path] = entry
+        self._hold(path, entry)
         self._has_revision(path, entry.mod_revision)
         self._pending.add(path)
         return True
@@ -232,7 +238,7 @@ class Sides:
 
     def lost(self, path: StorePath) -> None:
         """Note that the store has no record of a path any more, not even a tombstone."""
-        self._remote.pop(path, None)
+        self._hold(path, None)
         self._remote_problems.pop(path, None)
         self._has_revision(path, 0)
         self._pending.add(path)
@@ -248,6 +254,16 @@ class Sides:
             self.lost(path)
         self._sent.clear()
         self._cluster_id = 0
+
+    def _hold(self, path: StorePath, entry: RemoteEntry | None) -> None:
+        """Replace a path's record, and count it for the directories above it while it lives."""
+        change = _lives(entry) - _lives(self._remote.pop(path, None))
+        if entry:
+            self._remote[path] = entry
+        for above in {ROOT, *ancestors(path)} - {path} if change else ():
+            self._living_below[above] += change
+            if not self._living_below[above]:
+                del self._living_below[above]
 
     def _has_revision(self, path: StorePath, revision: int) -> None:
         before = self._revisions.pop(path, 0)
@@ -295,10 +311,13 @@ class Sides:
     def _judge(self, path: StorePath) -> None:
         """Keep `missing` true for a path."""
         remote, base = self._remote.get(path), self._baseline.get(path)
-        lives = remote is not None and remote.entry.kind is not Kind.GONE
         unread = path in self._remote_problems
         shown = remote and base and path in self._local and base.mod_revision == remote.mod_revision
-        if unread or (lives and not shown):
+        if unread or (_lives(remote) and not shown):
             self._missing.add(path)
         else:
             self._missing.discard(path)
+
+
+def _lives(entry: RemoteEntry | None) -> bool:
+    return entry is not None and entry.entry.kind is not Kind.GONE

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configstore.model.path import parse_path
+from configstore.model.path import ROOT, parse_path
 from sidecar.planner.sides import Problem, Sent
 from sidecar.planner.three_sides import Sides
 from tests.sidecar.planner.named import GONE, a_file, agreed_on, here, there
@@ -66,6 +66,30 @@ def test_what_came_in_one_txn_is_known_to_belong_together():
     assert sides.came_with(11) == {"a", "b"}
     sides.told(A, there(OLD, 13))
     assert sides.came_with(11) == {"b"}
+
+
+def test_a_directory_has_something_below_it_while_any_record_lives_there():
+    sides = Sides()
+    file, sibling, deep, above = map(parse_path, ("dir/sub/a", "dir/b", "dir/sub", "dir"))
+
+    def holding():
+        return [path for path in (ROOT, above, deep, file) if sides.lives_below(path)]
+
+    sides.told(file, there(OLD, 11))
+    sides.told(file, there(NEW, 12))
+    assert holding() == ["", "dir", "dir/sub"]
+    sides.told(sibling, there(OLD, 13))
+    sides.told(file, there(GONE, 14))
+    sides.told(file, there(GONE, 15))
+    assert holding() == ["", "dir"], "a tombstone lives no more than nothing does"
+    sides.lost(file)
+    sides.lost(sibling)
+    assert holding() == []
+    sides.told(ROOT, there(OLD, 16))
+    assert holding() == [], "the root is not below itself"
+    sides.told(sibling, there(OLD, 17))
+    sides.forget_store()
+    assert holding() == []
 
 
 def test_whatever_changes_a_side_marks_its_path_as_pending():
