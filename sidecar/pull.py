@@ -55,8 +55,11 @@ class Puller:
 
     def pull(self, pulls: Sequence[Pull], done: Done) -> None:
         """Place pulls. Raises StoreUnavailableError when the store does not give what is to be placed."""
-        for batch in _batches(pulls):
-            self._pull(batch, done)
+        try:
+            for batch in _batches(pulls):
+                self._pull(batch, done)
+        finally:
+            self._remote.contents.clear()
 
     def _pull(self, pulls: Sequence[Pull], done: Done) -> None:
         refused = self._check.known_of(pulls)

@@ -98,6 +98,8 @@ def _incoming(plan: Plan, sides: Sides, let_pass: AbstractSet[str]) -> list[tupl
     none, so only their number counts.
     """
     going = [pull.remote for pull in plan.pull if pull.remote.entry.kind is Kind.GONE]
+    if not going:
+        return []
     deletions: dict[str, Deletion] = {}
     for deletion in filter(None, (remote.deletion for remote in going)):
         known = deletions.get(deletion.id)

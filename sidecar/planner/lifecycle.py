@@ -126,6 +126,8 @@ def words(life: Lifecycle, mapping: Mapping, *, held: int = 0, replica: str = ""
 
     held: how many files of a store that is lost lie here. replica: whose words they are.
     """
+    if life.phase is Phase.FOLLOWING:
+        return None
     whose = mapping.store or "/"
     texts = {
         Phase.UNKNOWN: "waiting for a first listing of the store",
@@ -141,7 +143,7 @@ def words(life: Lifecycle, mapping: Mapping, *, held: int = 0, replica: str = ""
         ),
         Phase.FROZEN: life.reason,
     }
-    return texts.get(life.phase)
+    return texts[life.phase]
 
 
 def missing_root(mapping: Mapping, *, held: int, replica: str) -> str:

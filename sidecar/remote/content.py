@@ -1,7 +1,7 @@
 """Content that came with the news of this cycle, so that what is placed at once is not fetched a second time.
 
-The next news take its place, so nobody has to say that something is not needed any more. Called by the engine's
-thread only.
+It lasts until the pulls of the cycle are over, or until the next news; what was not placed by then is read again
+when it is. Called by the engine's thread only.
 """
 
 import itertools

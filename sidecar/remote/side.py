@@ -57,7 +57,7 @@ class RemoteSide:
         self._news: list[Listing | Batch] = []  # what came in and waits until it is known who answered
         self._unseen: dict[StorePath, int] = {}  # what the store held and the watch had not told, last time
         self._nothing_there = False  # no record of the mapping, when the store was last looked at as a whole
-        self._listing_at = clock()
+        self._listing_at = clock() + LISTING_PAUSE  # a feed begins with a listing, asked or not
         self._root_at = 0  # mod_revision of the record at the subtree's root
         self.life = Lifecycle()
         self.revision = 0

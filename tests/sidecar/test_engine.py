@@ -80,11 +80,25 @@ def test_pulls_go_on_while_the_store_takes_no_writes(following):
     assert following.tree.read("data/mine")
 
 
+def test_content_is_not_kept_in_memory_once_it_is_placed(following):
+    following.put("key", b"secret")
+    following.news.append(following.store.since(*following.tree.keys.files_at("data"), following.store.revision))
+    following.cycle()
+    assert (following.folder / "key").read_bytes() == b"secret"
+    contents = following.engine._remote.contents
+    remote = following.engine._sides.remote["key"]
+    following.tree.read = lambda path: pytest.fail("read again")
+    with pytest.raises(pytest.fail.Exception):
+        contents.find("key", remote)
+
+
 def test_a_store_without_the_subtree_is_listed_now_and_then_and_not_all_the_time(tmp_path):
     (tmp_path / "r").mkdir()
     replica = Following(tmp_path / "r", MemoryStore(clock=lambda: 0.0))
     listings = []
     replica.list_again = lambda: listings.append(replica.tree.list("data")) or replica.news.append(listings[-1])
+    replica.cycle(0.5)
+    assert listings == [], "a feed begins with a listing, asked or not"
     for _ in range(100):  # each listing wakes the engine at once
         replica.cycle(0.01)
     assert len(listings) == 1
