@@ -1,10 +1,10 @@
 """What must outlive the process: what store and replica last agreed on, and what was sent and not yet answered.
 
-A log of JSON lines: a header that says which subtree it speaks of, then `[path, agreement]` for each change of an
-agreement (null: there is none any more; the last one of a path is valid, and settles what was sent before it), and
-a `sent` line for each write before it is sent. It lies in the mount so that it is lost together with the files: a
-replica without a baseline pulls and deletes nothing (docs/decisions/0002-baseline-in-the-mount.md). It keeps
-`Sides` and the log in step. Owned by the engine's thread.
+A log of JSON lines: a header that says which subtree and which mount it speaks of, then `[path, agreement]` for
+each change of an agreement (null: there is none any more; the last one of a path is valid, and settles what was
+sent before it), and a `sent` line for each write before it is sent. It counts only while the mount bears the mark
+that it names, so it is lost together with the files: a replica without a baseline pulls and deletes nothing
+(docs/decisions/0002-state-out-of-reach.md). It keeps `Sides` and the log in step. Owned by the engine's thread.
 """
 
 import errno
@@ -14,7 +14,7 @@ from collections.abc import Mapping as Map
 
 import msgspec
 
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, parse_path
 from sidecar.appendlog import AppendLog
 from sidecar.planner.sides import Agreed, RemoteEntry, Sent
 from sidecar.planner.three_sides import Sides
@@ -28,15 +28,17 @@ _SLACK = 1000
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """Of which subtree of which store a baseline speaks; any other's is worth nothing.
+    """Of which subtree of which store, and of which mount, a baseline speaks; any other's is worth nothing.
 
-    cluster_id: of the etcd cluster, 0 while it is not known. Another cluster is for a person to judge.
+    mark: of the mount. cluster_id: of the etcd cluster, 0 while it is not known. Another cluster is for a person
+    to judge.
     """
 
     root: str
     store: str
+    mark: str = ""
     cluster_id: int = 0
-    v: int = 2
+    v: int = 3
 
 
 class _SentLine(msgspec.Struct, frozen=True, tag_field="line", tag="sent"):
@@ -51,16 +53,25 @@ _encoder = msgspec.json.Encoder()
 
 
 class Baseline:
-    """The agreements and the open writes of one mapping, in `sides` and in the log."""
+    """The agreements and the open writes of one mapping, in `sides` and in the log.
 
-    def __init__(self, directory: int, identity: Identity, *, read_only: bool = False) -> None:
+    is_new: whether there was no log of this mount in the directory, be it that an older one was taken over.
+    """
+
+    def __init__(self, directory: int, identity: Identity, *, older: int = -1, read_only: bool = False) -> None:
         """Read the log below `directory`; none, an unreadable or another subtree's one is an empty one.
 
-        directory: a descriptor that stays the caller's. read_only: only look; `directory` may be -1 for none.
-        Raises OSError.
+        directory: a descriptor that stays the caller's. older: that of the mount's private directory, if a log
+        that lies there from before counts, because nobody but us can have written it; it is taken over once.
+        read_only: only look; `directory` may be -1 for none. Raises OSError.
         """
         self._log = AppendLog(directory, FILE)
-        self._identity, self.sides = _read(self._log.lines(), identity)
+        before = AppendLog(older, FILE, ours=True)
+        found, self.sides = _read(self._log.lines(), identity)
+        self.is_new = found is None
+        if found is None:
+            found, self.sides = _read(before.lines(), identity, unmarked=True)
+        self._identity = found or identity
         self._lines = 0
         self._read_only = read_only
         if not read_only:
@@ -70,6 +81,9 @@ class Baseline:
                 if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                     raise
                 self._lines = 2 * len(self.sides.baseline) + _SLACK  # the mirror must go on; at the next chance
+            else:
+                if older >= 0 and older != directory:
+                    before.remove()
 
     def agree(self, changes: Map[StorePath, Agreed | None]) -> None:
         """Take new agreements (None: there is none any more), and write them down before this returns.
@@ -134,25 +148,38 @@ class Baseline:
                 yield _encoder.encode(_SentLine(path, sent))
 
 
-def _read(lines: list[bytes], identity: Identity) -> tuple[Identity, Sides]:
-    """Return the header and the sides; of another subtree, or unreadable, the header given and empty ones."""
+def _read(lines: list[bytes], identity: Identity, *, unmarked: bool = False) -> tuple[Identity | None, Sides]:
+    """Return the header and the sides; None and empty ones when the lines are another subtree's, or unreadable.
+
+    unmarked: take a header that names no mount, as versions wrote it whose baseline lay in the mount.
+    """
     agreed: dict[StorePath, Agreed] = {}
     sent: dict[StorePath, tuple[Sent, ...]] = {}
     try:
         header = _header_decoder.decode(lines[0] if lines else b"")
-        if msgspec.structs.replace(header, cluster_id=identity.cluster_id) != identity:
-            return identity, Sides()
+        found = msgspec.structs.replace(
+            header, v=identity.v, mark=header.mark or (identity.mark if unmarked else "")
+        )
+        if msgspec.structs.replace(found, cluster_id=identity.cluster_id) != identity:
+            return None, Sides()
         for line in lines[1:]:
-            found = _line_decoder.decode(line)
-            if isinstance(found, _SentLine):
-                sent[found.path] = (*sent.get(found.path, ()), found.sent)
-                continue
-            path, agreement = found
-            sent.pop(path, None)
-            if agreement is None:
-                agreed.pop(path, None)
-            else:
-                agreed[path] = agreement
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return identity, Sides()
-    return header, Sides(baseline=agreed, sent=sent, cluster_id=header.cluster_id if agreed or sent else 0)
+            _take(_line_decoder.decode(line), agreed, sent)
+    except (ValueError, RecursionError):  # msgspec's errors, bad UTF-8, and paths that are none
+        return None, Sides()
+    return found, Sides(baseline=agreed, sent=sent, cluster_id=header.cluster_id if agreed or sent else 0)
+
+
+def _take(
+    line: _AgreedLine | _SentLine, agreed: dict[StorePath, Agreed], sent: dict[StorePath, tuple[Sent, ...]]
+) -> None:
+    """Take in one line. Raises PathError."""
+    if isinstance(line, _SentLine):
+        path = parse_path(line.path)
+        sent[path] = (*sent.get(path, ()), line.sent)
+        return
+    path, agreement = parse_path(line[0]), line[1]
+    sent.pop(path, None)
+    if agreement is None:
+        agreed.pop(path, None)
+    else:
+        agreed[path] = agreement

@@ -34,8 +34,10 @@ from configstore.settings import (
     read_toml,
     set_variables,
 )
-from sidecar.fields import MAPPING_PARSERS, parse_choice
+from sidecar.fields import MAPPING_PARSERS, parse_choice, parse_directory
 from sidecar.planner.mapping import Mapping
+from sidecar.state import DEFAULT as DEFAULT_STATE
+from sidecar.state import IN_MOUNT
 
 DEFAULT_SOCKET = "/run/configstore/control.sock"
 
@@ -66,14 +68,19 @@ STOP_TIMEOUT = 8.0
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """What the daemon is told to do, checked.
 
-    control_socket: path of the control socket, "" for none; control_group: number of the group that may use it
-    besides root and our own user, None for no other. health_listen: `host:port`, "" for none.
-    replica: this replica's id. timeout: seconds for which `init` waits for the store. stop_timeout: seconds after
-    which a stopping `run` ends, whatever is still unsent.
+    state: directory for what is remembered, "mount" for the mirrored directories; None for the default one, or for
+        these where it cannot be had.
+    control_socket: path of the control socket, "" for none.
+    control_group: number of the group that may use it besides root and our own user, None for no other.
+    health_listen: `host:port`, "" for none.
+    replica: this replica's id.
+    timeout: seconds for which `init` waits for the store.
+    stop_timeout: seconds after which a stopping `run` ends, whatever is still unsent.
     """
 
     store: StoreSettings
     mappings: tuple[Mapping, ...]
+    state: str | None = None
     control_socket: str = DEFAULT_SOCKET
     control_group: int | None = None
     health_listen: str = "0.0.0.0:9650"
@@ -112,7 +119,12 @@ def _group(value: object) -> int:
     return int(text)
 
 
+def _state(value: object) -> str:
+    return IN_MOUNT if value == IN_MOUNT else parse_directory(value)
+
+
 _SETTINGS: dict[tuple[str, str], tuple[str, Parser]] = {
+    ("state", "directory"): ("state", _state),
     ("control", "socket"): ("control_socket", _socket),
     ("control", "group"): ("control_group", _group),
     ("health", "listen"): ("health_listen", _listen),
@@ -153,6 +165,7 @@ def load_config(*, file: str | None, environ: Mapped[str, str], options: Mapped[
         environ=environ, table=_table(document, "store", source), source=source, options=store_options
     )
     mappings = load_mappings(_tables(document, source), source=source, preset=str(preset), environ=environ)
+    _check_state(settings.get("state") or DEFAULT_STATE, mappings)
     settings.setdefault("replica", default_replica())
     return Config(store=store, mappings=mappings, **settings)
 
@@ -271,6 +284,15 @@ def _complete(layer: dict[str, Any], where: str) -> None:
         raise UsageError(f'{where}path: missing; expected an absolute directory such as "/certs"')
     if layer.get("on_change") and layer.get("signal"):
         raise UsageError(f"{where}signal: expected either this or on_change, not both")
+
+
+def _check_state(state: str, mappings: Iterable[Mapping]) -> None:
+    for mapping in mappings:
+        if state == mapping.path or state.startswith(f"{mapping.path}/"):
+            raise UsageError(
+                f"state: {state} lies in {mapping.path}, the directory of mapping {mapping.name}, where the"
+                " application may come; expected a directory that no application mounts"
+            )
 
 
 def _check_apart(mappings: Iterable[Mapping], source: str) -> None:

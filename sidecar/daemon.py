@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -36,6 +36,7 @@ from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan
 from sidecar.presence import Presence
 from sidecar.signals import End
+from sidecar.state import StateDirectory
 from sidecar.status import Status, report_of, with_troubles
 
 if TYPE_CHECKING:
@@ -56,16 +57,21 @@ def run(config: Config) -> int:
         kv = stack.enter_context(connect(config.store))
         kv.follow_contact(ContactLog().told)
         mirrors: list[Mirror] = []
-        presence = _presence(config, kv, mirrors)
+        state = stack.enter_context(closing(StateDirectory(config.state)))
+
+        def troubles() -> list[str]:
+            return [*presence.troubles(), *filter(None, [state.trouble])]
+
+        presence = _presence(config, kv, mirrors, troubles)
         keys = Keys(config.store.root)
         holds = Holds(kv, keys, mirrors, replica=config.replica, host=socket.gethostname(), now=_now)
-        mirrors += _open(config, kv, stack, watch=True, told=presence.changed, holds=holds)
+        mirrors += _open(config, kv, stack, state, watch=True, told=presence.changed, holds=holds)
         listener = _control_socket(config)
         if listener:
-            what = Api(kv, keys, mirrors, holds, replica=config.replica, troubles=presence.troubles)
+            what = Api(kv, keys, mirrors, holds, replica=config.replica, troubles=troubles)
             stack.callback(ControlServer(listener, what, group=config.control_group).close)
         if config.health_listen:
-            stack.callback(_health(config.health_listen, kv, mirrors, presence).close)
+            stack.callback(_health(config.health_listen, kv, mirrors, troubles).close)
         for mirror in mirrors:
             mirror.start()
         presence.start()
@@ -136,7 +142,8 @@ def init(config: Config) -> int:
         refused.append(mapping.name)
 
     with ExitStack() as stack:
-        mirrors = _open(config, stack.enter_context(connect(config.store)), stack, unusable=unusable)
+        state = stack.enter_context(closing(StateDirectory(config.state)))
+        mirrors = _open(config, stack.enter_context(connect(config.store)), stack, state, unusable=unusable)
         end = time.monotonic() + config.timeout
         for mirror in mirrors:
             incomplete += [(mirror.mapping, reason) for reason in _until_reachable(mirror.engine.pull_once, end)]
@@ -154,7 +161,8 @@ def plan(config: Config) -> dict[str, Plan]:
     """Return what a cycle of each mapping would do now, and do nothing."""
     config = _in_time(config)
     with ExitStack() as stack:
-        mirrors = _open(config, stack.enter_context(connect(config.store)), stack, preview=True)
+        state = stack.enter_context(closing(StateDirectory(config.state, prepare=False)))
+        mirrors = _open(config, stack.enter_context(connect(config.store)), stack, state, preview=True)
         end = time.monotonic() + config.timeout
         return {mirror.mapping.name: _until_reachable(mirror.engine.preview, end) for mirror in mirrors}
 
@@ -176,7 +184,9 @@ def _until_reachable(ask: Callable[[], T], end: float) -> T:
     return retrying(ask)
 
 
-def _presence(config: Config, kv: Kv, mirrors: Sequence[Mirror]) -> Presence:
+def _presence(
+    config: Config, kv: Kv, mirrors: Sequence[Mirror], troubles: Callable[[], Sequence[str]]
+) -> Presence:
     """Return the session in which `mirrors` report and take requests; they may be made afterwards."""
     host = socket.gethostname()
 
@@ -184,7 +194,7 @@ def _presence(config: Config, kv: Kv, mirrors: Sequence[Mirror]) -> Presence:
         return [
             with_troubles(
                 report_of(each.status, each.mapping, replica=config.replica, host=host, session=session),
-                filter(None, (each.stuck(), *presence.troubles())),
+                filter(None, (each.stuck(), *troubles())),
             )
             for each in mirrors
         ]
@@ -194,11 +204,12 @@ def _presence(config: Config, kv: Kv, mirrors: Sequence[Mirror]) -> Presence:
             if request.concerns(mirror.mapping.name, config.replica):
                 mirror.flush(0.0) if request.verb is Verb.FLUSH else mirror.request(request)
 
-    presence = Presence(kv, Keys(config.store.root), reports, deliver, clock=boottime)
-    return presence
+    return Presence(kv, Keys(config.store.root), reports, deliver, clock=boottime)
 
 
-def _health(listen: str, kv: Kv, mirrors: Sequence[Mirror], presence: Presence) -> "HealthServer":
+def _health(
+    listen: str, kv: Kv, mirrors: Sequence[Mirror], troubles: Callable[[], Sequence[str]]
+) -> "HealthServer":
     """Serve probes. Raises UsageError when the address cannot be had."""
     from sidecar.health import Figure, HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
 
@@ -217,7 +228,7 @@ def _health(listen: str, kv: Kv, mirrors: Sequence[Mirror], presence: Presence) 
         boottime,
         contact=kv.contact,
         alive=alive,
-        notes=presence.troubles,
+        notes=troubles,
         figures=figures,
     )
     log.info("health endpoint", extra={"port": health.port})
@@ -245,6 +256,7 @@ def _open(
     config: Config,
     kv: Kv,
     stack: ExitStack,
+    state: StateDirectory,
     *,
     watch: bool = False,
     preview: bool = False,
@@ -271,6 +283,7 @@ def _open(
                 watch=watch,
                 preview=preview,
                 clock=boottime,
+                state=state.open,
                 told=told,
                 fence=fence,
                 fenced_out=fenced_out,

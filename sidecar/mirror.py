@@ -1,6 +1,7 @@
 """Puts the parts of one mapping together. Called by the daemon for `run`, and by `init` and `plan`."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -52,6 +53,7 @@ class Mirror:
         feed: RemoteFeed | None = None,
         local_watch: Callable[[], LocalWatch] | None = None,
         clock: Callable[[], float] = boottime,
+        state: Callable[[str, str], int] = lambda *_: -1,
         told: Callable[[], None] = lambda: None,
         fence: Callable[[], Fence | None] = lambda: None,
         fenced_out: Callable[[], None] = lambda: None,
@@ -61,13 +63,15 @@ class Mirror:
         watch: follow changes of both sides, as `run` needs it; a directory that cannot be taken is then tried
         again. Else look once, as `init` and `plan` do, and raise RefusedError when it cannot be mirrored at all.
         preview: change nothing, as `plan` must; `cycle` and `pull_once` cannot be used then. feed: instead of
-        etcd's watch. local_watch: makes what is used instead of inotify. told: called when there is something new
+        etcd's watch. local_watch: makes what is used instead of inotify. state: opens the place for the state, as
+        `StateDirectory.open`; -1 for the mount. told: called when there is something new
         to report. fence: returns the proof of holding the mapping's lease; fenced_out: called when the store says
         that it is not held.
         """
         self.mapping = mapping
         self._tree = tree
         self._clock = clock
+        self._open_state = state
         self._told = told
         self._fence = fence
         self._fenced_out = fenced_out
@@ -136,13 +140,7 @@ class Mirror:
         parts.callback(root.close)
         if not self._preview:
             root.claim()
-        identity = Identity(root=tree.keys.root, store=mapping.store)
-        baseline = Baseline(root.private_fd, identity, read_only=self._preview)
-        parts.callback(baseline.close)
-        journal = Journal(root.private_fd)
-        parts.callback(journal.close)
-        if not self._preview:
-            _finish_dead_run(root, journal, baseline)
+        baseline, journal = self._begin_state(root)
         local_watch = self._begin_watch(root)
         scanner = Scanner(root, mapping, local_watch)
         sides = baseline.sides
@@ -170,6 +168,37 @@ class Mirror:
             tick=self.progress.tick,
             new_id=tree.new_write_id,
         )
+
+    def _begin_state(self, root: Root) -> tuple[Baseline, Journal]:
+        """Open what is remembered of this mount, and finish what a dead run began. Raises RefusedError.
+
+        A journal without a baseline of this mount speaks of another one; then what counts is the one that lies in
+        the mount from before, if there is any.
+        """
+        mapping, private = self.mapping, root.private
+        older = private.fd if private.surely_ours or self._preview else -1
+        try:
+            found = self._open_state(mapping.name, mapping.path)
+            if found >= 0:
+                self._parts.callback(os.close, found)
+            directory = found if found >= 0 else private.fd
+            if not private.mark and not self._preview:
+                private.renew_mark()
+            identity = Identity(root=self._tree.keys.root, store=mapping.store, mark=private.mark)
+            baseline = Baseline(directory, identity, older=older, read_only=self._preview)
+            self._parts.callback(baseline.close)
+            journal = Journal(directory)
+            self._parts.callback(journal.close)
+            if not self._preview:
+                before = Journal(older, ours=True)
+                _finish_dead_run(root, baseline, before if baseline.is_new else journal)
+                journal.clear()
+                if older >= 0 and older != directory:
+                    before.remove()
+        except OSError as error:
+            reason = f"what a dead run left in it cannot be finished: {error.strerror}"
+            raise RefusedError(f"{root.path}: cannot be mirrored: {reason}") from error
+        return baseline, journal
 
     def _begin_watch(self, root: Root) -> LocalWatch | None:
         if self._make_local_watch:
@@ -338,12 +367,7 @@ class Mirror:
             self._wake.clear()
 
 
-def _finish_dead_run(root: Root, journal: Journal, baseline: Baseline) -> None:
-    """Bring to its end what a crash left half-done, and remove what is not needed any more."""
-    try:
-        baseline.agree(recover(root, journal))
-        root.clear_staging()
-        journal.clear()
-    except OSError as error:
-        reason = f"what a dead run left in it cannot be finished: {error.strerror}"
-        raise RefusedError(f"{root.path}: cannot be mirrored: {reason}") from error
+def _finish_dead_run(root: Root, baseline: Baseline, journal: Journal) -> None:
+    """Bring to its end what a crash left half-done, and remove what is not needed any more. Raises OSError."""
+    baseline.agree(recover(root, journal))
+    root.private.clear_staging()

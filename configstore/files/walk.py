@@ -12,7 +12,7 @@ from configstore.files.reader import Reader
 from configstore.files.reading import Unfinished, UnstableError, Unusable
 from configstore.files.words import words
 from configstore.files.writing import TEMPORARY
-from configstore.model.path import ROOT, PathError, StorePath, join, parse_path, printable
+from configstore.model.path import MARK_NAME, ROOT, PathError, StorePath, join, parse_path, printable
 from configstore.model.record import Entry
 from configstore.model.selection import Selection
 
@@ -54,6 +54,8 @@ def walk(beneath: Beneath, reader: Reader, selection: Selection) -> Walk:
                     continue
                 path = join(directory, StorePath(name))
                 is_dir = stat.S_ISDIR(status.st_mode)
+                if is_dir and bears_mark(descriptor, name):
+                    continue
                 selected = selection.selects(path, is_dir=is_dir)
                 if selected:
                     _take(found, reader, path, descriptor, status)
@@ -92,3 +94,12 @@ def listing(beneath: Beneath, directory: StorePath) -> Iterator[tuple[str, os.st
                 yield name, status, descriptor
     finally:
         os.close(descriptor)
+
+
+def bears_mark(above: int, name: str) -> bool:
+    """Tell whether a directory is a sidecar's own, moved elsewhere. One that we may not enter is none for us."""
+    try:
+        os.stat(f"{name}/{MARK_NAME}", dir_fd=above, follow_symlinks=False)
+    except OSError:
+        return False
+    return True

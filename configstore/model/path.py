@@ -15,6 +15,9 @@ ROOT = StorePath("")
 PRIVATE_NAME = ".configstore"
 """The sidecar's own directory in a mirrored mount; no component of a store path may have this name."""
 
+MARK_NAME = "configstore-mark"
+"""A file by which the sidecar's own directory is recognised, also where somebody has moved it to."""
+
 MAX_COMPONENT = 255  # bytes; Linux NAME_MAX
 MAX_PATH = 2048  # bytes; leaves room for a mapping's directory below Linux PATH_MAX (4096)
 _SPECIAL = re.compile(r"[^\w@%+=:,./-]")  # all that may mean something to a shell, and spaces

@@ -1,14 +1,15 @@
 """The intents of the set that is being applied, so that a crash in between is finished at the next start.
 
-A log of JSON lines in `.configstore/intent`. A line is there before the step that it speaks of, and the log is
-empty again once the set's baseline is written. `apply` writes it, `recovery` reads it after a crash.
+A log of JSON lines beside the baseline. A line is there before the step that it speaks of, and the log is empty
+again once the set's baseline is written. It counts only together with a baseline of the same mount. `apply` writes
+it, `recovery` reads it after a crash.
 """
 
 from typing import Annotated
 
 import msgspec
 
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, parse_path
 from configstore.model.record import Entry
 from configstore.model.signature import Signature
 from sidecar.appendlog import AppendLog
@@ -63,18 +64,20 @@ _decoder = msgspec.json.Decoder(Intent)
 class Journal:
     """The journal of one mirrored directory."""
 
-    def __init__(self, directory: int) -> None:
-        """`directory` is a descriptor of `.configstore`; the log in it is opened when it is needed."""
-        self._log = AppendLog(directory, FILE)
+    def __init__(self, directory: int, *, ours: bool = False) -> None:
+        """`directory` and `ours` are as in `AppendLog`; the log is opened when it is needed."""
+        self._log = AppendLog(directory, FILE, ours=ours)
 
     def read(self) -> list[Intent]:
         """Return what a dead run was about to do; a line that it could not finish tells of nothing done."""
         intents: list[Intent] = []
         for line in self._log.lines():
             try:
-                intents.append(_decoder.decode(line))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                intent = _decoder.decode(line)
+                parse_path(intent.path) if intent.path else None
+            except (ValueError, RecursionError):  # msgspec's errors, bad UTF-8, and paths that are none
                 break
+            intents.append(intent)
         return intents
 
     def note(self, *intents: Intent) -> None:
@@ -84,6 +87,10 @@ class Journal:
     def clear(self) -> None:
         """Forget all: what was intended is done or given up."""
         self._log.clear()
+
+    def remove(self) -> None:
+        """Remove the log. Raises OSError."""
+        self._log.remove()
 
     def close(self) -> None:
         """Close the log."""

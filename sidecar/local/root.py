@@ -1,20 +1,23 @@
-"""The mirrored directory: held open, recognised again before every cycle, with our private part in it.
+"""The mirrored directory: opened once, held, and recognised again before every cycle.
 
 An unmounted, replaced or over-mounted directory looks like one in which everything was deleted, so nothing is
-concluded or written before `check` has said that this is still the directory that was opened.
+concluded or written before `check` has said that this is still the directory that was opened. Where its parent can
+be written to by another user, that user decides what lies under its name: only what that user could have made, or
+what bears our mark, is taken.
 """
 
 import errno
 import fcntl
 import os
-import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from configstore.errors import RefusedError
+from configstore.files import descent
 from configstore.files.beneath import Beneath
-from configstore.model.path import PRIVATE_NAME, StorePath
+from configstore.model.path import MARK_NAME, PRIVATE_NAME, StorePath
+from sidecar.local.private import STAGING, Private
 
-STAGING = "staging"
+_MODE = 0o755
 
 
 class RootLostError(Exception):
@@ -24,39 +27,27 @@ class RootLostError(Exception):
 class Root:
     """One open mirrored directory.
 
-    fd: its descriptor. private_fd: that of `.configstore` in it (mode 0700). staging_fd: that of the directory
-    in which files are made before they are renamed into place; it is on the same file system.
+    fd: its descriptor. private: what is ours in it, `.configstore`.
     """
 
     def __init__(self, path: str, *, within: str = "", prepare: bool = True) -> None:
         """Open `path`, make it (0755) when only its last component is missing, and prepare `.configstore`.
 
-        within: another mirrored directory in which it lies: what is missing in between is made, too, and no
-        symlink leads out of there. prepare: false changes nothing, leaves private_fd and staging_fd at -1 where
-        there is nothing, and takes a directory that would be made for an empty one.
+        within: another mirrored directory in which it lies: what is missing in between is made, too, and no link
+        counts there. prepare: false changes nothing, and takes a directory that would be made for an empty one.
         Raises RefusedError saying why and the mend.
         """
         self.path = path
-        self._open: list[int] = []
-        self._stand_in = ""
+        self._parts = ExitStack()
         try:
-            if prepare:
-                _make(path, within)
-            if prepare or os.path.lexists(path) or not os.path.isdir(os.path.dirname(within or path)):
-                self.fd = self._keep(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-                _refuse_detour(self.fd, path, within)
-            else:
-                self.fd = self._keep(self._empty_directory())
+            found = self._open_directory(within, prepare=prepare)
             self.beneath = Beneath(self.fd)
             self._identity = _identity(os.fstat(self.fd))
             self._was_mount = is_mount(path)
-            self.private_fd = self.staging_fd = -1
-            if prepare:
-                self.private_fd = self._make(PRIVATE_NAME, self.fd)
-                self.staging_fd = self._make(STAGING, self.private_fd)
-            else:
-                with suppress(FileNotFoundError):
-                    self.private_fd = self._keep(self._open_own(PRIVATE_NAME, self.fd))
+            if found and not self._was_mount:
+                self._refuse_exchanged()
+            self.private = Private(self.fd, path, prepare=prepare)
+            self._parts.callback(self.private.close)
         except OSError as error:
             self.close()
             raise RefusedError(f"{path}: cannot be mirrored: {_mend(error)}") from error
@@ -64,10 +55,15 @@ class Root:
             self.close()
             raise
 
+    @property
+    def staging_fd(self) -> int:
+        """The descriptor of the staging directory."""
+        return self.private.staging_fd
+
     def claim(self) -> None:
         """Let nobody else mirror it until `close`, by whatever path. Raises RefusedError."""
         try:
-            fcntl.flock(self.private_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.private.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RefusedError(
                 f"{self.path}: another sidecar or mapping mirrors it already, maybe through a symlink: give each"
@@ -92,8 +88,8 @@ class Root:
                 )
             raise RootLostError(f"{self.path}: another directory lies here now")
         for name, above, held in (
-            (PRIVATE_NAME, self.fd, self.private_fd),
-            (STAGING, self.private_fd, self.staging_fd),
+            (PRIVATE_NAME, self.fd, self.private.fd),
+            (STAGING, self.private.fd, self.private.staging_fd),
         ):
             try:
                 found = os.stat(name, dir_fd=above, follow_symlinks=False)
@@ -107,81 +103,87 @@ class Root:
         """Open a directory below for listing and as a base for *at() calls. Raises OSError."""
         return self.beneath.open(relative, os.O_RDONLY | os.O_DIRECTORY)
 
-    def clear_staging(self) -> None:
-        """Remove what a dead run left in the staging directory. Raises OSError."""
-        for name in os.listdir(self.staging_fd):
-            try:
-                os.unlink(name, dir_fd=self.staging_fd)
-            except IsADirectoryError:
-                shutil.rmtree(name, dir_fd=self.staging_fd)
-
     def close(self) -> None:
         """Close all descriptors."""
-        while self._open:
-            os.close(self._open.pop())
-        if self._stand_in:
-            os.rmdir(self._stand_in)
-            self._stand_in = ""
+        self._parts.close()
+
+    def _open_directory(self, within: str, *, prepare: bool) -> bool:
+        """Open the directory, and tell whether it was there already. Raises RefusedError, OSError."""
+        try:
+            self.fd = _descend(self.path, within)
+            there = True
+        except FileNotFoundError:
+            if not prepare and not os.path.isdir(os.path.dirname(within or self.path)):
+                raise
+            self.fd = _make(self.path, within) if prepare else self._empty_directory()
+            there = False
+        self._parts.callback(os.close, self.fd)
+        return there
+
+    def _refuse_exchanged(self) -> None:
+        """Raise RefusedError when a stranger could have put another's directory here for us to open."""
+        above, found = os.stat("..", dir_fd=self.fd), os.fstat(self.fd)
+        if not descent.can_be_exchanged(above) or self._is_marked():
+            return
+        theirs = above.st_uid if descent.is_stranger(above.st_uid) else None
+        if found.st_uid == theirs or (theirs is None and descent.is_stranger(found.st_uid)):
+            return
+        who = "any user" if theirs is None else f"uid {theirs}"
+        raise RefusedError(
+            f"{self.path}: belongs to uid {found.st_uid}, while {who} can put what it likes here, since it can"
+            " write to the directory above: mount a volume here, or give the directory to the application's user"
+        )
+
+    def _is_marked(self) -> bool:
+        with suppress(OSError):
+            os.stat(f"{PRIVATE_NAME}/{MARK_NAME}", dir_fd=self.fd, follow_symlinks=False)
+            found = os.stat(PRIVATE_NAME, dir_fd=self.fd, follow_symlinks=False)
+            return found.st_uid == os.geteuid() and not found.st_mode & 0o077
+        return False
 
     def _empty_directory(self) -> int:
         """Open one that stands for a directory that is not there yet, until `close`. Raises RefusedError."""
         from tempfile import mkdtemp  # noqa: PLC0415  # a MiB that only `plan` pays
 
         try:
-            self._stand_in = mkdtemp(prefix="configstore-")
+            stand_in = mkdtemp(prefix="configstore-")
         except OSError as error:
             words = "is not there yet, and there is no room for a temporary one to stand for it"
             raise RefusedError(f"{self.path}: {words}: {error.strerror}; make it first") from error
-        return os.open(self._stand_in, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._parts.callback(os.rmdir, stand_in)
+        return os.open(stand_in, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def _keep(self, descriptor: int) -> int:
-        self._open.append(descriptor)
-        return descriptor
 
-    def _make(self, name: str, above: int) -> int:
-        """Open a directory of ours, made when it is missing, that nobody else can enter."""
-        with suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=above)
-        descriptor = self._keep(self._open_own(name, above))
-        if os.fstat(descriptor).st_uid != os.geteuid() == 0:
-            # A service gave all its files to its user when it started: take ours back.
-            with suppress(PermissionError):
-                os.fchown(descriptor, 0, -1)
-        owner = os.fstat(descriptor).st_uid
-        if owner != os.geteuid():
-            raise RefusedError(
-                f"{self.path}: {name} in it belongs to uid {owner}, and this sidecar runs as uid"
-                f" {os.geteuid()}: run init and run as the same user, or remove that directory"
-            )
-        os.fchmod(descriptor, 0o700)
-        return descriptor
-
-    def _open_own(self, name: str, above: int) -> int:
+def _descend(path: str, within: str) -> int:
+    """Open a directory; below `within` no link counts. Raises RefusedError, OSError."""
+    if not within:
+        return descent.descend(path)
+    current = descent.descend(within)
+    for name in path[len(within) + 1 :].split("/"):
         try:
-            return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+            deeper = descent.enter(current, name)
         except NotADirectoryError:
-            raise RefusedError(f"{self.path}: {name} in it is a symlink or a file: remove it") from None
+            raise RefusedError(f"{path}: is reached through a symlink or a file in {within}: remove it") from None
+        finally:
+            os.close(current)
+        current = deeper
+    return current
 
 
-def _refuse_detour(descriptor: int, path: str, within: str) -> None:
-    """Raise RefusedError when an open directory was reached through a symlink in `within`."""
-    if within and os.readlink(f"/proc/self/fd/{descriptor}") != os.path.realpath(within) + path[len(within) :]:
-        raise RefusedError(f"{path}: is reached through a symlink in {within}: remove it")
-
-
-def _make(path: str, within: str) -> None:
+def _make(path: str, within: str) -> int:
     """Make a directory, and what is missing above it in `within`, for whom that belongs to. Raises OSError."""
-    names = path[len(within) + 1 :].split("/")[:-1] if within else []
-    above = within
-    for name in names:
-        above = f"{above}/{name}"
-        with suppress(FileExistsError):
-            os.mkdir(above, 0o755)
-            owner = os.stat(within)
-            with suppress(PermissionError):
-                os.chown(above, owner.st_uid, owner.st_gid, follow_symlinks=False)
-    with suppress(FileExistsError):
-        os.mkdir(path, 0o755)
+    current = descent.descend(within or os.path.dirname(path))
+    owner = os.fstat(current) if within else None
+    for name in path[len(within) + 1 :].split("/") if within else [os.path.basename(path)]:
+        try:
+            deeper = descent.make(current, name, owner)
+            os.fchmod(deeper, _MODE)
+        except FileExistsError:
+            deeper = descent.enter(current, name)
+        finally:
+            os.close(current)
+        current = deeper
+    return current
 
 
 def is_mount(path: str) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Mapping as Map
 
 from configstore.files.reader import Reader
 from configstore.files.reading import Linked, UnstableError, Unusable, signature
+from configstore.files.walk import bears_mark
 from configstore.files.words import words
 from configstore.model.path import ROOT, PathError, StorePath, join, parent, parse_path
 from configstore.model.record import CHUNK_SIZE, Entry, Kind
@@ -203,7 +204,7 @@ class Scanner:
         """Note a name that is ours, and what can be said of it."""
         is_dir = stat.S_ISDIR(status.st_mode)
         try:
-            self._check(path, visit, status)
+            self._check(path, visit, name, status)
             if selected:
                 self._look_at(path, visit, name, status)
             if is_dir:
@@ -223,12 +224,15 @@ class Scanner:
             visit.racy.add(path)
         visit.paths.append(path)
 
-    def _check(self, path: StorePath, visit: Visit, status: os.stat_result) -> None:
+    def _check(self, path: StorePath, visit: Visit, name: str, status: os.stat_result) -> None:
+        is_dir = stat.S_ISDIR(status.st_mode)
         if path not in visit.round.known:
             parse_path(path)
         if status.st_dev != self._device:
-            mounted = errno.EXDEV if stat.S_ISDIR(status.st_mode) else errno.EBUSY
+            mounted = errno.EXDEV if is_dir else errno.EBUSY
             raise Unusable(words(OSError(mounted, os.strerror(mounted))))
+        if is_dir and bears_mark(visit.descriptor, name):
+            raise Unusable("a sidecar's own directory (.configstore) that was moved here: remove it")
 
     def _look_at(self, path: StorePath, visit: Visit, name: str, status: os.stat_result) -> None:
         before = visit.round.known.get(path)

@@ -34,6 +34,7 @@ class Replica:
         self.name = name
         self.folder = base / name
         self.folder.mkdir()
+        self.state = base / f"{name}-state"
         self.log = base / f"{name}.log"
         self.settings = base / f"{name}.toml"
         self.health = f"127.0.0.1:{free_ports(1)[0]}"
@@ -45,7 +46,7 @@ class Replica:
         self.under: tuple[str, ...] = ()  # a command that runs the sidecar, with fewer rights or resources
         self.settings.write_text(
             f'[store]\nendpoints = {json.dumps(endpoints)}\nroot = "{root}"\ntimeout = "3s"\n'
-            f'[control]\nsocket = "{self.shared}/control.sock"\n'
+            f'[state]\ndirectory = "{self.state}"\n[control]\nsocket = "{self.shared}/control.sock"\n'
             f'[health]\nlisten = "{self.health}"\n[log]\nlevel = "info"\nformat = "json"\n'
             f"{self.mappings(policy)}\n{more}\n"
         )
@@ -112,7 +113,8 @@ class Replica:
 
     def has_agreed(self) -> bool:
         """Tell whether all that was placed is in the baseline, too: what a kill leaves undecided is nothing."""
-        return (self.folder / ".configstore/intent").stat().st_size == 0
+        journals = list(self.state.glob("*/intent"))
+        return bool(journals) and not any(journal.stat().st_size for journal in journals)
 
     def __enter__(self) -> Self:
         return self

@@ -15,8 +15,8 @@ from tests.trees import tree as files_in
 class Following:
     """A mirror and the feed by which it is told what the store does."""
 
-    def __init__(self, folder, store, *, subtree="data", patience=10.0):
-        self.subtree = subtree
+    def __init__(self, folder, store, *, subtree="data", patience=10.0, state=lambda *_: -1):
+        self.subtree, self.state = subtree, state
         self.folder, self.store, self.now = folder, store, 1000.0
         ids = iter(range(1000))
         writer = Writer(replica="r", host="h", now=lambda: "", new_id=lambda: f"w{next(ids)}-{id(self)}")
@@ -26,7 +26,7 @@ class Following:
     def begin(self):
         mapping = Mapping(name="data", store=self.subtree, path=str(self.folder))
         self.error = None
-        self.mirror = Mirror(mapping, self.tree, feed=self, clock=lambda: self.now)
+        self.mirror = Mirror(mapping, self.tree, feed=self, clock=lambda: self.now, state=self.state)
         self.engine = self.mirror.engine
         self.news = []
         self.list_again()

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from sidecar.appendlog import AppendLog
+from sidecar.appendlog import MAX_LINE, AppendLog
 
 
 @pytest.fixture
@@ -74,12 +74,59 @@ def test_cleared_it_is_empty_also_of_what_a_dead_process_left(directory, log):
     assert log.lines() == []
 
 
-def test_a_fifo_in_its_place_never_hangs_it(log, tmp_path):
-    os.mkfifo(tmp_path / "log")
+def a_fifo(path):
+    os.mkfifo(path)
+
+
+def a_link(path):
+    (path.parent / "elsewhere").write_bytes(b"precious")
+    path.symlink_to("elsewhere")
+
+
+def a_hard_link(path):
+    (path.parent / "elsewhere").write_bytes(b"precious\n")
+    os.link(path.parent / "elsewhere", path)
+
+
+def a_full_directory(path):
+    (path / "deep").mkdir(parents=True)
+
+
+def a_file_without_an_end(path):
+    with open(path, "wb") as file:
+        file.truncate(3 * 2**30)
+
+
+def an_endless_line(path):
+    path.write_bytes(b"x" * (MAX_LINE + 1) + b"\n[]\n")
+
+
+@pytest.mark.parametrize("name", ["log", "log.new"])
+@pytest.mark.parametrize(
+    "lay", [a_fifo, a_link, a_hard_link, a_full_directory, a_file_without_an_end, an_endless_line]
+)
+def test_whatever_a_stranger_lays_in_its_place_is_no_log_and_makes_way(log, tmp_path, name, lay):
+    lay(tmp_path / name)
     assert log.lines() == []
+    log.rewrite([b"one"])
+    log.append([b"two"])
+    log.close()
+    assert log.lines() == [b"one", b"two"]
+    assert not (tmp_path / "elsewhere").exists() or (tmp_path / "elsewhere").read_bytes().strip() == b"precious"
 
 
-def test_a_link_in_its_place_is_not_followed(log, tmp_path):
-    (tmp_path / "log").symlink_to("/etc/passwd")
-    with pytest.raises(OSError, match="symbolic links"):
-        log.lines()
+@pytest.mark.parametrize("lay", [a_fifo, a_link, a_hard_link, a_full_directory, a_file_without_an_end])
+def test_it_is_begun_anew_where_something_else_lies_in_its_place(log, tmp_path, lay):
+    lay(tmp_path / "log")
+    log.append([b"one"])
+    assert log.lines() == [b"one"]
+    assert not (tmp_path / "elsewhere").exists() or (tmp_path / "elsewhere").read_bytes().strip() == b"precious"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o602])
+def test_one_that_others_could_have_written_is_not_taken_for_ours(directory, tmp_path, mode):
+    (tmp_path / "log").write_bytes(b"[]\n")
+    (tmp_path / "log").chmod(0o600)
+    assert AppendLog(directory, "log", ours=True).lines() == [b"[]"]
+    (tmp_path / "log").chmod(mode)
+    assert AppendLog(directory, "log", ours=True).lines() == []

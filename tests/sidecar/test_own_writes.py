@@ -112,11 +112,10 @@ def test_what_is_about_to_be_sent_is_on_disk_before_it_is_sent(following, monkey
 
     def txn(self, compares, operations, **how):
         if operations:
-            identity = Identity(root="/configstore", store="data")
-            root = following.engine._local._root.private_fd
-            known.append(
-                {path: len(sent) for path, sent in Baseline(root, identity, read_only=True).sides.sent.items()}
-            )
+            private = following.engine._local._root.private
+            identity = Identity(root="/configstore", store="data", mark=private.mark)
+            sides = Baseline(private.fd, identity, read_only=True).sides
+            known.append({path: len(sent) for path, sent in sides.sent.items()})
         return real(self, compares, operations, **how)
 
     (following.folder / "ids").write_bytes(b"v1")

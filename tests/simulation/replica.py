@@ -12,6 +12,7 @@ from configstore.store.tree import Tree
 from configstore.store.values import Writer
 from sidecar.mirror import Mirror
 from sidecar.planner.mapping import Mapping
+from sidecar.state import StateDirectory
 from tests.simulation.edges import KEYS, SUBTREE, Connection, Eyes, Feed, Watch
 from tests.simulation.faults import Crash, Fault, striking
 from tests.trees import look
@@ -199,6 +200,7 @@ class Replica:
         self.number = int(name[1:])
         self.folder = world.base / name
         self.folder.mkdir()
+        self.state = world.base / f"{name}-state"
         self.fault = Fault()
         self.away = False
         self.unreadable = set()
@@ -217,7 +219,14 @@ class Replica:
         )
         tree = Tree(Connection(self), KEYS, writer, patience=0)
         self.feed = Feed(tree, self)
-        self.mirror = Mirror(mapping, tree, feed=self.feed, local_watch=self._watch, clock=lambda: self.world.now)
+        self.mirror = Mirror(
+            mapping,
+            tree,
+            feed=self.feed,
+            local_watch=self._watch,
+            clock=lambda: self.world.now,
+            state=StateDirectory(str(self.state)).open,
+        )
         scanner = self.mirror.engine._local.scanner
         scanner._reader = Eyes(scanner._reader, self)
 

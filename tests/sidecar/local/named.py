@@ -112,7 +112,7 @@ class Mirrored:
         self.path = path
         self.mapping = a_mapping(path, **fields)
         self.root = Root(str(path))
-        self.journal = Journal(self.root.private_fd)
+        self.journal = Journal(self.root.private.fd)
         self.scanner = Scanner(self.root, self.mapping, watch)
         self.applier = Applier(self.root, self.mapping, self.journal, self.scanner.note)
         self.known = {}
@@ -162,9 +162,9 @@ class Mirrored:
         """Recover as the next process does after a crash; returns what is agreed on by that."""
         self.close()
         self.root = Root(str(self.path))
-        self.journal = Journal(self.root.private_fd)
+        self.journal = Journal(self.root.private.fd)
         agreed = recover(self.root, self.journal)
-        self.root.clear_staging()
+        self.root.private.clear_staging()
         self.journal.clear()
         return agreed
 

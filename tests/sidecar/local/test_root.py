@@ -122,14 +122,14 @@ def test_what_a_dead_run_left_in_staging_is_removed(opened, tmp_path):
     (staging / "directory/below").mkdir(parents=True)
     (staging / "0").write_text("half")
     (staging / "1").symlink_to("/etc/passwd")
-    opened(tmp_path).clear_staging()
+    opened(tmp_path).private.clear_staging()
     assert list(staging.iterdir()) == []
 
 
 def test_preview_changes_nothing(opened, tmp_path):
     root = opened(tmp_path, prepare=False)
     assert list(tmp_path.iterdir()) == []
-    assert (root.private_fd, root.staging_fd) == (-1, -1)
+    assert (root.private.fd, root.staging_fd) == (-1, -1)
     assert os.listdir(opened(tmp_path / "missing", prepare=False).fd) == []
     assert not (tmp_path / "missing").exists()
     with pytest.raises(RefusedError, match="the directory above it does not exist"):
@@ -141,7 +141,7 @@ def test_preview_sees_the_private_directory_and_leaves_its_staging(opened, tmp_p
     staging.mkdir(parents=True)
     (staging / "0").write_text("half")
     root = opened(tmp_path, prepare=False)
-    assert os.listdir(root.private_fd) == ["staging"]
+    assert os.listdir(root.private.fd) == ["staging"]
     assert (staging / "0").read_text() == "half"
 
 
