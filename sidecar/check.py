@@ -1,25 +1,29 @@
 """The check that a set must pass before it is applied here, or published: a command that looks at it.
 
-Runs in the engine's thread. It sees the mapping as it would be; a set that it refuses stays where it is.
+Runs in the engine's thread. It sees the mapping as it would be, in a view of its own (`view`), and has none of the
+sidecar's rights; a set that it refuses stays where it is.
 """
 
 import logging
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Map
-from typing import Self
 
+from configstore.errors import RefusedError
+from configstore.files.words import words
 from configstore.model.path import StorePath
-from configstore.model.record import Kind
+from configstore.model.record import Entry, Kind
 from sidecar.hooks import run
 from sidecar.local.change import LocalChange
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Pull, Push
 from sidecar.planner.sides import LocalEntry
+from sidecar.view import showing
 
 log = logging.getLogger(__name__)
+
+Contents = Callable[[StorePath, Entry], Iterable[bytes]]
+"""Gives the content of a file that lies here, in pieces."""
 
 TIMEOUT = 30.0
 """Seconds that a check may take: it stands in the mirror's way, and a mirror that makes no progress for longer is
@@ -54,7 +58,7 @@ class Check:
         """
         command = [part.replace("{}", directory) for part in self._mapping.check]
         more = {"CONFIGSTORE_MAPPING": self._mapping.name, "CONFIGSTORE_STAGED": directory}
-        outcome = run(command, cwd=directory, more=more, timeout=TIMEOUT)
+        outcome = run(command, cwd=directory, more=more, timeout=TIMEOUT, run_as=self._mapping.run_as)
         self._refused.clear()
         if outcome.failure is None:
             return None
@@ -67,90 +71,57 @@ class Check:
         """Return why a set that is to be placed was refused not long ago, or None."""
         return self.known(_key_of(pulls)) if self.wanted else None
 
-    def refuses_to_publish(self, pushes: Sequence[Push]) -> str | None:
-        """Look at the directory as it is; returns why nothing of it may be published."""
+    def refuses_to_publish(
+        self, pushes: Sequence[Push], local: Map[StorePath, LocalEntry], contents: Contents
+    ) -> str | None:
+        """Look at the mapping as it is here; returns why nothing of it may be published.
+
+        Raises what `contents` raises.
+        """
         if not self.wanted:
             return None
         key = tuple((push.path, push.entry) for push in pushes)
-        return self.known(key) or self.ask(key, self._mapping.path)
+        return self.known(key) or self._look(key, {path: found.entry for path, found in local.items()}, contents)
 
     def refuses_to_apply(
         self,
         pulls: Sequence[Pull],
         changes: Sequence[LocalChange],
         local: Map[StorePath, LocalEntry],
-        make_view: "Callable[[], View]",
+        contents: Contents,
     ) -> str | None:
-        """Look at the directory as it would be; returns why the changes are refused.
+        """Look at the mapping as it would be; returns why the changes are refused.
 
-        Raises what the changes' contents raise.
+        Raises what `contents` and the changes' contents raise.
         """
         if not self.wanted:
             return None
-        entries = {path: found.entry for path, found in local.items()}
         changed = {change.path: change for change in changes}
-        entries |= {path: change.desired for path, change in changed.items()}
-        with make_view() as view:
-            for path, entry in sorted(entries.items()):
-                content = changed[path].content if path in changed else None
-                if entry.kind is Kind.DIR:
-                    view.directory(path)
-                elif entry.kind is Kind.SYMLINK:
-                    view.link(path, entry.target)
-                elif entry.kind is Kind.FILE and content is not None:
-                    view.file(path, content())
-                elif entry.kind is Kind.FILE:
-                    view.unchanged(path)
-            return self.ask(_key_of(pulls), view.path)
+
+        def now(path: StorePath, entry: Entry) -> Iterable[bytes]:
+            new = changed[path].content if path in changed else None
+            return new() if new else contents(path, entry)
+
+        entries = {path: found.entry for path, found in local.items()}
+        return self._look(_key_of(pulls), entries | {path: each.desired for path, each in changed.items()}, now)
+
+    def _look(self, key: object, entries: Map[StorePath, Entry], contents: Contents) -> str | None:
+        """Show entries to the check and ask it; returns why they are refused."""
+        try:
+            with showing(self._mapping.run_as) as view:
+                for path, entry in sorted(entries.items()):
+                    if entry.kind is Kind.DIR:
+                        view.directory(path)
+                    elif entry.kind is Kind.SYMLINK:
+                        view.link(path, entry.target)
+                    elif entry.kind is Kind.FILE:
+                        view.file(path, contents(path, entry))
+                return self.ask(key, view.path)
+        except RefusedError as error:
+            return f"cannot be checked: {error}"
+        except OSError as error:
+            return f"cannot be checked: what the check must see cannot be laid into memory: {words(error)}"
 
 
 def _key_of(pulls: Sequence[Pull]) -> object:
     return tuple((pull.path, pull.remote.mod_revision) for pull in pulls)
-
-
-class View:
-    """A directory that shows a mapping as it would be: what stays, by links; what changes, by its new content."""
-
-    def __init__(self, private: str, root: str) -> None:
-        """Make it in `private`, a directory of our own; `root` is the mapping's."""
-        self.path = os.path.join(private, "check")
-        self._root = root
-
-    def __enter__(self) -> Self:
-        """Begin with an empty one."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.mkdir(self.path, 0o700)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Remove it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def directory(self, path: StorePath) -> None:
-        """Show a directory."""
-        os.makedirs(self._at(path), mode=0o700, exist_ok=True)
-
-    def unchanged(self, path: StorePath) -> None:
-        """Show what lies in the mapping, be it a file."""
-        self._link(path, os.path.join(self._root, path))
-
-    def link(self, path: StorePath, target: str) -> None:
-        """Show a symlink."""
-        self._link(path, target)
-
-    def file(self, path: StorePath, content: Iterable[bytes]) -> None:
-        """Show new content, given in pieces."""
-        self._above(path)
-        descriptor = os.open(self._at(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with open(descriptor, "wb") as file:
-            file.writelines(content)
-
-    def _link(self, path: StorePath, target: str) -> None:
-        self._above(path)
-        os.symlink(target, self._at(path))
-
-    def _above(self, path: StorePath) -> None:
-        os.makedirs(os.path.dirname(self._at(path)), mode=0o700, exist_ok=True)
-
-    def _at(self, path: StorePath) -> str:
-        return os.path.join(self.path, path)

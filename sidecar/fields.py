@@ -157,6 +157,14 @@ def parse_owner(value: object) -> OwnerOverride:
     return OwnerOverride(uid=uid, gid=gid)
 
 
+def parse_run_as(value: object) -> OwnerOverride:
+    """Return the user of `uid:gid`, the group may be left out; nobody for an empty text."""
+    found = parse_owner(value)
+    if value != "" and not found.uid:
+        raise ValueError('expected numbers as "uid:gid", such as "101:101" or "101:", not root')
+    return found
+
+
 def parse_signal(value: object) -> str | None:
     """Return `SIGNAL:process`; None for an empty text or "none"."""
     if value in ("", "none"):
@@ -191,6 +199,7 @@ MAPPING_PARSERS: dict[str, Callable[[object], Any]] = {
     "owner": parse_owner,
     "file_mode": parse_mode,
     "dir_mode": parse_mode,
+    "run_as": parse_run_as,
     "refuse_empty": parse_patterns,
     "order": parse_patterns,
 }

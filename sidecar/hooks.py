@@ -20,7 +20,8 @@ import msgspec
 
 from configstore.model.path import printable
 from sidecar import children
-from sidecar.planner.mapping import Mapping
+from sidecar.planner.mapping import AS_IT_IS, Mapping, OwnerOverride
+from sidecar.rights import User, start_without_rights
 
 log = logging.getLogger(__name__)
 
@@ -47,18 +48,29 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     output: str = ""
 
 
-def run(command: Sequence[str], *, cwd: str, more: dict[str, str], timeout: float = TIMEOUT) -> Outcome:
+def run(
+    command: Sequence[str],
+    *,
+    cwd: str,
+    more: dict[str, str],
+    timeout: float = TIMEOUT,
+    run_as: OwnerOverride = AS_IT_IS,
+) -> Outcome:
     """Run a command to its end, at most `timeout` seconds; then its process group is stopped.
 
-    It gets our environment without our own settings, which may hold a password, and `more`.
+    It gets our environment without our own settings, which may hold a password, and `more`; of our rights it gets
+    none. run_as: the user that it runs as, where one is set.
     """
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("CONFIGSTORE_", "ETCDCTL_"))
     }
 
-    def start() -> subprocess.Popen[bytes]:
+    def start(user: User) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             list(command),
+            user=user.uid,
+            group=user.gid,
+            extra_groups=user.groups,
             cwd=cwd,
             env=environment | more,
             stdin=subprocess.DEVNULL,
@@ -68,7 +80,10 @@ def run(command: Sequence[str], *, cwd: str, more: dict[str, str], timeout: floa
         )
 
     try:
-        with children.started(start) as process, cast("IO[bytes]", process.stdout) as pipe:
+        with (
+            children.started(lambda: start_without_rights(start, run_as)) as process,
+            cast("IO[bytes]", process.stdout) as pipe,
+        ):
             output, late = _follow(process, pipe.fileno(), time.monotonic() + timeout)
     except OSError as error:
         return Outcome(failure=f"{command[0]}: cannot be run: {error.strerror}")
@@ -193,7 +208,7 @@ class Hooks:
         outcome = Outcome(failure=None)
         if mapping.on_change:
             more = {"CONFIGSTORE_MAPPING": mapping.name, "CONFIGSTORE_PATH": mapping.path}
-            outcome = run(mapping.on_change, cwd="/", more=more)
+            outcome = run(mapping.on_change, cwd="/", more=more, run_as=mapping.run_as)
         if mapping.signal and not outcome.failure:
             number, _, name = mapping.signal.partition(":")
             outcome = send_signal(signal.Signals[f"SIG{number}"], name)

@@ -7,7 +7,7 @@ kept or the content that was overtaken, holds all of them back.
 from collections.abc import Iterator, Sequence
 
 from configstore.errors import StoreError, StoreUnavailableError
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, shown
 from configstore.model.record import INLINE_MAX, Kind, RecordError, Source
 from configstore.store.tree import Tree
 from sidecar.baseline import Baseline
@@ -79,12 +79,17 @@ class Puller:
     def _check_staged(self, pulls: Sequence[Pull], changes: Sequence[LocalChange], done: Done) -> str | None:
         """Return why the set must not be placed now, or None."""
         try:
-            return self._check.refuses_to_apply(pulls, changes, self._baseline.sides.local, self._applier.view)
+            return self._check.refuses_to_apply(pulls, changes, self._baseline.sides.local, self._scanner.pieces)
         except Withheld as reason:
             return str(reason)
         except Overtaken:
             done.behind = True
             return "a newer version is about to come"
+        except Changed as change:
+            done.moved_on.add(change.path)
+            return f"cannot be checked: {shown(change.path)} is being changed here"
+        except Unreadable as failure:
+            return f"cannot be checked: {failure.problem}"
 
     def _keep(self, pulls: Sequence[Pull], done: Done) -> list[Pull]:
         """Keep what is about to be lost, and return the pulls that may be placed."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
 from configstore.errors import StoreError
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, shown
 from configstore.model.record import Kind, Source
 from configstore.store.tree import Tree
 from configstore.store.values import Fence
@@ -48,7 +48,7 @@ class Pusher:
         """Send pushes. alone: paths that no other of their set waits for."""
         if not pushes:
             return
-        refused = self._check.refuses_to_publish(pushes)
+        refused = self._refused(pushes, done)
         if refused:
             done.problems |= {push.path: Problem(path=push.path, reason=refused) for push in pushes}
             done.refused |= {push.path for push in pushes}
@@ -57,6 +57,16 @@ class Pusher:
         self._baseline.sending({push.path: _sent(push, write_ids[push.path]) for push in pushes})
         committed = commit(self._tree, self._mapping, pushes, write_ids, self._source, fence=fence, alone=alone)
         self._note(pushes, write_ids, committed, done)
+
+    def _refused(self, pushes: Sequence[Push], done: Done) -> str | None:
+        """Return why the check lets nothing be published, or None."""
+        try:
+            return self._check.refuses_to_publish(pushes, self._baseline.sides.local, self._scanner.pieces)
+        except Changed as change:
+            done.moved_on.add(change.path)
+            return f"cannot be checked: {shown(change.path)} is being changed"
+        except Unreadable as failure:
+            return f"cannot be checked: {failure.problem}"
 
     def bury(self, pushes: Sequence[Push], *, fence: Fence | None) -> StoreError | None:
         """Write tombstones over records that vanished; returns why the store took them not.

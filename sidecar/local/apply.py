@@ -15,9 +15,8 @@ from contextlib import suppress
 from configstore.files.entries import Entries
 from configstore.files.reading import signature
 from configstore.files.words import words
-from configstore.model.path import PRIVATE_NAME, StorePath, depth, is_below, parent
+from configstore.model.path import StorePath, depth, is_below, parent
 from configstore.model.record import PLACING_ORDER, Kind
-from sidecar.check import View
 from sidecar.local.change import LocalChange
 from sidecar.local.directories import Directories, special_bits
 from sidecar.local.expected import expected, unchanged_since
@@ -44,10 +43,6 @@ class Applier:
         self._note = note
         self._stage = Stage(root, mapping.symlinks)
         self._entries = Entries()
-
-    def view(self) -> View:
-        """Return a directory of our own in which the mapping can be shown as it would be."""
-        return View(os.path.join(self._mapping.path, PRIVATE_NAME), self._mapping.path)
 
     def apply(self, changes: Sequence[LocalChange]) -> Applied:
         """Make the changes; whatever fails is told in the result and leaves the old state.

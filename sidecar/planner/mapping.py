@@ -30,10 +30,14 @@ class WatchMode(enum.StrEnum):
 
 
 class OwnerOverride(msgspec.Struct, frozen=True, kw_only=True):
-    """The numeric owner given to every file of a mapping, instead of the record's; None keeps the record's."""
+    """A user and a group by number, instead of those that there would be else; None keeps these."""
 
     uid: int | None = None
     gid: int | None = None
+
+
+AS_IT_IS = OwnerOverride()
+"""No other user or group than there would be."""
 
 
 class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -45,6 +49,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     within: directory of another mapping in which this one's lies, "" for none.
     retention: for how long superseded records are kept, and keep: how many of a path.
     file_mode, dir_mode: modes forced on the replica, None keeps the record's.
+    run_as: the user that check and on_change run as; None for the sidecar's own.
     order: patterns; what matches an earlier one is placed before what matches a later one, and all else at last.
     """
 
@@ -65,7 +70,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     retention: float = 30 * 86400.0
     keep: int = 100
     create_once: bool = False
-    owner: OwnerOverride = OwnerOverride()
+    owner: OwnerOverride = AS_IT_IS
     file_mode: int | None = None
     dir_mode: int | None = None
     refuse_empty: tuple[str, ...] = ()
@@ -75,6 +80,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     check: tuple[str, ...] = ()
     on_change: tuple[str, ...] = ()
     signal: str | None = None
+    run_as: OwnerOverride = AS_IT_IS
 
     def selects(self, relative: StorePath, *, is_dir: bool) -> bool:
         """Tell whether a path (relative to the subtree) belongs to this mapping."""

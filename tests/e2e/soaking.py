@@ -8,7 +8,7 @@ import time
 from collections import Counter
 
 from configstore.client import Sidecar
-from configstore.errors import CompactedError
+from configstore.errors import CompactedError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Kind, sha256
@@ -171,7 +171,7 @@ class Ledger(threading.Thread):
     def __init__(self, kv):
         super().__init__(name="ledger", daemon=True)
         self.accepted, self.torn, self.tree, self.seen = set(), [], tree_of(kv), 0
-        self._pairs, self._revision = {}, 0
+        self._pairs, self._written, self._revision = {}, set(), 0
         self.watch = kv.watch(*self.tree.keys.files_below(ROOT), start_revision=1)
 
     def run(self):
@@ -192,20 +192,23 @@ class Ledger(threading.Thread):
         folder, _, name = found.path.rpartition("/")
         if folder.startswith(("pairs/", "contended/")):
             self._pairs.setdefault(folder, {})[name] = found
+            self._written.add(folder)
 
     def _judge(self):
-        """Remember a pair whose two records were not written by one transaction, once both are there."""
-        for folder, pair in self._pairs.items():
-            revisions = {found.mod_revision for found in pair.values()}
-            if len(pair) == len(PAIR) and len(revisions) > 1 and self._revision in revisions:
+        """Remember a pair that the last transaction wrote a half of, once both are there."""
+        for folder in self._written:
+            pair = self._pairs[folder]
+            if len(pair) == len(PAIR) and len({found.mod_revision for found in pair.values()}) > 1:
                 self.torn.append((folder, *sorted((at.mod_revision, at.entry.sha256) for at in pair.values())))
+        self._written.clear()
 
 
 class Trouble:
     """Kills, freezes and cuts at random what is there."""
 
-    def __init__(self, chance, members, replicas, proxies):
+    def __init__(self, chance, members, replicas, proxies, ledger):
         self.chance, self.members, self.replicas, self.proxies = chance, members, replicas, proxies
+        self.ledger = ledger
         self.done = Counter()
 
     def make(self):
@@ -240,9 +243,9 @@ class Trouble:
     def compact(self):
         with (
             connect(*(each.endpoint for each in self.members)) as kv,
-            contextlib.suppress(CompactedError),
+            contextlib.suppress(CompactedError, StoreUnavailableError),  # a member may be away just then
         ):
-            kv.compact(kv.status().revision - 100)
+            kv.compact(min(kv.status().revision - 100, self.ledger.seen))
         return lambda: None
 
     def lose_answers(self):

@@ -45,7 +45,7 @@ def soak(seconds, seed, base, binary):
         users = [User(each, f"{seed}-{each.name}") for each in replicas]
         pairs = [PairUser(each, f"{seed}-{each.name}") for each in replicas]
         observers = [PairObserver(each) for each in replicas]
-        trouble = Trouble(chance, members, replicas, proxies)
+        trouble = Trouble(chance, members, replicas, proxies, ledger)
         end, pause = time.monotonic() + seconds, threading.Event()
         ledger.start()
         with at_work(observers):

@@ -1,13 +1,8 @@
-"""Fixtures for tests of the local side: mirrored directories of one's own, real tmpfs mounts, another user's."""
-
-import os
-import shutil
-import tempfile
-from pathlib import Path
+"""Fixtures for tests of the local side: mirrored directories of one's own, and what watches them."""
 
 import pytest
 
-from tests.sidecar.local.named import NOBODY, Mirrored, Woken, modes_below, mount_tmpfs, unmount
+from tests.sidecar.local.named import Mirrored, Woken
 
 
 @pytest.fixture
@@ -36,36 +31,3 @@ def woken():
     gathered = Woken()
     yield gathered
     gathered.watch.close()
-
-
-@pytest.fixture
-def theirs():
-    """Return a directory that belongs to a user without root's rights, wherever pytest's own ones lie."""
-    path = Path(tempfile.mkdtemp(prefix="configstore-test-"))
-    path.chmod(0o755)
-    if os.geteuid() == 0:
-        os.chown(path, NOBODY, NOBODY)
-    yield path
-    path.chmod(0o700)
-    modes_below(path)
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def tmpfs(tmp_path):
-    """Return a function that mounts a tmpfs below the test's own directory, or over a given one."""
-    mounted = []
-
-    def mount(path=None, size="1m"):
-        path = path or tmp_path / "tmpfs"
-        path.mkdir(exist_ok=True)
-        refused = mount_tmpfs(path, size)
-        if refused:
-            pytest.fail(f"this test mounts a tmpfs, which needs root with CAP_SYS_ADMIN: {refused}", pytrace=False)
-        mounted.append(path)
-        return path
-
-    yield mount
-    for path in reversed(mounted):
-        if os.path.ismount(path):
-            unmount(path, "--lazy")

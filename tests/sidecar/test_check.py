@@ -1,0 +1,64 @@
+"""The check sees a set in memory, apart from the mirrored directory, before it is applied or published."""
+
+import os
+import stat
+
+import pytest
+
+from configstore.errors import RefusedError
+from configstore.model.path import StorePath
+from configstore.model.record import Entry, Kind
+from sidecar import view
+from sidecar.check import Check
+from sidecar.planner.mapping import AS_IT_IS, OwnerOverride
+from sidecar.planner.plan import Push
+from sidecar.planner.sides import LocalEntry
+from sidecar.view import showing
+from tests.sidecar.local.named import NOBODY, a_dir, a_file, a_link, a_mapping
+
+SHOW = ("sh", "-c", 'find "$1" -mindepth 1 -printf "%P %m %U\n" | sort; exit 1', "-", "{}")
+
+
+def a_local(entry):
+    return LocalEntry(entry=entry, signature=None)
+
+
+def asked(check, local, contents):
+    push = Push(path=StorePath("a"), entry=Entry(kind=Kind.GONE), local=None, expected=1)
+    return check.refuses_to_publish([push], local, contents)
+
+
+def test_it_sees_files_directories_and_links_for_its_user_alone(caplog):
+    entries = {"d": a_dir(), "d/a": a_file("x"), "l": a_link("d/a")}
+    local = {StorePath(path): a_local(entry) for path, entry in entries.items()}
+    check = Check(a_mapping("/nowhere", check=SHOW, run_as=OwnerOverride(uid=NOBODY, gid=NOBODY)))
+    assert "ended with exit code 1" in asked(check, local, lambda *_: [b"x"])
+    (record,) = caplog.records
+    assert record.output.split("\\n") == [f"d 700 {NOBODY}", f"d/a 600 {NOBODY}", "l 777 0"]
+
+
+def test_it_never_looks_into_the_mirrored_directory(tmp_path):
+    (tmp_path / "a").write_text("what the application put there meanwhile")
+    check = Check(a_mapping(tmp_path, check=("grep", "-q", "as it was read", "{}/a")))
+    local = {StorePath("a"): a_local(a_file("as it was read"))}
+    assert asked(check, local, lambda *_: [b"as it was read"]) is None
+
+
+def test_what_is_too_much_to_be_shown_is_refused_with_the_reason(monkeypatch):
+    monkeypatch.setattr(view, "MAX_SIZE", 10)
+    check = Check(a_mapping("/nowhere", check=("true",)))
+    local = {StorePath(name): a_local(a_file("123456")) for name in "ab"}
+    assert asked(check, local, lambda *_: [b"123456"]) == (
+        "cannot be checked: what the check must see has more than 10 bytes"
+    )
+
+
+def test_it_lies_in_memory_or_nowhere(tmp_path, tmpfs):
+    disk, memory = tmp_path / "disk", tmpfs(tmp_path / "memory")
+    disk.mkdir()
+    with showing(AS_IT_IS, [str(disk), str(memory)]) as shown:
+        assert shown.path.startswith(str(memory))
+        assert stat.S_IMODE(os.stat(shown.path).st_mode) == 0o700
+    assert os.listdir(memory) == []
+    with pytest.raises(RefusedError, match="mount a tmpfs at /tmp"), showing(AS_IT_IS, [str(disk)]):
+        pass
