@@ -65,7 +65,7 @@ def start_without_rights(start: Start, run_as: OwnerOverride) -> "subprocess.Pop
 def give_up_rights(*, keep_until_started: bool = False) -> None:
     """Let this thread, and what it starts, have no capability, now and ever. Raises OSError.
 
-    keep_until_started: keep the capabilities, since the child becomes another user by them, and loses them by that.
+    keep_until_started: keep the capabilities: by them the child becomes another user, and so loses them.
     """
     if _libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
