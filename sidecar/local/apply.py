@@ -253,13 +253,20 @@ class _Set:
                 raise Stale from None
         else:
             descriptor = self._directories.open(change.path)
-            status = os.fstat(descriptor)
+            status = self._same(change, descriptor)
             give_owner(change.desired, status, lambda uid, gid: os.fchown(descriptor, uid, gid))
             mode = stat.S_IMODE(status.st_mode)
             if mode != change.desired.mode | special_bits(status):
                 os.fchmod(descriptor, mode & change.desired.mode | special_bits(status) | 0o700)
                 self._directories.modes.setdefault(change.path, mode)
         self._placed.add(change.path)
+
+    def _same(self, change: LocalChange, descriptor: int) -> os.stat_result:
+        """Return the stat of the directory that was placed or known. Raises Stale when it is another one."""
+        status, known = os.fstat(descriptor), self._laid.get(change.path, change.expected)
+        if known and known.signature.ino != status.st_ino:
+            raise Stale
+        return status
 
     def _inherit(self, change: LocalChange) -> None:
         above = self._directories.make(parent(change.path))
@@ -327,7 +334,7 @@ class _Set:
     def _record_directory(self, change: LocalChange) -> None:
         """Give a directory its final mode, all that belongs in it being there."""
         descriptor = self._directories.open(change.path)
-        status = os.fstat(descriptor)
+        status = self._same(change, descriptor)
         mode = change.desired.mode & PERMISSIONS | special_bits(status)
         if stat.S_IMODE(status.st_mode) != mode:
             os.fchmod(descriptor, mode)

@@ -1,7 +1,8 @@
 """The directories in which a set is applied: held open, made where they are missing, writable while it lasts.
 
 Called by `apply`. A directory gets its final mode only when all is in place: content is never laid into one that
-is wider than it shall be, and one that shall not be written to (0500) still gets its content.
+is wider than it shall be, and one that shall not be written to (0500) still gets its content. As long as a set
+lasts a path is one directory: what somebody puts in its place meanwhile gets neither content nor mode nor owner.
 """
 
 import errno
@@ -12,6 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from configstore.files import descent
 from configstore.model.path import StorePath, ancestors, depth, parent
 from sidecar.local.change import LocalChange
 from sidecar.local.journal import Journal, Unlocking
@@ -40,15 +42,27 @@ class Directories:
         self._journal = journal
         self._mode = _IMPLICIT_MODE if mode is None else mode
         self._open: OrderedDict[StorePath, int] = OrderedDict()
+        self._inodes: dict[StorePath, int] = {}
 
     def open(self, path: StorePath) -> int:
-        """Return a descriptor, valid until some others were opened. Raises OSError."""
+        """Return a descriptor, valid until some others were opened.
+
+        Raises OSError, ESTALE when another directory lies there than before.
+        """
         if path not in self._open:
-            self._open[path] = self._root.open_directory(path)
-            if len(self._open) > _OPEN:
-                os.close(self._open.popitem(last=False)[1])
+            self._keep(path, self._root.open_directory(path))
         self._open.move_to_end(path)
         return self._open[path]
+
+    def _keep(self, path: StorePath, descriptor: int) -> None:
+        self._open[path] = descriptor
+        if len(self._open) > _OPEN:
+            os.close(self._open.popitem(last=False)[1])
+        inode = os.fstat(descriptor).st_ino
+        if self._inodes.setdefault(path, inode) != inode:
+            del self._open[path]
+            os.close(descriptor)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
 
     def unlock(self, path: StorePath) -> int:
         """Open a directory of our own and let us write to it until `give_back`. Raises OSError."""
@@ -103,8 +117,6 @@ class Directories:
             return
         above = self.unlock(parent(path))
         with suppress(FileExistsError):
-            os.mkdir(path.rpartition("/")[2], 0o700, dir_fd=above)
-            made, owner = self.open(path), os.fstat(above)
+            made = descent.make(above, path.rpartition("/")[2], os.fstat(above))
+            self._keep(path, made)
             self.modes[path] = self._mode | special_bits(os.fstat(made))
-            with suppress(PermissionError):
-                os.fchown(made, owner.st_uid, owner.st_gid)

@@ -6,10 +6,12 @@ import threading
 
 import pytest
 
+from configstore.model.path import StorePath
 from configstore.model.record import Kind
 from configstore.model.selection import Symlinks
 from sidecar.local import apply as apply_module
 from sidecar.local import rename
+from sidecar.local.directories import Directories
 from tests.sidecar.local.named import (
     GONE,
     NOBODY,
@@ -795,3 +797,35 @@ def test_without_renameat2_a_plain_rename_does(here, monkeypatch):
     assert here.apply(here.file("file", "old")).done.keys() == {"file"}
     assert here.apply(here.file("file", "new")).done.keys() == {"file"}
     assert (here.path / "file").read_text() == "new"
+
+
+def test_a_directory_put_in_the_place_of_a_known_one_gets_neither_mode_nor_owner(here, monkeypatch):
+    here.apply(here.change("d", a_dir(0o700)))
+    here.scan()
+    real = Directories.open
+
+    def swapped(self, path):
+        if path == "d" and not (here.path / "aside").exists():
+            (here.path / "d").rename(here.path / "aside")
+            (here.path / "d").mkdir(mode=0o700)
+        return real(self, path)
+
+    monkeypatch.setattr(Directories, "open", swapped)
+    applied = here.apply(here.change("d", a_dir(0o755, uid=NOBODY, gid=NOBODY)))
+    assert applied.stale == {"d"}
+    found = (here.path / "d").stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o700, os.geteuid())
+
+
+def test_a_directory_that_changes_while_a_set_is_placed_gets_none_of_it(here, monkeypatch):
+    here.apply(here.change("d", a_dir()), here.file("d/a", "old"))
+    here.scan()
+    with Directories(here.root, None, here.journal) as directories:
+        directories.open(StorePath("d"))
+        for number in range(200):
+            (here.path / f"x{number}").mkdir()
+            directories.open(StorePath(f"x{number}"))
+        (here.path / "d").rename(here.path / "aside")
+        (here.path / "d").mkdir()
+        with pytest.raises(OSError, match="Stale file handle"):
+            directories.open(StorePath("d"))
