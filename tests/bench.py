@@ -105,7 +105,7 @@ class Bench:
         directory.mkdir()
         file = self.folder / f"{name}.toml"
         file.write_text(
-            f'[store]\nendpoints = ["{self.endpoint}"]\n'
+            f'[store]\nendpoints = ["{self.endpoint}"]\n[state]\ndirectory = "{self.folder}/{name}-state"\n'
             '[control]\nsocket = ""\n[health]\nlisten = "127.0.0.1:0"\n[log]\nlevel = "warning"\n'
             f'[[mapping]]\nname = "{subtree}"\npath = "{directory}"\nsettle = "0ms"\n'
         )

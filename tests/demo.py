@@ -57,7 +57,8 @@ class Replica:
         self.name, self.folder, self.log = name, base / name, base / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._settings = base / f"{name}.toml"
-        text = f'[store]\nendpoints = ["{endpoint}"]\n[control]\nsocket = ""\n[health]\nlisten = ""\n'
+        text = f'[store]\nendpoints = ["{endpoint}"]\n[state]\ndirectory = "{base}/{name}-state"\n'
+        text += '[control]\nsocket = ""\n[health]\nlisten = ""\n'
         for store, policy in MAPPINGS.items():
             text += f'[[mapping]]\nname = "{store.replace("/", "-")}"\nstore = "{store}"\n'
             text += f'path = "{self.folder / store}"\n{policy}\n'
