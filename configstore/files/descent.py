@@ -58,7 +58,7 @@ def make(above: int, name: str, owner: os.stat_result | None = None) -> int:
     made = enter(above, name)
     try:
         mine = os.fstat(made).st_uid == os.geteuid()
-        if owner is not None and mine and not any(os.scandir(made)):
+        if owner is not None and mine and _is_empty(made):
             give(made, owner)
     except BaseException:
         os.close(made)
@@ -87,6 +87,11 @@ def can_be_exchanged(above: os.stat_result) -> bool:
     if is_stranger(above.st_uid):
         return True
     return bool(above.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) and not above.st_mode & stat.S_ISVTX
+
+
+def _is_empty(directory: int) -> bool:
+    with os.scandir(directory) as found:
+        return next(found, None) is None
 
 
 def _names(path: str) -> list[str]:

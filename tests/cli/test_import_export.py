@@ -18,7 +18,7 @@ from configstore.model.lease import Claim
 from configstore.model.record import Kind, sha256
 from configstore.store.leases import Lease
 from configstore.store.values import Write
-from tests.sidecar.local.conftest import tmpfs
+from tests.sidecar.conftest import tmpfs
 
 __all__ = ["tmpfs"]
 

@@ -1,5 +1,5 @@
 """Fixtures for tests of reading files: real tmpfs mounts, another user's directory."""
 
-from tests.sidecar.local.conftest import theirs, tmpfs
+from tests.sidecar.conftest import theirs, tmpfs
 
 __all__ = ["theirs", "tmpfs"]

@@ -147,8 +147,11 @@ def test_a_journal_of_another_mount_counts_for_nothing(following, state, tmp_pat
     shutil.rmtree(one.folder / ".configstore")
     (one.folder / ".configstore/staging").mkdir(parents=True)
     (one.folder / ".configstore/staging/0").write_text("another mount's")
+    (one.folder / "a").unlink()
     one.begin()
     assert (place / "intent").read_bytes() == b""
+    assert not (one.folder / "a").exists()
+    one.cycle()
     assert (one.folder / "a").read_bytes() == b"a"
 
 

@@ -160,6 +160,65 @@ def test_a_closed_directory_leaves_no_descriptor_open(tmp_path):
     assert open_descriptors() == before
 
 
+# Where another user decides what lies there
+
+
+@pytest.fixture
+def shared(theirs):
+    """Return a directory in one that belongs to another user, who owns it as well."""
+    if os.geteuid() != 0:
+        pytest.fail("this test plays two users, which needs root", pytrace=False)
+    (theirs / "top").mkdir()
+    os.chown(theirs / "top", NOBODY, NOBODY)
+    return theirs / "top"
+
+
+def test_what_belongs_to_that_user_is_taken(opened, shared):
+    assert opened(shared).check() is None
+
+
+def test_what_belongs_to_root_is_refused_with_the_mend(opened, shared):
+    os.chown(shared, 0, 0)
+    with pytest.raises(RefusedError, match=f"belongs to uid 0, while uid {NOBODY} can put what it likes here"):
+        opened(shared)
+    assert not (shared / ".configstore").exists()
+
+
+def test_what_belongs_to_a_third_one_is_refused(opened, shared):
+    os.chown(shared, NOBODY - 1, NOBODY)
+    with pytest.raises(RefusedError, match="mount a volume here, or give the directory"):
+        opened(shared)
+
+
+def test_where_all_may_write_only_roots_is_refused(opened, shared):
+    os.chown(shared.parent, 0, 0)
+    shared.parent.chmod(0o777)
+    opened(shared).close()
+    shutil.rmtree(shared / ".configstore")
+    os.chown(shared, 0, 0)
+    with pytest.raises(RefusedError, match="while any user can put what it likes here"):
+        opened(shared)
+
+
+def test_what_we_made_there_is_taken_again(opened, shared):
+    made = opened(shared.parent / "new")
+    made.private.renew_mark()
+    made.close()
+    assert (shared.parent / "new").stat().st_uid == 0
+    opened(shared.parent / "new")
+
+
+def test_a_mount_there_is_taken(opened, shared, tmpfs):
+    opened(tmpfs(shared))
+
+
+def test_a_sticky_directory_lets_nobody_exchange_what_is_not_theirs(opened, shared):
+    os.chown(shared.parent, 0, 0)
+    shared.parent.chmod(0o1777)
+    os.chown(shared, 0, 0)
+    opened(shared)
+
+
 # Recognising it again
 
 

@@ -825,3 +825,12 @@ def test_a_file_written_and_still_open_is_read_again_once_it_is_closed(here):
     with (here.path / "file").open("a"):
         assert here.scan("", written={StorePath("file")}).unstable == {"file"}
     assert here.scan("").changed["file"].entry.sha256 == a_file("two").sha256
+
+
+def test_our_own_directory_is_not_taken_wherever_it_was_moved_to(here):
+    here.root.private.renew_mark()
+    (here.path / ".configstore").rename(here.path / "moved")
+    (here.path / "d").mkdir()
+    found = here.scan()
+    assert set(found.changed) == {"d"}
+    assert "moved here: remove it" in found.problems["moved"].reason

@@ -1,0 +1,106 @@
+"""A directory is opened through nothing that a stranger could have put in the way."""
+
+import os
+
+import pytest
+
+from configstore.errors import RefusedError
+from configstore.files import descent
+
+STRANGER = 12345
+
+
+@pytest.fixture
+def top(tmp_path):
+    """Return a directory of ours with another one in it."""
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    return tmp_path
+
+
+def opened(path):
+    descriptor = descent.descend(str(path))
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+def test_a_plain_path_is_opened(top):
+    assert opened(top / "real/deep") == str(top / "real/deep")
+    assert opened(f"{top}//real/./deep/") == str(top / "real/deep")
+
+
+@pytest.mark.parametrize("target", ["real", "../{name}/real", "{top}/real", "other"])
+def test_links_of_our_own_are_followed(top, target):
+    (top / "other").symlink_to("real")
+    (top / "link").symlink_to(target.format(top=top, name=top.name))
+    assert opened(top / "link/deep") == str(top / "real/deep")
+
+
+def test_a_strangers_link_is_refused_by_its_name(top):
+    (top / "link").symlink_to("real")
+    os.chown(top / "link", STRANGER, STRANGER, follow_symlinks=False)
+    with pytest.raises(RefusedError, match="is reached through the symlink link, which another user can make"):
+        opened(top / "link/deep")
+
+
+@pytest.mark.parametrize("how", ["owned", "for a group", "for all"])
+def test_a_link_in_a_directory_that_a_stranger_may_change_is_refused(top, how):
+    (top / "link").symlink_to("real")
+    if how == "owned":
+        os.chown(top, STRANGER, STRANGER)
+    else:
+        top.chmod(0o770 if how == "for a group" else 0o707)
+    with pytest.raises(RefusedError, match="symlink link"):
+        opened(top / "link/deep")
+
+
+def test_in_a_sticky_directory_of_ours_a_link_of_ours_stays(top):
+    (top / "link").symlink_to("real")
+    top.chmod(0o1777)
+    assert opened(top / "link/deep") == str(top / "real/deep")
+
+
+def test_links_in_a_circle_end(top):
+    (top / "one").symlink_to("two")
+    (top / "two").symlink_to("one")
+    with pytest.raises(OSError, match="Too many levels"):
+        opened(top / "one")
+
+
+def test_what_is_no_directory_is_none(top):
+    (top / "file").write_text("x")
+    with pytest.raises(NotADirectoryError):
+        opened(top / "file")
+    with pytest.raises(FileNotFoundError):
+        opened(top / "none")
+
+
+def test_no_descriptor_stays_open(top):
+    (top / "link").symlink_to("none")
+    before = len(os.listdir("/proc/self/fd"))
+    opened(top / "real/deep")
+    for path in ("link", "none", "link/deep"):
+        with pytest.raises(OSError):  # noqa: PT011  # which one does not matter here
+            opened(top / path)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_new_directory_is_given_away_while_it_is_empty_only(top, monkeypatch):
+    owner = os.stat_result((0, 0, 0, 0, STRANGER, STRANGER, 0, 0, 0, 0))
+    above = os.open(top, os.O_RDONLY)
+    os.close(descent.make(above, "mine", owner))
+    assert (top / "mine").stat().st_uid == STRANGER
+    (top / "roots").mkdir(mode=0o700)
+    (top / "roots/key").write_text("SECRET")
+    real = descent.enter
+
+    def exchanged(directory, name):
+        (top / name).rmdir()
+        (top / "roots").rename(top / name)
+        return real(directory, name)
+
+    monkeypatch.setattr(descent, "enter", exchanged)
+    os.close(descent.make(above, "next", owner))
+    assert (top / "next").stat().st_uid == 0
+    os.close(above)
