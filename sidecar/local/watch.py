@@ -9,7 +9,7 @@ import logging
 import os
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ctypes import CDLL
 from typing import Protocol
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 POLL_INTERVAL = 1.0
 """Seconds between two looks of the polling observer."""
+
+POLL_DEPTH = 100
+"""How many directories deep it looks: the observer calls itself for each."""
 
 _MASK = (
     flags.MODIFY
@@ -247,18 +250,38 @@ class InotifyWatch:
 
 
 class PollWatch:
-    """watchdog's polling observer: looks at the whole tree every POLL_INTERVAL seconds."""
+    """watchdog's polling observer: looks at the whole tree every POLL_INTERVAL seconds.
+
+    It is led out of the tree by nothing that lies there, and does not look deeper than POLL_DEPTH: what is below
+    that is found by a full scan.
+    """
 
     def __init__(
-        self, path: str, wake: Callable[[], None], interval: float = POLL_INTERVAL, *, trouble: str | None = None
+        self, root: Root, wake: Callable[[], None], interval: float = POLL_INTERVAL, *, trouble: str | None = None
     ) -> None:
         """trouble: why it is polled, where that was not asked for."""
         # Only a host without inotify pays for loading it.
         from watchdog.events import FileSystemEvent, FileSystemEventHandler  # noqa: PLC0415
-        from watchdog.observers.polling import PollingObserver  # noqa: PLC0415
+        from watchdog.observers.polling import PollingObserverVFS  # noqa: PLC0415
 
         watch = self
-        private = os.path.join(path, PRIVATE_NAME)
+        top = f"/proc/self/fd/{root.fd}/."
+        private = os.path.join(top, PRIVATE_NAME)
+
+        def entries(path: str | None) -> Iterator["os.DirEntry[str]"]:
+            """List a directory; the observer takes their names only."""
+            relative = (path or top)[len(top) + 1 :]
+            if relative.count("/") >= POLL_DEPTH:
+                return iter(())
+            try:
+                descriptor = root.open_directory(StorePath(relative))
+            except OSError:
+                return iter(())
+            try:
+                with os.scandir(descriptor) as found:
+                    return iter(list(found))
+            finally:
+                os.close(descriptor)
 
         class _Anything(FileSystemEventHandler):
             def on_any_event(self, event: FileSystemEvent) -> None:
@@ -270,8 +293,8 @@ class PollWatch:
         self._wake = wake
         self._lock = threading.Lock()
         self._dirty = Dirty()
-        self._observer = PollingObserver(timeout=interval)
-        self._observer.schedule(_Anything(), path, recursive=True)
+        self._observer = PollingObserverVFS(stat=os.lstat, listdir=entries, polling_interval=interval)
+        self._observer.schedule(_Anything(), top, recursive=True)
         self._observer.start()
 
     def ensure(self, directory: StorePath, descriptor: int | None) -> None:
@@ -306,7 +329,7 @@ class PollWatch:
 def choose(mode: WatchMode, root: Root, wake: Callable[[], None]) -> LocalWatch:
     """Return a running watch. Raises RefusedError when inotify is demanded and cannot be had."""
     if mode is WatchMode.POLL:
-        return PollWatch(root.path, wake)
+        return PollWatch(root, wake)
     try:
         return InotifyWatch(wake)
     except OSError as error:
@@ -317,4 +340,4 @@ def choose(mode: WatchMode, root: Root, wake: Callable[[], None]) -> LocalWatch:
         log.warning("inotify is not to be had; polling", extra={"path": root.path, "reason": error.strerror})
         mend = "raise fs.inotify.max_user_instances" if error.errno == errno.EMFILE else 'or set watch = "poll"'
         trouble = f"polled every {POLL_INTERVAL:g} s, since inotify is not to be had: {error.strerror}: {mend}"
-        return PollWatch(root.path, wake, trouble=trouble)
+        return PollWatch(root, wake, trouble=trouble)

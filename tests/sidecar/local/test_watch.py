@@ -11,7 +11,7 @@ from configstore.errors import RefusedError
 from configstore.model.path import StorePath
 from sidecar.local import watch as watch_module
 from sidecar.local.root import Root
-from sidecar.local.watch import InotifyWatch, PollWatch, choose
+from sidecar.local.watch import POLL_DEPTH, InotifyWatch, PollWatch, choose
 from sidecar.planner.mapping import WatchMode
 from tests.sidecar.local.named import Mirrored, Woken, open_descriptors, unmount, write
 from tests.waiting import wait_until
@@ -304,7 +304,7 @@ def test_no_descriptor_is_left_when_the_watch_cannot_start(monkeypatch):
 def polled(tmp_path):
     """Return a mirrored directory and a quick poll of it."""
     here = Mirrored(tmp_path / "top")
-    woken = Woken(lambda wake: PollWatch(str(here.path), wake, interval=0.02))
+    woken = Woken(lambda wake: PollWatch(here.root, wake, interval=0.02))
     yield here, woken
     woken.watch.close()
     here.close()
@@ -340,9 +340,31 @@ def test_a_poll_does_not_see_our_own_directory(polled):
     assert woken.wakes == 0
 
 
-def test_a_closed_poll_leaves_no_thread(tmp_path):
+def test_a_poll_is_led_nowhere_by_a_link_and_not_ended_by_depth(polled, tmp_path):
+    here, woken = polled
+    (tmp_path / "elsewhere").mkdir()
+    (here.path / "link").symlink_to(tmp_path / "elsewhere")
+    (here.path / "root").symlink_to("/")
+    deep = here.path
+    for _ in range(900):
+        deep = deep / "d"
+        deep.mkdir()
+    wait_until(lambda: woken.news().everything)
+    (emitter,) = woken.watch._observer.emitters
+    wait_until(lambda: max(path.count("/d") for path in emitter._snapshot.paths) >= POLL_DEPTH)
+    woken.everything = False
+    (tmp_path / "elsewhere/file").write_text("x")
+    write(here.path / "file", "content")
+    wait_until(lambda: woken.news().everything)
+    seen = [path for path in emitter._snapshot.paths if "/link/" in path or "/root/" in path]
+    assert not seen
+    assert emitter.is_alive()
+
+
+def test_a_closed_poll_leaves_no_thread(polled):
+    here, _ = polled
     before = threading.active_count()
-    PollWatch(str(tmp_path), lambda: None, interval=0.02).close()
+    PollWatch(here.root, lambda: None, interval=0.02).close()
     assert threading.active_count() == before
 
 
