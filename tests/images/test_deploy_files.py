@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.images.conftest import PROJECT
 from tests.images.engine import FETCHED
@@ -48,6 +49,49 @@ def test_the_yaml_is_clean(folder):
 def test_the_files_have_the_shape_of_the_compose_specification():
     files = [str(file) for folder in (COMPOSE, SWARM) for file in folder.glob("*.yml")]
     assert_passes("check-jsonschema", "--builtin-schema", "vendor.compose-spec", *files)
+
+
+def services(folder: Path) -> tuple[dict[str, dict], dict[str, dict | None]]:
+    """Return all services and all volumes of a folder's files; a service has what it takes over, too."""
+    everything = [yaml.safe_load(file.read_text()) for file in sorted(folder.glob("*.yml"))]
+    found = {name: each for one in everything for name, each in one["services"].items() if len(each) > 1}
+    for each in found.values():
+        if "extends" in each:
+            common = found[each["extends"]["service"]]
+            each.update({**common, **each, "volumes": [*common["volumes"], *each.get("volumes", ())]})
+    return found, {name: each for one in everything for name, each in one.get("volumes", {}).items()}
+
+
+def mounts(service: dict) -> dict[str, object]:
+    """Return what is mounted in a service, by its path there."""
+    words = [one.rsplit(":", 2) if isinstance(one, str) else one for one in service.get("volumes", ())]
+    return {one["target"]: one for one in words if isinstance(one, dict)} | {
+        one[1]: one[0] for one in words if isinstance(one, list)
+    }
+
+
+@pytest.mark.parametrize("folder", [COMPOSE, SWARM], ids=["compose", "swarm"])
+def test_what_a_sidecar_remembers_outlives_it_and_no_application_mounts_it(folder):
+    found, volumes = services(folder)
+    sidecars = {name for name in found if name.endswith("-sidecar")}
+    assert len(sidecars) == 7
+    for name in sidecars:
+        inside = mounts(found[name])
+        assert inside["/var/lib/configstore"] == name.replace("-sidecar", "-state")
+        assert inside["/tmp"]["type"] == "tmpfs"
+        assert not volumes[inside["/var/lib/configstore"]], "a tmpfs ends with its last container"
+    for name in found.keys() - sidecars:
+        assert not [one for one in mounts(found[name]).values() if str(one).endswith("-state")]
+
+
+def test_what_is_ours_has_no_capability_of_its_own_and_gains_no_privileges():
+    found, _ = services(COMPOSE)
+    ours = [found[name] for name in found if name.endswith("sidecar") or name in ("configstore", "etcd", "member")]
+    assert len(ours) == 8 + 1 + 2
+    for each in ours:
+        assert each["read_only"] is True
+        assert each["cap_drop"] == ["ALL"]
+        assert each["security_opt"] == ["no-new-privileges:true"]
 
 
 def test_the_shell_scripts_are_executable_and_parse():

@@ -169,11 +169,21 @@ def test_the_mirror_is_memory_of_a_fixed_size_and_no_stale_volume_is_left(overla
     for component in SERVICES:
         spec = workloads(overlays[form])[component]["spec"]
         volumes = {one["name"]: one for one in spec["volumes"]}
-        for name in ("configstore", "configstore-control"):
+        for name in ("configstore", "configstore-control", "configstore-state", "configstore-tmp"):
             assert volumes[name]["emptyDir"]["medium"] == "Memory"
             assert volumes[name]["emptyDir"]["sizeLimit"]
         mounted = {mount["name"] for one in containers(spec).values() for mount in one["volumeMounts"]}
         assert mounted == set(volumes), component
+
+
+@pytest.mark.parametrize("form", ["native", "ordinary", "daemonset"])
+def test_what_a_sidecar_remembers_is_shared_with_init_and_no_application_mounts_it(overlays, form):
+    private = {"configstore-state": "/var/lib/configstore", "configstore-tmp": "/tmp"}
+    for component in SERVICES:
+        for name, container in containers(workloads(overlays[form])[component]["spec"]).items():
+            mounts = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+            shown = {volume: path for volume, path in mounts.items() if volume in private}
+            assert shown == (private if name in ("configstore-init", "configstore") else {}), name
 
 
 def test_only_front_and_fetchmail_reach_the_control_socket_and_run_the_wrappers(overlays):
