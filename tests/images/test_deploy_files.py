@@ -119,16 +119,19 @@ def test_keys_are_their_owners_alone_and_a_second_run_keeps_the_authority(tmp_pa
     tls = tmp_path / "tls"
     assert_passes(str(COMPOSE / "make-certs"), str(tls), "etcd-1.example.org", "192.0.2.7", "fd00::7")
     assert {str(file.relative_to(tls)) for file in tls.rglob("*") if file.is_file()} == {
-        "ca.pem", "ca.key", *(f"{who}/{name}" for who in ("server", "client")
-                              for name in ("ca.pem", f"{who}.pem", f"{who}.key")),
+        "ca.pem", "ca.key", "peer-ca.pem", "peer-ca.key",
+        "server/peer-ca.pem", "server/peer.pem", "server/peer.key",
+        *(f"{who}/{name}" for who in ("server", "client") for name in ("ca.pem", f"{who}.pem", f"{who}.key")),
     }  # fmt: skip
     for key in tls.rglob("*.key"):
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
     server, client = tls / "server/server.pem", tls / "client/client.pem"
-    text = run("openssl", "x509", "-in", str(server), "-noout", "-ext", "subjectAltName").stdout
-    assert "DNS:etcd-1.example.org" in text
-    assert "IP Address:192.0.2.7" in text
-    assert "IP Address:FD00:0:0:0:0:0:0:7" in text
+    for member in (server, tls / "server/peer.pem"):
+        text = run("openssl", "x509", "-in", str(member), "-noout", "-ext", "subjectAltName").stdout
+        assert "DNS:etcd-1.example.org" in text
+        assert "IP Address:192.0.2.7" in text
+        assert "IP Address:FD00:0:0:0:0:0:0:7" in text
+        assert "localhost" not in text
     authority, before = (tls / "ca.pem").read_bytes(), client.read_bytes()
     assert_passes(str(COMPOSE / "make-certs"), str(tls), "etcd-1.example.org")
     assert (tls / "ca.pem").read_bytes() == authority
@@ -138,8 +141,16 @@ def test_keys_are_their_owners_alone_and_a_second_run_keeps_the_authority(tmp_pa
     assert_passes("openssl", "verify", "-CAfile", str(tls / "ca.pem"), str(client), str(server))
 
 
-@pytest.mark.parametrize("left", ["ca.pem", "client/ca.pem"])
-def test_no_second_authority_is_made_while_the_key_of_the_first_is_elsewhere(tmp_path, left):
+@pytest.mark.parametrize(
+    ("left", "key"),
+    [
+        ("ca.pem", "ca.key"),
+        ("client/ca.pem", "ca.key"),
+        ("peer-ca.pem", "peer-ca.key"),
+        ("server/peer-ca.pem", "peer-ca.key"),
+    ],
+)
+def test_no_second_authority_is_made_while_the_key_of_the_first_is_elsewhere(tmp_path, left, key):
     tls, safe = tmp_path / "tls", tmp_path / "ca.key"
     assert_passes(str(COMPOSE / "make-certs"), str(tls))
     shutil.move(tls / "ca.key", safe)
@@ -148,7 +159,7 @@ def test_no_second_authority_is_made_while_the_key_of_the_first_is_elsewhere(tmp
     before = (tls / left).read_bytes()
     refused = run(str(COMPOSE / "make-certs"), str(tls))
     assert refused.returncode == 1
-    assert "put ca.key back, or use another folder" in refused.stderr
+    assert f"put {key} back, or use another folder" in refused.stderr
     assert [file for file in tls.rglob("*") if file.is_file()] == [tls / left]
     assert (tls / left).read_bytes() == before
 

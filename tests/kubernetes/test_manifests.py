@@ -346,16 +346,38 @@ def certificates(tmp_path_factory):
     text = (DEPLOY / "README.md").read_text()
     (block,) = [one for one in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "openssl" in one]
     script = "\n".join(line.removeprefix("   ") for line in block.splitlines())
+    assert "\nnames=\n" in script
+    script = script.replace("\nnames=\n", f"\nnames=,IP:{LOOPBACK}\n")  # where the members are for a test
     subprocess.run(["bash", "-euc", script], cwd=folder, check=True, capture_output=True, timeout=60)
     return folder
 
 
 def test_the_readme_makes_certificates_for_all_members_and_keeps_keys_private(certificates):
-    command = ["openssl", "x509", "-in", "server.crt", "-noout", "-ext", "subjectAltName"]
-    shown = subprocess.run(command, cwd=certificates, capture_output=True, text=True, check=True).stdout
-    for member in range(3):
-        assert f"DNS:etcd-{member}.etcd" in shown
+    for role in ("server", "peer"):
+        command = ["openssl", "x509", "-in", f"{role}.crt", "-noout", "-ext", "subjectAltName"]
+        shown = subprocess.run(command, cwd=certificates, capture_output=True, text=True, check=True).stdout
+        for member in range(3):
+            assert f"DNS:etcd-{member}.etcd" in shown
+        assert "localhost" not in shown
     assert not [one.name for one in certificates.glob("*.key") if one.stat().st_mode & 0o077]
+
+
+@pytest.mark.parametrize(
+    ("authority", "taken"), [("ca", {"server", "client"}), ("peer-ca", {"peer"})], ids=["clients", "members"]
+)
+def test_what_a_client_shows_is_of_another_authority_than_what_members_show(certificates, authority, taken):
+    def verified(role):
+        command = ["openssl", "verify", "-CAfile", f"{authority}.crt", f"{role}.crt"]
+        return subprocess.run(command, cwd=certificates, capture_output=True, check=False).returncode == 0
+
+    assert {role for role in ("server", "client", "peer") if verified(role)} == taken
+
+
+def secret_of_members():
+    """Return what the README puts into the Secret of etcd: the name there, and the file."""
+    text = (DEPLOY / "README.md").read_text()
+    (command,) = re.findall(r"create secret generic etcd-server (.*?)\n +kubectl", text, re.DOTALL)
+    return [(one.split("=")[0], one.split("=")[-1]) for one in re.findall(r"--from-file=(\S+)", command)]
 
 
 @pytest.fixture
@@ -366,9 +388,8 @@ def members(overlays, certificates, tmp_path):
     ]
     given = {one["name"]: one.get("value") for one in etcd["spec"]["template"]["spec"]["containers"][0]["env"]}
     ports = free_ports(9)
-    for role, name in (("ca", "ca.crt"), ("server", "tls.crt")):
-        shutil.copy(certificates / f"{role}.crt", tmp_path / name)
-    shutil.copy(certificates / "server.key", tmp_path / "tls.key")
+    for name in secret_of_members():
+        shutil.copy(certificates / name[1], tmp_path / name[0])
     with ExitStack() as stack:
         for member in range(3):
             client, peer, metrics = ports[member::3]
