@@ -133,9 +133,8 @@ def test_slow_clients_take_few_descriptors_and_keep_nobody_out(one, door, config
         for _ in range(300):
             slow = stack.enter_context(door())
             slow.sendall(f"GET {door.path} HTTP/1.1\r\nX: ".encode())
-            most = open_before + serving.CONNECTIONS + 2  # one that is being accepted, one that this test made
-            assert descriptors(one) <= most
-        assert works(one)
+        assert works(one)  # so that all of them were looked at
+        assert descriptors(one) <= open_before + serving.CONNECTIONS + 1  # one more waits for its place
         configstore("put", "data/made-meanwhile", content=b"x")
         wait_until((one.folder / "made-meanwhile").exists)
     grown(one, before, "300 slow clients")
@@ -258,7 +257,7 @@ def test_a_command_that_no_terminal_could_show_is_refused_with_words(one, comman
 
 @pytest.fixture
 def base(tmp_path):
-    """Return a short path that leads to the test's folder by a mount of nothing: a socket's path is limited."""
+    """Return a folder with a directory and a file that nobody else has to touch."""
     (tmp_path / "victim").mkdir(mode=0o755)
     (tmp_path / "victim").chmod(0o755)
     (tmp_path / "secret").write_text("of somebody else")
@@ -374,15 +373,14 @@ def test_owner_and_mode_are_set_before_the_socket_has_its_name(base, listen, mon
     assert seen == [("born", 0o600, 0), ("control.sock", 0o660, 4242), ("configstore-client", 0o750, 4242)]
 
 
-def test_another_ones_socket_is_not_removed_at_the_end(base, listen):
+def test_another_ones_socket_is_not_removed_at_the_end(base):
     path = base / "run" / "control.sock"
-    door = listen(path)
+    door = place.listen(str(path), None)
+    door.listener.close()
     os.rename(path, base / "run" / "taken")
     path.write_text("another's")
     door.remove()
     assert path.read_text() == "another's"
-    monkey = os.open(base, os.O_DIRECTORY)  # what `door` closed is not closed again by the fixture
-    door._directory = monkey
 
 
 # Core dumps

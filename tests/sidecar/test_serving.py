@@ -1,10 +1,13 @@
-"""Which requests are taken."""
+"""Which requests are taken, and what becomes of the server when one cannot be answered."""
+
+import socket
+from http import HTTPStatus
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.serving import LINES, MalformedError, Request, parse
+from sidecar.serving import LINES, MalformedError, Request, Server, parse
 
 
 @pytest.mark.parametrize(
@@ -60,3 +63,24 @@ def test_whatever_bytes_come_it_is_a_request_or_refused(head):
     assert found.target.startswith("/")
     assert found.target.isascii()
     assert found.length >= 0
+
+
+def test_what_nobody_foresaw_ends_a_connection_and_not_its_thread_or_the_server():
+    def serve(exchange, request):
+        if request.target == "/fault":
+            raise RuntimeError("nobody foresaw it")
+        exchange.answer(HTTPStatus.OK, "text/plain", b"well")
+
+    server = Server(listener := socket.create_server(("127.0.0.1", 0)), serve, name="test")
+
+    def ask(target):
+        with socket.create_connection(listener.getsockname(), timeout=10) as connection:
+            connection.sendall(f"GET {target} HTTP/1.1\r\n\r\n".encode())
+            with connection.makefile("rb") as answer:
+                return answer.read()
+
+    try:
+        assert ask("/fault") == b""
+        assert ask("/").endswith(b"well")
+    finally:
+        server.close()
