@@ -125,7 +125,7 @@ def as_nobody(one, *groups):
     """Ask for the status as another user; returns exit code and complaints."""
     script = (
         "import encodings.idna, os, sys\n"  # before the right to read the modules is given up
-        "from configstore.client import Sidecar\n"
+        "from configstore.client import ClientError, Sidecar\n"
         f"os.setgroups({list(groups)!r}); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
         "try:\n"
         f"    Sidecar({str(one.shared / 'control.sock')!r}).ask('GET', '/v1/status')\n"
