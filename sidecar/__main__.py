@@ -10,6 +10,7 @@ from configstore import __version__
 from configstore.commandline import Parser, occupy_standard_files
 from configstore.errors import ConfigstoreError
 from configstore.model.path import shown
+from configstore.secrecy import keep_memory_private
 from sidecar.config import Config, load_config
 from sidecar.planner.plan import Plan
 
@@ -56,6 +57,7 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     occupy_standard_files()
+    keep_memory_private()
     options = vars(parser().parse_args(arguments))
     command, file = options.pop("command"), options.pop("config")
     as_json = options.pop("json", False)
