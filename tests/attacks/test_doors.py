@@ -393,7 +393,8 @@ def test_another_ones_socket_is_not_removed_at_the_end(base):
 @needs_root
 def test_a_sidecar_of_any_user_mirrors_and_its_memory_is_nobodys_to_read(replica, configstore):
     one = replica("one")
-    for folder in (one.folder, one.shared):
+    one.state.mkdir(mode=0o700)
+    for folder in (one.folder, one.shared, one.state):
         os.chown(folder, NOBODY, NOBODY)
     one.under = AS_NOBODY
     one.start().ready()
