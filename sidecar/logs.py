@@ -150,7 +150,7 @@ def say(words: str) -> None:
     """Write words for a person to stderr, and wait for that no longer than for the log."""
     lines = Lines(_STDERR, str)
     for line in words.splitlines():
-        lines.put(line)
+        lines.put(printable(line))
     lines.flush(FLUSH)
 
 

@@ -14,6 +14,9 @@ from typing import Annotated
 
 import msgspec
 
+from configstore.model import untrusted
+from configstore.model.untrusted import UntrustedError
+
 VERSION = 1
 """The header version written. A record of a later version is refused, never guessed at."""
 
@@ -151,7 +154,7 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     host: Annotated[str, msgspec.Meta(max_length=256)] = ""
     time: Annotated[str, msgspec.Meta(max_length=64)] = ""
     lease: Annotated[str, msgspec.Meta(max_length=256)] | None = None
-    supersedes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    supersedes: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     deletion: Deletion | None = None
 
 
@@ -199,15 +202,7 @@ def decode(value: bytes) -> Record:
     line, newline, rest = value.partition(b"\n")
     if not newline:
         raise RecordError("not a record: no header line")
-    try:
-        version = _version_decoder.decode(line).v
-        if version != VERSION:
-            raise RecordError(f"header version {version}; this configstore reads {VERSION}: upgrade it")
-        header = _header_decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        # JSON nested too deep is a RecursionError. A validation error names field and types, never the value.
-        reason = str(error) if isinstance(error, msgspec.ValidationError) else "malformed JSON"
-        raise RecordError(f"not a record: {reason}") from None
+    header = _read_header(line)
     mode = int(header.mode, 8) if header.mode is not None else 0
     entry = Entry(
         kind=header.kind,
@@ -235,6 +230,29 @@ def decode(value: bytes) -> Record:
         deletion=header.deletion,
     )
     return Record(entry=entry, origin=origin, content=content, chunks=header.chunks)
+
+
+def _read_header(line: bytes) -> _Header:
+    try:
+        header = untrusted.decode(line, _header_decoder)
+    except UntrustedError as error:
+        raise RecordError(_later_version(line) or f"not a record: {error}") from None
+    if header.v != VERSION:
+        raise RecordError(_words_of_version(header.v))
+    return header
+
+
+def _later_version(line: bytes) -> str | None:
+    """Return why a header is not read when it is of another version, whose fields may mean something else."""
+    try:
+        version = untrusted.decode(line, _version_decoder).v
+    except UntrustedError:
+        return None
+    return _words_of_version(version) if version != VERSION else None
+
+
+def _words_of_version(version: int) -> str:
+    return f"header version {version}; this configstore reads {VERSION}: upgrade it"
 
 
 def _check(entry: Entry, content: bytes | None, chunks: tuple[str, ...]) -> None:

@@ -171,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdecimal()) or int(length) > MAX_BODY:
+        if not (length.isascii() and length.isdecimal() and len(length) < 10) or int(length) > MAX_BODY:
             raise UsageError(f"bad request: expected a Content-Length of at most {MAX_BODY}")
         body = self.rfile.read(int(length))
         self._limit.cancel()
