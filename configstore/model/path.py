@@ -5,6 +5,7 @@ Called by the command line for what a person types, and by `keys` for what lies 
 
 import json
 import re
+from itertools import takewhile
 from typing import NewType
 
 StorePath = NewType("StorePath", str)
@@ -152,15 +153,18 @@ def relative_to(path: StorePath, directory: StorePath) -> StorePath:
 
 
 def unsafe_target(path: StorePath, target: str) -> str | None:
-    """Return why a symlink at `path` must not be stored, or None.
+    """Return why a symlink at `path`, relative to the mapping's directory, must not be stored, or None.
 
-    Judged by its text alone: absolute, or leading out of the mapping's directory.
+    Judged by its text alone, and yet no chain of links that pass leads out: each `..` comes first, where it starts
+    from the very directory in which the link lies, and there are no more of them than directories above that; what
+    follows only descends. With a `..` behind a name, that name could be a link to somewhere higher up.
     """
     if target.startswith("/"):
         return "a symlink with an absolute target, which means something else in every container; make it relative"
-    depth = path.count("/")
-    for component in target.split("/"):
-        depth += {"..": -1, ".": 0, "": 0}.get(component, 1)
-        if depth < 0:
-            return "a symlink that leads out of the directory"
+    steps = [component for component in target.split("/") if component not in {"", "."}]
+    up = len(list(takewhile("..".__eq__, steps)))
+    if up > path.count("/"):
+        return "a symlink that leads out of the directory"
+    if ".." in steps[up:]:
+        return "a symlink with '..' behind a name, which may itself be a link: begin its target with the '..'"
     return None
