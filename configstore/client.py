@@ -342,7 +342,8 @@ class Sidecar:
         """Return its answer. Raises ClientError."""
         connection, answer = self.open(method, target, body, timeout)
         try:
-            return read_answer(answer.read(MAX_ANSWER + 1))
+            with answer:
+                return read_answer(answer.read(MAX_ANSWER + 1))
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self.unusable(error) from error
         finally:
@@ -370,7 +371,8 @@ class Sidecar:
             answer = connection.getresponse()
             if answer.status == 200:
                 return connection, answer
-            failure = _refusal(read_answer(answer.read(MAX_ANSWER + 1)))
+            with answer:
+                failure = _refusal(read_answer(answer.read(MAX_ANSWER + 1)))
         except (OSError, ValueError, http.client.HTTPException) as error:
             words = "permission denied" if isinstance(error, PermissionError) else str(error)
             failure = ClientError(f"{self.path}: no answer from the sidecar: {words}", 4)
@@ -431,7 +433,8 @@ def hold(
     asked = {"lease": name, "command": os.path.basename(command[0]), "mapping": mapping, "ttl": ttl, "wait": wait}
     connection, answer = _ask_to_hold(sidecar, asked, wait)
     try:
-        held = _until_held(answer, name)
+        with answer:
+            held = _until_held(answer, name)
         guard = HeldLease(sidecar, name, held)
         environment = dict(os.environ, CONFIGSTORE_LEASE=name, CONFIGSTORE_TOKEN=str(guard.token))
         if held.get("unfinished"):

@@ -9,7 +9,6 @@ import os
 import stat
 
 from configstore.errors import RefusedError
-from configstore.files.walk import DIRECTORY
 from configstore.model.path import printable
 
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -58,7 +57,7 @@ def open_directory(path: str) -> int:
     """Open a directory that a person typed, for reading. Raises RefusedError, OSError, as `open_parent`."""
     above, name = open_parent(path)
     try:
-        return os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
     except OSError as error:
         error.filename = path
         raise

@@ -203,16 +203,18 @@ def decode(value: bytes) -> Record:
     if not newline:
         raise RecordError("not a record: no header line")
     header = _read_header(line)
-    mode = int(header.mode, 8) if header.mode is not None else 0
+    kind = header.kind
+    has_mode = kind is Kind.FILE or kind is Kind.DIR
+    has_size = kind is Kind.FILE or kind is Kind.GONE  # what another kind says of it would never be alike here
     entry = Entry(
-        kind=header.kind,
-        mode=mode & _MODE_BITS,
+        kind=kind,
+        mode=int(header.mode or "0", 8) & _MODE_BITS if has_mode else 0,
         uid=header.uid,
         gid=header.gid,
         user=header.user,
         group=header.group,
-        size=header.size or 0,
-        sha256=header.sha256,
+        size=(header.size or 0) if has_size else 0,
+        sha256=header.sha256 if has_size else "",
         target=header.target,
     )
     content = rest if entry.kind is Kind.FILE and not header.chunks else None
@@ -261,12 +263,13 @@ def _check(entry: Entry, content: bytes | None, chunks: tuple[str, ...]) -> None
             raise RecordError("a symlink record without a usable target")
     elif entry.target:
         raise RecordError(f"a {entry.kind} record with a link target")
+    whole = (entry.sha256,) if entry.sha256 or entry.kind is Kind.FILE else ()
+    if not all(map(_DIGEST.match, (*whole, *chunks))):
+        raise RecordError("a digest is not SHA-256 in hexadecimal")
     if entry.kind is not Kind.FILE:
         if chunks or content is not None:
             raise RecordError(f"a {entry.kind} record with content")
         return
-    if not _DIGEST.match(entry.sha256) or not all(_DIGEST.match(digest) for digest in chunks):
-        raise RecordError("a digest is not SHA-256 in hexadecimal")
     if chunks:
         if entry.size > MAX_SIZE or content is not None or len(chunks) != -(-entry.size // CHUNK_SIZE):
             raise RecordError("the number of chunks does not fit the size, or a file may not have it")
