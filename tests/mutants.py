@@ -244,9 +244,45 @@ MUTANTS = {
     ),
     "links may lead out": Mutant(
         "configstore/model/path.py",
-        "        if depth < 0:\n",
-        "        if False:\n",
-        "tests/sidecar/local/test_scan.py -k leads_out",
+        '    if up > path.count("/"):\n',
+        "    if False:\n",
+        "tests/attacks/test_links.py -k out",
+    ),
+    "links may lead out in steps": Mutant(
+        "configstore/model/path.py",
+        '    if ".." in steps[up:]:\n',
+        "    if False:\n",
+        "tests/attacks/test_links.py -k no_set",
+    ),
+    "a stranger's link is followed": Mutant(
+        "configstore/files/typed.py",
+        "if owner not in {0, os.geteuid()}:",
+        "if False:",
+        "tests/attacks/test_links.py -k strangers",
+    ),
+    "what two readers may read differently is read": Mutant(
+        "configstore/model/untrusted.py",
+        "if _encoder.encode(value) != text:",
+        "if False:",
+        "tests/attacks/test_bytes.py -k two_readers",
+    ),
+    "JSON nested deep ends its reader": Mutant(
+        "configstore/model/untrusted.py",
+        "except RecursionError:",
+        "except ZeroDivisionError:",
+        "tests/attacks/test_bytes.py -k two_readers",
+    ),
+    "words of a stranger's reach the terminal": Mutant(
+        "configstore/cli/render.py",
+        'write_text("\\t".join(map(printable, line.split("\\t"))))',
+        "write_text(line)",
+        "tests/attacks/test_bytes.py -k shows_it_escaped",
+    ),
+    "a sidecar's refusal may end with 0": Mutant(
+        "configstore/client.py",
+        'int(number_of(answer, "code", 5)) or 1',
+        'int(number_of(answer, "code", 5))',
+        "tests/attacks/test_sidecar_that_lies.py -k never_ends_with_0",
     ),
     "paths of the store are believed": Mutant(
         "configstore/model/path.py",

@@ -17,7 +17,8 @@ from configstore.files.beneath import Beneath
 from configstore.files.entries import Entries
 from configstore.files.reader import Reader
 from configstore.files.reading import UnstableError
-from configstore.files.walk import DIRECTORY, listing, open_plain, walk
+from configstore.files.typed import open_directory
+from configstore.files.walk import listing, open_plain, walk
 from configstore.files.words import words
 from configstore.model.path import ROOT, PathError, StorePath, join, parse_path, printable
 from configstore.model.record import Entry, Kind, sha256
@@ -74,7 +75,7 @@ def read_host(directory: str, wanted: Sequence[Part], preset: str, stack: ExitSt
     Raises RefusedError naming what cannot be stored, NotThereError, OSError.
     """
     try:
-        folder = os.open(directory, DIRECTORY)
+        folder = open_directory(directory)
     except NotADirectoryError:
         raise RefusedError(f"{printable(directory)}: is no directory; `configstore put` writes a file") from None
     stack.callback(os.close, folder)

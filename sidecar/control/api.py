@@ -24,7 +24,9 @@ import msgspec
 
 from configstore import __version__
 from configstore.errors import NotThereError, RefusedError, StoreError, UnreachableError, UsageError
+from configstore.model import untrusted
 from configstore.model.keys import Keys
+from configstore.model.untrusted import UntrustedError
 from configstore.settings import parse_name
 from configstore.store.api import Kv
 from configstore.store.leases import MAX_TTL, MIN_TTL
@@ -66,7 +68,7 @@ class Seen(msgspec.Struct, forbid_unknown_fields=True):
     """How many sets were applied to a mapping in a run of the sidecar."""
 
     session: Annotated[str, msgspec.Meta(max_length=64)]
-    count: int
+    count: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class ChangesRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -105,8 +107,8 @@ class ReleaseRequest(msgspec.Struct, forbid_unknown_fields=True):
 def checked(body: bytes, kind: type[T]) -> T:
     """Return a request as a value. Raises UsageError."""
     try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, ValueError) as error:
+        return untrusted.decode(body, msgspec.json.Decoder(kind))
+    except UntrustedError as error:
         raise UsageError(f"bad request: {error}") from None
 
 
