@@ -33,7 +33,7 @@ from configstore.errors import (
     NotThereError,
     RefusedError,
 )
-from configstore.files.typed import open_parent
+from configstore.files.descent import open_parent
 from configstore.files.writing import replace_file
 from configstore.model.path import StorePath, printable, shown
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
