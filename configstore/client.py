@@ -433,8 +433,7 @@ def hold(
     asked = {"lease": name, "command": os.path.basename(command[0]), "mapping": mapping, "ttl": ttl, "wait": wait}
     connection, answer = _ask_to_hold(sidecar, asked, wait)
     try:
-        with answer:
-            held = _until_held(answer, name)
+        held = _until_held(answer, name)
         guard = HeldLease(sidecar, name, held)
         environment = dict(os.environ, CONFIGSTORE_LEASE=name, CONFIGSTORE_TOKEN=str(guard.token))
         if held.get("unfinished"):
@@ -443,6 +442,7 @@ def hold(
             environment["CONFIGSTORE_UNFINISHED"] = unfinished
         return run_under(guard, command, environment, lambda code: _give_back(sidecar, guard, code))
     finally:
+        answer.close()  # the connection itself, on which the hold hangs
         connection.close()
 
 
