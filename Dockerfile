@@ -55,7 +55,7 @@ ENV PATH=/opt/configstore/bin:$PATH \
     PYTHONPYCACHEPREFIX=/opt/configstore/pyc \
     PYTHONUNBUFFERED=1
 USER 1000:1000
-# 9650: /livez /readyz /metrics
+# 9650: /livez /readyz /metrics, with CONFIGSTORE_HEALTH_LISTEN=0.0.0.0:9650
 EXPOSE 9650
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["configstore-sidecar", "health"]
 ENTRYPOINT ["configstore-sidecar"]

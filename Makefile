@@ -5,7 +5,7 @@ PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11 3; do \
     2>/dev/null && { echo python$$v; break; }; done)
 BIN := .venv/bin
 
-.PHONY: demo test check lock bench handover mutants soak clean
+.PHONY: demo test check lock bench handover mutants fuzz soak clean
 
 demo: .venv/ready
 	$(BIN)/python -m tests.demo
@@ -38,6 +38,11 @@ handover: .venv/ready
 mutants: .venv/ready
 	tests/get-tools .venv/debian-etcd
 	CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m tests.mutants
+
+# Every parser of bytes that a stranger may have written; CONFIGSTORE_FUZZ_SECONDS for each, 60 if not set.
+fuzz: .venv/ready
+	$(BIN)/pip install --quiet --group fuzz || echo "no atheris for this Python: hypothesis alone draws the inputs" >&2
+	$(BIN)/python -m tests.fuzz
 
 soak: .venv/ready
 	tests/get-tools .venv/debian-etcd

@@ -14,6 +14,7 @@ import glob
 import http.client
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -24,6 +25,9 @@ from typing import Any, Callable, Dict, Sequence
 
 VERSION = "unplaced"
 """Of the sidecar that placed this file."""
+
+MAX_TTL = 3600.0
+"""Seconds of the longest TTL that a lease may have."""
 
 BRING_UP = 60.0
 """Seconds beyond the wait for a lease in which the sidecar has the mirror brought up to date."""
@@ -55,6 +59,13 @@ REST_GRACE = 10.0
 CHECKS = 10
 """How often within a TTL the sidecar is asked for how long the lease lasts."""
 
+MAX_ANSWER = 1 << 20
+"""Bytes of the longest answer that is read."""
+
+MAX_DEPTH = 32
+MAX_DIGITS = 20
+MOST = 2.0**63
+
 LONG_POLL = 30.0
 LONGEST_RETRY = 60.0
 
@@ -78,6 +89,51 @@ def boottime() -> float:
 
 Answer = Dict[str, Any]
 """An object of JSON, as the sidecar answers."""
+
+
+# What the sidecar says is checked as a stranger's: size, nesting, types, and signs that a terminal would obey.
+
+
+def read_answer(text: bytes) -> Answer:
+    """Return an answer of the sidecar. Raises ValueError for what is none."""
+    if len(text) > MAX_ANSWER:
+        raise ValueError("it is too long")
+    depth = 0
+    for bracket in re.findall(rb"[\[\]{}]", re.sub(rb'"[^"\\]*(?:\\.[^"\\]*)*"', b"", text, flags=re.DOTALL)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise ValueError("it is nested too deep")
+    found = json.loads(text.decode(), parse_int=_whole_number, parse_constant=_whole_number)
+    if not isinstance(found, dict):
+        raise ValueError("it is no object")  # noqa: TRY004  # as every other answer that is none
+    return found
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError("a number in it is too large")
+    return int(digits)
+
+
+def words_of(answer: Answer, name: str, longest: int = 4096) -> str:
+    """Return a text of an answer, printable and cut. Raises ValueError."""
+    found = answer.get(name)
+    if not isinstance(found, str):
+        raise ValueError(f"it has no {name}")  # noqa: TRY004  # as above
+    return printable(found[:longest])
+
+
+def number_of(answer: Answer, name: str, most: float, least: float = 0.0) -> float:
+    """Return a number of an answer, from `least` to `most`. Raises ValueError."""
+    found = answer.get(name)
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not least <= found <= most:
+        raise ValueError(f"it has no {name}")
+    return found
+
+
+def printable(text: str) -> str:
+    """Return words safe for a terminal: what is not printable is escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 # Running a command under a lease
@@ -249,8 +305,20 @@ def launch(parent: int, command: list[str]) -> int:
 # Speaking with the sidecar
 
 
+class Patient(socket.socket):
+    """A socket whose timeout is for all that is read from it, however slowly that drips."""
+
+    end: float | None = None
+
+    def recv_into(self, *arguments: Any, **named: Any) -> int:  # noqa: ANN401  # as the base class has it
+        """Read what is there."""
+        if self.end is not None:
+            self.settimeout(max(0.001, self.end - boottime()))
+        return super().recv_into(*arguments, **named)
+
+
 class Connection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
+    """HTTP over a Unix socket; `timeout` is for the whole answer."""
 
     def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
@@ -258,9 +326,10 @@ class Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Connect."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
+        self.sock = channel = Patient(socket.AF_UNIX, socket.SOCK_STREAM)
+        channel.settimeout(self.timeout)
+        channel.end = None if self.timeout is None else boottime() + self.timeout
+        channel.connect(self.path)
 
 
 class Sidecar:
@@ -273,12 +342,23 @@ class Sidecar:
         """Return its answer. Raises ClientError."""
         connection, answer = self.open(method, target, body, timeout)
         try:
-            found: Answer = json.loads(answer.read())
+            with answer:
+                return read_answer(answer.read(MAX_ANSWER + 1))
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise ClientError(f"{self.path}: the sidecar's answer broke off: {error}", 4) from error
+            raise self.unusable(error) from error
         finally:
             connection.close()
-        return found
+
+    def unusable(self, error: Exception) -> ClientError:
+        """Return the failure that an answer is none, or not all of one."""
+        return ClientError(f"{self.path}: the sidecar's answer broke off, or cannot be used: {error}", 4)
+
+    def number(self, answer: Answer, name: str, most: float = MOST, least: float = 0.0) -> float:
+        """Return a number of an answer, from `least` to `most`. Raises ClientError."""
+        try:
+            return number_of(answer, name, most, least)
+        except ValueError as error:
+            raise self.unusable(error) from error
 
     def open(
         self, method: str, target: str, body: object = None, timeout: float | None = PATIENCE
@@ -291,8 +371,8 @@ class Sidecar:
             answer = connection.getresponse()
             if answer.status == 200:
                 return connection, answer
-            refused = json.loads(answer.read())
-            failure = ClientError(str(refused.get("error")), int(refused.get("code", 1)))
+            with answer:
+                failure = _refusal(read_answer(answer.read(MAX_ANSWER + 1)))
         except (OSError, ValueError, http.client.HTTPException) as error:
             words = "permission denied" if isinstance(error, PermissionError) else str(error)
             failure = ClientError(f"{self.path}: no answer from the sidecar: {words}", 4)
@@ -300,13 +380,21 @@ class Sidecar:
         raise failure
 
 
+def _refusal(answer: Answer) -> ClientError:
+    """Return what an answer says cannot be done. Raises ValueError."""
+    return ClientError(words_of(answer, "error"), int(number_of(answer, "code", 5)) or 1)
+
+
 class HeldLease(Guard):
     """A lease that the sidecar holds for us. The deadline is our own reckoning, from before each question."""
 
     def __init__(self, sidecar: Sidecar, name: str, held: Answer) -> None:
-        self.sidecar, self.name, self.id = sidecar, name, held["id"]
-        self.ttl = float(held["ttl"])
-        self.token = held["token"]
+        self.sidecar, self.name = sidecar, name
+        self.ttl = sidecar.number(held, "ttl", MAX_TTL)
+        self.token = int(sidecar.number(held, "token"))
+        self.id = held.get("id")
+        if not isinstance(self.id, str) or not re.fullmatch(r"[0-9A-Za-z_-]{1,64}", self.id):
+            raise sidecar.unusable(ValueError("it has no id"))
         self.doubt = f"lease {name} was not renewed in time"
         self.deadline = boottime()
         self.check()
@@ -319,7 +407,8 @@ class HeldLease(Guard):
         """Ask for how long it lasts now."""
         sent = boottime()
         try:
-            left = float(self.sidecar.ask("GET", f"/v1/hold/{self.id}", timeout=self.ttl / CHECKS)["left"])
+            answer = self.sidecar.ask("GET", f"/v1/hold/{self.id}", timeout=self.ttl / CHECKS)
+            left = self.sidecar.number(answer, "left", self.ttl, -MOST)
         except ClientError as failure:
             self.doubt = f"lease {self.name} could not be kept: {failure}"
             if failure.code == 3:
@@ -348,10 +437,12 @@ def hold(
         guard = HeldLease(sidecar, name, held)
         environment = dict(os.environ, CONFIGSTORE_LEASE=name, CONFIGSTORE_TOKEN=str(guard.token))
         if held.get("unfinished"):
-            say(f"lease {name}: its last holder did not say that this ended: {held['unfinished']}")
-            environment["CONFIGSTORE_UNFINISHED"] = held["unfinished"]
+            unfinished = printable(str(held["unfinished"])[:4096])
+            say(f"lease {name}: its last holder did not say that this ended: {unfinished}")
+            environment["CONFIGSTORE_UNFINISHED"] = unfinished
         return run_under(guard, command, environment, lambda code: _give_back(sidecar, guard, code))
     finally:
+        answer.close()  # the connection itself, on which the hold hangs
         connection.close()
 
 
@@ -392,19 +483,23 @@ def run_under(
 
 def _until_held(answer: http.client.HTTPResponse, name: str) -> Answer:
     """Read what the sidecar says until the lease is held."""
+    told = ""
     while True:
         try:
-            line = answer.readline(1 << 16)
-            event: Answer | None = json.loads(line) if line else None
+            line = answer.readline(MAX_ANSWER)
+            event = read_answer(line) if line else {"event": "end"}
+            if event.get("event") == "error":
+                raise _refusal(event)
+            holder = words_of(event, "holder") if event.get("event") == "waiting" else ""
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise ClientError(f"lease {name}: waiting for it broke off: {error}", 4) from error
-        if event is None:
-            raise ClientError(f"lease {name}: the sidecar ended while it waited", 4)
-        if event["event"] == "held":
+        if event.get("event") == "held":
             return event
-        if event["event"] == "error":
-            raise ClientError(event["error"], event["code"])
-        say(f"lease {name}: waiting for {event['holder']}")
+        if event.get("event") == "end":
+            raise ClientError(f"lease {name}: the sidecar ended while it waited", 4)
+        if holder != told:
+            told = holder
+            say(f"lease {name}: waiting for {holder}")
 
 
 def _give_back(sidecar: Sidecar, guard: HeldLease, code: int) -> None:
@@ -466,7 +561,8 @@ def _changes(sidecar: Sidecar, mapping: str, seen: Answer | None, patience: floa
     while True:
         try:
             asked = {"mapping": mapping, "after": seen, "timeout": patience}
-            return sidecar.ask("POST", "/v1/changes", asked, timeout=patience + PATIENCE)
+            now = sidecar.ask("POST", "/v1/changes", asked, timeout=patience + PATIENCE)
+            return {"session": str(now.get("session"))[:64], "count": int(sidecar.number(now, "count"))}
         except ClientError as failure:
             if failure.code in {2, 5}:
                 raise
@@ -478,7 +574,7 @@ def _changes(sidecar: Sidecar, mapping: str, seen: Answer | None, patience: floa
 
 def say(message: object) -> None:
     """Tell a person something."""
-    print(f"configstore-client: {message}", file=sys.stderr, flush=True)
+    print(f"configstore-client: {printable(str(message))}", file=sys.stderr, flush=True)
 
 
 # The command line
@@ -556,11 +652,12 @@ def _run(args: argparse.Namespace, command: list[str]) -> int:
     if args.verb == "on-change":
         return on_change(sidecar, args.mapping, command, args.timeout)
     if args.verb == "status":
-        print(json.dumps(sidecar.ask("GET", "/v1/status"), indent=2))
+        print(json.dumps(sidecar.ask("GET", "/v1/status"), indent=2))  # which escapes all but printable ASCII
         return 0
     asked = {"mapping": args.mapping, "timeout": args.timeout}
     if args.verb == "flush":
-        print(sidecar.ask("POST", "/v1/flush", asked, timeout=args.timeout + PATIENCE)["revision"])
+        answer = sidecar.ask("POST", "/v1/flush", asked, timeout=args.timeout + PATIENCE)
+        print(int(sidecar.number(answer, "revision")))
         return 0
     asked.update(applied=args.applied, revision=args.revision)
     sidecar.ask("POST", "/v1/wait", asked, timeout=args.timeout + PATIENCE)

@@ -210,9 +210,12 @@ def read_toml(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             return tomllib.load(file)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not a TOML file: {error}"
-        raise UsageError(f"{printable(path)}: {reason}") from None
+    except OSError as error:
+        raise UsageError(f"{printable(path)}: {error.strerror}") from None
+    except RecursionError:
+        raise UsageError(f"{printable(path)}: not a TOML file: nested too deep") from None
+    except ValueError as error:
+        raise UsageError(f"{printable(path)}: not a TOML file: {error}") from None
 
 
 def read_secret(path: str, label: str) -> str:

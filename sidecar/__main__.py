@@ -9,7 +9,8 @@ import msgspec
 from configstore import __version__
 from configstore.commandline import Parser, occupy_standard_files
 from configstore.errors import ConfigstoreError
-from configstore.model.path import shown
+from configstore.model.path import printable, printable_json, shown
+from configstore.secrecy import keep_memory_private
 from sidecar.config import Config, load_config
 from sidecar.planner.plan import Plan
 
@@ -19,6 +20,8 @@ _COMMANDS = {
     "plan": "print what a cycle would do now, and do nothing",
     "health": "ask the running sidecar on this host whether it is ready (for HEALTHCHECK)",
 }
+
+_MAX_ANSWER = 1 << 20
 
 _OPTIONS = {
     "preset": ("NAME[,NAME]", "built-in mappings of a Mailu service, such as mailu/front"),
@@ -56,6 +59,7 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     occupy_standard_files()
+    keep_memory_private()
     options = vars(parser().parse_args(arguments))
     command, file = options.pop("command"), options.pop("config")
     as_json = options.pop("json", False)
@@ -85,10 +89,10 @@ def _dispatch(command: str, config: Config, *, as_json: bool) -> int:
             return daemon.init(config)
         plans = daemon.plan(config)
     if as_json:
-        print(msgspec.json.encode(plans).decode())
+        print(printable_json(msgspec.json.encode(plans).decode()))
     else:
         for line in _plan_lines(plans):
-            print(line)
+            print(printable(line))
     return 0
 
 
@@ -122,8 +126,9 @@ def _health(listen: str) -> int:
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
-        print(answer.read().decode(), end="")
-    except OSError as error:
+        for line in answer.read(_MAX_ANSWER).decode(errors="replace").splitlines():
+            print(printable(line))
+    except (OSError, http.client.HTTPException) as error:
         print(f"configstore-sidecar: nobody answers at {host}:{port}: {error}", file=sys.stderr)
         return 1
     finally:

@@ -14,7 +14,8 @@ from collections.abc import Mapping as Map
 
 import msgspec
 
-from configstore.model.path import StorePath, parse_path
+from configstore.model.path import PathError, StorePath, parse_path
+from configstore.model.untrusted import UntrustedError, decode
 from sidecar.appendlog import AppendLog
 from sidecar.planner.sides import Agreed, RemoteEntry, Sent
 from sidecar.planner.three_sides import Sides
@@ -156,15 +157,15 @@ def _read(lines: list[bytes], identity: Identity, *, unmarked: bool = False) -> 
     agreed: dict[StorePath, Agreed] = {}
     sent: dict[StorePath, tuple[Sent, ...]] = {}
     try:
-        header = _header_decoder.decode(lines[0] if lines else b"")
+        header = decode(lines[0] if lines else b"", _header_decoder)
         found = msgspec.structs.replace(
             header, v=identity.v, mark=header.mark or (identity.mark if unmarked else "")
         )
         if msgspec.structs.replace(found, cluster_id=identity.cluster_id) != identity:
             return None, Sides()
         for line in lines[1:]:
-            _take(_line_decoder.decode(line), agreed, sent)
-    except (ValueError, RecursionError):  # msgspec's errors, bad UTF-8, and paths that are none
+            _take(decode(line, _line_decoder), agreed, sent)
+    except (UntrustedError, PathError):
         return None, Sides()
     return found, Sides(baseline=agreed, sent=sent, cluster_id=header.cluster_id if agreed or sent else 0)
 

@@ -83,7 +83,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     state: str | None = None
     control_socket: str = DEFAULT_SOCKET
     control_group: int | None = None
-    health_listen: str = "0.0.0.0:9650"
+    health_listen: str = "127.0.0.1:9650"
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.TEXT
     replica: str

@@ -29,7 +29,7 @@ from sidecar.config import DEFAULT_SOCKET, Config
 from sidecar.contact import ContactLog
 from sidecar.control.api import Api
 from sidecar.control.holds import Holds
-from sidecar.control.place import listen
+from sidecar.control.place import Door, listen
 from sidecar.control.server import ControlServer
 from sidecar.mirror import Mirror
 from sidecar.planner.mapping import Mapping
@@ -66,10 +66,10 @@ def run(config: Config) -> int:
         keys = Keys(config.store.root)
         holds = Holds(kv, keys, mirrors, replica=config.replica, host=socket.gethostname(), now=_now)
         mirrors += _open(config, kv, stack, state, watch=True, told=presence.changed, holds=holds)
-        listener = _control_socket(config)
-        if listener:
+        door = _control_socket(config)
+        if door:
             what = Api(kv, keys, mirrors, holds, replica=config.replica, troubles=troubles)
-            stack.callback(ControlServer(listener, what, group=config.control_group).close)
+            stack.callback(ControlServer(door, what, group=config.control_group).close)
         if config.health_listen:
             stack.callback(_health(config.health_listen, kv, mirrors, troubles).close)
         for mirror in mirrors:
@@ -235,8 +235,8 @@ def _health(
     return health
 
 
-def _control_socket(config: Config) -> socket.socket | None:
-    """Return the bound control socket. Raises RefusedError, but where nobody has asked for it."""
+def _control_socket(config: Config) -> Door | None:
+    """Return the control socket. Raises RefusedError, but where nobody has asked for it."""
     if not config.control_socket:
         return None
     try:

@@ -54,7 +54,7 @@ def _texts(value: object, split: Callable[[str], list[str]], expected: str) -> t
         if isinstance(value, str):
             value = json.loads(value) if value.lstrip().startswith("[") else split(value)
         return tuple(parse_text(part) for part in (value if isinstance(value, list | tuple) else [None]))
-    except ValueError:
+    except (ValueError, RecursionError):  # JSON nested too deep is the latter
         raise ValueError(expected) from None
 
 

@@ -4,25 +4,17 @@ Served from values that the engines publish; a request never reaches the store o
 (docs/decisions/0005-own-health-endpoint.md).
 """
 
-import logging
 import socket
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
-from typing import Any
 
 import msgspec
 
 from configstore.errors import UsageError
 from configstore.store.api import Contact
 from sidecar.contact import silence
+from sidecar.serving import BACKLOG, Exchange, MalformedError, Request, Server
 from sidecar.status import Status
-
-log = logging.getLogger(__name__)
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -44,11 +36,6 @@ class _Source(msgspec.Struct, frozen=True):
     notes: Callable[[], Sequence[str]]
     figures: Callable[[], Sequence[Figure]]
 
-
-CONNECTIONS = 32
-"""Connections that are open at once: slow clients must not take the descriptors that the mirror needs."""
-
-_POLL = 3600.0  # seconds: there is nothing to look for between requests, and `close` wakes the thread
 
 _GAUGES: tuple[tuple[str, str, str, Callable[[Status, float], float]], ...] = (
     ("ready", "gauge", "1 while it may be served: it was complete, and no more", lambda status, _: status.ready),
@@ -153,109 +140,52 @@ class HealthServer:
         statuses: of all mappings. alive: why the process makes no progress, or None. notes: what an operator
         should know of the process as a whole, in lines. figures: those that belong to no mapping.
         """
-        host, _, port = listen.rpartition(":")
-        host = host.strip("[]")
         try:
-            self._server = (_Server6 if ":" in host else _Server)((host, int(port)))
+            listener = _listener(listen)
         except (OSError, ValueError, OverflowError) as error:
             raise UsageError(
                 f'[health] listen = {listen!r}: {error}; expected host:port, or "" for none'
             ) from None
-        self._server.source = _Source(statuses, clock, contact, alive, notes, figures)
-        self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL,), name="health", daemon=True
-        )
-        self._thread.start()
+        self._source = _Source(statuses, clock, contact, alive, notes, figures)
+        self.port: int = listener.getsockname()[1]
+        self._server = Server(listener, self._answer, name="health")
 
     def close(self) -> None:
         """Stop serving."""
-        self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.close()
 
+    def _answer(self, exchange: Exchange, request: Request) -> None:
+        if request.method not in {"GET", "HEAD"}:
+            raise MalformedError(HTTPStatus.NOT_IMPLEMENTED, "expected GET or HEAD")
+        status, text = self._found(request.target)
+        kind = "text/plain; version=0.0.4; charset=utf-8"
+        content = text.encode(errors="backslashreplace")
+        exchange.answer(status, kind, content, head_only=request.method == "HEAD")
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = CONNECTIONS
-    source: _Source
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._open: dict[socket.socket, None] = {}  # oldest first
-        self._opening = threading.Lock()
-        super().__init__(address, _Requests)
-
-    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  # of the base class
-        """Serve a connection in a thread; where there are too many, the oldest one is cut for it."""
-        with self._opening:
-            if len(self._open) >= CONNECTIONS:
-                oldest = next(iter(self._open))
-                del self._open[oldest]
-                with suppress(OSError):  # it is gone already
-                    oldest.shutdown(socket.SHUT_RDWR)  # its thread closes it
-            self._open[request] = None
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401  # of the base class
-        """Close a connection."""
-        with self._opening:
-            self._open.pop(request, None)
-        super().shutdown_request(request)
-
-    def server_bind(self) -> None:
-        """Bind, and leave out the base class's question to DNS for our own name, which may take long."""
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = "", self.server_address[1]
-
-    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002  # of the base class
-        """Note what went wrong with one connection, which is most often a peer that is gone."""
-        log.debug("a connection to the health endpoint broke off", extra={"reason": str(sys.exc_info()[1])})
-
-
-class _Server6(_Server):
-    address_family = socket.AF_INET6
-
-    def server_bind(self) -> None:
-        """Take IPv4, too, where the address is `::`."""
-        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        super().server_bind()
-
-
-class _Requests(BaseHTTPRequestHandler):
-    server: _Server
-    timeout = 5  # seconds for a request to arrive; a slow client costs one sleeping thread that long
-    server_version = "configstore"
-    sys_version = ""
-
-    def do_GET(self) -> None:
-        source = self.server.source
-        if self.path == "/livez":
+    def _found(self, target: str) -> tuple[HTTPStatus, str]:
+        source = self._source
+        if target == "/livez":
             why = source.alive()
-            self._answer(_verdict(not why), f"{why or 'ok'}\n")
-        elif self.path == "/readyz":
+            return _verdict(not why), f"{why or 'ok'}\n"
+        if target == "/readyz":
             fine, text = ready(source.statuses(), source.contact(), source.notes())
-            self._answer(_verdict(fine), text)
-        elif self.path == "/metrics":
-            text = metrics(source.statuses(), source.contact(), source.clock(), source.figures())
-            self._answer(HTTPStatus.OK, text)
-        else:
-            self._answer(HTTPStatus.NOT_FOUND, "there are /livez, /readyz and /metrics\n")
+            return _verdict(fine), text
+        if target == "/metrics":
+            return HTTPStatus.OK, metrics(source.statuses(), source.contact(), source.clock(), source.figures())
+        return HTTPStatus.NOT_FOUND, "there are /livez, /readyz and /metrics\n"
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
 
-    def _answer(self, status: HTTPStatus, text: str) -> None:
-        body = text.encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
-        """Say nothing: probes come every few seconds."""
+def _listener(listen: str) -> socket.socket:
+    """Return a listening socket. Raises OSError, ValueError, OverflowError."""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    six = ":" in host
+    return socket.create_server(
+        (host, int(port)),
+        family=socket.AF_INET6 if six else socket.AF_INET,
+        backlog=BACKLOG,
+        dualstack_ipv6=six,  # so that `::` takes IPv4, too
+    )
 
 
 def _verdict(fine: bool) -> HTTPStatus:

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from configstore.model.path import printable
+from configstore.model.path import printable, printable_json
 
 QUEUE = 256 * 1024
 """Bytes of lines that wait for the pipe; more are dropped."""
@@ -150,7 +150,7 @@ def say(words: str) -> None:
     """Write words for a person to stderr, and wait for that no longer than for the log."""
     lines = Lines(_STDERR, str)
     for line in words.splitlines():
-        lines.put(line)
+        lines.put(printable(line))
     lines.flush(FLUSH)
 
 
@@ -204,7 +204,7 @@ class _JsonLines(_Bounded):
             "thread": record.threadName,
             **fields,
         }
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        return printable_json(msgspec.json.encode(line, enc_hook=str).decode())
 
 
 def _shortened(value: object, cut: int, *, tail: bool = False) -> object:

@@ -32,6 +32,7 @@ from configstore.errors import (
 from configstore.model.keys import Keys
 from configstore.model.path import printable
 from configstore.model.replica import Report, Request, Verb, decode_report, decode_request, encode
+from configstore.model.untrusted import UntrustedError
 from configstore.store.api import Event, Item, Kv, ModRevision, Put, Watch, range_all
 from sidecar.contact import is_silence
 
@@ -208,7 +209,7 @@ class Presence:
                 self._told[key] = (report, result.revision)
                 return
             expected = result.found[0].mod_revision if result.found else 0
-            other = decode_report(result.found[0].value) if result.found else None
+            other = _read(result.found[0].value) if result.found else None
             if other and other.session != self._session:
                 self._meet(report, other, certain=key in self._told)
 
@@ -288,10 +289,13 @@ class Presence:
             self._take(event.item)
 
     def _take(self, item: Item) -> None:
-        request = decode_request(item.value)
-        if request is None:
-            log.warning("an unreadable request in the store is ignored", extra={"revision": item.mod_revision})
-        elif request.verb is Verb.REPORT:
+        try:
+            request = decode_request(item.value)
+        except UntrustedError as error:
+            extra = {"revision": item.mod_revision, "reason": str(error)}
+            log.warning("an unreadable request in the store is ignored", extra=extra)
+            return
+        if request.verb is Verb.REPORT:
             if request.replica not in {"", self._replica}:
                 return
             if request.revision:
@@ -307,6 +311,14 @@ def _with_mend(error: ConfigstoreError, right: str, start: bytes) -> str:
         return str(error)
     where = printable(start.decode("utf-8", "replace"))
     return f"{error}; `etcdctl role grant-permission ROLE {right} {where} --prefix`"
+
+
+def _read(text: bytes) -> Report | None:
+    """Return the report that lies where ours shall; None when it is unreadable, and is written over."""
+    try:
+        return decode_report(text)
+    except UntrustedError:
+        return None
 
 
 def _same(told: Report, now: Report) -> bool:

@@ -4,11 +4,12 @@ What it shows was read by descriptor from the mirrored directory, or comes from 
 where the application could put something else meanwhile.
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from configstore.errors import RefusedError
 from configstore.model.path import StorePath
@@ -17,6 +18,7 @@ from sidecar.planner.mapping import OwnerOverride
 MAX_SIZE = 64 * 1024 * 1024
 """Bytes of content that a view may have."""
 
+_PREFIX = "configstore-check-"
 _IN_MEMORY = {"tmpfs", "ramfs"}
 _FOLDERS = ("/tmp", "/dev/shm")  # noqa: S108  # a directory of our own is made in it
 
@@ -72,11 +74,32 @@ def showing(run_as: OwnerOverride, folders: Iterable[str] = _FOLDERS) -> Iterato
 
     folders: where it may lie, the first one that is in memory. Raises RefusedError where there is none, OSError.
     """
-    path = tempfile.mkdtemp(prefix="configstore-check-", dir=_in_memory(folders))
+    folder = _in_memory(folders)
+    _remove_left(folder, {os.geteuid(), run_as.uid})
+    path = tempfile.mkdtemp(prefix=_PREFIX, dir=folder)
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield View(path, run_as)
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_left(folder: str, owners: set[int | None]) -> None:
+    """Remove what a killed process left of its views: nobody holds its lock any more."""
+    for name in os.listdir(folder):
+        if not name.startswith(_PREFIX):
+            continue
+        path = os.path.join(folder, name)
+        with suppress(OSError):
+            left = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.fstat(left).st_uid in owners:
+                    fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(left)
 
 
 def _in_memory(folders: Iterable[str]) -> str:

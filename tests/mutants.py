@@ -142,9 +142,9 @@ MUTANTS = {
     ),
     "a stranger's link leads to the directory": Mutant(
         "configstore/files/descent.py",
-        "if is_stranger(found.st_uid) or can_be_exchanged(os.fstat(above)):",
+        "if is_stranger(os.fstat(link).st_uid) or can_be_exchanged(os.fstat(above)):",
         "if False:",
-        "tests/files/test_descent.py",
+        "tests/files/test_descent.py tests/attacks/test_links.py",
     ),
     "another's directory is taken for ours": Mutant(
         "sidecar/local/root.py",
@@ -244,9 +244,39 @@ MUTANTS = {
     ),
     "links may lead out": Mutant(
         "configstore/model/path.py",
-        "        if depth < 0:\n",
-        "        if False:\n",
-        "tests/sidecar/local/test_scan.py -k leads_out",
+        '    if up > path.count("/"):\n',
+        "    if False:\n",
+        "tests/attacks/test_links.py -k out",
+    ),
+    "links may lead out in steps": Mutant(
+        "configstore/model/path.py",
+        '    if ".." in steps[up:]:\n',
+        "    if False:\n",
+        "tests/attacks/test_links.py -k no_set",
+    ),
+    "what two readers may read differently is read": Mutant(
+        "configstore/model/untrusted.py",
+        "if _encoder.encode(value) != text:",
+        "if False:",
+        "tests/attacks/test_bytes.py -k two_readers",
+    ),
+    "JSON nested deep ends its reader": Mutant(
+        "configstore/model/untrusted.py",
+        "except RecursionError:",
+        "except ZeroDivisionError:",
+        "tests/attacks/test_bytes.py -k two_readers",
+    ),
+    "words of a stranger's reach the terminal": Mutant(
+        "configstore/cli/render.py",
+        'write_text("\\t".join(map(printable, line.split("\\t"))))',
+        "write_text(line)",
+        "tests/attacks/test_bytes.py -k shows_it_escaped",
+    ),
+    "a sidecar's refusal may end with 0": Mutant(
+        "configstore/client.py",
+        'int(number_of(answer, "code", 5)) or 1',
+        'int(number_of(answer, "code", 5))',
+        "tests/attacks/test_sidecar_that_lies.py -k never_ends_with_0",
     ),
     "paths of the store are believed": Mutant(
         "configstore/model/path.py",

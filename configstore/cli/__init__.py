@@ -33,6 +33,7 @@ from configstore.commandline import Parser, occupy_standard_files
 from configstore.errors import ConfigstoreError
 from configstore.model.path import printable
 from configstore.model.record import RecordError
+from configstore.secrecy import keep_memory_private
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -77,6 +78,7 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; failures are one line on stderr, never a traceback."""
     occupy_standard_files()
+    keep_memory_private()
     logging.getLogger("configstore").addHandler(_UNSAID)
     try:
         args = build_parser().parse_args(argv)

@@ -3,7 +3,7 @@
 import argparse
 
 from configstore.cli.arguments import Commands, add_command
-from configstore.cli.render import write_line
+from configstore.cli.render import write_text
 
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -21,5 +21,5 @@ def _completion(args: argparse.Namespace) -> int:
 
     from configstore.cli import build_parser  # noqa: PLC0415 - which imports this module
 
-    write_line(shtab.complete(build_parser(), args.shell))
+    write_text(shtab.complete(build_parser(), args.shell))
     return 0

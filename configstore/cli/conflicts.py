@@ -2,6 +2,7 @@
 
 import argparse
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 
 from configstore.cli.arguments import Commands, add_command, typed_directory, typed_path
@@ -12,7 +13,7 @@ from configstore.errors import ConflictError, NotThereError, UnreachableError
 from configstore.model.path import StorePath, printable, shown
 from configstore.model.record import Entry, Kind
 from configstore.model.replica import Take, Verb
-from configstore.store.conflicts import Loser, drop, losers, pieces_of
+from configstore.store.conflicts import Loser, Unread, all_sides, drop, pieces_of
 from configstore.store.replicas import asking, live
 from configstore.store.surplus import MAX_CONFLICTS
 from configstore.store.tree import Tree
@@ -40,16 +41,23 @@ def add(commands: Commands) -> None:
 def _conflicts(args: argparse.Namespace) -> int:
     path = typed_directory(args.path)
     with open_tree(args) as tree:
-        found = losers(tree, path)
+        sides = all_sides(tree, path)
+        found = [each for each in sides if isinstance(each, Loser)]
         if args.show:
-            shown_side = _named(found, path, args.show)
+            shown_side = _named(sides, path, args.show)
             write_bytes(b"".join(pieces_of(tree, shown_side)))  # only when all of it is there
             return 0
     if args.json:
         write_json([{"path": each.path, "id": each.id} | entry_fields(each.record) for each in found])
     else:
         write_table([_row(each) for each in found])
-    if not found:
+    unread = [each for each in sides if isinstance(each, Unread)]
+    for each in unread:
+        say(
+            f"{shown(each.path)}: its losing side {each.id} cannot be read: {each.reason}; `configstore resolve"
+            f" {shown(each.path)} --take store` removes it"
+        )
+    if not sides:
         say(f"{shown(path)}: no conflicts")
     for at, count in Counter(each.path for each in found).items():
         if count >= MAX_CONFLICTS:
@@ -57,7 +65,7 @@ def _conflicts(args: argparse.Namespace) -> int:
                 f"{shown(at)}: {count} losing sides lie here, as many as are kept of a path: older ones may have"
                 " gone, and the oldest goes with the next; `configstore resolve` ends them"
             )
-    return 0
+    return NotThereError.exit_code if unread else 0
 
 
 def _row(loser: Loser) -> tuple[str, ...]:
@@ -73,9 +81,11 @@ def _row(loser: Loser) -> tuple[str, ...]:
     )
 
 
-def _named(found: list[Loser], path: StorePath, name: str) -> Loser:
+def _named(found: Sequence[Loser | Unread], path: StorePath, name: str) -> Loser:
     for each in found:
-        if each.id == name:
+        if each.id == name and isinstance(each, Unread):
+            raise NotThereError(f"{shown(path)}: its losing side {name} cannot be read: {each.reason}")
+        if each.id == name and isinstance(each, Loser):
             return each
     raise NotThereError(f"{shown(path)}: has no conflict {printable(name)}; `configstore conflicts` lists them")
 
@@ -83,7 +93,7 @@ def _named(found: list[Loser], path: StorePath, name: str) -> Loser:
 def _resolve(args: argparse.Namespace) -> int:
     path = typed_path(args.path)
     with open_tree(args) as tree:
-        found = [each for each in losers(tree, path) if each.path == path]
+        found = [each for each in all_sides(tree, path) if each.path == path]
         if not found and look(tree, path) is None:
             return _end_vanished(tree, path, args.take)
         if not found:

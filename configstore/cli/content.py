@@ -33,6 +33,7 @@ from configstore.errors import (
     NotThereError,
     RefusedError,
 )
+from configstore.files.descent import open_parent
 from configstore.files.writing import replace_file
 from configstore.model.path import StorePath, printable, shown
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
@@ -191,13 +192,20 @@ def _check_file(tree: Tree, path: StorePath, found: Stored | None, at: int) -> N
 def write_local(name: str, content: bytes, permissions: int) -> None:
     """Replace a local file as a whole: readable by its owner alone until it is complete, then with its mode.
 
-    Raises RefusedError when something that is no regular file lies there, and OSError.
+    Raises RefusedError for a stranger's link, and when something that is no regular file lies there; OSError.
     """
-    target = os.path.realpath(name)
-    if os.path.lexists(target) and not stat.S_ISREG(os.lstat(target).st_mode):
-        raise RefusedError(f"{printable(name)}: is no regular file; use the shell's > instead")
-    directory = os.open(os.path.dirname(target), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory, last = open_parent(name)
     try:
-        replace_file(directory, os.path.basename(target), content, permissions)
+        if not _is_free(directory, last):
+            raise RefusedError(f"{printable(name)}: is no regular file; use the shell's > instead")
+        replace_file(directory, last, content, permissions)
     finally:
         os.close(directory)
+
+
+def _is_free(directory: int, name: str) -> bool:
+    """Tell whether a regular file lies there, or nothing."""
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return True

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from configstore.cli.arguments import Commands, add_command
-from configstore.cli.render import write_line
+from configstore.cli.render import write_text
 from configstore.cli.session import say
 from configstore.cli.stopping import Stopping
 from configstore.errors import UnreachableError
@@ -33,7 +33,7 @@ def _dev(args: argparse.Namespace) -> int:
     with Stopping() as stopping, EmbeddedEtcd(folder=folder, ports=ports) as etcd:
         names = ("CONFIGSTORE_ENDPOINTS", "ETCDCTL_ENDPOINTS")
         variables = (*(f"{name}={etcd.endpoint}" for name in names), "ETCDCTL_API=3")
-        write_line("\n".join(f"export {variable}" for variable in variables))
+        write_text("\n".join(f"export {variable}" for variable in variables))
         sys.stdout.flush()
         say(f"etcd runs at {etcd.endpoint} until this command is stopped; for trying, never for production")
         process = etcd.process

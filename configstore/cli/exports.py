@@ -14,9 +14,9 @@ from configstore.cli.render import write_json, write_line
 from configstore.cli.session import open_tree, say, say_all, why_unreadable
 from configstore.errors import CorruptError, NotThereError, RefusedError
 from configstore.files.beneath import Beneath
+from configstore.files.descent import descend, open_parent
 from configstore.files.reader import Reader
 from configstore.files.reading import UnstableError, Unusable
-from configstore.files.walk import DIRECTORY
 from configstore.files.writing import TreeWriter
 from configstore.model.path import (
     ROOT,
@@ -109,7 +109,7 @@ def _write(tree: Tree, directory: str, paths: Mapping[StorePath, _Wanted], *, dr
     """
     made = not dry_run and _make(directory)
     try:
-        folder = os.open(directory, DIRECTORY)
+        folder = descend(directory)
     except FileNotFoundError:
         return _Done(written=list(paths))
     except NotADirectoryError:
@@ -129,10 +129,13 @@ def _write(tree: Tree, directory: str, paths: Mapping[StorePath, _Wanted], *, dr
 
 
 def _make(directory: str) -> bool:
+    above, name = open_parent(directory)
     try:
-        os.mkdir(directory, 0o700)
+        os.mkdir(name, 0o700, dir_fd=above)
     except FileExistsError:
         return False
+    finally:
+        os.close(above)
     return True
 
 

@@ -14,10 +14,11 @@ import msgspec
 from configstore.cli.session import say_all
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.files.beneath import Beneath
+from configstore.files.descent import descend
 from configstore.files.entries import Entries
 from configstore.files.reader import Reader
 from configstore.files.reading import UnstableError
-from configstore.files.walk import DIRECTORY, listing, open_plain, walk
+from configstore.files.walk import listing, open_plain, walk
 from configstore.files.words import words
 from configstore.model.path import ROOT, PathError, StorePath, join, parse_path, printable
 from configstore.model.record import Entry, Kind, sha256
@@ -74,7 +75,7 @@ def read_host(directory: str, wanted: Sequence[Part], preset: str, stack: ExitSt
     Raises RefusedError naming what cannot be stored, NotThereError, OSError.
     """
     try:
-        folder = os.open(directory, DIRECTORY)
+        folder = descend(directory)
     except NotADirectoryError:
         raise RefusedError(f"{printable(directory)}: is no directory; `configstore put` writes a file") from None
     stack.callback(os.close, folder)

@@ -8,6 +8,8 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from configstore.cli.arguments import Commands, add_command, revision_or_zero
 from configstore.cli.render import write_json, write_line, write_table
@@ -31,6 +33,9 @@ from configstore.store.leases import MAX_TTL, MIN_TTL, TTL, Lease, Place, break_
 from configstore.store.replicas import asking, live, named, wait_applied
 from configstore.store.survey import revision_due, survey
 from configstore.store.tree import Tree
+
+_ANSWER = 10.0
+"""Seconds beyond the patience in which a sidecar's answer is there."""
 
 DEFAULT_SOCKET = "/run/configstore/control.sock"
 _ERRORS: dict[int, type[ConfigstoreError]] = {
@@ -201,14 +206,12 @@ def _run(args: argparse.Namespace) -> int:
     if not command:
         raise UsageError("run: expected -- COMMAND")
     sidecar = _sidecar(args)
-    try:
+    with _as_ours():
         if sidecar:
             return hold(sidecar, args.lease, command, mapping=args.mapping, ttl=args.ttl, wait=args.wait)
         if args.mapping:
             raise UsageError("run: --mapping needs the sidecar that mirrors it: expected --socket PATH")
         return _run_directly(args, command)
-    except ClientError as error:
-        raise _ERRORS.get(error.code, NotThereError)(str(error)) from error
 
 
 def _run_directly(args: argparse.Namespace, command: list[str]) -> int:
@@ -238,7 +241,8 @@ def _wait(args: argparse.Namespace) -> int:
     sidecar = _sidecar(args)
     if sidecar:
         asked = {"mapping": args.mapping, "applied": args.applied or "here", "revision": args.revision}
-        _ask(sidecar, "/v1/wait", asked, args.patience)
+        with _as_ours():
+            sidecar.ask("POST", "/v1/wait", {**asked, "timeout": args.patience}, timeout=args.patience + _ANSWER)
         return 0
     if args.applied == "here":
         raise UsageError("wait: --applied here needs a sidecar: expected --socket PATH")
@@ -257,8 +261,11 @@ def _wait(args: argparse.Namespace) -> int:
 def _flush(args: argparse.Namespace) -> int:
     sidecar = _sidecar(args)
     if sidecar:
-        answer = _ask(sidecar, "/v1/flush", {"mapping": args.mapping}, args.patience)
-        write_line(str(answer["revision"]))
+        with _as_ours():
+            asked = {"mapping": args.mapping, "timeout": args.patience}
+            answer = sidecar.ask("POST", "/v1/flush", asked, timeout=args.patience + _ANSWER)
+            revision = int(sidecar.number(answer, "revision"))
+        write_line(str(revision))
         return 0
     with open_tree(args) as tree:
         store = _subtree(tree, args.mapping)
@@ -285,9 +292,11 @@ def _flush(args: argparse.Namespace) -> int:
     return 0
 
 
-def _ask(sidecar: Sidecar, target: str, asked: dict[str, object], patience: float) -> dict[str, object]:
+@contextmanager
+def _as_ours() -> Iterator[None]:
+    """Raise what the client of a sidecar raises as one of the command's own errors."""
     try:
-        return sidecar.ask("POST", target, {**asked, "timeout": patience}, timeout=patience + 10.0)
+        yield
     except ClientError as error:
         raise _ERRORS.get(error.code, NotThereError)(str(error)) from error
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from configstore.model.path import StorePath, printable
+from configstore.model.path import StorePath, printable, printable_json
 from configstore.model.record import Kind, Record
 from configstore.store.values import Stored
 
@@ -73,21 +73,27 @@ def write_bytes(content: bytes) -> None:
         rest = rest[sys.stdout.buffer.write(rest) :]
 
 
+def write_text(text: str) -> None:
+    """Write text of our own to stdout, in UTF-8 whatever the locale says, and a line end."""
+    write_bytes(text.encode() + b"\n")
+
+
 def write_line(line: str) -> None:
-    """Write one line to stdout, in UTF-8 whatever the locale says."""
-    write_bytes(line.encode("utf-8", "surrogateescape") + b"\n")
+    """Write one line to stdout; whatever a stranger put into it is escaped, but for tabs."""
+    write_text("\t".join(map(printable, line.split("\t"))))
 
 
 def write_json(value: object, *, indent: int = 2) -> None:
-    """Write a value as JSON to stdout; `indent` 0 for one line."""
+    """Write a value as JSON to stdout; `indent` 0 for one line. The unprintable is escaped."""
     text = msgspec.json.encode(value)
-    write_line((msgspec.json.format(text, indent=indent) if indent else text).decode())
+    write_text(printable_json((msgspec.json.format(text, indent=indent) if indent else text).decode()))
 
 
 def write_table(rows: Sequence[Sequence[str]]) -> None:
-    """Write rows with aligned columns; the last column is not padded."""
+    """Write rows with aligned columns, their cells escaped; the last column is not padded."""
     if not rows:
         return
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]

@@ -3,18 +3,19 @@
 import argparse
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from configstore.cli.arguments import Commands, add_command
 from configstore.cli.render import write_json, write_line, write_table
-from configstore.cli.session import open_tree, say
+from configstore.cli.session import open_tree, removal, say, say_all
 from configstore.errors import NotThereError, UnreachableError
+from configstore.model.keys import shown_key
 from configstore.model.path import ROOT, StorePath, printable
 from configstore.model.replica import Report, Request, State, Take, Verb
-from configstore.store.conflicts import losers
-from configstore.store.replicas import asking, fresh_reports, live
+from configstore.store.conflicts import all_sides
+from configstore.store.replicas import asking, fresh_reports, live, unreadable
 from configstore.store.tree import Tree
 
 PATIENCE = 2.0
@@ -81,6 +82,7 @@ def _still(before: Report, now: Report | None) -> bool:
 def _replicas(args: argparse.Namespace) -> int:
     with open_tree(args) as tree:
         reports, late = ask_reports(tree)
+        unread = unreadable(tree.kv, tree.keys)
     rows = [
         (report, silent)
         for found, silent in ((reports, False), (late, True))
@@ -94,7 +96,12 @@ def _replicas(args: argparse.Namespace) -> int:
         write_table([_row(report, silent=silent) for report, silent in rows])
     if not rows:
         say("no live replica" + (f" mirrors {args.mapping}" if args.mapping else ""))
-    return 0
+    _say_unread(unread)
+    return NotThereError.exit_code if unread else 0
+
+
+def _say_unread(unread: Mapping[bytes, str]) -> None:
+    say_all(f"{shown_key(key)}: no report: {why}; `{removal(key)}` removes it" for key, why in unread.items())
 
 
 def _fields(report: Report, *, silent: bool) -> dict[str, object]:
@@ -120,7 +127,8 @@ def _status(args: argparse.Namespace) -> int:
     with open_tree(args) as tree:
         store = tree.kv.status()
         reports, late = ask_reports(tree)
-        kept = len(losers(tree, ROOT))
+        kept = len(all_sides(tree, ROOT))
+        _say_unread(unreadable(tree.kv, tree.keys))
     silent = {(each.mapping, each.replica) for each in late}
     everyone = sorted([*reports, *late], key=lambda each: (each.mapping, each.replica))
     if args.json:

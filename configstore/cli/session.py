@@ -18,7 +18,7 @@ from configstore.errors import (
     UnreachableError,
 )
 from configstore.model.keys import Keys
-from configstore.model.path import StorePath, ancestors, printable, shell_word, shown
+from configstore.model.path import MAX_PATH, StorePath, ancestors, printable, shell_word, shown
 from configstore.model.record import Kind
 from configstore.settings import STORE_VARIABLES, nearest_variable, unknown_variables
 from configstore.store.tree import Tree
@@ -32,6 +32,9 @@ ATTEMPTS = 20
 
 
 _SHOWN = 50
+
+_TYPED = 3 * MAX_PATH
+"""Bytes of a key that a command line takes; none of ours is longer, or begins with so many of a stranger's."""
 
 
 @contextlib.contextmanager
@@ -133,13 +136,18 @@ def name_of(found: Bad) -> str:
 def why_unreadable(found: Bad) -> str:
     """Return what is wrong with what lies below `files/`, with the mend."""
     if found.key is not None:
-        key = shell_word(found.key.decode("utf-8", "surrogateescape"))
-        return f"a key that no path has: {found.reason}; `etcdctl del {key}` removes it"
+        return f"a key that no path has: {found.reason}; `{removal(found.key)}` removes it"
     path = shown(StorePath(found.path))
     return (
         f"unreadable record at revision {found.mod_revision}: {found.reason}; `configstore put {path} FILE "
         f"--if-revision {found.mod_revision}` replaces it, `configstore rm {path}` removes it"
     )
+
+
+def removal(key: bytes) -> str:
+    """Return the command that removes a key of etcd's; one that is too long to be typed by its beginning."""
+    typed = shell_word(key[:_TYPED].decode("utf-8", "surrogateescape"))
+    return f"etcdctl del {'--prefix ' if len(key) > _TYPED else ''}{typed}"
 
 
 def writer() -> Writer:

@@ -36,7 +36,10 @@ _VERIFICATION = {
     64: Refusal.NAME,
 }
 
-_FAILURES = (OSError, http.client.HTTPException, ValueError)
+_FAILURES = (OSError, http.client.HTTPException, ValueError, OverflowError)
+
+_MAX_BODY = 8 << 20
+"""Bytes of an answer that are read; etcd's /metrics has some 150 kB."""
 
 
 def visit(url: str, settings: StoreSettings, patience: float) -> Web:
@@ -133,7 +136,7 @@ def _get(connection: http.client.HTTPConnection, path: str) -> tuple[str, bytes]
     """Return the answer's date and its body. Raises _FAILURES."""
     connection.request("GET", path)
     answer = connection.getresponse()
-    body = answer.read()
+    body = answer.read(_MAX_BODY)
     if answer.status != http.HTTPStatus.OK:
         raise ValueError(f"{path} answers {answer.status}")
     return answer.headers.get("Date", ""), body

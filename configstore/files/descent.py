@@ -1,4 +1,4 @@
-"""Opens a directory by its absolute path, through nothing that a stranger could have put in the way.
+"""Opens a local path by a walk, through nothing that a stranger could have put in the way.
 
 A path is a promise only as far as nobody else can change what its names mean. So it is walked name by name, each
 opened in the directory before it without following a link. A link counts where nobody but root and we could have
@@ -10,37 +10,60 @@ import os
 import stat
 
 from configstore.errors import RefusedError
+from configstore.model.path import printable
 
-_WALK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LINK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40  # as the kernel has it (path_resolution(7))
 
 
-def descend(path: str) -> int:
-    """Open the directory at an absolute path.
+def open_parent(path: str) -> tuple[int, str]:
+    """Open the directory in which a path ends; returns its descriptor (O_PATH) and the name in it.
 
-    Raises RefusedError for a link that a stranger may have put there, OSError.
+    What has that name is no symlink, or not there. `.` is the name of a path that ends in `.`, `..` or is `/`.
+    Raises RefusedError for a link that a stranger may have put there, OSError naming the path.
     """
-    names = _names(path)
-    current = os.open("/", _WALK)
-    links = 0
+    current = os.open("/" if path.startswith("/") else ".", _STEP | os.O_DIRECTORY)
     try:
-        while names:
-            name = names.pop(0)
-            try:
-                current = _step(current, name)
-            except NotADirectoryError:
+        todo = _steps(path)
+        links = 0
+        while todo:
+            name = todo.pop()
+            step = _look(current, name, last=not todo)
+            if step is None:
+                return current, name
+            if stat.S_ISLNK(os.fstat(step).st_mode):
                 links += 1
-                if links > _MAX_LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
-                target = _trusted_target(current, name, path)
-                names = [*_names(target), *names]
-                if target.startswith("/"):
-                    current = _exchange(current, os.open("/", _WALK))
-        return os.open(".", _LIST, dir_fd=current)
-    finally:
+                target = _target(path, name, current, step, links)
+                todo += _steps(target)
+                if not target.startswith("/"):
+                    continue
+                step = os.open("/", _STEP | os.O_DIRECTORY)
+            elif not todo and name != "..":
+                os.close(step)
+                return current, name
+            os.close(current)
+            current = step
+    except OSError as error:
         os.close(current)
+        error.filename = path
+        raise
+    except BaseException:
+        os.close(current)
+        raise
+    return current, "."
+
+
+def descend(path: str) -> int:
+    """Open a directory for listing. Raises RefusedError, OSError, as `open_parent`."""
+    above, name = open_parent(path)
+    try:
+        return enter(above, name)
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(above)
 
 
 def enter(above: int, name: str) -> int:
@@ -82,11 +105,13 @@ def is_stranger(uid: int) -> bool:
 def can_be_exchanged(above: os.stat_result) -> bool:
     """Tell whether a stranger can put something else in the place of what lies in a directory.
 
-    In one with the sticky bit that belongs to root or us, a stranger moves what is its own and no more.
+    In one with the sticky bit that belongs to root or us, a stranger moves what is its own and no more. Our own
+    group is taken for ours: many systems give each user one.
     """
     if is_stranger(above.st_uid):
         return True
-    return bool(above.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) and not above.st_mode & stat.S_ISVTX
+    others = stat.S_IWOTH if above.st_gid == os.getegid() else stat.S_IWOTH | stat.S_IWGRP
+    return bool(above.st_mode & others) and not above.st_mode & stat.S_ISVTX
 
 
 def _is_empty(directory: int) -> bool:
@@ -94,32 +119,31 @@ def _is_empty(directory: int) -> bool:
         return next(found, None) is None
 
 
-def _names(path: str) -> list[str]:
-    return [name for name in path.split("/") if name not in {"", "."}]
+def _steps(path: str) -> list[str]:
+    """Return a path's components, the first one last."""
+    return [name for name in reversed(path.split("/")) if name not in {"", "."}]
 
 
-def _step(current: int, name: str) -> int:
-    """Go one directory further and close the one before. Raises OSError; then that one stays open."""
-    return _exchange(current, os.open(name, _WALK, dir_fd=current))
-
-
-def _exchange(current: int, deeper: int) -> int:
-    os.close(current)
-    return deeper
-
-
-def _trusted_target(above: int, name: str, path: str) -> str:
-    """Return where a link leads. Raises RefusedError when a stranger may have made it, OSError when it is none."""
-    link = os.open(name, _LINK, dir_fd=above)
+def _look(directory: int, name: str, *, last: bool) -> int | None:
+    """Open what lies at a name; None when the path may end there and nothing does. Raises OSError."""
     try:
-        found = os.fstat(link)
-        if not stat.S_ISLNK(found.st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-        if is_stranger(found.st_uid) or can_be_exchanged(os.fstat(above)):
+        return os.open(name, _STEP, dir_fd=directory)
+    except FileNotFoundError:
+        if last:
+            return None
+        raise
+
+
+def _target(path: str, name: str, above: int, link: int, links: int) -> str:
+    """Return where a link leads, and close it. Raises RefusedError when a stranger may have made it, OSError."""
+    try:
+        if is_stranger(os.fstat(link).st_uid) or can_be_exchanged(os.fstat(above)):
             raise RefusedError(
-                f"{path}: is reached through the symlink {name}, which another user can make lead elsewhere:"
-                " remove it, or name the directory itself"
+                f"{printable(path)}: is reached through the symlink {printable(name)}, which another user can make"
+                " lead elsewhere: name what it leads to"
             )
+        if links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         return os.readlink("", dir_fd=link)
     finally:
         os.close(link)

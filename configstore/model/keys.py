@@ -14,9 +14,17 @@
 No path has an empty component, so the `//` ends it without doubt.
 """
 
+import re
+
 from configstore.model.path import ROOT, PathError, StorePath, parse_path, printable
 
 DEFAULT_ROOT = "/configstore"
+
+_ID = 128
+"""Characters of the longest id of a losing side."""
+
+_REVISION = re.compile(r"[0-9]{1,20}")
+_SHOWN = 300
 
 
 class Keys:
@@ -50,9 +58,7 @@ class Keys:
         """Return the path of a record's key. Raises PathError for a key no record may have."""
         prefix = f"{self.root}/files/".encode()
         if not key.startswith(prefix):
-            raise PathError(
-                f"key {printable(key.decode('utf-8', 'backslashreplace'))}: not below {self.root}/files/"
-            )
+            raise PathError(f"key {shown_key(key)}: not below {self.root}/files/")
         return parse_path(key[len(prefix) :].decode("utf-8", "surrogateescape"))
 
     def chunk(self, path: StorePath, digest: str) -> bytes:
@@ -81,8 +87,8 @@ class Keys:
         """Return the path and the revision of a superseded record's key. Raises PathError."""
         prefix = f"{self.root}/past/".encode()
         path, _, revision = key.removeprefix(prefix).decode("utf-8", "surrogateescape").partition("//")
-        if not key.startswith(prefix) or not (revision.isascii() and revision.isdecimal()):
-            raise PathError(f"key {printable(key.decode('utf-8', 'backslashreplace'))}: not of {self.root}/past/")
+        if not key.startswith(prefix) or not _REVISION.fullmatch(revision):
+            raise PathError(f"key {shown_key(key)}: not of {self.root}/past/")
         return parse_path(path), int(revision)
 
     def conflict(self, path: StorePath, conflict_id: str) -> bytes:
@@ -101,10 +107,8 @@ class Keys:
         """Return the path and the id of a losing side's key. Raises PathError, also for a piece of its content."""
         prefix = self.conflict_root()
         path, _, name = key.removeprefix(prefix).decode("utf-8", "surrogateescape").partition("//")
-        if not key.startswith(prefix) or not name or "/" in name or not name.isprintable():
-            raise PathError(
-                f"key {printable(key.decode('utf-8', 'backslashreplace'))}: no losing side of a conflict"
-            )
+        if not key.startswith(prefix) or not 0 < len(name) <= _ID or "/" in name or not name.isprintable():
+            raise PathError(f"key {shown_key(key)}: no losing side of a conflict")
         return parse_path(path), name
 
     def lease_queue(self, name: str) -> bytes:
@@ -136,6 +140,12 @@ class Keys:
     def trial(self, name: str) -> bytes:
         """Return a key that `doctor` makes and removes to see what its user may do."""
         return f"{self.root}/doctor/{name}".encode()
+
+
+def shown_key(key: bytes) -> str:
+    """Return a key that may hold anything as a person is shown it: printable, without its middle if too long."""
+    text = key.decode("utf-8", "backslashreplace")
+    return printable(text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}")
 
 
 def prefix_end(prefix: bytes) -> bytes:

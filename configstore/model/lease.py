@@ -4,17 +4,31 @@ A claim lies under `{root}/leases/<name>/<etcd lease id>` and ends with that etc
 `{root}/intents/<name>` and stays, so that a successor and a person see what was under way when a holder died.
 """
 
+from typing import Annotated
+
 import msgspec
+
+from configstore.model import untrusted
+from configstore.model.path import printable
+from configstore.model.untrusted import UntrustedError
+
+_Name = Annotated[str, msgspec.Meta(max_length=256)]
+_Time = Annotated[str, msgspec.Meta(max_length=64)]
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Who wants, or holds, a lease. `command`: its program's name; arguments may hold secrets. time: RFC 3339."""
 
-    replica: str
-    host: str
-    command: str = ""
-    time: str = ""
+    replica: _Name
+    host: _Name
+    command: _Name = ""
+    time: _Time = ""
     v: int = 1
+
+    @property
+    def words(self) -> str:
+        """Who it is, safe to print and to hand on."""
+        return printable(f"{self.replica} on {self.host}")
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,18 +37,18 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     token: the holder's fencing token. ended: when, "" while it runs or when nobody knows. exit: its exit code.
     """
 
-    token: int
+    token: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     claim: Claim
-    begun: str
-    ended: str = ""
+    begun: _Time
+    ended: _Time = ""
     exit: int | None = None
     v: int = 1
 
     @property
     def words(self) -> str:
-        """What was begun, by whom and when."""
+        """What was begun, by whom and when; safe to print and to hand to a command in a variable."""
         what = self.claim.command or "something"
-        return f"{what}, begun {self.begun} by {self.claim.replica} on {self.claim.host}"
+        return printable(f"{what}, begun {self.begun} by {self.claim.words}")
 
 
 _encoder = msgspec.json.Encoder()
@@ -50,14 +64,11 @@ def encode(value: Claim | Intent) -> bytes:
 def decode_claim(text: bytes) -> Claim | None:
     """Return a claim; None when it is none of ours, as with `etcdctl lock`."""
     try:
-        return _claim_decoder.decode(text)
-    except (msgspec.DecodeError, ValueError):
+        return untrusted.decode(text, _claim_decoder)
+    except UntrustedError:
         return None
 
 
-def decode_intent(text: bytes) -> Intent | None:
-    """Return an intent; None when it cannot be read."""
-    try:
-        return _intent_decoder.decode(text)
-    except (msgspec.DecodeError, ValueError):
-        return None
+def decode_intent(text: bytes) -> Intent:
+    """Return an intent. Raises UntrustedError."""
+    return untrusted.decode(text, _intent_decoder)

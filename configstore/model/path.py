@@ -3,7 +3,9 @@
 Called by the command line for what a person types, and by `keys` for what lies in etcd.
 """
 
+import json
 import re
+from itertools import takewhile
 from typing import NewType
 
 StorePath = NewType("StorePath", str)
@@ -24,6 +26,9 @@ _SPECIAL = re.compile(r"[^\w@%+=:,./-]")  # all that may mean something to a she
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
 
 
+_NOT_ASCII = re.compile(r"[^\n\x20-\x7e]")
+
+
 class PathError(ValueError):
     """The text is no path that could be stored and mirrored; the message says why."""
 
@@ -35,18 +40,24 @@ def parse_path(text: str) -> StorePath:
     """
     if not text:
         raise PathError("the path is empty")
+    if len(text) > MAX_PATH:  # before anything is done with all of it
+        raise _too_long(text)
     shown = printable(text)
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
         raise PathError(f"{shown}: not valid UTF-8") from None
     if size > MAX_PATH:
-        raise PathError(f"{shown[:80]}…: {size} bytes long, at most {MAX_PATH} are allowed")
+        raise _too_long(text)
     if text.startswith("/"):
         raise PathError(f"{shown}: absolute; paths in the store are relative, such as certs/cert.pem")
     for component in text.split("/"):
         _check_component(component, shown)
     return StorePath(text)
+
+
+def _too_long(text: str) -> PathError:
+    return PathError(f"{printable(text[:80])}…: longer than {MAX_PATH} bytes")
 
 
 def _check_component(component: str, shown: str) -> None:
@@ -68,6 +79,11 @@ def printable(text: str) -> str:
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
                    for char in text)  # fmt: skip
+
+
+def printable_json(text: str) -> str:
+    """Return JSON that says the same and is safe for a terminal, as `printable`, with its line ends."""
+    return _NOT_ASCII.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
 
 
 def shell_word(text: str) -> str:
@@ -140,15 +156,18 @@ def relative_to(path: StorePath, directory: StorePath) -> StorePath:
 
 
 def unsafe_target(path: StorePath, target: str) -> str | None:
-    """Return why a symlink at `path` must not be stored, or None.
+    """Return why a symlink at `path`, relative to the mapping's directory, must not be stored, or None.
 
-    Judged by its text alone: absolute, or leading out of the mapping's directory.
+    Judged by its text alone, and yet no chain of links that pass leads out: each `..` comes first, where it starts
+    from the very directory in which the link lies, and there are no more of them than directories above that; what
+    follows only descends. With a `..` behind a name, that name could be a link to somewhere higher up.
     """
     if target.startswith("/"):
         return "a symlink with an absolute target, which means something else in every container; make it relative"
-    depth = path.count("/")
-    for component in target.split("/"):
-        depth += {"..": -1, ".": 0, "": 0}.get(component, 1)
-        if depth < 0:
-            return "a symlink that leads out of the directory"
+    steps = [component for component in target.split("/") if component not in {"", "."}]
+    up = len(list(takewhile("..".__eq__, steps)))
+    if up > path.count("/"):
+        return "a symlink that leads out of the directory"
+    if ".." in steps[up:]:
+        return "a symlink with '..' behind a name, which may itself be a link: begin its target with the '..'"
     return None

@@ -14,6 +14,9 @@ from typing import Annotated
 
 import msgspec
 
+from configstore.model import untrusted
+from configstore.model.untrusted import UntrustedError
+
 VERSION = 1
 """The header version written. A record of a later version is refused, never guessed at."""
 
@@ -151,7 +154,7 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     host: Annotated[str, msgspec.Meta(max_length=256)] = ""
     time: Annotated[str, msgspec.Meta(max_length=64)] = ""
     lease: Annotated[str, msgspec.Meta(max_length=256)] | None = None
-    supersedes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    supersedes: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     deletion: Deletion | None = None
 
 
@@ -199,25 +202,19 @@ def decode(value: bytes) -> Record:
     line, newline, rest = value.partition(b"\n")
     if not newline:
         raise RecordError("not a record: no header line")
-    try:
-        version = _version_decoder.decode(line).v
-        if version != VERSION:
-            raise RecordError(f"header version {version}; this configstore reads {VERSION}: upgrade it")
-        header = _header_decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        # JSON nested too deep is a RecursionError. A validation error names field and types, never the value.
-        reason = str(error) if isinstance(error, msgspec.ValidationError) else "malformed JSON"
-        raise RecordError(f"not a record: {reason}") from None
-    mode = int(header.mode, 8) if header.mode is not None else 0
+    header = _read_header(line)
+    kind = header.kind
+    has_mode = kind is Kind.FILE or kind is Kind.DIR
+    has_size = kind is Kind.FILE or kind is Kind.GONE  # what another kind says of it would never be alike here
     entry = Entry(
-        kind=header.kind,
-        mode=mode & _MODE_BITS,
+        kind=kind,
+        mode=int(header.mode or "0", 8) & _MODE_BITS if has_mode else 0,
         uid=header.uid,
         gid=header.gid,
         user=header.user,
         group=header.group,
-        size=header.size or 0,
-        sha256=header.sha256,
+        size=(header.size or 0) if has_size else 0,
+        sha256=header.sha256 if has_size else "",
         target=header.target,
     )
     content = rest if entry.kind is Kind.FILE and not header.chunks else None
@@ -237,18 +234,42 @@ def decode(value: bytes) -> Record:
     return Record(entry=entry, origin=origin, content=content, chunks=header.chunks)
 
 
+def _read_header(line: bytes) -> _Header:
+    try:
+        header = untrusted.decode(line, _header_decoder)
+    except UntrustedError as error:
+        raise RecordError(_later_version(line) or f"not a record: {error}") from None
+    if header.v != VERSION:
+        raise RecordError(_words_of_version(header.v))
+    return header
+
+
+def _later_version(line: bytes) -> str | None:
+    """Return why a header is not read when it is of another version, whose fields may mean something else."""
+    try:
+        version = untrusted.decode(line, _version_decoder).v
+    except UntrustedError:
+        return None
+    return _words_of_version(version) if version != VERSION else None
+
+
+def _words_of_version(version: int) -> str:
+    return f"header version {version}; this configstore reads {VERSION}: upgrade it"
+
+
 def _check(entry: Entry, content: bytes | None, chunks: tuple[str, ...]) -> None:
     if entry.kind is Kind.SYMLINK:
         if not entry.target or "\0" in entry.target:
             raise RecordError("a symlink record without a usable target")
     elif entry.target:
         raise RecordError(f"a {entry.kind} record with a link target")
+    whole = (entry.sha256,) if entry.sha256 or entry.kind is Kind.FILE else ()
+    if not all(map(_DIGEST.match, (*whole, *chunks))):
+        raise RecordError("a digest is not SHA-256 in hexadecimal")
     if entry.kind is not Kind.FILE:
         if chunks or content is not None:
             raise RecordError(f"a {entry.kind} record with content")
         return
-    if not _DIGEST.match(entry.sha256) or not all(_DIGEST.match(digest) for digest in chunks):
-        raise RecordError("a digest is not SHA-256 in hexadecimal")
     if chunks:
         if entry.size > MAX_SIZE or content is not None or len(chunks) != -(-entry.size // CHUNK_SIZE):
             raise RecordError("the number of chunks does not fit the size, or a file may not have it")

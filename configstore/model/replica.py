@@ -5,13 +5,21 @@ under `{root}/requests/<id>` for as long as the command that made it waits for i
 """
 
 import enum
+from typing import Annotated
 
 import msgspec
 
-from configstore.model.path import StorePath, shown
+from configstore.model import untrusted
+from configstore.model.path import PathError, StorePath, parse_path, printable, shown
+from configstore.model.untrusted import UntrustedError
 
 MAX_PROBLEMS = 50
 """How many problems a report names; `problem_count` counts them all."""
+
+MAX_REPORT = 1024 * 1024
+"""Bytes of a report that are read: that many problems with the longest paths and reasons are less."""
+
+_Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Take(enum.StrEnum):
@@ -42,7 +50,7 @@ class PathProblem(msgspec.Struct, frozen=True, kw_only=True):
 
     def shown(self, store: StorePath) -> str:
         """Return the path in the store as it is typed into a shell; store: the mapping's subtree."""
-        return self.word or shown(f"{store}/{self.path}" if store and self.path != "/" else self.path)
+        return printable(self.word) or shown(f"{store}/{self.path}" if store and self.path != "/" else self.path)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,14 +75,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = False
     degraded: bool = False
     reason: str = ""
-    revision: int = 0
-    paths: int = 0
-    pending: int = 0
-    vanished: int = 0
-    problem_count: int = 0
-    problems: tuple[PathProblem, ...] = ()
+    revision: _Number = 0
+    paths: _Number = 0
+    pending: _Number = 0
+    vanished: _Number = 0
+    problem_count: _Number = 0
+    problems: Annotated[tuple[PathProblem, ...], msgspec.Meta(max_length=4 * MAX_PROBLEMS)] = ()
     lost: bool = False
-    held: int = 0
+    held: _Number = 0
     v: int = 1
 
     @property
@@ -114,7 +122,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     take: Take = Take.STORE
     reason: str = ""
     path: StorePath | None = None
-    revision: int = 0
+    revision: _Number = 0
     v: int = 1
 
     def concerns(self, mapping: str, replica: str) -> bool:
@@ -132,19 +140,24 @@ def encode(value: Report | Request) -> bytes:
     return _encoder.encode(value)
 
 
-def decode_report(text: bytes) -> Report | None:
-    """Return a report; None when it cannot be read, be it hostile or of a later version."""
-    try:
-        report = _report_decoder.decode(text)
-    except (msgspec.DecodeError, ValueError):
-        return None
-    return report if report.v == 1 else None
+def decode_report(text: bytes) -> Report:
+    """Return a report. Raises UntrustedError, also for one of a later version."""
+    report = untrusted.decode(text, _report_decoder, limit=MAX_REPORT)
+    _check(report.v, report.store)
+    return report
 
 
-def decode_request(text: bytes) -> Request | None:
-    """Return a request; None when it cannot be read, be it hostile or of a later version."""
+def decode_request(text: bytes) -> Request:
+    """Return a request. Raises UntrustedError, also for one of a later version."""
+    request = untrusted.decode(text, _request_decoder)
+    _check(request.v, request.path)
+    return request
+
+
+def _check(version: int, path: StorePath | None) -> None:
+    if version != 1:
+        raise UntrustedError(f"of version {version}; this configstore reads 1: upgrade it")
     try:
-        request = _request_decoder.decode(text)
-    except (msgspec.DecodeError, ValueError):
-        return None
-    return request if request.v == 1 else None
+        parse_path(path or "any")
+    except PathError as error:
+        raise UntrustedError(str(error)) from None

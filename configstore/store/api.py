@@ -15,6 +15,8 @@ from typing import Protocol, Self
 
 import msgspec
 
+from configstore.errors import CorruptError
+
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
     """One key with its value.
@@ -291,7 +293,7 @@ def range_all(kv: Kv, start: bytes, end: bytes, *, revision: int = 0, keys_only:
     """Read a whole range in pages, all of one revision.
 
     The first page fixes the revision. Raises what `Kv.range` raises; a CompactedError in the middle means to
-    begin again.
+    begin again. CorruptError: the server announces more and does not go on.
     """
     limit = 1000
     while True:
@@ -300,4 +302,7 @@ def range_all(kv: Kv, start: bytes, end: bytes, *, revision: int = 0, keys_only:
         if not page.more:
             return
         revision = revision or page.revision
-        start = page.items[-1].key + b"\0"
+        after = page.items[-1].key + b"\0" if page.items else start
+        if after <= start:
+            raise CorruptError("the store announces more keys and shows none: is it an etcd that answers?")
+        start = after

@@ -24,11 +24,21 @@ class Loser(msgspec.Struct, frozen=True, kw_only=True):
     record: Record
 
 
-def losers(tree: Tree, directory: StorePath) -> list[Loser]:
-    """Return the losing sides of a path and of all below it, by path, oldest first. Raises StoreError.
+class Unread(msgspec.Struct, frozen=True, kw_only=True):
+    """What lies where a losing side would, and cannot be read."""
 
-    What is no readable record there is left out: it is of no use to anybody.
-    """
+    path: StorePath
+    id: str
+    reason: str
+
+
+def losers(tree: Tree, directory: StorePath) -> list[Loser]:
+    """Return the losing sides of a path and of all below it, by path, oldest first. Raises StoreError."""
+    return [each for each in all_sides(tree, directory) if isinstance(each, Loser)]
+
+
+def all_sides(tree: Tree, directory: StorePath) -> list[Loser | Unread]:
+    """As `losers`, with what cannot be read among them."""
     prefix = tree.keys.conflict_root()
     found: list[tuple[StorePath, int, str]] = []
     for page in range_all(tree.kv, prefix, prefix_end(prefix), keys_only=True):
@@ -37,15 +47,15 @@ def losers(tree: Tree, directory: StorePath) -> list[Loser]:
                 path, name = tree.keys.path_of_conflict(item.key)
                 if path == directory or is_below(path, directory):
                     found.append((path, item.create_revision, name))
-    return [loser for path, _, name in sorted(found) if (loser := _loser(tree, path, name))]
+    return [side for path, _, name in sorted(found) if (side := _side(tree, path, name))]
 
 
-def _loser(tree: Tree, path: StorePath, name: str) -> Loser | None:
+def _side(tree: Tree, path: StorePath, name: str) -> Loser | Unread | None:
     page = tree.kv.range(tree.keys.conflict(path, name))
     try:
         return Loser(path=path, id=name, record=decode(page.items[0].value)) if page.items else None
-    except RecordError:
-        return None
+    except RecordError as error:
+        return Unread(path=path, id=name, reason=str(error))
 
 
 def pieces_of(tree: Tree, loser: Loser) -> Iterator[bytes]:
@@ -67,9 +77,10 @@ def pieces_of(tree: Tree, loser: Loser) -> Iterator[bytes]:
         yield record.content
 
 
-def drop(tree: Tree, loser: Loser) -> None:
-    """Remove one losing side; it is no error when it is gone already. Raises StoreError."""
-    key = tree.keys.conflict(loser.path, loser.id)
-    pieces = {tree.keys.conflict_chunk(loser.path, loser.id, digest) for digest in loser.record.chunks}
-    deletes = [Delete(each) for each in (key, *sorted(pieces))]
-    tree.kv.txn((Exists(key),), deletes[:MAX_OPERATIONS])
+def drop(tree: Tree, side: Loser | Unread) -> None:
+    """Remove one losing side with its pieces; it is no error when it is gone already. Raises StoreError."""
+    key, pieces = tree.keys.conflict(side.path, side.id), tree.keys.conflict_chunk(side.path, side.id, "")
+    below = range_all(tree.kv, pieces, prefix_end(pieces), keys_only=True)
+    doomed = [*(item.key for page in below for item in page.items), key]
+    for start in range(0, len(doomed), MAX_OPERATIONS):
+        tree.kv.txn((Exists(key),), [Delete(each) for each in doomed[start : start + MAX_OPERATIONS]])

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
-from configstore.model.keys import Keys, prefix_end
-from configstore.model.path import PathError, StorePath, printable
+from configstore.model.keys import Keys, prefix_end, shown_key
+from configstore.model.path import PathError, StorePath
 from configstore.model.record import RecordError, decode
 from configstore.store.api import MAX_OPERATIONS, CreateRevision, Item, Kv, range_all
 from configstore.store.values import Bad, Stored
@@ -33,8 +33,7 @@ def decode_item(keys: Keys, item: Item) -> Stored | Bad:
     try:
         path = keys.path_of_file(item.key)
     except PathError as error:
-        shown = printable(item.key.decode("utf-8", "backslashreplace"))
-        return Bad(path=shown, reason=str(error), mod_revision=item.mod_revision, key=item.key)
+        return Bad(path=shown_key(item.key), reason=str(error), mod_revision=item.mod_revision, key=item.key)
     try:
         return stored(path, item)
     except RecordError as error:

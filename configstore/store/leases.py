@@ -9,6 +9,7 @@ token, which every commit compares in its own transaction: who lost the lease wi
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import msgspec
 
@@ -16,6 +17,8 @@ from configstore.clock import boottime
 from configstore.errors import CompactedError, ConflictError, LeaseGoneError, StoreError, StoreUnavailableError
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.lease import Claim, Intent, decode_claim, decode_intent, encode
+from configstore.model.path import printable
+from configstore.model.untrusted import UntrustedError
 from configstore.store.api import CreateRevision, Item, Kv, Put, Watch, range_all
 from configstore.store.values import Fence
 
@@ -57,11 +60,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def words(self) -> str:
-        """Who it is."""
+        """Who it is, safe to print."""
         if not self.claim:
             return f"somebody without a name, such as `etcdctl lock` (since revision {self.token})"
         what = f" for {self.claim.command}" if self.claim.command else ""
-        return f"{self.claim.replica} on {self.claim.host}{what} (since {self.claim.time})"
+        return printable(f"{self.claim.words}{what} (since {self.claim.time})")
 
 
 def queue(kv: Kv, keys: Keys, name: str) -> list[Place]:
@@ -93,8 +96,11 @@ def _place(name: str, item: Item) -> Place:
 
 
 def last_intent(kv: Kv, keys: Keys, name: str) -> Intent | None:
-    """Return what was begun last under a lease. Raises StoreError."""
-    return next((decode_intent(item.value) for item in kv.range(keys.intent(name)).items), None)
+    """Return what was begun last under a lease; None when nothing was, or it cannot be read. Raises StoreError."""
+    for item in kv.range(keys.intent(name)).items:
+        with suppress(UntrustedError):
+            return decode_intent(item.value)
+    return None
 
 
 class Lease:

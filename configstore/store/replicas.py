@@ -9,7 +9,8 @@ from configstore.errors import StoreError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.model.replica import Report, Request, Verb, decode_report, encode
-from configstore.store.api import CreateRevision, Kv, Put, range_all
+from configstore.model.untrusted import UntrustedError
+from configstore.store.api import CreateRevision, Item, Kv, Put, range_all
 
 REQUEST_TTL = 60
 """Seconds after which a request ends by itself, should its command have died."""
@@ -20,10 +21,29 @@ def live(kv: Kv, keys: Keys) -> dict[bytes, tuple[Report, int]]:
     found = {}
     for page in range_all(kv, *keys.replicas()):
         for item in page.items:
-            report = decode_report(item.value)
-            if report and item.key == keys.replica(report.mapping, report.replica):
+            with suppress(UntrustedError):
+                report = _read(keys, item)
                 found[item.key] = (report, item.mod_revision)
     return found
+
+
+def unreadable(kv: Kv, keys: Keys) -> dict[bytes, str]:
+    """Return what lies among the reports and is none, by key, with the reason. Raises StoreError."""
+    found = {}
+    for page in range_all(kv, *keys.replicas()):
+        for item in page.items:
+            try:
+                _read(keys, item)
+            except UntrustedError as error:
+                found[item.key] = str(error)
+    return found
+
+
+def _read(keys: Keys, item: Item) -> Report:
+    report = decode_report(item.value)
+    if item.key != keys.replica(report.mapping, report.replica):
+        raise UntrustedError("it is about another mapping or replica than its key says")
+    return report
 
 
 def named(report: Report) -> str:

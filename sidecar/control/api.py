@@ -15,14 +15,18 @@ A failure is `{"error": words, "code": exit code}`. Called by `server`, which ow
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from http import HTTPStatus
 from typing import Annotated, TypeVar
 
 import msgspec
 
 from configstore import __version__
 from configstore.errors import NotThereError, RefusedError, StoreError, UnreachableError, UsageError
+from configstore.model import untrusted
 from configstore.model.keys import Keys
+from configstore.model.untrusted import UntrustedError
 from configstore.settings import parse_name
 from configstore.store.api import Kv
 from configstore.store.leases import MAX_TTL, MIN_TTL
@@ -33,6 +37,12 @@ from sidecar.control.holds import Holds
 from sidecar.mirror import Mirror
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+LOOK = 2.0
+"""Seconds between two looks whether a client that waits is still there."""
+
+Present = Callable[[], bool]
+"""Whether a client is still there."""
 
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
@@ -58,7 +68,7 @@ class Seen(msgspec.Struct, forbid_unknown_fields=True):
     """How many sets were applied to a mapping in a run of the sidecar."""
 
     session: Annotated[str, msgspec.Meta(max_length=64)]
-    count: int
+    count: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class ChangesRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -79,11 +89,13 @@ class HoldRequest(msgspec.Struct, forbid_unknown_fields=True):
     wait: Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a name that no mapping's lease could have."""
+        """Refuse a name that no mapping's lease could have, and a command that no terminal could show."""
         try:
             parse_name(self.lease)
         except ValueError as error:
             raise ValueError(f"lease: {error}") from None
+        if not self.command.isprintable():
+            raise ValueError("command: expected a program's name without control characters")
 
 
 class ReleaseRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -95,8 +107,8 @@ class ReleaseRequest(msgspec.Struct, forbid_unknown_fields=True):
 def checked(body: bytes, kind: type[T]) -> T:
     """Return a request as a value. Raises UsageError."""
     try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, ValueError) as error:
+        return untrusted.decode(body, msgspec.json.Decoder(kind))
+    except UntrustedError as error:
         raise UsageError(f"bad request: {error}") from None
 
 
@@ -159,19 +171,25 @@ class Api:
             raise NotThereError(f"{asked.mapping}: committed, but for {len(problems)} paths: {words}")
         return {"revision": max(status.applied, status.committed)}
 
-    def wait(self, asked: WaitRequest) -> object:
-        """Wait until a revision is applied. Raises NotThereError naming who has not, UsageError, StoreError."""
+    def wait(self, asked: WaitRequest, present: Present) -> object:
+        """Wait until a revision is applied, for as long as the client is `present`.
+
+        Raises NotThereError naming who has not, UsageError, StoreError; ConnectionError when it is gone.
+        """
         mirror = self._mirror(asked.mapping)
         store = mirror.mapping.store
         if asked.applied not in {"here", "all"}:
             raise UsageError('bad request: applied: expected "here" or "all"')
         end = time.monotonic() + asked.timeout
-        revision = revision_due(self._kv, self._keys, store, asked=asked.revision, patience=asked.timeout)
-        if not mirror.wait_applied(revision, max(0.0, end - time.monotonic())):
+        pause = partial(_pause, present)
+        revision = revision_due(
+            self._kv, self._keys, store, asked=asked.revision, patience=asked.timeout, pause=pause
+        )
+        if not any(mirror.wait_applied(revision, patience) for patience in _looks(end, present)):
             missing = [f"{self._replica}, this replica: {mirror.status.why_not_done()}"]
         elif asked.applied == "all":
             left = max(0.0, end - time.monotonic())
-            late = wait_applied(self._kv, self._keys, store, revision=revision, patience=left)
+            late = wait_applied(self._kv, self._keys, store, revision=revision, patience=left, pause=pause)
             missing = list(map(named, late))
         else:
             missing = []
@@ -180,11 +198,19 @@ class Api:
             raise NotThereError(f"{asked.mapping}: revision {revision} is not applied yet by {names}")
         return {"revision": revision}
 
-    def changes(self, asked: ChangesRequest) -> object:
-        """Wait until another set was applied than was seen, and return what there is to be seen."""
+    def changes(self, asked: ChangesRequest, present: Present) -> object:
+        """Wait until another set was applied than was seen, and return what there is to be seen.
+
+        Raises UsageError; ConnectionError when the client is not `present` any more.
+        """
         mirror = self._mirror(asked.mapping)
-        known = asked.after.count if asked.after and asked.after.session == self._session else -1
-        return {"session": self._session, "count": mirror.wait_for_sets(known, asked.timeout)}
+        known = count = asked.after.count if asked.after and asked.after.session == self._session else -1
+        for patience in _looks(time.monotonic() + asked.timeout, present):
+            until = time.monotonic() + patience
+            count = mirror.wait_for_sets(known, patience)
+            if count != known or time.monotonic() < until:  # so early, and the same: the mirror is stopping
+                break
+        return {"session": self._session, "count": count}
 
     def _mirror(self, name: str) -> Mirror:
         for each in self._mirrors:
@@ -195,8 +221,25 @@ class Api:
         )
 
 
-def http_status(error: Exception) -> int:
+def _looks(end: float, present: Present) -> Iterator[float]:
+    """Yield for how long to wait next, in seconds, until `end` on the monotonic clock; at least once.
+
+    Raises ConnectionError when the client is gone.
+    """
+    while (left := end - time.monotonic()) > LOOK:
+        yield LOOK
+        _pause(present, 0.0)
+    yield max(0.0, left)
+
+
+def _pause(present: Present, seconds: float) -> None:
+    if not present():
+        raise ConnectionError("the client is gone")
+    time.sleep(seconds)
+
+
+def http_status(error: Exception) -> HTTPStatus:
     """Return the HTTP status of a failure."""
     if isinstance(error, StoreError | UnreachableError):
-        return 503
-    return {1: 404, 2: 400, 3: 409}.get(getattr(error, "exit_code", 0), 403)
+        return HTTPStatus.SERVICE_UNAVAILABLE
+    return HTTPStatus({1: 404, 2: 400, 3: 409}.get(getattr(error, "exit_code", 0), 403))

@@ -1,7 +1,8 @@
-"""HTTP/1.1 over a Unix socket: who may speak with the sidecar, and within which limits.
+"""HTTP/1.1 over a Unix socket: who may speak with the sidecar, and how many may wait.
 
-One thread a connection, at most CONNECTIONS of them; one request a connection. A peer has READ seconds for its
-request and can send MAX_BODY bytes: a slow or dying one costs a sleeping thread, and that not for long.
+A request that is answered at once lives within the limits of `serving`. One that may wait, for a lease, a commit
+or a revision, leaves its place there and takes one in the room for its kind. So however many wait for a lease, a
+holder hears for how long it has it, and can give it back.
 """
 
 import contextlib
@@ -9,94 +10,172 @@ import logging
 import os
 import select
 import socket
-import socketserver
 import struct
-import sys
 import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from typing import Any
 
 import msgspec
 
-from configstore.errors import ConfigstoreError, UsageError
-from configstore.store.leases import LeaseLostError, Place
+from configstore.errors import ConfigstoreError, UnreachableError, UsageError
+from configstore.store.leases import Lease, LeaseLostError, Place
 from sidecar.control import api
 from sidecar.control.api import Api, checked
 from sidecar.control.holds import Hold
+from sidecar.control.place import Door
+from sidecar.serving import Exchange, Request, Server
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS = 32
-READ = 5.0
 MAX_BODY = 16 * 1024
+
+HOLDS = 32
+"""Clients that hold a lease or wait for one; each costs a few threads."""
+
+WAITS = 32
+"""Clients that wait for a commit, a revision or a change."""
+
+RELEASES = HOLDS
+"""Holders that give their lease back, at once."""
+
 LOOK = 0.5
 """Seconds between two looks whether the sidecar is stopping."""
+
+QUIET = 10.0
+"""Seconds between two lines of the log about peers that were refused: a stranger must not fill it."""
 
 _SO_PEERGROUPS = 59
 
 
-class ControlServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """The server and its thread."""
+class _Room:
+    """How many requests of one kind may wait at once."""
 
-    daemon_threads = True
-    request_queue_size = CONNECTIONS
+    def __init__(self, size: int, who: str) -> None:
+        self._free = threading.BoundedSemaphore(size)
+        self._full = f"{size} {who} already, and there is no room for more; try again later"
 
-    def __init__(self, listener: socket.socket, what: Api, *, group: int | None) -> None:
-        """Serve a bound socket; root, our own user, and members of `group` may speak."""
-        super().__init__(str(listener.getsockname()), _Handler, bind_and_activate=False)
-        self.socket.close()
-        self.socket = listener
-        self.api = what
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Take a place in it. Raises UnreachableError when all are taken."""
+        if not self._free.acquire(blocking=False):
+            raise UnreachableError(self._full)
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
+class ControlServer:
+    """The server behind the control socket."""
+
+    def __init__(self, door: Door, what: Api, *, group: int | None) -> None:
+        """Serve the socket of `door`; root, our own user, and members of `group` may speak."""
+        self._api = what
         self._group = group
-        self._slots = threading.BoundedSemaphore(CONNECTIONS)
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
-        self.server_activate()
-        self._thread.start()
+        self._door = door
+        self._refused = -QUIET
+        self._holds = _Room(HOLDS, "clients hold leases of this sidecar or wait for one")
+        self._waits = _Room(WAITS, "clients of this sidecar wait for a commit, a revision or a change")
+        self._releases = _Room(RELEASES, "clients of this sidecar give a lease back")
+        self._server = Server(door.listener, self._serve, name="control", admit=self._may_speak)
 
     def close(self) -> None:
         """Serve no more; holds that are still open are abandoned."""
-        self._closing.set()
-        with contextlib.suppress(OSError):
-            os.unlink(str(self.server_address))  # before another may take its place
-        self.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread
-        self._thread.join()
-        self.socket.close()
+        self._door.remove()  # before another may take its place
+        self._server.close()
 
-    @property
-    def closing(self) -> bool:
-        """Whether it ends."""
-        return self._closing.is_set()
-
-    def _serve(self) -> None:
-        while not self.closing:
-            self.handle_request()
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401, ARG002  # of the base class
-        """Tell whether a peer may speak, and whether there is room for it."""
-        pid, uid, gid = struct.unpack("3i", request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        allowed = uid in {0, os.geteuid()} or (
-            self._group is not None and (gid == self._group or self._group in _groups(request))
-        )
-        if not allowed:
+    def _may_speak(self, peer: socket.socket) -> bool:
+        pid, uid, gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid in {0, os.geteuid()} or (self._group is not None and self._group in {gid, *_groups(peer)}):
+            return True
+        if (now := time.monotonic()) >= self._refused + QUIET:
+            self._refused = now
             log.warning("a peer was refused at the control socket", extra={"pid": pid, "uid": uid, "gid": gid})
-            return False
-        if not self._slots.acquire(blocking=False):
-            log.warning("too many connections to the control socket", extra={"limit": CONNECTIONS})
-            return False
-        return True
+        return False
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  # of the base class
-        """Serve one connection."""
+    def _serve(self, exchange: Exchange, request: Request) -> None:
         try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._slots.release()
+            if request.method == "GET":
+                _send(exchange, HTTPStatus.OK, self._known(request.target))
+            elif request.method == "POST":
+                self._wait(exchange, request)
+            else:
+                _refuse(exchange, UsageError("expected GET or POST"), HTTPStatus.NOT_IMPLEMENTED)
+        except ConfigstoreError as error:
+            _refuse(exchange, error, api.http_status(error))
 
-    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002  # of the base class
-        """Note what went wrong with one connection, which is most often a peer that is gone."""
-        log.debug("a connection to the control socket broke off", extra={"reason": str(sys.exc_info()[1])})
+    def _known(self, target: str) -> object:
+        """Return what is known at once."""
+        if target == "/v1/status":
+            return self._api.status()
+        if target.startswith("/v1/hold/"):
+            return {"left": self._api.holds.left(target.removeprefix("/v1/hold/"))}
+        raise UsageError("there is no such thing to ask for")
+
+    def _wait(self, exchange: Exchange, request: Request) -> None:
+        """Answer what may take its time, in the room for its kind."""
+        if request.length > MAX_BODY:
+            raise UsageError(f"bad request: expected a Content-Length of at most {MAX_BODY}")
+        body = exchange.content(request.length)
+        if request.target == "/v1/hold":
+            asked = checked(body, api.HoldRequest)
+            with self._holds.place():
+                exchange.stay()
+                self._hold(exchange, asked)
+            return
+        room, work = self._work(request.target, body, lambda: not _hung_up(exchange))
+        with room.place():
+            exchange.stay()
+            _send(exchange, HTTPStatus.OK, work())
+
+    def _work(self, target: str, body: bytes, present: api.Present) -> tuple[_Room, Callable[[], object]]:
+        """Return what is to be done for a request, and where it may wait."""
+        what = self._api
+        if target == "/v1/flush":
+            return self._waits, partial(what.flush, checked(body, api.FlushRequest))
+        if target == "/v1/wait":
+            return self._waits, partial(what.wait, checked(body, api.WaitRequest), present)
+        if target == "/v1/changes":
+            return self._waits, partial(what.changes, checked(body, api.ChangesRequest), present)
+        if target.startswith("/v1/hold/") and target.endswith("/release"):
+            hold_id = target.removeprefix("/v1/hold/").removesuffix("/release")
+            code = checked(body, api.ReleaseRequest).exit
+            return self._releases, lambda: {"revision": what.holds.release(hold_id, code)}
+        raise UsageError("there is no such thing to ask for")
+
+    def _hold(self, exchange: Exchange, asked: api.HoldRequest) -> None:
+        """Tell in lines how it goes; the hold lasts until it is released or the connection ends."""
+        holds = self._api.holds
+        lease, mirrors = holds.contender(
+            asked.lease,
+            mapping=asked.mapping,
+            command=asked.command,
+            ttl=None if asked.ttl is None else int(asked.ttl),
+        )
+        exchange.begin("application/x-ndjson")
+        threading.Thread(target=self._interrupt_when_gone, args=(exchange, lease), daemon=True).start()
+        try:
+            hold = holds.open(lease, mirrors, patience=asked.wait, waiting=partial(_tell_who_is_ahead, exchange))
+        except ConfigstoreError as error:
+            _line(exchange, {"event": "error", "error": str(error), "code": error.exit_code})
+            return
+        try:
+            _line(exchange, _held(hold))
+            told = False
+            while not self._server.closing.is_set() and not _is_gone(exchange, LOOK):
+                if not told and (lost := holds.lost(hold)):
+                    told = True
+                    _line(exchange, {"event": "lost", "error": lost, "code": LeaseLostError.exit_code})
+        finally:
+            holds.abandon(hold)
+
+    def _interrupt_when_gone(self, exchange: Exchange, lease: Lease) -> None:
+        while lease.lost is None and lease.fence() is None:
+            if _is_gone(exchange, LOOK) or self._server.closing.is_set():
+                lease.interrupt()
+                return
 
 
 def _groups(peer: socket.socket) -> list[int]:
@@ -108,134 +187,20 @@ def _groups(peer: socket.socket) -> list[int]:
     return [number for (number,) in struct.iter_unpack("i", found)]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: ControlServer
-    timeout = READ
-    protocol_version = "HTTP/1.1"
-    server_version = "configstore"
-    sys_version = ""
+def _is_gone(exchange: Exchange, patience: float) -> bool:
+    """Tell whether the peer has closed its side, or says what it should not."""
+    return _polled(exchange, select.POLLIN, patience)
 
-    def setup(self) -> None:
-        super().setup()
-        self._limit = threading.Timer(READ, self._cut)  # the whole request, however slowly its bytes drip
-        self._limit.daemon = True
-        self._limit.start()
 
-    def finish(self) -> None:
-        self._limit.cancel()
-        super().finish()
+def _hung_up(exchange: Exchange) -> bool:
+    """Tell whether the peer takes no answer any more."""
+    return _polled(exchange, 0, 0.0)  # 0: only what is always told, such as POLLHUP
 
-    def _cut(self) -> None:
-        with contextlib.suppress(OSError):  # it is gone already
-            self.connection.shutdown(socket.SHUT_RD)
 
-    def do_GET(self) -> None:
-        self._answered(self._get)
-
-    def do_POST(self) -> None:
-        self._answered(self._post)
-
-    def _answered(self, work: Any) -> None:  # noqa: ANN401  # one of the two below
-        self.close_connection = True
-        try:
-            answer = work()
-        except ConfigstoreError as error:
-            self._send(api.http_status(error), {"error": str(error), "code": error.exit_code})
-        else:
-            if answer is not None:
-                self._send(HTTPStatus.OK, answer)
-
-    def _get(self) -> object:
-        self._limit.cancel()
-        if self.path == "/v1/status":
-            return self.server.api.status()
-        if self.path.startswith("/v1/hold/"):
-            return {"left": self.server.api.holds.left(self.path.removeprefix("/v1/hold/"))}
-        raise UsageError("there is no such thing to ask for")
-
-    def _post(self) -> object:
-        what, body = self.server.api, self._body()
-        if self.path == "/v1/flush":
-            return what.flush(checked(body, api.FlushRequest))
-        if self.path == "/v1/wait":
-            return what.wait(checked(body, api.WaitRequest))
-        if self.path == "/v1/changes":
-            return what.changes(checked(body, api.ChangesRequest))
-        if self.path == "/v1/hold":
-            self._hold(checked(body, api.HoldRequest))
-            return None
-        if self.path.startswith("/v1/hold/") and self.path.endswith("/release"):
-            hold_id = self.path.removeprefix("/v1/hold/").removesuffix("/release")
-            return {"revision": what.holds.release(hold_id, checked(body, api.ReleaseRequest).exit)}
-        raise UsageError("there is no such thing to ask for")
-
-    def _body(self) -> bytes:
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdecimal()) or int(length) > MAX_BODY:
-            raise UsageError(f"bad request: expected a Content-Length of at most {MAX_BODY}")
-        body = self.rfile.read(int(length))
-        self._limit.cancel()
-        if len(body) != int(length):
-            raise UsageError("bad request: it broke off, or took too long")
-        return body
-
-    def _hold(self, asked: api.HoldRequest) -> None:
-        """Tell in lines how it goes; the hold lasts until it is released or the connection ends."""
-        holds = self.server.api.holds
-        lease, mirrors = holds.contender(
-            asked.lease,
-            mapping=asked.mapping,
-            command=asked.command,
-            ttl=None if asked.ttl is None else int(asked.ttl),
-        )
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", "application/x-ndjson")
-        self.send_header("Connection", "close")
-        self.end_headers()
-        gone = threading.Thread(target=self._interrupt_when_gone, args=(lease,), daemon=True)
-        gone.start()
-        try:
-            hold = holds.open(lease, mirrors, patience=asked.wait, waiting=self._tell_who_is_ahead)
-        except ConfigstoreError as error:
-            self._line({"event": "error", "error": str(error), "code": error.exit_code})
-            return
-        try:
-            self._line(_held(hold))
-            told = False
-            while not self.server.closing and not self._is_gone(LOOK):
-                if not told and (lost := holds.lost(hold)):
-                    told = True
-                    self._line({"event": "lost", "error": lost, "code": LeaseLostError.exit_code})
-        finally:
-            holds.abandon(hold)
-
-    def _interrupt_when_gone(self, lease: Any) -> None:  # noqa: ANN401  # a Lease
-        while lease.lost is None and lease.fence() is None:
-            if self._is_gone(LOOK) or self.server.closing:
-                lease.interrupt()
-                return
-
-    def _is_gone(self, patience: float) -> bool:
-        """Tell whether the peer has closed its side, or says what it should not."""
-        return bool(select.select([self.connection], [], [], patience)[0])
-
-    def _tell_who_is_ahead(self, ahead: list[Place]) -> None:
-        self._line({"event": "waiting", "holder": ahead[0].words, "ahead": len(ahead)})
-
-    def _line(self, event: object) -> None:
-        self.wfile.write(msgspec.json.encode(event) + b"\n")
-
-    def _send(self, status: int, answer: object) -> None:
-        body = msgspec.json.encode(answer)
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
-        """Say nothing: clients ask often."""
+def _polled(exchange: Exchange, events: int, patience: float) -> bool:
+    look = select.poll()  # `select.select` knows no descriptor above 1,023
+    look.register(exchange.connection, events)
+    return bool(look.poll(patience * 1000))
 
 
 def _held(hold: Hold) -> dict[str, object]:
@@ -246,3 +211,19 @@ def _held(hold: Hold) -> dict[str, object]:
         "token": hold.token,
         "unfinished": hold.unfinished.words if hold.unfinished else None,
     }
+
+
+def _tell_who_is_ahead(exchange: Exchange, ahead: list[Place]) -> None:
+    _line(exchange, {"event": "waiting", "holder": ahead[0].words, "ahead": len(ahead)})
+
+
+def _line(exchange: Exchange, event: object) -> None:
+    exchange.send(msgspec.json.encode(event) + b"\n")
+
+
+def _send(exchange: Exchange, status: HTTPStatus, answer: object) -> None:
+    exchange.answer(status, "application/json", msgspec.json.encode(answer))
+
+
+def _refuse(exchange: Exchange, error: ConfigstoreError, status: HTTPStatus) -> None:
+    _send(exchange, status, {"error": str(error), "code": error.exit_code})

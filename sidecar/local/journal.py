@@ -9,9 +9,10 @@ from typing import Annotated
 
 import msgspec
 
-from configstore.model.path import StorePath, parse_path
+from configstore.model.path import ROOT, PathError, StorePath, parse_path
 from configstore.model.record import Entry
 from configstore.model.signature import Signature
+from configstore.model.untrusted import UntrustedError, decode
 from sidecar.appendlog import AppendLog
 from sidecar.local.expected import Expected
 from sidecar.planner.sides import RemoteEntry
@@ -73,9 +74,10 @@ class Journal:
         intents: list[Intent] = []
         for line in self._log.lines():
             try:
-                intent = _decoder.decode(line)
-                parse_path(intent.path) if intent.path else None
-            except (ValueError, RecursionError):  # msgspec's errors, bad UTF-8, and paths that are none
+                intent = decode(line, _decoder)
+                if intent.path != ROOT:
+                    parse_path(intent.path)
+            except (UntrustedError, PathError):
                 break
             intents.append(intent)
         return intents

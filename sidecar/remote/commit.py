@@ -1,12 +1,14 @@
 """Sends a plan's pushes to the store, as sets. Called by `push` in the engine's thread only."""
 
+import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 
 import msgspec
 
 from configstore.errors import RefusedError, StoreError, TooLargeError
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, parent
 from configstore.model.record import INLINE_MAX, Kind, RecordError, Source
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Outcome, Stored, Write
@@ -68,7 +70,11 @@ def commit(
     todo = list(reversed(list(_batches(pushes))))
     while todo:
         batch = todo.pop()
-        writes = [_write(push, mapping, write_ids, source(push)) for push in batch]
+        sets = _sets(batch)
+        writes = [
+            _write(push, mapping, write_ids[push.path], source(push), together=together)
+            for push, together in zip(batch, sets, strict=True)
+        ]
         try:
             outcome = tree.commit(writes, retention=mapping.retention, keep=mapping.keep, fence=fence)
         except PathFailed as failure:
@@ -109,14 +115,27 @@ def _take(outcome: Outcome, writes: Iterable[tuple[Write, Push]], committed: Com
             committed.unsure.add(push.path)
 
 
-def _write(push: Push, mapping: Mapping, write_ids: dict[StorePath, str], content: Source | None) -> Write:
+def _sets(batch: Sequence[Push]) -> list[int]:
+    """Return for each push a number that those have which go into one txn.
+
+    What was changed while nobody looked is of no known set. A txn that must be cut is then cut between
+    directories, since what lies in one, such as a certificate and its key, is most likely to belong together.
+    """
+    spare = itertools.count(max(push.in_set for push in batch) + 1)
+    directories: defaultdict[StorePath, int] = defaultdict(lambda: next(spare))
+    return [
+        push.in_set or (directories[parent(push.path)] if push.entry.kind is Kind.FILE else 0) for push in batch
+    ]
+
+
+def _write(push: Push, mapping: Mapping, write_id: str, content: Source | None, *, together: int) -> Write:
     return Write(
         path=mapping.absolute(push.path),
         entry=push.entry,
         content=content,
         expected=push.expected,
-        write_id=write_ids[push.path],
-        set=push.in_set,
+        write_id=write_id,
+        set=together,
         deletion=push.deletion,
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Map
 
 from configstore.errors import FutureRevisionError
-from configstore.model.path import ROOT, PathError, StorePath, parse_path, relative_to
+from configstore.model.path import ROOT, PathError, StorePath, relative_to
 from configstore.model.record import Entry, Kind
 from configstore.model.replica import Take
 from configstore.store.api import Batch, Item
@@ -335,11 +335,10 @@ class RemoteSide:
             self.contents.note(path, found)
 
     def _take_bad(self, bad: Bad) -> set[StorePath]:
-        word = ""
-        try:
-            relative = self._relative(parse_path(bad.path))
-        except PathError:
-            relative, word = StorePath(bad.path), bad.path  # a key that no path has is only ever shown
+        if bad.key is None:
+            relative, word = self._relative(StorePath(bad.path)), ""
+        else:  # a key that no path has is only ever shown
+            relative, word = StorePath(bad.path), bad.path
         if relative is None:
             return set()
         problem = Problem(path=relative, reason=bad.reason, word=word)

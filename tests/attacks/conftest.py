@@ -1,4 +1,4 @@
-"""Fixtures for attacks: a root sidecar in whose directory an application of another user is at work."""
+"""Fixtures for attacks: the command, replicas, and a root sidecar in whose directory another user is at work."""
 
 import os
 import shutil
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.attacks.application import UID, Attacked
-from tests.e2e.conftest import configstore
+from tests.cli.conftest import environment, offline, run, tree
+from tests.e2e.conftest import configstore, replica
 
-__all__ = ["configstore"]
+__all__ = ["configstore", "environment", "offline", "replica", "run", "tree"]
 
 
 @pytest.fixture

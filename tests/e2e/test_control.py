@@ -10,10 +10,10 @@ import sys
 
 import pytest
 
-from configstore.client import ClientError, Sidecar
+from configstore.client import Sidecar
 from configstore.model.keys import Keys
 from configstore.store.leases import queue
-from sidecar.control import server
+from sidecar import serving
 from tests.e2e.replica import ENVIRONMENT
 from tests.waiting import wait_until
 
@@ -88,7 +88,7 @@ def test_nonsense_is_refused_and_costs_nothing(one, text, expected):
 
 def test_clients_that_never_finish_are_cut_off_and_do_not_keep_others_out(one):
     with contextlib.ExitStack() as stack:
-        slow = [stack.enter_context(connected(one)) for _ in range(server.CONNECTIONS // 2)]
+        slow = [stack.enter_context(connected(one)) for _ in range(serving.CONNECTIONS // 2)]
         for each in slow:
             each.sendall(b"POST /v1/flush HTTP/1.1\r\n")
         assert works(one)
@@ -104,23 +104,8 @@ def test_clients_that_never_finish_are_cut_off_and_do_not_keep_others_out(one):
                 pass
             return True
 
-        wait_until(lambda: all(cut(each) for each in slow), 4 * server.READ, what="slow clients to be cut off")
+        wait_until(lambda: all(cut(each) for each in slow), 4 * serving.ARRIVAL, what="slow clients to be cut off")
         assert works(one)
-
-
-def test_more_connections_than_there_is_room_for_are_turned_away(one):
-    with contextlib.ExitStack() as stack:
-        for _ in range(server.CONNECTIONS):
-            stack.enter_context(connected(one))
-
-        def turned_away():
-            try:
-                return not works(one)
-            except ClientError:
-                return True
-
-        wait_until(turned_away)
-    wait_until(lambda: not turned_away(), 20)
 
 
 def test_a_hold_whose_client_dies_while_it_waits_leaves_the_queue(one, kv, kv_root):

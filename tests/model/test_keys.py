@@ -97,7 +97,7 @@ def test_superseded_records_sort_by_age(one, other):
         (b"certs/a\x1b[2J", "control character"),
         (b"certs/.configstore/baseline", "reserved"),
         (b"certs/" + b"x" * 256, "longer than 255"),
-        (b"x/" * 1025 + b"x", "at most 2048"),
+        (b"x/" * 1025 + b"x", "longer than 2048"),
     ],
 )
 def test_a_key_that_no_record_may_have_is_refused_with_a_printable_reason(tail, reason):

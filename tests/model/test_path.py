@@ -46,7 +46,7 @@ def test_ordinary_names_are_paths(text):
         ("a\x85", "control character"),
         ("a/.configstore/baseline", "reserved"),
         ("a" * 256, "longer than 255 bytes"),
-        ("a/" * 1100 + "a", "bytes long"),
+        ("a/" * 1100 + "a", "longer than 2048 bytes"),
         ("caf\udce9", "not valid UTF-8"),
     ],
 )

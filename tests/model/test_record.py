@@ -252,3 +252,19 @@ def test_fields_of_a_later_minor_are_ignored():
 
 def test_content_is_never_shown():
     assert "secret" not in repr(file_record())
+
+
+def test_what_a_link_or_a_directory_cannot_have_is_not_taken_from_its_header():
+    text = (
+        b'{"v":1,"kind":"symlink","mode":"0600","size":3,"sha256":"'
+        + b"1" * 64
+        + b'","target":"x","write_id":"w"}\n'
+    )
+    assert decode(text).entry == Entry(kind=Kind.SYMLINK, target="x")
+    text = b'{"v":1,"kind":"dir","mode":"0750","size":3,"sha256":"' + b"1" * 64 + b'","write_id":"w"}\n'
+    assert decode(text).entry == Entry(kind=Kind.DIR, mode=0o750)
+
+
+def test_a_tombstone_with_another_digest_than_sha_256_is_no_record():
+    with pytest.raises(RecordError, match="SHA-256"):
+        decode(b'{"v":1,"kind":"gone","sha256":"x","write_id":"w"}\n')

@@ -62,3 +62,13 @@ def test_it_lies_in_memory_or_nowhere(tmp_path, tmpfs):
     assert os.listdir(memory) == []
     with pytest.raises(RefusedError, match="mount a tmpfs at /tmp"), showing(AS_IT_IS, [str(disk)]):
         pass
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_one_shows_is_not(tmp_path, tmpfs):
+    memory = str(tmpfs(tmp_path / "memory"))
+    with showing(AS_IT_IS, [memory]) as others:
+        os.mkdir(f"{memory}/configstore-check-left")
+        with open(f"{memory}/configstore-check-left/key", "w", encoding="ascii") as file:
+            file.write("SECRET")
+        with showing(AS_IT_IS, [memory]) as shown:
+            assert set(os.listdir(memory)) == {os.path.basename(each.path) for each in (others, shown)}

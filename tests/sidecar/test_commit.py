@@ -48,6 +48,16 @@ def test_large_files_written_together_are_committed_together():
     assert {name: tree.content(tree.read(f"data/{name}")) for name in "abc"} == contents
 
 
+def test_of_no_known_set_a_directory_is_not_cut_where_a_transaction_can_be_cut_elsewhere():
+    tree = a_tree(MemoryKv())
+    names = [f"{name}/{number}" for name in ("cert", "key") for number in range(100)]
+    pushes, source = pushes_of({f"{name.partition('/')[2]}/{name.partition('/')[0]}": b"x" for name in names})
+    done = commit_all(tree, pushes, source).done
+    revisions = [{done[f"{number}/{name}"].mod_revision for name in ("cert", "key")} for number in range(100)]
+    assert {len(each) for each in revisions} == {1}
+    assert len(set.union(*revisions)) > 1
+
+
 class Narrow(MemoryKv):
     """An etcd whose operator allows no more than a few operations in one transaction."""
 

@@ -96,7 +96,7 @@ def test_a_container_needs_no_file(load):
     assert [mapping.name for mapping in config.mappings] == ["certs", "letsencrypt", "overrides-nginx"]
     assert config.store.endpoints == ("https://etcd:2379",)
     assert config.control_socket == "/run/configstore/control.sock"
-    assert config.health_listen == "0.0.0.0:9650"
+    assert config.health_listen == "127.0.0.1:9650"
 
 
 def test_several_presets_come_with_commas_between(load):

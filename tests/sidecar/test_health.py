@@ -8,7 +8,8 @@ import pytest
 
 from configstore.store.api import Contact
 from sidecar.__main__ import main
-from sidecar.health import CONNECTIONS, Figure, HealthServer, ready
+from sidecar.health import Figure, HealthServer, ready
+from sidecar.serving import CONNECTIONS
 from sidecar.status import Status
 from tests.waiting import wait_until
 
