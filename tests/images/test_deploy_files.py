@@ -121,7 +121,8 @@ def test_keys_are_their_owners_alone_and_a_second_run_keeps_the_authority(tmp_pa
     assert {str(file.relative_to(tls)) for file in tls.rglob("*") if file.is_file()} == {
         "ca.pem", "ca.key", "peer-ca.pem", "peer-ca.key",
         "server/peer-ca.pem", "server/peer.pem", "server/peer.key",
-        *(f"{who}/{name}" for who in ("server", "client") for name in ("ca.pem", f"{who}.pem", f"{who}.key")),
+        *(f"{who}/{name}" for who in ("server", "client", "operator")
+          for name in ("ca.pem", f"{who}.pem", f"{who}.key")),
     }  # fmt: skip
     for key in tls.rglob("*.key"):
         assert stat.S_IMODE(key.stat().st_mode) == 0o600

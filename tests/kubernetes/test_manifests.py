@@ -363,14 +363,16 @@ def test_the_readme_makes_certificates_for_all_members_and_keeps_keys_private(ce
 
 
 @pytest.mark.parametrize(
-    ("authority", "taken"), [("ca", {"server", "client"}), ("peer-ca", {"peer"})], ids=["clients", "members"]
+    ("authority", "taken"),
+    [("ca", {"server", "client", "operator"}), ("peer-ca", {"peer"})],
+    ids=["clients", "members"],
 )
 def test_what_a_client_shows_is_of_another_authority_than_what_members_show(certificates, authority, taken):
     def verified(role):
         command = ["openssl", "verify", "-CAfile", f"{authority}.crt", f"{role}.crt"]
         return subprocess.run(command, cwd=certificates, capture_output=True, check=False).returncode == 0
 
-    assert {role for role in ("server", "client", "peer") if verified(role)} == taken
+    assert {role for role in ("server", "client", "operator", "peer") if verified(role)} == taken
 
 
 def secret_of_members():
