@@ -16,9 +16,10 @@ import tenacity
 
 from configstore.clock import boottime
 from configstore.errors import CompactedError, ConfigstoreError
+from configstore.model.record import Deletion, Origin, Record
 from configstore.store.api import Batch, Watch
 from configstore.store.tree import Tree
-from configstore.store.values import Listing
+from configstore.store.values import Listing, Stored
 from sidecar.contact import is_silence
 from sidecar.planner.mapping import Mapping
 
@@ -188,4 +189,17 @@ class RemoteWatch:
 
 def listing_of(tree: Tree, mapping: Mapping, known: int) -> Listing:
     """Return a mapping's part of the store, with what was known before. Raises StoreError."""
-    return msgspec.structs.replace(tree.list(mapping.store), known=known)
+    deletions: dict[Deletion | None, Deletion | None] = {}
+
+    def keep(found: Stored) -> Stored:
+        """Keep of a tombstone what a replica needs: there may be many more of them than of files."""
+        if not found.gone:
+            return found
+        origin = found.record.origin
+        deletion = deletions.setdefault(origin.deletion, origin.deletion)
+        least = Origin(
+            write_id=origin.write_id, replica="", host="", time="", supersedes=origin.supersedes, deletion=deletion
+        )
+        return msgspec.structs.replace(found, record=Record(entry=found.entry, origin=least))
+
+    return msgspec.structs.replace(tree.list(mapping.store, keep=keep), known=known)
