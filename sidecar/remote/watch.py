@@ -22,6 +22,7 @@ from configstore.store.tree import Tree
 from configstore.store.values import Listing, Stored
 from sidecar.contact import is_silence
 from sidecar.planner.mapping import Mapping
+from sidecar.remote.content import LIMIT
 
 log = logging.getLogger(__name__)
 
@@ -190,11 +191,17 @@ class RemoteWatch:
 def listing_of(tree: Tree, mapping: Mapping, known: int) -> Listing:
     """Return a mapping's part of the store, with what was known before. Raises StoreError."""
     deletions: dict[Deletion | None, Deletion | None] = {}
+    room = LIMIT
 
     def keep(found: Stored) -> Stored:
-        """Keep of a tombstone what a replica needs: there may be many more of them than of files."""
+        """Keep what a replica needs at once: of content what there is room for, of a tombstone hardly anything.
+
+        There may be much more of both than fits into memory; what is placed later is read again then.
+        """
+        nonlocal room
         if not found.gone:
-            return found
+            room -= len(found.record.content or b"")
+            return found if room >= 0 else _without_content(found)
         origin = found.record.origin
         deletion = deletions.setdefault(origin.deletion, origin.deletion)
         least = Origin(
@@ -203,3 +210,7 @@ def listing_of(tree: Tree, mapping: Mapping, known: int) -> Listing:
         return msgspec.structs.replace(found, record=Record(entry=found.entry, origin=least))
 
     return msgspec.structs.replace(tree.list(mapping.store, keep=keep), known=known)
+
+
+def _without_content(found: Stored) -> Stored:
+    return msgspec.structs.replace(found, record=msgspec.structs.replace(found.record, content=None))
