@@ -32,9 +32,9 @@ RUN /build/bin/pip wheel --quiet --no-index --no-deps --no-build-isolation -w /w
     && PYTHONHASHSEED=0 PYTHONPYCACHEPREFIX=/opt/configstore/pyc /opt/configstore/bin/python3 -OO -m compileall -q \
         --invalidation-mode unchecked-hash -x '/(test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|pydoc_data)/' \
         "$(python3 -c 'import os; print(os.path.dirname(os.__file__))')" /opt/configstore/lib \
-    && mkdir -p /image/opt /image/run \
+    && mkdir -p /image/opt /image/run /image/var/lib \
     && mv /opt/configstore /image/opt/ \
-    && install -d -m 0700 -o 1000 -g 1000 /image/run/configstore \
+    && install -d -m 0700 -o 1000 -g 1000 /image/run/configstore /image/var/lib/configstore \
     && find /image -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 FROM ${PYTHON}
@@ -45,7 +45,8 @@ LABEL org.opencontainers.image.title="configstore" \
       org.opencontainers.image.licenses="MIT" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# /opt/configstore, and /run/configstore: a new volume that is mounted there takes over its owner and its mode.
+# /opt/configstore, and two directories whose owner and mode a new volume that is mounted there takes over:
+# /run/configstore for the control socket, /var/lib/configstore for what a sidecar remembers.
 COPY --from=build /image /
 # Without docstrings a sidecar takes one MiB less.
 ENV PATH=/opt/configstore/bin:$PATH \

@@ -5,7 +5,7 @@ PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11 3; do \
     2>/dev/null && { echo python$$v; break; }; done)
 BIN := .venv/bin
 
-.PHONY: demo test check lock bench handover mutants fuzz soak clean
+.PHONY: demo test check audit lock bench handover mutants fuzz soak clean
 
 demo: .venv/ready
 	$(BIN)/python -m tests.demo
@@ -23,6 +23,12 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/vermin --target=3.8- --quiet --no-tips configstore/client.py
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive configstore sidecar
+
+# Asks an advisory database over the network, so it is no part of `check`. --strict: what the database cannot be asked
+# about is no pass.
+audit: .venv/ready
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements.lock
 
 # Pins what the image is built from: every dependency and setuptools, each with its hashes.
 lock: .venv/ready

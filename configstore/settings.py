@@ -6,6 +6,7 @@ was expected. No message ever quotes a secret.
 """
 
 import difflib
+import ipaddress
 import math
 import re
 import tomllib
@@ -303,6 +304,20 @@ def _check_together(merged: Mapping[str, Any]) -> None:
     for one, other in (("cert", "key"), ("key", "cert"), ("user", "password"), ("password", "user")):
         if one in merged and other not in merged:
             raise UsageError(f"{one} is set without {other}: set CONFIGSTORE_{other.upper()}, too")
+    # Any endpoint may be the one that gets the password.
+    if "password" in merged and plain and not (plain == [*endpoints] and all(map(_is_loopback, plain))):
+        raise UsageError(
+            f"a password is set, but endpoint {plain[0]} is not TLS: expected https:// for all endpoints; plain"
+            " http is for this machine alone"
+        )
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 _PREFIX = "CONFIGSTORE_"

@@ -87,8 +87,8 @@ def test_etcdctls_variables_are_honoured_where_ours_are_not_set():
     settings = load_store(environ=environ)
     assert settings.endpoints == ("https://a:1", "https://b:2")
     assert (settings.user, settings.password, settings.cacert) == ("joe", SECRET, "/ca")
-    ours = load_store(environ=environ, table={"endpoints": ["http://c:3"]}, source="f")
-    assert (ours.endpoints, ours.cacert) == (("http://c:3",), None)
+    ours = load_store(environ=environ, table={"endpoints": ["http://127.0.0.1:3"]}, source="f")
+    assert (ours.endpoints, ours.cacert) == (("http://127.0.0.1:3",), None)
 
 
 def test_a_password_of_etcdctls_user_is_not_sent_for_ours():
@@ -119,6 +119,48 @@ def test_a_password_is_never_shown():
     settings = StoreSettings(user="joe", password=SECRET)
     assert SECRET not in f"{settings} {settings!r} {[settings]} {(settings,)!s}"
     assert "joe" in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "endpoints",
+    [
+        "http://192.0.2.1:2379",
+        "http://etcd:2379",
+        "http://localhost.example.org:2379",
+        "http://[fd00::1]:2379",
+        "http://127.0.0.1:2379,http://etcd:2379",
+        "https://etcd:2379,http://192.0.2.1:2379",
+        "http://192.0.2.1:2379,https://etcd:2379",
+        "https://etcd:2379,http://127.0.0.1:2379",
+    ],
+)
+@pytest.mark.parametrize("where", ["variable", "file", "etcdctl"])
+def test_a_password_that_would_cross_plain_http_is_refused(endpoints, where, tmp_path):
+    (tmp_path / "secret").write_text(SECRET)
+    user = {
+        "variable": {"CONFIGSTORE_USER": "joe", "CONFIGSTORE_PASSWORD": SECRET},
+        "file": {"CONFIGSTORE_USER": "joe", "CONFIGSTORE_PASSWORD_FILE": str(tmp_path / "secret")},
+        "etcdctl": {"ETCDCTL_USER": f"joe:{SECRET}"},
+    }[where]
+    with pytest.raises(UsageError, match=r"a password is set.* expected https://") as caught:
+        load_store(environ={"CONFIGSTORE_ENDPOINTS": endpoints, **user})
+    assert caught.value.exit_code == 2
+    assert SECRET not in str(caught.value)
+    assert load_store(environ={"CONFIGSTORE_ENDPOINTS": endpoints}).endpoints == tuple(endpoints.split(","))
+
+
+@pytest.mark.parametrize(
+    "endpoints",
+    [
+        "https://192.0.2.1:2379,https://etcd:2379",
+        "http://127.0.0.1:1,http://127.8.9.10:2",
+        "http://localhost:1",
+        "http://[::1]:1",
+    ],
+)
+def test_a_password_goes_over_tls_or_stays_on_this_machine(endpoints):
+    user = {"CONFIGSTORE_USER": "joe", "CONFIGSTORE_PASSWORD": SECRET}
+    assert load_store(environ={"CONFIGSTORE_ENDPOINTS": endpoints, **user}).password == SECRET
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.images.conftest import PROJECT
 from tests.images.engine import FETCHED
@@ -50,6 +51,49 @@ def test_the_files_have_the_shape_of_the_compose_specification():
     assert_passes("check-jsonschema", "--builtin-schema", "vendor.compose-spec", *files)
 
 
+def services(folder: Path) -> tuple[dict[str, dict], dict[str, dict | None]]:
+    """Return all services and all volumes of a folder's files; a service has what it takes over, too."""
+    everything = [yaml.safe_load(file.read_text()) for file in sorted(folder.glob("*.yml"))]
+    found = {name: each for one in everything for name, each in one["services"].items() if len(each) > 1}
+    for each in found.values():
+        if "extends" in each:
+            common = found[each["extends"]["service"]]
+            each.update({**common, **each, "volumes": [*common["volumes"], *each.get("volumes", ())]})
+    return found, {name: each for one in everything for name, each in one.get("volumes", {}).items()}
+
+
+def mounts(service: dict) -> dict[str, object]:
+    """Return what is mounted in a service, by its path there."""
+    words = [one.rsplit(":", 2) if isinstance(one, str) else one for one in service.get("volumes", ())]
+    return {one["target"]: one for one in words if isinstance(one, dict)} | {
+        one[1]: one[0] for one in words if isinstance(one, list)
+    }
+
+
+@pytest.mark.parametrize("folder", [COMPOSE, SWARM], ids=["compose", "swarm"])
+def test_what_a_sidecar_remembers_outlives_it_and_no_application_mounts_it(folder):
+    found, volumes = services(folder)
+    sidecars = {name for name in found if name.endswith("-sidecar")}
+    assert len(sidecars) == 7
+    for name in sidecars:
+        inside = mounts(found[name])
+        assert inside["/var/lib/configstore"] == name.replace("-sidecar", "-state")
+        assert inside["/tmp"]["type"] == "tmpfs"
+        assert not volumes[inside["/var/lib/configstore"]], "a tmpfs ends with its last container"
+    for name in found.keys() - sidecars:
+        assert not [one for one in mounts(found[name]).values() if str(one).endswith("-state")]
+
+
+def test_what_is_ours_has_no_capability_of_its_own_and_gains_no_privileges():
+    found, _ = services(COMPOSE)
+    ours = [found[name] for name in found if name.endswith("sidecar") or name in ("configstore", "etcd", "member")]
+    assert len(ours) == 8 + 1 + 2
+    for each in ours:
+        assert each["read_only"] is True
+        assert each["cap_drop"] == ["ALL"]
+        assert each["security_opt"] == ["no-new-privileges:true"]
+
+
 def test_the_shell_scripts_are_executable_and_parse():
     for script in (COMPOSE / name for name in ("make-certs", "front-start", "on-change-start")):
         assert os.access(script, os.X_OK)
@@ -75,16 +119,20 @@ def test_keys_are_their_owners_alone_and_a_second_run_keeps_the_authority(tmp_pa
     tls = tmp_path / "tls"
     assert_passes(str(COMPOSE / "make-certs"), str(tls), "etcd-1.example.org", "192.0.2.7", "fd00::7")
     assert {str(file.relative_to(tls)) for file in tls.rglob("*") if file.is_file()} == {
-        "ca.pem", "ca.key", *(f"{who}/{name}" for who in ("server", "client")
-                              for name in ("ca.pem", f"{who}.pem", f"{who}.key")),
+        "ca.pem", "ca.key", "peer-ca.pem", "peer-ca.key",
+        "server/peer-ca.pem", "server/peer.pem", "server/peer.key",
+        *(f"{who}/{name}" for who in ("server", "client", "operator")
+          for name in ("ca.pem", f"{who}.pem", f"{who}.key")),
     }  # fmt: skip
     for key in tls.rglob("*.key"):
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
     server, client = tls / "server/server.pem", tls / "client/client.pem"
-    text = run("openssl", "x509", "-in", str(server), "-noout", "-ext", "subjectAltName").stdout
-    assert "DNS:etcd-1.example.org" in text
-    assert "IP Address:192.0.2.7" in text
-    assert "IP Address:FD00:0:0:0:0:0:0:7" in text
+    for member in (server, tls / "server/peer.pem"):
+        text = run("openssl", "x509", "-in", str(member), "-noout", "-ext", "subjectAltName").stdout
+        assert "DNS:etcd-1.example.org" in text
+        assert "IP Address:192.0.2.7" in text
+        assert "IP Address:FD00:0:0:0:0:0:0:7" in text
+        assert "localhost" not in text
     authority, before = (tls / "ca.pem").read_bytes(), client.read_bytes()
     assert_passes(str(COMPOSE / "make-certs"), str(tls), "etcd-1.example.org")
     assert (tls / "ca.pem").read_bytes() == authority
@@ -94,8 +142,16 @@ def test_keys_are_their_owners_alone_and_a_second_run_keeps_the_authority(tmp_pa
     assert_passes("openssl", "verify", "-CAfile", str(tls / "ca.pem"), str(client), str(server))
 
 
-@pytest.mark.parametrize("left", ["ca.pem", "client/ca.pem"])
-def test_no_second_authority_is_made_while_the_key_of_the_first_is_elsewhere(tmp_path, left):
+@pytest.mark.parametrize(
+    ("left", "key"),
+    [
+        ("ca.pem", "ca.key"),
+        ("client/ca.pem", "ca.key"),
+        ("peer-ca.pem", "peer-ca.key"),
+        ("server/peer-ca.pem", "peer-ca.key"),
+    ],
+)
+def test_no_second_authority_is_made_while_the_key_of_the_first_is_elsewhere(tmp_path, left, key):
     tls, safe = tmp_path / "tls", tmp_path / "ca.key"
     assert_passes(str(COMPOSE / "make-certs"), str(tls))
     shutil.move(tls / "ca.key", safe)
@@ -104,7 +160,7 @@ def test_no_second_authority_is_made_while_the_key_of_the_first_is_elsewhere(tmp
     before = (tls / left).read_bytes()
     refused = run(str(COMPOSE / "make-certs"), str(tls))
     assert refused.returncode == 1
-    assert "put ca.key back, or use another folder" in refused.stderr
+    assert f"put {key} back, or use another folder" in refused.stderr
     assert [file for file in tls.rglob("*") if file.is_file()] == [tls / left]
     assert (tls / left).read_bytes() == before
 

@@ -122,15 +122,17 @@ def test_init_fails_closed_then_the_command_makes_the_subtree_and_init_fills(eng
 def test_it_runs_locked_down_becomes_healthy_mirrors_and_ends_at_once(engine, image, shelf):
     engine("run", "--rm", *shelf, "--entrypoint=configstore", image, "bootstrap", "--preset", "mailu/antispam")
     engine("run", "-d", "--name=mirror", *shelf, "--tmpfs=/run/configstore:uid=1000,mode=0700",
-           "--health-interval=1s", image)  # fmt: skip
+           "-v=shelf-state:/var/lib/configstore", "--health-interval=1s", image)  # fmt: skip
     try:
         wait_until(lambda: engine.inspect("mirror")["State"]["Health"]["Status"] == "healthy", 40)
         engine("exec", "mirror", "sh", "-c", "echo 'text' > /overrides/a.conf")
         get = ("run", "--rm", *shelf, "--entrypoint=configstore", image, "get", "overrides/rspamd/a.conf")
         wait_until(lambda: engine.run(*get).stdout == "text\n", 20)
+        assert engine("exec", "mirror", "ls", "/var/lib/configstore").startswith("overrides-rspamd-")
         begun = time.monotonic()
         engine("stop", "--time=20", "mirror")
         assert time.monotonic() - begun < 5
         assert engine.inspect("mirror")["State"]["ExitCode"] == 0
     finally:
         engine("rm", "-f", "-v", "mirror")
+        engine("volume", "rm", "shelf-state")

@@ -12,22 +12,24 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("engine")
 
-SERVICES = ("etcd-1", "admin", "admin-sidecar", "smtp", "smtp-sidecar")
+MEMBERS = ("etcd-1", "etcd-2", "etcd-3")
+SERVICES = (*MEMBERS, "admin", "admin-sidecar", "smtp", "smtp-sidecar")
 
 
 @pytest.fixture
 def stack(engine, image, tmp_path):
-    """Return a function from a service to its running container; a part of the stack is up, with one etcd."""
+    """Return a function from a service to its running container; a part of the stack is up, all on one node."""
     for folder in ("deploy", "letsencrypt", "fetchmail"):
         shutil.copytree(PROJECT / "docs" / folder, tmp_path / folder)
     here = tmp_path / "deploy/swarm"
     subprocess.run(
-        ["../compose/make-certs", "tls", "etcd-1"], cwd=here, check=True, capture_output=True, timeout=30
+        ["../compose/make-certs", "tls", *MEMBERS], cwd=here, check=True, capture_output=True, timeout=30
     )
     (here / "mailu.env").write_text("DB_FLAVOR=postgresql\n")
     whole = yaml.safe_load((here / "stack.yml").read_text())
     whole["services"] = {name: whole["services"][name] for name in SERVICES}
-    whole["services"]["etcd-1"]["environment"]["ETCD_INITIAL_CLUSTER"] = "etcd-1=https://etcd-1:2380"
+    for member in MEMBERS:
+        whole["services"][member]["deploy"]["placement"] = {"constraints": ["node.labels.mailu.etcd == 1"]}
     (here / "part.yml").write_text(json.dumps(whole))
     engine("swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1")
     try:

@@ -169,11 +169,21 @@ def test_the_mirror_is_memory_of_a_fixed_size_and_no_stale_volume_is_left(overla
     for component in SERVICES:
         spec = workloads(overlays[form])[component]["spec"]
         volumes = {one["name"]: one for one in spec["volumes"]}
-        for name in ("configstore", "configstore-control"):
+        for name in ("configstore", "configstore-control", "configstore-state", "configstore-tmp"):
             assert volumes[name]["emptyDir"]["medium"] == "Memory"
             assert volumes[name]["emptyDir"]["sizeLimit"]
         mounted = {mount["name"] for one in containers(spec).values() for mount in one["volumeMounts"]}
         assert mounted == set(volumes), component
+
+
+@pytest.mark.parametrize("form", ["native", "ordinary", "daemonset"])
+def test_what_a_sidecar_remembers_is_shared_with_init_and_no_application_mounts_it(overlays, form):
+    private = {"configstore-state": "/var/lib/configstore", "configstore-tmp": "/tmp"}
+    for component in SERVICES:
+        for name, container in containers(workloads(overlays[form])[component]["spec"]).items():
+            mounts = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+            shown = {volume: path for volume, path in mounts.items() if volume in private}
+            assert shown == (private if name in ("configstore-init", "configstore") else {}), name
 
 
 def test_only_front_and_fetchmail_reach_the_control_socket_and_run_the_wrappers(overlays):
@@ -336,16 +346,40 @@ def certificates(tmp_path_factory):
     text = (DEPLOY / "README.md").read_text()
     (block,) = [one for one in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "openssl" in one]
     script = "\n".join(line.removeprefix("   ") for line in block.splitlines())
+    assert "\nnames=\n" in script
+    script = script.replace("\nnames=\n", f"\nnames=,IP:{LOOPBACK}\n")  # where the members are for a test
     subprocess.run(["bash", "-euc", script], cwd=folder, check=True, capture_output=True, timeout=60)
     return folder
 
 
 def test_the_readme_makes_certificates_for_all_members_and_keeps_keys_private(certificates):
-    command = ["openssl", "x509", "-in", "server.crt", "-noout", "-ext", "subjectAltName"]
-    shown = subprocess.run(command, cwd=certificates, capture_output=True, text=True, check=True).stdout
-    for member in range(3):
-        assert f"DNS:etcd-{member}.etcd" in shown
+    for role in ("server", "peer"):
+        command = ["openssl", "x509", "-in", f"{role}.crt", "-noout", "-ext", "subjectAltName"]
+        shown = subprocess.run(command, cwd=certificates, capture_output=True, text=True, check=True).stdout
+        for member in range(3):
+            assert f"DNS:etcd-{member}.etcd" in shown
+        assert "localhost" not in shown
     assert not [one.name for one in certificates.glob("*.key") if one.stat().st_mode & 0o077]
+
+
+@pytest.mark.parametrize(
+    ("authority", "taken"),
+    [("ca", {"server", "client", "operator"}), ("peer-ca", {"peer"})],
+    ids=["clients", "members"],
+)
+def test_what_a_client_shows_is_of_another_authority_than_what_members_show(certificates, authority, taken):
+    def verified(role):
+        command = ["openssl", "verify", "-CAfile", f"{authority}.crt", f"{role}.crt"]
+        return subprocess.run(command, cwd=certificates, capture_output=True, check=False).returncode == 0
+
+    assert {role for role in ("server", "client", "operator", "peer") if verified(role)} == taken
+
+
+def secret_of_members():
+    """Return what the README puts into the Secret of etcd: the name there, and the file."""
+    text = (DEPLOY / "README.md").read_text()
+    (command,) = re.findall(r"create secret generic etcd-server (.*?)\n +kubectl", text, re.DOTALL)
+    return [(one.split("=")[0], one.split("=")[-1]) for one in re.findall(r"--from-file=(\S+)", command)]
 
 
 @pytest.fixture
@@ -356,9 +390,8 @@ def members(overlays, certificates, tmp_path):
     ]
     given = {one["name"]: one.get("value") for one in etcd["spec"]["template"]["spec"]["containers"][0]["env"]}
     ports = free_ports(9)
-    for role, name in (("ca", "ca.crt"), ("server", "tls.crt")):
-        shutil.copy(certificates / f"{role}.crt", tmp_path / name)
-    shutil.copy(certificates / "server.key", tmp_path / "tls.key")
+    for name in secret_of_members():
+        shutil.copy(certificates / name[1], tmp_path / name[0])
     with ExitStack() as stack:
         for member in range(3):
             client, peer, metrics = ports[member::3]

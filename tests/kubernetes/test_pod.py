@@ -168,8 +168,8 @@ def test_init_completes_in_empty_sticky_folders(podman, build, memory, configsto
     command = ["run", "--rm", "--network=host", "--read-only", f"--user={security['runAsUser']}", "--cap-drop=all"]
     command += [f"--cap-add={','.join(security['capabilities']['add'])}"]
     for mount in init["volumeMounts"]:
-        if mount["name"] == "configstore":
-            folder = memory / f"{component}-{mount['subPath']}"
+        if mount["name"] in ("configstore", "configstore-state"):
+            folder = memory / f"{component}-{mount.get('subPath', 'state')}"
             folder.mkdir()
             folder.chmod(0o1777)
             command.append(f"--volume={folder}:{mount['mountPath']}")
