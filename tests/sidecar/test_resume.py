@@ -34,9 +34,8 @@ def following(tmp_path):
 def choose(following, take, reason=None, path=None):
     """Choose a side about what the replica is halted by, or about `reason`."""
     about = following.engine.status.halted if reason is None else reason
-    following.mirror.request(
-        Request(id=f"i{next(_ids)}", verb=Verb.RESUME, mapping="data", take=Take(take), reason=about, path=path)
-    )
+    wanted = {"id": f"i{next(_ids)}", "verb": Verb.RESUME, "by": "ann@h\x1b[2J", "mapping": "data"}
+    following.mirror.request(Request(**wanted, take=Take(take), reason=about, path=path))
 
 
 def stored(following):
