@@ -2,8 +2,8 @@
 
 Three threads for the process. `presence` keeps an etcd lease alive and writes a report per mapping under it when
 its state changed, when somebody asks, and with a renewal when it is further on; a quiet replica writes nothing.
-`asks` follows who asks, `requests` what persons want: in two places, since any service may ask, and asking causes no
-more than a report. The mirror never waits for any of them, and works without: this is for people and for
+`asks` follows who asks, `requests` what persons want: in two places, since any service may ask, and asking causes
+no more than a report. The mirror never waits for any of them, and works without: this is for people and for
 programs that wait.
 
 Two sidecars with one replica id write over each other's reports. Who finds that another session wrote over its own

@@ -2,8 +2,8 @@
 
 A report lies under `{root}/replicas/<mapping>/<replica id>` and ends with the replica's session. What is asked of
 replicas is of two kinds, kept apart by their keys and so by etcd's rights: an ask under `{root}/asks/<id>`, which
-causes a report and nothing else, so that any service may write it; a request under `{root}/requests/<id>`, which is
-a person's act and may override what protects the files. Each stands while the command that made it waits.
+causes a report and nothing else, so that any service may write it; a request under `{root}/requests/<id>`, which
+is a person's act and may override what protects the files. Each stands while the command that made it waits.
 """
 
 import enum
