@@ -202,7 +202,7 @@ class World:
     def choose(self, replica, take):
         """End a halt and anomalies as a person does."""
         status = replica.mirror.engine.status
-        wanted = {"verb": Verb.RESUME, "mapping": SUBTREE}
+        wanted = {"verb": Verb.RESUME, "by": "ann@h", "mapping": SUBTREE}
         if status.halted:
             self.check_halt(replica, status.halted)
             self.chosen = True
