@@ -25,8 +25,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     keeps_ready: whether a mapping that was ready stays so although it is not complete. queued: paths changed here
     and not sent yet. noticed: when paths were changed here, where that is known. waiting: paths left for a later
     cycle, and why. trouble: why not all changes are noticed at once. lost: whether the store is not, or may not
-    be, the one that was known; held: how many of its files lie here. silent: it only waits for a store that does
-    not answer, which is logged once for all mappings.
+    be, the one that was known; held: how many of its files lie here. last_choice: None for as before. silent: it
+    only waits for a store that does not answer, which is logged once for all mappings.
     """
 
     halted: str | None
@@ -43,6 +43,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str | None
     lost: bool = False
     held: int = 0
+    last_choice: str | None = None
     silent: bool = False
 
 
@@ -75,6 +76,7 @@ class Board:
             pushed=before.pushed,
             pulled=before.pulled,
             cycles=before.cycles,
+            last_choice=before.last_choice,
         )
         self._since.clear()
         self._log_changes(before)
@@ -115,6 +117,7 @@ class Board:
             committed=now.committed,
             lost=now.lost,
             held=now.held,
+            last_choice=now.last_choice or before.last_choice,
             pushed=before.pushed + (len(done.pushed) + len(done.deleted_there) if done else 0),
             pulled=before.pulled + (len(done.pulled) + len(done.deleted_here) if done else 0),
             cycles=before.cycles + 1,

@@ -2,19 +2,32 @@
 
 import logging
 from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
 
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, shown
 from configstore.model.replica import Request, Take
 from sidecar.planner.three_sides import Sides
 
 log = logging.getLogger(__name__)
 
 
-class Choices:
-    """What was chosen before the cycle that runs; what does not fit to what the cycle meets is dropped."""
+def _time_of_day() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
-    def __init__(self, mapping: str) -> None:
+
+class Choices:
+    """What was chosen before the cycle that runs; what does not fit to what the cycle meets is dropped.
+
+    last: what was carried out last, by whom, and when, in words; None when nothing was.
+    """
+
+    def __init__(self, mapping: str, now: Callable[[], str] = _time_of_day) -> None:
+        """Take `now`, which returns the time of day, for people."""
+        self.last: str | None = None
+        self._last: Request | None = None
         self._mapping = mapping
+        self._now = now
         self._inbox: deque[Request] = deque()
         self._current: list[Request] = []
 
@@ -30,22 +43,39 @@ class Choices:
         """Return which side was chosen to end a halt of just this reason; None when nobody chose."""
         for choice in self._current:
             if choice.reason == reason:
-                extra = {"mapping": self._mapping, "take": str(choice.take), "reason": reason}
-                log.warning("resumed by a person's choice", extra=extra)
+                self._carry_out(choice)
                 return choice.take
         return None
 
-    @property
     def write_again(self) -> bool:
-        """Whether all records that vanished are to be written again."""
-        return any(not each.reason and each.path is None and each.take is Take.LOCAL for each in self._current)
+        """Return whether all records that vanished were chosen to be written again."""
+        for choice in self._current:
+            if not choice.reason and choice.path is None and choice.take is Take.LOCAL:
+                self._carry_out(choice)
+                return True
+        return False
 
     def about_vanished(self, sides: Sides) -> dict[StorePath, Take]:
         """Return what was chosen about records that vanished, for each path that is concerned."""
         chosen: dict[StorePath, Take] = {}
         for choice in self._current:
             if not choice.reason:
-                chosen |= dict.fromkeys(
-                    (path for path in sides.vanished() if choice.path in {None, path}), choice.take
-                )
+                paths = [path for path in sides.vanished() if choice.path in {None, path}]
+                if paths:
+                    self._carry_out(choice)
+                chosen |= dict.fromkeys(paths, choice.take)
         return chosen
+
+    def _carry_out(self, choice: Request) -> None:
+        """Log a choice that fits, once, and keep it for who asks later."""
+        if choice is self._last:
+            return
+        self._last = choice
+        extra = {"mapping": self._mapping, "take": str(choice.take), "by": choice.who}
+        if choice.path is not None:
+            extra["path"] = shown(choice.path)
+        if choice.reason:
+            extra["reason"] = choice.reason
+        log.warning("resumed by a person's choice", extra=extra)
+        what = "resume" if choice.path is None else f"resolve {shown(choice.path)}"
+        self.last = f"{what} --take {choice.take}, by {choice.who}, {self._now()}"

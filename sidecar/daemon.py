@@ -201,8 +201,13 @@ def _presence(
 
     def deliver(request: Request) -> None:
         for mirror in mirrors:
-            if request.concerns(mirror.mapping.name, config.replica):
-                mirror.flush(0.0) if request.verb is Verb.FLUSH else mirror.request(request)
+            if not request.concerns(mirror.mapping.name, config.replica):
+                continue
+            if request.verb is Verb.FLUSH:
+                log.info("flushed as a person asked", extra={"mapping": mirror.mapping.name, "by": request.who})
+                mirror.flush(0.0)
+            else:
+                mirror.request(request)
 
     return Presence(kv, Keys(config.store.root), reports, deliver, clock=boottime)
 

@@ -212,8 +212,9 @@ class Engine:
             # Nothing is agreed on with another store, so nothing is deleted; of what loses a copy stays.
             self._baseline.forget(set(self._sides.baseline))
             self._remote.accept(take)
-        wanted = self._choices.write_again or life.taking is Take.LOCAL
-        if life.phase is Phase.ROOTLESS and wanted and self._may_push():
+        if life.phase is not Phase.ROOTLESS or not self._may_push():
+            return
+        if life.taking is Take.LOCAL or self._choices.write_again():
             self._remote.write_again()
 
     def _verify(self) -> None:
@@ -341,6 +342,7 @@ class Engine:
                 trouble=self._local.trouble,
                 lost=self._remote.lost,
                 held=self._remote.held,
+                last_choice=self._choices.last,
                 silent=silent or waiting_for == self._remote.error,
             ),
             done,

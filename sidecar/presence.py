@@ -1,8 +1,9 @@
 """Shows in the store that this replica lives and what its mappings do, and takes requests made there.
 
-Two threads for the process. `presence` keeps an etcd lease alive and writes a report per mapping under it when its
-state changed, when somebody asks, and with a renewal when it is further on; a quiet replica writes nothing.
-`requests` follows what is asked. The mirror never waits for either, and works without: this is for people and for
+Three threads for the process. `presence` keeps an etcd lease alive and writes a report per mapping under it when
+its state changed, when somebody asks, and with a renewal when it is further on; a quiet replica writes nothing.
+`asks` follows who asks, `requests` what persons want: in two places, since any service may ask, and asking causes
+no more than a report. The mirror never waits for any of them, and works without: this is for people and for
 programs that wait.
 
 Two sidecars with one replica id write over each other's reports. Who finds that another session wrote over its own
@@ -18,23 +19,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import msgspec
-import tenacity
 
 from configstore.clock import boottime
 from configstore.errors import (
-    CompactedError,
     ConfigstoreError,
     LeaseGoneError,
     PermissionDeniedError,
     StoreError,
     StoreUnavailableError,
 )
-from configstore.model.keys import Keys
+from configstore.model.keys import Keys, shown_key
 from configstore.model.path import printable
-from configstore.model.replica import Report, Request, Verb, decode_report, decode_request, encode
+from configstore.model.replica import Ask, Report, Request, decode_ask, decode_report, decode_request, encode
 from configstore.model.untrusted import UntrustedError
-from configstore.store.api import Event, Item, Kv, ModRevision, Put, Watch, range_all
+from configstore.store.api import Item, Kv, ModRevision, Put
 from sidecar.contact import is_silence
+from sidecar.follower import Follower
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Presence:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take `reports`, which returns what to say given the session's id, and `deliver` for choices."""
+        """Take `reports`, which returns what to say given the session's id, and `deliver` for requests."""
         self._kv = kv
         self._keys = keys
         self._reports = reports
@@ -90,25 +90,23 @@ class Presence:
         self._renewed = 0.0
         self._told: dict[bytes, tuple[Report, int]] = {}  # what lies in the store, with its mod_revision
         self._asked = threading.Event()
-        self._awaited: dict[bytes, Request] = {}  # by key: who waits for which revision to be applied
+        self._awaited: dict[bytes, Ask] = {}  # by key: who waits for which revision to be applied
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._error: str | None = None
         self._refused: str | None = None  # why reports cannot be written, although the store answers
         self._logged = False
-        self._deaf: str | None = None  # why requests cannot be followed
         self._rival: _Rival | None = None
-        self._watch: Watch | None = None
-        self._lock = threading.Lock()
-        self._threads = [
-            threading.Thread(target=self._keep, name="presence", daemon=True),
-            threading.Thread(target=self._follow, name="requests", daemon=True),
-        ]
+        self._thread = threading.Thread(target=self._keep, name="presence", daemon=True)
+        self._asks = Follower(
+            kv, keys.asks(), "asks", take=self._take_ask, gone=self._forget_ask, begin=self._awaited.clear
+        )
+        self._requests = Follower(kv, keys.requests(), "requests", take=self._take_request)
 
     def start(self) -> None:
-        """Start both threads."""
-        for thread in self._threads:
-            thread.start()
+        """Start the threads."""
+        for each in (self._thread, self._asks, self._requests):
+            each.start()
 
     def changed(self) -> None:
         """Say that a report may have changed; from any thread, and cheap."""
@@ -126,7 +124,13 @@ class Presence:
             found.append(
                 f"cannot report to the store, so `configstore status` does not show what is here: {reason}"
             )
-        if reason := self._deaf:
+        if error := self._asks.trouble:
+            reason = _with_mend(error, "readwrite", self._keys.asks()[0])
+            found.append(
+                f"cannot read who asks in the store, so `configstore status` takes it for silent: {reason}"
+            )
+        if error := self._requests.trouble:
+            reason = _with_mend(error, "read", self._keys.requests()[0])
             found.append(f"cannot read what is asked for in the store, such as `configstore resume`: {reason}")
         return found
 
@@ -134,12 +138,10 @@ class Presence:
         """End the session, so that the replica is not listed any more."""
         self._stop.set()
         self._wake.set()
-        with self._lock:
-            if self._watch:
-                self._watch.close()
-        for thread in self._threads:
-            if thread.ident:
-                thread.join(SPACING + 1.0)
+        for each in (self._asks, self._requests):
+            each.close(SPACING + 1.0)
+        if self._thread.ident:
+            self._thread.join(SPACING + 1.0)
         if self._lease and self._error is None:
             with suppress(StoreError):
                 self._kv.lease_revoke(self._lease)
@@ -231,10 +233,10 @@ class Presence:
         if not rival or rival.certain or rival.asked:
             return
         rival.asked = True
-        request = Request(id=secrets.token_hex(16), verb=Verb.REPORT, replica=rival.replica)
-        key = self._keys.request(request.id)
+        ask = Ask(id=secrets.token_hex(16), replica=rival.replica)
+        key = self._keys.ask(ask.id)
         with suppress(StoreError):  # it is noticed later, when either has something to tell
-            put = Put(key, encode(request), self._kv.lease_grant(GONE))
+            put = Put(key, encode(ask), self._kv.lease_grant(GONE))
             self._kv.txn((ModRevision(key, 0),), (put,))
 
     def _forget_rival(self) -> None:
@@ -245,65 +247,34 @@ class Presence:
                 log.info("the other sidecar with the same replica id is gone", extra={"host": rival.host})
                 self._wake.set()
 
-    def _follow(self) -> None:
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(ConfigstoreError),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=30),
-            stop=tenacity.stop_when_event_set(self._stop),
-            before_sleep=self._note_deaf,
-            sleep=tenacity.sleep_using_event(self._stop),
-        )
-        while not self._stop.is_set():
-            with suppress(CompactedError, tenacity.RetryError):
-                retrying(self._follow_once)
-
-    def _note_deaf(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, ConfigstoreError) and not isinstance(error, StoreUnavailableError):
-            self._deaf = _with_mend(error, "read", self._keys.requests()[0])
-
-    def _follow_once(self) -> None:
-        start, end = self._keys.requests()
-        revision = 0
-        self._awaited.clear()
-        for page in range_all(self._kv, start, end):
-            revision = revision or page.revision
-            for item in page.items:
-                self._take(item)
-        with self._lock:
-            if self._stop.is_set():
-                return
-            self._watch = self._kv.watch(start, end, start_revision=revision + 1)
-        self._deaf = None
+    def _take_ask(self, item: Item) -> None:
         try:
-            for batch in self._watch:
-                for event in batch.events:
-                    self._see(event)
-        finally:
-            self._watch.close()
+            ask = decode_ask(item.value)
+        except UntrustedError as error:
+            _ignore("what is no ask for a report is ignored", item, error)
+            return
+        if ask.replica not in {"", self._replica}:
+            return
+        if ask.revision:
+            self._awaited[item.key] = ask
+        self._asked.set()
+        self._wake.set()
 
-    def _see(self, event: Event) -> None:
-        if event.deleted:
-            self._awaited.pop(event.item.key, None)
-        else:
-            self._take(event.item)
+    def _forget_ask(self, key: bytes) -> None:
+        self._awaited.pop(key, None)
 
-    def _take(self, item: Item) -> None:
+    def _take_request(self, item: Item) -> None:
         try:
             request = decode_request(item.value)
         except UntrustedError as error:
-            extra = {"revision": item.mod_revision, "reason": str(error)}
-            log.warning("an unreadable request in the store is ignored", extra=extra)
+            _ignore("an unreadable request in the store is ignored", item, error)
             return
-        if request.verb is Verb.REPORT:
-            if request.replica not in {"", self._replica}:
-                return
-            if request.revision:
-                self._awaited[item.key] = request
-            self._asked.set()
-            self._wake.set()
-        else:
-            self._deliver(request)
+        self._deliver(request)
+
+
+def _ignore(words: str, item: Item, error: UntrustedError) -> None:
+    extra = {"key": shown_key(item.key), "revision": item.mod_revision, "reason": str(error)}
+    log.warning(words, extra=extra)
 
 
 def _with_mend(error: ConfigstoreError, right: str, start: bytes) -> str:

@@ -24,6 +24,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     pending_since: on the engine's clock, when the oldest edit that waits was noticed. revision: the store revision
     up to which it has seen; applied: up to which it has also applied everything; committed: the last that it wrote
     itself. lost: the store is not, or may not be, the one that was known; held: how many of its files lie here.
+    last_choice: a person's choice that this process carried out last: what, by whom, when; in words.
     """
 
     mapping: str
@@ -46,6 +47,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     cycles: int = 0
     lost: bool = False
     held: int = 0
+    last_choice: str | None = None
 
     @property
     def state(self) -> State:
@@ -74,12 +76,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     def looks_as(self, other: "Status") -> bool:
         """Tell whether a person would see no difference; figures do not count."""
-        return (self.ready, self.complete, self.halted, self.waiting_for, self.problems) == (
-            other.ready,
-            other.complete,
-            other.halted,
-            other.waiting_for,
-            other.problems,
+        return all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("ready", "complete", "halted", "waiting_for", "problems", "last_choice")
         )
 
 
@@ -104,6 +103,7 @@ def report_of(status: Status, mapping: Mapping, *, replica: str, host: str, sess
         problems=tuple(_as_reported(each) for each in _of_each_kind(status.problems)[:MAX_PROBLEMS]),
         lost=status.lost,
         held=status.held,
+        last_choice=status.last_choice,
     )
 
 

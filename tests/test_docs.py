@@ -11,6 +11,7 @@ from tests.simulation.test_mutants import MUTANTS as SIMULATED
 PROMISES = (HERE / "docs/promises.md").read_text()
 BAD_DAYS = (HERE / "docs/etcd-bad-days.md").read_text()
 SERVICES = (HERE / "docs/services.md").read_text()
+THREATS = (HERE / "docs/threat-model.md").read_text()
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 
@@ -20,7 +21,11 @@ def test_the_promises_name_every_break_that_is_made():
     assert not [name for name in MUTANTS if name not in breaks]
 
 
-@pytest.mark.parametrize("text", [PROMISES, BAD_DAYS, SERVICES], ids=["promises", "etcd-bad-days", "services"])
+@pytest.mark.parametrize(
+    "text",
+    [PROMISES, BAD_DAYS, SERVICES, THREATS],
+    ids=["promises", "etcd-bad-days", "services", "threat-model"],
+)
 def test_every_test_that_is_named_is_there(text):
     files = {path.name: path for path in (HERE / "tests").rglob("test_*.py")}
     everything = "\n".join(path.read_text() for path in files.values())

@@ -95,7 +95,7 @@ def _resolve(args: argparse.Namespace) -> int:
     with open_tree(args) as tree:
         found = [each for each in all_sides(tree, path) if each.path == path]
         if not found and look(tree, path) is None:
-            return _end_vanished(tree, path, args.take)
+            return _end_vanished(tree, path, args)
         if not found:
             raise NotThereError(f"{shown(path)}: has no conflict")
         doomed = found
@@ -109,8 +109,9 @@ def _resolve(args: argparse.Namespace) -> int:
     return 0
 
 
-def _end_vanished(tree: Tree, path: StorePath, take: str) -> int:
+def _end_vanished(tree: Tree, path: StorePath, args: argparse.Namespace) -> int:
     """Have the replicas' file written again, or write the tombstone that was never written."""
+    take = args.take
     holding = mappings_holding((report for report, _ in live(tree.kv, tree.keys).values()), path)
     if not holding or take not in {"store", "local"}:
         raise NotThereError(f"{shown(path)}: has no conflict, and no live replica misses its record")
@@ -121,8 +122,8 @@ def _end_vanished(tree: Tree, path: StorePath, take: str) -> int:
         say(f"{shown(path)}: deleted")
         return 0
     requests = [
-        request(Verb.RESUME, mapping=report.mapping, replica=report.replica, take=Take.LOCAL, path=relative)
-        for report, relative in holding
+        request(args, Verb.RESUME, mapping=found.mapping, replica=found.replica, take=Take.LOCAL, path=relative)
+        for found, relative in holding
     ]
     with asking(tree.kv, tree.keys, *requests):
         left = wait_for(tree, [report for report, _ in holding])

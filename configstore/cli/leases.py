@@ -270,9 +270,9 @@ def _flush(args: argparse.Namespace) -> int:
     with open_tree(args) as tree:
         store = _subtree(tree, args.mapping)
         end = time.monotonic() + args.patience
-        with asking(tree.kv, tree.keys, request(Verb.FLUSH, mapping=args.mapping)):
+        with asking(tree.kv, tree.keys, request(args, Verb.FLUSH, mapping=args.mapping)):
             while True:
-                reports, silent = ask_reports(tree, args.mapping)
+                reports, silent = ask_reports(tree)
                 busy = [
                     each for each in reports if each.pending > each.problem_count or each.state is State.HALTED
                 ]

@@ -9,11 +9,11 @@ import msgspec
 
 from configstore.cli.arguments import Commands, add_command
 from configstore.cli.render import write_json, write_line, write_table
-from configstore.cli.session import open_tree, removal, say, say_all
+from configstore.cli.session import asker, open_tree, removal, say, say_all
 from configstore.errors import NotThereError, UnreachableError
 from configstore.model.keys import shown_key
 from configstore.model.path import ROOT, StorePath, printable
-from configstore.model.replica import Report, Request, State, Take, Verb
+from configstore.model.replica import Ask, Report, Request, State, Take, Verb
 from configstore.store.conflicts import all_sides
 from configstore.store.replicas import asking, fresh_reports, live, unreadable
 from configstore.store.tree import Tree
@@ -47,16 +47,16 @@ def add(commands: Commands) -> None:
     resume.add_argument("--replica", metavar="ID", help="only this replica (default: all that are halted)")
 
 
-def request(verb: Verb, **fields: object) -> Request:
-    """Return a request with an id of its own."""
-    return msgspec.convert({"id": uuid.uuid4().hex, "verb": verb, **fields}, Request)
+def request(args: argparse.Namespace, verb: Verb, **fields: object) -> Request:
+    """Return a request with an id of its own, by who uses the command."""
+    return msgspec.convert({"id": uuid.uuid4().hex, "verb": verb, "by": asker(args), **fields}, Request)
 
 
-def ask_reports(tree: Tree, mapping: str = "") -> tuple[list[Report], list[Report]]:
+def ask_reports(tree: Tree) -> tuple[list[Report], list[Report]]:
     """Return fresh reports, and the last ones of replicas that did not answer in time. Raises StoreError."""
     if not live(tree.kv, tree.keys):
         return [], []
-    with asking(tree.kv, tree.keys, request(Verb.REPORT, mapping=mapping)) as revision:
+    with asking(tree.kv, tree.keys, Ask(id=uuid.uuid4().hex)) as revision:
         return fresh_reports(tree.kv, tree.keys, revision, PATIENCE)
 
 
@@ -173,6 +173,8 @@ def _mapping_lines(reports: Sequence[Report], silent: set[tuple[str, str]]) -> I
             yield f"{who}{printable(line)}"
         if each.problem_count > len(each.problems):
             yield f"{who}and {each.problem_count - len(each.problems)} problems more"
+        if each.last_choice:
+            yield f"{who}last choice: {printable(each.last_choice)}"
 
 
 def _reason(report: Report, holders: Sequence[Report]) -> str:
@@ -207,6 +209,7 @@ def _resume(args: argparse.Namespace) -> int:
             raise NotThereError(_nothing_to_resume(args.mapping, args.replica, found))
         requests = [
             request(
+                args,
                 Verb.RESUME,
                 mapping=report.mapping,
                 replica=report.replica,

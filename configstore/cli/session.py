@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import datetime as dt
 import os
+import pwd
 import socket
 import sys
 import uuid
@@ -158,6 +159,20 @@ def writer() -> Writer:
         now=now,
         new_id=lambda: uuid.uuid4().hex,
     )
+
+
+def asker(args: argparse.Namespace) -> str:
+    """Return who uses the command, as its requests to replicas say: user@host, and etcd's user where one is set.
+
+    At most 256 characters, with nothing that a terminal would obey. Raises UsageError.
+    """
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = f"uid {os.getuid()}"
+    login = store_settings(args).user
+    words = f"{user}@{socket.gethostname()}" + (f" (etcd user {login})" if login else "")
+    return printable(words)[:256]
 
 
 def warn_of_misspelt_variables() -> None:

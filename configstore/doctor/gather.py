@@ -143,7 +143,7 @@ def _access(kv: "EtcdKv", key: bytes, *, user: bool) -> Access:
 
 
 def try_rights(kv: Kv, key: bytes) -> Trial:
-    """Try every right that the command and a sidecar need, on a key that nobody else uses; it does not stay.
+    """Try every right that a person's command needs, on a key that nobody else uses; it does not stay.
 
     Raises StoreUnavailableError.
     """

@@ -116,7 +116,7 @@ def can_be_exchanged(above: os.stat_result) -> bool:
 
 def _is_empty(directory: int) -> bool:
     with os.scandir(directory) as found:
-        return next(found, None) is None
+        return not any(found)
 
 
 def _steps(path: str) -> list[str]:

@@ -8,7 +8,8 @@
     {root}/leases/<name>/<lease id>          a lease's holder and its queue
     {root}/intents/<name>                    what was begun last under a lease
     {root}/replicas/<mapping>/<replica id>   a live replica
-    {root}/requests/<id>                     what is asked of replicas
+    {root}/asks/<id>                         who wants to hear from replicas, and causes a report at most
+    {root}/requests/<id>                     what a person wants of replicas
     {root}/doctor/<id>                       what `doctor` tries its rights on, for a moment
 
 No path has an empty component, so the `//` ends it without doubt.
@@ -128,12 +129,21 @@ class Keys:
         prefix = f"{self.root}/replicas/".encode()
         return prefix, prefix_end(prefix)
 
+    def ask(self, name: str) -> bytes:
+        """Return the key under which one asks replicas to report."""
+        return f"{self.root}/asks/{name}".encode()
+
+    def asks(self) -> tuple[bytes, bytes]:
+        """Return the half-open key range of all who ask for reports."""
+        prefix = self.ask("")
+        return prefix, prefix_end(prefix)
+
     def request(self, name: str) -> bytes:
-        """Return the key of one request to replicas."""
+        """Return the key of one request of a person; services must not be able to write it."""
         return f"{self.root}/requests/{name}".encode()
 
     def requests(self) -> tuple[bytes, bytes]:
-        """Return the half-open key range of all requests."""
+        """Return the half-open key range of all persons' requests."""
         prefix = self.request("")
         return prefix, prefix_end(prefix)
 

@@ -1,7 +1,9 @@
-"""What a live replica says of itself in the store, and what a person asks of replicas: pure values.
+"""What a live replica says of itself in the store, and what is asked of replicas: pure values.
 
-A report lies under `{root}/replicas/<mapping>/<replica id>` and ends with the replica's session. A request lies
-under `{root}/requests/<id>` for as long as the command that made it waits for its outcome.
+A report lies under `{root}/replicas/<mapping>/<replica id>` and ends with the replica's session. What is asked of
+replicas is of two kinds, kept apart by their keys and so by etcd's rights: an ask under `{root}/asks/<id>`, which
+causes a report and nothing else, so that any service may write it; a request under `{root}/requests/<id>`, which
+is a person's act and may override what protects the files. Each stands while the command that made it waits.
 """
 
 import enum
@@ -20,6 +22,8 @@ MAX_REPORT = 1024 * 1024
 """Bytes of a report that are read: that many problems with the longest paths and reasons are less."""
 
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Name = Annotated[str, msgspec.Meta(max_length=256)]
+_Words = Annotated[str, msgspec.Meta(max_length=16384)]
 
 
 class Take(enum.StrEnum):
@@ -62,13 +66,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     revision: the store revision up to which everything was applied. paths: on how many it agrees with the store.
     pending: how many paths wait to travel. vanished: how many records vanished without a tombstone.
     lost: the store is not, or may not be, the one that was known; held: how many of its files still lie here.
+    last_choice: a person's choice that its process carried out last: what, by whom, when.
     Revision and counts are as of the last change of state or request to report, or some seconds ago.
     """
 
-    mapping: str
-    replica: str
-    host: str
-    session: str
+    mapping: _Name
+    replica: _Name
+    host: _Name
+    session: _Name
     store: StorePath
     state: State
     ready: bool = False
@@ -83,6 +88,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     problems: Annotated[tuple[PathProblem, ...], msgspec.Meta(max_length=4 * MAX_PROBLEMS)] = ()
     lost: bool = False
     held: _Number = 0
+    last_choice: _Words | None = None
     v: int = 1
 
     @property
@@ -98,32 +104,49 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join(named[:3]) + (f"; and {len(named) - 3} more" if len(named) > 3 else "")
 
 
-class Verb(enum.StrEnum):
-    """What a request wants."""
+class Ask(msgspec.Struct, frozen=True, kw_only=True, tag_field="verb", tag="report"):
+    """Somebody who waits asks replicas to report.
 
-    REPORT = "report"
+    replica: which one; empty for all. With a `revision` the report is to be repeated, while the ask stands, once
+    that revision is applied.
+    """
+
+    id: _Name
+    replica: _Name = ""
+    revision: _Number = 0
+    v: int = 1
+
+
+class Verb(enum.StrEnum):
+    """What a person wants."""
+
     RESUME = "resume"
     FLUSH = "flush"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person, or a program that waits, asks of replicas.
+    """What a person wants of replicas.
 
+    by: who that is by the command's own words; that it is a person at all follows from the right to write it.
     mapping, replica: whom it is for; empty for all. A `resume` chooses a side (`take`) and says which halt it
     ends: `reason` is that halt's, so that another one, which nobody has looked at, stays. Without a reason it is
-    about records that vanished: all of them, or the one at `path` (relative to the mapping). A `report` with a
-    `revision` is to be repeated, while the request stands, once that revision is applied.
+    about records that vanished: all of them, or the one at `path` (relative to the mapping).
     """
 
-    id: str
+    id: _Name
     verb: Verb
-    mapping: str = ""
-    replica: str = ""
+    by: _Name
+    mapping: _Name = ""
+    replica: _Name = ""
     take: Take = Take.STORE
     reason: str = ""
     path: StorePath | None = None
-    revision: _Number = 0
     v: int = 1
+
+    @property
+    def who(self) -> str:
+        """Who wants it, as it may be shown."""
+        return printable(self.by)
 
     def concerns(self, mapping: str, replica: str) -> bool:
         """Tell whether a mapping of a replica is meant."""
@@ -132,10 +155,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 _encoder = msgspec.json.Encoder()
 _report_decoder = msgspec.json.Decoder(Report)
+_ask_decoder = msgspec.json.Decoder(Ask)
 _request_decoder = msgspec.json.Decoder(Request)
 
 
-def encode(value: Report | Request) -> bytes:
+def encode(value: Report | Ask | Request) -> bytes:
     """Return a value as a line of JSON."""
     return _encoder.encode(value)
 
@@ -147,14 +171,21 @@ def decode_report(text: bytes) -> Report:
     return report
 
 
+def decode_ask(text: bytes) -> Ask:
+    """Return an ask. Raises UntrustedError, also for one of a later version, and for a verb of requests."""
+    ask = untrusted.decode(text, _ask_decoder)
+    _check(ask.v)
+    return ask
+
+
 def decode_request(text: bytes) -> Request:
-    """Return a request. Raises UntrustedError, also for one of a later version."""
+    """Return a request. Raises UntrustedError, also for one of a later version, and for the verb of asks."""
     request = untrusted.decode(text, _request_decoder)
     _check(request.v, request.path)
     return request
 
 
-def _check(version: int, path: StorePath | None) -> None:
+def _check(version: int, path: StorePath | None = None) -> None:
     if version != 1:
         raise UntrustedError(f"of version {version}; this configstore reads 1: upgrade it")
     try:

@@ -15,7 +15,7 @@ from typing import Protocol, Self
 
 import msgspec
 
-from configstore.errors import CorruptError
+from configstore.errors import CorruptError, TooLargeError
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,12 +292,19 @@ MAX_REQUEST = 1024 * 1024
 def range_all(kv: Kv, start: bytes, end: bytes, *, revision: int = 0, keys_only: bool = False) -> Iterator[Page]:
     """Read a whole range in pages, all of one revision.
 
-    The first page fixes the revision. Raises what `Kv.range` raises; a CompactedError in the middle means to
-    begin again. CorruptError: the server announces more and does not go on.
+    The first page fixes the revision. A page whose values are too much for one answer is asked for in smaller
+    ones. Raises what `Kv.range` raises; a CompactedError in the middle means to begin again. CorruptError: the
+    server announces more and does not go on.
     """
     limit = 1000
     while True:
-        page = kv.range(start, end, revision=revision, limit=limit, keys_only=keys_only)
+        try:
+            page = kv.range(start, end, revision=revision, limit=limit, keys_only=keys_only)
+        except TooLargeError:
+            if limit == 1:
+                raise
+            limit = max(1, limit // 10)
+            continue
         yield page
         if not page.more:
             return

@@ -7,7 +7,7 @@ import msgspec
 from configstore.errors import LeaseGoneError, StoreError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
-from configstore.model.record import Record, RecordError, encode
+from configstore.model.record import Kind, Record, RecordError, encode
 from configstore.store.api import MAX_OPERATIONS, CreateRevision, Kv, ModRevision, Operation, Put, TxnResult
 from configstore.store.chunks import Chunks
 from configstore.store.items import decode_item, items_at, trace
@@ -18,6 +18,10 @@ from configstore.store.values import Bad, Fence, Outcome, Stored, Write, Writer
 
 _ATTEMPTS = 3
 """How often what is left is sent again: chunks or a lease expired under our hands, or a part was there already."""
+
+
+TOMBSTONE_LIFE = 30 * 86400.0
+"""Seconds for which a tombstone is kept at least; who was away for longer asks what became of a file."""
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,7 +151,9 @@ class Commit:
         record, value = self._record(write, write_id, old)
         key = self._keys.file(write.path)
         compares, settled = self._chunks.settle(write.path, old, record, retention=terms.retention)
-        operations: list[Operation] = [Put(key, value), *settled]
+        gone = write.entry.kind is Kind.GONE
+        lease = self._chunks.retention_lease(max(terms.retention, TOMBSTONE_LIFE)) if gone else 0
+        operations: list[Operation] = [Put(key, value, lease), *settled]
         size = len(key) + len(value)
         if before and terms.retention:
             past = self._keys.past(write.path, before.mod_revision)

@@ -8,12 +8,12 @@ from contextlib import contextmanager, suppress
 from configstore.errors import StoreError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
-from configstore.model.replica import Report, Request, Verb, decode_report, encode
+from configstore.model.replica import Ask, Report, Request, decode_report, encode
 from configstore.model.untrusted import UntrustedError
 from configstore.store.api import CreateRevision, Item, Kv, Put, range_all
 
 REQUEST_TTL = 60
-"""Seconds after which a request ends by itself, should its command have died."""
+"""Seconds after which an ask or a request ends by itself, should its command have died."""
 
 
 def live(kv: Kv, keys: Keys) -> dict[bytes, tuple[Report, int]]:
@@ -53,14 +53,14 @@ def named(report: Report) -> str:
 
 
 @contextmanager
-def asking(kv: Kv, keys: Keys, *requests: Request) -> Iterator[int]:
-    """Let requests stand while the body runs; yields the revision at which they were made. Raises StoreError."""
+def asking(kv: Kv, keys: Keys, *wanted: Ask | Request) -> Iterator[int]:
+    """Let asks or requests stand while the body runs; yields the revision of their making. Raises StoreError."""
     lease = kv.lease_grant(REQUEST_TTL)
     try:
         revision = 0
-        for request in requests:
-            key = keys.request(request.id)
-            revision = kv.txn((CreateRevision(key, 0),), (Put(key, encode(request), lease),)).revision
+        for each in wanted:
+            key = keys.ask(each.id) if isinstance(each, Ask) else keys.request(each.id)
+            revision = kv.txn((CreateRevision(key, 0),), (Put(key, encode(each), lease),)).revision
         yield revision
     finally:
         with suppress(StoreError):  # else its TTL ends it
@@ -81,8 +81,7 @@ def wait_applied(
     One that is frozen or cut off is among them until its session ends. Raises StoreError.
     """
     end = time.monotonic() + patience
-    wanted = Request(id=uuid.uuid4().hex, verb=Verb.REPORT, revision=revision)
-    with asking(kv, keys, wanted):
+    with asking(kv, keys, Ask(id=uuid.uuid4().hex, revision=revision)):
         while True:
             late = [
                 each for each, _ in live(kv, keys).values() if each.store == store and each.revision < revision

@@ -63,8 +63,13 @@ class Tree:
             if isinstance(found, Stored):
                 yield found
 
-    def list(self, directory: StorePath, *, revision: int = 0) -> Listing:
-        """Return a directory's record and all those below it, read at one revision."""
+    def list(
+        self, directory: StorePath, *, revision: int = 0, keep: Callable[[Stored], Stored] = lambda found: found
+    ) -> Listing:
+        """Return a directory's record and all those below it, read at one revision.
+
+        keep: returns what is kept of a record, for whoever does not need all of it.
+        """
         attempts = 1 if revision else 3  # a compaction between two pages: begin again at a newer revision
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(CompactedError),
@@ -72,10 +77,10 @@ class Tree:
             reraise=True,
         ):
             with attempt:
-                return self._list(directory, revision)
+                return self._list(directory, revision, keep)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _list(self, directory: StorePath, revision: int) -> Listing:
+    def _list(self, directory: StorePath, revision: int, keep: Callable[[Stored], Stored]) -> Listing:
         page = self.kv.range(self.keys.file(directory), revision=revision)
         revision = revision or page.revision
         records: dict[StorePath, Stored] = {}
@@ -87,7 +92,7 @@ class Tree:
                 if isinstance(found, Bad):
                     bad.append(found)
                 else:
-                    records[found.path] = found
+                    records[found.path] = keep(found)
         return Listing(revision=revision, cluster_id=page.cluster_id, records=records, bad=tuple(bad))
 
     def remembers(self, path: StorePath, mod_revision: int) -> bool:

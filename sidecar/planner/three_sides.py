@@ -23,6 +23,10 @@ class Sides:
 
     About a path of `local_problems` nothing is concluded, nor about what lies below it; about one of
     `remote_problems` likewise, but for it alone.
+
+    Tombstones of which nothing is left here are buried: there may be many more of them than of files, and all
+    that is remembered of one is a number that tells it again. Whoever makes such a path anew finds the tombstone
+    when the store compares.
     """
 
     def __init__(
@@ -47,6 +51,9 @@ class Sides:
         self._unstable: AbstractSet[StorePath] = frozenset()
         self._pending: set[StorePath] = set(baseline)
         self._missing: set[StorePath] = set()
+        self._gone: set[StorePath] = set()  # tombstones that are not buried
+        self._buried: set[int] = set()
+        self._newest_buried: tuple[StorePath, RemoteEntry] | None = None
         self._cluster_id = cluster_id
         for path, entry in remote.items():
             self.told(path, entry)
@@ -65,7 +72,7 @@ class Sides:
 
     @property
     def remote(self) -> Map[StorePath, RemoteEntry]:
-        """What the store holds, tombstones included."""
+        """What the store holds, tombstones included that are not buried."""
         return MappingProxyType(self._remote)
 
     @property
@@ -102,6 +109,15 @@ class Sides:
     def cluster_id(self) -> int:
         """The etcd cluster that the store's side is of, 0 while it is not known."""
         return self._cluster_id
+
+    @property
+    def newest_buried(self) -> tuple[StorePath, RemoteEntry] | None:
+        """The newest tombstone of those that were buried, by which the store is known again."""
+        return self._newest_buried
+
+    def is_buried(self, path: StorePath, revision: int) -> bool:
+        """Tell whether the record that a path has at a revision is a tombstone that was buried."""
+        return hash((path, revision)) in self._buried
 
     def below(self, directory: StorePath) -> set[StorePath]:
         """Return all known paths below a directory."""
@@ -219,6 +235,9 @@ class Sides:
         """Note a record; returns whether it is news, which one as old as the newest known is not."""
         if entry.mod_revision < self._revisions.get(path, 0):
             return False
+        if entry.entry.kind is Kind.GONE and path not in self._revisions and not self._is_wanted(path):
+            self._bury(path, entry)
+            return False
         readable_again = self._remote_problems.pop(path, None) is not None
         known = self._remote.get(path)
         if known and known.mod_revision >= entry.mod_revision:
@@ -237,7 +256,12 @@ class Sides:
         self._pending.add(path)
 
     def lost(self, path: StorePath) -> None:
-        """Note that the store has no record of a path any more, not even a tombstone."""
+        """Note that the store has no record of a path any more, not even a tombstone.
+
+        That a tombstone is gone means nothing where nothing is left to be deleted: it expires after a while.
+        """
+        if path not in self._revisions and not self._is_wanted(path):
+            return
         self._hold(path, None)
         self._remote_problems.pop(path, None)
         self._has_revision(path, 0)
@@ -253,10 +277,37 @@ class Sides:
         for path in {*self._remote, *self._remote_problems}:
             self.lost(path)
         self._sent.clear()
+        self._buried.clear()
+        self._newest_buried = None
         self._cluster_id = 0
+
+    def bury_settled(self, revision: int) -> None:
+        """Bury the tombstones of which nothing is left here, up to the revision to which the news were taken in.
+
+        An own delete may be known before the watch told of what it deleted, which must not be taken for news then.
+        """
+        for path in list(self._gone):
+            entry = self._remote[path]
+            if entry.mod_revision <= revision and path not in self._pending and not self._is_wanted(path):
+                self._hold(path, None)
+                self._has_revision(path, 0)
+                self._bury(path, entry)
+
+    def _is_wanted(self, path: StorePath) -> bool:
+        """Tell whether something is left here that a tombstone would delete, or a write that it may be."""
+        return path in self._baseline or path in self._local or path in self._sent or path in self._remote_problems
+
+    def _bury(self, path: StorePath, entry: RemoteEntry) -> None:
+        self._buried.add(hash((path, entry.mod_revision)))
+        if self._newest_buried is None or self._newest_buried[1].mod_revision < entry.mod_revision:
+            self._newest_buried = (path, entry)
 
     def _hold(self, path: StorePath, entry: RemoteEntry | None) -> None:
         """Replace a path's record, and count it for the directories above it while it lives."""
+        if entry and entry.entry.kind is Kind.GONE:
+            self._gone.add(path)
+        else:
+            self._gone.discard(path)
         change = _lives(entry) - _lives(self._remote.pop(path, None))
         if entry:
             self._remote[path] = entry

@@ -17,7 +17,7 @@ from sidecar.planner.sides import RemoteEntry
 _AHEAD = 48
 """Records that are read at a time: so many of the largest that lie in a record fit into what is kept."""
 
-_LIMIT = 4 * 1024 * 1024
+LIMIT = 4 * 1024 * 1024
 """Bytes of content that are kept; small files of a set, and no more."""
 
 
@@ -38,7 +38,7 @@ class Contents:
             return
         self._kept[path] = found
         self._bytes += len(found.record.content)
-        while self._bytes > _LIMIT:
+        while self._bytes > LIMIT:
             self._drop(next(iter(self._kept)))
 
     def find(self, path: StorePath, wanted: RemoteEntry) -> Stored | None:

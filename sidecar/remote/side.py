@@ -4,6 +4,7 @@ Called by the engine's thread only. What comes in is held back until it is known
 the one that was known changes nothing here (`lineage`).
 """
 
+import itertools
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Map
 
@@ -91,6 +92,7 @@ class RemoteSide:
                 self.revision = max(self.revision, each.revision)
                 self.highest = max(self.highest, each.revision)
         settle_sent(self._tree, self._mapping, self._sides, self._agree)
+        self._sides.bury_settled(self.revision)
 
     def ask(self) -> float | None:
         """Ask for what the phase cannot go on without; returns in how many seconds to ask again, None: never."""
@@ -190,7 +192,9 @@ class RemoteSide:
             {
                 path: at
                 for path, at in found.items()
-                if (remote[path].mod_revision if path in remote else 0) < at and self._selects(path)
+                if (remote[path].mod_revision if path in remote else 0) < at
+                and not self._sides.is_buried(path, at)
+                and self._selects(path)
             },
         )
         late = any(at <= self.revision or before.get(path) == at for path, at in self._unseen.items())
@@ -231,7 +235,8 @@ class RemoteSide:
             path: RemoteEntry(entry=agreed.remote, mod_revision=agreed.mod_revision, write_id=agreed.write_id)
             for path, agreed in self._sides.baseline.items()
         }
-        for path, remote in self._sides.remote.items():
+        buried = self._sides.newest_buried
+        for path, remote in itertools.chain(self._sides.remote.items(), [buried] if buried else []):
             if path not in known or known[path].mod_revision < remote.mod_revision:
                 known[path] = remote
         return known

@@ -16,11 +16,13 @@ import tenacity
 
 from configstore.clock import boottime
 from configstore.errors import CompactedError, ConfigstoreError
+from configstore.model.record import Deletion, Origin, Record
 from configstore.store.api import Batch, Watch
 from configstore.store.tree import Tree
-from configstore.store.values import Listing
+from configstore.store.values import Listing, Stored
 from sidecar.contact import is_silence
 from sidecar.planner.mapping import Mapping
+from sidecar.remote.content import LIMIT
 
 log = logging.getLogger(__name__)
 
@@ -188,4 +190,27 @@ class RemoteWatch:
 
 def listing_of(tree: Tree, mapping: Mapping, known: int) -> Listing:
     """Return a mapping's part of the store, with what was known before. Raises StoreError."""
-    return msgspec.structs.replace(tree.list(mapping.store), known=known)
+    deletions: dict[Deletion | None, Deletion | None] = {}
+    room = LIMIT
+
+    def keep(found: Stored) -> Stored:
+        """Keep what a replica needs at once: of content what there is room for, of a tombstone hardly anything.
+
+        There may be much more of both than fits into memory; what is placed later is read again then.
+        """
+        nonlocal room
+        if not found.gone:
+            room -= len(found.record.content or b"")
+            return found if room >= 0 else _without_content(found)
+        origin = found.record.origin
+        deletion = deletions.setdefault(origin.deletion, origin.deletion)
+        least = Origin(
+            write_id=origin.write_id, replica="", host="", time="", supersedes=origin.supersedes, deletion=deletion
+        )
+        return msgspec.structs.replace(found, record=Record(entry=found.entry, origin=least))
+
+    return msgspec.structs.replace(tree.list(mapping.store, keep=keep), known=known)
+
+
+def _without_content(found: Stored) -> Stored:
+    return msgspec.structs.replace(found, record=msgspec.structs.replace(found.record, content=None))

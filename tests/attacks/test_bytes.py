@@ -121,10 +121,15 @@ def hostile_keys(root):
         "replicas/data/deep": deep,
         "replicas/data/other": encode_report(report),
         "replicas/data/huge": b'{"revision":' + b"9" * 4000 + b"}",
+        "asks/deep": deep,
+        "asks/huge": b'{"id":"i","verb":"report","revision":' + b"9" * 4000 + b"}",
+        "asks/evil": json.dumps({"id": EVIL, "verb": EVIL, "replica": EVIL}).encode(),
         "requests/deep": deep,
         "requests/huge": b'{"id":"i","verb":"report","revision":' + b"9" * 4000 + b"}",
-        "requests/path": b'{"id":"i","verb":"resume","take":"local","path":"../../etc"}',
-        "requests/evil": json.dumps({"id": EVIL, "verb": "report", "mapping": EVIL, "v": 7}).encode(),
+        "requests/path": b'{"id":"i","verb":"resume","by":"x","take":"local","path":"../../etc"}',
+        "requests/evil": json.dumps({"id": EVIL, "verb": "resume", "by": EVIL, "mapping": EVIL, "v": 7}).encode(),
+        "requests/flush": json.dumps({"id": EVIL, "verb": "flush", "by": EVIL}).encode(),
+        "requests/long": json.dumps({"id": "i", "verb": "resume", "by": "x" * 300}).encode(),
         "doctor/deep": deep,
     }
     more = {b"files/data/\xff\xfe": header(), b"leases/\xff/\xff": claim, b"past/\xff//1": deep}

@@ -57,6 +57,17 @@ def reads_requests(text):
     except UntrustedError as error:
         return _is_shown(str(error))
     assert replica.decode_request(replica.encode(found)) == found
+    assert found.who.isprintable()
+    return None
+
+
+def reads_asks(text):
+    """`replica.decode_ask`: an ask for a report and nothing else, or UntrustedError."""
+    try:
+        found = replica.decode_ask(text)
+    except UntrustedError as error:
+        return _is_shown(str(error))
+    assert replica.decode_ask(replica.encode(found)) == found
     return None
 
 
@@ -168,8 +179,9 @@ TARGETS = {
     ],
     reads_reports: [replica.encode(_REPORT)],
     reads_requests: [
-        replica.encode(replica.Request(id="i", verb=replica.Verb.RESUME, mapping="data", path="a/b", revision=3))
+        replica.encode(replica.Request(id="i", verb=replica.Verb.RESUME, by="ann@h", mapping="data", path="a/b"))
     ],
+    reads_asks: [replica.encode(replica.Ask(id="i", replica="r", revision=3))],
     reads_claims_and_intents: [
         lease.encode(_CLAIM),
         lease.encode(lease.Intent(token=3, claim=_CLAIM, begun="t", exit=1)),

@@ -128,7 +128,7 @@ def wiped(following):
 
 def chosen(following, path=None):
     """Choose that what vanished is written again."""
-    choice = Request(id="i", verb=Verb.RESUME, mapping="data", take=Take.LOCAL, reason="", path=path)
+    choice = Request(id="i", verb=Verb.RESUME, by="ann@h", mapping="data", take=Take.LOCAL, reason="", path=path)
     following.mirror.request(choice)
     for _ in range(3):
         status = following.cycle()
@@ -205,7 +205,7 @@ def test_a_mapping_of_all_of_a_wiped_store_needs_no_record_for_its_root(tmp_path
         following.tree.kv.txn((), (Delete(item.key),))
     following.list_again()
     assert "the store is empty" in following.cycle().waiting_for
-    choice = Request(id="i", verb=Verb.RESUME, mapping="data", take=Take.LOCAL, reason="")
+    choice = Request(id="i", verb=Verb.RESUME, by="ann@h", mapping="data", take=Take.LOCAL, reason="")
     following.mirror.request(choice)
     assert following.cycle().waiting_for is None
     assert following.tree.list("").bad == ()

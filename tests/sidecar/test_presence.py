@@ -5,7 +5,8 @@ import pytest
 
 from configstore.errors import PermissionDeniedError
 from configstore.model.keys import Keys
-from configstore.model.replica import Report, State, decode_report
+from configstore.model.replica import Ask, Report, Request, State, Verb, decode_report, encode
+from configstore.store.api import Put
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
 from sidecar.presence import GONE, LOOK, RENEW, Presence
@@ -17,10 +18,10 @@ class Telling:
     """A session whose clock stands still, and what it has to report."""
 
     def __init__(self, store=None, host="h"):
-        self.now, self.rounds = 1000.0, 0
+        self.now, self.rounds, self.delivered = 1000.0, 0, []
         self.report = Report(mapping="data", replica="one", host=host, session="", store="data", state=State.READY)
         self.kv = MemoryKv(store or MemoryStore(clock=lambda: 0.0))
-        self.presence = Presence(self.kv, Keys(), self.reports, print, clock=lambda: self.now)
+        self.presence = Presence(self.kv, Keys(), self.reports, self.delivered.append, clock=lambda: self.now)
 
     def reports(self, session):
         self.rounds += 1
@@ -151,12 +152,19 @@ def test_a_report_that_may_not_be_written_is_said_with_the_right_that_is_missing
     wait_until(lambda: again(telling) and not telling.presence.troubles())
 
 
-def test_requests_that_may_not_be_read_are_said():
+@pytest.mark.parametrize(
+    ("where", "said", "right"),
+    [
+        ("requests", "cannot read what is asked for in the store", "read"),
+        ("asks", "cannot read who asks in the store", "readwrite"),
+    ],
+)
+def test_what_may_not_be_followed_is_said_with_the_right_that_is_missing(where, said, right):
     telling = Telling()
     normal = telling.kv.range
 
     def refuse(start, end=None, **how):
-        if b"/requests/" in start:
+        if f"/{where}/".encode() in start:
             raise PermissionDeniedError("etcd: permission denied")
         return normal(start, end, **how)
 
@@ -164,8 +172,43 @@ def test_requests_that_may_not_be_read_are_said():
     telling.presence.start()
     try:
         (words,) = wait_until(telling.presence.troubles)
-        assert "cannot read what is asked for in the store" in words
+        assert said in words
+        assert f"grant-permission ROLE {right} /configstore/{where}/ --prefix" in words
         telling.kv.range = normal
         wait_until(lambda: not telling.presence.troubles(), 20)
     finally:
         telling.presence.close()
+
+
+CHOICE = encode(Request(id="i", verb=Verb.RESUME, by="ann@h"))
+ASK = encode(Ask(id="i"))
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "logged"),
+    [
+        (Keys().ask("i"), CHOICE, "what is no ask for a report is ignored"),
+        (Keys().request("i"), ASK, "an unreadable request in the store is ignored"),
+        (
+            Keys().request("i"),
+            CHOICE.replace(b"resume", b"dance"),
+            "an unreadable request in the store is ignored",
+        ),
+        (
+            Keys().request("i"),
+            CHOICE.replace(b"ann@h", b"a" * 300),
+            "an unreadable request in the store is ignored",
+        ),
+    ],
+)
+def test_a_verb_where_it_does_not_belong_causes_a_warning_and_no_more(telling, caplog, key, text, logged):
+    telling.after_a_round()
+    before = telling.kv.range(Keys().replica("data", "one")).items[0].mod_revision
+    telling.kv.txn((), (Put(key, text),))
+    wait_until(lambda: logged in caplog.text)
+    telling.after_a_round()
+    assert telling.kv.range(Keys().replica("data", "one")).items[0].mod_revision == before
+    assert telling.delivered == []
+    telling.kv.txn((), (Put(Keys().ask("after"), ASK), Put(Keys().request("after"), CHOICE)))
+    wait_until(lambda: telling.delivered, what="a request to be taken where it belongs")
+    wait_until(lambda: telling.kv.range(Keys().replica("data", "one")).items[0].mod_revision > before)

@@ -34,9 +34,8 @@ def following(tmp_path):
 def choose(following, take, reason=None, path=None):
     """Choose a side about what the replica is halted by, or about `reason`."""
     about = following.engine.status.halted if reason is None else reason
-    following.mirror.request(
-        Request(id=f"i{next(_ids)}", verb=Verb.RESUME, mapping="data", take=Take(take), reason=about, path=path)
-    )
+    wanted = {"id": f"i{next(_ids)}", "verb": Verb.RESUME, "by": "ann@h\x1b[2J", "mapping": "data"}
+    following.mirror.request(Request(**wanted, take=Take(take), reason=about, path=path))
 
 
 def stored(following):
@@ -175,3 +174,26 @@ def test_vanished_records_become_tombstones_by_choice(following):
     assert (status.problems, status.halted) == ((), None)
     assert following.contents().keys() == set(MANY) - {"00", "01"}
     assert following.tree.read("data/00").gone
+
+
+def test_a_choice_is_kept_and_logged_with_who_made_it_once_it_is_carried_out(following, caplog):
+    delete_here(following)
+    choose(following, "store", "refused to delete 19 of 20 paths in the store")
+    assert following.cycle().last_choice is None
+    choose(following, "store")
+    said = following.cycle().last_choice
+    assert said.startswith("resume --take store, by ann@h\\x1b[2J, 20")
+    following.follow()
+    assert following.cycle().last_choice == said
+    (line,) = [each for each in caplog.records if "by a person's choice" in each.message]
+    assert line.by == "ann@h\\x1b[2J"
+
+
+@pytest.mark.parametrize(("path", "what"), [(None, "resume"), (MANY[0], f"resolve {MANY[0]}")])
+def test_a_choice_about_a_vanished_record_is_kept_too(following, path, what):
+    key = following.tree.keys.file(f"data/{MANY[0]}")
+    following.tree.kv.txn((Exists(key),), (Delete(key),))
+    following.follow()
+    following.cycle()
+    choose(following, "local", "", path)
+    assert following.cycle().last_choice.startswith(f"{what} --take local, by ann@h")

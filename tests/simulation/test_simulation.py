@@ -226,6 +226,13 @@ class Histories(Users):
     def compact(self):
         self.world.compact()
 
+    @rule()
+    def let_tombstones_expire(self):
+        """A month passes in which nothing happens."""
+        self.world.heal(self.take)
+        self.world.expire_tombstones()
+        self.world.heal(self.take)
+
     @rule(number=replicas)
     def reconnect(self, number):
         self.at(number).feed.reconnected = True

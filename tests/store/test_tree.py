@@ -183,6 +183,31 @@ def test_a_deleted_file_is_a_tombstone_and_not_a_missing_key(tree):
     assert tree.content(found) == b""
 
 
+@pytest.mark.parametrize("retention", [0.0, 60.0, MONTH, 12 * MONTH])
+def test_a_tombstone_expires_after_a_month_or_the_longer_retention(tree, retention):
+    committed(tree, tombstone(CERT, expected=committed(tree, file(CERT, b"1"))), retention=retention)
+    lease = raw(tree, CERT).lease
+    assert lease
+    assert max(MONTH, retention) - 60 <= tree.kv.lease_left(lease) <= 1.03 * max(MONTH, retention)
+
+
+def test_what_is_made_anew_does_not_expire_with_the_tombstone(tree):
+    gone = committed(tree, tombstone(CERT, expected=committed(tree, file(CERT, b"1"))))
+    lease = raw(tree, CERT).lease
+    committed(tree, file(CERT, b"2", expected=gone))
+    tree.kv.lease_revoke(lease)
+    assert content_at(tree, CERT) == b"2"
+
+
+def test_a_path_whose_tombstone_expired_is_a_new_one(tree):
+    first = committed(tree, file(CERT, b"1"))
+    committed(tree, tombstone(CERT, expected=first))
+    tree.kv.lease_revoke(raw(tree, CERT).lease)
+    assert tree.read(CERT) is None
+    committed(tree, file(CERT, b"2"))
+    assert content_at(tree, CERT) == b"2"
+
+
 def test_a_deleted_path_can_be_written_again(tree):
     gone = committed(tree, tombstone(CERT, expected=committed(tree, file(CERT, b"1"))))
     committed(tree, file(CERT, b"2", expected=gone))

@@ -16,6 +16,9 @@ from configstore.errors import StoreClosedError, UsageError
 from configstore.settings import StoreSettings
 from configstore.store.etcd.stubs import etcd3, services
 
+MAX_ANSWER = 8 * 1024 * 1024
+"""Bytes of one answer that are taken: five of etcd's largest requests. Of a range smaller pages are asked for."""
+
 CHANNEL_OPTIONS = (
     # A member that vanished without a word is noticed after keepalive_time + timeout. Below 5 s etcd answers
     # GOAWAY too_many_pings (its --grpc-keepalive-min-time).
@@ -26,7 +29,7 @@ CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.min_reconnect_backoff_ms", 5_000),  # gRPC's time limit for one connect, whatever its name says
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", MAX_ANSWER),
     ("grpc.enable_retries", 0),  # a txn goes out once; reads are repeated by `calls`
     ("grpc.use_local_subchannel_pool", 1),  # a new channel does not inherit an older one's back-off
     ("grpc.enable_http_proxy", 0),  # etcd is never behind the proxy that http_proxy names for the web

@@ -127,3 +127,77 @@ def test_an_agreement_settles_what_was_sent_before_it():
 def test_nobody_else_can_change_a_side():
     with pytest.raises(TypeError):
         agreed_sides().baseline[A] = agreed_on(NEW)
+
+
+# Tombstones of which nothing is left here
+
+
+def test_a_tombstone_of_which_nothing_is_left_is_buried_and_told_again():
+    sides = Sides()
+    assert not sides.told(A, there(GONE, 11))
+    assert (sides.remote.keys(), sides.pending) == (set(), set())
+    assert sides.is_buried(A, 11)
+    assert not sides.is_buried(A, 12)
+    assert sides.newest_buried == (A, there(GONE, 11))
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [
+        agreed_sides(),
+        Sides(local={A: here(NEW)}),
+        Sides(baseline={A: agreed_on(OLD)}),
+        Sides(sent={A: (Sent(write_id="w", local=None),)}),
+    ],
+    ids=["agreed on", "new here", "removed here", "sent"],
+)
+def test_a_tombstone_of_what_is_still_known_is_held(sides):
+    assert sides.told(A, there(GONE, 11))
+    assert sides.remote[A] == there(GONE, 11)
+    sides.planned({A})
+    sides.bury_settled(99)
+    assert sides.remote[A] == there(GONE, 11)
+
+
+def test_a_tombstone_is_buried_once_it_was_applied_and_the_watch_has_told_of_it():
+    sides = agreed_sides()
+    sides.written(A, there(GONE, 11))
+    sides.placed(A, None)
+    sides.agree({A: None})
+    sides.planned({A})
+    sides.bury_settled(10)
+    assert A in sides.remote, "the watch may still tell what it replaced"
+    sides.bury_settled(11)
+    assert A not in sides.remote
+    assert sides.is_buried(A, 11)
+    assert not sides.told(A, there(GONE, 11)), "told by the watch at last"
+
+
+def test_what_is_made_anew_over_a_buried_tombstone_is_news():
+    sides = Sides()
+    sides.told(A, there(GONE, 11))
+    assert sides.told(A, there(NEW, 12))
+    assert sides.missing == {A}
+
+
+def test_a_tombstone_that_expired_is_nothing_to_plan():
+    sides = Sides()
+    sides.told(A, there(GONE, 11))
+    sides.lost(A)
+    assert sides.pending == set()
+
+
+def test_a_record_that_vanished_is_planned_where_something_is_left():
+    sides = agreed_sides()
+    sides.planned({A})
+    sides.lost(A)
+    assert sides.pending == {A}
+    assert sides.vanished() == {A}
+
+
+def test_another_store_has_no_graves_of_ours():
+    sides = Sides()
+    sides.told(A, there(GONE, 11))
+    sides.forget_store()
+    assert not sides.is_buried(A, 11)
+    assert sides.newest_buried is None
