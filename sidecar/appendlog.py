@@ -11,7 +11,7 @@ a FIFO, a link, a directory and a file without an end are taken for an empty one
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from configstore.files.clearing import clear_name
 
@@ -21,7 +21,10 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_LOG = {errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EISDIR}
 
 MAX_SIZE = 256 * 1024 * 1024
-"""Bytes of a log that is read: some half a million paths."""
+"""Bytes of a log of our own that is read: some half a million paths."""
+
+MAX_FOREIGN = 16 * 1024 * 1024
+"""Bytes of a log that somebody else may have written."""
 
 MAX_LINE = 64 * 1024
 """Bytes of one of its lines."""
@@ -33,7 +36,7 @@ class AppendLog:
     def __init__(self, directory: int, name: str, *, ours: bool = False) -> None:
         """`directory` is a descriptor that stays the caller's; -1 for one that is not there: then it is empty.
 
-        ours: take only what our own user wrote and nobody else could write to.
+        ours: nobody but our own user writes here, and nothing else is taken. Else it may be a stranger's.
         """
         self._directory = directory
         self._name = name
@@ -41,27 +44,24 @@ class AppendLog:
         self._log = -1
         self._size = 0
 
-    def lines(self) -> list[bytes]:
-        """Return the whole lines, without their ends; none of what can be no log. Raises OSError."""
+    def lines(self) -> Iterator[bytes]:
+        """Yield the whole lines, without their ends; none of what can be no log. Raises OSError."""
         if self._directory < 0:
-            return []
+            return
         try:
             descriptor = os.open(self._name, _READ, dir_fd=self._directory)
         except OSError as error:
             if error.errno in _NO_LOG:
-                return []
+                return
             raise
         if not self._is_log(os.fstat(descriptor)):
             os.close(descriptor)
-            return []
-        lines = []
+            return
         with open(descriptor, "rb") as log:
             while line := log.readline(MAX_LINE + 1):
-                if len(line) > MAX_LINE:
-                    return []
-                if line.endswith(b"\n"):  # else it is what a dead process could not finish
-                    lines.append(line[:-1])
-        return lines
+                if len(line) > MAX_LINE or not line.endswith(b"\n"):  # what a dead process could not finish
+                    return
+                yield line[:-1]
 
     def remove(self) -> None:
         """Remove the log. Raises OSError."""
@@ -143,7 +143,8 @@ class AppendLog:
 
     def _is_log(self, found: os.stat_result) -> bool:
         """Tell whether what was opened may be a log, going by its stat."""
-        plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size <= MAX_SIZE
+        limit = MAX_SIZE if self._ours else MAX_FOREIGN
+        plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size <= limit
         return plain and not (self._ours and (found.st_uid != os.geteuid() or found.st_mode & 0o077))
 
     def _end_last_line(self) -> None:

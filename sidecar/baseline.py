@@ -59,14 +59,16 @@ class Baseline:
     is_new: whether there was no log of this mount in the directory, be it that an older one was taken over.
     """
 
-    def __init__(self, directory: int, identity: Identity, *, older: int = -1, read_only: bool = False) -> None:
+    def __init__(
+        self, directory: int, identity: Identity, *, ours: bool = True, older: int = -1, read_only: bool = False
+    ) -> None:
         """Read the log below `directory`; none, an unreadable or another subtree's one is an empty one.
 
-        directory: a descriptor that stays the caller's. older: that of the mount's private directory, if a log
-        that lies there from before counts, because nobody but us can have written it; it is taken over once.
-        read_only: only look; `directory` may be -1 for none. Raises OSError.
+        directory: a descriptor that stays the caller's. ours: nobody else may write there. older: that of the
+        mount's private directory, if a log that lies there from before counts, because nobody but us can have
+        written it; it is taken over once. read_only: only look; `directory` may be -1 for none. Raises OSError.
         """
-        self._log = AppendLog(directory, FILE)
+        self._log = AppendLog(directory, FILE, ours=ours)
         before = AppendLog(older, FILE, ours=True)
         found, self.sides = _read(self._log.lines(), identity)
         self.is_new = found is None
@@ -149,7 +151,15 @@ class Baseline:
                 yield _encoder.encode(_SentLine(path, sent))
 
 
-def _read(lines: list[bytes], identity: Identity, *, unmarked: bool = False) -> tuple[Identity | None, Sides]:
+def mark_in(directory: int) -> str:
+    """Return the mark that the log in a directory names, "" where none does. Raises OSError."""
+    try:
+        return decode(next(AppendLog(directory, FILE, ours=True).lines(), b""), _header_decoder).mark
+    except UntrustedError:
+        return ""
+
+
+def _read(lines: Iterator[bytes], identity: Identity, *, unmarked: bool = False) -> tuple[Identity | None, Sides]:
     """Return the header and the sides; None and empty ones when the lines are another subtree's, or unreadable.
 
     unmarked: take a header that names no mount, as versions wrote it whose baseline lay in the mount.
@@ -157,13 +167,13 @@ def _read(lines: list[bytes], identity: Identity, *, unmarked: bool = False) -> 
     agreed: dict[StorePath, Agreed] = {}
     sent: dict[StorePath, tuple[Sent, ...]] = {}
     try:
-        header = decode(lines[0] if lines else b"", _header_decoder)
+        header = decode(next(lines, b""), _header_decoder)
         found = msgspec.structs.replace(
             header, v=identity.v, mark=header.mark or (identity.mark if unmarked else "")
         )
         if msgspec.structs.replace(found, cluster_id=identity.cluster_id) != identity:
             return None, Sides()
-        for line in lines[1:]:
+        for line in lines:
             _take(decode(line, _line_decoder), agreed, sent)
     except (UntrustedError, PathError):
         return None, Sides()

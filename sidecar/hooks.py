@@ -110,14 +110,17 @@ def _follow(process: subprocess.Popen[bytes], pipe: int, end: float) -> tuple[by
     """
     os.set_blocking(pipe, False)
     ended = os.pidfd_open(process.pid)
-    output, watched, stage = b"", [ended, pipe], 0
+    output, stage = b"", 0
+    watched = select.poll()  # `select.select` knows no descriptor above 1,023
+    for descriptor in (ended, pipe):
+        watched.register(descriptor, select.POLLIN)
     try:
         while True:
-            ready = select.select(watched, [], [], max(0.0, end - time.monotonic()))[0]
+            ready = [descriptor for descriptor, _ in watched.poll(1000 * max(0.0, end - time.monotonic()))]
             if pipe in ready:
                 chunk = _read(pipe)
                 if not chunk:
-                    watched.remove(pipe)
+                    watched.unregister(pipe)
                 output = (output + chunk)[-OUTPUT:]
             if ended in ready:
                 if pipe not in ready or time.monotonic() > end:

@@ -1,19 +1,19 @@
 """Puts the parts of one mapping together. Called by the daemon for `run`, and by `init` and `plan`."""
 
 import logging
-import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 
 from configstore.clock import boottime
 from configstore.errors import RefusedError
-from configstore.model.path import ROOT, StorePath
+from configstore.files.words import words
+from configstore.model.path import PRIVATE_NAME, ROOT, StorePath
 from configstore.model.replica import Request
 from configstore.store.tree import Tree
 from configstore.store.values import Fence
 from sidecar import memory
-from sidecar.baseline import Baseline, Identity
+from sidecar.baseline import Baseline, Identity, mark_in
 from sidecar.board import Board
 from sidecar.engine import Engine
 from sidecar.hooks import Hooks
@@ -28,6 +28,7 @@ from sidecar.planner.mapping import Mapping
 from sidecar.progress import Progress
 from sidecar.remote.side import RemoteSide
 from sidecar.remote.watch import RemoteFeed, RemoteOnce, RemoteWatch
+from sidecar.state import Place
 from sidecar.status import Status
 from sidecar.transfer import Transfer
 
@@ -53,7 +54,7 @@ class Mirror:
         feed: RemoteFeed | None = None,
         local_watch: Callable[[], LocalWatch] | None = None,
         clock: Callable[[], float] = boottime,
-        state: Callable[[str, str], int] = lambda *_: -1,
+        state: Callable[[str, str], Place | None] = lambda *_: None,
         told: Callable[[], None] = lambda: None,
         fence: Callable[[], Fence | None] = lambda: None,
         fenced_out: Callable[[], None] = lambda: None,
@@ -64,7 +65,7 @@ class Mirror:
         again. Else look once, as `init` and `plan` do, and raise RefusedError when it cannot be mirrored at all.
         preview: change nothing, as `plan` must; `cycle` and `pull_once` cannot be used then. feed: instead of
         etcd's watch. local_watch: makes what is used instead of inotify. state: opens the place for the state, as
-        `StateDirectory.open`; -1 for the mount. told: called when there is something new
+        `StateDirectory.open`; None for the mount. told: called when there is something new
         to report. fence: returns the proof of holding the mapping's lease; fenced_out: called when the store says
         that it is not held.
         """
@@ -136,11 +137,15 @@ class Mirror:
     def _begin(self) -> None:
         """Open the directory and put an engine together for it. Raises RefusedError."""
         mapping, tree, parts = self.mapping, self._tree, self._parts
-        root = Root(mapping.path, within=mapping.within, prepare=not self._preview)
+        place = self._open_state(mapping.name, mapping.path)
+        if place:
+            parts.callback(place.close)
+        known = mark_in(place.descriptor) if place else ""
+        root = Root(mapping.path, within=mapping.within, mark=known, prepare=not self._preview)
         parts.callback(root.close)
         if not self._preview:
             root.claim()
-        baseline, journal = self._begin_state(root)
+        baseline, journal = self._begin_state(root, place)
         local_watch = self._begin_watch(root)
         scanner = Scanner(root, mapping, local_watch)
         sides = baseline.sides
@@ -169,25 +174,25 @@ class Mirror:
             new_id=tree.new_write_id,
         )
 
-    def _begin_state(self, root: Root) -> tuple[Baseline, Journal]:
-        """Open what is remembered of this mount, and finish what a dead run began. Raises RefusedError.
+    def _begin_state(self, root: Root, place: Place | None) -> tuple[Baseline, Journal]:
+        """Read what is remembered of this mount, and finish what a dead run began. Raises RefusedError.
 
-        A journal without a baseline of this mount speaks of another one; then what counts is the one that lies in
-        the mount from before, if there is any.
+        A journal without a baseline of this mount speaks of another one. What lies in the mount from a version
+        that knew no other place counts when this place was made just now, if nobody but us can have written it;
+        then never again.
         """
         mapping, private = self.mapping, root.private
-        older = private.fd if private.surely_ours or self._preview else -1
+        ours = place is not None
+        directory = place.descriptor if place else private.fd
+        first = self._preview or place is None or place.is_new
+        older = private.fd if first and (private.surely_ours or self._preview) else -1
         try:
-            found = self._open_state(mapping.name, mapping.path)
-            if found >= 0:
-                self._parts.callback(os.close, found)
-            directory = found if found >= 0 else private.fd
             if not private.mark and not self._preview:
                 private.renew_mark()
             identity = Identity(root=self._tree.keys.root, store=mapping.store, mark=private.mark)
-            baseline = Baseline(directory, identity, older=older, read_only=self._preview)
+            baseline = Baseline(directory, identity, ours=ours, older=older, read_only=self._preview)
             self._parts.callback(baseline.close)
-            journal = Journal(directory)
+            journal = Journal(directory, ours=ours)
             self._parts.callback(journal.close)
             if not self._preview:
                 before = Journal(older, ours=True)
@@ -196,7 +201,8 @@ class Mirror:
                 if older >= 0 and older != directory:
                     before.remove()
         except OSError as error:
-            reason = f"what a dead run left in it cannot be finished: {error.strerror}"
+            where = place.path if place else f"{root.path}/{PRIVATE_NAME}"
+            reason = f"what a dead run left cannot be finished, or {where} cannot be used: {words(error)}"
             raise RefusedError(f"{root.path}: cannot be mirrored: {reason}") from error
         return baseline, journal
 
@@ -235,17 +241,22 @@ class Mirror:
         self.hooks.start()
         self._thread.start()
 
-    def flush(self, patience: float) -> Status | None:
+    def flush(self, patience: float | Iterable[float]) -> Status | None:
         """Have everything that was changed here committed; from any thread.
 
-        Waits at most `patience` seconds; returns the status when it was done, else None. Problems are in it.
+        Waits at most `patience` seconds, be it in several parts; returns the status when it was done, else None.
+        Problems are in it.
         """
         with self._published:
             self._flushes_wanted += 1
             ticket = self._flushes_wanted
             self._wake.set()
-            done = self._published.wait_for(lambda: self._flushes_made >= ticket or self._stop.is_set(), patience)
-            return self.status if done and self._flushes_made >= ticket else None
+        for part in [patience] if isinstance(patience, float) else patience:
+            with self._published:
+                done = self._published.wait_for(lambda: self._flushes_made >= ticket or self._stop.is_set(), part)
+                if done:
+                    return self.status if self._flushes_made >= ticket else None
+        return None
 
     def wait_applied(self, revision: int, patience: float) -> bool:
         """Wait until everything up to a revision of the store is applied here; from any thread.

@@ -5,6 +5,7 @@ a thread gives its own up for good, starts the command, and ends (capabilities(7
 """
 
 import ctypes
+import errno
 import os
 import subprocess
 import threading
@@ -53,10 +54,13 @@ def start_without_rights(start: Start, run_as: OwnerOverride) -> "subprocess.Pop
             failed.append(error)
 
     thread = threading.Thread(target=work, name="starts-a-command")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:  # there is no thread to be had
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
     thread.join()
-    if failed and isinstance(failed[0], PermissionError) and run_as.uid is not None:
-        raise PermissionError(failed[0].errno, "run_as needs the capabilities SETUID and SETGID") from failed[0]
+    if failed and isinstance(failed[0], OSError) and failed[0].errno == errno.EPERM and run_as.uid is not None:
+        raise PermissionError(errno.EPERM, "run_as needs the capabilities SETUID and SETGID") from failed[0]
     if failed:
         raise failed[0]
     return made[0]
@@ -65,7 +69,7 @@ def start_without_rights(start: Start, run_as: OwnerOverride) -> "subprocess.Pop
 def give_up_rights(*, keep_until_started: bool = False) -> None:
     """Let this thread, and what it starts, have no capability, now and ever. Raises OSError.
 
-    keep_until_started: keep the capabilities: by them the child becomes another user, and so loses them.
+    keep_until_started: keep root's capabilities: by them the child becomes another user, and so loses them.
     """
     if _libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -12,6 +12,8 @@ import logging
 import os
 from contextlib import suppress
 
+import msgspec
+
 from configstore.errors import RefusedError
 from configstore.files import descent
 
@@ -21,6 +23,18 @@ DEFAULT = "/var/lib/configstore"
 
 IN_MOUNT = "mount"
 """The setting by which the state is to lie in the mirrored directories."""
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the state of one mapping lies: an open directory. is_new: it was made just now."""
+
+    descriptor: int
+    path: str
+    is_new: bool
+
+    def close(self) -> None:
+        """Close it, which ends its lock."""
+        os.close(self.descriptor)
 
 
 class StateDirectory:
@@ -52,34 +66,34 @@ class StateDirectory:
             if os.geteuid() == 0:  # else both may well be one user, and there is nothing to keep apart
                 self.trouble = f"{where}: {error}"
 
-    def open(self, name: str, directory: str) -> int:
+    def open(self, name: str, directory: str) -> Place | None:
         """Open the place for the state of mapping `name`, which mirrors `directory`, and lock it.
 
-        Returns a descriptor that is the caller's; -1 when the state lies in the mount, or with `prepare` false
-        where there is none yet. Raises RefusedError when another sidecar uses it, or it cannot be had.
+        Returns None when the state lies in the mount, or with `prepare` false where there is none yet.
+        Raises RefusedError when another sidecar uses it, or it cannot be had.
         """
         if self._fd < 0:
-            return -1
-        place = f"{name}-{hashlib.sha256(directory.encode()).hexdigest()[:12]}"
+            return None
+        path = f"{self.path}/{(last := _place_of(name, directory))}"
         try:
-            with suppress(FileExistsError):
-                if self._prepare:
-                    os.close(descent.make(self._fd, place))
-            descriptor = descent.enter(self._fd, place)
+            found, is_new = self._enter(last)
         except FileNotFoundError:
-            return -1
+            return None
         except OSError as error:
-            raise RefusedError(f"{self.path}/{place}: cannot keep the state here: {error.strerror}") from error
+            raise RefusedError(f"{path}: cannot keep the state here: {error.strerror}") from error
+        place = Place(descriptor=found, path=path, is_new=is_new)
+        try:
+            _claim(place, locked=self._prepare)
+        except BaseException:
+            place.close()
+            raise
+        return place
+
+    def _enter(self, last: str) -> tuple[int, bool]:
         if self._prepare:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                raise RefusedError(
-                    f"{self.path}/{place}: another sidecar keeps its state here: give each a CONFIGSTORE_STATE of"
-                    " its own"
-                ) from None
-        return descriptor
+            with suppress(FileExistsError):
+                return descent.make(self._fd, last), True
+        return descent.enter(self._fd, last), False
 
     def close(self) -> None:
         """Close the directory."""
@@ -91,13 +105,10 @@ class StateDirectory:
 def _open(path: str, *, prepare: bool) -> int:
     """Open the directory, which is our own. Raises RefusedError; -1 where there is none and none is to be made."""
     try:
-        try:
-            descriptor = descent.descend(path)
-        except FileNotFoundError:
-            if not prepare:
-                return -1
-            descriptor = _make(path)
+        descriptor = descent.open_or_make(path)[0] if prepare else descent.descend(path)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not prepare:
+            return -1
         raise RefusedError(f"{path}: cannot keep the state here: {_mend(error)}") from error
     if prepare:
         try:
@@ -108,12 +119,25 @@ def _open(path: str, *, prepare: bool) -> int:
     return descriptor
 
 
-def _make(path: str) -> int:
-    above = descent.descend(os.path.dirname(path))
+def _place_of(name: str, directory: str) -> str:
+    return f"{name}-{hashlib.sha256(directory.encode()).hexdigest()[:12]}"
+
+
+def _claim(place: Place, *, locked: bool) -> None:
+    """Raise RefusedError for a place that is not ours alone."""
+    owner = os.fstat(place.descriptor).st_uid
+    if owner != os.geteuid():
+        raise RefusedError(
+            f"{place.path}: belongs to uid {owner}, and this sidecar runs as uid {os.geteuid()}: remove it;"
+            " everything is compared anew then"
+        )
     try:
-        return descent.make(above, os.path.basename(path))
-    finally:
-        os.close(above)
+        if locked:
+            fcntl.flock(place.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RefusedError(
+            f"{place.path}: another sidecar keeps its state here: give each a CONFIGSTORE_STATE of its own"
+        ) from None
 
 
 def _take(descriptor: int, path: str) -> None:

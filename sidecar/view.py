@@ -1,18 +1,20 @@
 """A directory that shows a mapping as it would be, for a check to look at; in memory, and nobody else's.
 
-What it shows was read by descriptor from the mirrored directory, or comes from the store: no name in it leads to
-where the application could put something else meanwhile.
+What it shows was read by descriptor from the mirrored directory, or comes from the store. It is built by
+descriptor as well: a link among what is shown leads nothing elsewhere that is laid behind it.
 """
 
 import fcntl
 import os
-import shutil
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from configstore.errors import RefusedError
-from configstore.model.path import StorePath
+from configstore.files import descent
+from configstore.files.clearing import empty_directory
+from configstore.model.path import StorePath, unsafe_target
 from sidecar.planner.mapping import OwnerOverride
 
 MAX_SIZE = 64 * 1024 * 1024
@@ -21,51 +23,72 @@ MAX_SIZE = 64 * 1024 * 1024
 _PREFIX = "configstore-check-"
 _IN_MEMORY = {"tmpfs", "ramfs"}
 _FOLDERS = ("/tmp", "/dev/shm")  # noqa: S108  # a directory of our own is made in it
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_beginning = threading.Lock()
+"""Held until a new view has its lock, so that no other mapping of ours takes it for one that was left."""
 
 
 class View:
     """One view under construction; make it with `showing`. path: its directory."""
 
-    def __init__(self, path: str, run_as: OwnerOverride) -> None:
+    def __init__(self, path: str, directory: int, run_as: OwnerOverride) -> None:
         self.path = path
+        self._directory = directory
         self._run_as = run_as
         self._left = MAX_SIZE
-        self._give(path)
+        self._give(directory)
 
     def directory(self, path: StorePath) -> None:
         """Show a directory. Raises OSError."""
-        self._above(f"{path}/x")
+        os.close(self._enter(path.split("/")))
 
     def link(self, path: StorePath, target: str) -> None:
-        """Show a symlink. Raises OSError."""
-        self._above(path)
-        os.symlink(target, os.path.join(self.path, path))
+        """Show a symlink. Raises RefusedError for one that leads out, OSError."""
+        reason = unsafe_target(path, target)
+        if reason:
+            raise RefusedError(f"{path}: {reason}")
+        with self._above(path) as (above, name):
+            os.symlink(target, name, dir_fd=above)
 
     def file(self, path: StorePath, content: Iterable[bytes]) -> None:
         """Show a file, given in pieces. Raises RefusedError when there is too much, OSError, what they raise."""
-        self._above(path)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        shown = os.path.join(self.path, path)
-        with open(os.open(shown, flags, 0o600), "wb") as file:
+        with self._above(path) as (above, name), open(os.open(name, _NEW, 0o600, dir_fd=above), "wb") as file:
             for piece in content:
                 self._left -= len(piece)
                 if self._left < 0:
                     raise RefusedError(f"what the check must see has more than {MAX_SIZE} bytes")
                 file.write(piece)
-        self._give(shown)
+            self._give(file.fileno())
 
-    def _above(self, path: str) -> None:
-        above = self.path
-        for name in path.split("/")[:-1]:
-            above = os.path.join(above, name)
-            if not os.path.isdir(above):
-                os.mkdir(above, 0o700)
-                self._give(above)
+    @contextmanager
+    def _above(self, path: StorePath) -> Iterator[tuple[int, str]]:
+        *names, last = path.split("/")
+        above = self._enter(names)
+        try:
+            yield above, last
+        finally:
+            os.close(above)
 
-    def _give(self, path: str) -> None:
+    def _enter(self, names: Iterable[str]) -> int:
+        """Open a directory below, made where it is missing. Raises OSError, also for a link in the way."""
+        current = os.dup(self._directory)
+        for name in names:
+            try:
+                try:
+                    deeper = descent.enter(current, name)
+                except FileNotFoundError:
+                    deeper = descent.make(current, name)
+                    self._give(deeper)
+            finally:
+                os.close(current)
+            current = deeper
+        return current
+
+    def _give(self, descriptor: int) -> None:
         uid, gid = self._run_as.uid, self._run_as.gid
         if uid is not None or gid is not None:
-            os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
+            os.fchown(descriptor, -1 if uid is None else uid, -1 if gid is None else gid)
 
 
 @contextmanager
@@ -75,15 +98,16 @@ def showing(run_as: OwnerOverride, folders: Iterable[str] = _FOLDERS) -> Iterato
     folders: where it may lie, the first one that is in memory. Raises RefusedError where there is none, OSError.
     """
     folder = _in_memory(folders)
-    _remove_left(folder, {os.geteuid(), run_as.uid})
-    path = tempfile.mkdtemp(prefix=_PREFIX, dir=folder)
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with _beginning:
+        _remove_left(folder, {os.geteuid(), run_as.uid})
+        path = tempfile.mkdtemp(prefix=_PREFIX, dir=folder)
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fcntl.flock(directory, fcntl.LOCK_EX)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield View(path, run_as)
+        yield View(path, directory, run_as)
     finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
+        _remove(path, directory)
+        os.close(directory)
 
 
 def _remove_left(folder: str, owners: set[int | None]) -> None:
@@ -97,9 +121,15 @@ def _remove_left(folder: str, owners: set[int | None]) -> None:
             try:
                 if os.fstat(left).st_uid in owners:
                     fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(path, ignore_errors=True)
+                    _remove(path, left)
             finally:
                 os.close(left)
+
+
+def _remove(path: str, directory: int) -> None:
+    with suppress(OSError):  # what the check itself made there may be in our way
+        empty_directory(directory)
+        os.rmdir(path)
 
 
 def _in_memory(folders: Iterable[str]) -> str:

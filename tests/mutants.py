@@ -148,7 +148,7 @@ MUTANTS = {
     ),
     "another's directory is taken for ours": Mutant(
         "sidecar/local/root.py",
-        "                self._refuse_exchanged()\n",
+        "                self._refuse_exchanged(mark)\n",
         "                pass\n",
         "tests/sidecar/local/test_root.py",
     ),

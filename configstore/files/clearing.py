@@ -1,5 +1,6 @@
 """Makes way at a name in a directory where a stranger may have laid something, however large or deep that is."""
 
+import itertools
 import os
 import secrets
 
@@ -19,3 +20,28 @@ def clear_name(name: str, directory: int, attic: int | None = None) -> None:
         except OSError:
             aside = f"left-{secrets.token_hex(8)}"
             os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=directory if attic is None else attic)
+
+
+def empty_directory(directory: int) -> None:
+    """Remove all that lies in an open directory, however deep: what lies deeper is moved up, one level at a time.
+
+    Raises OSError.
+    """
+    numbers = itertools.count()
+    while names := os.listdir(directory):
+        for name in names:
+            try:
+                os.unlink(name, dir_fd=directory)
+            except IsADirectoryError:
+                _move_up(directory, name, numbers)
+
+
+def _move_up(directory: int, name: str, numbers: "itertools.count[int]") -> None:
+    below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        for each in os.listdir(below):
+            aside = f"left-{next(numbers)}-{secrets.token_hex(4)}"
+            os.rename(each, aside, src_dir_fd=below, dst_dir_fd=directory)
+    finally:
+        os.close(below)
+    os.rmdir(name, dir_fd=directory)

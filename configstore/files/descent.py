@@ -5,12 +5,32 @@ opened in the directory before it without following a link. A link counts where 
 made it, such as /var/run; any other is refused. What is opened is held: later steps begin at the descriptor.
 """
 
+import ctypes
 import errno
 import os
 import stat
+from contextlib import suppress
 
 from configstore.errors import RefusedError
 from configstore.model.path import printable
+
+_AT_EMPTY_PATH = 0x1000
+_MOUNT_ROOT = 0x2000  # STATX_ATTR_MOUNT_ROOT
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Statx(ctypes.Structure):
+    """The part of struct statx that tells of attributes (statx(2)); it has 256 bytes."""
+
+    _fields_ = (
+        ("before", ctypes.c_uint32 * 2),
+        ("attributes", ctypes.c_uint64),
+        ("between", ctypes.c_uint8 * 40),
+        ("attributes_mask", ctypes.c_uint64),
+        ("after", ctypes.c_uint8 * 192),
+    )
+
 
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -74,14 +94,15 @@ def enter(above: int, name: str) -> int:
 def make(above: int, name: str, owner: os.stat_result | None = None) -> int:
     """Make a directory (0700) in an open one, for whom `owner` names, and open it.
 
-    It is given away only while it is empty: were another one put in its place meanwhile, that could be a private
-    one with something in it. Raises OSError, FileExistsError when there is one.
+    What is opened must be ours and empty: were another directory put in its place meanwhile, that could be a
+    private one, whose mode or owner is about to be changed. Raises OSError, ESTALE for that, FileExistsError when
+    there is one.
     """
     os.mkdir(name, 0o700, dir_fd=above)
     made = enter(above, name)
     try:
-        mine = os.fstat(made).st_uid == os.geteuid()
-        if owner is not None and mine and _is_empty(made):
+        _check_made(made, name)
+        if owner is not None:
             give(made, owner)
     except BaseException:
         os.close(made)
@@ -89,12 +110,48 @@ def make(above: int, name: str, owner: os.stat_result | None = None) -> int:
     return made
 
 
+def _check_made(made: int, name: str) -> None:
+    """Raise OSError (ESTALE) unless what is open can be what we made just now."""
+    if os.fstat(made).st_uid != os.geteuid() or not _is_empty(made):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
+
+
+def open_or_make(path: str, mode: int = 0o700, *, for_stranger: bool = False) -> tuple[int, bool]:
+    """Open a directory; where its last component is missing, make it with `mode`. Returns whether it was made.
+
+    for_stranger: it is made for the owner of the directory above where that is a stranger, who decides what lies
+    there anyway. Raises RefusedError, OSError.
+    """
+    try:
+        return descend(path), False
+    except FileNotFoundError:
+        above, name = open_parent(path)
+    try:
+        found = os.fstat(above)
+        made = make(above, name, found if for_stranger and is_stranger(found.st_uid) else None)
+    except FileExistsError:
+        return descend(path), False  # somebody was faster
+    finally:
+        os.close(above)
+    os.fchmod(made, mode)
+    return made, True
+
+
+def is_mount(descriptor: int) -> bool:
+    """Tell whether an open directory is the top of a mount, bind mounts included. Raises OSError."""
+    found = _Statx()
+    told = _libc.statx(descriptor, b"", _AT_EMPTY_PATH, 0, ctypes.byref(found)) == 0
+    if told and found.attributes_mask & _MOUNT_ROOT:
+        return bool(found.attributes & _MOUNT_ROOT)
+    path = os.readlink(f"/proc/self/fd/{descriptor}")  # a kernel before 5.8
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        return any(_unescape(line.split(" ", 5)[4]) == path for line in table)
+
+
 def give(descriptor: int, owner: os.stat_result) -> None:
     """Give what is open to the user and group of `owner`, if we may."""
-    try:
+    with suppress(PermissionError):
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
-    except PermissionError:
-        return
 
 
 def is_stranger(uid: int) -> bool:
@@ -112,6 +169,12 @@ def can_be_exchanged(above: os.stat_result) -> bool:
         return True
     others = stat.S_IWOTH if above.st_gid == os.getegid() else stat.S_IWOTH | stat.S_IWGRP
     return bool(above.st_mode & others) and not above.st_mode & stat.S_ISVTX
+
+
+def _unescape(field: str) -> str:
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        field = field.replace(code, char)
+    return field
 
 
 def _is_empty(directory: int) -> bool:

@@ -156,10 +156,13 @@ class Api:
             "mappings": mappings,
         }
 
-    def flush(self, asked: FlushRequest) -> object:
-        """Have what was changed in a mapping committed. Raises RefusedError, UnreachableError, NotThereError."""
+    def flush(self, asked: FlushRequest, present: Present) -> object:
+        """Have what was changed in a mapping committed, for as long as the client is `present`.
+
+        Raises RefusedError, UnreachableError, NotThereError; ConnectionError when it is gone.
+        """
         mirror = self._mirror(asked.mapping)
-        status = mirror.flush(asked.timeout)
+        status = mirror.flush(_looks(time.monotonic() + asked.timeout, present))
         if status is None:
             now = mirror.status
             reason = now.why_not_done()

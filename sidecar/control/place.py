@@ -81,15 +81,10 @@ def _open_directory(path: str, mode: int = 0o700) -> int:
     Raises OSError, RefusedError.
     """
     try:
-        return descent.descend(path)
+        return descent.open_or_make(path, mode)[0]
     except FileNotFoundError:
-        above = _open_directory(os.path.dirname(path), 0o755)
-    try:
-        made = descent.make(above, os.path.basename(path))
-    finally:
-        os.close(above)
-    os.fchmod(made, mode)
-    return made
+        os.close(_open_directory(os.path.dirname(path), 0o755))
+        return descent.open_or_make(path, mode)[0]
 
 
 def _close_to_others(directory: int, path: str, group: int | None, ours: set[str]) -> None:

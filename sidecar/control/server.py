@@ -134,7 +134,7 @@ class ControlServer:
         """Return what is to be done for a request, and where it may wait."""
         what = self._api
         if target == "/v1/flush":
-            return self._waits, partial(what.flush, checked(body, api.FlushRequest))
+            return self._waits, partial(what.flush, checked(body, api.FlushRequest), present)
         if target == "/v1/wait":
             return self._waits, partial(what.wait, checked(body, api.WaitRequest), present)
         if target == "/v1/changes":
@@ -199,7 +199,10 @@ def _hung_up(exchange: Exchange) -> bool:
 
 def _polled(exchange: Exchange, events: int, patience: float) -> bool:
     look = select.poll()  # `select.select` knows no descriptor above 1,023
-    look.register(exchange.connection, events)
+    try:
+        look.register(exchange.connection, events)
+    except ValueError:  # closed already, by the thread whose it is
+        return True
     return bool(look.poll(patience * 1000))
 
 

@@ -9,12 +9,12 @@ what bears our mark, is taken.
 import errno
 import fcntl
 import os
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 
 from configstore.errors import RefusedError
 from configstore.files import descent
 from configstore.files.beneath import Beneath
-from configstore.model.path import MARK_NAME, PRIVATE_NAME, StorePath
+from configstore.model.path import PRIVATE_NAME, StorePath
 from sidecar.local.private import STAGING, Private
 
 _MODE = 0o755
@@ -30,11 +30,12 @@ class Root:
     fd: its descriptor. private: what is ours in it, `.configstore`.
     """
 
-    def __init__(self, path: str, *, within: str = "", prepare: bool = True) -> None:
+    def __init__(self, path: str, *, within: str = "", mark: str = "", prepare: bool = True) -> None:
         """Open `path`, make it (0755) when only its last component is missing, and prepare `.configstore`.
 
         within: another mirrored directory in which it lies: what is missing in between is made, too, and no link
-        counts there. prepare: false changes nothing, and takes a directory that would be made for an empty one.
+        counts there. mark: the one that it bears when it is the one that was mirrored before, where that is known.
+        prepare: false changes nothing, and takes a directory that would be made for an empty one.
         Raises RefusedError saying why and the mend.
         """
         self.path = path
@@ -43,9 +44,9 @@ class Root:
             found = self._open_directory(within, prepare=prepare)
             self.beneath = Beneath(self.fd)
             self._identity = _identity(os.fstat(self.fd))
-            self._was_mount = is_mount(path)
+            self._was_mount = descent.is_mount(self.fd)
             if found and not self._was_mount:
-                self._refuse_exchanged()
+                self._refuse_exchanged(mark)
             self.private = Private(self.fd, path, prepare=prepare)
             self._parts.callback(self.private.close)
         except OSError as error:
@@ -109,21 +110,27 @@ class Root:
 
     def _open_directory(self, within: str, *, prepare: bool) -> bool:
         """Open the directory, and tell whether it was there already. Raises RefusedError, OSError."""
-        try:
-            self.fd = _descend(self.path, within)
-            there = True
-        except FileNotFoundError:
-            if not prepare and not os.path.isdir(os.path.dirname(within or self.path)):
-                raise
-            self.fd = _make(self.path, within) if prepare else self._empty_directory()
-            there = False
+        if prepare and within:
+            self.fd, made = _open_or_make_within(self.path, within)
+        elif prepare:
+            self.fd, made = descent.open_or_make(self.path, _MODE, for_stranger=True)
+        else:
+            self.fd, made = self._open_or_stand_in(within)
         self._parts.callback(os.close, self.fd)
-        return there
+        return not made
 
-    def _refuse_exchanged(self) -> None:
+    def _open_or_stand_in(self, within: str) -> tuple[int, bool]:
+        try:
+            return _descend(self.path, within), False
+        except FileNotFoundError:
+            if not os.path.isdir(os.path.dirname(within or self.path)):
+                raise
+        return self._empty_directory(), True
+
+    def _refuse_exchanged(self, mark: str) -> None:
         """Raise RefusedError when a stranger could have put another's directory here for us to open."""
         above, found = os.stat("..", dir_fd=self.fd), os.fstat(self.fd)
-        if not descent.can_be_exchanged(above) or self._is_marked():
+        if not descent.can_be_exchanged(above) or (mark and self._bears(mark)):
             return
         theirs = above.st_uid if descent.is_stranger(above.st_uid) else None
         if found.st_uid == theirs or (theirs is None and descent.is_stranger(found.st_uid)):
@@ -134,11 +141,12 @@ class Root:
             " write to the directory above: mount a volume here, or give the directory to the application's user"
         )
 
-    def _is_marked(self) -> bool:
-        with suppress(OSError):
-            os.stat(f"{PRIVATE_NAME}/{MARK_NAME}", dir_fd=self.fd, follow_symlinks=False)
-            found = os.stat(PRIVATE_NAME, dir_fd=self.fd, follow_symlinks=False)
-            return found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    def _bears(self, mark: str) -> bool:
+        """Tell whether the directory is the one that a mark was given to."""
+        with suppress(OSError, RefusedError):
+            private = Private(self.fd, self.path, prepare=False)
+            with closing(private):
+                return private.mark == mark
         return False
 
     def _empty_directory(self) -> int:
@@ -170,33 +178,35 @@ def _descend(path: str, within: str) -> int:
     return current
 
 
-def _make(path: str, within: str) -> int:
-    """Make a directory, and what is missing above it in `within`, for whom that belongs to. Raises OSError."""
-    current = descent.descend(within or os.path.dirname(path))
-    owner = os.fstat(current) if within else None
-    for name in path[len(within) + 1 :].split("/") if within else [os.path.basename(path)]:
+def _open_or_make_within(path: str, within: str) -> tuple[int, bool]:
+    """Open a directory below another mirrored one, made for whom that belongs to, and what is missing in between.
+
+    Returns whether it was made. Raises RefusedError, OSError.
+    """
+    current, made = descent.descend(within), False
+    owner = os.fstat(current)
+    for name in path[len(within) + 1 :].split("/"):
         try:
-            deeper = descent.make(current, name, owner)
-            os.fchmod(deeper, _MODE)
-        except FileExistsError:
-            deeper = descent.enter(current, name)
+            try:
+                deeper, made = descent.enter(current, name), False
+            except FileNotFoundError:
+                deeper, made = descent.make(current, name, owner), True
+                os.fchmod(deeper, _MODE)
+        except NotADirectoryError:
+            raise RefusedError(f"{path}: is reached through a symlink or a file in {within}: remove it") from None
         finally:
             os.close(current)
         current = deeper
-    return current
+    return current, made
 
 
 def is_mount(path: str) -> bool:
-    """Tell whether something is mounted at `path`, bind mounts included (proc_pid_mountinfo(5), field 5)."""
-    real = os.path.realpath(path)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        return any(_unescape(line.split(" ", 5)[4]) == real for line in table)
-
-
-def _unescape(field: str) -> str:
-    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(code, char)
-    return field
+    """Tell whether something is mounted at `path`. Raises OSError."""
+    descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return descent.is_mount(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

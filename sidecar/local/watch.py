@@ -252,8 +252,8 @@ class InotifyWatch:
 class PollWatch:
     """watchdog's polling observer: looks at the whole tree every POLL_INTERVAL seconds.
 
-    It is led out of the tree by nothing that lies there, and does not look deeper than POLL_DEPTH: what is below
-    that is found by a full scan.
+    It lists nothing outside of the tree, whatever lies there, and does not look deeper than POLL_DEPTH: what is
+    below that is found by a full scan.
     """
 
     def __init__(

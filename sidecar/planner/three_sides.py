@@ -293,6 +293,10 @@ class Sides:
                 self._has_revision(path, 0)
                 self._bury(path, entry)
 
+    def forget_graves(self, found: Map[StorePath, int]) -> None:
+        """Forget what was buried and is not in the store any more. found: the revisions of all that is."""
+        self._buried &= {hash(each) for each in found.items()}
+
     def _is_wanted(self, path: StorePath) -> bool:
         """Tell whether something is left here that a tombstone would delete, or a write that it may be."""
         return path in self._baseline or path in self._local or path in self._sent or path in self._remote_problems

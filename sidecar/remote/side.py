@@ -154,6 +154,7 @@ class RemoteSide:
         why = self._contradiction(now.revision, now.cluster_id, found)
         if why:
             self._contradicted(why)
+        self._sides.forget_graves(found)
         if self._missed(found, now.revision) or self._missed_root():
             self.life = self.life.missed()
 

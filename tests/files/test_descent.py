@@ -87,21 +87,62 @@ def test_no_descriptor_stays_open(top):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_new_directory_is_given_away_while_it_is_empty_only(top, monkeypatch):
-    owner = os.stat_result((0, 0, 0, 0, STRANGER, STRANGER, 0, 0, 0, 0))
-    above = os.open(top, os.O_RDONLY)
-    os.close(descent.make(above, "mine", owner))
-    assert (top / "mine").stat().st_uid == STRANGER
+def put_in_its_place(monkeypatch, top):
+    """Have another directory, a private one, take the place of a new one at once."""
     (top / "roots").mkdir(mode=0o700)
     (top / "roots/key").write_text("SECRET")
     real = descent.enter
 
     def exchanged(directory, name):
-        (top / name).rmdir()
-        (top / "roots").rename(top / name)
+        if name == "new":
+            (top / name).rmdir()
+            (top / "roots").rename(top / name)
         return real(directory, name)
 
     monkeypatch.setattr(descent, "enter", exchanged)
-    os.close(descent.make(above, "next", owner))
-    assert (top / "next").stat().st_uid == 0
+
+
+def test_a_new_directory_is_made_for_its_owner(top):
+    owner = os.stat_result((0, 0, 0, 0, STRANGER, STRANGER, 0, 0, 0, 0))
+    above = os.open(top, os.O_RDONLY)
+    os.close(descent.make(above, "mine", owner))
     os.close(above)
+    assert (top / "mine").stat().st_uid == STRANGER
+
+
+@pytest.mark.parametrize("owner", [None, os.stat_result((0, 0, 0, 0, STRANGER, STRANGER, 0, 0, 0, 0))])
+def test_what_is_put_in_the_place_of_a_new_directory_is_not_taken_for_it(top, monkeypatch, owner):
+    above = os.open(top, os.O_RDONLY)
+    put_in_its_place(monkeypatch, top)
+    with pytest.raises(OSError, match="Stale file handle"):
+        descent.make(above, "new", owner)
+    os.close(above)
+    found = (top / "new").stat()
+    assert (found.st_uid, found.st_mode & 0o777) == (0, 0o700)
+
+
+def test_a_missing_directory_is_made_and_its_mode_is_no_others(top, monkeypatch):
+    descriptor, made = descent.open_or_make(str(top / "fresh"), 0o755)
+    os.close(descriptor)
+    assert (made, (top / "fresh").stat().st_mode & 0o777) == (True, 0o755)
+    descriptor, made = descent.open_or_make(str(top / "fresh"), 0o700)
+    os.close(descriptor)
+    assert (made, (top / "fresh").stat().st_mode & 0o777) == (False, 0o755)
+    put_in_its_place(monkeypatch, top)
+    with pytest.raises(OSError, match="Stale file handle"):
+        descent.open_or_make(str(top / "new"), 0o755)
+    assert (top / "new").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_a_stranger_would_own_anyway_is_made_for_it(top):
+    os.chown(top / "real", STRANGER, STRANGER)
+    descriptor, _ = descent.open_or_make(str(top / "real/new"), for_stranger=True)
+    os.close(descriptor)
+    assert (top / "real/new").stat().st_uid == STRANGER
+
+
+def test_a_mount_is_told_by_its_descriptor(tmpfs, top):
+    descriptors = [os.open(path, os.O_PATH) for path in (tmpfs(top / "mounted"), top / "real")]
+    assert [descent.is_mount(each) for each in descriptors] == [True, False]
+    for each in descriptors:
+        os.close(each)

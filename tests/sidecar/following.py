@@ -15,7 +15,7 @@ from tests.trees import tree as files_in
 class Following:
     """A mirror and the feed by which it is told what the store does."""
 
-    def __init__(self, folder, store, *, subtree="data", patience=10.0, state=lambda *_: -1):
+    def __init__(self, folder, store, *, subtree="data", patience=10.0, state=lambda *_: None):
         self.subtree, self.state = subtree, state
         self.folder, self.store, self.now = folder, store, 1000.0
         ids = iter(range(1000))

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from sidecar.appendlog import MAX_LINE, AppendLog
+from sidecar.appendlog import MAX_FOREIGN, MAX_LINE, AppendLog
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def log(directory):
 def test_what_was_appended_is_there_for_the_next_process(log, directory, tmp_path):
     log.append([b"one", b"two"])
     log.append([b"three"])
-    assert AppendLog(directory, "log").lines() == [b"one", b"two", b"three"]
+    assert list(AppendLog(directory, "log").lines()) == [b"one", b"two", b"three"]
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
 
 
@@ -33,9 +33,9 @@ def test_a_line_that_a_dead_process_could_not_finish_is_not_there_and_harms_none
     log, directory, tmp_path
 ):
     (tmp_path / "log").write_bytes(b"one\nhalf")
-    assert log.lines() == [b"one"]
+    assert list(log.lines()) == [b"one"]
     log.append([b"two"])
-    assert log.lines() == [b"one", b"two"]
+    assert list(log.lines()) == [b"one", b"two"]
 
 
 def test_what_has_no_room_is_not_there_in_part(log, monkeypatch):
@@ -55,14 +55,14 @@ def test_what_has_no_room_is_not_there_in_part(log, monkeypatch):
         with pytest.raises(OSError, match="No space"):
             log.append([b"two", b"three"])
     log.append([b"four"])
-    assert log.lines() == [b"one", b"four"]
+    assert list(log.lines()) == [b"one", b"four"]
 
 
 def test_written_anew_it_holds_just_that_and_goes_on(log, tmp_path):
     log.append([b"one", b"two"])
     log.rewrite([b"two"])
     log.append([b"three"])
-    assert log.lines() == [b"two", b"three"]
+    assert list(log.lines()) == [b"two", b"three"]
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
@@ -71,7 +71,7 @@ def test_cleared_it_is_empty_also_of_what_a_dead_process_left(directory, log):
     other.append([b"left"])
     other.close()
     log.clear()
-    assert log.lines() == []
+    assert list(log.lines()) == []
 
 
 def a_fifo(path):
@@ -107,11 +107,11 @@ def an_endless_line(path):
 )
 def test_whatever_a_stranger_lays_in_its_place_is_no_log_and_makes_way(log, tmp_path, name, lay):
     lay(tmp_path / name)
-    assert log.lines() == []
+    assert list(log.lines()) == []
     log.rewrite([b"one"])
     log.append([b"two"])
     log.close()
-    assert log.lines() == [b"one", b"two"]
+    assert list(log.lines()) == [b"one", b"two"]
     assert not (tmp_path / "elsewhere").exists() or (tmp_path / "elsewhere").read_bytes().strip() == b"precious"
 
 
@@ -119,7 +119,7 @@ def test_whatever_a_stranger_lays_in_its_place_is_no_log_and_makes_way(log, tmp_
 def test_it_is_begun_anew_where_something_else_lies_in_its_place(log, tmp_path, lay):
     lay(tmp_path / "log")
     log.append([b"one"])
-    assert log.lines() == [b"one"]
+    assert list(log.lines()) == [b"one"]
     assert not (tmp_path / "elsewhere").exists() or (tmp_path / "elsewhere").read_bytes().strip() == b"precious"
 
 
@@ -127,6 +127,13 @@ def test_it_is_begun_anew_where_something_else_lies_in_its_place(log, tmp_path, 
 def test_one_that_others_could_have_written_is_not_taken_for_ours(directory, tmp_path, mode):
     (tmp_path / "log").write_bytes(b"[]\n")
     (tmp_path / "log").chmod(0o600)
-    assert AppendLog(directory, "log", ours=True).lines() == [b"[]"]
+    assert list(AppendLog(directory, "log", ours=True).lines()) == [b"[]"]
     (tmp_path / "log").chmod(mode)
-    assert AppendLog(directory, "log", ours=True).lines() == []
+    assert list(AppendLog(directory, "log", ours=True).lines()) == []
+
+
+def test_what_may_be_a_strangers_is_bounded(directory, tmp_path):
+    (tmp_path / "log").write_bytes(b"[]\n" * (MAX_FOREIGN // 3 + 1))
+    (tmp_path / "log").chmod(0o600)
+    assert list(AppendLog(directory, "log").lines()) == []
+    assert next(AppendLog(directory, "log", ours=True).lines()) == b"[]"

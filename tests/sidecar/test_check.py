@@ -72,3 +72,28 @@ def test_what_a_killed_process_left_is_removed_and_what_another_one_shows_is_not
             file.write("SECRET")
         with showing(AS_IT_IS, [memory]) as shown:
             assert set(os.listdir(memory)) == {os.path.basename(each.path) for each in (others, shown)}
+
+
+def test_a_link_that_leads_out_is_refused_and_nothing_is_laid_behind_it(tmp_path):
+    check = Check(a_mapping("/nowhere", check=("true",)))
+    (tmp_path / "evil").mkdir()
+    local = {StorePath("d"): a_local(a_link(str(tmp_path / "evil"))), StorePath("d/x"): a_local(a_file("x"))}
+    assert "cannot be checked: d: a symlink with an absolute target" in asked(check, local, lambda *_: [b"x"])
+    assert os.listdir(tmp_path / "evil") == []
+
+
+def test_a_link_in_the_way_of_a_file_is_a_reason(tmp_path):
+    check = Check(a_mapping("/nowhere", check=("true",)))
+    local = {
+        StorePath("d"): a_local(a_link("e")),
+        StorePath("d/x"): a_local(a_file("x")),
+        StorePath("e"): a_local(a_dir()),
+    }
+    assert "cannot be laid into memory" in asked(check, local, lambda *_: [b"x"])
+
+
+def test_however_deep_it_is_it_is_shown_and_gone_again(tmp_path, tmpfs):
+    memory = str(tmpfs(tmp_path / "memory"))
+    with showing(AS_IT_IS, [memory]) as shown:
+        shown.file(StorePath("/".join(["d"] * 1020)), [b"x"])
+    assert os.listdir(memory) == []

@@ -114,7 +114,7 @@ def test_what_is_about_to_be_sent_is_on_disk_before_it_is_sent(following, monkey
         if operations:
             private = following.engine._local._root.private
             identity = Identity(root="/configstore", store="data", mark=private.mark)
-            sides = Baseline(private.fd, identity, read_only=True).sides
+            sides = Baseline(private.fd, identity, ours=False, read_only=True).sides
             known.append({path: len(sent) for path, sent in sides.sent.items()})
         return real(self, compares, operations, **how)
 

@@ -63,6 +63,14 @@ def test_who_may_not_become_that_user_says_what_it_takes():
     assert outcome.failure == "true: cannot be run: run_as needs the capabilities SETUID and SETGID"
 
 
+def test_what_another_user_may_not_run_is_told_as_that(tmp_path):
+    command = tmp_path / "command"
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o700)
+    outcome = run([str(command)], cwd="/", more={}, run_as=NOBODYS)
+    assert outcome.failure == f"{command}: cannot be run: Permission denied"
+
+
 def test_a_command_that_is_not_there_is_named():
     assert run(["no-such-command"], cwd="/", more={}).failure == (
         "no-such-command: cannot be run: No such file or directory"

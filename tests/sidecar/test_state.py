@@ -54,7 +54,7 @@ def conflicts(following):
 
 
 def test_it_is_made_for_us_alone(state, tmp_path):
-    os.close(state.open("data", "/data"))
+    state.open("data", "/data").close()
     modes = {stat.S_IMODE(each.stat().st_mode) for each in [tmp_path / "state", *(tmp_path / "state").iterdir()]}
     assert modes == {0o700}
 
@@ -63,9 +63,9 @@ def test_two_mirrors_of_one_directory_do_not_share_it(state):
     first = state.open("data", "/data")
     with pytest.raises(RefusedError, match="give each a CONFIGSTORE_STATE of its own"):
         state.open("data", "/data")
-    os.close(state.open("data", "/elsewhere"))
-    os.close(first)
-    os.close(state.open("data", "/data"))
+    state.open("data", "/elsewhere").close()
+    first.close()
+    state.open("data", "/data").close()
 
 
 def test_one_that_was_asked_for_and_cannot_be_had_is_refused_with_the_mend(tmp_path):
@@ -86,14 +86,14 @@ def test_another_users_is_refused(tmp_path, monkeypatch):
 def test_the_default_gives_way_to_the_mount_and_a_root_sidecar_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("sidecar.state.DEFAULT", str(tmp_path / "none" / "state"))
     made = StateDirectory(None)
-    assert made.open("data", "/data") == -1
+    assert made.open("data", "/data") is None
     assert "in the application's reach" in made.trouble
     assert StateDirectory(IN_MOUNT).trouble is None
 
 
 def test_a_preview_makes_nothing(tmp_path):
     found = StateDirectory(str(tmp_path / "state"), prepare=False)
-    assert found.open("data", "/data") == -1
+    assert found.open("data", "/data") is None
     assert not (tmp_path / "state").exists()
 
 
@@ -193,7 +193,7 @@ def test_it_is_taken_over_once_and_an_edit_made_meanwhile_is_no_conflict(followi
 
 @pytest.mark.parametrize("spoil", ["mode of the file", "mode of the directory", "another name", "another's"])
 def test_it_is_not_taken_over_when_somebody_else_could_have_written_it(following, spoil):
-    one = following(state=lambda *_: -1)
+    one = following(state=lambda *_: None)
     in_the_store(one, "a")
     one.cycle()
     file = as_before(one)
@@ -209,11 +209,32 @@ def test_it_is_not_taken_over_when_somebody_else_could_have_written_it(following
     assert not one.engine._sides.baseline
 
 
+def test_it_is_not_taken_over_a_second_time(following):
+    one = following()
+    in_the_store(one, "a")
+    one.cycle()
+    file = as_before(one)
+    (one.folder / "a").unlink()
+    one.begin()  # its place has been there before, so whoever wrote this was not an earlier version
+    assert not one.engine._sides.baseline
+    one.cycle()
+    assert one.contents() == {"a": b"a"}
+    assert file.exists()
+
+
+def test_a_place_of_another_users_is_refused(state, tmp_path):
+    state.open("data", "/data").close()
+    (place,) = (tmp_path / "state").iterdir()
+    os.chown(place, NOBODY, NOBODY)
+    with pytest.raises(RefusedError, match="remove it; everything is compared anew then"):
+        state.open("data", "/data")
+
+
 def test_paths_in_it_that_are_none_make_it_worth_nothing(tmp_path):
     directory = os.open(tmp_path, os.O_RDONLY)
     identity = Identity(root="/configstore", store="data", mark="m")
     for path in ("../../etc/shadow", "/etc/shadow", "a/.configstore/x", ""):
         lines = [identity, ("good", None), (path, None)]
         (tmp_path / FILE).write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-        assert Baseline(directory, identity, read_only=True).is_new
+        assert Baseline(directory, identity, ours=False, read_only=True).is_new
     os.close(directory)

@@ -200,12 +200,39 @@ def test_where_all_may_write_only_roots_is_refused(opened, shared):
         opened(shared)
 
 
-def test_what_we_made_there_is_taken_again(opened, shared):
-    made = opened(shared.parent / "new")
+def test_what_is_made_there_is_made_for_that_user_and_taken_again(opened, shared):
+    opened(shared.parent / "new").close()
+    assert (shared.parent / "new").stat().st_uid == NOBODY
+    opened(shared.parent / "new")
+
+
+def test_what_bears_our_mark_is_taken_whose_ever_it_is(opened, shared):
+    made = opened(shared)
     made.private.renew_mark()
     made.close()
-    assert (shared.parent / "new").stat().st_uid == 0
-    opened(shared.parent / "new")
+    os.chown(shared, 0, 0)
+    with pytest.raises(RefusedError, match="can put what it likes here"):
+        opened(shared, mark="0" * 32)
+    opened(shared, mark=made.private.mark)
+
+
+def test_a_private_directory_put_where_one_is_made_is_not_taken(shared, monkeypatch):
+    (shared.parent / "secret").mkdir(mode=0o700)
+    (shared.parent / "secret/key").write_text("SECRET")
+    real = os.mkdir
+
+    def exchanged(name, *how, **more):
+        real(name, *how, **more)
+        if name == "new":
+            (shared.parent / "new").rmdir()
+            (shared.parent / "secret").rename(shared.parent / "new")
+
+    monkeypatch.setattr(os, "mkdir", exchanged)
+    with pytest.raises(RefusedError, match="Stale file handle"):
+        Root(str(shared.parent / "new"))
+    found = (shared.parent / "new").stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o700, 0)
+    assert os.listdir(shared.parent / "new") == ["key"]
 
 
 def test_a_mount_there_is_taken(opened, shared, tmpfs):

@@ -201,3 +201,12 @@ def test_another_store_has_no_graves_of_ours():
     sides.forget_store()
     assert not sides.is_buried(A, 11)
     assert sides.newest_buried is None
+
+
+def test_what_is_not_in_the_store_any_more_is_not_remembered_as_buried():
+    sides = Sides()
+    sides.told(A, there(GONE, 11))
+    sides.told(parse_path("b"), there(GONE, 12))
+    sides.forget_graves({A: 11})
+    assert sides.is_buried(A, 11)
+    assert not sides.is_buried(parse_path("b"), 12)
