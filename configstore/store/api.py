@@ -15,7 +15,7 @@ from typing import Protocol, Self
 
 import msgspec
 
-from configstore.errors import CorruptError, TooLargeError
+from configstore.errors import CorruptError, StoreError, TooLargeError
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -289,27 +289,45 @@ MAX_REQUEST = 1024 * 1024
 """Bytes of keys and values that we put into one request; etcd's default limit is 1.5 MiB."""
 
 
-def range_all(kv: Kv, start: bytes, end: bytes, *, revision: int = 0, keys_only: bool = False) -> Iterator[Page]:
-    """Read a whole range in pages, all of one revision.
+LONGEST_PAGE = 1000
+"""Keys of a page at most."""
 
-    The first page fixes the revision. A page whose values are too much for one answer is asked for in smaller
-    ones. Raises what `Kv.range` raises; a CompactedError in the middle means to begin again. CorruptError: the
-    server announces more and does not go on.
+FIRST_PAGE = 100
+"""Keys of a first page, from which the size of those that follow is reckoned."""
+
+PAGE_BYTES = 4 * 1024 * 1024
+"""Bytes of keys and values that a page shall have: it is in memory as a whole, several times over."""
+
+MAX_KEYS = 1_000_000
+"""Keys of one range; more of them no replica has the memory for."""
+
+
+def range_all(kv: Kv, start: bytes, end: bytes, *, revision: int = 0, keys_only: bool = False) -> Iterator[Page]:
+    """Read a whole range in pages, all of one revision, and each of a bounded size.
+
+    The first page fixes the revision. Raises what `Kv.range` raises; a CompactedError in the middle means to
+    begin again. StoreError: there are more than MAX_KEYS. CorruptError: the server announces more and does not go
+    on.
     """
-    limit = 1000
+    limit = FIRST_PAGE
+    keys = 0
     while True:
         try:
             page = kv.range(start, end, revision=revision, limit=limit, keys_only=keys_only)
         except TooLargeError:
             if limit == 1:
                 raise
-            limit = max(1, limit // 10)
+            limit = max(1, limit // 4)
             continue
+        keys += len(page.items)
+        if keys > MAX_KEYS:
+            raise StoreError(f"more than {MAX_KEYS} keys below one prefix of the store")
         yield page
         if not page.more:
             return
-        revision = revision or page.revision
         after = page.items[-1].key + b"\0" if page.items else start
         if after <= start:
             raise CorruptError("the store announces more keys and shows none: is it an etcd that answers?")
-        start = after
+        size = sum(1 + len(item.key) + len(item.value) for item in page.items)
+        limit = max(1, min(LONGEST_PAGE, PAGE_BYTES * len(page.items) // size))
+        revision, start = revision or page.revision, after

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
+from configstore.errors import TooLargeError
 from configstore.model.keys import Keys, prefix_end, shown_key
 from configstore.model.path import PathError, StorePath
 from configstore.model.record import RecordError, decode
@@ -18,9 +19,17 @@ _NEVER = -1  # no key has this create_revision: a txn that compares it only read
 
 def items_at(kv: Kv, keys: Sequence[bytes]) -> Iterator[Item]:
     """Yield what lies under keys, absent ones left out, many in one call. Raises what `Kv.txn` raises."""
-    for start in range(0, len(keys), MAX_OPERATIONS):
-        part = keys[start : start + MAX_OPERATIONS]
-        yield from kv.txn((CreateRevision(part[0], _NEVER),), (), otherwise_get=part).found
+    parts = [keys[start : start + MAX_OPERATIONS] for start in range(0, len(keys), MAX_OPERATIONS)]
+    while parts:
+        part = parts.pop(0)
+        try:
+            found = kv.txn((CreateRevision(part[0], _NEVER),), (), otherwise_get=part).found
+        except TooLargeError:  # of values that nobody of us wrote: one by one they fit
+            if len(part) == 1:
+                raise
+            parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
+            continue
+        yield from found
 
 
 def stored(path: StorePath, item: Item) -> Stored:

@@ -12,10 +12,8 @@ import pytest
 from configstore.embedded import LOOPBACK, EmbeddedEtcd, free_ports
 from configstore.errors import CompactedError, FutureRevisionError, NoSpaceError, StoreUnavailableError
 from configstore.model.keys import prefix_end
-from configstore.store.api import ModRevision, Put
+from configstore.store.api import Event, Item, ModRevision, Put
 from configstore.store.etcd import life
-from configstore.store.etcd.messages import events_of
-from configstore.store.etcd.stubs import rpc
 from configstore.store.etcd.watch import whole_revisions
 from tests.servers import Proxy, cluster, connect, run_etcdctl
 from tests.store.seen import Seen
@@ -319,13 +317,10 @@ def test_a_range_over_4_mib_comes_whole(prefix, kv):
 
 
 def test_only_revisions_followed_by_another_are_surely_complete():
-    events = events_of(
-        rpc.WatchResponse(
-            events=[{"kv": {"key": b"k", "mod_revision": revision}} for revision in (5, 5, 6, 7, 7)]
-        ).events
-    )
-    assert whole_revisions(list(events)) == 3
-    assert whole_revisions(list(events[:2])) == 0
+    items = (Item(key=b"k", value=b"", create_revision=5, mod_revision=at) for at in (5, 5, 6, 7, 7))
+    events = [Event(item=item) for item in items]
+    assert whole_revisions(events) == 3
+    assert whole_revisions(events[:2]) == 0
     assert whole_revisions([]) == 0
 
 

@@ -7,14 +7,16 @@ from types import TracebackType
 from typing import Self
 
 from configstore.errors import LeaseGoneError, StoreError
+from configstore.model.path import printable
 from configstore.settings import StoreSettings
 from configstore.store.api import Compare, Contact, Operation, Page, Status, TxnResult
 from configstore.store.checks import check_txn
 from configstore.store.etcd.calls import Calls
 from configstore.store.etcd.connection import Connection
+from configstore.store.etcd.errors import MAX_TEXT
 from configstore.store.etcd.life import SignsOfLife
 from configstore.store.etcd.login import Metadata
-from configstore.store.etcd.messages import page_of, status_of, txn_message, txn_result_of
+from configstore.store.etcd.messages import nonsense, page_of, status_of, ttl_of, txn_message, txn_result_of
 from configstore.store.etcd.stubs import Message, rpc
 from configstore.store.etcd.watch import EtcdWatch
 
@@ -48,7 +50,7 @@ class EtcdKv:
         def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
             return connection.kv.Range(request, timeout=timeout, metadata=metadata)
 
-        return page_of(self._calls.repeatable("range", method))
+        return page_of(self._calls.repeatable("range", method), start, end, limit)
 
     def txn(
         self,
@@ -64,7 +66,7 @@ class EtcdKv:
         def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
             return connection.kv.Txn(request, timeout=timeout, metadata=metadata)
 
-        return txn_result_of(self._calls.once("txn", method))
+        return txn_result_of(self._calls.once("txn", method), otherwise_get)
 
     def watch(self, start: bytes, end: bytes, *, start_revision: int) -> EtcdWatch:
         """Watch a range; see `Kv.watch`. Its first batch, and the one after each reconnect, is empty."""
@@ -86,7 +88,9 @@ class EtcdKv:
 
         answer = self._calls.repeatable("lease grant", method)
         if answer.error:
-            raise StoreError(f"lease grant: {answer.error}")
+            raise StoreError(f"lease grant: {printable(answer.error[:MAX_TEXT])}")
+        if answer.ID <= 0:
+            raise nonsense(f"a lease of the number {answer.ID}")
         return int(answer.ID)
 
     def lease_keepalive(self, lease: int) -> int:
@@ -95,11 +99,14 @@ class EtcdKv:
 
         def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
             answers = connection.lease.LeaseKeepAlive(iter([request]), timeout=timeout, metadata=metadata)
-            answer = next(answers)
+            answer = next(answers, None)
             answers.cancel()
             return answer
 
-        ttl = int(self._calls.repeatable("lease keepalive", method).TTL)
+        answer = self._calls.repeatable("lease keepalive", method)
+        if answer is None:
+            raise nonsense("nothing about a lease that was to be renewed")
+        ttl = ttl_of(answer)
         if ttl <= 0:
             raise LeaseGoneError(f"lease {lease:x} expired or was revoked")
         return ttl
@@ -111,7 +118,7 @@ class EtcdKv:
         def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
             return connection.lease.LeaseTimeToLive(request, timeout=timeout, metadata=metadata)
 
-        left = int(self._calls.repeatable("lease time to live", method).TTL)
+        left = ttl_of(self._calls.repeatable("lease time to live", method))
         if left < 0:
             raise LeaseGoneError(f"lease {lease:x} expired or was revoked")
         return left

@@ -17,7 +17,10 @@ from configstore.settings import StoreSettings
 from configstore.store.etcd.stubs import etcd3, services
 
 MAX_ANSWER = 8 * 1024 * 1024
-"""Bytes of one answer that are taken: five of etcd's largest requests. Of a range smaller pages are asked for."""
+"""Bytes of one message that are taken from a server: five times what etcd's own request limit lets into one value.
+
+Pages are cut to fit (`api.range_all`), as are reads of many keys; a watch's answers come in fragments.
+"""
 
 CHANNEL_OPTIONS = (
     # A member that vanished without a word is noticed after keepalive_time + timeout. Below 5 s etcd answers

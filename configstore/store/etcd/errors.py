@@ -22,6 +22,7 @@ from configstore.errors import (
     StoreUnavailableError,
     TooLargeError,
 )
+from configstore.model.path import printable
 
 Code = grpc.StatusCode
 
@@ -60,6 +61,10 @@ _CLIENT_CERTIFICATE_MEND = "the server refused the client certificate, or wants 
 MEANINGS = (
     Meaning(
         Code.INVALID_ARGUMENT, "request is too large", TooLargeError, "the value is over etcd's request limit"
+    ),
+    # gRPC's own word, about what it received from the server; the next row is the server's.
+    Meaning(
+        Code.RESOURCE_EXHAUSTED, "Received message larger than max", TooLargeError, "an answer over our limit"
     ),
     Meaning(Code.RESOURCE_EXHAUSTED, "larger than max", TooLargeError, "the value is over etcd's request limit"),
     Meaning(Code.INVALID_ARGUMENT, "too many operations", TooLargeError, "split the transaction"),
@@ -159,7 +164,7 @@ def exception_for(meaning: Meaning, code: grpc.StatusCode, details: str, *, what
     what: the call and the endpoint, such as `range at http://127.0.0.1:2379`. Neither a request's content nor
     its metadata is ever quoted: passwords and tokens travel there.
     """
-    text = " ".join(details.split())[:MAX_TEXT] or "no reason given"
+    text = printable(" ".join(details.split())[:MAX_TEXT]) or "no reason given"
     message = f"{what}: {code.name} {text}"
     if meaning.mend:
         message = f"{message} ({meaning.mend})"
@@ -181,7 +186,7 @@ def short_words(code: grpc.StatusCode, details: str) -> str:
     for known, text, words in _SHORT:
         if known in {None, code} and re.search(text, details):
             return words
-    text, mend = " ".join(details.split())[:SHORT_TEXT], meaning_of(code, details).mend
+    text, mend = printable(" ".join(details.split())[:SHORT_TEXT]), meaning_of(code, details).mend
     return f"{text or code.name} ({mend})" if mend else text or code.name
 
 

@@ -21,6 +21,10 @@ Metadata = tuple[tuple[str, str], ...]
 HAS_LEADER: Metadata = (("hasleader", "true"),)
 
 
+MAX_TOKEN = 4096
+"""Characters of a token: it goes into a header of each call."""
+
+
 class Login:
     """Who we are to etcd. Safe for use by several threads."""
 
@@ -69,7 +73,10 @@ class Login:
             if "authentication is not enabled" in code_and_details(error)[1]:
                 return ""
             raise call_failed(error, what=f"login at {connection.endpoint}") from error
-        return str(answer.token)
+        token = str(answer.token)
+        if len(token) > MAX_TOKEN or not (token.isascii() and token.isprintable()):
+            raise AuthenticationError(f"login at {connection.endpoint}: the server's token makes no sense")
+        return token
 
     def _password(self) -> str:
         path = self._settings.password_file

@@ -15,20 +15,30 @@ import grpc
 from grpc import _common  # see _AWAKE
 
 from configstore.clock import boottime
-from configstore.errors import CompactedError, FutureRevisionError, StoreUnavailableError
+from configstore.errors import CompactedError, FutureRevisionError, StoreError, StoreUnavailableError
 from configstore.store.api import Batch, Event
 from configstore.store.etcd.calls import Calls
 from configstore.store.etcd.connection import Connection
 from configstore.store.etcd.errors import CallFailedError, call_failed, exception_for, meaning_of
 from configstore.store.etcd.life import SignsOfLife
 from configstore.store.etcd.login import Metadata
-from configstore.store.etcd.messages import events_of, is_fragment, watch_create_request
+from configstore.store.etcd.messages import events_of, is_fragment, nonsense, revision_of, watch_create_request
 from configstore.store.etcd.stubs import Message, rpc
 
 SHORTEST_WAIT = 0.1
 """Seconds before the second reconnect in a row, doubling up to LONGEST_WAIT; a random part of it is used."""
 
 LONGEST_WAIT = 10.0
+
+WORKED = 1.0
+"""Seconds after which a stream that brought something has worked, so that the next one is opened at once."""
+
+MAX_PENDING = 32 * 1024 * 1024
+"""Bytes of a revision's events that are held until the last of them has come. One request brings 1.5 MiB of
+values; the end of a lease may delete a hundred thousand keys at once."""
+
+_EVENT = 300
+"""Bytes of an event besides its key and value."""
 
 _AWAKE = 1.0
 """Seconds after which a thread that waits for a stream's next answer wakes for nothing.
@@ -68,7 +78,8 @@ class EtcdWatch:
             opened = time.monotonic()
             try:
                 for received, batch in enumerate(self._batches()):
-                    if received:  # the first one only says that the stream stands
+                    # The first batch only says that the stream stands.
+                    if received and time.monotonic() - opened >= WORKED:
                         failures = logins = 0
                     yield batch
             except CallFailedError as failure:
@@ -141,24 +152,35 @@ class EtcdWatch:
     def _read(self, stream: "Stream") -> Iterator[Batch]:
         """Turn a stream's answers into batches of whole revisions."""
         pending: list[Event] = []
+        held = 0
         for answer in stream:
             if answer.canceled:
                 self._raise_canceled(answer, stream)
             if answer.created:
-                self._check_revision(answer.header.revision)
+                if stream.established:
+                    raise nonsense("a watch that begins twice")
+                self._check_revision(revision_of(answer))
                 stream.established = True
                 yield Batch(revision=self._next - 1, connected=True)
                 continue
-            pending.extend(events_of(answer.events))
+            since = pending[-1].item.mod_revision if pending else self._next
+            events = events_of(answer, self._start, self._end, since)
+            held += sum(_EVENT + len(event.item.key) + len(event.item.value) for event in events)
+            if held > MAX_PENDING:
+                raise StoreError(
+                    f"more than {MAX_PENDING} bytes of changes at one revision; it must be listed anew"
+                )
+            pending.extend(events)
             more_follows = is_fragment(answer)
             complete = whole_revisions(pending) if more_follows else len(pending)
             if complete:
                 batch = Batch(revision=pending[complete - 1].item.mod_revision, events=tuple(pending[:complete]))
                 del pending[:complete]
+                held = sum(_EVENT + len(event.item.key) + len(event.item.value) for event in pending)
                 self._next = batch.revision + 1
                 yield batch
             elif not more_follows:  # progress: nothing in the range up to the header's revision
-                self._next = max(self._next, answer.header.revision + 1)
+                self._next = max(self._next, revision_of(answer) + 1)
                 yield Batch(revision=self._next - 1)
 
     def _check_revision(self, revision: int) -> None:
@@ -175,7 +197,7 @@ class EtcdWatch:
         def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
             return connection.kv.Range(request, timeout=timeout, metadata=metadata)
 
-        revision = self._calls.repeatable("range", method).header.revision
+        revision = revision_of(self._calls.repeatable("range", method))
         if revision + 1 < self._next:
             raise FutureRevisionError(
                 f"the watch has seen revision {self._next - 1}, but the store is at {revision}: "
