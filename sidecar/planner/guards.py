@@ -106,7 +106,7 @@ def _incoming(plan: Plan, sides: Sides, let_pass: AbstractSet[str]) -> list[tupl
         if known is None or deletion.count > known.count:  # one that took long counts up
             deletions[deletion.id] = deletion
     judged = [
-        (each.count, _gone_already(each.id, sides))
+        (each.count, sides.gone_of(each.id))
         for each in deletions.values()
         if not (each.confirmed or each.id in let_pass)
     ]
@@ -117,11 +117,3 @@ def _incoming(plan: Plan, sides: Sides, let_pass: AbstractSet[str]) -> list[tupl
     )
     unnamed = Counter(remote.entry.sha256 for remote in going if remote.deletion is None)
     return [*judged, ((unnamed - arriving).total(), 0)]
-
-
-def _gone_already(deletion: str, sides: Sides) -> int:
-    return sum(
-        1
-        for path, remote in sides.remote.items()
-        if remote.deletion and remote.deletion.id == deletion and path not in sides.baseline
-    )

@@ -18,6 +18,10 @@ UNKNOWN_SET = 0
 """The set of what was found without an event: whether it was changed together with anything is not known."""
 
 
+MAX_DELETIONS = 1000
+"""Deletions of which it is remembered how many of their tombstones were buried: one that goes on is heard of."""
+
+
 class Sides:
     """What lies here, in the store, and what both last agreed on, by path relative to the mapping's subtree.
 
@@ -54,6 +58,7 @@ class Sides:
         self._gone: set[StorePath] = set()  # tombstones that are not buried
         self._buried: set[int] = set()
         self._newest_buried: tuple[StorePath, RemoteEntry] | None = None
+        self._buried_of: dict[str, int] = {}  # by deletion, the one that was heard of last at the end
         self._cluster_id = cluster_id
         for path, entry in remote.items():
             self.told(path, entry)
@@ -114,6 +119,11 @@ class Sides:
     def newest_buried(self) -> tuple[StorePath, RemoteEntry] | None:
         """The newest tombstone of those that were buried, by which the store is known again."""
         return self._newest_buried
+
+    def gone_of(self, deletion: str) -> int:
+        """Return how many paths of a deletion are gone here already."""
+        held = (path for path in self._gone - self._baseline.keys() if _is_of(self._remote[path], deletion))
+        return self._buried_of.get(deletion, 0) + sum(1 for _ in held)
 
     def is_buried(self, path: StorePath, revision: int) -> bool:
         """Tell whether the record that a path has at a revision is a tombstone that was buried."""
@@ -278,6 +288,7 @@ class Sides:
             self.lost(path)
         self._sent.clear()
         self._buried.clear()
+        self._buried_of.clear()
         self._newest_buried = None
         self._cluster_id = 0
 
@@ -302,7 +313,12 @@ class Sides:
         return path in self._baseline or path in self._local or path in self._sent or path in self._remote_problems
 
     def _bury(self, path: StorePath, entry: RemoteEntry) -> None:
-        self._buried.add(hash((path, entry.mod_revision)))
+        grave = hash((path, entry.mod_revision))
+        if grave not in self._buried and entry.deletion:
+            self._buried_of[entry.deletion.id] = self._buried_of.pop(entry.deletion.id, 0) + 1
+            if len(self._buried_of) > MAX_DELETIONS:
+                del self._buried_of[next(iter(self._buried_of))]
+        self._buried.add(grave)
         if self._newest_buried is None or self._newest_buried[1].mod_revision < entry.mod_revision:
             self._newest_buried = (path, entry)
 
@@ -372,6 +388,10 @@ class Sides:
             self._missing.add(path)
         else:
             self._missing.discard(path)
+
+
+def _is_of(entry: RemoteEntry, deletion: str) -> bool:
+    return entry.deletion is not None and entry.deletion.id == deletion
 
 
 def _lives(entry: RemoteEntry | None) -> bool:

@@ -205,7 +205,7 @@ print(count)
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_whoever_races_with_it_leads_it_nowhere(attacked, configstore, volume, seed):
     secret = a_secret(volume)
     one = attacked(policy='settle = "1ms"\ndelete_settle = "10ms"\nmax_delete = 1.0').start().ready()

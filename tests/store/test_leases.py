@@ -73,6 +73,7 @@ def test_one_holds_and_the_next_follows_at_its_release(contender, kv, keys):
     wait_until(lambda: len(queue(kv, keys, NAME)) == 2)
     assert [place.claim.replica for place in queue(kv, keys, NAME)] == ["one", "two"]
     assert two.fence() is None
+    wait_until(lambda: waited)
     one.release()
     thread.join(10)
     assert outcome[0].token > first.token

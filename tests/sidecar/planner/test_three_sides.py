@@ -3,6 +3,7 @@
 import pytest
 
 from configstore.model.path import ROOT, parse_path
+from configstore.model.record import Deletion
 from sidecar.planner.sides import Problem, Sent
 from sidecar.planner.three_sides import Sides
 from tests.sidecar.planner.named import GONE, a_file, agreed_on, here, there
@@ -210,3 +211,19 @@ def test_what_is_not_in_the_store_any_more_is_not_remembered_as_buried():
     sides.forget_graves({A: 11})
     assert sides.is_buried(A, 11)
     assert not sides.is_buried(parse_path("b"), 12)
+
+
+def test_how_much_of_a_deletion_is_gone_is_known_whether_it_was_buried_or_not():
+    sides = Sides(baseline={A: agreed_on(OLD)}, local={A: here(OLD)}, remote={A: there(OLD)})
+    deletion = Deletion(id="d", count=3)
+    for number, name in enumerate(("a", "b", "c"), 11):
+        sides.told(parse_path(name), there(GONE, number, deletion=deletion))
+        sides.told(parse_path(name), there(GONE, number, deletion=deletion))
+    assert sides.gone_of("d") == 2
+    sides.placed(A, None)
+    sides.agree({A: None})
+    assert sides.gone_of("d") == 3
+    sides.planned({A})
+    sides.bury_settled(99)
+    assert sides.gone_of("d") == 3
+    assert sides.gone_of("another") == 0
