@@ -406,8 +406,8 @@ MUTANTS = {
     ),
     "a deletion is judged by what has arrived": Mutant(
         "sidecar/planner/guards.py",
-        "(each.count, _gone_already",
-        "(len(going), _gone_already",
+        "(each.count, sides.gone_of",
+        "(len(going), sides.gone_of",
         "tests/sidecar/planner/test_planner.py",
     ),
     "a directory's tombstone does not wait": Mutant(
