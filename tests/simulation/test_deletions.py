@@ -127,7 +127,7 @@ def run(examples, steps=3, number=None, **how):
 
 @pytest.mark.timeout(900)
 def test_a_deletion_is_made_as_a_whole_or_not_at_all():
-    run(40)
+    run(30)
 
 
 @pytest.mark.soak
