@@ -191,9 +191,8 @@ def _problem_lines(report: Report) -> Iterator[str]:
     for problem in report.problems:
         alike.setdefault(problem.reason, []).append(problem.shown(report.store) if problem.path else "")
     for reason, paths in alike.items():
-        if len(paths) > FOLD:
-            paths = [f"{', '.join(paths[:FOLD])} and {len(paths) - FOLD} more"]  # noqa: PLW2901
-        for path in paths:
+        folded = [f"{', '.join(paths[:FOLD])} and {len(paths) - FOLD} more"] if len(paths) > FOLD else paths
+        for path in folded:
             yield f"{path}: {reason}" if path else reason
 
 
