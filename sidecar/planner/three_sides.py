@@ -129,6 +129,11 @@ class Sides:
         """Tell whether the record that a path has at a revision is a tombstone that was buried."""
         return hash((path, revision)) in self._buried
 
+    def wants(self, path: StorePath) -> bool:
+        """Tell whether a tombstone of this path would be more than a number; from any thread."""
+        newest = self._newest_buried
+        return path in self._revisions or self._is_wanted(path) or (newest is not None and newest[0] == path)
+
     def below(self, directory: StorePath) -> set[StorePath]:
         """Return all known paths below a directory."""
         known = self._baseline.keys() | self._local.keys() | self._remote.keys()
@@ -291,6 +296,10 @@ class Sides:
         self._buried_of.clear()
         self._newest_buried = None
         self._cluster_id = 0
+
+    def bury(self, tombstones: Iterable[tuple[StorePath, int]]) -> None:
+        """Bury tombstones of which no more is known than path and revision; one that is known whole is newer."""
+        self._buried.update(map(hash, tombstones))
 
     def bury_settled(self, revision: int) -> None:
         """Bury the tombstones of which nothing is left here, up to the revision to which the news were taken in.
