@@ -72,7 +72,7 @@ class Tree:
     ) -> Listing:
         """Return a directory's record and all those below it, read at one revision.
 
-        keep: returns what is kept of a record, for whoever does not need all of it; None: its revision alone.
+        keep: returns what is kept of a record, for whoever does not need all of it; None: what is in `rest`.
         """
         attempts = 1 if revision else 3  # a compaction between two pages: begin again at a newer revision
         for attempt in tenacity.Retrying(
@@ -88,7 +88,8 @@ class Tree:
         page = self.kv.range(self.keys.file(directory), revision=revision)
         revision = revision or page.revision
         records: dict[StorePath, Stored] = {}
-        rest: dict[StorePath, int] = {}
+        rest: dict[StorePath, tuple[int, str]] = {}
+        ids: dict[str, str] = {}  # equal ones are one in memory
         bad: list[Bad] = []
         below = range_all(self.kv, *self.keys.files_below(directory), revision=revision)
         for part in itertools.chain([page] if directory else [], below):
@@ -99,7 +100,9 @@ class Tree:
                 elif kept := keep(found):
                     records[found.path] = kept
                 else:
-                    rest[found.path] = found.mod_revision
+                    deletion = found.record.origin.deletion
+                    name = deletion.id if deletion else ""
+                    rest[found.path] = found.mod_revision, ids.setdefault(name, name)
         return Listing(revision=revision, cluster_id=page.cluster_id, records=records, bad=tuple(bad), rest=rest)
 
     def remembers(self, path: StorePath, mod_revision: int) -> bool:

@@ -295,7 +295,8 @@ class RemoteSide:
             unreadable = (bad for bad in listing.bad if bad.path == top)
             self._take_top(listing.records.get(top) or next(unreadable, None))
         told = set()
-        sides.bury((relative_to(path, top), at) for path, at in listing.rest.items())
+        for path, (at, deletion) in listing.rest.items():
+            sides.bury(relative_to(path, top), at, deletion)
         for path, found in listing.records.items():
             relative = self._relative(path, found.entry.kind)
             if relative is not None:
