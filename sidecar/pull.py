@@ -4,6 +4,7 @@ Pulls of one group are placed together or not at all: what holds one of them bac
 kept or the content that was overtaken, holds all of them back.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from configstore.errors import StoreError, StoreUnavailableError
@@ -63,7 +64,7 @@ class Puller:
 
     def _pull(self, pulls: Sequence[Pull], done: Done) -> None:
         refused = self._check.known_of(pulls)
-        ready = [] if refused else self._keep(pulls, done)
+        ready = [] if refused else self._keep(self._fitting(pulls, done), done)
         changes = [self._change(pull) for pull in ready]
         if changes and not refused:
             refused = self._check_staged(pulls, changes, done)
@@ -90,6 +91,28 @@ class Puller:
             return f"cannot be checked: {shown(change.path)} is being changed here"
         except Unreadable as failure:
             return f"cannot be checked: {failure.problem}"
+
+    def _fitting(self, pulls: Sequence[Pull], done: Done) -> list[Pull]:
+        """Return the pulls for which there is room: what a set claims is looked at before any of it is fetched.
+
+        Else a record that claims much would fill the application's file system up for a while, again and again.
+        """
+        groups: dict[int, list[Pull]] = defaultdict(list)
+        for pull in pulls:
+            groups[pull.group].append(pull)
+        room = self._applier.room()
+        for group in groups.values():
+            claimed = sum(map(_claimed, group))
+            if claimed <= room:
+                continue
+            why = f"{claimed} bytes are to be placed, and {room} are free here: give the volume a larger size"
+            culprit = max(group, key=_claimed).path
+            for pull in group:
+                path = pull.path
+                done.problems[path] = (
+                    Problem(path=path, reason=why) if path == culprit else held_back(path, culprit, why)
+                )
+        return [pull for pull in pulls if pull.path not in done.problems]
 
     def _keep(self, pulls: Sequence[Pull], done: Done) -> list[Pull]:
         """Keep what is about to be lost, and return the pulls that may be placed."""
@@ -164,6 +187,11 @@ class Puller:
         done.moved_on |= applied.stale
         done.setbacks |= applied.stale
         done.behind |= bool(applied.stale)
+
+
+def _claimed(pull: Pull) -> int:
+    """Return the bytes that a pull stages, by what its record says."""
+    return pull.remote.entry.size if pull.remote.entry.kind is Kind.FILE else 0
 
 
 def _give_up(pull: Pull, culprit: StorePath, problem: Problem | None, done: Done) -> None:

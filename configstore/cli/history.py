@@ -83,9 +83,9 @@ def _diff(args: argparse.Namespace) -> int:
     path = typed_record(args.path)
     with open_tree(args) as tree:
         found = _known(tree, path)
-        wanted = args.rev or found.current - 1
+        wanted = args.rev or (found.current - 1 if found.current else found.newest)
         try:
-            before, now = found.at(wanted), found.at(found.current)
+            before, now = found.at(wanted), found.at(found.current) if found.current else None
         except ExpiredError as error:
             raise NotThereError(str(error)) from None
         old, new = _lines(tree, before), _lines(tree, now)

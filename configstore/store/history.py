@@ -20,9 +20,10 @@ from configstore.store.values import Bad, Stored, Write
 
 
 class Versions(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a path, oldest first; the last is the current record unless that is unreadable.
+    """All that is known of a path, oldest first; the last is the current record, if there is one.
 
-    created: the revision at which the path was first written. current: the mod_revision that it has now.
+    created: the revision at which the path was first written, 0 where that is not known. current: the mod_revision
+    that it has now, 0 where no record is left but superseded ones: it was deleted, and the tombstone has expired.
     """
 
     path: StorePath
@@ -41,6 +42,8 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True):
                 raise ExpiredError(f"{self.path}: its record of revision {revision} is not kept any more")
             return None
         found = before[-1]
+        if not self.current and revision > self.known[-1].mod_revision:
+            raise ExpiredError(f"{self.path}: when it was deleted after revision {found.mod_revision} is not kept")
         after = self.known[len(before)] if len(before) < len(self.known) else None
         if after and not (isinstance(after, Stored) and after.record.origin.supersedes == found.mod_revision):
             raise ExpiredError(f"{self.path}: its record of revision {revision} is not kept any more")
@@ -48,9 +51,14 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True):
             raise RecordError(f"{self.path}: unreadable record at revision {found.mod_revision}: {found.reason}")
         return found
 
-    def now(self) -> Stored | Bad:
-        """Return the current record."""
-        return self.known[-1]
+    def now(self) -> Stored | Bad | None:
+        """Return the current record; None where there is none any more."""
+        return self.known[-1] if self.current else None
+
+    @property
+    def newest(self) -> int:
+        """The revision of the newest record that is known."""
+        return self.known[-1].mod_revision
 
 
 class ExpiredError(LookupError):
@@ -97,8 +105,8 @@ def versions_below(tree: Tree, directory: StorePath, *, alone: bool = False) -> 
         found = decode_superseded(tree.keys, item)
         if found:
             past.setdefault(StorePath(found.path), []).append(found)
-    made = (_versions(tree, item, past) for item in current)
-    return {each.path: each for each in made if each}
+    made = {each.path: each for item in current if (each := _versions(tree, item, past))}
+    return made | {path: _deleted(path, known) for path, known in past.items() if path not in made}
 
 
 def _versions(tree: Tree, item: Item, past: dict[StorePath, list[Stored | Bad]]) -> Versions | None:
@@ -108,6 +116,13 @@ def _versions(tree: Tree, item: Item, past: dict[StorePath, list[Stored | Bad]])
         return None  # no command can name it
     known = (*past.get(path, ()), tree.decode_item(item))
     return Versions(path=path, created=item.create_revision, current=item.mod_revision, known=known)
+
+
+def _deleted(path: StorePath, known: list[Stored | Bad]) -> Versions:
+    """Return what is known of a path that has superseded records alone."""
+    first = known[0]
+    created = first.mod_revision if isinstance(first, Stored) and not first.record.origin.supersedes else 0
+    return Versions(path=path, created=created, current=0, known=tuple(known))
 
 
 def revision_at(found: dict[StorePath, Versions], moment: datetime) -> int:
@@ -129,10 +144,15 @@ def _written(found: Stored, moment: datetime) -> bool:
 def restoring(tree: Tree, found: dict[StorePath, Versions], revision: int) -> Iterator[Write]:
     """Yield the writes that bring paths back to what they were at a store revision; their content is read later.
 
-    What did not exist then is deleted; what is the same still is left out, be it readable or not.
+    What did not exist then is deleted; what is the same still is left out, be it readable or not. So is what was
+    deleted so long ago that nobody knows whether it existed then.
     Raises ExpiredError, RecordError, StoreError.
     """
-    later = {path: versions for path, versions in found.items() if versions.current > revision}
+    later = {
+        path: versions
+        for path, versions in found.items()
+        if versions.current > revision or (not versions.current and versions.newest >= revision)
+    }
     wanted = {path: versions.at(revision) for path, versions in later.items()}  # before any content is read
     for path, then in sorted(wanted.items(), key=lambda pair: _order(*pair)):
         now = found[path].now()

@@ -64,11 +64,15 @@ class Tree:
                 yield found
 
     def list(
-        self, directory: StorePath, *, revision: int = 0, keep: Callable[[Stored], Stored] = lambda found: found
+        self,
+        directory: StorePath,
+        *,
+        revision: int = 0,
+        keep: Callable[[Stored], Stored | None] = lambda found: found,
     ) -> Listing:
         """Return a directory's record and all those below it, read at one revision.
 
-        keep: returns what is kept of a record, for whoever does not need all of it.
+        keep: returns what is kept of a record, for whoever does not need all of it; None: what is in `rest`.
         """
         attempts = 1 if revision else 3  # a compaction between two pages: begin again at a newer revision
         for attempt in tenacity.Retrying(
@@ -80,10 +84,12 @@ class Tree:
                 return self._list(directory, revision, keep)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _list(self, directory: StorePath, revision: int, keep: Callable[[Stored], Stored]) -> Listing:
+    def _list(self, directory: StorePath, revision: int, keep: Callable[[Stored], Stored | None]) -> Listing:
         page = self.kv.range(self.keys.file(directory), revision=revision)
         revision = revision or page.revision
         records: dict[StorePath, Stored] = {}
+        rest: dict[StorePath, tuple[int, str]] = {}
+        ids: dict[str, str] = {}  # equal ones are one in memory
         bad: list[Bad] = []
         below = range_all(self.kv, *self.keys.files_below(directory), revision=revision)
         for part in itertools.chain([page] if directory else [], below):
@@ -91,9 +97,13 @@ class Tree:
                 found = self.decode_item(item)
                 if isinstance(found, Bad):
                     bad.append(found)
+                elif kept := keep(found):
+                    records[found.path] = kept
                 else:
-                    records[found.path] = keep(found)
-        return Listing(revision=revision, cluster_id=page.cluster_id, records=records, bad=tuple(bad))
+                    deletion = found.record.origin.deletion
+                    name = deletion.id if deletion else ""
+                    rest[found.path] = found.mod_revision, ids.setdefault(name, name)
+        return Listing(revision=revision, cluster_id=page.cluster_id, records=records, bad=tuple(bad), rest=rest)
 
     def remembers(self, path: StorePath, mod_revision: int) -> bool:
         """Tell whether the record that a path had at `mod_revision` was kept when it was superseded."""

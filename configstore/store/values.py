@@ -42,6 +42,7 @@ class Bad(msgspec.Struct, frozen=True, kw_only=True):
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """A directory's record and all below it at one revision, tombstones included; and what is unreadable.
 
+    rest: of records of which whoever asked wanted no more, the mod_revision and the deletion's id, or "".
     known: the revision up to which whoever asked knew the store just before the first read; 0 where nobody said.
     What became known after that, such as one's own commit, may rightly be missing here.
     """
@@ -50,6 +51,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: int = 0
     records: dict[StorePath, Stored]
     bad: tuple[Bad, ...] = ()
+    rest: dict[StorePath, tuple[int, str]] = {}
     known: int = 0
 
 

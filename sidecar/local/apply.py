@@ -9,6 +9,7 @@ after all. Called by the engine's thread only.
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
@@ -43,6 +44,11 @@ class Applier:
         self._note = note
         self._stage = Stage(root, mapping.symlinks)
         self._entries = Entries()
+
+    def room(self) -> int:
+        """Return how many bytes the file system takes at the moment. One without a limit says 0 of 0."""
+        found = os.fstatvfs(self._root.staging_fd)
+        return found.f_bavail * found.f_frsize if found.f_blocks else sys.maxsize
 
     def apply(self, changes: Sequence[LocalChange]) -> Applied:
         """Make the changes; whatever fails is told in the result and leaves the old state.

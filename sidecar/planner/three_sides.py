@@ -129,6 +129,11 @@ class Sides:
         """Tell whether the record that a path has at a revision is a tombstone that was buried."""
         return hash((path, revision)) in self._buried
 
+    def wants(self, path: StorePath) -> bool:
+        """Tell whether a tombstone of this path would be more than a number; from any thread."""
+        newest = self._newest_buried
+        return path in self._revisions or self._is_wanted(path) or (newest is not None and newest[0] == path)
+
     def below(self, directory: StorePath) -> set[StorePath]:
         """Return all known paths below a directory."""
         known = self._baseline.keys() | self._local.keys() | self._remote.keys()
@@ -292,6 +297,18 @@ class Sides:
         self._newest_buried = None
         self._cluster_id = 0
 
+    def bury(self, path: StorePath, revision: int, deletion: str) -> None:
+        """Bury a tombstone of which no more is known than this; one that is known whole is newer.
+
+        deletion: the id of the one that it is a part of, or "".
+        """
+        grave = hash((path, revision))
+        if grave not in self._buried and deletion:
+            self._buried_of[deletion] = self._buried_of.pop(deletion, 0) + 1
+            if len(self._buried_of) > MAX_DELETIONS:
+                del self._buried_of[next(iter(self._buried_of))]
+        self._buried.add(grave)
+
     def bury_settled(self, revision: int) -> None:
         """Bury the tombstones of which nothing is left here, up to the revision to which the news were taken in.
 
@@ -313,12 +330,7 @@ class Sides:
         return path in self._baseline or path in self._local or path in self._sent or path in self._remote_problems
 
     def _bury(self, path: StorePath, entry: RemoteEntry) -> None:
-        grave = hash((path, entry.mod_revision))
-        if grave not in self._buried and entry.deletion:
-            self._buried_of[entry.deletion.id] = self._buried_of.pop(entry.deletion.id, 0) + 1
-            if len(self._buried_of) > MAX_DELETIONS:
-                del self._buried_of[next(iter(self._buried_of))]
-        self._buried.add(grave)
+        self.bury(path, entry.mod_revision, entry.deletion.id if entry.deletion else "")
         if self._newest_buried is None or self._newest_buried[1].mod_revision < entry.mod_revision:
             self._newest_buried = (path, entry)
 

@@ -53,6 +53,7 @@ class RemoteSide:
         self._mapping = mapping
         self._sides = sides
         self._feed = feed
+        feed.wants = sides.wants
         self._agree = agree
         self._clock = clock
         self._news: list[Listing | Batch] = []  # what came in and waits until it is known who answered
@@ -275,7 +276,7 @@ class RemoteSide:
         sides, top = self._sides, self._mapping.store
         below = {relative_to(path, top): found for path, found in listing.records.items() if path != top}
         revisions = {path: found.mod_revision for path, found in below.items()}
-        self._nothing_there = not below
+        self._nothing_there = not (below or listing.rest)
         why = (
             history
             or self._contradiction(listing.revision, listing.cluster_id, revisions, asked_at=listing.known)
@@ -288,11 +289,14 @@ class RemoteSide:
         self._unseen.clear()
         sides.is_of(listing.cluster_id)
         if top == ROOT:  # a whole tree has no root record: it is there once anything is
-            self._happened(Event.ROOT_IS_THERE if listing.records else Event.ROOT_IS_MISSING)
+            found_any = listing.records or listing.rest
+            self._happened(Event.ROOT_IS_THERE if found_any else Event.ROOT_IS_MISSING)
         else:
             unreadable = (bad for bad in listing.bad if bad.path == top)
             self._take_top(listing.records.get(top) or next(unreadable, None))
         told = set()
+        for path, (at, deletion) in listing.rest.items():
+            sides.bury(relative_to(path, top), at, deletion)
         for path, found in listing.records.items():
             relative = self._relative(path, found.entry.kind)
             if relative is not None:

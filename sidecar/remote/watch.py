@@ -16,7 +16,7 @@ import tenacity
 
 from configstore.clock import boottime
 from configstore.errors import CompactedError, ConfigstoreError
-from configstore.model.record import Deletion, Origin, Record
+from configstore.model.path import StorePath, relative_to
 from configstore.store.api import Batch, Watch
 from configstore.store.tree import Tree
 from configstore.store.values import Listing, Stored
@@ -26,12 +26,21 @@ from sidecar.remote.content import LIMIT
 
 log = logging.getLogger(__name__)
 
+MAX_WAITING = 16 * 1024 * 1024
+"""Bytes of news that wait for the engine. Where more come the store is listed anew instead, which says as much."""
+
+_EVENT = 500
+"""Bytes of an event besides its key and value."""
+
 
 class RemoteFeed(Protocol):
     """Where the engine gets the store's news from."""
 
     error: str | None
     """Why the store cannot be followed at the moment; None when it can."""
+
+    wants: Callable[[StorePath], bool]
+    """Tells, from any thread, of which paths of the mapping a tombstone is more than a number."""
 
     def drain(self) -> list[Listing | Batch]:
         """Return what came in since the last call, oldest first. A Listing replaces all that was known.
@@ -59,10 +68,11 @@ class RemoteOnce:
         self._mapping = mapping
         self._known = known
         self.error: str | None = None
+        self.wants: Callable[[StorePath], bool] = everything
 
     def drain(self) -> list[Listing | Batch]:
         """Return the subtree as it is now."""
-        return [listing_of(self._tree, self._mapping, self._known())]
+        return [listing_of(self._tree, self._mapping, self._known(), self.wants)]
 
     def list_again(self) -> None:
         """Do nothing: every call lists."""
@@ -88,6 +98,8 @@ class RemoteWatch:
         self._watch: Watch | None = None
         self._lock = threading.Lock()
         self.error: str | None = "not connected yet"
+        self.wants: Callable[[StorePath], bool] = everything
+        self._waiting = 0  # bytes of events that were not drained yet, about
         self._thread = threading.Thread(target=self._run, name=f"remote-watch:{mapping.name}", daemon=True)
 
     def start(self) -> None:
@@ -97,6 +109,7 @@ class RemoteWatch:
     def drain(self) -> list[Listing | Batch]:
         """Return what came in since the last call, oldest first."""
         drained = []
+        self._waiting = 0
         while self._inbox:
             drained.append(self._inbox.popleft())
         return drained
@@ -121,9 +134,14 @@ class RemoteWatch:
                 self._follow(self._list_until_it_works() + 1)
             except CompactedError as error:
                 log.info("the watch fell behind a compaction; listing again", extra={"reason": str(error)})
+                self._pause()
             except ConfigstoreError as error:
                 self._report(error, boottime())
-                self._stop.wait(random.uniform(0.1, 1.0))  # noqa: S311  # jitter, so a refused watch is no busy loop
+                self._pause()
+
+    def _pause(self) -> None:
+        """Wait a moment, so that a watch that ends again and again is no busy loop."""
+        self._stop.wait(random.uniform(0.1, 1.0))  # noqa: S311  # jitter
 
     def _list_until_it_works(self) -> int:
         """Hand on a listing that was begun after it was wanted, and return its revision."""
@@ -144,7 +162,7 @@ class RemoteWatch:
             self._wanted = False
         begun = boottime()
         try:
-            return listing_of(self._tree, self._mapping, self._known())
+            return listing_of(self._tree, self._mapping, self._known(), self.wants)
         except ConfigstoreError as error:
             with self._lock:
                 self._wanted = True
@@ -162,6 +180,15 @@ class RemoteWatch:
             for batch in self._watch:
                 if batch.events or batch.connected:
                     self._put(batch)
+                    self._waiting += _EVENT + sum(
+                        _EVENT + len(event.item.key) + len(event.item.value) for event in batch.events
+                    )
+                if self._waiting > MAX_WAITING:
+                    log.warning("too many changes at once; listing again", extra={"mapping": self._mapping.name})
+                    self._inbox.clear()
+                    self._waiting = 0
+                    self.list_again()
+                    self._pause()
         finally:
             self._watch.close()
         with self._lock:
@@ -188,29 +215,34 @@ class RemoteWatch:
         self._wake()
 
 
-def listing_of(tree: Tree, mapping: Mapping, known: int) -> Listing:
-    """Return a mapping's part of the store, with what was known before. Raises StoreError."""
-    deletions: dict[Deletion | None, Deletion | None] = {}
+def everything(_: StorePath) -> bool:
+    """Want to know all of every path."""
+    return True
+
+
+def listing_of(
+    tree: Tree, mapping: Mapping, known: int, wants: Callable[[StorePath], bool] = everything
+) -> Listing:
+    """Return a mapping's part of the store, with what was known before. Raises StoreError.
+
+    Kept is as much as a replica needs: not more content than it would place without reading it again, and of a
+    tombstone whose path it does not want the revision alone, but for the newest: by that the store is known again.
+    """
     room = LIMIT
+    newest: Stored | None = None
 
-    def keep(found: Stored) -> Stored:
-        """Keep what a replica needs at once: of content what there is room for, of a tombstone hardly anything.
+    def keep(found: Stored) -> Stored | None:
+        nonlocal room, newest
+        if found.gone and not (found.path == mapping.store or wants(relative_to(found.path, mapping.store))):
+            newest = found if newest is None or newest.mod_revision < found.mod_revision else newest
+            return None
+        size = len(found.record.content or b"")
+        if size > room:
+            return msgspec.structs.replace(found, record=msgspec.structs.replace(found.record, content=None))
+        room -= size
+        return found
 
-        There may be much more of both than fits into memory; what is placed later is read again then.
-        """
-        nonlocal room
-        if not found.gone:
-            room -= len(found.record.content or b"")
-            return found if room >= 0 else _without_content(found)
-        origin = found.record.origin
-        deletion = deletions.setdefault(origin.deletion, origin.deletion)
-        least = Origin(
-            write_id=origin.write_id, replica="", host="", time="", supersedes=origin.supersedes, deletion=deletion
-        )
-        return msgspec.structs.replace(found, record=Record(entry=found.entry, origin=least))
-
-    return msgspec.structs.replace(tree.list(mapping.store, keep=keep), known=known)
-
-
-def _without_content(found: Stored) -> Stored:
-    return msgspec.structs.replace(found, record=msgspec.structs.replace(found.record, content=None))
+    listing = tree.list(mapping.store, keep=keep)
+    if newest:
+        listing.records[newest.path] = newest
+    return msgspec.structs.replace(listing, known=known)

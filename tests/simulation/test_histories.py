@@ -320,7 +320,65 @@ def alone(world, replica, fault):
     assert len(world.records("conflicts")) == lost, world.describe()
 
 
+def a_tombstone_expires_while_a_replica_is_away(world):
+    one, two = world.replicas
+    for each in ("a", "b"):
+        (one.folder / each).write_bytes(b"of a month ago")
+    world.heal()
+    two.away = True
+    (one.folder / "a").unlink()
+    send(one)
+    send(one)
+    world.expire_tombstones()
+    two.away = False
+    two.feed.reconnected = True
+    world.now += 61.0
+    two.cycle()
+    two.cycle()
+    assert look(two.folder / "a"), "what nobody said was deleted is deleted"
+    assert "vanished" in two.problems()[0].reason
+    world.heal()
+    assert look(one.folder / "a")
+
+
+def tombstones_expire_under_live_replicas(world):
+    one, two = world.replicas
+    for each in ("a", "b"):
+        (one.folder / each).write_bytes(b"short-lived")
+    world.heal()
+    (one.folder / "a").unlink()
+    world.heal()
+    assert len(two.mirror.engine._sides._buried) == 1
+    assert "a" not in two.mirror.engine._sides.remote
+    world.expire_tombstones()
+    world.heal()
+    for each in world.replicas:
+        assert not each.problems(), world.describe()
+        assert not each.mirror.engine._sides._buried, "what has expired is remembered"
+
+
+def a_path_is_made_anew_over_a_tombstone_and_after_it(world):
+    one, two = world.replicas
+    for expires in (False, True, False):
+        (one.folder / "a").write_bytes(b"first")
+        (one.folder / "b").write_bytes(b"stays")
+        world.heal()
+        (one.folder / "a").unlink()
+        world.heal()
+        assert not look(two.folder / "a")
+        if expires:
+            world.expire_tombstones()
+        two.user.write("a", b"anew")
+        send(two)
+        world.heal()
+        assert look(one.folder / "a")[2] == look(two.folder / "a")[2]
+        assert not world.records("conflicts"), world.describe()
+
+
 HISTORIES = [
+    a_tombstone_expires_while_a_replica_is_away,
+    tombstones_expire_under_live_replicas,
+    a_path_is_made_anew_over_a_tombstone_and_after_it,
     a_file_takes_the_place_of_a_directory_into_which_a_request_is_on_its_way,
     a_delete_arrives_where_a_file_was_edited,
     a_request_arrives_after_a_newer_one,

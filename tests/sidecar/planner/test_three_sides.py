@@ -227,3 +227,19 @@ def test_how_much_of_a_deletion_is_gone_is_known_whether_it_was_buried_or_not():
     sides.bury_settled(99)
     assert sides.gone_of("d") == 3
     assert sides.gone_of("another") == 0
+
+
+def test_what_only_a_listing_told_of_a_deletion_counts_as_gone_once():
+    sides = Sides(baseline={A: agreed_on(OLD)}, local={A: here(OLD)}, remote={A: there(OLD)})
+    for _ in range(2):
+        sides.bury(parse_path("b"), 11, "d")
+        sides.bury(parse_path("c"), 12, "d")
+        sides.bury(parse_path("x"), 12, "")
+    assert sides.gone_of("d") == 2
+    assert sides.is_buried(parse_path("x"), 12)
+
+
+def test_of_what_is_known_here_a_tombstone_is_wanted_whole():
+    sides = Sides(local={A: here(NEW)}, remote={parse_path("b"): there(OLD)})
+    sides.told(parse_path("c"), there(GONE, 11))
+    assert [name for name in ("a", "b", "c", "x") if sides.wants(parse_path(name))] == ["a", "b", "c"]

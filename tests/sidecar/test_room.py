@@ -1,0 +1,66 @@
+"""What does not fit into the directory is known before any of it is fetched. Over the reference store."""
+
+import pytest
+
+from configstore.model.record import Entry, Kind, sha256
+from configstore.store.memory_state import MemoryStore
+from configstore.store.values import Write
+from tests.sidecar.following import Following
+
+
+@pytest.fixture
+def following(tmp_path):
+    folder = tmp_path / "r"
+    folder.mkdir()
+    replica = Following(folder, MemoryStore(clock=lambda: 0.0))
+    replica.put("", b"", Kind.DIR)
+    replica.put("key", b"old")
+    replica.list_again()
+    replica.cycle()
+    yield replica
+    replica.close()
+
+
+def commit(following, contents):
+    writes = []
+    for name, content in contents.items():
+        path = f"{following.subtree}/{name}"
+        found = following.tree.read(path)
+        entry = Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
+        expected = found.mod_revision if found else 0
+        writes.append(Write(path=path, entry=entry, content=content, expected=expected, set=1))
+    assert following.tree.commit(writes, retention=60).complete
+
+
+def test_a_set_that_claims_more_than_is_free_is_a_problem_and_the_rest_goes_on(following, monkeypatch):
+    applier = following.engine._transfer._puller._applier
+    monkeypatch.setattr(type(applier), "room", lambda _: 50_000)
+    fetched = []
+    pieces = following.tree.pieces
+    monkeypatch.setattr(following.tree, "pieces", lambda found: fetched.append(found.path) or pieces(found))
+    commit(following, {"key": b"new", "large": b"x" * 60_000})
+    commit(following, {"other": b"fits"})
+    following.follow()
+    following.cycle()
+    status = following.cycle()
+    reasons = {problem.path: problem.reason for problem in status.problems}
+    assert reasons["large"].startswith("60003 bytes are to be placed, and 50000 are free here")
+    assert "held back, since large" in reasons["key"]
+    assert following.contents() == {"key": b"old", "other": b"fits"}
+    assert fetched == ["data/other"]
+    monkeypatch.undo()
+    following.cycle()
+    assert following.contents().keys() == {"key", "large", "other"}
+    assert not following.cycle().problems
+
+
+def test_a_file_system_without_a_limit_has_room(following, monkeypatch):
+    class Unlimited:
+        f_blocks = f_bavail = 0
+        f_frsize = 4096
+
+    monkeypatch.setattr("sidecar.local.apply.os.fstatvfs", lambda _: Unlimited)
+    commit(following, {"key": b"new"})
+    following.follow()
+    following.cycle()
+    assert following.contents() == {"key": b"new"}
