@@ -54,9 +54,14 @@ def visit(url: str, settings: StoreSettings, patience: float) -> Web:
             return _ask(connection, certificate)
     except ssl.SSLError as error:
         refusal = _refusal(error)
+        if refusal is Refusal.OTHER and _speaks_plainly(where, patience):
+            refusal = Refusal.PLAIN
         names = _names(where, settings, patience) if refusal is Refusal.NAME else ()
         return Web(refusal=refusal, detail=_words(error), names=names, silent=refusal)
     except _FAILURES as error:
+        # What a plain server makes of a handshake is not settled: bad bytes, the end of the stream, or a reset.
+        if context and _speaks_plainly(where, patience):
+            return Web(refusal=Refusal.PLAIN, detail=_words(error), silent=Refusal.PLAIN)
         return Web(silent=_words(error))
 
 
@@ -140,6 +145,15 @@ def _get(connection: http.client.HTTPConnection, path: str) -> tuple[str, bytes]
     if answer.status != http.HTTPStatus.OK:
         raise ValueError(f"{path} answers {answer.status}")
     return answer.headers.get("Date", ""), body
+
+
+def _speaks_plainly(where: SplitResult, patience: float) -> bool:
+    """Return whether the endpoint answers HTTP without TLS as etcd does. Sends nothing secret."""
+    try:
+        with _connection(where, None, StoreSettings(), patience) as (connection, _):
+            return b"etcdserver" in _get(connection, "/version")[1]
+    except _FAILURES:
+        return False
 
 
 def _names(where: SplitResult, settings: StoreSettings, patience: float) -> tuple[str, ...]:
