@@ -280,19 +280,16 @@ class Engine:
         self._sides.planned(self._planned)
         self._sides.plan_again(self._problems.note(plan, done, self._planned))
         self._committed = max(self._committed, done.revision)
-        if not done.behind and not done.failure and self._shows_all(plan, done):
+        if not done.behind and not done.failure and self._shows_all():
             self._applied = self._remote.revision
         if done.pulled or done.deleted_here:
             self._after_apply([*done.pulled, *done.deleted_here])
         if done.fenced_out:
             self._fenced_out()
 
-    def _shows_all(self, plan: Plan, done: Done) -> bool:
-        """Tell whether all that the store had for this replica is here."""
-        if self.mapping.direction is Direction.PUSH:
-            return True
-        late = {*plan.waiting, *plan.problems, *done.problems, *done.again}
-        return not any(self._sides.is_news(path) for path in late)
+    def _shows_all(self) -> bool:
+        """Tell whether all that the store had for this replica is here, or was here until it was changed."""
+        return self.mapping.direction is Direction.PUSH or not self._sides.news
 
     def _finish_rewriting(self) -> None:
         """Write the subtree's root, now that all is in it again that a person wanted there. Raises StoreError."""

@@ -131,7 +131,7 @@ def _first_blocked(
 ) -> tuple[StorePath | None, Problem | None]:
     """Return the path, and its problem where it has one, whose newest record cannot be placed now."""
     for path in sorted(paths):
-        if not sides.is_news(path):
+        if path not in sides.news:
             continue
         problem = problems.get(path) or sides.problem(path)
         if problem or path in waiting or path in sides.unstable:

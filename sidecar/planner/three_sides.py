@@ -55,6 +55,7 @@ class Sides:
         self._unstable: AbstractSet[StorePath] = frozenset()
         self._pending: set[StorePath] = set(baseline)
         self._missing: set[StorePath] = set()
+        self._news: set[StorePath] = set()
         self._gone: set[StorePath] = set()  # tombstones that are not buried
         self._buried: set[int] = set()
         self._newest_buried: tuple[StorePath, RemoteEntry] | None = None
@@ -154,14 +155,10 @@ class Sides:
         """Return the paths whose newest record was written at a revision, so in one txn; unreadable ones, too."""
         return self._came_with.get(revision, frozenset())
 
-    def is_news(self, path: StorePath) -> bool:
-        """Tell whether the store's newest record of a path is not the one that was agreed on."""
-        base, remote = self._baseline.get(path), self._remote.get(path)
-        if path not in self._revisions:
-            return False
-        if base is None and remote and remote.entry.kind is Kind.GONE and path not in self._remote_problems:
-            return False
-        return base is None or self._revisions[path] != base.mod_revision
+    @property
+    def news(self) -> AbstractSet[StorePath]:
+        """The paths whose newest record in the store is not the one that was agreed on."""
+        return self._news
 
     def set_of(self, path: StorePath) -> int:
         """Return the set in which a path was last changed here, UNKNOWN_SET when that is not known."""
@@ -392,14 +389,28 @@ class Sides:
         return None if own.local is None else agreement(own.local, entry, ino=own.ino)
 
     def _judge(self, path: StorePath) -> None:
-        """Keep `missing` true for a path."""
+        """Keep `missing` and `news` true for a path."""
         remote, base = self._remote.get(path), self._baseline.get(path)
         unread = path in self._remote_problems
         shown = remote and base and path in self._local and base.mod_revision == remote.mod_revision
-        if unread or (_lives(remote) and not shown):
-            self._missing.add(path)
-        else:
-            self._missing.discard(path)
+        _put(path, self._missing, wanted=unread or (_lives(remote) and not shown))
+        _put(path, self._news, wanted=self._is_news(path, base, remote, unread=unread))
+
+    def _is_news(
+        self, path: StorePath, base: Agreed | None, remote: RemoteEntry | None, *, unread: bool
+    ) -> bool:
+        revision = self._revisions.get(path)
+        if revision is None or (base is None and not unread and not _lives(remote)):
+            return False  # there is none, or it is the tombstone of what never was here
+        return base is None or revision != base.mod_revision
+
+
+def _put(path: StorePath, paths: set[StorePath], *, wanted: bool) -> None:
+    """Have a path in a set, or not."""
+    if wanted:
+        paths.add(path)
+    else:
+        paths.discard(path)
 
 
 def _is_of(entry: RemoteEntry, deletion: str) -> bool:

@@ -269,7 +269,7 @@ def test_what_was_edited_here_and_deleted_in_the_store_holds_up_nobody_who_waits
     plan = make_plan(sides.everything(), sides, PULLING, Settled(pushes=False))
     assert plan.problems.keys() == {"a"}
     sides.agree(dict.fromkeys(plan.forget))
-    assert not sides.is_news("a")
+    assert "a" not in sides.news
 
 
 def test_a_set_of_the_store_waits_visibly_for_a_file_of_it_that_has_been_open_here_for_long():
