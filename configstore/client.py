@@ -56,6 +56,9 @@ REST = 0.1
 REST_GRACE = 10.0
 """Seconds until what runs on then gets SIGKILL."""
 
+SILENCE = 3.0
+"""Seconds without an answer after which it is said what is waited for."""
+
 CHECKS = 10
 """How often within a TTL the sidecar is asked for how long the lease lasts."""
 
@@ -187,7 +190,9 @@ def supervise(
     before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
-        launcher = [sys.executable, os.path.abspath(__file__), "exec", str(os.getpid()), "--"]
+        # Without PATH in its environment Python may not know where it lies.
+        python = sys.executable or os.readlink("/proc/self/exe")
+        launcher = [python, os.path.abspath(__file__), "exec", str(os.getpid()), "--"]
         process = subprocess.Popen(launcher + list(command), env=environment)
         for number in came:
             _send(process, number)
@@ -338,9 +343,16 @@ class Sidecar:
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def ask(self, method: str, target: str, body: object = None, timeout: float = PATIENCE) -> Answer:
-        """Return its answer. Raises ClientError."""
-        connection, answer = self.open(method, target, body, timeout)
+    def ask(
+        self,
+        method: str,
+        target: str,
+        body: object = None,
+        timeout: float = PATIENCE,
+        silent: Callable[[], None] | None = None,
+    ) -> Answer:
+        """Return its answer; `silent` is called once when there is none for SILENCE. Raises ClientError."""
+        connection, answer = self.open(method, target, body, timeout, silent)
         try:
             with answer:
                 return read_answer(answer.read(MAX_ANSWER + 1))
@@ -361,13 +373,20 @@ class Sidecar:
             raise self.unusable(error) from error
 
     def open(
-        self, method: str, target: str, body: object = None, timeout: float | None = PATIENCE
+        self,
+        method: str,
+        target: str,
+        body: object = None,
+        timeout: float | None = PATIENCE,
+        silent: Callable[[], None] | None = None,
     ) -> tuple[Connection, http.client.HTTPResponse]:
         """Return the open connection and the head of its answer. Raises ClientError."""
         connection = Connection(self.path, timeout)
         try:
             text = None if body is None else json.dumps(body)
             connection.request(method, target, text, {"Content-Type": "application/json"})
+            if silent and not select.select([connection.sock], [], [], SILENCE)[0]:
+                silent()
             answer = connection.getresponse()
             if answer.status == 200:
                 return connection, answer
@@ -430,12 +449,13 @@ def hold(
 
     The mirrored files are brought up to date before it starts. This returns when what it changed was committed.
     """
+    refuse_within_itself(name)
     asked = {"lease": name, "command": os.path.basename(command[0]), "mapping": mapping, "ttl": ttl, "wait": wait}
     connection, answer = _ask_to_hold(sidecar, asked, wait)
     try:
         held = _until_held(answer, name)
         guard = HeldLease(sidecar, name, held)
-        environment = dict(os.environ, CONFIGSTORE_LEASE=name, CONFIGSTORE_TOKEN=str(guard.token))
+        environment = environment_under(name, guard.token)
         if held.get("unfinished"):
             unfinished = printable(str(held["unfinished"])[:4096])
             say(f"lease {name}: its last holder did not say that this ended: {unfinished}")
@@ -444,6 +464,22 @@ def hold(
     finally:
         answer.close()  # the connection itself, on which the hold hangs
         connection.close()
+
+
+def refuse_within_itself(name: str) -> None:
+    """Refuse to hold a lease in a command that runs under it: both would wait for ever. Raises ClientError."""
+    if name in os.environ.get("CONFIGSTORE_LEASES", "").split():
+        raise ClientError(
+            f"lease {name}: this runs under it already ($CONFIGSTORE_LEASES), and would wait for itself; run the"
+            " command without another hold",
+            2,
+        )
+
+
+def environment_under(name: str, token: int) -> dict[str, str]:
+    """Return the environment of a command that runs under a lease."""
+    leases = f"{os.environ.get('CONFIGSTORE_LEASES', '')} {name}".strip()
+    return dict(os.environ, CONFIGSTORE_LEASE=name, CONFIGSTORE_TOKEN=str(token), CONFIGSTORE_LEASES=leases)
 
 
 def _ask_to_hold(
@@ -465,14 +501,23 @@ def _ask_to_hold(
 
 
 def run_under(
-    guard: Guard, command: Sequence[str], environment: dict[str, str], give_back: Callable[[int], None]
+    guard: Guard,
+    command: Sequence[str],
+    environment: dict[str, str],
+    give_back: Callable[[int | None], None],
 ) -> int:
     """Run a command under a guard and give the lease back; returns the exit code. Raises ClientError.
 
-    give_back: commits and releases, given the command's exit code; may raise ClientError.
+    give_back: commits and releases, given the command's exit code, None when it was not started; may raise
+    ClientError.
     """
-    if not guard.may_start():
-        raise ClientError(f"too little time is left to start {command[0]}: {guard.why or guard.doubt}", 3)
+    while not guard.may_start():
+        left = guard.left()
+        if guard.why or (left is not None and left <= 0):
+            give_back(None)
+            raise ClientError(f"{command[0]} was not started: {guard.why or guard.doubt}", 3)
+        time.sleep(guard.ttl / CHECKS)
+        guard.check()
     code, _ = supervise(command, guard, environment)
     if guard.why:
         words = f"{guard.why}; {command[0]} was stopped (exit code {code}), and nothing more is committed"
@@ -502,12 +547,32 @@ def _until_held(answer: http.client.HTTPResponse, name: str) -> Answer:
             say(f"lease {name}: waiting for {holder}")
 
 
-def _give_back(sidecar: Sidecar, guard: HeldLease, code: int) -> None:
-    """Have the sidecar commit what was changed and release the lease."""
+def _give_back(sidecar: Sidecar, guard: HeldLease, code: int | None) -> None:
+    """Have the sidecar commit what was changed and release the lease. code: None when nothing was started."""
+    patience = max(PATIENCE, guard.ttl)
+
+    def tell() -> None:
+        say(f"lease {guard.name}: {_held_up(sidecar)}; waiting up to {patience - SILENCE:.0f} s more")
+
     try:
-        sidecar.ask("POST", f"/v1/hold/{guard.id}/release", {"exit": code}, timeout=max(PATIENCE, guard.ttl))
+        sidecar.ask("POST", f"/v1/hold/{guard.id}/release", {"exit": code}, patience, tell)
     except ClientError as failure:
-        raise ClientError(f"{failure} (the command ended with exit code {code})", failure.code) from None
+        if code is not None:
+            raise ClientError(f"{failure} (the command ended with exit code {code})", failure.code) from None
+
+
+def _held_up(sidecar: Sidecar) -> str:
+    """Return what a commit waits for, in words."""
+    try:
+        mappings = sidecar.ask("GET", "/v1/status")["mappings"]
+        reasons = [str(each["waiting_for"]) for each in mappings if each.get("waiting_for")]
+    except (ClientError, KeyError, TypeError, AttributeError):
+        reasons = []
+    return (
+        f"what was changed is not committed yet: {printable(reasons[0][:500])}"
+        if reasons
+        else ("what was changed is not committed yet")
+    )
 
 
 def on_change(sidecar: Sidecar, mapping: str, command: Sequence[str], timeout: float | None = None) -> int:

@@ -2,7 +2,8 @@
 
 A log of JSON lines: a header that says which subtree and which mount it speaks of, then `[path, agreement]` for
 each change of an agreement (null: there is none any more; the last one of a path is valid, and settles what was
-sent before it), and a `sent` line for each write before it is sent. It counts only while the mount bears the mark
+sent before it), a `sent` line for each write before it is sent, and a `clean` line for each revision of the store
+at which a mapping with a lease had nothing unsent here. It counts only while the mount bears the mark
 that it names, so it is lost together with the files: a replica without a baseline pulls and deletes nothing
 (docs/decisions/0002-state-out-of-reach.md). It keeps `Sides` and the log in step. Owned by the engine's thread.
 """
@@ -11,6 +12,7 @@ import errno
 import logging
 from collections.abc import Iterator
 from collections.abc import Mapping as Map
+from typing import Annotated
 
 import msgspec
 
@@ -42,13 +44,17 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     v: int = 3
 
 
+class _CleanLine(msgspec.Struct, frozen=True, tag_field="line", tag="clean"):
+    at: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 class _SentLine(msgspec.Struct, frozen=True, tag_field="line", tag="sent"):
     path: StorePath
     sent: Sent
 
 
 _AgreedLine = tuple[StorePath, Agreed | None]
-_line_decoder = msgspec.json.Decoder(_AgreedLine | _SentLine)
+_line_decoder = msgspec.json.Decoder(_AgreedLine | _SentLine | _CleanLine)
 _header_decoder = msgspec.json.Decoder(Identity)
 _encoder = msgspec.json.Encoder()
 
@@ -117,6 +123,12 @@ class Baseline:
         self._write([_encoder.encode(_SentLine(path, sent)) for path, sent in writes.items()])
         self.sides.sending(writes)
 
+    def clean(self, revision: int) -> None:
+        """Note that nothing lies here unsent, as the store was at a revision."""
+        if revision > self.sides.clean_at:
+            self.sides.clean_at = revision
+            self._write([_encoder.encode(_CleanLine(revision))])
+
     def close(self) -> None:
         """Close the log."""
         self._log.close()
@@ -144,6 +156,8 @@ class Baseline:
 
     def _all_lines(self) -> Iterator[bytes]:
         yield _encoder.encode(self._identity)
+        if self.sides.clean_at:
+            yield _encoder.encode(_CleanLine(self.sides.clean_at))
         for change in self.sides.baseline.items():
             yield _encoder.encode(change)
         for path, writes in self.sides.sent.items():
@@ -166,6 +180,7 @@ def _read(lines: Iterator[bytes], identity: Identity, *, unmarked: bool = False)
     """
     agreed: dict[StorePath, Agreed] = {}
     sent: dict[StorePath, tuple[Sent, ...]] = {}
+    clean_at = 0
     try:
         header = decode(next(lines, b""), _header_decoder)
         found = msgspec.structs.replace(
@@ -173,11 +188,17 @@ def _read(lines: Iterator[bytes], identity: Identity, *, unmarked: bool = False)
         )
         if msgspec.structs.replace(found, cluster_id=identity.cluster_id) != identity:
             return None, Sides()
-        for line in lines:
-            _take(decode(line, _line_decoder), agreed, sent)
+        for text in lines:
+            line = decode(text, _line_decoder)
+            if isinstance(line, _CleanLine):
+                clean_at = line.at
+            else:
+                _take(line, agreed, sent)
     except (UntrustedError, PathError):
         return None, Sides()
-    return found, Sides(baseline=agreed, sent=sent, cluster_id=header.cluster_id if agreed or sent else 0)
+    sides = Sides(baseline=agreed, sent=sent, cluster_id=header.cluster_id if agreed or sent else 0)
+    sides.clean_at = clean_at
+    return found, sides
 
 
 def _take(

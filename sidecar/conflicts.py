@@ -4,6 +4,7 @@
 """
 
 import logging
+from collections import deque
 
 from configstore.model.path import StorePath
 from configstore.model.record import Kind, Source
@@ -15,13 +16,22 @@ from sidecar.planner.three_sides import Sides
 log = logging.getLogger(__name__)
 
 
+_NAMED = 100
+"""How many of the paths are remembered that lost last."""
+
+
 class Keeper:
-    """Keeps what one mapping is about to lose."""
+    """Keeps what one mapping is about to lose.
+
+    count: how many times something was kept; lost: the paths of the last of them, the newest at the end.
+    """
 
     def __init__(self, tree: Tree, mapping: Mapping, sides: Sides) -> None:
         self._tree = tree
         self._mapping = mapping
         self._sides = sides
+        self.count = 0
+        self.lost: deque[StorePath] = deque(maxlen=_NAMED)
         self._kept: dict[StorePath, str] = {}  # what was kept last of a path; said once, however often it is tried
 
     def is_wanted(self, pull: Pull) -> bool:
@@ -42,6 +52,8 @@ class Keeper:
         )
         if self._kept.get(pull.path) != kept:
             self._kept[pull.path] = kept
+            self.count += 1
+            self.lost.append(pull.path)
             log.warning(
                 "conflict: the store's version wins, the local one is kept under conflicts/",
                 extra={"mapping": self._mapping.name, "path": pull.path, "conflict": kept},

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -74,6 +73,7 @@ def run(config: Config) -> int:
             stack.callback(_health(config.health_listen, kv, mirrors, troubles).close)
         for mirror in mirrors:
             mirror.start()
+        holds.start()
         presence.start()
         stack.callback(presence.close)
         log.info(
@@ -279,8 +279,6 @@ def _open(
     tree = Tree(kv, Keys(config.store.root), writer, patience=config.store.timeout)
     mirrors = []
     for mapping in config.mappings:
-        fence = partial(holds.fence, mapping.lease) if holds else _no_fence
-        fenced_out = partial(holds.fenced_out, mapping.lease) if holds else _no_fence
         try:
             mirror = Mirror(
                 mapping,
@@ -290,8 +288,7 @@ def _open(
                 clock=boottime,
                 state=state.open,
                 told=told,
-                fence=fence,
-                fenced_out=fenced_out,
+                lease=holds.view(mapping.lease) if holds and mapping.lease else None,
             )
         except RefusedError as error:
             if unusable is None:
@@ -301,7 +298,3 @@ def _open(
         stack.callback(mirror.close)
         mirrors.append(mirror)
     return mirrors
-
-
-def _no_fence() -> None:
-    """Stand in where nobody can hold a lease."""

@@ -15,12 +15,12 @@ import msgspec
 from configstore.errors import ConfigstoreError, NoSpaceError, StoreError, StoreUnavailableError
 from configstore.model.path import ROOT, StorePath, shown
 from configstore.model.replica import Request, Take
-from configstore.store.values import Fence
 from sidecar.baseline import Baseline
 from sidecar.board import Board, Figures
 from sidecar.choices import Choices
 from sidecar.done import Done
 from sidecar.guard import Guard
+from sidecar.leased import Leased, LeaseView
 from sidecar.local.side import LocalSide
 from sidecar.planner.lifecycle import Phase
 from sidecar.planner.mapping import Direction, Mapping
@@ -31,6 +31,7 @@ from sidecar.planner.sides import Problem
 from sidecar.planner.unsent import unsent
 from sidecar.problems import Problems
 from sidecar.remote.side import RemoteSide
+from sidecar.standing import Standing, standing_of
 from sidecar.status import Status
 from sidecar.transfer import Transfer
 
@@ -62,17 +63,15 @@ class Engine:
         transfer: Transfer,
         board: Board,
         clock: Callable[[], float],
-        fence: Callable[[], Fence | None] = lambda: None,
-        fenced_out: Callable[[], None] = lambda: None,
+        lease: LeaseView,
         after_apply: Callable[[Iterable[StorePath]], None] = lambda _: None,
         tick: Callable[[], None] = lambda: None,
         new_id: Callable[[], str],
     ) -> None:
-        """`clock` is monotonic, in seconds. `fence` returns the proof of holding the mapping's lease, if held.
+        """`clock` is monotonic, in seconds. `lease`: the mapping's.
 
-        `fenced_out` is called when the store says that the lease is not held any more, `after_apply` after a set
-        was placed, `tick` after each step, which shows that there is progress. `new_id` returns a unique id for a
-        deletion.
+        `after_apply` is called after a set was placed, `tick` after each step, which shows that there is progress.
+        `new_id` returns a unique id for a deletion.
         """
         self.mapping = mapping
         self._baseline = baseline
@@ -82,14 +81,12 @@ class Engine:
         self._transfer = transfer
         self._board = board
         self._clock = clock
-        self._find_fence = fence
-        self._fenced_out = fenced_out
+        self._leased = Leased(lease, baseline)
         self._after_apply = after_apply
         self._tick = tick
         self._choices = Choices(mapping.name)
         self._guard = Guard(mapping, self._sides, choices=self._choices, window=local.deletes, new_id=new_id)
         self._setbacks = Setbacks()
-        self._fence: Fence | None = None  # that of the cycle: what was planned under it is committed under it
         self._phase: Phase | None = None
         self._planned: frozenset[StorePath] = frozenset()
         self._problems = Problems(self._sides)
@@ -112,7 +109,7 @@ class Engine:
                 self._problems.add(plan.problems)
                 self._publish(plan)
                 return self._next(retry=RETRY if plan.halted else ROOT_RETRY)
-            done = self._transfer.carry_out(plan, fence=self._fence, alone=self._setbacks.repeated())
+            done = self._transfer.carry_out(plan, fence=self._leased.fence, alone=self._setbacks.repeated())
             self._note(plan, done)
             self._finish_rewriting()
         except ConfigstoreError as error:
@@ -176,7 +173,7 @@ class Engine:
 
         Raises StoreError.
         """
-        self._fence = self._find_fence()
+        self._leased.begin_cycle(self._applied)
         self._remote.absorb()
         self._tick()
         self._accept_choice()
@@ -196,6 +193,7 @@ class Engine:
             aside=self._setbacks.pausing(self._clock()),
             given_up=self._setbacks.repeated(),
             open=self._local.open_problems(),
+            yields=self._leased.yields,
         )
         self._end_anomalies(settled)
         plan = self._guarded(self._make_plan(settled), settled)
@@ -237,7 +235,7 @@ class Engine:
             self._sides.plan_again(self._sides.everything())
 
     def _may_push(self) -> bool:
-        leased = self.mapping.lease is None or self._fence is not None
+        leased = self.mapping.lease is None or self._leased.fence is not None
         return leased and self.mapping.direction is not Direction.PULL
 
     def _vanished(self) -> dict[StorePath, Problem]:
@@ -251,7 +249,7 @@ class Engine:
         written = {path for path, take in chosen.items() if take is Take.LOCAL}
         self._baseline.forget(written)
         if settled.pushes and chosen.keys() - written:
-            self._transfer.bury(chosen.keys() - written, self._fence)
+            self._transfer.bury(chosen.keys() - written, self._leased.fence)
         self._sides.plan_again(chosen.keys())
 
     def _guarded(self, plan: Plan, settled: Settled) -> Plan:
@@ -285,7 +283,26 @@ class Engine:
         if done.pulled or done.deleted_here:
             self._after_apply([*done.pulled, *done.deleted_here])
         if done.fenced_out:
-            self._fenced_out()
+            self._leased.fenced_out()
+        if self._local.knows_all:
+            self._leased.looked()
+
+    def yield_to(self, others: int) -> None:
+        """Let what lies here unsent give way to what others made; see `Leased.yield_to`. From any thread."""
+        self._leased.yield_to(others)
+
+    def standing(self) -> Standing:
+        """Return what is left undone, after a cycle that looked at everything and in its thread."""
+        return standing_of(
+            self._sides,
+            self.mapping,
+            self._problems,
+            self._transfer.keeper,
+            seen=self._remote.revision,
+            otherwise=self.status.why_not_done(),
+            mark=self._local.scanner.mark,
+            yields=self._leased.yields,
+        )
 
     def _shows_all(self) -> bool:
         """Tell whether all that the store had for this replica is here, or was here until it was changed."""
@@ -294,7 +311,7 @@ class Engine:
     def _finish_rewriting(self) -> None:
         """Write the subtree's root, now that all is in it again that a person wanted there. Raises StoreError."""
         rewritten = self._remote.life.phase is Phase.REWRITING and not self._problems.waiting and self._may_push()
-        if rewritten and self._transfer.make_root(self._fence):
+        if rewritten and self._transfer.make_root(self._leased.fence):
             self._remote.root_made()
 
     def _missing(self) -> list[str]:

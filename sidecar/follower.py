@@ -1,7 +1,8 @@
 """Follows what lies below one prefix of the store, in a thread of its own, whatever becomes of the connection.
 
 Used by `presence`, once for asks and once for requests: a watch needs one right that covers all of its range, and
-the rights to these two are not alike. The mirror has a watch of its own (`remote.watch`).
+the rights to these two are not alike; and by `control.holds` for the intents of each lease. The mirror has a watch
+of its own (`remote.watch`).
 """
 
 import threading
@@ -26,17 +27,20 @@ class Follower:
         take: Callable[[Item], None],
         gone: Callable[[bytes], None] = lambda _: None,
         begin: Callable[[], None] = lambda: None,
+        listed: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Take the half-open key range and the thread's name; all is called in that thread.
 
         take: told of each key that lies there, and of each change of one. gone: told of each key that was removed.
-        begin: called before all that lies there is told, which may be more than once.
+        begin: called before all that lies there is told, which may be more than once; listed: after it, with the
+        revision of the store at which it was.
         """
         self._kv = kv
         self._start, self._end = keys
         self._take = take
         self._gone = gone
         self._begin = begin
+        self._listed = listed
         self.trouble: ConfigstoreError | None = None
         self._stop = threading.Event()
         self._watch: Watch | None = None
@@ -80,6 +84,7 @@ class Follower:
             revision = revision or page.revision
             for item in page.items:
                 self._take(item)
+        self._listed(revision)
         with self._lock:
             if self._stop.is_set():
                 return

@@ -11,12 +11,12 @@ from configstore.files.words import words
 from configstore.model.path import PRIVATE_NAME, ROOT, StorePath
 from configstore.model.replica import Request
 from configstore.store.tree import Tree
-from configstore.store.values import Fence
 from sidecar import memory
 from sidecar.baseline import Baseline, Identity, mark_in
 from sidecar.board import Board
 from sidecar.engine import Engine
 from sidecar.hooks import Hooks
+from sidecar.leased import LeaseView, NoLease
 from sidecar.local.apply import Applier
 from sidecar.local.journal import Journal
 from sidecar.local.recovery import recover
@@ -28,6 +28,7 @@ from sidecar.planner.mapping import Mapping
 from sidecar.progress import Progress
 from sidecar.remote.side import RemoteSide
 from sidecar.remote.watch import RemoteFeed, RemoteOnce, RemoteWatch
+from sidecar.standing import Standing
 from sidecar.state import Place
 from sidecar.status import Status
 from sidecar.transfer import Transfer
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 
 BURST = 50
 """Paths moved after which freed memory is given back, as it is after the first full cycle."""
+
+_LOOK_PAUSE = 0.1
+"""Seconds between two looks at everything for somebody who waits."""
 
 TAKE_RETRY = 3.0
 """Seconds until a directory that could not be taken is tried again."""
@@ -56,8 +60,7 @@ class Mirror:
         clock: Callable[[], float] = boottime,
         state: Callable[[str, str], Place | None] = lambda *_: None,
         told: Callable[[], None] = lambda: None,
-        fence: Callable[[], Fence | None] = lambda: None,
-        fenced_out: Callable[[], None] = lambda: None,
+        lease: LeaseView | None = None,
     ) -> None:
         """Open the directory and read the baseline.
 
@@ -66,22 +69,22 @@ class Mirror:
         preview: change nothing, as `plan` must; `cycle` and `pull_once` cannot be used then. feed: instead of
         etcd's watch. local_watch: makes what is used instead of inotify. state: opens the place for the state, as
         `StateDirectory.open`; None for the mount. told: called when there is something new
-        to report. fence: returns the proof of holding the mapping's lease; fenced_out: called when the store says
-        that it is not held.
+        to report. lease: that of the mapping; None where nobody can hold one.
         """
         self.mapping = mapping
         self._tree = tree
         self._clock = clock
         self._open_state = state
         self._told = told
-        self._fence = fence
-        self._fenced_out = fenced_out
+        self._lease = lease or NoLease()
         self.sets = 0
         self.progress = Progress(mapping.name, clock)
         self._wake = threading.Event()
         self.hooks = Hooks(mapping, self._wake.set)
         self._published = threading.Condition()
         self._flushes_wanted = self._flushes_made = 0
+        self._looks_wanted = self._looks_made = 0
+        self._standing: Standing | None = None
         self._stop = threading.Event()
         self._patience = 0.0
         self._watching = watch
@@ -167,8 +170,7 @@ class Mirror:
             ),
             board=self._board,
             clock=self._clock,
-            fence=self._fence,
-            fenced_out=self._fenced_out,
+            lease=self._lease,
             after_apply=self._note_set,
             tick=self.progress.tick,
             new_id=tree.new_write_id,
@@ -258,6 +260,35 @@ class Mirror:
                     return self.status if self._flushes_made >= ticket else None
         return None
 
+    def stand(self, patience: float, enough: Callable[[Standing], bool]) -> Standing | None:
+        """Look at everything, again and again until `enough` is said, and return how the mapping stands.
+
+        From any thread. Waits at most `patience` seconds; returns what was seen last then, None for nothing.
+        """
+        end, seen = self._clock() + patience, None
+        while not self._stop.is_set():
+            if not self._look_for(max(0.0, end - self._clock())):
+                break
+            seen = self._standing
+            if (seen and enough(seen)) or self._clock() >= end:
+                break
+            self._stop.wait(_LOOK_PAUSE)
+        return seen
+
+    def _look_for(self, patience: float) -> bool:
+        """Have everything looked at once; returns whether that was done in time."""
+        with self._published:
+            self._looks_wanted += 1
+            ticket = self._looks_wanted
+            self._wake.set()
+            self._published.wait_for(lambda: self._looks_made >= ticket or self._stop.is_set(), patience)
+            return self._looks_made >= ticket
+
+    def yield_to(self, others: int) -> None:
+        """Have what lies here unsent give way to what others made; see `Engine.yield_to`. From any thread."""
+        if self._engine:
+            self._engine.yield_to(others)
+
     def wait_applied(self, revision: int, patience: float) -> bool:
         """Wait until everything up to a revision of the store is applied here; from any thread.
 
@@ -336,9 +367,10 @@ class Mirror:
         while not self._stop.is_set():
             self._wake.wait(due)
             self._wake.clear()
-            wanted = self._flushes_wanted
-            due = self._cycle(flush=wanted > self._flushes_made)
+            wanted, looks = self._flushes_wanted, self._looks_wanted
+            due = self._cycle(flush=wanted > self._flushes_made or looks > self._looks_made)
             self._note_flushed(wanted)
+            self._note_looked(looks)
             status = self.status
             moved = status.pulled + status.pushed
             if (given_back is None and status.ready) or (given_back is not None and moved - given_back >= BURST):
@@ -366,6 +398,14 @@ class Mirror:
         if wanted > self._flushes_made and not (status.waiting_for or status.halted or status.under_way):
             with self._published:
                 self._flushes_made = wanted
+                self._published.notify_all()
+
+    def _note_looked(self, wanted: int) -> None:
+        """Tell those who want to know how the mapping stands."""
+        if wanted > self._looks_made:
+            with self._published:
+                self._standing = self._engine.standing() if self._engine else None
+                self._looks_made = wanted
                 self._published.notify_all()
 
     def _flush(self) -> None:

@@ -105,7 +105,10 @@ class Puller:
             claimed = sum(map(_claimed, group))
             if claimed <= room:
                 continue
-            why = f"{claimed} bytes are to be placed, and {room} are free here: give the volume a larger size"
+            why = (
+                f"no space left for it: {claimed} bytes are to be placed, and {room} are free here; give the volume"
+                " a larger size"
+            )
             culprit = max(group, key=_claimed).path
             for pull in group:
                 path = pull.path

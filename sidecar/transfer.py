@@ -41,6 +41,7 @@ class Transfer:
         self._pusher = Pusher(
             mapping=mapping, tree=tree, remote=remote, baseline=baseline, scanner=scanner, check=check
         )
+        self.keeper = Keeper(tree, mapping, baseline.sides)
         self._puller = Puller(
             mapping=mapping,
             tree=tree,
@@ -49,7 +50,7 @@ class Transfer:
             scanner=scanner,
             applier=applier,
             check=check,
-            keeper=Keeper(tree, mapping, baseline.sides),
+            keeper=self.keeper,
         )
 
     def carry_out(

@@ -10,12 +10,21 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from configstore.cli.arguments import Commands, add_command, revision_or_zero
 from configstore.cli.render import write_json, write_line, write_table
 from configstore.cli.replicas import ask_reports, request
 from configstore.cli.session import now, open_tree, say
-from configstore.client import ClientError, Guard, Sidecar, hold, run_under
+from configstore.client import (
+    ClientError,
+    Guard,
+    Sidecar,
+    environment_under,
+    hold,
+    refuse_within_itself,
+    run_under,
+)
 from configstore.commandline import Parser
 from configstore.errors import (
     ConfigstoreError,
@@ -216,6 +225,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _run_directly(args: argparse.Namespace, command: list[str]) -> int:
     """Hold the lease in this process; nothing is mirrored."""
+    refuse_within_itself(args.lease)
     with open_tree(args) as tree:
         program = os.path.basename(command[0])
         claim = Claim(replica="cli", host=socket.gethostname()[:256], command=program, time=now())
@@ -225,16 +235,23 @@ def _run_directly(args: argparse.Namespace, command: list[str]) -> int:
         guard = _Held(lease)
         try:
             before = lease.begin(begun)
-            environment = dict(os.environ, CONFIGSTORE_LEASE=args.lease, CONFIGSTORE_TOKEN=str(fence.token))
+            environment = environment_under(args.lease, fence.token)
             if before:
                 say(f"lease {args.lease}: its last holder did not say that this ended: {before.words}")
                 environment["CONFIGSTORE_UNFINISHED"] = before.words
-            return run_under(guard, command, environment, lambda code: lease.end(begun, now(), code))
+            return run_under(guard, command, environment, partial(_note_end, lease, begun))
         finally:
             if guard.why is None:
-                lease.release()
+                lease.release(patience=float(lease.ttl))
             else:
                 lease.abandon()  # what was stopped may have left something running
+
+
+def _note_end(lease: Lease, begun: str, code: int | None) -> None:
+    if code is None:
+        lease.never_began(begun)
+    else:
+        lease.end(begun, now(), code)
 
 
 def _wait(args: argparse.Namespace) -> int:

@@ -161,7 +161,10 @@ def try_rights(kv: Kv, key: bytes) -> Trial:
     attempt("read", lambda: kv.range(key))
     lease = attempt("grant a lease", lambda: kv.lease_grant(TRIAL_TTL))
     if lease is None:
-        return Trial(allowed=tuple(allowed), refused=refused, untried=("write", "watch", "delete"))
+        return Trial(
+            allowed=tuple(allowed), refused=refused, untried=("renew a lease", "write", "watch", "delete")
+        )
+    attempt("renew a lease", lambda: kv.lease_keepalive(lease))  # a proxy may grant leases and yet not renew any
     begun, took, left = time.monotonic(), 0.0, False
     try:
         made = attempt("write", lambda: kv.txn((CreateRevision(key, 0),), (Put(key, b"", lease),)))

@@ -35,6 +35,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """What a holder began under a lease, and how it ended.
 
     token: the holder's fencing token. ended: when, "" while it runs or when nobody knows. exit: its exit code.
+    others: the revision of the store of the last intent that another replica wrote under this lease; 0 for none.
     """
 
     token: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -42,6 +43,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     begun: _Time
     ended: _Time = ""
     exit: int | None = None
+    others: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     v: int = 1
 
     @property

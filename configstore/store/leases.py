@@ -6,23 +6,29 @@ create_revision holds, and each waits for the one just before it to go. A holder
 token, which every commit compares in its own transaction: who lost the lease without noticing writes nothing.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from typing import TypeVar
 
 import msgspec
 
 from configstore.clock import boottime
-from configstore.errors import CompactedError, ConflictError, LeaseGoneError, StoreError, StoreUnavailableError
+from configstore.errors import (
+    CompactedError,
+    ConflictError,
+    LeaseGoneError,
+    StoreClosedError,
+    StoreUnavailableError,
+)
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.lease import Claim, Intent, decode_claim, decode_intent, encode
 from configstore.model.path import printable
 from configstore.model.untrusted import UntrustedError
-from configstore.store.api import CreateRevision, Item, Kv, Put, Watch, range_all
+from configstore.store.api import CreateRevision, Delete, Item, Kv, Put, Watch, range_all
+from configstore.store.lease_session import RETRY, Session
 from configstore.store.values import Fence
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 TTL = 30
 """Seconds after which the lease of a holder that died or froze is another's, unless told otherwise."""
@@ -34,11 +40,9 @@ EXPIRY_LAG = 1
 """Seconds less that etcd is asked for: it looks for expired leases twice a second only, and whoever follows a dead
 holder shall do so within the TTL."""
 
-RENEWALS = 6
-"""How often a lease is renewed within its TTL."""
-
-RETRY = 0.2
-"""Seconds until a renewal that failed is tried again."""
+FRESH = 0.8
+"""Share of the TTL that must be left when a lease is acquired; else it is renewed first. In an election nothing is
+renewed, and a contender may have its turn with most of its time gone."""
 
 
 class LeaseTakenError(ConflictError):
@@ -61,6 +65,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def words(self) -> str:
         """Who it is, safe to print."""
+        if not self.claim and not self.etcd_lease:
+            return f"a key that no etcd lease ends, put there by hand (since revision {self.token})"
         if not self.claim:
             return f"somebody without a name, such as `etcdctl lock` (since revision {self.token})"
         what = f" for {self.claim.command}" if self.claim.command else ""
@@ -95,16 +101,38 @@ def _place(name: str, item: Item) -> Place:
     )
 
 
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of those who held a lease before.
+
+    others: the revision of the store of the last that was heard of another replica as its holder; 0 for none.
+    unended: what was begun last, when it is not known to have ended.
+    """
+
+    others: int = 0
+    unended: Intent | None = None
+
+
 def last_intent(kv: Kv, keys: Keys, name: str) -> Intent | None:
     """Return what was begun last under a lease; None when nothing was, or it cannot be read. Raises StoreError."""
+    return _read_intent(kv, keys, name)[0]
+
+
+def _read_intent(kv: Kv, keys: Keys, name: str) -> tuple[Intent | None, int]:
+    """Return it with the revision of its last change, 0 when there is none."""
     for item in kv.range(keys.intent(name)).items:
-        with suppress(UntrustedError):
-            return decode_intent(item.value)
-    return None
+        try:
+            return decode_intent(item.value), item.mod_revision
+        except UntrustedError:
+            return None, item.mod_revision
+    return None, 0
 
 
 class Lease:
-    """One contender. A thread keeps its etcd lease alive from `acquire` on, until `release` or `abandon`."""
+    """One contender. Its place in the queue is kept alive from `acquire` on, until `release` or `abandon`.
+
+    lost: why it is not held any more, and nothing more may be done under it; None before. before: what is known of
+    earlier holders, once it is acquired.
+    """
 
     def __init__(
         self,
@@ -123,94 +151,107 @@ class Lease:
         self.name = name
         self.claim = claim
         self.ttl = max(MIN_TTL, ttl - EXPIRY_LAG)
-        self.lost: str | None = None
         self._kv = kv
         self._keys = keys
         self._clock = clock
-        self._etcd_lease = 0
+        self._session: Session | None = None
         self._fence: Fence | None = None
-        self._deadline = 0.0
-        self._ended = threading.Event()
-        self._lock = threading.Lock()
+        self._over: str | None = None
+        self.before = History()
+        self._strangers = 0  # the revision at which somebody was seen ahead who notes no intent
+        self._changed = threading.Condition(threading.RLock())
         self._watch: Watch | None = None
         self._interrupted = False
-        self._heard: float | None = None
-        self._thread = threading.Thread(target=self._keep, name=f"lease:{name}", daemon=True)
+
+    @property
+    def lost(self) -> str | None:
+        """Why it is not held any more; None while it may be, and while it is waited for."""
+        held = self._session if self._fence else None
+        return self._over or (held.ended if held else None)
 
     def left(self) -> float:
         """Return the seconds for which the lease is surely ours; 0 or less when it may be another's."""
-        if self.lost is not None or self._fence is None:
-            return 0.0
-        return self._deadline - self._clock()
+        return self._session.left() if self._session and self._fence and not self._over else 0.0
 
     def fence(self) -> Fence | None:
         """Return the proof of holding it, for a commit; None when it is not, or may not be, ours."""
         return self._fence if self.left() > 0 else None
 
     def depend(self) -> None:
-        """From now on renew it only when `heard` was called since the last time, for somebody else's sake."""
-        self._heard = self._clock()
+        """From now on renew it only when `heard` was called since the last renewal."""
+        if self._session:
+            self._session.depend()
 
     def heard(self) -> None:
-        """Note that whoever it depends on lives."""
-        if self._heard is not None:
-            self._heard = self._clock()
+        """Note a sign of life of the client that it depends on."""
+        if self._session:
+            self._session.heard()
 
     def stand_alone(self) -> None:
-        """Renew it without hearing of anybody."""
-        self._heard = None
+        """Renew it without any sign of a client again."""
+        if self._session:
+            self._session.stand_alone()
 
     def acquire(self, patience: float | None, waiting: Callable[[list[Place]], None] = lambda _: None) -> Fence:
         """Queue up and wait for the lease, at most `patience` seconds (None: without end).
 
-        `waiting` is told who is ahead, the holder first, whenever that changes.
-        Raises LeaseTakenError (also after `interrupt`), LeaseLostError, StoreError. It is then given back.
+        `waiting` is told who is ahead, the holder first, whenever that changes. Who lost its place in an outage
+        queues up again, at the end. Once it is our turn nothing but its loss keeps us from it, and it is renewed
+        before this returns. Raises LeaseTakenError (also after `interrupt`), StoreError. It is then given back.
         """
         timer = threading.Timer(max(0.0, patience or 0.0), self.interrupt)
         timer.daemon = True
         try:
-            key, token = self._queue_up()
-            if patience is not None:
-                timer.start()
-            self._wait(key, token, waiting)
+            while self._fence is None:
+                session, key, token = self._queue_up()
+                if patience is not None and not timer.ident:
+                    timer.start()
+                if self._wait(key, token, waiting) and self._renewed(session):
+                    session.hold()
+                    self._fence = Fence(name=self.name, key=key, token=token)
+                    self.before = self._history()
+                else:
+                    session.stop("its place in the queue was gone")
         except BaseException:
             self.release()
             raise
         finally:
             timer.cancel()
-        self._fence = Fence(name=self.name, key=key, token=token)
         return self._fence
 
     def interrupt(self) -> None:
         """End the waiting of `acquire`, from any thread."""
-        with self._lock:
+        with self._changed:
             self._interrupted = True
-            if self._watch:
-                self._watch.close()
+            self._look_again()
 
     def begin(self, now: str) -> Intent | None:
         """Note in the store what is about to begin; returns what another began and is not known to have ended.
 
         Raises LeaseLostError, StoreError.
         """
-        before = last_intent(self._kv, self._keys, self.name)
-        self._write_intent(now)
-        return before if before and not before.ended else None
+        self._write_intent(self._intent(now))
+        return self.before.unended
 
     def end(self, begun: str, now: str, code: int) -> None:
         """Note that it ended with an exit code. Raises LeaseLostError, StoreError."""
-        self._write_intent(begun, ended=now, code=code)
+        self._write_intent(msgspec.structs.replace(self._intent(begun), ended=now, exit=code))
 
-    def release(self) -> None:
-        """Give it back at once. Never raises: what cannot be given back ends with its TTL."""
+    def never_began(self, begun: str) -> None:
+        """Take the note of `begin` back: what was to run was never started. Raises LeaseLostError, StoreError."""
+        unended, others = self.before.unended, self.before.others
+        ended = msgspec.structs.replace(self._intent(begun), ended=begun)
+        self._write_intent(msgspec.structs.replace(unended, others=others) if unended else ended)
+
+    def release(self, patience: float = 0.0) -> None:
+        """Give it back at once. Never raises: what cannot be given back now is tried again in the background.
+
+        patience: seconds to wait until that is certain, for a process that ends afterwards.
+        """
         self._stop()
-        if self._etcd_lease:
-            try:
-                self._kv.lease_revoke(self._etcd_lease)
-            except LeaseGoneError:
-                pass
-            except StoreError as error:
-                log.warning("cannot give a lease back; it ends by itself", extra=self._about(error))
+        trying = self._session.revoke() if self._session else None
+        if trying:
+            trying.join(patience)
 
     def abandon(self) -> None:
         """Renew it no more; it becomes another's when its TTL ends, and not before.
@@ -219,41 +260,44 @@ class Lease:
         """
         self._stop()
 
-    def _stop(self) -> None:
-        self.lost = self.lost or f"lease {self.name} was given back"
-        self._ended.set()
-        self.interrupt()
-        if self._thread.ident and self._thread is not threading.current_thread():
-            self._thread.join()
+    def lose(self, reason: str) -> None:
+        """Take it for lost, as somebody knows who asked the store; from any thread."""
+        if self._session and self._fence:
+            self._session.end(reason)
 
-    def _queue_up(self) -> tuple[bytes, int]:
-        """Take the last place; returns our key and token."""
-        sent = self._clock()
-        self._etcd_lease = self._kv.lease_grant(self.ttl)
-        self._deadline = sent + self.ttl
-        self._thread.start()
-        key = b"%b/%x" % (self._keys.lease_queue(self.name), self._etcd_lease)
-        put = Put(key, encode(self.claim), self._etcd_lease)
+    def _stop(self) -> None:
+        self._over = self.lost or f"lease {self.name} was given back"
+        self.interrupt()
+        if self._session:
+            self._session.stop(self._over)
+
+    def _queue_up(self) -> tuple[Session, bytes, int]:
+        """Take the last place; returns the session that keeps it, our key and token."""
+        session = self._session = Session(self._kv, self.name, self.ttl, self._clock, self._look_again)
+        key = b"%b/%x" % (self._keys.lease_queue(self.name), session.etcd_lease)
+        put = Put(key, encode(self.claim), session.etcd_lease)
         while True:
             try:
                 result = self._kv.txn((CreateRevision(key, 0),), (put,), otherwise_get=(key,))
             except StoreUnavailableError:
-                if self.lost or self._ended.wait(RETRY):
+                if not self._pause():
                     raise
                 continue  # nobody else writes our key, so the same again is safe
-            return key, result.revision if result.succeeded else result.found[0].create_revision
+            except LeaseGoneError:
+                return session, key, 0  # which is not in the queue, then
+            return session, key, result.revision if result.succeeded else result.found[0].create_revision
 
-    def _wait(self, key: bytes, token: int, waiting: Callable[[list[Place]], None]) -> None:
-        """Wait until nobody is ahead."""
+    def _wait(self, key: bytes, token: int, waiting: Callable[[list[Place]], None]) -> bool:
+        """Wait until nobody is ahead; returns False when our place is gone. Raises LeaseTakenError, StoreError."""
         known: list[Place] = []
         for places, revision in self._looks():
             if all(place.key != key for place in places):
-                raise LeaseLostError(self.lost or f"lease {self.name}: our place in its queue was taken away")
-            if self.lost:
-                raise LeaseLostError(self.lost)
+                return False
             ahead = [place for place in places if place.token < token]
+            if any(place.claim is None for place in ahead):
+                self._strangers = revision
             if not ahead:
-                return
+                return True
             if self._interrupted:
                 raise LeaseTakenError(f"lease {self.name} is held by {ahead[0].words}")
             if ahead != known:
@@ -262,20 +306,41 @@ class Lease:
             self._until_deleted(ahead[-1].key, revision)
         raise AssertionError("unreachable: looking never ends")
 
+    def _renewed(self, session: Session) -> bool:
+        """Renew the lease now that it is our turn; returns False when it was gone already.
+
+        Raises StoreUnavailableError when nobody can tell within our patience, nor within the TTL.
+        """
+        if session.left() >= FRESH * self.ttl:
+            return True
+        before, end = session.renewals, self._clock() + self.ttl
+        session.renew_soon()
+        with self._changed:
+            while session.ended is None and session.renewals == before:
+                if self._interrupted and self._clock() >= end:
+                    raise StoreUnavailableError(f"lease {self.name}: it is our turn, but it cannot be renewed")
+                self._changed.wait(RETRY)
+        return session.ended is None
+
     def _looks(self) -> Iterator[tuple[list[Place], int]]:
-        """Yield the queue and its revision, again and again, as long as our place is alive."""
+        """Yield the queue and its revision, again and again."""
         while True:
             try:
                 revision = self._kv.range(self._keys.lease_queue(self.name)).revision
                 yield queue(self._kv, self._keys, self.name), revision
             except StoreUnavailableError:
-                if self.lost or self._interrupted or self._ended.wait(RETRY):
+                if not self._pause():
                     raise
+
+    def _pause(self) -> bool:
+        """Wait before the store is asked again; returns False when nobody waits for the lease any more."""
+        with self._changed:
+            return not self._changed.wait_for(lambda: self._interrupted, RETRY)
 
     def _until_deleted(self, key: bytes, revision: int) -> None:
         """Return when a key is gone, or when looking again is due for another reason."""
-        with self._lock:
-            if self._interrupted:
+        with self._changed:
+            if self._interrupted or (self._session and self._session.ended):
                 return
             self._watch = self._kv.watch(key, key + b"\0", start_revision=revision + 1)
         try:
@@ -285,60 +350,68 @@ class Lease:
         except CompactedError:
             return
         finally:
-            with self._lock:
+            with self._changed:
                 self._watch.close()
                 self._watch = None
 
-    def _keep(self) -> None:
-        due = self.ttl / RENEWALS
-        reason, renewed = "it was not renewed in time", self._clock()
-        while not self._ended.wait(due):
-            sent, heard = self._clock(), self._heard
-            try:
-                if heard is not None and heard < renewed:
-                    raise StoreUnavailableError("its client was silent, as one that is stopped")
-                granted = self._kv.lease_keepalive(self._etcd_lease)
-            except LeaseGoneError:
-                return self.lose("it expired, or somebody ended it")
-            except StoreError as error:
-                reason, due = str(error), min(RETRY, self.ttl / RENEWALS)
-            else:
-                if sent >= self._deadline:
-                    return self.lose("this process stood still for longer than its TTL")
-                self._deadline, renewed = sent + min(self.ttl, granted), sent
-                due = self.ttl / RENEWALS
-            if self._clock() >= self._deadline:
-                return self.lose(reason)
-        return None
+    def _look_again(self) -> None:
+        """Have `acquire` look at the queue again, whatever it waits for."""
+        with self._changed:
+            if self._watch:
+                self._watch.close()
+            self._changed.notify_all()
 
-    def lose(self, reason: str) -> None:
-        """Take it for lost, as somebody knows who asked the store; from any thread."""
-        if self._ended.is_set():
-            return
-        self.lost = f"lease {self.name} is lost: {reason}"
-        log.error("a lease is lost", extra=self._about(reason))
-        self.interrupt()
+    def _history(self) -> History:
+        """Return what is known of those who held it before. Raises LeaseLostError, StoreError."""
+        intent, revision = self._while_held(lambda _: _read_intent(self._kv, self._keys, self.name))
+        if intent is None:
+            return History(others=max(revision, self._strangers))
+        ours = intent.claim.replica == self.claim.replica
+        return History(
+            others=max(intent.others if ours else revision, self._strangers),
+            unended=None if intent.ended else intent,
+        )
 
-    def _write_intent(self, begun: str, ended: str = "", code: int | None = None) -> None:
-        fence = self.fence()
-        if fence is None:
-            raise LeaseLostError(self.lost or f"lease {self.name} is not held")
-        intent = Intent(token=fence.token, claim=self.claim, begun=begun, ended=ended, exit=code)
+    def _intent(self, begun: str) -> Intent:
+        token = self._fence.token if self._fence else 0
+        return Intent(token=token, claim=self.claim, begun=begun, others=self.before.others)
+
+    def _write_intent(self, intent: Intent) -> None:
+        """Write it: the same again does no harm. Raises LeaseLostError, StoreError."""
         put = Put(self._keys.intent(self.name), encode(intent))
-        if not self._kv.txn((CreateRevision(fence.key, fence.token),), (put,)).succeeded:
+
+        def write(fence: Fence) -> bool:
+            return self._kv.txn((CreateRevision(fence.key, fence.token),), (put,)).succeeded
+
+        if not self._while_held(write):
             raise LeaseLostError(f"lease {self.name} is lost: its place in the store is gone")
 
-    def _about(self, reason: object) -> dict[str, str]:
-        return {"lease": self.name, "reason": str(reason)}
+    def _while_held(self, call: Callable[[Fence], T]) -> T:
+        """Do what may be done again, until the store answers, as long as the lease is ours.
+
+        Raises LeaseLostError, StoreError.
+        """
+        while True:
+            fence = self.fence()
+            if fence is None:
+                raise LeaseLostError(self.lost or f"lease {self.name} is not held")
+            try:
+                return call(fence)
+            except StoreUnavailableError as error:
+                if isinstance(error, StoreClosedError):
+                    raise
+                with self._changed:
+                    self._changed.wait_for(lambda: self.lost, RETRY)
 
 
 def break_lease(kv: Kv, place: Place) -> bool:
     """Take a contender's place away, by ending its etcd lease; False when it was gone already.
 
+    A key that no etcd lease ends is deleted, as long as it is the one that was seen.
     Its holder notices at its next renewal, and stops what it runs then. Raises StoreError.
     """
     if not place.etcd_lease:
-        return False
+        return kv.txn((CreateRevision(place.key, place.token),), (Delete(place.key),)).succeeded
     try:
         kv.lease_revoke(place.etcd_lease)
     except LeaseGoneError:

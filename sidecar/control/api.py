@@ -33,7 +33,7 @@ from configstore.store.leases import MAX_TTL, MIN_TTL
 from configstore.store.replicas import named, wait_applied
 from configstore.store.survey import revision_due
 from sidecar.contact import fields
-from sidecar.control.holds import Holds
+from sidecar.control.holds import Holds, NoSuchHoldError
 from sidecar.mirror import Mirror
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -99,9 +99,9 @@ class HoldRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ReleaseRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The command ended with this exit code."""
+    """The command ended with this exit code; null: it was not even started."""
 
-    exit: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    exit: Annotated[int, msgspec.Meta(ge=0, le=255)] | None
 
 
 def checked(body: bytes, kind: type[T]) -> T:
@@ -243,6 +243,8 @@ def _pause(present: Present, seconds: float) -> None:
 
 def http_status(error: Exception) -> HTTPStatus:
     """Return the HTTP status of a failure."""
+    if isinstance(error, NoSuchHoldError):
+        return HTTPStatus.NOT_FOUND
     if isinstance(error, StoreError | UnreachableError):
         return HTTPStatus.SERVICE_UNAVAILABLE
     return HTTPStatus({1: 404, 2: 400, 3: 409}.get(getattr(error, "exit_code", 0), 403))

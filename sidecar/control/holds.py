@@ -6,41 +6,53 @@ this lease push, every commit fenced by it. Called by `api`; the engines ask for
 
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import msgspec
 
-from configstore.errors import (
-    ConfigstoreError,
-    ConflictError,
-    NotThereError,
-    RefusedError,
-    UnreachableError,
-    UsageError,
-)
+from configstore.clock import boottime
+from configstore.errors import ConfigstoreError, ConflictError, RefusedError, UnreachableError, UsageError
 from configstore.model.keys import Keys
 from configstore.model.lease import Claim, Intent
+from configstore.model.path import StorePath, shown
 from configstore.store.api import Kv
-from configstore.store.leases import TTL, Lease, LeaseLostError, Place
+from configstore.store.leases import TTL, Lease, LeaseLostError, LeaseTakenError, Place
 from configstore.store.survey import survey
 from configstore.store.values import Fence
+from sidecar.follower import Follower
+from sidecar.leased import LeaseView
 from sidecar.mirror import Mirror
 from sidecar.planner.sides import Problem
+from sidecar.standing import Left, Standing
 
 BRING_UP = 30.0
 """Seconds for the mirror to become up to date once the lease is held."""
 
+NAMED = 5
+"""How many paths are named that could not be committed, or shown."""
 
-class Hold(msgspec.Struct, kw_only=True):
-    """One critical section. problems: those that there were before its command started."""
+FORMER = 15.0
+"""Seconds for which a command that lost the lease here is waited for: by then its client has ended it."""
+
+
+LOST = "the store's version came in meanwhile and wins; this one is kept: see `configstore conflicts`"
+
+
+class NoSuchHoldError(LeaseLostError):
+    """The hold has ended, or another run of this sidecar had it: nothing can be committed under it."""
+
+
+class Hold(msgspec.Struct, kw_only=True, eq=False):
+    """One critical section. before: how each mirror stood when the command was to be started."""
 
     id: str
     lease: Lease
     mirrors: tuple[Mirror, ...]
     begun: str
-    unfinished: Intent | None
+    unended: Intent | None
     token: int
-    problems: frozenset[Problem] = frozenset()
+    before: tuple[Standing, ...]
 
 
 class Holds:
@@ -56,21 +68,58 @@ class Holds:
         self._replica = replica
         self._host = host
         self._now = now
-        self._guarding: dict[str, Lease] = {}  # by name: the lease under which the engines may push
+        self._held: dict[str, Lease] = {}  # by name: the lease under which the engines may push
         self._holds: dict[str, Hold] = {}
+        self._doubtful: dict[str, float] = {}  # by name: until when a dead client's command may still write here
+        self._known: dict[str, int] = {}  # by name: the revision up to which it is known who held it
+        self._followers: list[Follower] = []
         self._closing = False
         self._changed = threading.Condition()
 
-    def fence(self, name: str | None) -> Fence | None:
+    def start(self) -> None:
+        """Follow who holds the leases of the mirrors, which are all there now."""
+        for name in sorted({each.mapping.lease for each in self._mirrors if each.mapping.lease}):
+            key, learn = self._keys.intent(name), partial(self._learn, name)
+            follower = Follower(
+                self._kv,
+                (key, key + b"\0"),
+                f"intents:{name}",
+                take=lambda item, learn=learn: learn(item.mod_revision),  # type: ignore[misc]
+                listed=learn,
+            )
+            follower.start()
+            self._followers.append(follower)
+
+    def view(self, name: str) -> LeaseView:
+        """Return what the engine of a mapping with a lease sees of it."""
+        return _View(self, name)
+
+    def fence(self, name: str) -> Fence | None:
         """Return the proof that this sidecar holds a lease; None when it does not, or may not."""
-        lease = self._guarding.get(name) if name else None
+        lease = self._held.get(name)
         return lease.fence() if lease else None
 
-    def fenced_out(self, name: str | None) -> None:
+    def fenced_out(self, name: str) -> None:
         """Note that the store refused a commit under a lease."""
-        lease = self._guarding.get(name) if name else None
+        lease = self._held.get(name)
         if lease:
             lease.lose("the store says that it is not held any more")
+
+    def known(self, name: str) -> int | None:
+        """Return the revision up to which it is known who held a lease; see `LeaseView.known`."""
+        with self._changed:
+            if self._former(name) or boottime() < self._doubtful.get(name, 0.0):
+                return None
+            return self._known.get(name)
+
+    def _learn(self, name: str, revision: int) -> None:
+        with self._changed:
+            self._known[name] = max(revision, self._known.get(name, 0))
+
+    def _former(self, name: str) -> Hold | None:
+        """Return a hold that has lost the lease, and the client of which is still there: its command may run."""
+        lost = (each for each in self._holds.values() if each.lease.name == name and each.lease.fence() is None)
+        return next(lost, None)
 
     def contender(
         self, name: str, *, mapping: str | None, command: str, ttl: int | None
@@ -101,27 +150,29 @@ class Holds:
 
         Raises LeaseTakenError, LeaseLostError, UnreachableError, RefusedError; the lease is then given back.
         """
+        self._await_former(lease.name, patience)
         fence = lease.acquire(patience, waiting)
         try:
             for mirror in mirrors:
-                self._bring_up(mirror)
-            self._guard(lease)
-            problems = frozenset(problem for mirror in mirrors for problem in self._flush(mirror, BRING_UP))
+                self._bring_up(mirror, lease)
+            self._may_push(lease)
+            before = tuple(self._push_what_waited(mirror) for mirror in mirrors)
             begun = self._now()
             hold = Hold(
                 id=secrets.token_urlsafe(16),
                 lease=lease,
                 mirrors=tuple(mirrors),
                 begun=begun,
-                unfinished=lease.begin(begun),
+                unended=lease.begin(begun),
                 token=fence.token,
-                problems=problems,
+                before=before,
             )
         except BaseException:
-            self._unguard(lease)
+            self._may_not_push(lease)
             lease.release()
             raise
-        self._holds[hold.id] = hold
+        with self._changed:
+            self._holds[hold.id] = hold
         lease.depend()
         return hold
 
@@ -140,24 +191,27 @@ class Holds:
         """Return why a hold that was not released lost its lease, or None."""
         return hold.lease.lost if hold.id in self._holds else None
 
-    def release(self, hold_id: str, code: int) -> int:
+    def release(self, hold_id: str, code: int | None) -> int:
         """Commit what the command changed, give the lease back, and return the last revision written.
 
-        Raises NotThereError; LeaseLostError, ConflictError or UnreachableError when not everything is committed.
+        code: the command's exit code; None when it was not even started. Raises NoSuchHoldError, LeaseLostError,
+        ConflictError, RefusedError or UnreachableError when not everything is committed.
         """
         hold = self._find(hold_id)
         lease = hold.lease
         lease.stand_alone()
         try:
-            for mirror in hold.mirrors:
-                problems = self._flush(mirror, lease.left())
-                fresh = [each for each in problems if each.unsure or each not in hold.problems]
-                if fresh:
-                    words = "; ".join(map(str, fresh[:5]))
-                    raise ConflictError(f"{mirror.mapping.name}: not all of it is committed: {words}")
-            lease.end(hold.begun, self._now(), code)  # compares the fence: all before it was under the lease
+            if code is None:
+                lease.never_began(hold.begun)
+            else:
+                try:
+                    for mirror, before in zip(hold.mirrors, hold.before, strict=True):
+                        self._commit(mirror, lease.left(), before)
+                finally:
+                    # Be all committed or not, it ended. This compares the fence: all before it was under the lease.
+                    lease.end(hold.begun, self._now(), code)
         except ConfigstoreError as error:
-            if lease.lost is not None:
+            if lease.lost is not None and not isinstance(error, LeaseLostError):
                 raise LeaseLostError(f"{lease.lost}; not all that was changed is committed: {error}") from error
             raise
         finally:
@@ -168,6 +222,8 @@ class Holds:
     def abandon(self, hold: Hold) -> None:
         """Push nothing more, since the client is gone; the lease ends by itself: its command may still run."""
         if self._forget(hold):
+            with self._changed:
+                self._doubtful[hold.lease.name] = boottime() + hold.lease.ttl
             hold.lease.abandon()
 
     def close(self, patience: float) -> None:
@@ -175,45 +231,162 @@ class Holds:
         with self._changed:
             self._closing = True
             self._changed.wait_for(lambda: not self._holds, patience)
+        for each in self._followers:
+            each.close(1.0)
 
     def _find(self, hold_id: str) -> Hold:
         try:
             return self._holds[hold_id]
         except KeyError:
-            raise NotThereError("there is no such hold; it ended, or the sidecar was started anew") from None
+            raise NoSuchHoldError(
+                "this sidecar knows no such hold: it has ended, or the sidecar was started anew; what was changed"
+                " under it is not committed"
+            ) from None
 
     def _forget(self, hold: Hold) -> bool:
-        self._unguard(hold.lease)
+        self._may_not_push(hold.lease)
         with self._changed:
             known = self._holds.pop(hold.id, None) is not None
             self._changed.notify_all()
         return known
 
-    def _guard(self, lease: Lease) -> None:
+    def _may_push(self, lease: Lease) -> None:
         with self._changed:
             if self._closing:
                 raise RefusedError("the sidecar is stopping")
-            self._guarding[lease.name] = lease
+            self._held[lease.name] = lease
 
-    def _unguard(self, lease: Lease) -> None:
-        if self._guarding.get(lease.name) is lease:
-            del self._guarding[lease.name]
+    def _may_not_push(self, lease: Lease) -> None:
+        if self._held.get(lease.name) is lease:
+            del self._held[lease.name]
 
-    def _bring_up(self, mirror: Mirror) -> None:
-        """Wait until a mirror shows what the last holder committed. Raises RefusedError, UnreachableError."""
+    def _await_former(self, name: str, patience: float | None) -> None:
+        """Wait until no command of a hold that lost the lease can write here. Raises LeaseTakenError."""
+        seconds = FORMER if patience is None else min(patience, FORMER)
+        with self._changed:
+            if self._changed.wait_for(lambda: self._former(name) is None, seconds):
+                return
+            former = self._former(name)
+        command, begun = (former.lease.claim.command, former.begun) if former else ("", "")
+        raise LeaseTakenError(
+            f"lease {name}: {command or 'a command'} that was begun here at {begun} lost it, and may still run,"
+            " since its client does not answer: end it, or let it go on if it was stopped"
+        )
+
+    def _bring_up(self, mirror: Mirror, lease: Lease) -> None:
+        """Wait until a mirror shows what the last holder committed, and nothing older lies there unsent.
+
+        Raises RefusedError, UnreachableError, StoreError.
+        """
         newest = survey(self._kv, self._keys, mirror.mapping.store).newest
-        if not mirror.wait_applied(newest, BRING_UP):
-            raise _not_done(mirror, f"is not up to date with revision {newest}")
+        others, unended = lease.before.others, lease.before.unended
+        if unended and unended.claim.replica != self._replica:
+            others = max(others, newest)  # when it stopped is not known, but what it committed is
+        mirror.yield_to(others)
+        try:
+            standing = mirror.stand(
+                BRING_UP, lambda now: _is_up_to_date(now, newest) or bool(_in_the_way(now, newest))
+            )
+        finally:
+            mirror.yield_to(0)
+        if standing and _is_up_to_date(standing, newest) and _is_followed(mirror):
+            return
+        if standing and _is_followed(mirror):
+            why = [str(each) for each in _in_the_way(standing, newest)] or _not_yet(standing)
+            raise RefusedError(
+                f"{mirror.mapping.name} does not show what the lease's last holder committed, so nothing is"
+                f" started: {_some(why)}"
+            )
+        raise _not_done(mirror, f"is not up to date with revision {newest}")
 
-    def _flush(self, mirror: Mirror, patience: float) -> tuple[Problem, ...]:
-        status = mirror.flush(patience)
-        if status is None:
+    def _push_what_waited(self, mirror: Mirror) -> Standing:
+        """Send what was changed here without the lease, and return what is left. Raises UnreachableError."""
+        if mirror.flush(BRING_UP) is None:
             raise _not_done(mirror, "could not be committed in time")
-        return tuple(each for each in status.problems if each.path)  # a failing hook holds nothing up
+        return mirror.stand(BRING_UP, lambda _: True) or Standing()
+
+    def _commit(self, mirror: Mirror, patience: float, before: Standing) -> None:
+        """Send all that was changed since `before`, within `patience` seconds.
+
+        Raises ConflictError, RefusedError, UnreachableError naming the paths of which that cannot be done.
+        """
+        end = boottime() + patience
+        sent = mirror.flush(patience) is not None
+        now = mirror.stand(max(1.0, end - boottime()), lambda _: True)
+        fresh = _made_since(now, before) if now else []
+        if fresh and all(each.sure for each in fresh):
+            raise RefusedError(f"{mirror.mapping.name}: not all of it is committed: {_some(map(str, fresh))}")
+        if not sent:
+            raise _not_done(mirror, "could not be committed in time", fresh)
+        if fresh:
+            raise ConflictError(f"{mirror.mapping.name}: not all of it is committed: {_some(map(str, fresh))}")
+        count = now.conflicts - before.conflicts if now else 0
+        if now and count:
+            lost = [f"{shown(path)}: {LOST}" for path in now.lost[-count:]]
+            raise ConflictError(f"{mirror.mapping.name}: not all of it is committed: {_some(lost)}")
 
 
-def _not_done(mirror: Mirror, what: str) -> ConfigstoreError:
+class _View:
+    """One mapping's view of its lease; it satisfies `LeaseView`."""
+
+    def __init__(self, holds: Holds, name: str) -> None:
+        self._holds = holds
+        self._name = name
+
+    def fence(self) -> Fence | None:
+        """Return the proof that the lease is held."""
+        return self._holds.fence(self._name)
+
+    def fenced_out(self) -> None:
+        """Take note that the store refused a commit."""
+        self._holds.fenced_out(self._name)
+
+    def known(self) -> int | None:
+        """Return the revision up to which it is known who held it."""
+        return self._holds.known(self._name)
+
+
+def _is_followed(mirror: Mirror) -> bool:
     status = mirror.status
+    return status.ready and not (status.waiting_for or status.halted)
+
+
+def _is_up_to_date(now: Standing, newest: int) -> bool:
+    return now.seen >= newest and not now.unshown and not now.yields
+
+
+def _in_the_way(now: Standing, newest: int) -> list[Problem]:
+    """Return what keeps records from being shown as things lie, if that is all that is missing."""
+    problems = [problem for problem in now.unshown.values() if problem and not problem.unsure]
+    waits = now.seen < newest or now.yields or len(problems) < len(now.unshown)
+    return [] if waits else problems
+
+
+def _not_yet(now: Standing) -> list[str]:
+    unshown = (str(problem or f"{shown(path)}: it is on its way") for path, problem in now.unshown.items())
+    return [*(str(now.unsent[path]) for path in now.yields), *unshown]
+
+
+def _made_since(now: Standing, before: Standing) -> list[Left]:
+    """Return what is left and was made since; of what may change at any moment it is not known that it was not."""
+
+    def is_fresh(path: StorePath, left: Left) -> bool:
+        known = before.unsent.get(path)
+        return known is None or not left.sure or left.lies != known.lies
+
+    return [left for path, left in now.unsent.items() if is_fresh(path, left)]
+
+
+def _some(reasons: Iterable[str]) -> str:
+    """Return reasons in words, the first few of them."""
+    every = sorted(set(reasons))
+    more = len(every) - NAMED
+    return "; ".join(every[:NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _not_done(mirror: Mirror, what: str, left: Sequence[Left] = ()) -> ConfigstoreError:
+    status = mirror.status
+    paths = f" ({_some(each.shown for each in left)})" if left else ""
     if status.halted:
-        return RefusedError(f"{mirror.mapping.name} {what}: {status.halted}")
-    return UnreachableError(f"{mirror.mapping.name} {what}: {status.why_not_done()}")
+        return RefusedError(f"{mirror.mapping.name} {what}{paths}: {status.halted}")
+    return UnreachableError(f"{mirror.mapping.name} {what}{paths}: {status.why_not_done()}")

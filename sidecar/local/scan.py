@@ -86,6 +86,10 @@ class Scanner:
             " (cap_add: [LEASE]), or run it as the files' owner"
         )
 
+    def mark(self, path: StorePath) -> Signature | None:
+        """Return how a path looks that could not be read; None when it can be, or is gone."""
+        return self._troubled.get(parent(path), {}).get(path)
+
     def scan(
         self,
         directories: Iterable[StorePath] | None,

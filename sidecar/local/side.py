@@ -58,6 +58,7 @@ class LocalSide:
         self.rounds = Rounds(mapping, now)
         self._everything = True
         self._looked = False  # at everything, at least once
+        self._saw_everything = False  # in the last look
         self._dirty: set[StorePath] = set()
         self._written: set[StorePath] = set()
         self._again_at: float | None = None
@@ -86,6 +87,7 @@ class LocalSide:
         flush: look at everything, and let it travel without waiting for its set.
         """
         self._everything |= flush
+        self._saw_everything = False
         self._end_set()
         self.noticed = {path: at for path, at in self.noticed.items() if path in self._sides.pending}
         for _ in range(_LOOKS):
@@ -132,6 +134,13 @@ class LocalSide:
             for path, since in self._opened.items()
             if now - since >= NAMED_AFTER
         }
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether the last look found all that had been changed here until it began."""
+        unseen = self._everything or self._dirty or self._written
+        follows = self._watch is not None and self._watch.trouble is None
+        return self._looked and not unseen and (follows or self._saw_everything)
 
     @property
     def trouble(self) -> str | None:
@@ -196,7 +205,7 @@ class LocalSide:
         scan = self.scanner.scan(directories, self._sides.local, written=written, rehash=rehash)
         self._take(scan, directories)
         if everything:
-            self._looked = True
+            self._looked = self._saw_everything = True
             self.rounds.scanned(self._clock(), rehashed=rehash)
 
     def _take(self, scan: Scan, directories: set[StorePath] | None) -> None:

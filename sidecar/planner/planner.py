@@ -31,7 +31,8 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 
     pushes: false while the replica must not write at all. edits: the settle window closed. deletes: the delete
     window closed, too. aside: paths that failed not long ago, and pause. given_up: paths that failed so often that
-    nobody waits for them any more. open: the problems of paths that a program has had open for long.
+    nobody waits for them any more. open: the problems of paths that a program has had open for long. yields: while
+    nothing may be pushed, what was changed here gives way to what the store holds, and is kept as a conflict.
     """
 
     pushes: bool = True
@@ -40,6 +41,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     aside: AbstractSet[StorePath] = frozenset()
     given_up: AbstractSet[StorePath] = frozenset()
     open: Map[StorePath, Problem] = MappingProxyType({})
+    yields: bool = False
 
 
 def make_plan(paths: Iterable[StorePath], sides: Sides, mapping: Mapping, settled: Settled) -> Plan:
@@ -115,7 +117,9 @@ class _Draft:
     def _plan_path(self, path: StorePath) -> None:
         base, local, remote = self.baseline.get(path), self.local.get(path), self.remote.get(path)
         verdict = decide(base, local, remote, self.mapping, pushes=self.settled.pushes)
-        if verdict is Verdict.PUSH:
+        if verdict is Verdict.LOCAL_DRIFT and self.settled.yields and local:
+            self._plan_to_yield(path, local, remote)
+        elif verdict is Verdict.PUSH:
             self._plan_push(path, base, local, remote)
         elif verdict is Verdict.CONFLICT and not self.settled.edits:
             self.waiting[path] = Wait.SETTLE  # what loses is told together with what was changed with it
@@ -131,6 +135,15 @@ class _Draft:
             self._plan_local_only(path, base)
         elif verdict in REASONS:
             self.problems[path] = Problem(path=path, reason=reason(verdict, self.mapping))
+
+    def _plan_to_yield(self, path: StorePath, local: LocalEntry, remote: RemoteEntry | None) -> None:
+        if not self.settled.edits:
+            self.waiting[path] = Wait.SETTLE
+            return
+        nothing = RemoteEntry(entry=Entry(kind=Kind.GONE), mod_revision=0)
+        there = remote or nothing
+        keep = local.entry.kind is not Kind.DIR and not local.entry.same_content(there.entry)
+        self.pull[path] = Pull(path=path, remote=there, local=local, keep=keep)
 
     def _plan_local_only(self, path: StorePath, base: Agreed | None) -> None:
         """Name what the store does not know, a directory for all that is in it."""

@@ -31,6 +31,8 @@ class Sides:
     Tombstones of which nothing is left here are buried: there may be many more of them than of files, and all
     that is remembered of one is a number that tells it again. Whoever makes such a path anew finds the tombstone
     when the store compares.
+
+    clean_at: a revision of the store: when it was the newest that was known, nothing lay here unsent.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Sides:
         self._newest_buried: tuple[StorePath, RemoteEntry] | None = None
         self._buried_of: dict[str, int] = {}  # by deletion, the one that was heard of last at the end
         self._cluster_id = cluster_id
+        self.clean_at = 0
         for path, entry in remote.items():
             self.told(path, entry)
 
@@ -396,9 +399,7 @@ class Sides:
         _put(path, self._missing, wanted=unread or (_lives(remote) and not shown))
         _put(path, self._news, wanted=self._is_news(path, base, remote, unread=unread))
 
-    def _is_news(
-        self, path: StorePath, base: Agreed | None, remote: RemoteEntry | None, *, unread: bool
-    ) -> bool:
+    def _is_news(self, path: StorePath, base: Agreed | None, remote: RemoteEntry | None, *, unread: bool) -> bool:
         revision = self._revisions.get(path)
         if revision is None or (base is None and not unread and not _lives(remote)):
             return False  # there is none, or it is the tombstone of what never was here

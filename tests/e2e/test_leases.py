@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from configstore.model.keys import Keys
+from configstore.store.api import Put
 from configstore.store.leases import queue
-from tests.e2e.replica import ENVIRONMENT
+from tests.e2e.replica import CLIENTS_PYTHON, ENVIRONMENT
+from tests.servers import Proxy
 from tests.waiting import wait_until
 
 GUARDED = 'lease = "job"\nsettle = "20ms"'
@@ -117,6 +119,198 @@ def test_an_edit_without_the_lease_is_kept_when_the_store_overtakes_it(guarded, 
     wait_until(lambda: (two.folder / "file").read_text() == "agreed on")
     (row,) = json.loads(configstore("conflicts", "--json"))
     assert configstore("conflicts", row["path"], "--show", row["id"]) == b"without the lease"
+
+
+def committed(replica, name, text):
+    """Have a replica commit a file under the lease."""
+    script = f"printf '{text}' > '{replica.folder}/{name}'"
+    assert outcome(replica.client("hold", "job", "--", "sh", "-c", script))[0] == 0
+
+
+def kept(configstore):
+    """Return what is kept as conflicts: contents, by path."""
+    rows = json.loads(configstore("conflicts", "--json"))
+    return {row["path"]: configstore("conflicts", row["path"], "--show", row["id"]) for row in rows}
+
+
+def test_what_a_stale_holder_wrote_is_not_smuggled_in_under_a_later_hold(guarded, configstore, tmp_path):
+    one, two = guarded
+    committed(one, "cert", "first")
+    wait_until((two.folder / "cert").exists)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    script = (
+        f"echo runs; read x < {gate}; printf stale > {one.folder}/cert; printf new > {one.folder}/new; sleep 60"
+    )
+    stale = one.client("hold", "job", "--ttl", "4", "--", "sh", "-c", script)
+    assert stale.stdout.readline() == "runs\n"
+    stale.send_signal(signal.SIGSTOP)
+    committed(two, "key", "of the successor")
+    wait_until((one.folder / "key").exists)
+    gate.write_text("go\n")
+    wait_until((one.folder / "new").exists)
+    refused, _, err = outcome(one.client("hold", "job", "--wait", "1s", "--", "true"))
+    assert (refused, "may still run" in err) == (3, True)
+    stale.send_signal(signal.SIGCONT)
+    assert outcome(stale)[0] == 3
+    assert outcome(one.client("hold", "job", "--", "cat", str(one.folder / "cert"))) == (0, "first", "")
+    assert configstore("get", "data/cert") == b"first"
+    assert kept(configstore) == {"data/cert": b"stale", "data/new": b"new"}
+    assert not (one.folder / "new").exists()
+    configstore("get", "data/new", code=1)
+    (one.folder / "cert").write_text("of a person, later")
+    assert outcome(one.client("hold", "job", "--", "true"))[0] == 0
+    assert configstore("get", "data/cert") == b"of a person, later"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_edit_without_the_lease_gives_way_when_another_held_it_since(guarded, configstore, restarted):
+    one, two = guarded
+    committed(one, "file", "agreed")
+    wait_until((two.folder / "file").exists)
+    (two.folder / "file").write_text("without the lease")
+    wait_until(lambda: two.metric("problems") == 1)
+    if restarted:
+        two.end(signal.SIGKILL)
+    committed(one, "other", "x")
+    if restarted:
+        two.start().ready()
+    committed(two, "third", "y")
+    assert configstore("get", "data/file") == b"agreed"
+    assert (two.folder / "file").read_text() == "agreed"
+    assert kept(configstore) == {"data/file": b"without the lease"}
+
+
+def test_an_edit_without_the_lease_travels_when_others_held_it_before_only(guarded, configstore):
+    one, two = guarded
+    committed(one, "file", "agreed")
+    committed(two, "other", "x")
+    wait_until((one.folder / "other").exists)
+    wait_until(lambda: one.metric("problems") == 0)
+
+    def travels(text):
+        (one.folder / "file").write_text(text)
+        wait_until(lambda: one.metric("problems") == 1)
+        assert outcome(one.client("hold", "job", "--", "true"))[0] == 0
+        assert configstore("get", "data/file") == text.encode()
+
+    travels("without the lease")
+    one.end(signal.SIGTERM)
+    one.start().ready()
+    travels("after a restart")
+    assert kept(configstore) == {}
+
+
+REFUSED = {
+    "a FIFO": ("rm -f x; mkfifo x", "x: "),
+    "a hard link": ("rm x; printf y > ../outside; ln ../outside x", "x: "),
+    "a name that is no text": ("printf y > \"$(printf 'x\\377')\"", r"$'x\xff': "),
+    "what the check refuses": ("printf BAD2 > x", "x: "),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_committed_is_named_and_never_exit_code_0(replica, configstore, what):
+    one = replica("one", f'{GUARDED}\ncheck = ["sh", "-c", "! grep -rq BAD --exclude-dir=.configstore ."]')
+    one.start().ready()
+    committed(one, "y", "good")
+    (one.folder / "x").write_text("BAD1")
+    wait_until(lambda: one.metric("problems") == 1)
+    script, named = REFUSED[what]
+    code, _, err = outcome(one.client("hold", "job", "--", "sh", "-c", f"cd {one.folder}; {script}; exit 1"))
+    assert (code, "not all of it is committed" in err, named in err) == (5, True, True), err
+    assert "ended with exit code 1" in err
+    configstore("get", "data/x", code=1)
+    code, _, err = outcome(one.client("hold", "job", "--", "sh", "-c", "exit 1"))
+    assert (code, err) == (1, ""), "what was not changed under this hold is nothing to complain of"
+
+
+def test_what_loses_to_a_write_past_the_lease_is_no_success(guarded, configstore, tmp_path):
+    one, _ = guarded
+    committed(one, "file", "agreed")
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    script = f"read x < {gate}; printf mine > {one.folder}/file"
+    one.process.send_signal(signal.SIGCONT)
+    holder = one.client("hold", "job", "--", "sh", "-c", f"echo runs; {script}")
+    assert holder.stdout.readline() == "runs\n"
+    one.process.send_signal(signal.SIGSTOP)  # so that both change it before it has seen any of that
+    configstore("put", "data/file", content=b"of a person")
+    gate.write_text("go\n")
+    wait_until(lambda: (one.folder / "file").read_text() == "mine")
+    one.process.send_signal(signal.SIGCONT)
+    code, _, err = outcome(holder)
+    assert (code, "file: the store's version came in meanwhile" in err) == (3, True), err
+    assert configstore("get", "data/file") == b"of a person"
+    assert kept(configstore) == {"data/file": b"mine"}
+
+
+def test_a_hold_does_not_begin_on_what_is_older_than_the_last_holders_commit(guarded, configstore, kv, kv_root):
+    one, two = guarded
+    committed(one, "file", "1")
+    wait_until((two.folder / "file").exists)
+    (two.folder / "file").unlink()
+    os.mkfifo(two.folder / "file")
+    wait_until(lambda: two.metric("problems") == 1)
+    committed(one, "file", "2")
+    code, out, err = outcome(two.client("hold", "job", "--", "echo", "ran"))
+    assert (code, out) == (5, "")
+    assert "does not show what the lease's last holder committed" in err
+    assert "file: " in err
+    (two.folder / "file").unlink()
+    wait_until((two.folder / "file").is_file)
+    kv.txn((), (Put(Keys(kv_root).file("data/file"), b"no record"),))
+    code, out, err = outcome(two.client("hold", "job", "--", "echo", "ran"))
+    assert (code, out, "file: " in err) == (5, "", True), err
+
+
+def test_a_lease_within_itself_is_refused_and_another_one_is_not(guarded, configstore, kv_root, etcd):
+    one, _ = guarded
+    inner = f"{CLIENTS_PYTHON} {one.shared}/configstore-client hold job -- echo inner"
+    code, out, err = outcome(
+        one.client("hold", "job", "--", "sh", "-c", f"{inner}; echo $?; echo $CONFIGSTORE_LEASES")
+    )
+    assert (code, out, "would wait for itself" in err) == (0, "2\njob\n", True)
+    command = f"{sys.executable} -m configstore --endpoints {etcd.endpoint} --root {kv_root} run --lease"
+    nested = f"{command} other -- {command} job --no-wait -- true"
+    code, _, err = outcome(one.client("hold", "job", "--", "sh", "-c", nested))
+    assert (code, "would wait for itself" in err) == (2, True), err
+
+
+def test_a_sidecar_that_was_started_anew_ends_the_hold_with_a_code_of_ours(guarded, configstore):
+    one, _ = guarded
+    holder = one.client("hold", "job", "--ttl", "4", "--", "sh", "-c", "echo runs; sleep 60")
+    assert holder.stdout.readline() == "runs\n"
+    one.end(signal.SIGKILL)
+    one.start()
+    code, _, err = outcome(holder)
+    assert (code, "sh was stopped" in err) == (3, True), err
+
+
+def test_the_client_works_with_an_empty_environment(guarded, configstore):
+    one, _ = guarded
+    client = f"{CLIENTS_PYTHON} {one.shared}/configstore-client"
+    script = f"exec env -i {client} hold job -- /bin/sh -c 'printf x > {one.folder}/file'"
+    assert subprocess.run(["sh", "-c", script], env=ENVIRONMENT, timeout=60, check=False).returncode == 0
+    assert configstore("get", "data/file") == b"x"
+
+
+def test_with_etcd_away_at_the_end_it_says_so_and_for_how_long_it_waits(replica, etcd, configstore):
+    with Proxy(int(etcd.endpoint.rpartition(":")[2])) as proxy:
+        one = replica("one", GUARDED, endpoint=proxy.endpoint).start().ready()
+        script = f"echo runs; read x; printf x > {one.folder}/file"
+        holder = one.client("hold", "job", "--ttl", "60", "--", "sh", "-c", script, stdin=subprocess.PIPE)
+        assert holder.stdout.readline() == "runs\n"
+        proxy.cut()
+        holder.stdin.write("go\n")
+        holder.stdin.flush()
+        told = holder.stderr.readline()
+        assert "lease job: what was changed is not committed yet" in told
+        assert "waiting up to" in told
+        proxy.heal()
+        assert outcome(holder)[0] == 0
+        assert configstore("get", "data/file") == b"x"
+        one.end()
 
 
 def test_a_lease_that_somebody_ends_stops_the_command(guarded, held, configstore):

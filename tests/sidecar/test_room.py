@@ -44,7 +44,9 @@ def test_a_set_that_claims_more_than_is_free_is_a_problem_and_the_rest_goes_on(f
     following.cycle()
     status = following.cycle()
     reasons = {problem.path: problem.reason for problem in status.problems}
-    assert reasons["large"].startswith("60003 bytes are to be placed, and 50000 are free here")
+    assert reasons["large"].startswith(
+        "no space left for it: 60003 bytes are to be placed, and 50000 are free here"
+    )
     assert "held back, since large" in reasons["key"]
     assert following.contents() == {"key": b"old", "other": b"fits"}
     assert fetched == ["data/other"]

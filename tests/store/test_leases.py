@@ -11,7 +11,7 @@ from configstore.errors import StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.lease import Claim
 from configstore.model.record import Entry, Kind
-from configstore.store.api import Put
+from configstore.store.api import Delete, Put
 from configstore.store.leases import (
     Lease,
     LeaseLostError,
@@ -134,14 +134,141 @@ def test_a_broken_lease_is_lost_for_ever(contender, kv, keys):
     assert queue(kv, keys, NAME) == []
 
 
-def test_a_waiter_whose_place_is_taken_away_does_not_enter(contender, kv, keys):
-    one, two = contender("one"), contender("two", ttl=2)
+def test_a_waiter_whose_place_is_gone_queues_again_at_the_end(contender, kv, keys):
+    one, two, three = contender("one"), contender("two", ttl=2), contender("three")
     one.acquire(None)
-    thread, outcome = in_background(lambda: two.acquire(30))
+    turns = [in_background(lambda: two.acquire(60))]
     wait_until(lambda: len(queue(kv, keys, NAME)) == 2)
+    turns.append(in_background(lambda: three.acquire(60)))
+    wait_until(lambda: len(queue(kv, keys, NAME)) == 3)
     break_lease(kv, queue(kv, keys, NAME)[1])
-    thread.join(10)
-    assert isinstance(outcome[0], LeaseLostError)
+    wait_until(lambda: [place.claim.replica for place in queue(kv, keys, NAME)] == ["one", "three", "two"])
+    one.release()
+    turns[1][0].join(20)
+    assert three.fence()
+    assert not two.fence()
+    three.release()
+    turns[0][0].join(20)
+    assert two.fence() == turns[0][1][0]
+
+
+class Awkward(MemoryKv):
+    """A store that does not answer some calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.unanswered = {}
+
+    def _told(self, name, call):
+        if self.unanswered.get(name, 0) > 0:
+            self.unanswered[name] -= 1
+            raise StoreUnavailableError("no member answers")
+        return call()
+
+    def lease_revoke(self, lease):
+        self._told("revoke", lambda: super(Awkward, self).lease_revoke(lease))
+
+    def txn(self, *words, **named):
+        return self._told("txn", lambda: super(Awkward, self).txn(*words, **named))
+
+
+def test_it_is_given_back_until_that_is_certain(contender, keys):
+    kv = Awkward()
+    one = contender(kv=kv, ttl=3600)
+    one.acquire(None)
+    kv.unanswered["revoke"] = 4
+    one.release()
+    assert one.fence() is None
+    wait_until(lambda: queue(kv, keys, NAME) == [], 30)
+    assert kv.unanswered["revoke"] == 0
+
+
+def test_what_is_noted_at_the_end_is_noted_as_soon_as_the_store_answers(contender, keys):
+    kv = Awkward()
+    one = contender(kv=kv, ttl=3600)
+    one.acquire(None)
+    kv.unanswered["txn"] = 4
+    one.begin("10:00")
+    kv.unanswered["txn"] = 4
+    one.end("10:00", "10:01", 0)
+    assert last_intent(kv, keys, NAME).ended == "10:01"
+
+
+def test_who_has_its_turn_with_little_time_left_renews_before_anything_is_started(contender):
+    moment = [100.0]
+
+    class Slow(MemoryKv):
+        renewals = 0
+
+        def lease_grant(self, ttl):
+            moment[0] += 1.9  # as during an election
+            return super().lease_grant(ttl)
+
+        def lease_keepalive(self, lease):
+            self.renewals += 1
+            return super().lease_keepalive(lease)
+
+    kv = Slow()
+    one = contender(kv=kv, ttl=2, clock=lambda: moment[0])
+    one.acquire(None)
+    assert (one.left(), kv.renewals) == (2.0, 1)
+
+
+def test_a_waiter_outlives_an_outage_that_its_place_outlived(contender, kv, keys):
+    moment = [100.0]
+    one, two = contender("one"), contender("two", ttl=5, clock=lambda: moment[0])
+    one.acquire(None)
+    thread, outcome = in_background(lambda: two.acquire(60))
+    wait_until(lambda: len(queue(kv, keys, NAME)) == 2)
+    moment[0] += 100  # nobody could renew it for so long, but a new leader has
+    one.release()
+    thread.join(20)
+    assert two.fence() == outcome[0]
+    assert two.left() == two.ttl
+
+
+def test_it_is_known_when_another_replica_held_it_last(contender, kv, keys):
+    def hold(replica, *, ends=True):
+        lease = contender(replica)
+        lease.acquire(20)
+        lease.begin("10:00")
+        if ends:
+            lease.end("10:00", "10:01", 0)
+        revision = kv.range(keys.intent(NAME)).items[0].mod_revision
+        lease.release()
+        return lease.before.others, revision
+
+    assert hold("one")[0] == 0
+    others, _ = hold("one")
+    assert others == 0, "its own holds are nobody else's"
+    _, at = hold("two")
+    assert hold("one")[0] == at
+    others, unended = hold("one", ends=False)
+    assert others == at
+    assert hold("two")[0] == unended
+
+
+def test_what_never_began_leaves_the_note_of_what_did_not_end(contender, kv, keys):
+    one = contender("one")
+    one.acquire(None)
+    one.begin("10:00")
+    one.release()
+    two = contender("two")
+    two.acquire(10)
+    two.begin("11:00")
+    two.never_began("11:00")
+    two.release()
+    assert last_intent(kv, keys, NAME).words == "certbot, begun 10:00 by one on host"
+    three = contender("three")
+    three.acquire(10)
+    three.begin("12:00")
+    three.end("12:00", "12:01", 0)
+    three.release()
+    four = contender("four")
+    four.acquire(10)
+    four.begin("13:00")
+    four.never_began("13:00")
+    assert last_intent(kv, keys, NAME).ended
 
 
 class Unanswered(MemoryKv):
@@ -219,12 +346,12 @@ def test_the_deadline_counts_from_before_the_request(contender):
 
     class Slow(MemoryKv):
         def lease_grant(self, ttl):
-            moment[0] += 1.5
+            moment[0] += 0.25
             return super().lease_grant(ttl)
 
     one = contender(kv=Slow(), ttl=2, clock=lambda: moment[0])
     one.acquire(None)
-    assert one.left() == 0.5
+    assert one.left() == 1.75
 
 
 def test_a_stale_holder_commits_nothing(contender, kv, keys):
@@ -259,11 +386,16 @@ def test_what_was_begun_and_not_ended_is_told_to_the_next(contender, kv, keys):
     assert (last_intent(kv, keys, NAME).claim.replica, last_intent(kv, keys, NAME).ended) == ("three", "")
 
 
-def test_claims_of_others_are_listed(kv, keys):
-    kv.txn((), (Put(keys.lease_queue("other") + b"/1", b"\xffgarbage"),))
-    (place,) = queues(kv, keys)["other"]
-    assert "somebody without a name" in place.words
-    assert not break_lease(kv, place)
+def test_a_key_that_no_etcd_lease_ends_is_shown_for_what_it_is_and_can_be_broken(contender, kv, keys):
+    key = keys.lease_queue(NAME) + b"/by hand"
+    kv.txn((), (Put(key, b"\xffgarbage"),))
+    (place,) = queues(kv, keys)[NAME]
+    assert "a key that no etcd lease ends" in place.words
+    kv.txn((), (Delete(key),))
+    kv.txn((), (Put(key, b"another"),))
+    assert not break_lease(kv, place), "it is another one than was seen"
+    assert break_lease(kv, queue(kv, keys, NAME)[0])
+    contender().acquire(10)
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """`EtcdKv`: the contract of `configstore.store.api`, kept by an etcd cluster."""
 
 import itertools
+import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -98,10 +99,18 @@ class EtcdKv:
         request = rpc.LeaseKeepAliveRequest(ID=lease)
 
         def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
-            answers = connection.lease.LeaseKeepAlive(iter([request]), timeout=timeout, metadata=metadata)
-            answer = next(answers, None)
-            answers.cancel()
-            return answer
+            answered = threading.Event()
+
+            def requests() -> Iterator[Message]:
+                yield request
+                answered.wait(timeout)  # etcd's grpc-proxy cancels a stream whose requests end before its answer
+
+            answers = connection.lease.LeaseKeepAlive(requests(), timeout=timeout, metadata=metadata)
+            try:
+                return next(answers, None)
+            finally:
+                answered.set()
+                answers.cancel()
 
         answer = self._calls.repeatable("lease keepalive", method)
         if answer is None:

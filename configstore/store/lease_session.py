@@ -1,0 +1,169 @@
+"""One etcd lease that a thread keeps alive, with a key under it. Used by `leases`.
+
+While its owner only waits for its turn, what counts is that the lease is alive in etcd: it may have outlived an
+outage in which nobody could renew it, since a new leader renews all leases. From `hold` on what counts is our own
+reckoning: it is ours until TTL seconds after the last renewal was sent, on a clock that counts suspend.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+
+import tenacity
+
+from configstore.errors import LeaseGoneError, StoreClosedError, StoreError, StoreUnavailableError
+from configstore.store.api import Kv
+
+log = logging.getLogger(__name__)
+
+RENEWALS = 6
+"""How often a lease is renewed within its TTL."""
+
+RETRY = 0.2
+"""Seconds until a renewal, or another call that failed, is tried again."""
+
+LONGEST_RETRY = 5.0
+"""Seconds between two tries to revoke a lease in the background."""
+
+
+class Session:
+    """One etcd lease.
+
+    ended: why it is not to be relied on any more, or None; it never comes back. renewals: how many succeeded.
+    """
+
+    def __init__(
+        self, kv: Kv, name: str, ttl: int, clock: Callable[[], float], changed: Callable[[], None]
+    ) -> None:
+        """Grant a lease of `ttl` seconds for the queue of `name`, and begin to renew it.
+
+        changed: called from the thread when it has ended, and when it was renewed after `renew_soon`.
+        Raises StoreError.
+        """
+        self.ended: str | None = None
+        self.renewals = 0
+        self._kv = kv
+        self._name = name
+        self._ttl = ttl
+        self._clock = clock
+        self._changed = changed
+        self._held = False
+        self._heard: float | None = None
+        self._stopped = threading.Event()
+        self._wake = threading.Event()
+        self._renewed = clock()
+        self.etcd_lease = kv.lease_grant(ttl)
+        self._deadline = self._renewed + ttl
+        self._thread = threading.Thread(target=self._keep, name=f"lease:{name}", daemon=True)
+        self._thread.start()
+
+    def left(self) -> float:
+        """Return the seconds for which it is surely alive; 0 or less when it may not be."""
+        return 0.0 if self.ended is not None else self._deadline - self._clock()
+
+    def hold(self) -> None:
+        """From now on count it as ended as soon as nobody can be sure that it is alive."""
+        self._held = True
+
+    def depend(self) -> None:
+        """From now on renew it only when `heard` was called since the last renewal."""
+        self._heard = self._clock()
+
+    def heard(self) -> None:
+        """Note a sign of life of the client that it depends on."""
+        if self._heard is not None:
+            self._heard = self._clock()
+
+    def stand_alone(self) -> None:
+        """Renew it without any sign of a client again."""
+        self._heard = None
+
+    def renew_soon(self) -> None:
+        """Renew it now, not when it is due."""
+        self._wake.set()
+
+    def end(self, reason: str) -> None:
+        """Rely on it no more, for a reason that somebody knows who asked the store; from any thread."""
+        if self.ended is None and not self._stopped.is_set():
+            self.ended = f"lease {self._name} is lost: {reason}"
+            if self._held:
+                log.error("a lease is lost", extra={"lease": self._name, "reason": reason})
+            self._changed()
+
+    def stop(self, reason: str) -> None:
+        """Renew it no more. etcd ends it after its TTL, unless `revoke` does before."""
+        self.ended = self.ended or reason
+        self._stopped.set()
+        self._wake.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def revoke(self) -> threading.Thread | None:
+        """End it in etcd at once, after `stop`. Never raises.
+
+        While the store does not answer that is tried again in the background, until it is certain: each change of
+        etcd's leader would renew it for its whole TTL. Returns the thread that does so; None when it is done.
+        """
+        if self._revoked():
+            return None
+        thread = threading.Thread(target=self._revoke, name=f"revoke:{self._name}", daemon=True)
+        thread.start()
+        return thread
+
+    def _revoked(self) -> bool:
+        """Try once; returns False when that is to be tried again."""
+        try:
+            self._kv.lease_revoke(self.etcd_lease)
+        except LeaseGoneError:
+            pass
+        except StoreUnavailableError as error:
+            log.warning("cannot give a lease back yet", extra={"lease": self._name, "reason": str(error)})
+            return isinstance(error, StoreClosedError)
+        except StoreError as error:
+            log.warning("cannot give a lease back", extra={"lease": self._name, "reason": str(error)})
+        return True
+
+    def _revoke(self) -> None:
+        tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda done: not done),
+            wait=tenacity.wait_random_exponential(multiplier=RETRY, max=LONGEST_RETRY),
+        )(self._revoked)
+        log.info("a lease was given back at last", extra={"lease": self._name})
+
+    def _keep(self) -> None:
+        due, reason = self._ttl / RENEWALS, "it was not renewed in time"
+        while not self._stopped.is_set():
+            asked = self._wake.wait(due)
+            self._wake.clear()
+            if self._stopped.is_set():
+                return None
+            sent = self._clock()
+            try:
+                self._renew(sent)
+            except LeaseGoneError:
+                return self.end("it expired, or somebody ended it")
+            except StoreError as error:
+                reason, due = str(error), min(RETRY, self._ttl / RENEWALS)
+                if asked:
+                    self._wake.set()
+                    self._stopped.wait(due)
+            else:
+                due = self._ttl / RENEWALS
+                if asked:
+                    self._changed()
+            if self.ended is not None:
+                return None
+            if self._held and self._clock() >= self._deadline:
+                return self.end(reason)
+        return None
+
+    def _renew(self, sent: float) -> None:
+        """Renew it once. Raises StoreError."""
+        if self._heard is not None and self._heard < self._renewed:
+            raise StoreUnavailableError("its client was silent, as one that is stopped")
+        granted = self._kv.lease_keepalive(self.etcd_lease)
+        if self._held and sent >= self._deadline:
+            self.end("this process stood still for longer than its TTL")
+            return
+        self._deadline, self._renewed = sent + min(self._ttl, granted), sent
+        self.renewals += 1
