@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from configstore.errors import ConfigstoreError, NoSpaceError, StoreError, StoreUnavailableError
-from configstore.model.path import ROOT, StorePath, shown
+from configstore.model.path import ROOT, StorePath
 from configstore.model.replica import Request, Take
 from sidecar.baseline import Baseline
 from sidecar.board import Board, Figures
@@ -81,7 +81,7 @@ class Engine:
         self._transfer = transfer
         self._board = board
         self._clock = clock
-        self._leased = Leased(lease, baseline)
+        self.leased = Leased(lease, baseline)
         self._after_apply = after_apply
         self._tick = tick
         self._choices = Choices(mapping.name)
@@ -109,7 +109,7 @@ class Engine:
                 self._problems.add(plan.problems)
                 self._publish(plan)
                 return self._next(retry=RETRY if plan.halted else ROOT_RETRY)
-            done = self._transfer.carry_out(plan, fence=self._leased.fence, alone=self._setbacks.repeated())
+            done = self._transfer.carry_out(plan, fence=self.leased.fence, alone=self._setbacks.repeated())
             self._note(plan, done)
             self._finish_rewriting()
         except ConfigstoreError as error:
@@ -145,7 +145,8 @@ class Engine:
                 break
         self._publish(plan, done)
         rootless = [] if self._remote.life.phase is Phase.FOLLOWING else [self._remote.words or "not followed"]
-        return [*rootless, *self._missing()]
+        missing = [] if self.mapping.direction is Direction.PUSH else self._problems.missing()
+        return [*rootless, *missing]
 
     def unsent(self) -> dict[StorePath, str]:
         """Look at everything here once more, and return what the store does not have, each path with the reason.
@@ -173,7 +174,7 @@ class Engine:
 
         Raises StoreError.
         """
-        self._leased.begin_cycle(self._applied)
+        self.leased.begin_cycle(self._applied)
         self._remote.absorb()
         self._tick()
         self._accept_choice()
@@ -193,7 +194,7 @@ class Engine:
             aside=self._setbacks.pausing(self._clock()),
             given_up=self._setbacks.repeated(),
             open=self._local.open_problems(),
-            yields=self._leased.yields,
+            yields=self.leased.yields,
         )
         self._end_anomalies(settled)
         plan = self._guarded(self._make_plan(settled), settled)
@@ -235,7 +236,7 @@ class Engine:
             self._sides.plan_again(self._sides.everything())
 
     def _may_push(self) -> bool:
-        leased = self.mapping.lease is None or self._leased.fence is not None
+        leased = self.mapping.lease is None or self.leased.fence is not None
         return leased and self.mapping.direction is not Direction.PULL
 
     def _vanished(self) -> dict[StorePath, Problem]:
@@ -249,7 +250,7 @@ class Engine:
         written = {path for path, take in chosen.items() if take is Take.LOCAL}
         self._baseline.forget(written)
         if settled.pushes and chosen.keys() - written:
-            self._transfer.bury(chosen.keys() - written, self._leased.fence)
+            self._transfer.bury(chosen.keys() - written, self.leased.fence)
         self._sides.plan_again(chosen.keys())
 
     def _guarded(self, plan: Plan, settled: Settled) -> Plan:
@@ -283,13 +284,9 @@ class Engine:
         if done.pulled or done.deleted_here:
             self._after_apply([*done.pulled, *done.deleted_here])
         if done.fenced_out:
-            self._leased.fenced_out()
+            self.leased.fenced_out()
         if self._local.knows_all:
-            self._leased.looked()
-
-    def yield_to(self, others: int) -> None:
-        """Let what lies here unsent give way to what others made; see `Leased.yield_to`. From any thread."""
-        self._leased.yield_to(others)
+            self.leased.looked()
 
     def standing(self) -> Standing:
         """Return what is left undone, after a cycle that looked at everything and in its thread."""
@@ -301,7 +298,7 @@ class Engine:
             seen=self._remote.revision,
             otherwise=self.status.why_not_done(),
             mark=self._local.scanner.mark,
-            yields=self._leased.yields,
+            yields=self.leased.yields,
         )
 
     def _shows_all(self) -> bool:
@@ -311,16 +308,8 @@ class Engine:
     def _finish_rewriting(self) -> None:
         """Write the subtree's root, now that all is in it again that a person wanted there. Raises StoreError."""
         rewritten = self._remote.life.phase is Phase.REWRITING and not self._problems.waiting and self._may_push()
-        if rewritten and self._transfer.make_root(self._leased.fence):
+        if rewritten and self._transfer.make_root(self.leased.fence):
             self._remote.root_made()
-
-    def _missing(self) -> list[str]:
-        """Return which records were never shown here, and why, in words."""
-        if self.mapping.direction is Direction.PUSH:
-            return []
-        missing = sorted(self._sides.missing)
-        found = (self._problems.of(path) or f"{shown(path)}: changes too fast" for path in missing)
-        return list(dict.fromkeys(map(str, found)))  # one problem may speak for many paths
 
     def _postpone(self, failure: ConfigstoreError, done: Done | None = None) -> float:
         """Let what was not done wait, as a difference to the baseline, until the store is back."""

@@ -285,9 +285,9 @@ class Mirror:
             return self._looks_made >= ticket
 
     def yield_to(self, others: int) -> None:
-        """Have what lies here unsent give way to what others made; see `Engine.yield_to`. From any thread."""
+        """Have what lies here unsent give way to what others made; see `Leased.yield_to`. From any thread."""
         if self._engine:
-            self._engine.yield_to(others)
+            self._engine.leased.yield_to(others)
 
     def wait_applied(self, revision: int, patience: float) -> bool:
         """Wait until everything up to a revision of the store is applied here; from any thread.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping as Map
 from collections.abc import Set as AbstractSet
 
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, shown
 from sidecar.done import Done
 from sidecar.planner.plan import Plan, Wait
 from sidecar.planner.sets import mixed
@@ -23,6 +23,11 @@ class Problems:
     def of(self, path: StorePath) -> Problem | None:
         """Return what is wrong with a path, or None."""
         return self._found.get(path) or self._sides.problem(path)
+
+    def missing(self) -> list[str]:
+        """Return which records were never shown here, and why, in words."""
+        found = (self.of(path) or f"{shown(path)}: changes too fast" for path in sorted(self._sides.missing))
+        return list(dict.fromkeys(map(str, found)))  # one problem may speak for many paths
 
     def add(self, problems: Map[StorePath, Problem]) -> None:
         """Take what a plan says that is not carried out."""

@@ -106,8 +106,8 @@ class Puller:
             if claimed <= room:
                 continue
             why = (
-                f"no space left for it: {claimed} bytes are to be placed, and {room} are free here; give the volume"
-                " a larger size"
+                f"no space left for it: {claimed} bytes are to be placed, and {room} are free here; give the"
+                " volume a larger size"
             )
             culprit = max(group, key=_claimed).path
             for pull in group:

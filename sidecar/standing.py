@@ -19,9 +19,9 @@ from sidecar.problems import Problems
 class Left(msgspec.Struct, frozen=True, kw_only=True):
     """A path of which the store does not have what lies here, and why.
 
-    shown: the path as it is typed into a shell. lies: by what it is known whether that is still the same: an entry,
-    or the signature of what could not be read; None for what is gone. sure: whether it cannot travel as it lies
-    here, and is not just on its way or being written.
+    shown: the path as it is typed into a shell. lies: by what it is known whether that is still the same: an
+    entry, or the signature of what could not be read; None for what is gone. sure: whether it cannot travel as it
+    lies here, and is not just on its way or being written.
     """
 
     shown: str

@@ -6,37 +6,27 @@ this lease push, every commit fenced by it. Called by `api`; the engines ask for
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import msgspec
 
 from configstore.clock import boottime
-from configstore.errors import ConfigstoreError, ConflictError, RefusedError, UnreachableError, UsageError
+from configstore.errors import ConfigstoreError, RefusedError, UsageError
 from configstore.model.keys import Keys
 from configstore.model.lease import Claim, Intent
-from configstore.model.path import StorePath, shown
 from configstore.store.api import Kv
 from configstore.store.leases import TTL, Lease, LeaseLostError, LeaseTakenError, Place
 from configstore.store.survey import survey
 from configstore.store.values import Fence
+from sidecar.control import section
 from sidecar.follower import Follower
 from sidecar.leased import LeaseView
 from sidecar.mirror import Mirror
-from sidecar.planner.sides import Problem
-from sidecar.standing import Left, Standing
-
-BRING_UP = 30.0
-"""Seconds for the mirror to become up to date once the lease is held."""
-
-NAMED = 5
-"""How many paths are named that could not be committed, or shown."""
+from sidecar.standing import Standing
 
 FORMER = 15.0
 """Seconds for which a command that lost the lease here is waited for: by then its client has ended it."""
-
-
-LOST = "the store's version came in meanwhile and wins; this one is kept: see `configstore conflicts`"
 
 
 class NoSuchHoldError(LeaseLostError):
@@ -154,9 +144,10 @@ class Holds:
         fence = lease.acquire(patience, waiting)
         try:
             for mirror in mirrors:
-                self._bring_up(mirror, lease)
+                newest = survey(self._kv, self._keys, mirror.mapping.store).newest
+                section.bring_up(mirror, newest, others=self._others(lease, newest))
             self._may_push(lease)
-            before = tuple(self._push_what_waited(mirror) for mirror in mirrors)
+            before = tuple(map(section.send_what_waited, mirrors))
             begun = self._now()
             hold = Hold(
                 id=secrets.token_urlsafe(16),
@@ -206,9 +197,9 @@ class Holds:
             else:
                 try:
                     for mirror, before in zip(hold.mirrors, hold.before, strict=True):
-                        self._commit(mirror, lease.left(), before)
+                        section.commit(mirror, lease.left(), before)
                 finally:
-                    # Be all committed or not, it ended. This compares the fence: all before it was under the lease.
+                    # Be all committed or not, it ended. It compares the fence: all before was under the lease.
                     lease.end(hold.begun, self._now(), code)
         except ConfigstoreError as error:
             if lease.lost is not None and not isinstance(error, LeaseLostError):
@@ -273,57 +264,12 @@ class Holds:
             " since its client does not answer: end it, or let it go on if it was stopped"
         )
 
-    def _bring_up(self, mirror: Mirror, lease: Lease) -> None:
-        """Wait until a mirror shows what the last holder committed, and nothing older lies there unsent.
-
-        Raises RefusedError, UnreachableError, StoreError.
-        """
-        newest = survey(self._kv, self._keys, mirror.mapping.store).newest
-        others, unended = lease.before.others, lease.before.unended
+    def _others(self, lease: Lease, newest: int) -> int:
+        """Return the revision of the last that is known of another holder. newest: of the mapping's records."""
+        unended = lease.before.unended
         if unended and unended.claim.replica != self._replica:
-            others = max(others, newest)  # when it stopped is not known, but what it committed is
-        mirror.yield_to(others)
-        try:
-            standing = mirror.stand(
-                BRING_UP, lambda now: _is_up_to_date(now, newest) or bool(_in_the_way(now, newest))
-            )
-        finally:
-            mirror.yield_to(0)
-        if standing and _is_up_to_date(standing, newest) and _is_followed(mirror):
-            return
-        if standing and _is_followed(mirror):
-            why = [str(each) for each in _in_the_way(standing, newest)] or _not_yet(standing)
-            raise RefusedError(
-                f"{mirror.mapping.name} does not show what the lease's last holder committed, so nothing is"
-                f" started: {_some(why)}"
-            )
-        raise _not_done(mirror, f"is not up to date with revision {newest}")
-
-    def _push_what_waited(self, mirror: Mirror) -> Standing:
-        """Send what was changed here without the lease, and return what is left. Raises UnreachableError."""
-        if mirror.flush(BRING_UP) is None:
-            raise _not_done(mirror, "could not be committed in time")
-        return mirror.stand(BRING_UP, lambda _: True) or Standing()
-
-    def _commit(self, mirror: Mirror, patience: float, before: Standing) -> None:
-        """Send all that was changed since `before`, within `patience` seconds.
-
-        Raises ConflictError, RefusedError, UnreachableError naming the paths of which that cannot be done.
-        """
-        end = boottime() + patience
-        sent = mirror.flush(patience) is not None
-        now = mirror.stand(max(1.0, end - boottime()), lambda _: True)
-        fresh = _made_since(now, before) if now else []
-        if fresh and all(each.sure for each in fresh):
-            raise RefusedError(f"{mirror.mapping.name}: not all of it is committed: {_some(map(str, fresh))}")
-        if not sent:
-            raise _not_done(mirror, "could not be committed in time", fresh)
-        if fresh:
-            raise ConflictError(f"{mirror.mapping.name}: not all of it is committed: {_some(map(str, fresh))}")
-        count = now.conflicts - before.conflicts if now else 0
-        if now and count:
-            lost = [f"{shown(path)}: {LOST}" for path in now.lost[-count:]]
-            raise ConflictError(f"{mirror.mapping.name}: not all of it is committed: {_some(lost)}")
+            return max(lease.before.others, newest)  # when it stopped is not known, but what it committed is
+        return lease.before.others
 
 
 class _View:
@@ -344,49 +290,3 @@ class _View:
     def known(self) -> int | None:
         """Return the revision up to which it is known who held it."""
         return self._holds.known(self._name)
-
-
-def _is_followed(mirror: Mirror) -> bool:
-    status = mirror.status
-    return status.ready and not (status.waiting_for or status.halted)
-
-
-def _is_up_to_date(now: Standing, newest: int) -> bool:
-    return now.seen >= newest and not now.unshown and not now.yields
-
-
-def _in_the_way(now: Standing, newest: int) -> list[Problem]:
-    """Return what keeps records from being shown as things lie, if that is all that is missing."""
-    problems = [problem for problem in now.unshown.values() if problem and not problem.unsure]
-    waits = now.seen < newest or now.yields or len(problems) < len(now.unshown)
-    return [] if waits else problems
-
-
-def _not_yet(now: Standing) -> list[str]:
-    unshown = (str(problem or f"{shown(path)}: it is on its way") for path, problem in now.unshown.items())
-    return [*(str(now.unsent[path]) for path in now.yields), *unshown]
-
-
-def _made_since(now: Standing, before: Standing) -> list[Left]:
-    """Return what is left and was made since; of what may change at any moment it is not known that it was not."""
-
-    def is_fresh(path: StorePath, left: Left) -> bool:
-        known = before.unsent.get(path)
-        return known is None or not left.sure or left.lies != known.lies
-
-    return [left for path, left in now.unsent.items() if is_fresh(path, left)]
-
-
-def _some(reasons: Iterable[str]) -> str:
-    """Return reasons in words, the first few of them."""
-    every = sorted(set(reasons))
-    more = len(every) - NAMED
-    return "; ".join(every[:NAMED]) + (f"; and {more} more" if more > 0 else "")
-
-
-def _not_done(mirror: Mirror, what: str, left: Sequence[Left] = ()) -> ConfigstoreError:
-    status = mirror.status
-    paths = f" ({_some(each.shown for each in left)})" if left else ""
-    if status.halted:
-        return RefusedError(f"{mirror.mapping.name} {what}{paths}: {status.halted}")
-    return UnreachableError(f"{mirror.mapping.name} {what}{paths}: {status.why_not_done()}")

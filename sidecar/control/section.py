@@ -1,0 +1,117 @@
+"""What a hold does with one mirror: bring it up to date, send what waited, commit what the command changed."""
+
+from collections.abc import Iterable, Sequence
+
+from configstore.clock import boottime
+from configstore.errors import ConfigstoreError, ConflictError, RefusedError, UnreachableError
+from configstore.model.path import StorePath, shown
+from sidecar.mirror import Mirror
+from sidecar.planner.sides import Problem
+from sidecar.standing import Left, Standing
+
+BRING_UP = 30.0
+"""Seconds for the mirror to become up to date once the lease is held."""
+
+NAMED = 5
+"""How many paths are named that could not be committed, or shown."""
+
+LOST = "the store's version came in meanwhile and wins; this one is kept: see `configstore conflicts`"
+
+
+def bring_up(mirror: Mirror, newest: int, *, others: int) -> None:
+    """Wait until a mirror shows what the last holder committed, and nothing older lies there unsent.
+
+    newest: the revision of the mapping's newest record. others: that of the last that is known of another holder.
+    Raises RefusedError, UnreachableError.
+    """
+
+    def enough(now: Standing) -> bool:
+        return _is_up_to_date(now, newest) or bool(_in_the_way(now, newest))
+
+    mirror.yield_to(others)
+    try:
+        standing = mirror.stand(BRING_UP, enough)
+    finally:
+        mirror.yield_to(0)
+    if standing is None or not _is_followed(mirror):
+        raise _not_done(mirror, f"is not up to date with revision {newest}")
+    if not _is_up_to_date(standing, newest):
+        why = [str(each) for each in _in_the_way(standing, newest)] or _not_yet(standing)
+        raise RefusedError(
+            f"{mirror.mapping.name} does not show what the lease's last holder committed, so nothing is started:"
+            f" {_some(why)}"
+        )
+
+
+def send_what_waited(mirror: Mirror) -> Standing:
+    """Send what was changed here without the lease, and return what is left. Raises UnreachableError."""
+    if mirror.flush(BRING_UP) is None:
+        raise _not_done(mirror, "could not be committed in time")
+    return mirror.stand(BRING_UP, lambda _: True) or Standing()
+
+
+def commit(mirror: Mirror, patience: float, before: Standing) -> None:
+    """Send all that was changed since `before`, within `patience` seconds.
+
+    Raises ConflictError, RefusedError, UnreachableError naming the paths of which that cannot be done.
+    """
+    end = boottime() + patience
+    sent = mirror.flush(patience) is not None
+    now = mirror.stand(max(1.0, end - boottime()), lambda _: True)
+    fresh = _made_since(now, before) if now else []
+    if fresh and all(each.sure for each in fresh):
+        raise RefusedError(f"{mirror.mapping.name}: not all of it is committed: {_some(map(str, fresh))}")
+    if not sent:
+        raise _not_done(mirror, "could not be committed in time", fresh)
+    if fresh:
+        raise ConflictError(f"{mirror.mapping.name}: not all of it is committed: {_some(map(str, fresh))}")
+    count = now.conflicts - before.conflicts if now else 0
+    if now and count:
+        lost = [f"{shown(path)}: {LOST}" for path in now.lost[-count:]]
+        raise ConflictError(f"{mirror.mapping.name}: not all of it is committed: {_some(lost)}")
+
+
+def _is_followed(mirror: Mirror) -> bool:
+    status = mirror.status
+    return status.ready and not (status.waiting_for or status.halted)
+
+
+def _is_up_to_date(now: Standing, newest: int) -> bool:
+    return now.seen >= newest and not now.unshown and not now.yields
+
+
+def _in_the_way(now: Standing, newest: int) -> list[Problem]:
+    """Return what keeps records from being shown as things lie, if that is all that is missing."""
+    problems = [problem for problem in now.unshown.values() if problem and not problem.unsure]
+    waits = now.seen < newest or now.yields or len(problems) < len(now.unshown)
+    return [] if waits else problems
+
+
+def _not_yet(now: Standing) -> list[str]:
+    unshown = (str(problem or f"{shown(path)}: it is on its way") for path, problem in now.unshown.items())
+    return [*(str(now.unsent[path]) for path in now.yields), *unshown]
+
+
+def _made_since(now: Standing, before: Standing) -> list[Left]:
+    """Return what is left and was made since; of what may change at any moment it is not known that it was not."""
+
+    def is_fresh(path: StorePath, left: Left) -> bool:
+        known = before.unsent.get(path)
+        return known is None or not left.sure or left.lies != known.lies
+
+    return [left for path, left in now.unsent.items() if is_fresh(path, left)]
+
+
+def _some(reasons: Iterable[str]) -> str:
+    """Return reasons in words, the first few of them."""
+    every = sorted(set(reasons))
+    more = len(every) - NAMED
+    return "; ".join(every[:NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _not_done(mirror: Mirror, what: str, left: Sequence[Left] = ()) -> ConfigstoreError:
+    status = mirror.status
+    paths = f" ({_some(each.shown for each in left)})" if left else ""
+    if status.halted:
+        return RefusedError(f"{mirror.mapping.name} {what}{paths}: {status.halted}")
+    return UnreachableError(f"{mirror.mapping.name} {what}{paths}: {status.why_not_done()}")
