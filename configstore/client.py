@@ -10,6 +10,7 @@ in time, or it differs; 2 usage; 3 the lease is another's, or was lost; 4 the si
 from __future__ import annotations
 
 import argparse
+import contextlib
 import glob
 import http.client
 import json
@@ -145,10 +146,12 @@ def printable(text: str) -> str:
 class Guard:
     """For how long a command may run. `why` is the reason when it must not run any longer.
 
-    doubt: why time may get short. ttl: in seconds; shares of it are the margins.
+    doubt: why time may get short. ttl: in seconds; shares of it are the margins. news: a socket on which something
+    comes in when it is time to `check`.
     """
 
     ttl = 0.0
+    news: socket.socket | None = None
     why: str | None = None
     doubt = ""
 
@@ -239,8 +242,11 @@ def _watch_over(process: subprocess.Popen[bytes], guard: Guard, reader: int, cam
             due = min(due, left - STOP * guard.ttl)
         if process.returncode is not None:
             due = min(due, REST)
-        select.select([reader], [], [], max(0.0, due))
+        sources: list[int | socket.socket] = [reader] if guard.news is None else [reader, guard.news]
+        ready, _, _ = select.select(sources, [], [], max(0.0, due))
         _drain(reader)
+        if guard.news in ready:
+            guard.news, check_at = None, now
         if kill_at is None and boottime() >= check_at and (process.poll() is None or told_to_end()):
             check_at = boottime() + period
             guard.check()
@@ -452,15 +458,20 @@ def hold(
     refuse_within_itself(name)
     asked = {"lease": name, "command": os.path.basename(command[0]), "mapping": mapping, "ttl": ttl, "wait": wait}
     connection, answer = _ask_to_hold(sidecar, asked, wait)
+    guard = None
     try:
         held = _until_held(answer, name)
         guard = HeldLease(sidecar, name, held)
+        guard.news = connection.sock  # on which the sidecar says nothing more but that the lease is lost
         environment = environment_under(name, guard.token)
         if held.get("unfinished"):
             unfinished = printable(str(held["unfinished"])[:4096])
             say(f"lease {name}: its last holder did not say that this ended: {unfinished}")
             environment["CONFIGSTORE_UNFINISHED"] = unfinished
         return run_under(guard, command, environment, lambda code: _give_back(sidecar, guard, code))
+    except ClientError:
+        _tell_of_the_end(sidecar, guard)
+        raise
     finally:
         answer.close()  # the connection itself, on which the hold hangs
         connection.close()
@@ -559,6 +570,13 @@ def _give_back(sidecar: Sidecar, guard: HeldLease, code: int | None) -> None:
     except ClientError as failure:
         if code is not None:
             raise ClientError(f"{failure} (the command ended with exit code {code})", failure.code) from None
+
+
+def _tell_of_the_end(sidecar: Sidecar, guard: HeldLease | None) -> None:
+    """Tell the sidecar that a command without its lease has ended: what is written from now on is not its."""
+    if guard is not None and guard.why:
+        with contextlib.suppress(ClientError):  # that the lease was lost is known
+            sidecar.ask("POST", f"/v1/hold/{guard.id}/release", {"exit": 128 + signal.SIGTERM}, timeout=1.0)
 
 
 def _held_up(sidecar: Sidecar) -> str:

@@ -284,6 +284,10 @@ class Mirror:
             self._published.wait_for(lambda: self._looks_made >= ticket or self._stop.is_set(), patience)
             return self._looks_made >= ticket
 
+    def wake(self) -> None:
+        """Have a cycle made soon; from any thread."""
+        self._wake.set()
+
     def yield_to(self, others: int) -> None:
         """Have what lies here unsent give way to what others made; see `Leased.yield_to`. From any thread."""
         if self._engine:

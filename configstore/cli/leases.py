@@ -15,7 +15,7 @@ from functools import partial
 from configstore.cli.arguments import Commands, add_command, revision_or_zero
 from configstore.cli.render import write_json, write_line, write_table
 from configstore.cli.replicas import ask_reports, request
-from configstore.cli.session import now, open_tree, say
+from configstore.cli.session import now, open_tree, say, say_all
 from configstore.client import (
     ClientError,
     Guard,
@@ -38,7 +38,18 @@ from configstore.model.lease import Claim, Intent
 from configstore.model.path import StorePath, printable
 from configstore.model.replica import State, Verb
 from configstore.settings import parse_duration, parse_name
-from configstore.store.leases import MAX_TTL, MIN_TTL, TTL, Lease, Place, break_lease, last_intent, queue, queues
+from configstore.store.leases import (
+    MAX_TTL,
+    MIN_TTL,
+    TTL,
+    Lease,
+    Place,
+    break_lease,
+    held_up,
+    last_intent,
+    queue,
+    queues,
+)
 from configstore.store.replicas import asking, live, named, wait_applied
 from configstore.store.survey import revision_due, survey
 from configstore.store.tree import Tree
@@ -138,12 +149,14 @@ def _leases(args: argparse.Namespace) -> int:
             return _break(tree, args.name, sure=args.yes)
         found = queues(tree.kv, tree.keys)
         rows = [(places, last_intent(tree.kv, tree.keys, name)) for name, places in sorted(found.items())]
+        long = held_up(tree.kv, tree.keys, time.time())
     if args.json:
         write_json([_fields(places, intent) for places, intent in rows])
     else:
         write_table([_row(places, intent) for places, intent in rows])
     if not rows:
         say("no lease is held")
+    say_all(long)
     return 0
 
 
@@ -184,12 +197,15 @@ def _break(tree: Tree, name: str | None, *, sure: bool) -> int:
     if not sure:
         if not sys.stdin.isatty():
             raise UsageError("leases break: expected --yes, since nobody is here to be asked")
-        say(f"lease {name} is held by {holder.words}; it notices, and stops what it runs, at its next renewal")
+        notices = "; it notices, and stops what it runs, at its next renewal" if holder.etcd_lease else ""
+        say(f"lease {name} is held by {holder.words}{notices}")
         if input("Type the lease's name to take it away: ") != name:
             raise RefusedError("nothing was changed")
     if not break_lease(tree.kv, holder):
         raise ConflictError(f"lease {printable(name)}: its holder changed meanwhile; look again")
-    say(f"lease {name} was taken from {holder.words}")
+    left = queue(tree.kv, tree.keys, name)
+    follows = f"it is held by {left[0].words} now" if left else "nobody waits for it"
+    say(f"lease {name} was taken from {holder.words}; {follows}")
     return 0
 
 

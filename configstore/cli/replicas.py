@@ -15,6 +15,7 @@ from configstore.model.keys import shown_key
 from configstore.model.path import ROOT, StorePath, printable
 from configstore.model.replica import Ask, Report, Request, State, Take, Verb
 from configstore.store.conflicts import all_sides
+from configstore.store.leases import held_up
 from configstore.store.replicas import asking, fresh_reports, live, unreadable
 from configstore.store.tree import Tree
 
@@ -128,6 +129,7 @@ def _status(args: argparse.Namespace) -> int:
         store = tree.kv.status()
         reports, late = ask_reports(tree)
         kept = len(all_sides(tree, ROOT))
+        leases = held_up(tree.kv, tree.keys, time.time())
         _say_unread(unreadable(tree.kv, tree.keys))
     silent = {(each.mapping, each.replica) for each in late}
     everyone = sorted([*reports, *late], key=lambda each: (each.mapping, each.replica))
@@ -137,6 +139,7 @@ def _status(args: argparse.Namespace) -> int:
                 "store": msgspec.to_builtins(store),
                 "replicas": [_fields(each, silent=(each.mapping, each.replica) in silent) for each in everyone],
                 "conflicts": kept,
+                "leases_held_up": leases,
             }
         )
         return 0
@@ -150,6 +153,8 @@ def _status(args: argparse.Namespace) -> int:
             write_line(line)
     if not everyone:
         write_line("no live replica")
+    for line in leases:
+        write_line(line)
     if kept:
         write_line(f"{kept} losing sides of conflicts: `configstore conflicts`")
     return 0

@@ -30,6 +30,7 @@ from configstore.model.replica import State
 from configstore.settings import StoreSettings
 from configstore.store.api import CreateRevision, Delete, Kv, Put, Status
 from configstore.store.connect import connect
+from configstore.store.leases import held_up
 from configstore.store.replicas import live
 from configstore.store.tree import Tree
 from configstore.store.values import Writer
@@ -226,6 +227,7 @@ def _records(tree: Tree) -> Records:
             for each in reports
             if each.state is not State.READY
         ),
+        held_up=tuple(held_up(tree.kv, tree.keys, time.time())),
     )
 
 

@@ -54,6 +54,9 @@ def store(facts: Facts) -> Iterator[Finding]:
         yield warn("store", f"nothing lies below {printable(facts.root)}", mend)
     else:
         yield ok("store", f"all records are readable ({records.count}), in {some(records.subtrees)}")
+    for words in records.held_up:
+        found, _, mend = words.partition(": ")
+        yield warn("leases", found, mend)
     yield from _replicas(records)
 
 

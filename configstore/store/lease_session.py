@@ -30,6 +30,7 @@ class Session:
     """One etcd lease.
 
     ended: why it is not to be relied on any more, or None; it never comes back. renewals: how many succeeded.
+    trouble: why the last one failed, "" when it did not.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Session:
         """
         self.ended: str | None = None
         self.renewals = 0
+        self.trouble = ""
         self._kv = kv
         self._name = name
         self._ttl = ttl
@@ -131,7 +133,7 @@ class Session:
         log.info("a lease was given back at last", extra={"lease": self._name})
 
     def _keep(self) -> None:
-        due, reason = self._ttl / RENEWALS, "it was not renewed in time"
+        due = self._ttl / RENEWALS
         while not self._stopped.is_set():
             asked = self._wake.wait(due)
             self._wake.clear()
@@ -143,7 +145,7 @@ class Session:
             except LeaseGoneError:
                 return self.end("it expired, or somebody ended it")
             except StoreError as error:
-                reason, due = str(error), min(RETRY, self._ttl / RENEWALS)
+                self.trouble, due = str(error), min(RETRY, self._ttl / RENEWALS)
                 if asked:
                     self._wake.set()
                     self._stopped.wait(due)
@@ -154,7 +156,7 @@ class Session:
             if self.ended is not None:
                 return None
             if self._held and self._clock() >= self._deadline:
-                return self.end(reason)
+                return self.end(self.trouble or "it was not renewed in time")
         return None
 
     def _renew(self, sent: float) -> None:
@@ -167,3 +169,4 @@ class Session:
             return
         self._deadline, self._renewed = sent + min(self._ttl, granted), sent
         self.renewals += 1
+        self.trouble = ""

@@ -8,6 +8,8 @@ token, which every commit compares in its own transaction: who lost the lease wi
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime
 from typing import TypeVar
 
 import msgspec
@@ -18,6 +20,7 @@ from configstore.errors import (
     ConflictError,
     LeaseGoneError,
     StoreClosedError,
+    StoreError,
     StoreUnavailableError,
 )
 from configstore.model.keys import Keys, prefix_end
@@ -35,6 +38,9 @@ TTL = 30
 
 MIN_TTL, MAX_TTL = 2, 3600
 """etcd raises shorter ones; a longer one would keep successors waiting for a dead holder."""
+
+USUAL = 1800.0
+"""Seconds for which a lease may be held before it is told: certbot and a round of fetchmail take minutes."""
 
 EXPIRY_LAG = 1
 """Seconds less that etcd is asked for: it looks for expired leases twice a second only, and whoever follows a dead
@@ -127,6 +133,35 @@ def _read_intent(kv: Kv, keys: Keys, name: str) -> tuple[Intent | None, int]:
     return None, 0
 
 
+def held_up(kv: Kv, keys: Keys, now: float) -> list[str]:
+    """Return which leases are held for longer than is usual, each with the mend, in words. Raises StoreError.
+
+    now: in seconds since the epoch. The times are those of the holders' clocks.
+    """
+    found = []
+    for name, places in sorted(queues(kv, keys).items()):
+        holder, intent = places[0], last_intent(kv, keys, name)
+        begun = intent.begun if intent and intent.token == holder.token else ""
+        seconds = _since(begun or (holder.claim.time if holder.claim else ""), now)
+        if holder.etcd_lease and seconds < USUAL:
+            continue
+        how_long = f" for {seconds / 60:.0f} minutes, longer than is usual," if holder.etcd_lease else ""
+        waiting = f" ({len(places) - 1} waiting)" if len(places) > 1 else ""
+        found.append(
+            f"lease {printable(name)} is held{how_long} by {holder.words}{waiting}: look at what it does;"
+            f" `configstore leases break {printable(name)}` takes it away"
+        )
+    return found
+
+
+def _since(time: str, now: float) -> float:
+    """Return the seconds since a time in RFC 3339; 0 when it is none."""
+    try:
+        return now - datetime.fromisoformat(time).timestamp()
+    except ValueError:
+        return 0.0
+
+
 class Lease:
     """One contender. Its place in the queue is kept alive from `acquire` on, until `release` or `abandon`.
 
@@ -209,6 +244,7 @@ class Lease:
                 if self._wait(key, token, waiting) and self._renewed(session):
                     session.hold()
                     self._fence = Fence(name=self.name, key=key, token=token)
+                    self._watch_place(session, key)
                     self.before = self._history()
                 else:
                     session.stop("its place in the queue was gone")
@@ -321,6 +357,27 @@ class Lease:
                     raise StoreUnavailableError(f"lease {self.name}: it is our turn, but it cannot be renewed")
                 self._changed.wait(RETRY)
         return session.ended is None
+
+    def _watch_place(self, session: Session, key: bytes) -> None:
+        """Have it noticed at once when our key is deleted: a renewal would tell after a sixth of the TTL only.
+
+        Another has its turn at that moment, be it that a person broke the lease or that etcd ended it by mistake.
+        """
+
+        def follow() -> None:
+            with suppress(StoreError):  # the renewals tell then
+                for batch in watch:
+                    if any(event.deleted for event in batch.events):
+                        return session.end(session.trouble or "it expired, or somebody ended it")
+            return None
+
+        now = self._while_held(lambda _: self._kv.range(key, keys_only=True))
+        if not now.items:
+            return session.end(session.trouble or "it expired, or somebody ended it")
+        with self._changed:
+            self._watch = watch = self._kv.watch(key, key + b"\0", start_revision=now.revision + 1)
+        threading.Thread(target=follow, name=f"place:{self.name}", daemon=True).start()
+        return None
 
     def _looks(self) -> Iterator[tuple[list[Place], int]]:
         """Yield the queue and its revision, again and again."""

@@ -105,6 +105,9 @@ class Holds:
     def _learn(self, name: str, revision: int) -> None:
         with self._changed:
             self._known[name] = max(revision, self._known.get(name, 0))
+        for mirror in self._mirrors:
+            if mirror.mapping.lease == name:
+                mirror.wake()
 
     def _former(self, name: str) -> Hold | None:
         """Return a hold that has lost the lease, and the client of which is still there: its command may run."""
@@ -192,6 +195,8 @@ class Holds:
         lease = hold.lease
         lease.stand_alone()
         try:
+            if lease.lost is not None:
+                raise LeaseLostError(f"{lease.lost}; what was changed since then is not committed")
             if code is None:
                 lease.never_began(hold.begun)
             else:

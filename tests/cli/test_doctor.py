@@ -57,7 +57,7 @@ def test_a_well_etcd_of_each_version_gives_warnings_about_its_version_alone(own_
     assert code == 0
     assert {check for check in rows if set(states(rows, check)) != {"ok"}} == {"version"}
     assert "2048.0 MiB" in said(rows, "space")
-    assert "read, grant a lease, write, watch, delete: all allowed" in said(rows, "rights")
+    assert "read, grant a lease, renew a lease, write, watch, delete: all allowed" in said(rows, "rights")
     assert "readable (1), in dkim" in said(rows, "store")
     assert "too young" in said(rows, "compaction")
     with connect(own_etcd.endpoint) as kv:

@@ -135,6 +135,12 @@ WARNINGS = {
     "a key that is left": (but(trial=Trial(allowed=("write",), left=True)), "rights", "within a minute", ""),
     "an empty store": (but(records=Records()), "store", "nothing lies below /configstore", "restore"),
     "an unwell replica": (but(records=Records(count=1, live=1, unwell=("dkim: a@b",))), "replicas", "a@b", "why"),
+    "a lease held for long": (
+        but(records=Records(count=1, held_up=("lease x is held for 90 minutes: look at it",))),
+        "leases",
+        "held for 90 minutes",
+        "look at it",
+    ),
     "root without leases": (
         but(directories=(Directory(path="/d", leases=False),)),
         "directory",
@@ -245,6 +251,7 @@ def test_a_mended_version_has_no_holes_and_no_other_has_none():
     assert not holes_of(parse(ADVISED))
     assert not holes_of((3, 7, 1))
     assert all(map(holes_of, [(3, 3, 27), (3, 4, 44), (3, 5, 1), (3, 5, 33), (3, 6, 13), (3, 7, 0)]))
+    assert any("leases that are alive" in each for each in holes_of((3, 5, 16)))
     assert "corrupt" in holes_of((3, 5, 2))[0]
     assert "corrupt" not in holes_of((3, 5, 3))[0]
     assert parse("3.6.0-rc.1") == (3, 6, 0)

@@ -127,13 +127,32 @@ def committed(replica, name, text):
     assert outcome(replica.client("hold", "job", "--", "sh", "-c", script))[0] == 0
 
 
+@pytest.fixture
+def at_rest(kv, kv_root):
+    """Return a function that waits until a replica knows who held the lease, while nothing lies there unsent."""
+
+    def wait(replica):
+        (intent,) = kv.range(Keys(kv_root).intent("job")).items
+        (log,) = replica.state.glob("*/baseline")
+
+        def clean_at():
+            lines = (
+                json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"line":"clean"')
+            )
+            return max((line["at"] for line in lines), default=0)
+
+        wait_until(lambda: clean_at() >= intent.mod_revision, 30, what=f"{replica.name} to be at rest")
+
+    return wait
+
+
 def kept(configstore):
     """Return what is kept as conflicts: contents, by path."""
     rows = json.loads(configstore("conflicts", "--json"))
     return {row["path"]: configstore("conflicts", row["path"], "--show", row["id"]) for row in rows}
 
 
-def test_what_a_stale_holder_wrote_is_not_smuggled_in_under_a_later_hold(guarded, configstore, tmp_path):
+def test_what_a_stale_holder_wrote_is_not_smuggled_in_under_a_later_hold(guarded, configstore, tmp_path, at_rest):
     one, two = guarded
     committed(one, "cert", "first")
     wait_until((two.folder / "cert").exists)
@@ -158,6 +177,7 @@ def test_what_a_stale_holder_wrote_is_not_smuggled_in_under_a_later_hold(guarded
     assert kept(configstore) == {"data/cert": b"stale", "data/new": b"new"}
     assert not (one.folder / "new").exists()
     configstore("get", "data/new", code=1)
+    at_rest(one)
     (one.folder / "cert").write_text("of a person, later")
     assert outcome(one.client("hold", "job", "--", "true"))[0] == 0
     assert configstore("get", "data/cert") == b"of a person, later"
@@ -181,14 +201,13 @@ def test_an_edit_without_the_lease_gives_way_when_another_held_it_since(guarded,
     assert kept(configstore) == {"data/file": b"without the lease"}
 
 
-def test_an_edit_without_the_lease_travels_when_others_held_it_before_only(guarded, configstore):
+def test_an_edit_without_the_lease_travels_when_others_held_it_before_only(guarded, configstore, at_rest):
     one, two = guarded
     committed(one, "file", "agreed")
     committed(two, "other", "x")
-    wait_until((one.folder / "other").exists)
-    wait_until(lambda: one.metric("problems") == 0)
 
     def travels(text):
+        at_rest(one)
         (one.folder / "file").write_text(text)
         wait_until(lambda: one.metric("problems") == 1)
         assert outcome(one.client("hold", "job", "--", "true"))[0] == 0

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import threading
+from datetime import datetime
 
 import pytest
 
@@ -17,6 +18,7 @@ from configstore.store.leases import (
     LeaseLostError,
     LeaseTakenError,
     break_lease,
+    held_up,
     last_intent,
     queue,
     queues,
@@ -396,6 +398,21 @@ def test_a_key_that_no_etcd_lease_ends_is_shown_for_what_it_is_and_can_be_broken
     assert not break_lease(kv, place), "it is another one than was seen"
     assert break_lease(kv, queue(kv, keys, NAME)[0])
     contender().acquire(10)
+
+
+def test_a_lease_held_for_long_is_named_with_its_mend(contender, kv, keys):
+    one = contender("one")
+    one.acquire(None)
+    one.begin("2026-01-01T10:00:00+00:00")
+    ten = datetime.fromisoformat("2026-01-01T10:00:00+00:00").timestamp()
+    assert held_up(kv, keys, ten + 1700) == []
+    (words,) = held_up(kv, keys, ten + 7200)
+    assert "is held for 120 minutes, longer than is usual, by one on host for certbot" in words
+    assert f"configstore leases break {NAME}" in words
+    one.release()
+    kv.txn((), (Put(keys.lease_queue(NAME) + b"/by hand", b""),))
+    (words,) = held_up(kv, keys, ten)
+    assert "a key that no etcd lease ends" in words
 
 
 @pytest.fixture
