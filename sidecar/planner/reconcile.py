@@ -49,7 +49,8 @@ def reason(verdict: Verdict, mapping: Mapping) -> str:
     if verdict is Verdict.LOCAL_DRIFT and mapping.lease and mapping.direction is not Direction.PULL:
         return (
             f"changed here without the lease {mapping.lease}, so it is not pushed; this replica pushes it when it"
-            " holds the lease next, unless the store changes first: then it is kept under conflicts/"
+            " holds the lease next, unless the store changes or another holds the lease before: then it is kept"
+            " under conflicts/"
         )
     if verdict is Verdict.LOCAL_DRIFT and mapping.direction is not Direction.PULL:
         return "edited here since it was placed; `run` sends it, into a subtree that is there"

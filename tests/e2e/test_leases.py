@@ -165,7 +165,10 @@ def test_what_a_stale_holder_wrote_is_not_smuggled_in_under_a_later_hold(guarded
     assert stale.stdout.readline() == "runs\n"
     stale.send_signal(signal.SIGSTOP)
     committed(two, "key", "of the successor")
-    wait_until((one.folder / "key").exists)
+    configstore("put", "data/later", content=b"so that the end of that hold is known, too")
+    wait_until((one.folder / "later").exists)
+    cycles = one.metric("cycles_total")
+    wait_until(lambda: one.metric("cycles_total") > cycles + 1)
     gate.write_text("go\n")
     wait_until((one.folder / "new").exists)
     refused, _, err = outcome(one.client("hold", "job", "--wait", "1s", "--", "true"))

@@ -4,13 +4,20 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 
 import pytest
 
 from configstore.embedded import LOOPBACK, EmbeddedEtcd, free_ports
-from configstore.errors import CompactedError, FutureRevisionError, NoSpaceError, StoreUnavailableError
+from configstore.errors import (
+    CompactedError,
+    FutureRevisionError,
+    LeaseGoneError,
+    NoSpaceError,
+    StoreUnavailableError,
+)
 from configstore.model.keys import prefix_end
 from configstore.store.api import Event, Item, ModRevision, Put
 from configstore.store.etcd import life
@@ -346,3 +353,29 @@ def test_a_space_quota_that_is_used_up_is_named_and_reads_go_on(tmp_path, binary
         run_etcdctl(server.endpoint, "defrag")
         run_etcdctl(server.endpoint, "alarm", "disarm")
         put(kv, b"c")
+
+
+@pytest.mark.parametrize("version", ["wheel", "debian"])
+def test_a_lease_is_renewed_through_etcds_own_proxy(version, binary_named, etcd):
+    (port,) = free_ports(1)
+    address = f"{LOOPBACK}:{port}"
+    words = ["grpc-proxy", "start", f"--endpoints={etcd.endpoint}", f"--listen-addr={address}"]
+    with subprocess.Popen(
+        [binary_named(version), *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as proxy:
+        try:
+            with connect(f"http://{address}") as kv:
+                lease = wait_until(lambda: granted(kv), 30)
+                assert [kv.lease_keepalive(lease) for _ in range(3)] == [30, 30, 30]
+                kv.lease_revoke(lease)
+                with pytest.raises(LeaseGoneError):
+                    kv.lease_keepalive(lease)
+        finally:
+            proxy.kill()
+
+
+def granted(kv):
+    try:
+        return kv.lease_grant(30)
+    except StoreUnavailableError:
+        return None

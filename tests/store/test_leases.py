@@ -136,6 +136,14 @@ def test_a_broken_lease_is_lost_for_ever(contender, kv, keys):
     assert queue(kv, keys, NAME) == []
 
 
+def test_an_end_is_noticed_at_once_and_not_with_the_next_renewal(contender, kv, keys):
+    one = contender("one", ttl=3600)
+    one.acquire(None)
+    assert break_lease(kv, queue(kv, keys, NAME)[0])
+    wait_until(lambda: one.lost, 30)
+    assert one.fence() is None
+
+
 def test_a_waiter_whose_place_is_gone_queues_again_at_the_end(contender, kv, keys):
     one, two, three = contender("one"), contender("two", ttl=2), contender("three")
     one.acquire(None)
