@@ -143,7 +143,7 @@ def printable(text: str) -> str:
 # Running a command under a lease
 
 
-class Guard:
+class Limit:
     """For how long a command may run. `why` is the reason when it must not run any longer.
 
     doubt: why time may get short. ttl: in seconds; shares of it are the margins. news: a socket on which something
@@ -169,12 +169,12 @@ class Guard:
 
 
 def supervise(
-    command: Sequence[str], guard: Guard, environment: dict[str, str] | None = None
+    command: Sequence[str], limit: Limit, environment: dict[str, str] | None = None
 ) -> tuple[int, list[int]]:
-    """Run a command in a process group of its own as long as its guard allows.
+    """Run a command in a process group of its own as long as its limit allows.
 
-    Signals to us reach the group. When time gets short, or `guard.why` is set, the group gets SIGTERM and then
-    SIGKILL, before its time is over; `guard.why` then says so. A command that was told to end, by us or by a
+    Signals to us reach the group. When time gets short, or `limit.why` is set, the group gets SIGTERM and then
+    SIGKILL, before its time is over; `limit.why` then says so. A command that was told to end, by us or by a
     signal, has ended when all of its group has. It dies with us, too.
     Returns its exit code (128 + n for a signal) and the signals that came in.
     """
@@ -199,7 +199,7 @@ def supervise(
         process = subprocess.Popen(launcher + list(command), env=environment)
         for number in came:
             _send(process, number)
-        _watch_over(process, guard, reader, came)
+        _watch_over(process, limit, reader, came)
     finally:
         if process is not None and process.poll() is None:
             _send(process, signal.SIGKILL)
@@ -214,23 +214,23 @@ def supervise(
     return (code if code >= 0 else 128 - code), came
 
 
-def _watch_over(process: subprocess.Popen[bytes], guard: Guard, reader: int, came: list[int]) -> None:
+def _watch_over(process: subprocess.Popen[bytes], limit: Limit, reader: int, came: list[int]) -> None:
     """Wait for the command's end, and bring it about when its time is over."""
     kill_at: float | None = None
     rest_until: float | None = None
-    period = guard.ttl / CHECKS if guard.ttl else LONG_POLL
+    period = limit.ttl / CHECKS if limit.ttl else LONG_POLL
     check_at = boottime() + period
 
     def told_to_end() -> bool:
         return kill_at is not None or not _STOPS.isdisjoint(came)
 
     while process.poll() is None or (told_to_end() and _runs_still(process.pid)):
-        left = guard.left()
+        left = limit.left()
         now = boottime()
-        if kill_at is None and (guard.why or (left is not None and left <= STOP * guard.ttl)):
+        if kill_at is None and (limit.why or (left is not None and left <= STOP * limit.ttl)):
             _send(process, signal.SIGTERM)
-            kill_at = now + (GRACE if guard.why or left is None else max(0.0, left - KILL * guard.ttl))
-            guard.why = guard.why or guard.doubt
+            kill_at = now + (GRACE if limit.why or left is None else max(0.0, left - KILL * limit.ttl))
+            limit.why = limit.why or limit.doubt
         if process.returncode is not None and rest_until is None:
             rest_until = now + REST_GRACE
         if now >= min(kill_at or now + 1, rest_until or now + 1):
@@ -239,17 +239,17 @@ def _watch_over(process: subprocess.Popen[bytes], guard: Guard, reader: int, cam
             return
         due = check_at - now if kill_at is None else kill_at - now
         if left is not None and kill_at is None:
-            due = min(due, left - STOP * guard.ttl)
+            due = min(due, left - STOP * limit.ttl)
         if process.returncode is not None:
             due = min(due, REST)
-        sources: list[int | socket.socket] = [reader] if guard.news is None else [reader, guard.news]
+        sources: list[int | socket.socket] = [reader] if limit.news is None else [reader, limit.news]
         ready, _, _ = select.select(sources, [], [], max(0.0, due))
         _drain(reader)
-        if guard.news in ready:
-            guard.news, check_at = None, now
+        if limit.news in ready:
+            limit.news, check_at = None, now
         if kill_at is None and boottime() >= check_at and (process.poll() is None or told_to_end()):
             check_at = boottime() + period
-            guard.check()
+            limit.check()
 
 
 def _drain(reader: int) -> None:
@@ -410,7 +410,7 @@ def _refusal(answer: Answer) -> ClientError:
     return ClientError(words_of(answer, "error"), int(number_of(answer, "code", 5)) or 1)
 
 
-class HeldLease(Guard):
+class Held(Limit):
     """A lease that the sidecar holds for us. The deadline is our own reckoning, from before each question."""
 
     def __init__(self, sidecar: Sidecar, name: str, held: Answer) -> None:
@@ -458,19 +458,19 @@ def hold(
     refuse_within_itself(name)
     asked = {"lease": name, "command": os.path.basename(command[0]), "mapping": mapping, "ttl": ttl, "wait": wait}
     connection, answer = _ask_to_hold(sidecar, asked, wait)
-    guard = None
+    limit = None
     try:
         held = _until_held(answer, name)
-        guard = HeldLease(sidecar, name, held)
-        guard.news = connection.sock  # on which the sidecar says nothing more but that the lease is lost
-        environment = environment_under(name, guard.token)
+        limit = Held(sidecar, name, held)
+        limit.news = connection.sock  # on which the sidecar says nothing more but that the lease is lost
+        environment = environment_under(name, limit.token)
         if held.get("unfinished"):
             unfinished = printable(str(held["unfinished"])[:4096])
             say(f"lease {name}: its last holder did not say that this ended: {unfinished}")
             environment["CONFIGSTORE_UNFINISHED"] = unfinished
-        return run_under(guard, command, environment, lambda code: _give_back(sidecar, guard, code))
+        return run_under(limit, command, environment, lambda code: _give_back(sidecar, limit, code))
     except ClientError:
-        _tell_of_the_end(sidecar, guard)
+        _tell_of_the_end(sidecar, limit)
         raise
     finally:
         answer.close()  # the connection itself, on which the hold hangs
@@ -512,26 +512,26 @@ def _ask_to_hold(
 
 
 def run_under(
-    guard: Guard,
+    limit: Limit,
     command: Sequence[str],
     environment: dict[str, str],
     give_back: Callable[[int | None], None],
 ) -> int:
-    """Run a command under a guard and give the lease back; returns the exit code. Raises ClientError.
+    """Run a command under a limit and give the lease back; returns the exit code. Raises ClientError.
 
     give_back: commits and releases, given the command's exit code, None when it was not started; may raise
     ClientError.
     """
-    while not guard.may_start():
-        left = guard.left()
-        if guard.why or (left is not None and left <= 0):
+    while not limit.may_start():
+        left = limit.left()
+        if limit.why or (left is not None and left <= 0):
             give_back(None)
-            raise ClientError(f"{command[0]} was not started: {guard.why or guard.doubt}", 3)
-        time.sleep(guard.ttl / CHECKS)
-        guard.check()
-    code, _ = supervise(command, guard, environment)
-    if guard.why:
-        words = f"{guard.why}; {command[0]} was stopped (exit code {code}), and nothing more is committed"
+            raise ClientError(f"{command[0]} was not started: {limit.why or limit.doubt}", 3)
+        time.sleep(limit.ttl / CHECKS)
+        limit.check()
+    code, _ = supervise(command, limit, environment)
+    if limit.why:
+        words = f"{limit.why}; {command[0]} was stopped (exit code {code}), and nothing more is committed"
         raise ClientError(words, 3)
     give_back(code)
     return code
@@ -558,25 +558,25 @@ def _until_held(answer: http.client.HTTPResponse, name: str) -> Answer:
             say(f"lease {name}: waiting for {holder}")
 
 
-def _give_back(sidecar: Sidecar, guard: HeldLease, code: int | None) -> None:
+def _give_back(sidecar: Sidecar, limit: Held, code: int | None) -> None:
     """Have the sidecar commit what was changed and release the lease. code: None when nothing was started."""
-    patience = max(PATIENCE, guard.ttl)
+    patience = max(PATIENCE, limit.ttl)
 
     def tell() -> None:
-        say(f"lease {guard.name}: {_held_up(sidecar)}; waiting up to {patience - SILENCE:.0f} s more")
+        say(f"lease {limit.name}: {_held_up(sidecar)}; waiting up to {patience - SILENCE:.0f} s more")
 
     try:
-        sidecar.ask("POST", f"/v1/hold/{guard.id}/release", {"exit": code}, patience, tell)
+        sidecar.ask("POST", f"/v1/hold/{limit.id}/release", {"exit": code}, patience, tell)
     except ClientError as failure:
         if code is not None:
             raise ClientError(f"{failure} (the command ended with exit code {code})", failure.code) from None
 
 
-def _tell_of_the_end(sidecar: Sidecar, guard: HeldLease | None) -> None:
+def _tell_of_the_end(sidecar: Sidecar, limit: Held | None) -> None:
     """Tell the sidecar that a command without its lease has ended: what is written from now on is not its."""
-    if guard is not None and guard.why:
+    if limit is not None and limit.why:
         with contextlib.suppress(ClientError):  # that the lease was lost is known
-            sidecar.ask("POST", f"/v1/hold/{guard.id}/release", {"exit": 128 + signal.SIGTERM}, timeout=1.0)
+            sidecar.ask("POST", f"/v1/hold/{limit.id}/release", {"exit": 128 + signal.SIGTERM}, timeout=1.0)
 
 
 def _held_up(sidecar: Sidecar) -> str:
@@ -607,13 +607,13 @@ def on_change(sidecar: Sidecar, mapping: str, command: Sequence[str], timeout: f
             seen = now  # the sidecar was started anew and has changed nothing since
             continue
         seen = now
-        guard = Timeout(timeout)
-        code, came = supervise(command, guard)
+        limit = Timeout(timeout)
+        code, came = supervise(command, limit)
         if signal.SIGTERM in came or signal.SIGINT in came:
             return 0
         failed = code != 0
         if failed:
-            why = guard.why or f"exit code {code}"
+            why = limit.why or f"exit code {code}"
             say(f"{mapping} changed, but {command[0]} failed ({why}); trying again in {retry:.0f} s")
         retry = min(2 * retry, LONGEST_RETRY) if failed else 1.0
 
@@ -622,7 +622,7 @@ def _leave(_number: int, _frame: object) -> None:
     raise SystemExit(0)
 
 
-class Timeout(Guard):
+class Timeout(Limit):
     """A limit on how long a command may take."""
 
     def __init__(self, seconds: float | None) -> None:

@@ -26,7 +26,7 @@ from configstore.cli.session import (
     unreadable,
 )
 from configstore.errors import ConflictError, StoreError, UnreachableError
-from configstore.model.lease import Claim
+from configstore.model.lease import Contender
 from configstore.model.path import StorePath, ancestors, depth, is_below, shell_word, shown
 from configstore.model.record import PLACING_ORDER, Entry, Kind
 from configstore.presets.single_host import Part, parts
@@ -182,8 +182,8 @@ def _held(tree: Tree, name: str) -> Iterator[Fence | None]:
     if not name:
         yield None
         return
-    claim = Claim(replica="cli", host=socket.gethostname()[:256], command="configstore import", time=now())
-    lease = Lease(tree.kv, tree.keys, name, claim)
+    contender = Contender(replica="cli", host=socket.gethostname()[:256], command="configstore import", time=now())
+    lease = Lease(tree.kv, tree.keys, name, contender)
     fence = lease.acquire(0.0)
     try:
         yield fence

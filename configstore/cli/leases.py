@@ -18,7 +18,7 @@ from configstore.cli.replicas import ask_reports, request
 from configstore.cli.session import now, open_tree, say, say_all
 from configstore.client import (
     ClientError,
-    Guard,
+    Limit,
     Sidecar,
     environment_under,
     hold,
@@ -34,7 +34,7 @@ from configstore.errors import (
     UnreachableError,
     UsageError,
 )
-from configstore.model.lease import Claim, Intent
+from configstore.model.lease import Contender, Intent
 from configstore.model.path import StorePath, printable
 from configstore.model.replica import State, Verb
 from configstore.settings import parse_duration, parse_name
@@ -43,7 +43,7 @@ from configstore.store.leases import (
     MIN_TTL,
     TTL,
     Lease,
-    Place,
+    Queued,
     break_lease,
     held_up,
     last_intent,
@@ -160,28 +160,28 @@ def _leases(args: argparse.Namespace) -> int:
     return 0
 
 
-def _fields(places: list[Place], intent: Intent | None) -> dict[str, object]:
-    def who(place: Place) -> dict[str, object]:
-        claim = place.claim
+def _fields(places: list[Queued], intent: Intent | None) -> dict[str, object]:
+    def fields(each: Queued) -> dict[str, object]:
+        who = each.contender
         return {
-            "replica": claim.replica if claim else None,
-            "host": claim.host if claim else None,
-            "command": claim.command if claim else None,
-            "since": claim.time if claim else None,
-            "token": place.token,
+            "replica": who.replica if who else None,
+            "host": who.host if who else None,
+            "command": who.command if who else None,
+            "since": who.time if who else None,
+            "token": each.token,
         }
 
     holder, *waiting = places
     under_way = intent.words if intent and not intent.ended else None
     return {
         "lease": holder.name,
-        "holder": who(holder),
-        "waiting": [who(each) for each in waiting],
+        "holder": fields(holder),
+        "waiting": [fields(each) for each in waiting],
         "begun": under_way,
     }
 
 
-def _row(places: list[Place], intent: Intent | None) -> tuple[str, ...]:
+def _row(places: list[Queued], intent: Intent | None) -> tuple[str, ...]:
     holder, *waiting = places
     begun = f"; not ended: {intent.words}" if intent and not intent.ended and intent.token != holder.token else ""
     return (printable(holder.name), f"{len(waiting)} waiting", printable(f"held by {holder.words}{begun}"))
@@ -209,7 +209,7 @@ def _break(tree: Tree, name: str | None, *, sure: bool) -> int:
     return 0
 
 
-class _Held(Guard):
+class _Held(Limit):
     """A lease that this process holds itself."""
 
     def __init__(self, lease: Lease) -> None:
@@ -244,20 +244,20 @@ def _run_directly(args: argparse.Namespace, command: list[str]) -> int:
     refuse_within_itself(args.lease)
     with open_tree(args) as tree:
         program = os.path.basename(command[0])
-        claim = Claim(replica="cli", host=socket.gethostname()[:256], command=program, time=now())
-        lease = Lease(tree.kv, tree.keys, args.lease, claim, ttl=args.ttl)
+        contender = Contender(replica="cli", host=socket.gethostname()[:256], command=program, time=now())
+        lease = Lease(tree.kv, tree.keys, args.lease, contender, ttl=args.ttl)
         fence = lease.acquire(args.wait, lambda ahead: say(f"lease {args.lease}: waiting for {ahead[0].words}"))
         begun = now()
-        guard = _Held(lease)
+        limit = _Held(lease)
         try:
             before = lease.begin(begun)
             environment = environment_under(args.lease, fence.token)
             if before:
                 say(f"lease {args.lease}: its last holder did not say that this ended: {before.words}")
                 environment["CONFIGSTORE_UNFINISHED"] = before.words
-            return run_under(guard, command, environment, partial(_note_end, lease, begun))
+            return run_under(limit, command, environment, partial(_note_end, lease, begun))
         finally:
-            if guard.why is None:
+            if limit.why is None:
                 lease.release(patience=float(lease.ttl))
             else:
                 lease.abandon()  # what was stopped may have left something running

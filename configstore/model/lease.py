@@ -1,7 +1,8 @@
 """What a contender for a lease says of itself, and what its holder is doing: pure values.
 
-A claim lies under `{root}/leases/<name>/<etcd lease id>` and ends with that etcd lease. An intent lies under
-`{root}/intents/<name>` and stays, so that a successor and a person see what was under way when a holder died.
+What a contender says of itself lies under `{root}/leases/<name>/<etcd lease id>` and ends with that etcd lease. An
+intent lies under `{root}/intents/<name>` and stays, so that a successor and a person see what was under way when a
+holder died.
 """
 
 from typing import Annotated
@@ -16,7 +17,7 @@ _Name = Annotated[str, msgspec.Meta(max_length=256)]
 _Time = Annotated[str, msgspec.Meta(max_length=64)]
 
 
-class Claim(msgspec.Struct, frozen=True, kw_only=True):
+class Contender(msgspec.Struct, frozen=True, kw_only=True):
     """Who wants, or holds, a lease. `command`: its program's name; arguments may hold secrets. time: RFC 3339."""
 
     replica: _Name
@@ -39,7 +40,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     token: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-    claim: Claim
+    contender: Contender = msgspec.field(name="claim")
     begun: _Time
     ended: _Time = ""
     exit: int | None = None
@@ -49,24 +50,24 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def words(self) -> str:
         """What was begun, by whom and when; safe to print and to hand to a command in a variable."""
-        what = self.claim.command or "something"
-        return printable(f"{what}, begun {self.begun} by {self.claim.words}")
+        what = self.contender.command or "something"
+        return printable(f"{what}, begun {self.begun} by {self.contender.words}")
 
 
 _encoder = msgspec.json.Encoder()
-_claim_decoder = msgspec.json.Decoder(Claim)
+_contender_decoder = msgspec.json.Decoder(Contender)
 _intent_decoder = msgspec.json.Decoder(Intent)
 
 
-def encode(value: Claim | Intent) -> bytes:
+def encode(value: Contender | Intent) -> bytes:
     """Return a value as a line of JSON."""
     return _encoder.encode(value)
 
 
-def decode_claim(text: bytes) -> Claim | None:
-    """Return a claim; None when it is none of ours, as with `etcdctl lock`."""
+def decode_contender(text: bytes) -> Contender | None:
+    """Return what a contender says; None when it is none of ours, as with `etcdctl lock`."""
     try:
-        return untrusted.decode(text, _claim_decoder)
+        return untrusted.decode(text, _contender_decoder)
     except UntrustedError:
         return None
 

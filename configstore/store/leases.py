@@ -24,7 +24,7 @@ from configstore.errors import (
     StoreUnavailableError,
 )
 from configstore.model.keys import Keys, prefix_end
-from configstore.model.lease import Claim, Intent, decode_claim, decode_intent, encode
+from configstore.model.lease import Contender, Intent, decode_contender, decode_intent, encode
 from configstore.model.path import printable
 from configstore.model.untrusted import UntrustedError
 from configstore.store.api import CreateRevision, Delete, Item, Kv, Put, Watch, range_all
@@ -59,51 +59,51 @@ class LeaseLostError(ConflictError):
     """The lease is not ours any more, or may not be."""
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """One contender in a lease's queue; the first one holds. claim: None for one that is not configstore's."""
+class Queued(msgspec.Struct, frozen=True, kw_only=True):
+    """One contender in a lease's queue; the first one holds. contender: None for one that is not configstore's."""
 
     name: str
     key: bytes
     token: int
     etcd_lease: int
-    claim: Claim | None
+    contender: Contender | None
 
     @property
     def words(self) -> str:
         """Who it is, safe to print."""
-        if not self.claim and not self.etcd_lease:
+        if not self.contender and not self.etcd_lease:
             return f"a key that no etcd lease ends, put there by hand (since revision {self.token})"
-        if not self.claim:
+        if not self.contender:
             return f"somebody without a name, such as `etcdctl lock` (since revision {self.token})"
-        what = f" for {self.claim.command}" if self.claim.command else ""
-        return printable(f"{self.claim.words}{what} (since {self.claim.time})")
+        what = f" for {self.contender.command}" if self.contender.command else ""
+        return printable(f"{self.contender.words}{what} (since {self.contender.time})")
 
 
-def queue(kv: Kv, keys: Keys, name: str) -> list[Place]:
+def queue(kv: Kv, keys: Keys, name: str) -> list[Queued]:
     """Return a lease's contenders, the holder first. Raises StoreError."""
     return queues(kv, keys, name).get(name, [])
 
 
-def queues(kv: Kv, keys: Keys, only: str = "") -> dict[str, list[Place]]:
+def queues(kv: Kv, keys: Keys, only: str = "") -> dict[str, list[Queued]]:
     """Return the contenders of every lease that has any, by name; `only`: of that lease. Raises StoreError."""
     top = keys.lease_queue("")
     prefix = keys.lease_queue(only) + b"/" if only else top
-    found: dict[str, list[Place]] = {}
+    found: dict[str, list[Queued]] = {}
     for page in range_all(kv, prefix, prefix_end(prefix)):
         for item in page.items:
             name, slash, _ = item.key[len(top) :].decode("utf-8", "backslashreplace").partition("/")
             if slash:
-                found.setdefault(name, []).append(_place(name, item))
+                found.setdefault(name, []).append(_queued(name, item))
     return {name: sorted(places, key=lambda place: place.token) for name, places in found.items()}
 
 
-def _place(name: str, item: Item) -> Place:
-    return Place(
+def _queued(name: str, item: Item) -> Queued:
+    return Queued(
         name=name,
         key=item.key,
         token=item.create_revision,
         etcd_lease=item.lease,
-        claim=decode_claim(item.value),
+        contender=decode_contender(item.value),
     )
 
 
@@ -142,7 +142,7 @@ def held_up(kv: Kv, keys: Keys, now: float) -> list[str]:
     for name, places in sorted(queues(kv, keys).items()):
         holder, intent = places[0], last_intent(kv, keys, name)
         begun = intent.begun if intent and intent.token == holder.token else ""
-        seconds = _since(begun or (holder.claim.time if holder.claim else ""), now)
+        seconds = _since(begun or (holder.contender.time if holder.contender else ""), now)
         if holder.etcd_lease and seconds < USUAL:
             continue
         how_long = f" for {seconds / 60:.0f} minutes, longer than is usual," if holder.etcd_lease else ""
@@ -174,7 +174,7 @@ class Lease:
         kv: Kv,
         keys: Keys,
         name: str,
-        claim: Claim,
+        contender: Contender,
         *,
         ttl: int = TTL,
         clock: Callable[[], float] = boottime,
@@ -184,7 +184,7 @@ class Lease:
         After it, a dead holder's lease is another's. Ours it is for EXPIRY_LAG less: the attribute `ttl`.
         """
         self.name = name
-        self.claim = claim
+        self.contender = contender
         self.ttl = max(MIN_TTL, ttl - EXPIRY_LAG)
         self._kv = kv
         self._keys = keys
@@ -227,7 +227,7 @@ class Lease:
         if self._session:
             self._session.stand_alone()
 
-    def acquire(self, patience: float | None, waiting: Callable[[list[Place]], None] = lambda _: None) -> Fence:
+    def acquire(self, patience: float | None, waiting: Callable[[list[Queued]], None] = lambda _: None) -> Fence:
         """Queue up and wait for the lease, at most `patience` seconds (None: without end).
 
         `waiting` is told who is ahead, the holder first, whenever that changes. Who lost its place in an outage
@@ -311,7 +311,7 @@ class Lease:
         """Take the last place; returns the session that keeps it, our key and token."""
         session = self._session = Session(self._kv, self.name, self.ttl, self._clock, self._look_again)
         key = b"%b/%x" % (self._keys.lease_queue(self.name), session.etcd_lease)
-        put = Put(key, encode(self.claim), session.etcd_lease)
+        put = Put(key, encode(self.contender), session.etcd_lease)
         while True:
             try:
                 result = self._kv.txn((CreateRevision(key, 0),), (put,), otherwise_get=(key,))
@@ -323,14 +323,14 @@ class Lease:
                 return session, key, 0  # which is not in the queue, then
             return session, key, result.revision if result.succeeded else result.found[0].create_revision
 
-    def _wait(self, key: bytes, token: int, waiting: Callable[[list[Place]], None]) -> bool:
+    def _wait(self, key: bytes, token: int, waiting: Callable[[list[Queued]], None]) -> bool:
         """Wait until nobody is ahead; returns False when our place is gone. Raises LeaseTakenError, StoreError."""
-        known: list[Place] = []
+        known: list[Queued] = []
         for places, revision in self._looks():
             if all(place.key != key for place in places):
                 return False
             ahead = [place for place in places if place.token < token]
-            if any(place.claim is None for place in ahead):
+            if any(place.contender is None for place in ahead):
                 self._strangers = revision
             if not ahead:
                 return True
@@ -379,7 +379,7 @@ class Lease:
         threading.Thread(target=follow, name=f"place:{self.name}", daemon=True).start()
         return None
 
-    def _looks(self) -> Iterator[tuple[list[Place], int]]:
+    def _looks(self) -> Iterator[tuple[list[Queued], int]]:
         """Yield the queue and its revision, again and again."""
         while True:
             try:
@@ -423,7 +423,7 @@ class Lease:
         intent, revision = self._while_held(lambda _: _read_intent(self._kv, self._keys, self.name))
         if intent is None:
             return History(others=max(revision, self._strangers))
-        ours = intent.claim.replica == self.claim.replica
+        ours = intent.contender.replica == self.contender.replica
         return History(
             others=max(intent.others if ours else revision, self._strangers),
             unended=None if intent.ended else intent,
@@ -431,7 +431,7 @@ class Lease:
 
     def _intent(self, begun: str) -> Intent:
         token = self._fence.token if self._fence else 0
-        return Intent(token=token, claim=self.claim, begun=begun, others=self.before.others)
+        return Intent(token=token, contender=self.contender, begun=begun, others=self.before.others)
 
     def _write_intent(self, intent: Intent) -> None:
         """Write it: the same again does no harm. Raises LeaseLostError, StoreError."""
@@ -461,7 +461,7 @@ class Lease:
                     self._changed.wait_for(lambda: self.lost, RETRY)
 
 
-def break_lease(kv: Kv, place: Place) -> bool:
+def break_lease(kv: Kv, place: Queued) -> bool:
     """Take a contender's place away, by ending its etcd lease; False when it was gone already.
 
     A key that no etcd lease ends is deleted, as long as it is the one that was seen.

@@ -14,9 +14,9 @@ import msgspec
 from configstore.clock import boottime
 from configstore.errors import ConfigstoreError, RefusedError, UsageError
 from configstore.model.keys import Keys
-from configstore.model.lease import Claim, Intent
+from configstore.model.lease import Contender, Intent
 from configstore.store.api import Kv
-from configstore.store.leases import TTL, Lease, LeaseLostError, LeaseTakenError, Place
+from configstore.store.leases import TTL, Lease, LeaseLostError, LeaseTakenError, Queued
 from configstore.store.survey import survey
 from configstore.store.values import Fence
 from sidecar.control import section
@@ -128,8 +128,8 @@ class Holds:
             raise UsageError(f"no mapping here has lease {name!r}, so nothing would be fenced; {there}")
         if mapping is not None and known[mapping] not in concerned:
             concerned.append(known[mapping])
-        claim = Claim(replica=self._replica, host=self._host, command=command, time=self._now())
-        return Lease(self._kv, self._keys, name, claim, ttl=ttl or TTL), concerned
+        contender = Contender(replica=self._replica, host=self._host, command=command, time=self._now())
+        return Lease(self._kv, self._keys, name, contender, ttl=ttl or TTL), concerned
 
     def open(
         self,
@@ -137,7 +137,7 @@ class Holds:
         mirrors: Sequence[Mirror],
         *,
         patience: float | None,
-        waiting: Callable[[list[Place]], None],
+        waiting: Callable[[list[Queued]], None],
     ) -> Hold:
         """Acquire, bring the mirrors up to date, push what waited for the lease, and note what begins.
 
@@ -263,7 +263,7 @@ class Holds:
             if self._changed.wait_for(lambda: self._former(name) is None, seconds):
                 return
             former = self._former(name)
-        command, begun = (former.lease.claim.command, former.begun) if former else ("", "")
+        command, begun = (former.lease.contender.command, former.begun) if former else ("", "")
         raise LeaseTakenError(
             f"lease {name}: {command or 'a command'} that was begun here at {begun} lost it, and may still run,"
             " since its client does not answer: end it, or let it go on if it was stopped"
@@ -272,7 +272,7 @@ class Holds:
     def _others(self, lease: Lease, newest: int) -> int:
         """Return the revision of the last that is known of another holder. newest: of the mapping's records."""
         unended = lease.before.unended
-        if unended and unended.claim.replica != self._replica:
+        if unended and unended.contender.replica != self._replica:
             return max(lease.before.others, newest)  # when it stopped is not known, but what it committed is
         return lease.before.others
 

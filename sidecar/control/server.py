@@ -20,7 +20,7 @@ from http import HTTPStatus
 import msgspec
 
 from configstore.errors import ConfigstoreError, UnreachableError, UsageError
-from configstore.store.leases import Lease, LeaseLostError, Place
+from configstore.store.leases import Lease, LeaseLostError, Queued
 from sidecar.control import api
 from sidecar.control.api import Api, checked
 from sidecar.control.holds import Hold
@@ -216,7 +216,7 @@ def _held(hold: Hold) -> dict[str, object]:
     }
 
 
-def _tell_who_is_ahead(exchange: Exchange, ahead: list[Place]) -> None:
+def _tell_who_is_ahead(exchange: Exchange, ahead: list[Queued]) -> None:
     _line(exchange, {"event": "waiting", "holder": ahead[0].words, "ahead": len(ahead)})
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from configstore.errors import CorruptError, UsageError
-from configstore.model.lease import Claim, encode
+from configstore.model.lease import Contender, encode
 from configstore.model.record import RecordError, decode, sha256
 from configstore.model.replica import PathProblem, Report, State
 from configstore.model.replica import encode as encode_report
@@ -80,7 +80,7 @@ def test_every_parser_keeps_its_promise_for_any_bytes(target):
 def hostile_keys(root):
     """Return what anybody with write access could put into each part of a store, by key."""
     deep = b'{"x":' + b"[" * 998
-    claim = encode(Claim(replica=EVIL, host=EVIL, command=EVIL, time=EVIL))
+    claim = encode(Contender(replica=EVIL, host=EVIL, command=EVIL, time=EVIL))
     report = Report(
         mapping=EVIL,
         replica=EVIL,

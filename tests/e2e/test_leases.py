@@ -29,7 +29,7 @@ def guarded(replica):
 @pytest.fixture
 def held(kv, kv_root):
     """Return a function that tells who is in the lease's queue, the holder first."""
-    return lambda: [place.claim.replica for place in queue(kv, Keys(kv_root), "job")]
+    return lambda: [place.contender.replica for place in queue(kv, Keys(kv_root), "job")]
 
 
 def outcome(process, timeout=60):

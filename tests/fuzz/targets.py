@@ -72,10 +72,10 @@ def reads_asks(text):
 
 
 def reads_claims_and_intents(text):
-    """`lease.decode_claim` and `decode_intent`: words that may be printed and handed to a command, or nothing."""
-    claim = lease.decode_claim(text)
+    """`lease.decode_contender`, `decode_intent`: words that may be printed and handed to a command, or nothing."""
+    claim = lease.decode_contender(text)
     if claim:
-        assert lease.decode_claim(lease.encode(claim)) == claim
+        assert lease.decode_contender(lease.encode(claim)) == claim
         _is_shown(claim.words)
     try:
         _is_shown(lease.decode_intent(text).words)
@@ -170,7 +170,7 @@ _REPORT = replica.Report(
     reason="why",
     problems=(replica.PathProblem(path="a", reason="why", word="$'a'"),),
 )
-_CLAIM = lease.Claim(replica="r", host="h", command="c", time="t")
+_CONTENDER = lease.Contender(replica="r", host="h", command="c", time="t")
 
 TARGETS = {
     reads_records: [
@@ -183,8 +183,8 @@ TARGETS = {
     ],
     reads_asks: [replica.encode(replica.Ask(id="i", replica="r", revision=3))],
     reads_claims_and_intents: [
-        lease.encode(_CLAIM),
-        lease.encode(lease.Intent(token=3, claim=_CLAIM, begun="t", exit=1)),
+        lease.encode(_CONTENDER),
+        lease.encode(lease.Intent(token=3, contender=_CONTENDER, begun="t", exit=1)),
     ],
     reads_the_bodies_of_requests: [
         b'{"mapping": "data", "timeout": 1.5}',

@@ -10,7 +10,7 @@ import pytest
 from configstore.clock import boottime
 from configstore.errors import StoreUnavailableError
 from configstore.model.keys import Keys
-from configstore.model.lease import Claim
+from configstore.model.lease import Contender
 from configstore.model.record import Entry, Kind
 from configstore.store.api import Delete, Put
 from configstore.store.leases import (
@@ -43,8 +43,8 @@ def contender(kv, keys):
     made = []
 
     def make(replica="one", ttl=5, **how):
-        claim = Claim(replica=replica, host="host", command="certbot", time="2026-01-01T00:00:00Z")
-        made.append(Lease(how.pop("kv", kv), keys, NAME, claim, ttl=ttl, **how))
+        contender = Contender(replica=replica, host="host", command="certbot", time="2026-01-01T00:00:00Z")
+        made.append(Lease(how.pop("kv", kv), keys, NAME, contender, ttl=ttl, **how))
         return made[-1]
 
     yield make
@@ -73,13 +73,13 @@ def test_one_holds_and_the_next_follows_at_its_release(contender, kv, keys):
     waited = []
     thread, outcome = in_background(lambda: two.acquire(10, waited.append))
     wait_until(lambda: len(queue(kv, keys, NAME)) == 2)
-    assert [place.claim.replica for place in queue(kv, keys, NAME)] == ["one", "two"]
+    assert [place.contender.replica for place in queue(kv, keys, NAME)] == ["one", "two"]
     assert two.fence() is None
     wait_until(lambda: waited)
     one.release()
     thread.join(10)
     assert outcome[0].token > first.token
-    assert [place.claim.replica for place in waited[0]] == ["one"]
+    assert [place.contender.replica for place in waited[0]] == ["one"]
     assert one.fence() is None
 
 
@@ -92,7 +92,7 @@ def test_the_queue_is_fair(contender, kv, keys):
 
         def turn(each=each):
             each.acquire(30)
-            order.append(each.claim.replica)
+            order.append(each.contender.replica)
             each.release()
 
         threads.append(in_background(turn)[0])
@@ -152,7 +152,7 @@ def test_a_waiter_whose_place_is_gone_queues_again_at_the_end(contender, kv, key
     turns.append(in_background(lambda: three.acquire(60)))
     wait_until(lambda: len(queue(kv, keys, NAME)) == 3)
     break_lease(kv, queue(kv, keys, NAME)[1])
-    wait_until(lambda: [place.claim.replica for place in queue(kv, keys, NAME)] == ["one", "three", "two"])
+    wait_until(lambda: [place.contender.replica for place in queue(kv, keys, NAME)] == ["one", "three", "two"])
     one.release()
     turns[1][0].join(20)
     assert three.fence()
@@ -393,7 +393,7 @@ def test_what_was_begun_and_not_ended_is_told_to_the_next(contender, kv, keys):
     three = contender("three")
     three.acquire(10)
     assert three.begin("12:00") is None
-    assert (last_intent(kv, keys, NAME).claim.replica, last_intent(kv, keys, NAME).ended) == ("three", "")
+    assert (last_intent(kv, keys, NAME).contender.replica, last_intent(kv, keys, NAME).ended) == ("three", "")
 
 
 def test_a_key_that_no_etcd_lease_ends_is_shown_for_what_it_is_and_can_be_broken(contender, kv, keys):
