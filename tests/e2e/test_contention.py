@@ -1,4 +1,8 @@
-"""Twenty contenders on three replicas increment a number in a leased file, under kills and freezes."""
+"""Contenders on three replicas increment a number in a leased file, under kills and freezes.
+
+Others take the same lease from etcd itself, with `configstore run` and with `etcdctl lock`. Whoever holds it also
+takes a lock of the kernel, which is free, or two held the lease at once.
+"""
 
 import contextlib
 import itertools
@@ -6,6 +10,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -17,13 +23,20 @@ from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.store.history import versions_below
 from configstore.store.leases import queue
+from tests.e2e.replica import ENVIRONMENT
 from tests.e2e.soaking import three_replicas, tree_of
 from tests.e2e.test_bad_days import leader
+from tests.servers import etcdctl
 from tests.waiting import wait_until
 
 TTL = "4"  # seconds; as many pass before a successor follows one that died
 POLICY = 'lease = "counter"\nsettle = "10ms"\nkeep = 100000\nexclude = ["*.new"]'
-INCREMENT = """#!/bin/sh
+TWO_AT_ONCE = 99
+ALONE = f"""#!/bin/sh
+exec 9> "$(dirname "$0")/alone"
+flock --nonblock 9 || {{ echo two at once; exit {TWO_AT_ONCE}; }}
+"""
+INCREMENT = f"""{ALONE}
 echo begun
 number=$(cat "$1" 2>/dev/null)
 number=$((number + 1))
@@ -57,6 +70,27 @@ class Contender(threading.Thread):
                 self.doubtful += 1
 
 
+class Guest(threading.Thread):
+    """Takes the lease from etcd itself, again and again. turns: how often it was held."""
+
+    def __init__(self, name, endpoints, program, *, stock):
+        super().__init__(name=name, daemon=True)
+        self.ended, self.turns, self.codes = threading.Event(), 0, Counter()
+        self.command = [sys.executable, "-m", "configstore", f"--endpoints={endpoints}", "run", "--socket="]
+        self.command += ["--lease=counter", f"--ttl={TTL}", "--", str(program)]
+        if stock:
+            self.command = [etcdctl(), f"--endpoints={endpoints}", "lock", f"--ttl={TTL}"]
+            self.command += [Keys().lease_queue("counter").decode(), str(program)]
+
+    def run(self):
+        while not self.ended.is_set():
+            done = subprocess.run(
+                self.command, capture_output=True, text=True, env=ENVIRONMENT | {"ETCDCTL_API": "3"}, check=False
+            )
+            self.codes[TWO_AT_ONCE if "two at once" in done.stdout else done.returncode] += 1
+            self.turns += "alone" in done.stdout
+
+
 class Bench:
     """What contends, and what can go wrong with it."""
 
@@ -64,12 +98,17 @@ class Bench:
         self.kv, self.members, self.replicas = kv, members, replicas
         self.chance = random.Random(seed)
         self.contenders = [Contender(f"contender-{number}", replicas, seed) for number in range(20)]
+        program = replicas[0].folder.parent / "guest"
+        program.write_text(f"{ALONE}\necho alone\nsleep 0.05\n")
+        program.chmod(0o700)
+        endpoints = ",".join(each.endpoint for each in members)
+        self.guests = [Guest(f"guest-{number}", endpoints, program, stock=number % 2 == 0) for number in range(4)]
 
     def holder(self):
-        """Return the key and the claim of the holder, None for nobody, or while etcd does not say."""
+        """Return token and name of the holder, None for nobody, or while etcd does not say."""
         with contextlib.suppress(StoreUnavailableError):
             places = queue(self.kv, Keys(), "counter")
-            return (places[0].token, places[0].claim) if places else None
+            return (places[0].token, places[0].contender) if places else None
         return None
 
     def until_passed_on(self):
@@ -78,13 +117,22 @@ class Bench:
         wait_until(lambda: (found := self.holder()) and found[0] != before, 60, what="a successor")
 
     def client_of_the_holder(self):
-        """Return the client whose command holds the lease."""
-        name = wait_until(self.holder, 60)[1].command
-        return next(each.process for each in self.contenders if each.name == name)
+        """Return the client whose command holds the lease, once it is one of a replica."""
+
+        def client():
+            _, who = self.holder() or (0, None)
+            return next((each.process for each in self.contenders if who and each.name == who.command), None)
+
+        return wait_until(client, 60, what="a client to hold the lease")
 
     def replica_of_the_holder(self):
-        name = wait_until(self.holder, 60)[1].replica
-        return next(each for each in self.replicas if each.name == name)
+        """Return the replica that holds the lease, once it is one."""
+
+        def replica():
+            _, who = self.holder() or (0, None)
+            return next((each for each in self.replicas if who and each.name == who.replica), None)
+
+        return wait_until(replica, 60, what="a replica to hold the lease")
 
     def kill_a_client(self):
         self.client_of_the_holder().kill()
@@ -145,7 +193,8 @@ def contend(wanted, every, seed, base, binary):
     with three_replicas(base, binary, POLICY) as (kv, members, replicas, _):
         bench = Bench(kv, members, replicas, seed)
         begun = time.monotonic()
-        for each in bench.contenders:
+        everyone = [*bench.contenders, *bench.guests]
+        for each in everyone:
             each.start()
         faults = itertools.chain.from_iterable(bench.every_fault() for _ in itertools.count())
         for target in range(every, wanted, every):
@@ -155,9 +204,9 @@ def contend(wanted, every, seed, base, binary):
             spoilt[fault.__name__] += 1
         wait_until(lambda: len(bench.confirmed()) >= wanted, 300, what=f"{wanted} increments")
         seconds = time.monotonic() - begun
-        for each in bench.contenders:
+        for each in everyone:
             each.ended.set()
-        for each in bench.contenders:
+        for each in everyone:
             each.join(120)
             assert not each.is_alive()
         history = numbers_of(tree_of(kv))
@@ -167,6 +216,8 @@ def contend(wanted, every, seed, base, binary):
         "confirmed": bench.confirmed(),
         "doubtful": sum(each.doubtful for each in bench.contenders),
         "exit codes": dict(sum((each.codes for each in bench.contenders), Counter())),
+        "guests' turns": [each.turns for each in bench.guests],
+        "guests' codes": dict(sum((each.codes for each in bench.guests), Counter())),
         "spoilt": dict(spoilt),
         "history": history,
     }
@@ -189,6 +240,8 @@ def check(figures, wanted):
     assert history == list(range(1, history[-1] + 1)), "each number follows the one before it"
     assert set(confirmed) <= set(history)
     assert history[-1] <= len(confirmed) + figures["doubtful"]
+    assert TWO_AT_ONCE not in figures["exit codes"].keys() | figures["guests' codes"].keys()
+    assert all(figures["guests' turns"])
 
 
 @pytest.mark.timeout(300)
