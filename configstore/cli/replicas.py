@@ -34,7 +34,8 @@ def add(commands: Commands) -> None:
     replicas = add_command(commands, "replicas", _replicas, "list the live replicas of each mapping", listed=True)
     replicas.add_argument("mapping", metavar="MAPPING", nargs="?")
     replicas.set_defaults(late="mapping")
-    add_command(commands, "status", _status, "show the store, the mappings and what is wrong", listed=True)
+    words = "show the store, the mappings and what is wrong; exit code 1 when something needs a look"
+    add_command(commands, "status", _status, words, listed=True)
     resume = add_command(
         commands, "resume", _resume, "end the halt of a mapping, or its vanished records, by choosing a side"
     )
@@ -130,9 +131,13 @@ def _status(args: argparse.Namespace) -> int:
         reports, late = ask_reports(tree)
         kept = len(all_sides(tree, ROOT))
         leases = held_up(tree.kv, tree.keys, time.time())
-        _say_unread(unreadable(tree.kv, tree.keys))
+        unread = unreadable(tree.kv, tree.keys)
+    _say_unread(unread)
     silent = {(each.mapping, each.replica) for each in late}
     everyone = sorted([*reports, *late], key=lambda each: (each.mapping, each.replica))
+    unwell = [each for each in reports if each.state is not State.READY or each.problem_count]
+    looks = bool(late or unwell or kept or leases or unread or store.alarms or not store.leader)
+    code = NotThereError.exit_code if looks else 0
     if args.json:
         write_json(
             {
@@ -142,7 +147,7 @@ def _status(args: argparse.Namespace) -> int:
                 "leases_held_up": leases,
             }
         )
-        return 0
+        return code
     alarms = f", alarm {', '.join(store.alarms)}" if store.alarms else ""
     write_line(
         f"etcd {store.version}, revision {store.revision}, {store.db_size / 2**20:.1f} MiB"
@@ -157,7 +162,7 @@ def _status(args: argparse.Namespace) -> int:
         write_line(line)
     if kept:
         write_line(f"{kept} losing sides of conflicts: `configstore conflicts`")
-    return 0
+    return code
 
 
 def _mapping_lines(reports: Sequence[Report], silent: set[tuple[str, str]]) -> Iterable[str]:

@@ -154,7 +154,7 @@ COMMANDS = [
     (("history", "data/evil"), {0}),
     (("diff", "data/evil"), {0, 1}),
     (("replicas",), {1}),
-    (("status",), {0}),
+    (("status",), {1}),
     (("leases",), {0}),
     (("conflicts",), {1}),
 ]

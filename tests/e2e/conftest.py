@@ -13,7 +13,7 @@ from tests.waiting import wait_until
 def configstore(etcd, kv_root):
     """Return a function that runs the command against the test's root and returns what it prints."""
 
-    def run(*arguments, content=b"", code=0):
+    def run(*arguments, content=b"", code=None):
         command = [
             sys.executable,
             "-m",
@@ -27,7 +27,8 @@ def configstore(etcd, kv_root):
         done = subprocess.run(
             command, input=content, capture_output=True, env=ENVIRONMENT, timeout=60, check=False
         )
-        assert done.returncode == code, done.stderr.decode()
+        well = {0, 1} if arguments[:1] == ("status",) else {0}  # 1: something needs a look
+        assert done.returncode in (well if code is None else {code}), done.stderr.decode()
         return done.stdout
 
     return run
