@@ -57,6 +57,9 @@ REST = 0.1
 REST_GRACE = 10.0
 """Seconds until what runs on then gets SIGKILL."""
 
+MARGIN = 5.0
+"""Seconds beyond the lease's time in which the sidecar says what became of a release."""
+
 SILENCE = 3.0
 """Seconds without an answer after which it is said what is waited for."""
 
@@ -334,10 +337,11 @@ class Connection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
         self.path = path
+        self.channel: Patient | None = None  # stays known when http.client hands the socket on to the answer
 
     def connect(self) -> None:
         """Connect."""
-        self.sock = channel = Patient(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock = self.channel = channel = Patient(socket.AF_UNIX, socket.SOCK_STREAM)
         channel.settimeout(self.timeout)
         channel.end = None if self.timeout is None else boottime() + self.timeout
         channel.connect(self.path)
@@ -462,7 +466,7 @@ def hold(
     try:
         held = _until_held(answer, name)
         limit = Held(sidecar, name, held)
-        limit.news = connection.sock  # on which the sidecar says nothing more but that the lease is lost
+        limit.news = connection.channel  # on which the sidecar says nothing more but that the lease is lost
         environment = environment_under(name, limit.token)
         if held.get("unfinished"):
             unfinished = printable(str(held["unfinished"])[:4096])
@@ -560,7 +564,7 @@ def _until_held(answer: http.client.HTTPResponse, name: str) -> Answer:
 
 def _give_back(sidecar: Sidecar, limit: Held, code: int | None) -> None:
     """Have the sidecar commit what was changed and release the lease. code: None when nothing was started."""
-    patience = max(PATIENCE, limit.ttl)
+    patience = max(PATIENCE, limit.ttl) + MARGIN
 
     def tell() -> None:
         say(f"lease {limit.name}: {_held_up(sidecar)}; waiting up to {patience - SILENCE:.0f} s more")

@@ -129,6 +129,11 @@ class Baseline:
             self.sides.clean_at = revision
             self._write([_encoder.encode(_CleanLine(revision))])
 
+    def forget_history(self) -> None:
+        """Forget when nothing lay here unsent: another store answers, with revisions of its own."""
+        self.sides.clean_at = 0
+        self._write([_encoder.encode(_CleanLine(0))])
+
     def close(self) -> None:
         """Close the log."""
         self._log.close()

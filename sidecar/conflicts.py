@@ -23,7 +23,8 @@ _NAMED = 100
 class Keeper:
     """Keeps what one mapping is about to lose.
 
-    count: how many times something was kept; lost: the paths of the last of them, the newest at the end.
+    count: how many times the store's version took the place of a change made here, be it a delete; lost: the paths
+    of the last of them, the newest at the end.
     """
 
     def __init__(self, tree: Tree, mapping: Mapping, sides: Sides) -> None:
@@ -52,12 +53,15 @@ class Keeper:
         )
         if self._kept.get(pull.path) != kept:
             self._kept[pull.path] = kept
-            self.count += 1
-            self.lost.append(pull.path)
             log.warning(
                 "conflict: the store's version wins, the local one is kept under conflicts/",
                 extra={"mapping": self._mapping.name, "path": pull.path, "conflict": kept},
             )
+
+    def lose(self, path: StorePath) -> None:
+        """Note that the store's version took the place of a change made here."""
+        self.count += 1
+        self.lost.append(path)
 
     def _forgotten(self, pull: Pull) -> bool:
         """Tell whether the store has lost what lies here though it once held it. Raises StoreError.

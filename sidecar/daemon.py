@@ -59,7 +59,7 @@ def run(config: Config) -> int:
         state = stack.enter_context(closing(StateDirectory(config.state)))
 
         def troubles() -> list[str]:
-            return [*presence.troubles(), *filter(None, [state.trouble])]
+            return [*presence.troubles(), *filter(None, [state.trouble]), *holds.troubles()]
 
         presence = _presence(config, kv, mirrors, troubles)
         keys = Keys(config.store.root)
@@ -74,6 +74,7 @@ def run(config: Config) -> int:
         for mirror in mirrors:
             mirror.start()
         holds.start()
+        stack.callback(holds.end)
         presence.start()
         stack.callback(presence.close)
         log.info(

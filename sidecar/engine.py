@@ -195,6 +195,7 @@ class Engine:
             given_up=self._setbacks.repeated(),
             open=self._local.open_problems(),
             yields=self.leased.yields,
+            leaseless=self.mapping.lease is not None and self.leased.fence is None,
         )
         self._end_anomalies(settled)
         plan = self._guarded(self._make_plan(settled), settled)
@@ -210,6 +211,8 @@ class Engine:
         if life.phase is Phase.FROZEN and (take := self._choices.ending(life.reason)):
             # Nothing is agreed on with another store, so nothing is deleted; of what loses a copy stays.
             self._baseline.forget(set(self._sides.baseline))
+            self._baseline.forget_history()
+            self._applied = 0
             self._remote.accept(take)
         if life.phase is not Phase.ROOTLESS or not self._may_push():
             return

@@ -30,6 +30,10 @@ class LeaseView(Protocol):
         """
         ...
 
+    def losses(self) -> int:
+        """Return how many holds of this sidecar have lost the lease: what their commands wrote is overtaken."""
+        ...
+
 
 class NoLease:
     """The view of a mapping that no lease guards, and of one that never pushes."""
@@ -45,6 +49,10 @@ class NoLease:
         """Return None."""
         return None
 
+    def losses(self) -> int:
+        """Return 0."""
+        return 0
+
 
 class Leased:
     """One engine's dealings with its lease.
@@ -57,7 +65,8 @@ class Leased:
         self._view = view
         self._baseline = baseline
         self._known: int | None = None
-        self._others = 0
+        self._losses = self._losses_at_rest = 0
+        self._others: int | None = None
 
     def begin_cycle(self, applied: int) -> None:
         """Ask for the proof of holding the lease, and how far its history is known, before anything is looked at.
@@ -65,25 +74,27 @@ class Leased:
         applied: the revision of the store up to which all of it is shown here.
         """
         self.fence = self._view.fence()
-        known = self._view.known()
+        self._losses, known = self._view.losses(), self._view.known()
         self._known = None if known is None else max(known, applied)
 
     def fenced_out(self) -> None:
         """Take note that the store refused a commit, since the lease is not held any more."""
         self._view.fenced_out()
 
-    def yield_to(self, others: int) -> None:
-        """Let what lies here unsent give way if another has held the lease since; from any thread.
+    def yield_to(self, others: int | None) -> None:
+        """Let what lies here unsent give way if another held the lease since, or it was lost here.
 
-        others: the revision of the store of the last that was heard of another holder; 0 when nothing is to give
-        way any more.
+        From any thread. others: the revision of the store of the last that was heard of another holder; None when nothing is to
+        give way any more.
         """
         self._others = others
 
     @property
     def yields(self) -> bool:
         """Whether what lies here unsent gives way to what the store holds, and is kept as a conflict."""
-        return self.fence is None and self._others > self._baseline.sides.clean_at
+        if self.fence is not None or self._others is None:
+            return False
+        return self._others > self._baseline.sides.clean_at or self._losses > self._losses_at_rest
 
     def looked(self) -> None:
         """Remember up to where the history was known, if nothing lay here unsent; after a look that found all."""
@@ -91,3 +102,4 @@ class Leased:
         differs = sides.news or sides.local_problems or sides.unstable or sides.queued()
         if self._known is not None and not differs:
             self._baseline.clean(self._known)
+            self._losses_at_rest = self._losses

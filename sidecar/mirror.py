@@ -85,6 +85,7 @@ class Mirror:
         self._flushes_wanted = self._flushes_made = 0
         self._looks_wanted = self._looks_made = 0
         self._standing: Standing | None = None
+        self._others: int | None = None
         self._stop = threading.Event()
         self._patience = 0.0
         self._watching = watch
@@ -175,6 +176,7 @@ class Mirror:
             tick=self.progress.tick,
             new_id=tree.new_write_id,
         )
+        self._engine.leased.yield_to(self._others)  # also when it begins anew
 
     def _begin_state(self, root: Root, place: Place | None) -> tuple[Baseline, Journal]:
         """Read what is remembered of this mount, and finish what a dead run began. Raises RefusedError.
@@ -288,8 +290,9 @@ class Mirror:
         """Have a cycle made soon; from any thread."""
         self._wake.set()
 
-    def yield_to(self, others: int) -> None:
+    def yield_to(self, others: int | None) -> None:
         """Have what lies here unsent give way to what others made; see `Leased.yield_to`. From any thread."""
+        self._others = others
         if self._engine:
             self._engine.leased.yield_to(others)
 

@@ -174,6 +174,10 @@ class Puller:
 
     def _note(self, pulls: Sequence[Pull], applied: Applied, done: Done) -> None:
         wanted = {pull.path: pull for pull in pulls}
+        for path in applied.done.keys() & wanted.keys():
+            undoes_a_delete = wanted[path].local is None and path in self._baseline.sides.baseline
+            if wanted[path].keep or undoes_a_delete:
+                self._keeper.lose(path)
         noted: dict[StorePath, Agreed | None] = {}
         for path, local in applied.done.items():
             self._baseline.sides.placed(path, local)

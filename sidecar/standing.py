@@ -40,8 +40,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     seen: the revision of the store up to which it has seen. unshown: the paths whose newest record is not shown
     here, with the problem that holds it up, if there is one. unsent: those of which the store does not have what
     lies here. yields: those of `unsent` that another holder of the lease may have overtaken: they do not travel,
-    but are to be kept as conflicts. conflicts: how many times what lay here was kept as a conflict, since this
-    process began; lost: the paths of the last of them, the newest at the end.
+    but are to be kept as conflicts. conflicts: how many times the store's version took the place of a change made
+    here, since the directory was taken; lost: the paths of the last of them, the newest at the end.
     """
 
     seen: int = 0

@@ -76,7 +76,7 @@ MUTANTS = {
     ),
     "what waited travels although another held the lease": Mutant(
         "sidecar/leased.py",
-        "return self.fence is None and self._others > self._baseline.sides.clean_at",
+        "return self._others > self._baseline.sides.clean_at or self._losses > self._losses_at_rest",
         "return False",
         "tests/e2e/test_leases.py -k gives_way",
     ),
@@ -94,7 +94,7 @@ MUTANTS = {
     ),
     "what lost to a write past the lease counts as committed": Mutant(
         "sidecar/control/section.py",
-        "count = now.conflicts - before.conflicts if now else 0",
+        "count = now.conflicts - (before.conflicts if now.conflicts >= before.conflicts else 0)",
         "count = 0",
         "tests/e2e/test_leases.py -k past_the_lease",
     ),

@@ -186,9 +186,12 @@ def _held(tree: Tree, name: str) -> Iterator[Fence | None]:
     lease = Lease(tree.kv, tree.keys, name, contender)
     fence = lease.acquire(0.0)
     try:
+        begun = now()
+        lease.begin(begun)  # so that replicas know that what waits there is older than what is imported
         yield fence
+        lease.end(begun, now(), 0)
     finally:
-        lease.release()
+        lease.release(patience=float(lease.ttl))
 
 
 def _report(args: argparse.Namespace, host: Host, plan: _Plan) -> None:

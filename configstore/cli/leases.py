@@ -197,7 +197,7 @@ def _break(tree: Tree, name: str | None, *, sure: bool) -> int:
     if not sure:
         if not sys.stdin.isatty():
             raise UsageError("leases break: expected --yes, since nobody is here to be asked")
-        notices = "; it notices, and stops what it runs, at its next renewal" if holder.etcd_lease else ""
+        notices = "; it notices at once, and stops what it runs" if holder.etcd_lease else ""
         say(f"lease {name} is held by {holder.words}{notices}")
         if input("Type the lease's name to take it away: ") != name:
             raise RefusedError("nothing was changed")
@@ -253,8 +253,8 @@ def _run_directly(args: argparse.Namespace, command: list[str]) -> int:
             before = lease.begin(begun)
             environment = environment_under(args.lease, fence.token)
             if before:
-                say(f"lease {args.lease}: its last holder did not say that this ended: {before.words}")
-                environment["CONFIGSTORE_UNFINISHED"] = before.words
+                say(f"lease {args.lease}: its last holder did not say that this ended: {before}")
+                environment["CONFIGSTORE_UNFINISHED"] = before
             return run_under(limit, command, environment, partial(_note_end, lease, begun))
         finally:
             if limit.why is None:

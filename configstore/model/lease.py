@@ -37,6 +37,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
 
     token: the holder's fencing token. ended: when, "" while it runs or when nobody knows. exit: its exit code.
     others: the revision of the store of the last intent that another replica wrote under this lease; 0 for none.
+    unfinished: of a holder that started nothing, what an earlier one had begun and is not known to have ended.
     """
 
     token: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -45,6 +46,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     ended: _Time = ""
     exit: int | None = None
     others: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+    unfinished: Annotated[str, msgspec.Meta(max_length=2048)] = ""
     v: int = 1
 
     @property

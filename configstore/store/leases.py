@@ -111,11 +111,13 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of those who held a lease before.
 
     others: the revision of the store of the last that was heard of another replica as its holder; 0 for none.
-    unended: what was begun last, when it is not known to have ended.
+    unended: the intent that was written last, when it is not known to have ended. unfinished: what was begun and
+    is not known to have ended, in words.
     """
 
     others: int = 0
     unended: Intent | None = None
+    unfinished: str = ""
 
 
 def last_intent(kv: Kv, keys: Keys, name: str) -> Intent | None:
@@ -195,7 +197,8 @@ class Lease:
         self.before = History()
         self._strangers = 0  # the revision at which somebody was seen ahead who notes no intent
         self._changed = threading.Condition(threading.RLock())
-        self._watch: Watch | None = None
+        self._watch: Watch | None = None  # of whoever is just ahead, while we wait
+        self._place_watch: Watch | None = None  # of our own key, while we hold
         self._interrupted = False
 
     @property
@@ -238,13 +241,12 @@ class Lease:
         timer.daemon = True
         try:
             while self._fence is None:
-                session, key, token = self._queue_up()
+                session, key, token = self._queue_up(again=self._session is not None)
                 if patience is not None and not timer.ident:
                     timer.start()
-                if self._wait(key, token, waiting) and self._renewed(session):
+                if self._wait(key, token, waiting) and self._renewed(session) and self._watch_place(session, key):
                     session.hold()
                     self._fence = Fence(name=self.name, key=key, token=token)
-                    self._watch_place(session, key)
                     self.before = self._history()
                 else:
                     session.stop("its place in the queue was gone")
@@ -261,23 +263,22 @@ class Lease:
             self._interrupted = True
             self._look_again()
 
-    def begin(self, now: str) -> Intent | None:
-        """Note in the store what is about to begin; returns what another began and is not known to have ended.
+    def begin(self, now: str) -> str:
+        """Note in the store what is about to begin; returns what began before and is not known to have ended.
 
         Raises LeaseLostError, StoreError.
         """
         self._write_intent(self._intent(now))
-        return self.before.unended
+        return self.before.unfinished
 
     def end(self, begun: str, now: str, code: int) -> None:
         """Note that it ended with an exit code. Raises LeaseLostError, StoreError."""
         self._write_intent(msgspec.structs.replace(self._intent(begun), ended=now, exit=code))
 
     def never_began(self, begun: str) -> None:
-        """Take the note of `begin` back: what was to run was never started. Raises LeaseLostError, StoreError."""
-        unended, others = self.before.unended, self.before.others
-        ended = msgspec.structs.replace(self._intent(begun), ended=begun)
-        self._write_intent(msgspec.structs.replace(unended, others=others) if unended else ended)
+        """Note that what was to run was never started. Raises LeaseLostError, StoreError."""
+        intent = msgspec.structs.replace(self._intent(begun), ended=begun, unfinished=self.before.unfinished)
+        self._write_intent(intent)
 
     def release(self, patience: float = 0.0) -> None:
         """Give it back at once. Never raises: what cannot be given back now is tried again in the background.
@@ -304,12 +305,17 @@ class Lease:
     def _stop(self) -> None:
         self._over = self.lost or f"lease {self.name} was given back"
         self.interrupt()
+        if self._place_watch:
+            self._place_watch.close()
         if self._session:
             self._session.stop(self._over)
 
-    def _queue_up(self) -> tuple[Session, bytes, int]:
-        """Take the last place; returns the session that keeps it, our key and token."""
-        session = self._session = Session(self._kv, self.name, self.ttl, self._clock, self._look_again)
+    def _queue_up(self, *, again: bool) -> tuple[Session, bytes, int]:
+        """Take the last place; returns the session that keeps it, our key and token.
+
+        again: after an outage, in which a store that does not answer is waited for.
+        """
+        session = self._session = self._granted(again=again)
         key = b"%b/%x" % (self._keys.lease_queue(self.name), session.etcd_lease)
         put = Put(key, encode(self.contender), session.etcd_lease)
         while True:
@@ -322,6 +328,14 @@ class Lease:
             except LeaseGoneError:
                 return session, key, 0  # which is not in the queue, then
             return session, key, result.revision if result.succeeded else result.found[0].create_revision
+
+    def _granted(self, *, again: bool) -> Session:
+        while True:
+            try:
+                return Session(self._kv, self.name, self.ttl, self._clock, self._look_again)
+            except StoreUnavailableError:
+                if not (again and self._pause()):
+                    raise
 
     def _wait(self, key: bytes, token: int, waiting: Callable[[list[Queued]], None]) -> bool:
         """Wait until nobody is ahead; returns False when our place is gone. Raises LeaseTakenError, StoreError."""
@@ -358,10 +372,11 @@ class Lease:
                 self._changed.wait(RETRY)
         return session.ended is None
 
-    def _watch_place(self, session: Session, key: bytes) -> None:
-        """Have it noticed at once when our key is deleted: a renewal would tell after a sixth of the TTL only.
+    def _watch_place(self, session: Session, key: bytes) -> bool:
+        """Have it noticed at once when our key is deleted; returns False when it is gone already.
 
-        Another has its turn at that moment, be it that a person broke the lease or that etcd ended it by mistake.
+        Another has its turn at that moment, be it that a person broke the lease or that etcd ended it by mistake;
+        a renewal would tell after a sixth of the TTL. Raises StoreError.
         """
 
         def follow() -> None:
@@ -371,13 +386,18 @@ class Lease:
                         return session.end(session.trouble or "it expired, or somebody ended it")
             return None
 
-        now = self._while_held(lambda _: self._kv.range(key, keys_only=True))
-        if not now.items:
-            return session.end(session.trouble or "it expired, or somebody ended it")
-        with self._changed:
-            self._watch = watch = self._kv.watch(key, key + b"\0", start_revision=now.revision + 1)
-        threading.Thread(target=follow, name=f"place:{self.name}", daemon=True).start()
-        return None
+        while True:
+            try:
+                now = self._kv.range(key, keys_only=True)
+            except StoreUnavailableError:
+                if not self._pause():
+                    raise
+                continue
+            if not now.items:
+                return False
+            watch = self._place_watch = self._kv.watch(key, key + b"\0", start_revision=now.revision + 1)
+            threading.Thread(target=follow, name=f"place:{self.name}", daemon=True).start()
+            return True
 
     def _looks(self) -> Iterator[tuple[list[Queued], int]]:
         """Yield the queue and its revision, again and again."""
@@ -427,6 +447,7 @@ class Lease:
         return History(
             others=max(intent.others if ours else revision, self._strangers),
             unended=None if intent.ended else intent,
+            unfinished=printable(intent.unfinished) if intent.ended else intent.words,
         )
 
     def _intent(self, begun: str) -> Intent:
@@ -464,8 +485,8 @@ class Lease:
 def break_lease(kv: Kv, place: Queued) -> bool:
     """Take a contender's place away, by ending its etcd lease; False when it was gone already.
 
-    A key that no etcd lease ends is deleted, as long as it is the one that was seen.
-    Its holder notices at its next renewal, and stops what it runs then. Raises StoreError.
+    A key that no etcd lease ends is deleted, as long as it is the one that was seen. A holder notices at once, and
+    stops what it runs. Raises StoreError.
     """
     if not place.etcd_lease:
         return kv.txn((CreateRevision(place.key, place.token),), (Delete(place.key),)).succeeded

@@ -4,8 +4,10 @@ A hold belongs to the connection of the client that runs the command. Only while
 this lease push, every commit fenced by it. Called by `api`; the engines ask for the fence.
 """
 
+import contextlib
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -14,7 +16,7 @@ import msgspec
 from configstore.clock import boottime
 from configstore.errors import ConfigstoreError, RefusedError, UsageError
 from configstore.model.keys import Keys
-from configstore.model.lease import Contender, Intent
+from configstore.model.lease import Contender
 from configstore.store.api import Kv
 from configstore.store.leases import TTL, Lease, LeaseLostError, LeaseTakenError, Queued
 from configstore.store.survey import survey
@@ -24,6 +26,9 @@ from sidecar.follower import Follower
 from sidecar.leased import LeaseView
 from sidecar.mirror import Mirror
 from sidecar.standing import Standing
+
+GIVE_BACK = 2.0
+"""Seconds for which the answer to a release waits until the lease is given back."""
 
 FORMER = 15.0
 """Seconds for which a command that lost the lease here is waited for: by then its client has ended it."""
@@ -40,7 +45,7 @@ class Hold(msgspec.Struct, kw_only=True, eq=False):
     lease: Lease
     mirrors: tuple[Mirror, ...]
     begun: str
-    unended: Intent | None
+    unfinished: str
     token: int
     before: tuple[Standing, ...]
 
@@ -61,6 +66,7 @@ class Holds:
         self._held: dict[str, Lease] = {}  # by name: the lease under which the engines may push
         self._holds: dict[str, Hold] = {}
         self._doubtful: dict[str, float] = {}  # by name: until when a dead client's command may still write here
+        self._losses: Counter[str] = Counter()  # by name: how many holds have lost it here
         self._known: dict[str, int] = {}  # by name: the revision up to which it is known who held it
         self._followers: list[Follower] = []
         self._closing = False
@@ -75,7 +81,7 @@ class Holds:
                 (key, key + b"\0"),
                 f"intents:{name}",
                 take=lambda item, learn=learn: learn(item.mod_revision),  # type: ignore[misc]
-                listed=learn,
+                listed=partial(self._learn_anew, name),
             )
             follower.start()
             self._followers.append(follower)
@@ -108,6 +114,23 @@ class Holds:
         for mirror in self._mirrors:
             if mirror.mapping.lease == name:
                 mirror.wake()
+
+    def _learn_anew(self, name: str, revision: int) -> None:
+        """Take the revision of a listing: of another store it may be lower."""
+        with self._changed:
+            self._known[name] = 0
+        self._learn(name, revision)
+
+    def losses(self, name: str) -> int:
+        """Return how many holds of this sidecar have lost a lease; see `LeaseView.losses`."""
+        return self._losses[name]
+
+    def troubles(self) -> list[str]:
+        """Return why it is not known who holds the leases, in words."""
+        refused = (each.trouble for each in self._followers if each.trouble)
+        return [
+            f"it is not known who held a lease, so edits without it become conflicts: {each}" for each in refused
+        ]
 
     def _former(self, name: str) -> Hold | None:
         """Return a hold that has lost the lease, and the client of which is still there: its command may run."""
@@ -145,26 +168,32 @@ class Holds:
         """
         self._await_former(lease.name, patience)
         fence = lease.acquire(patience, waiting)
+        begun = ""
         try:
+            self._await_former(lease.name, patience)  # which may have lost it while we waited for our turn
             for mirror in mirrors:
                 newest = survey(self._kv, self._keys, mirror.mapping.store).newest
                 section.bring_up(mirror, newest, others=self._others(lease, newest))
+            begun = self._now()
+            unfinished = lease.begin(begun)  # before anything is committed under this token
             self._may_push(lease)
             before = tuple(map(section.send_what_waited, mirrors))
-            begun = self._now()
-            hold = Hold(
-                id=secrets.token_urlsafe(16),
-                lease=lease,
-                mirrors=tuple(mirrors),
-                begun=begun,
-                unended=lease.begin(begun),
-                token=fence.token,
-                before=before,
-            )
         except BaseException:
             self._may_not_push(lease)
+            if begun:
+                with contextlib.suppress(ConfigstoreError):
+                    lease.never_began(begun)
             lease.release()
             raise
+        hold = Hold(
+            id=secrets.token_urlsafe(16),
+            lease=lease,
+            mirrors=tuple(mirrors),
+            begun=begun,
+            unfinished=unfinished,
+            token=fence.token,
+            before=before,
+        )
         with self._changed:
             self._holds[hold.id] = hold
         lease.depend()
@@ -200,25 +229,35 @@ class Holds:
             if code is None:
                 lease.never_began(hold.begun)
             else:
-                try:
-                    for mirror, before in zip(hold.mirrors, hold.before, strict=True):
-                        section.commit(mirror, lease.left(), before)
-                finally:
-                    # Be all committed or not, it ended. It compares the fence: all before was under the lease.
-                    lease.end(hold.begun, self._now(), code)
+                self._commit(hold, code)
         except ConfigstoreError as error:
             if lease.lost is not None and not isinstance(error, LeaseLostError):
                 raise LeaseLostError(f"{lease.lost}; not all that was changed is committed: {error}") from error
             raise
         finally:
             self._forget(hold)
-            lease.release()
+            # The client waits for an answer: what etcd does not say soon is found out behind its back.
+            giving_back = threading.Thread(target=lease.release, name=f"release:{lease.name}", daemon=True)
+            giving_back.start()
+            giving_back.join(GIVE_BACK)
         return max(mirror.status.committed for mirror in hold.mirrors)
+
+    def _commit(self, hold: Hold, code: int) -> None:
+        """Commit what the command changed, and note that it ended, be all committed or not."""
+        try:
+            for mirror, before in zip(hold.mirrors, hold.before, strict=True):
+                section.commit(mirror, hold.lease.left(), before)
+        except ConfigstoreError:
+            with contextlib.suppress(ConfigstoreError):  # the first failure has the paths
+                hold.lease.end(hold.begun, self._now(), code)
+            raise
+        hold.lease.end(hold.begun, self._now(), code)  # compares the fence: all before it was under the lease
 
     def abandon(self, hold: Hold) -> None:
         """Push nothing more, since the client is gone; the lease ends by itself: its command may still run."""
         if self._forget(hold):
             with self._changed:
+                self._losses[hold.lease.name] += hold.lease.fence() is not None  # else it is counted
                 self._doubtful[hold.lease.name] = boottime() + hold.lease.ttl
             hold.lease.abandon()
 
@@ -227,6 +266,9 @@ class Holds:
         with self._changed:
             self._closing = True
             self._changed.wait_for(lambda: not self._holds, patience)
+
+    def end(self) -> None:
+        """Follow no more."""
         for each in self._followers:
             each.close(1.0)
 
@@ -243,6 +285,8 @@ class Holds:
         self._may_not_push(hold.lease)
         with self._changed:
             known = self._holds.pop(hold.id, None) is not None
+            if known and hold.lease.fence() is None:
+                self._losses[hold.lease.name] += 1
             self._changed.notify_all()
         return known
 
@@ -295,3 +339,7 @@ class _View:
     def known(self) -> int | None:
         """Return the revision up to which it is known who held it."""
         return self._holds.known(self._name)
+
+    def losses(self) -> int:
+        """Return how many holds have lost it here."""
+        return self._holds.losses(self._name)

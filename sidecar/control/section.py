@@ -6,7 +6,6 @@ from configstore.clock import boottime
 from configstore.errors import ConfigstoreError, ConflictError, RefusedError, UnreachableError
 from configstore.model.path import StorePath, shown
 from sidecar.mirror import Mirror
-from sidecar.planner.sides import Problem
 from sidecar.standing import Left, Standing
 
 BRING_UP = 30.0
@@ -15,7 +14,7 @@ BRING_UP = 30.0
 NAMED = 5
 """How many paths are named that could not be committed, or shown."""
 
-LOST = "the store's version came in meanwhile and wins; this one is kept: see `configstore conflicts`"
+LOST = "the store's version came in meanwhile and wins; what was written here is kept: see `configstore conflicts`"
 
 
 def bring_up(mirror: Mirror, newest: int, *, others: int) -> None:
@@ -32,11 +31,11 @@ def bring_up(mirror: Mirror, newest: int, *, others: int) -> None:
     try:
         standing = mirror.stand(BRING_UP, enough)
     finally:
-        mirror.yield_to(0)
+        mirror.yield_to(None)
     if standing is None or not _is_followed(mirror):
         raise _not_done(mirror, f"is not up to date with revision {newest}")
     if not _is_up_to_date(standing, newest):
-        why = [str(each) for each in _in_the_way(standing, newest)] or _not_yet(standing)
+        why = _in_the_way(standing, newest) or _not_yet(standing)
         raise RefusedError(
             f"{mirror.mapping.name} does not show what the lease's last holder committed, so nothing is started:"
             f" {_some(why)}"
@@ -47,7 +46,7 @@ def send_what_waited(mirror: Mirror) -> Standing:
     """Send what was changed here without the lease, and return what is left. Raises UnreachableError."""
     if mirror.flush(BRING_UP) is None:
         raise _not_done(mirror, "could not be committed in time")
-    return mirror.stand(BRING_UP, lambda _: True) or Standing()
+    return _look(mirror, BRING_UP)
 
 
 def commit(mirror: Mirror, patience: float, before: Standing) -> None:
@@ -57,18 +56,27 @@ def commit(mirror: Mirror, patience: float, before: Standing) -> None:
     """
     end = boottime() + patience
     sent = mirror.flush(patience) is not None
-    now = mirror.stand(max(1.0, end - boottime()), lambda _: True)
-    fresh = _made_since(now, before) if now else []
+    now = _look(mirror, max(1.0, end - boottime()))
+    fresh = _made_since(now, before)
     if fresh and all(each.sure for each in fresh):
         raise RefusedError(f"{mirror.mapping.name}: not all of it is committed: {_some(map(str, fresh))}")
     if not sent:
         raise _not_done(mirror, "could not be committed in time", fresh)
     if fresh:
         raise ConflictError(f"{mirror.mapping.name}: not all of it is committed: {_some(map(str, fresh))}")
-    count = now.conflicts - before.conflicts if now else 0
-    if now and count:
+    # A directory that was taken anew meanwhile has counted from 0 again.
+    count = now.conflicts - (before.conflicts if now.conflicts >= before.conflicts else 0)
+    if count:
         lost = [f"{shown(path)}: {LOST}" for path in now.lost[-count:]]
         raise ConflictError(f"{mirror.mapping.name}: not all of it is committed: {_some(lost)}")
+
+
+def _look(mirror: Mirror, patience: float) -> Standing:
+    """Look at everything and return how the mirror stands. Raises RefusedError, UnreachableError."""
+    now = mirror.stand(patience, lambda _: True)
+    if now is None:
+        raise _not_done(mirror, "could not be looked at in time, so it is not known whether all is committed")
+    return now
 
 
 def _is_followed(mirror: Mirror) -> bool:
@@ -80,11 +88,11 @@ def _is_up_to_date(now: Standing, newest: int) -> bool:
     return now.seen >= newest and not now.unshown and not now.yields
 
 
-def _in_the_way(now: Standing, newest: int) -> list[Problem]:
+def _in_the_way(now: Standing, newest: int) -> list[str]:
     """Return what keeps records from being shown as things lie, if that is all that is missing."""
-    problems = [problem for problem in now.unshown.values() if problem and not problem.unsure]
-    waits = now.seen < newest or now.yields or len(problems) < len(now.unshown)
-    return [] if waits else problems
+    found = [str(problem) for problem in now.unshown.values() if problem and not problem.unsure]
+    found += [str(now.unsent[path]) for path in now.yields if now.unsent[path].sure]
+    return found if now.seen >= newest and len(found) == len(now.unshown) + len(now.yields) else []
 
 
 def _not_yet(now: Standing) -> list[str]:

@@ -212,7 +212,7 @@ def _held(hold: Hold) -> dict[str, object]:
         "id": hold.id,
         "ttl": hold.lease.ttl,
         "token": hold.token,
-        "unfinished": hold.unended.words if hold.unended else None,
+        "unfinished": hold.unfinished or None,
     }
 
 

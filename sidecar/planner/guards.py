@@ -97,8 +97,7 @@ def _incoming(plan: Plan, sides: Sides, let_pass: AbstractSet[str]) -> list[tupl
     less what arrives at another path: a tombstone tells by its digest what was deleted; directories and links have
     none, so only their number counts.
     """
-    # What is kept as a conflict is not lost, and nobody deleted it.
-    going = [pull.remote for pull in plan.pull if pull.remote.entry.kind is Kind.GONE and not pull.keep]
+    going = [pull.remote for pull in plan.pull if pull.remote.entry.kind is Kind.GONE and not pull.yields]
     if not going:
         return []
     deletions: dict[str, Deletion] = {}

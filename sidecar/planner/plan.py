@@ -31,7 +31,8 @@ class Pull(msgspec.Struct, frozen=True, kw_only=True):
     """Bring the store's state to the local directory; a tombstone removes.
 
     local: what must still lie there when it is overwritten. keep: keep the local content under `conflicts/`
-    first, since the store has never seen it. group: pulls of one group are placed together or not at all.
+    first, since the store has never seen it. group: pulls of one group are placed together or not at all. yields:
+    what was changed here may not be pushed, and nobody deleted anything.
     """
 
     path: StorePath
@@ -39,6 +40,7 @@ class Pull(msgspec.Struct, frozen=True, kw_only=True):
     local: LocalEntry | None
     keep: bool = False
     group: int = 0
+    yields: bool = False
 
 
 class Wait(enum.StrEnum):

@@ -31,8 +31,9 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 
     pushes: false while the replica must not write at all. edits: the settle window closed. deletes: the delete
     window closed, too. aside: paths that failed not long ago, and pause. given_up: paths that failed so often that
-    nobody waits for them any more. open: the problems of paths that a program has had open for long. yields: while
-    nothing may be pushed, what was changed here gives way to what the store holds, and is kept as a conflict.
+    nobody waits for them any more. open: the problems of paths that a program has had open for long. yields: what
+    was changed here and may not be pushed gives way to what the store holds, and is kept as a conflict. leaseless:
+    the mapping's lease is not held, so that what is newer in the store does not wait for an edit here.
     """
 
     pushes: bool = True
@@ -42,6 +43,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     given_up: AbstractSet[StorePath] = frozenset()
     open: Map[StorePath, Problem] = MappingProxyType({})
     yields: bool = False
+    leaseless: bool = False
 
 
 def make_plan(paths: Iterable[StorePath], sides: Sides, mapping: Mapping, settled: Settled) -> Plan:
@@ -117,7 +119,8 @@ class _Draft:
     def _plan_path(self, path: StorePath) -> None:
         base, local, remote = self.baseline.get(path), self.local.get(path), self.remote.get(path)
         verdict = decide(base, local, remote, self.mapping, pushes=self.settled.pushes)
-        if verdict is Verdict.LOCAL_DRIFT and self.settled.yields and local:
+        overtaken = self.settled.leaseless and path in self.sides.news
+        if verdict is Verdict.LOCAL_DRIFT and local and (self.settled.yields or overtaken):
             self._plan_to_yield(path, local, remote)
         elif verdict is Verdict.PUSH:
             self._plan_push(path, base, local, remote)
@@ -143,7 +146,7 @@ class _Draft:
         nothing = RemoteEntry(entry=Entry(kind=Kind.GONE), mod_revision=0)
         there = remote or nothing
         keep = local.entry.kind is not Kind.DIR and not local.entry.same_content(there.entry)
-        self.pull[path] = Pull(path=path, remote=there, local=local, keep=keep)
+        self.pull[path] = Pull(path=path, remote=there, local=local, keep=keep, yields=True)
 
     def _plan_local_only(self, path: StorePath, base: Agreed | None) -> None:
         """Name what the store does not know, a directory for all that is in it."""

@@ -146,6 +146,13 @@ def at_rest(kv, kv_root):
     return wait
 
 
+def content_of(path):
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
 def kept(configstore):
     """Return what is kept as conflicts: contents, by path."""
     rows = json.loads(configstore("conflicts", "--json"))
@@ -184,6 +191,53 @@ def test_what_a_stale_holder_wrote_is_not_smuggled_in_under_a_later_hold(guarded
     (one.folder / "cert").write_text("of a person, later")
     assert outcome(one.client("hold", "job", "--", "true"))[0] == 0
     assert configstore("get", "data/cert") == b"of a person, later"
+
+
+def test_nor_under_the_hold_that_already_waits_behind_it(guarded, configstore, held):
+    one, _ = guarded
+    committed(one, "cert", "first")
+    script = f"trap 'sleep 1; printf stale > {one.folder}/cert; exit' TERM; echo runs; while :; do sleep 0.1; done"
+    stale = one.client("hold", "job", "--", "sh", "-c", script)
+    assert stale.stdout.readline() == "runs\n"
+    waiting = one.client("hold", "job", "--", "cat", str(one.folder / "cert"))
+    wait_until(lambda: len(held()) == 2)
+    configstore("leases", "break", "job", "--yes")
+    code, out, err = outcome(waiting)
+    assert (code, out) == (0, "first"), err
+    assert outcome(stale)[0] == 3
+    assert configstore("get", "data/cert") == b"first"
+    assert kept(configstore) == {"data/cert": b"stale"}
+
+
+def test_a_broken_lease_stops_its_command_at_once_however_long_its_ttl(guarded, configstore):
+    one, _ = guarded
+    holder = one.client("hold", "job", "--ttl", "3600", "--", "sh", "-c", "echo runs; exec sleep 600")
+    assert holder.stdout.readline() == "runs\n"
+    configstore("leases", "break", "job", "--yes")
+    code, _, err = outcome(holder, 100)
+    assert (code, "lease job is lost" in err) == (3, True), err
+
+
+def test_what_is_newer_in_the_store_does_not_wait_for_an_edit_without_the_lease(guarded, configstore):
+    one, _ = guarded
+    committed(one, "file", "agreed")
+    (one.folder / "file").write_text("without the lease")
+    wait_until(lambda: one.metric("problems") == 1)
+    configstore("rm", "data/file")
+    wait_until(lambda: not (one.folder / "file").exists())
+    assert outcome(one.client("hold", "job", "--", "true"))[0] == 0
+    assert kept(configstore) == {"data/file": b"without the lease"}
+
+
+def test_many_new_directories_give_way_without_looking_like_a_mass_delete(guarded, configstore):
+    one, two = guarded
+    for number in range(30):
+        (one.folder / f"d{number}").mkdir()
+    wait_until(lambda: one.metric("problems") == 30)
+    committed(two, "file", "x")
+    code, _, err = outcome(one.client("hold", "job", "--", "true"))
+    assert code == 0, err
+    assert sorted(path.name for path in one.folder.iterdir() if path.name != ".configstore") == ["file"]
 
 
 @pytest.mark.parametrize("restarted", [False, True])
@@ -247,24 +301,27 @@ def test_what_cannot_be_committed_is_named_and_never_exit_code_0(replica, config
     assert (code, err) == (1, ""), "what was not changed under this hold is nothing to complain of"
 
 
-def test_what_loses_to_a_write_past_the_lease_is_no_success(guarded, configstore, tmp_path):
+@pytest.mark.parametrize("change", ["printf mine > {}", "rm {}"])
+def test_what_loses_to_a_write_past_the_lease_is_no_success_however_often(guarded, configstore, tmp_path, change):
     one, _ = guarded
     committed(one, "file", "agreed")
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    script = f"read x < {gate}; printf mine > {one.folder}/file"
-    one.process.send_signal(signal.SIGCONT)
-    holder = one.client("hold", "job", "--", "sh", "-c", f"echo runs; {script}")
-    assert holder.stdout.readline() == "runs\n"
-    one.process.send_signal(signal.SIGSTOP)  # so that both change it before it has seen any of that
-    configstore("put", "data/file", content=b"of a person")
-    gate.write_text("go\n")
-    wait_until(lambda: (one.folder / "file").read_text() == "mine")
-    one.process.send_signal(signal.SIGCONT)
-    code, _, err = outcome(holder)
-    assert (code, "file: the store's version came in meanwhile" in err) == (3, True), err
-    assert configstore("get", "data/file") == b"of a person"
-    assert kept(configstore) == {"data/file": b"mine"}
+    before = content_of(one.folder / "file")
+    for turn in ("first", "second"):
+        script = f"echo runs; read x < {gate}; {change.format(one.folder / 'file')}"
+        holder = one.client("hold", "job", "--", "sh", "-c", script)
+        assert holder.stdout.readline() == "runs\n"
+        one.process.send_signal(signal.SIGSTOP)  # so that both change it before it has seen any of that
+        configstore("put", "data/file", content=f"of a person, {turn}".encode())
+        gate.write_text("go\n")
+        wait_until(lambda before=before: content_of(one.folder / "file") != before)
+        one.process.send_signal(signal.SIGCONT)
+        code, _, err = outcome(holder)
+        assert (code, "file: the store's version came in meanwhile" in err) == (3, True), err
+        assert configstore("get", "data/file") == f"of a person, {turn}".encode()
+        before = content_of(one.folder / "file")
+    assert kept(configstore) == ({} if "rm" in change else {"data/file": b"mine"})
 
 
 def test_a_hold_does_not_begin_on_what_is_older_than_the_last_holders_commit(guarded, configstore, kv, kv_root):

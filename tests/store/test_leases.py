@@ -268,10 +268,10 @@ def test_what_never_began_leaves_the_note_of_what_did_not_end(contender, kv, key
     two.begin("11:00")
     two.never_began("11:00")
     two.release()
-    assert last_intent(kv, keys, NAME).words == "certbot, begun 10:00 by one on host"
+    assert last_intent(kv, keys, NAME).ended
     three = contender("three")
     three.acquire(10)
-    three.begin("12:00")
+    assert three.begin("12:00") == "certbot, begun 10:00 by one on host"
     three.end("12:00", "12:01", 0)
     three.release()
     four = contender("four")
@@ -382,17 +382,17 @@ def test_a_stale_holder_commits_nothing(contender, kv, keys):
 def test_what_was_begun_and_not_ended_is_told_to_the_next(contender, kv, keys):
     one = contender("one")
     one.acquire(None)
-    assert one.begin("10:00") is None
+    assert one.begin("10:00") == ""
     one.release()
     two = contender("two")
     two.acquire(10)
     before = two.begin("11:00")
-    assert before.words == "certbot, begun 10:00 by one on host"
+    assert before == "certbot, begun 10:00 by one on host"
     two.end("11:00", "11:01", 0)
     two.release()
     three = contender("three")
     three.acquire(10)
-    assert three.begin("12:00") is None
+    assert three.begin("12:00") == ""
     assert (last_intent(kv, keys, NAME).contender.replica, last_intent(kv, keys, NAME).ended) == ("three", "")
 
 
