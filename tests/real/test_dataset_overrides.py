@@ -121,7 +121,6 @@ def test_dovecot_takes_an_override_at_its_reload(service, configstore, tmp_path)
         ("mailu/smtp", "overrides-postfix", "postfix.cf"),
         ("mailu/antispam", "overrides-rspamd", "maps/local_bl.map"),
         ("mailu/webmail", "overrides-roundcube", "plugins/extra.inc.php"),
-        ("mailu/snappymail", "overrides-snappymail", "application.ini"),
     ],
 )
 def test_an_override_reaches_its_service_readable_by_all(service, configstore, preset, mapping, name):
