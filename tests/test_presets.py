@@ -90,7 +90,8 @@ def test_letsencrypt_takes_what_certbot_needs_and_leaves_its_temporaries():
 
 def test_fetchmail_takes_its_ids_old_and_new_but_not_the_half_written_file():
     one = mapping("mailu/fetchmail", "fetchmail")
-    assert taken(one, "fetchids", ".idfile", "fetchids_") == ["fetchids", ".idfile"]
+    ids = ["fetchids", ".fetchids", ".idfile"]
+    assert taken(one, *ids, "fetchids_", ".fetchids_") == ids
     assert (one.lease, one.file_mode, one.host) == ("fetchmail", "0600", "data/fetchmail")
 
 

@@ -3,7 +3,7 @@
 Sources, below snappymail/v/0.0.0/app/libraries of SnappyMail 2.38: RainLoop/Providers/Storage/FileStorage.php
 (places, and the clean-up), RainLoop/Utils.php (`saveFile`: in place, then chmod), RainLoop/Actions/UserAuth.php
 (sessions), RainLoop/Actions/User.php (`DoAppDelayStart`: the timer), RainLoop/Providers/Files/FileStorage.php
-(uploads), RainLoop/Providers/AddressBook/PdoAddressBook.php (contacts), snappymail/upgrade.php (what Rainloop left);
+(uploads), RainLoop/Providers/AddressBook/PdoAddressBook.php (contacts), snappymail/upgrade.php (Rainloop's files);
 RainLoop/Providers/Storage/FileStorage.php of Rainloop 1.16 for the latter; and webmails/start.py of Mailu.
 """
 
