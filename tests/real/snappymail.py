@@ -84,6 +84,10 @@ class SnappyMail(PresetReplica):
         path = self.home(user) / "settings"
         return path.read_text() if path.exists() else None
 
+    def forgets(self, user):
+        """As `DeleteStorage`: the user's whole folder."""
+        shutil.rmtree(self.home(user))
+
     def adds_contact(self, user, email):
         self.home(user).mkdir(mode=0o700, parents=True, exist_ok=True)
         with sqlite3.connect(self.home(user) / "AddressBook.sqlite") as book:
