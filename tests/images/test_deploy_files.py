@@ -75,7 +75,7 @@ def mounts(service: dict) -> dict[str, object]:
 def test_what_a_sidecar_remembers_outlives_it_and_no_application_mounts_it(folder):
     found, volumes = services(folder)
     sidecars = {name for name in found if name.endswith("-sidecar")}
-    assert len(sidecars) == 7
+    assert len(sidecars) == {COMPOSE: 8, SWARM: 7}[folder]
     for name in sidecars:
         inside = mounts(found[name])
         assert inside["/var/lib/configstore"] == name.replace("-sidecar", "-state")
@@ -88,7 +88,7 @@ def test_what_a_sidecar_remembers_outlives_it_and_no_application_mounts_it(folde
 def test_what_is_ours_has_no_capability_of_its_own_and_gains_no_privileges():
     found, _ = services(COMPOSE)
     ours = [found[name] for name in found if name.endswith("sidecar") or name in ("configstore", "etcd", "member")]
-    assert len(ours) == 8 + 1 + 2
+    assert len(ours) == 9 + 1 + 2
     for each in ours:
         assert each["read_only"] is True
         assert each["cap_drop"] == ["ALL"]
