@@ -270,3 +270,16 @@ def test_only_a_folder_that_is_never_written_to_may_be_read_only(service, tmp_pa
     read_only(folder, admin.at("/dkim"))
     admin.start()
     problem(admin, "it is read-only: mount it writable for the sidecar")
+
+
+def test_a_front_that_starts_with_a_mixed_pair_in_the_store_says_why_it_waits(service, authority, configstore):
+    configstore("bootstrap", "--preset", "mailu/front")
+    configstore("put", "certs/cert.pem", str(authority.issue("one").cert))
+    configstore("put", "certs/key.pem", str(authority.issue("two").key))
+    front = service("front", "mailu/front")
+    done = front.command("init", "--timeout", "5s")
+    assert done.returncode == 1
+    assert "key.pem: is not the key of any certificate beside it" in done.stderr
+    front.start()
+    problem(front, "key.pem: is not the key of any certificate beside it")
+    assert front.ask("/readyz")[0] == 503
