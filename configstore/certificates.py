@@ -27,11 +27,15 @@ class _Found:
         """Read it; `broken` says what cannot be read of it, "" where all can."""
         self.name = name
         self.chain: list[x509.Certificate] = []
-        self.key = b""
+        self.key = self.of = b""  # the public keys: of its private key, and of its first certificate
         self.broken = "" if _PEM in content else "is not PEM"
         try:
-            self.chain = [x509.load_pem_x509_certificate(block) for block in _CERTIFICATE.findall(content)]
-        except ValueError:
+            chain = [x509.load_pem_x509_certificate(block) for block in _CERTIFICATE.findall(content)]
+            for each in chain:  # a name is read only when it is asked for
+                _named(each)
+            self.of = _spki(chain[0]) if chain else b""
+            self.chain = chain
+        except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
             self.broken = "holds a certificate that cannot be read"
         key = _KEY.search(content)
         if key:
@@ -47,7 +51,7 @@ class _Found:
 
     def fits(self, certificate: "_Found") -> bool:
         """Tell whether this key is that of the first certificate of a file."""
-        return bool(self.key and certificate.chain) and _spki(certificate.chain[0]) == self.key
+        return bool(self.key) and certificate.of == self.key
 
     @property
     def is_leaf(self) -> bool:
@@ -56,8 +60,8 @@ class _Found:
             return False
         try:
             return not self.chain[0].extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        except (x509.ExtensionNotFound, ValueError):
-            return True
+        except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+            return True  # a server may take what is said there badly
 
 
 def problems(

@@ -1,11 +1,18 @@
 """`check-certificates`: what a server can use passes, and what it cannot is named."""
 
+import base64
+import datetime as dt
 import shutil
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.certificates import Authority
+from configstore import certificates
+from tests.certificates import Authority, pair
+
+CERTIFICATE, KEY = pair("mail.example.org")
 
 
 @pytest.fixture
@@ -148,6 +155,48 @@ def test_without_the_library_it_says_what_to_install(offline, folder, monkeypatc
     monkeypatch.delattr("configstore.certificates", raising=False)
     done = offline("check-certificates", str(folder))
     assert (done.code, "mailu-configstore[certificates]" in done.err) == (2, True)
+
+
+BLOCKS = st.sampled_from(
+    [b"CERTIFICATE", b"PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY", b"ENCRYPTED PRIVATE KEY"]
+)
+
+
+def block(name, content):
+    return b"-----BEGIN %s-----\n%s\n-----END %s-----\n" % (name, base64.b64encode(content), name)
+
+
+DER = st.binary(max_size=200)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["cert.pem", "key.pem", "a/tls.crt", "a/tls.key"]),
+        st.one_of(
+            DER,
+            st.builds(block, BLOCKS, DER),
+            st.builds(bytes.join, st.just(b""), st.lists(st.builds(block, BLOCKS, DER))),
+        ),
+    ),
+    st.sampled_from([None, ("cert.pem", "key.pem"), ("x", "y")]),
+)
+def test_any_bytes_are_judged_in_words(files, pair):
+    found = certificates.problems(files, pair, dt.datetime.now(dt.UTC))
+    assert all(reason.partition(": ")[2] for reason in found)
+
+
+@pytest.mark.filterwarnings("ignore:.*:cryptography.utils.CryptographyDeprecationWarning")
+@given(data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_of_a_pair_may_be_others(data):
+    files = {}
+    for path, of, name in (("cert.pem", CERTIFICATE, b"CERTIFICATE"), ("key.pem", KEY, b"PRIVATE KEY")):
+        content = bytearray(base64.b64decode("".join(of.splitlines()[1:-1])))
+        for _ in range(data.draw(st.integers(0, 2))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        files[path] = block(name, content)
+    for wanted in (None, ("cert.pem", "key.pem")):
+        certificates.problems(files, wanted, dt.datetime.now(dt.UTC))
 
 
 def test_a_file_for_a_folder_is_an_error(offline, tmp_path):
