@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from tests.certificates import Authority
-from tests.real.test_dataset_certs import CertWatcher
+from tests.real.certwatcher import CertWatcher
 from tests.waiting import wait_until
 
 
@@ -29,6 +29,20 @@ def fronts(service, tmp_path):
         each.ready()
         each.seen = lambda each=each: seen.exists() and str(each.at("/certs")) in seen.read_text().splitlines()
     return made
+
+
+@pytest.fixture
+def watched():
+    """Return a function that starts Mailu's watcher of one pair in each front."""
+    started = []
+
+    def start(fronts, cert, key):
+        started.extend(CertWatcher(each.at(f"/certs/{cert}"), each.at(f"/certs/{key}")) for each in fronts)
+        return started[-len(fronts) :]
+
+    yield start
+    for each in started:
+        each.stop()
 
 
 @pytest.fixture
@@ -60,6 +74,12 @@ def everywhere(fronts, cert, key, pem, chain=b""):
     wait_until(arrived, 30, what="the pair in every front")
 
 
+def served(watchers, pem, chain=b""):
+    """Wait until nginx of every front was given a pair."""
+    wanted = (pem.cert.read_bytes() + chain, pem.key.read_bytes())
+    wait_until(lambda: all(each.served == wanted for each in watchers), 20, what="the pair served by every front")
+
+
 def problem(source, words):
     """Wait until a source names a problem of its pair."""
     wait_until(lambda: words in source.ask("/readyz")[1], 20, what=f"{words} in {source.ask('/readyz')[1]}")
@@ -72,15 +92,17 @@ def dump(pem, output):
         (output / name).write_bytes(content.read_bytes())
 
 
-def test_what_traefik_certdumper_dumps_is_in_every_front_as_a_pair(service, fronts, authority):
+def test_what_traefik_certdumper_dumps_is_in_every_front_as_a_pair(service, fronts, authority, watched):
     source = service("dumper", "mailu/certs-source").start().ready()
     first, second = authority.issue("first"), authority.issue("second")
     dump(first, source.at("/source"))
     everywhere(fronts, "cert.pem", "key.pem", first)
-    watchers = [CertWatcher(each.at("/certs/cert.pem"), each.at("/certs/key.pem")) for each in fronts]
+    watchers = watched(fronts, "cert.pem", "key.pem")
+    served(watchers, first)
     dump(second, source.at("/source"))
     everywhere(fronts, "cert.pem", "key.pem", second)
-    assert all(watcher.noticed() for watcher in watchers)  # by their inodes: both files were replaced
+    served(watchers, second)
+    assert all(each.configured > 1 for each in watchers)  # by a rename: an edit in place is no such event
     wait_until(lambda: all(each.seen() for each in fronts), 20)
 
 
@@ -187,16 +209,19 @@ class Certbot:
             (self.live / f"{name}.pem").symlink_to(f"../../archive/mail.example.org/{name}{self.number}.pem")
 
 
-def test_what_certbot_on_the_host_renews_is_in_every_front_in_a_subfolder(service, fronts, authority):
+def test_what_certbot_on_the_host_renews_is_in_every_front_in_a_subfolder(service, fronts, authority, watched):
     only = '["/live/mail.example.org/fullchain.pem", "/live/mail.example.org/privkey.pem"]'
     source = service("host", "mailu/certs-source", lambda _: {"certs": f"include = {only}"})
     certbot = Certbot(source.at("/source"), "mail.example.org")
     names = "live/mail.example.org/fullchain.pem", "live/mail.example.org/privkey.pem"
     certbot.renew(first := authority.issue("first"), authority)
     source.start().ready()
-    everywhere(fronts, *names, first, authority.cacert.read_bytes())
+    chain = authority.cacert.read_bytes()
+    everywhere(fronts, *names, first, chain)
+    watchers = watched(fronts, *names)
     certbot.renew(second := authority.issue("second"), authority)
-    everywhere(fronts, *names, second, authority.cacert.read_bytes())
+    everywhere(fronts, *names, second, chain)
+    served(watchers, second, chain)
     assert [each.at("/certs/live/mail.example.org").stat().st_mode & 0o777 for each in fronts] == [0o755, 0o755]
 
 
