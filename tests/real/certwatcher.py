@@ -1,8 +1,8 @@
 """What Mailu's front does about certificates that others make: it polls, and takes both files when one changed.
 
-Source: core/nginx/certwatcher.py of Mailu 1.8 and newer (watchdog's polling observer on the folders of both names; a
-file that was created, moved or deleted runs /config.py, one that was modified reloads) and core/nginx/config.py (TLS
-is on when both files are there).
+Source: core/nginx/certwatcher.py of Mailu 1.8 and newer (watchdog's polling observer on the folders of both names;
+a file that was created, moved or deleted runs /config.py, one that was modified reloads) and core/nginx/config.py
+(which serves both files, or none).
 """
 
 from watchdog.events import FileModifiedEvent, FileSystemEventHandler
