@@ -37,6 +37,8 @@ class Excludes:
 
         An anchored pattern that begins with none of the folders in which data sets lie counts in each of them.
         """
+        if not self._patterns:
+            return False
         end = "/" if is_dir else ""
         names = {join(part.host, relative), join(part.store, relative)} - {ROOT}
         found = [self._whole.check_file(f"{name}{end}") for name in names]
