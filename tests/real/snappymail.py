@@ -19,6 +19,13 @@ from tests.real.preset import PresetReplica
 HOUR, DAY = 3600, 86400
 
 
+def make(folder):
+    """As PHP's mkdir(…, 0700, true): what is missing above has that mode, too."""
+    if not folder.exists():
+        make(folder.parent)
+        folder.mkdir(mode=0o700)
+
+
 class SnappyMail(PresetReplica):
     """A webmail's container with SnappyMail."""
 
@@ -40,7 +47,7 @@ class SnappyMail(PresetReplica):
 
     def save(self, path, content):
         """As `saveFile`: in place, then the mode."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make(path.parent)
         path.write_text(content)
         path.chmod(0o600)
 
@@ -73,7 +80,7 @@ class SnappyMail(PresetReplica):
     def uploads(self, user, content):
         """Take an attachment of a message that is being written."""
         path = self.home(user) / ".files" / hashlib.sha1(content).hexdigest()
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make(path.parent)
         path.write_bytes(content)
 
     def sets(self, user, content):
@@ -89,7 +96,7 @@ class SnappyMail(PresetReplica):
         shutil.rmtree(self.home(user))
 
     def adds_contact(self, user, email):
-        self.home(user).mkdir(mode=0o700, parents=True, exist_ok=True)
+        make(self.home(user))
         with sqlite3.connect(self.home(user) / "AddressBook.sqlite") as book:
             book.execute("create table if not exists contacts (email text)")
             book.execute("insert into contacts values (?)", (email,))
@@ -149,7 +156,7 @@ class SnappyMail(PresetReplica):
             return
         for old in self.storage.glob("cfg/*/*/"):
             home = self.home(old.name)
-            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make(home)
             for item in old.glob("*"):
                 if item.name == "sign_me":
                     item.unlink()
