@@ -71,18 +71,18 @@ def everywhere(fronts, cert, key, pem, chain=b""):
             (one.read_bytes(), two.read_bytes()) == wanted for one, two in pairs
         )
 
-    wait_until(arrived, 30, what="the pair in every front")
+    wait_until(arrived, 40, what="the pair in every front")
 
 
 def served(watchers, pem, chain=b""):
     """Wait until nginx of every front was given a pair."""
     wanted = (pem.cert.read_bytes() + chain, pem.key.read_bytes())
-    wait_until(lambda: all(each.served == wanted for each in watchers), 20, what="the pair served by every front")
+    wait_until(lambda: all(each.served == wanted for each in watchers), 40, what="the pair served by every front")
 
 
 def problem(source, words):
     """Wait until a source names a problem of its pair."""
-    wait_until(lambda: words in source.ask("/readyz")[1], 20, what=f"{words} in {source.ask('/readyz')[1]}")
+    wait_until(lambda: words in source.ask("/readyz")[1], 40, what=words)
 
 
 def dump(pem, output):
