@@ -182,6 +182,7 @@ def test_a_source_that_is_restarted_takes_up_what_changed_meanwhile_and_deletes_
     (secret.folder / "ca.crt").unlink()
     source.start().ready()
     everywhere(fronts, "tls.crt", "tls.key", second)
+    assert source.end() == 0  # and so nothing is left to be sent
     assert b"ca.crt" in configstore("ls", "certs")  # what it does not know it once had is not deleted
 
 
