@@ -5,10 +5,14 @@ done with it), Crypt_GPG's Engine.php (the options of each command, and the agen
 and KeyGenerator.php (the commands themselves).
 """
 
+import re
 import subprocess
 
 from tests.real.acme import program
 from tests.real.preset import PresetReplica
+from tests.waiting import wait_until
+
+NO_AGENT = re.compile(rb"can't connect to the (gpg-)?agent|[Nn]o agent running|no running gpg-agent")
 
 OPTIONS = (
     "--no-secmem-warning",
@@ -35,11 +39,19 @@ class Roundcube(PresetReplica):
         return self.at(f"/data/gpg/{self.user}")
 
     def run(self, *command, data=b"", codes=(0,)):
-        """Run one gpg as Crypt_GPG does, end its agent, and return what was printed."""
+        """Run one gpg as Crypt_GPG does, end its agent, and return what was printed.
+
+        gpg waits five seconds for an agent to start; on a busy machine that may be too little, so it is run again.
+        """
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         whole = [program("gpg"), *OPTIONS, "--homedir", str(self.home), "--passphrase", "secret", *command]
-        done = subprocess.run(whole, input=data, capture_output=True, check=False)
-        self.end_agent()
+
+        def once():
+            tried = subprocess.run(whole, input=data, capture_output=True, check=False)
+            self.end_agent()
+            return None if NO_AGENT.search(tried.stderr) else tried
+
+        done = wait_until(once, 60, what="an agent")
         assert done.returncode in codes, done.stderr.decode()
         return done
 

@@ -9,6 +9,8 @@ import pytest
 from tests.real.enigma import Roundcube
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(600)  # some fifty times gpg, each with an agent of its own
+
 
 @pytest.fixture
 def pair(etcd, kv_root, configstore):
@@ -46,7 +48,14 @@ def mirrored(webmail):
 
 def settle(one, two):
     """Wait until two homes are equal, and have keys."""
-    wait_until(lambda: mirrored(one) == mirrored(two) and mirrored(one), 40, what="two equal homes")
+
+    def equal():
+        try:
+            return mirrored(one) == mirrored(two) and mirrored(one)
+        except FileNotFoundError:  # removed since it was listed
+            return False
+
+    wait_until(equal, 40, what="two equal homes")
 
 
 def old_home(home, maker, key):
