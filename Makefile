@@ -33,7 +33,7 @@ audit: .venv/ready
 # Pins what the image is built from: every dependency and setuptools, each with its hashes.
 lock: .venv/ready
 	echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
-	    --no-header --no-annotate pyproject.toml - -o requirements.lock
+	    --no-header --no-annotate --extra certificates pyproject.toml - -o requirements.lock
 
 bench: .venv/ready
 	$(BIN)/python -m tests.bench

@@ -1,5 +1,6 @@
 """The command `configstore-sidecar`: run, init, plan, health."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ from configstore.model.path import printable, printable_json, shown
 from configstore.secrecy import keep_memory_private
 from sidecar.config import Config, load_config
 from sidecar.planner.plan import Plan
+
+log = logging.getLogger(__name__)
 
 _COMMANDS = {
     "run": "mirror until SIGTERM, then send what is under way and exit 0",
@@ -83,6 +86,8 @@ def _dispatch(command: str, config: Config, *, as_json: bool) -> int:
 
     memory.economize()
     with logs.configured(config.log_level, config.log_format):
+        for note in config.notes:
+            log.warning(note)
         if command == "run":
             return daemon.run(config)
         if command == "init":

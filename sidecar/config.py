@@ -76,6 +76,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     replica: this replica's id.
     timeout: seconds for which `init` waits for the store.
     stop_timeout: seconds after which a stopping `run` ends, whatever is still unsent.
+    notes: what is said once at the start, such as a variable of which nothing comes any more.
     """
 
     store: StoreSettings
@@ -89,6 +90,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     replica: str
     timeout: float = INIT_TIMEOUT
     stop_timeout: float = STOP_TIMEOUT
+    notes: tuple[str, ...] = ()
 
 
 _NOWHERE = ("", "none")  # an empty variable is an unset one, so that it takes a word to switch something off
@@ -167,7 +169,24 @@ def load_config(*, file: str | None, environ: Mapped[str, str], options: Mapped[
     mappings = load_mappings(_tables(document, source), source=source, preset=str(preset), environ=environ)
     _check_state(settings.get("state") or DEFAULT_STATE, mappings)
     settings.setdefault("replica", default_replica())
-    return Config(store=store, mappings=mappings, **settings)
+    return Config(store=store, mappings=mappings, notes=_notes(mappings, environ), **settings)
+
+
+def _notes(mappings: Iterable[Mapping], environ: Mapped[str, str]) -> tuple[str, ...]:
+    """Return words for each variable of a mapping that presets had once, and that no mapping has now."""
+    names = {mapping.name for mapping in mappings}
+    return tuple(
+        f"{variable}: nothing comes of it, since there is no mapping {name} any more: {why}"
+        for name, why in presets.retired().items()
+        if name not in names
+        for variable in sorted(environ)
+        if variable.startswith(_variable(name))
+    )
+
+
+def _variable(mapping: str) -> str:
+    """Return what the variables of a mapping begin with."""
+    return f"{_MAPPING_PREFIX}{re.sub(r'[^A-Z0-9]', '_', mapping.upper())}_"
 
 
 def default_replica() -> str:
@@ -266,9 +285,8 @@ def _override(merged: Mapped[str, dict[str, Any]], environ: Mapped[str, str]) ->
     targets: dict[str, list[tuple[str, str]]] = {}
     for name in merged:
         for key in MAPPING_PARSERS.keys() - {"name"}:
-            variable = _MAPPING_PREFIX + re.sub(r"[^A-Z0-9]", "_", f"{name}_{key}".upper())
-            targets.setdefault(variable, []).append((name, key))
-    check_variables(environ, {*SIDECAR_VARIABLES, *targets})
+            targets.setdefault(f"{_variable(name)}{key.upper()}", []).append((name, key))
+    check_variables(environ, {*SIDECAR_VARIABLES, *targets}, tuple(map(_variable, presets.retired())))
     for variable in targets.keys() & environ.keys():
         if len(targets[variable]) > 1:
             names = " and ".join(f"{key} of {name}" for name, key in targets[variable])

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -59,11 +60,14 @@ def run(
     """Run a command to its end, at most `timeout` seconds; then its process group is stopped.
 
     It gets our environment without our own settings, which may hold a password, and `more`; of our rights it gets
-    none. run_as: the user that it runs as, where one is set.
+    none. The programs that were installed with us are found, too, wherever that is. run_as: the user that it runs
+    as, where one is set.
     """
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("CONFIGSTORE_", "ETCDCTL_"))
     }
+    ours = os.path.dirname(sys.executable)
+    environment["PATH"] = os.pathsep.join([*filter(None, [environment.get("PATH", os.defpath)]), ours])
 
     def start(user: User) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

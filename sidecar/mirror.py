@@ -1,6 +1,7 @@
 """Puts the parts of one mapping together. Called by the daemon for `run`, and by `init` and `plan`."""
 
 import logging
+import secrets
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ from sidecar.local.root import Root, RootLostError
 from sidecar.local.scan import Scanner
 from sidecar.local.side import LocalSide
 from sidecar.local.watch import LocalWatch, choose
-from sidecar.planner.mapping import Mapping
+from sidecar.planner.mapping import Direction, Mapping
 from sidecar.progress import Progress
 from sidecar.remote.side import RemoteSide
 from sidecar.remote.watch import RemoteFeed, RemoteOnce, RemoteWatch
@@ -145,7 +146,13 @@ class Mirror:
         if place:
             parts.callback(place.close)
         known = mark_in(place.descriptor) if place else ""
-        root = Root(mapping.path, within=mapping.within, mark=known, prepare=not self._preview)
+        root = Root(
+            mapping.path,
+            within=mapping.within,
+            mark=known,
+            prepare=not self._preview,
+            only_read=mapping.direction is Direction.PUSH,
+        )
         parts.callback(root.close)
         if not self._preview:
             root.claim()
@@ -183,22 +190,31 @@ class Mirror:
 
         A journal without a baseline of this mount speaks of another one. What lies in the mount from a version
         that knew no other place counts when this place was made just now, if nobody but us can have written it;
-        then never again.
+        then never again. A read-only directory bears no mark, so that nothing of an earlier run counts there.
         """
         mapping, private = self.mapping, root.private
+        if root.read_only and place is None and not self._preview:
+            raise RefusedError(
+                f"{root.path}: is read-only, and what is remembered would lie in it: give the sidecar a directory"
+                " of its own for that ([state] directory, CONFIGSTORE_STATE)"
+            )
         ours = place is not None
         directory = place.descriptor if place else private.fd
         first = self._preview or place is None or place.is_new
         older = private.fd if first and (private.surely_ours or self._preview) else -1
         try:
-            if not private.mark and not self._preview:
+            if root.read_only:
+                private.mark = secrets.token_hex(16)
+            elif not private.mark and not self._preview:
                 private.renew_mark()
             identity = Identity(root=self._tree.keys.root, store=mapping.store, mark=private.mark)
             baseline = Baseline(directory, identity, ours=ours, older=older, read_only=self._preview)
             self._parts.callback(baseline.close)
             journal = Journal(directory, ours=ours)
             self._parts.callback(journal.close)
-            if not self._preview:
+            if root.read_only and not self._preview:
+                journal.clear()
+            elif not self._preview:
                 before = Journal(older, ours=True)
                 _finish_dead_run(root, baseline, before if baseline.is_new else journal)
                 journal.clear()

@@ -3,6 +3,7 @@
 import datetime as dt
 import ipaddress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from cryptography import x509
@@ -18,6 +19,13 @@ class Pem(NamedTuple):
 
     cert: Path
     key: Path
+
+
+def pair(name: str) -> tuple[str, str]:
+    """Return a certificate and its key that nobody has seen yet, as PEM."""
+    with TemporaryDirectory() as folder:
+        pem = Authority(Path(folder)).issue(name)
+        return pem.cert.read_text(), pem.key.read_text()
 
 
 class Authority:

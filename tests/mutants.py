@@ -370,9 +370,15 @@ MUTANTS = {
     ),
     "an import writes what it can": Mutant(
         "configstore/cli/host.py",
-        "    if host.problems:\n",
+        "    if host.problems and not skip_bad:\n",
         "    if False:\n",
         "tests/cli/test_import_export.py -k cannot_be_stored",
+    ),
+    "a read-only directory is known again": Mutant(
+        "sidecar/mirror.py",
+        "                private.mark = secrets.token_hex(16)\n",
+        "                pass\n",
+        "tests/real/test_certificate_sources.py -k restarted",
     ),
     "companions are not held back": Mutant(
         "sidecar/planner/sets.py",

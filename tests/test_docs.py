@@ -11,6 +11,7 @@ from tests.simulation.test_mutants import MUTANTS as SIMULATED
 PROMISES = (HERE / "docs/promises.md").read_text()
 BAD_DAYS = (HERE / "docs/etcd-bad-days.md").read_text()
 SERVICES = (HERE / "docs/services.md").read_text()
+RELEASES = (HERE / "docs/mailu-releases.md").read_text()
 THREATS = (HERE / "docs/threat-model.md").read_text()
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
@@ -23,8 +24,8 @@ def test_the_promises_name_every_break_that_is_made():
 
 @pytest.mark.parametrize(
     "text",
-    [PROMISES, BAD_DAYS, SERVICES, THREATS],
-    ids=["promises", "etcd-bad-days", "services", "threat-model"],
+    [PROMISES, BAD_DAYS, SERVICES, RELEASES, THREATS],
+    ids=["promises", "etcd-bad-days", "services", "mailu-releases", "threat-model"],
 )
 def test_every_test_that_is_named_is_there(text):
     files = {path.name: path for path in (HERE / "tests").rglob("test_*.py")}
@@ -34,6 +35,13 @@ def test_every_test_that_is_named_is_there(text):
         name for name in named if not (name in files if name.endswith(".py") else f"def {name}" in everything)
     ]
     assert not missing
+
+
+def test_every_row_of_the_design_document_has_a_verdict_and_what_shows_it():
+    rows = [row.strip("|").split("|") for row in SERVICES.splitlines() if re.match(r"\| \w+[ ,]", row)]
+    rows = [[cell.strip() for cell in row] for row in rows if not row[0].startswith(" service,")]
+    assert len(rows) > 24
+    assert not [row for row in rows if row[2] not in {"done", "other", "not ours"} or not row[4]]
 
 
 @pytest.mark.parametrize("name", MUTANTS)

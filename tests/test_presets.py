@@ -32,7 +32,6 @@ def taken(one, *paths):
         ("overrides/postfix", "mailu/smtp"),
         ("overrides/rspamd", "mailu/antispam"),
         ("overrides/roundcube", "mailu/webmail"),
-        ("overrides/snappymail", "mailu/snappymail"),
         ("fetchmail", "mailu/fetchmail"),
         ("webmail/gpg", "mailu/webmail"),
         ("webmail/rainloop", "mailu/webmail"),
@@ -91,7 +90,8 @@ def test_letsencrypt_takes_what_certbot_needs_and_leaves_its_temporaries():
 
 def test_fetchmail_takes_its_ids_old_and_new_but_not_the_half_written_file():
     one = mapping("mailu/fetchmail", "fetchmail")
-    assert taken(one, "fetchids", ".idfile", "fetchids_") == ["fetchids", ".idfile"]
+    ids = ["fetchids", ".fetchids", ".idfile"]
+    assert taken(one, *ids, "fetchids_", ".fetchids_") == ids
     assert (one.lease, one.file_mode, one.host) == ("fetchmail", "0600", "data/fetchmail")
 
 
@@ -100,6 +100,40 @@ def test_gpg_takes_keys_and_leaves_locks_and_sockets():
     wanted = ["u@x/pubring.kbx", "u@x/private-keys-v1.d/A.key", "u@x/openpgp-revocs.d/A.rev", "u@x/trustdb.gpg"]
     left = ["u@x/S.gpg-agent", "u@x/pubring.kbx.lock", "u@x/.#lk0x1.host.1", "u@x/pubring.kbx~", "u@x/random_seed"]
     assert taken(gpg, *wanted, *left) == wanted
+
+
+def test_gpg_takes_the_homes_of_old_images():
+    gpg = mapping("mailu/webmail", "gpg")
+    wanted = ["u@x/pubring.gpg", "u@x/secring.gpg", "u@x/.gpg-v21-migrated"]
+    assert taken(gpg, *wanted, "u@x/pubring.gpg~", "u@x/pubring.gpg.lock") == wanted
+
+
+def test_snappymail_takes_settings_and_leaves_what_is_a_replicas_own():
+    storage = mapping("mailu/snappymail", "rainloop")
+    wanted = [
+        "example.org/user/settings",
+        "example.org/user/settings_local",
+        "example.org/user/other@example.org/settings_local",
+        "example.org/user/.pgp/private.key",
+        "cfg/us/user@example.org/settings",
+    ]
+    left = [
+        "__nobody__/3f1c",
+        "example.org/user/.sessions/3f1c",
+        "example.org/user/.sign_me/3f1c",
+        "example.org/user/.files/3f1c",
+        "example.org/user/AddressBook.sqlite",
+        "example.org/user/AddressBook.sqlite-journal",
+        "data/__nobody__/3f/3f1c",
+        "files/3f",
+    ]
+    assert taken(storage, *wanted, *left) == wanted
+    assert "AddressBook.sqlite" in storage.warning
+
+
+def test_nothing_is_mirrored_that_no_program_reads():
+    assert "overrides-snappymail" not in {one.name for one in presets.load("mailu")}
+    assert "SnappyMail" in presets.retired()["overrides-snappymail"]
 
 
 def test_what_is_made_once_is_made_once():

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from configstore import __version__
 from configstore.cli import (
+    certificates,
     completion,
     conflicts,
     content,
@@ -54,6 +55,7 @@ _GROUPS: tuple[Callable[[Commands], None], ...] = (
     leases.add,
     doctor.add,
     presets.add,
+    certificates.add,
     dev.add,
     completion.add,
 )

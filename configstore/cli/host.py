@@ -11,7 +11,8 @@ from contextlib import ExitStack
 
 import msgspec
 
-from configstore.cli.session import say_all
+from configstore.cli.excludes import Excludes, choose, option
+from configstore.cli.session import say, say_all
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.files.beneath import Beneath
 from configstore.files.descent import descend
@@ -56,22 +57,38 @@ class Host(msgspec.Struct, kw_only=True):
     """What a folder holds.
 
     found: by path of the store. problems: what cannot be stored, and why. missing: data sets that are not there.
-    left: the outermost paths that no data set takes, and files that are worth nothing yet, and why. All paths but
-    the first are relative to the folder.
+    left: the outermost paths that no data set takes, and files that are worth nothing yet, and why; loud: those of
+    them that must not be missed. All paths but the first are relative to the folder. unused: patterns that left
+    nothing out.
     """
 
     found: dict[StorePath, Found] = {}
     problems: dict[str, str] = {}
     missing: list[Part] = []
     left: dict[str, str] = {}
+    loud: dict[str, str] = {}
+    unused: list[str] = []
 
 
 _UNFINISHED = "empty, as while it is being made, and worth nothing so; run it again when it has its content"
 
 
-def read_host(directory: str, wanted: Sequence[Part], preset: str, stack: ExitStack) -> Host:
+_READY = 20
+"""Of so many paths in the way the options that leave them out are printed, ready to be typed."""
+
+
+def read_host(
+    directory: str,
+    wanted: Sequence[Part],
+    preset: str,
+    stack: ExitStack,
+    *,
+    exclude: Sequence[str] = (),
+    skip_bad: bool = False,
+) -> Host:
     """Read the data sets of a folder. `preset`: "" for one that no preset speaks of; `stack` closes what stays.
 
+    exclude: patterns of what is left out. skip_bad: what cannot be stored is left out, too, and named.
     Raises RefusedError naming what cannot be stored, NotThereError, OSError.
     """
     try:
@@ -80,14 +97,12 @@ def read_host(directory: str, wanted: Sequence[Part], preset: str, stack: ExitSt
         raise RefusedError(f"{printable(directory)}: is no directory; `configstore put` writes a file") from None
     stack.callback(os.close, folder)
     host = Host()
+    excludes = Excludes(exclude, directory, wanted)
     for part in wanted:
-        _read_part(folder, part, host, stack)
-    if host.problems:
-        say_all(f"{path}: {reason}" for path, reason in host.problems.items())
-        raise RefusedError(
-            f"{printable(directory)}: nothing was written, since {len(host.problems)} paths cannot be: mend them,"
-            " or leave them out with --exclude PATTERN"
-        )
+        _read_part(folder, part, host, stack, excludes)
+    host.unused = excludes.unused()
+    if host.problems and not skip_bad:
+        _refuse(directory, host)
     if preset:
         if len(host.missing) == len({part.name for part in wanted}):
             names = ", ".join(sorted({part.host.partition("/")[0] for part in wanted}))
@@ -98,7 +113,22 @@ def read_host(directory: str, wanted: Sequence[Part], preset: str, stack: ExitSt
     return host
 
 
-def _read_part(folder: int, part: Part, host: Host, stack: ExitStack) -> None:
+def _refuse(directory: str, host: Host) -> None:
+    """Raise RefusedError, once each problem was named, with the options that would leave it out."""
+    say_all(f"{path}: {reason}" for path, reason in host.problems.items())
+    ready = [option(path) for path in host.problems if path != "/"]
+    if ready:
+        more = " …" if len(ready) > _READY else ""
+        say(f"to leave these out, add: {' '.join(ready[:_READY])}{more}")
+    raise RefusedError(
+        f"{printable(directory)}: nothing was written, since {len(host.problems)} paths cannot be: mend them,"
+        " leave them out with --exclude PATTERN, or go on without whatever cannot be stored with --skip-bad"
+    )
+
+
+def _read_part(folder: int, part: Part, host: Host, stack: ExitStack, excludes: Excludes) -> None:
+    if part.host and excludes.leave_out(part, ROOT, is_dir=True):
+        return
     try:
         top = open_plain(folder, part.host)
     except FileNotFoundError:
@@ -113,7 +143,7 @@ def _read_part(folder: int, part: Part, host: Host, stack: ExitStack) -> None:
     stack.callback(os.close, top)
     beneath = Beneath(top)
     reader = Reader(beneath, part.symlinks, part.refuse_empty, linked=True)
-    seen = walk(beneath, reader, part.selection)
+    seen = walk(beneath, reader, choose(part, excludes))
     host.left |= {printable(join(part.host, path)): _UNFINISHED for path in seen.unfinished}
     host.problems |= {f"{part.host}/{path}".lstrip("/"): reason for path, reason in seen.problems.items()}
     if part.earlier and not seen.entries:
@@ -157,9 +187,9 @@ def _find_rest(folder: int, preset: str, host: Host, wanted: Sequence[Part]) -> 
             for name, status, _ in listing(Beneath(top), ROOT):
                 path = join(directory, StorePath(name))
                 is_dir = stat.S_ISDIR(status.st_mode)
-                why = rest.why(path, is_dir=is_dir)
-                if why:
-                    host.left.setdefault(printable(path) + "/" * is_dir, why)
+                left = rest.why(path, is_dir=is_dir)
+                if left:
+                    (host.loud if left.loud else host.left).setdefault(printable(path) + "/" * is_dir, left.why)
                 elif is_dir:
                     todo.append(path)
         finally:

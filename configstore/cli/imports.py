@@ -8,6 +8,7 @@ import argparse
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from time import monotonic
 
 import msgspec
 
@@ -25,7 +26,7 @@ from configstore.cli.session import (
     say_all,
     unreadable,
 )
-from configstore.errors import ConflictError, StoreError, UnreachableError
+from configstore.errors import ConflictError, NotThereError, StoreError, UnreachableError
 from configstore.model.lease import Contender
 from configstore.model.path import StorePath, ancestors, depth, is_below, shell_word, shown
 from configstore.model.record import PLACING_ORDER, Entry, Kind
@@ -54,9 +55,10 @@ def run(args: argparse.Namespace) -> int:
     """Run `import` and return its exit code."""
     below = typed_directory(args.path)
     wanted = parts(args.preset, below) if args.preset else (Part(store=below),)
-    wanted = tuple(part.without(args.exclude) for part in wanted)
+    began = monotonic()
     with ExitStack() as stack:
-        host = read_host(args.directory, wanted, args.preset or "", stack)
+        preset = args.preset or ""
+        host = read_host(args.directory, wanted, preset, stack, exclude=args.exclude, skip_bad=args.skip_bad)
         tree = stack.enter_context(open_tree(args))
         try:
             plan = _compare(tree, host, wanted, create=args.create)
@@ -64,8 +66,10 @@ def run(args: argparse.Namespace) -> int:
             raise ConflictError(f"{error}; nothing was written") from error
         if not args.dry_run:
             plan = _write(tree, host, wanted, plan, create=args.create)
-    _report(args, host, plan)
-    return ConflictError.exit_code if plan.kept else 0
+    _report(args, host, plan, monotonic() - began)
+    if plan.kept:
+        return ConflictError.exit_code
+    return NotThereError.exit_code if host.problems else 0
 
 
 def _compare(tree: Tree, host: Host, wanted: Sequence[Part], *, create: bool) -> _Plan:
@@ -128,9 +132,11 @@ def _refuse_other_kind(
 def _write(tree: Tree, host: Host, wanted: Sequence[Part], plan: _Plan, *, create: bool) -> _Plan:
     """Write what is planned, and plan again when somebody else's write came first. Returns all that was done."""
     done: list[tuple[Write, Found]] = []
+    progress = _Progress()
     for _ in range(ATTEMPTS):
         complete = all(
-            _write_under(tree, lease, plan, done) for lease in sorted({each.part.lease for _, each in plan.writes})
+            _write_under(tree, lease, plan, done, progress)
+            for lease in sorted({each.part.lease for _, each in plan.writes})
         )
         if complete:
             plan.writes = done
@@ -142,7 +148,22 @@ def _write(tree: Tree, host: Host, wanted: Sequence[Part], plan: _Plan, *, creat
     raise ConflictError("somebody else writes the same paths all the time; run it again")
 
 
-def _write_under(tree: Tree, lease: str, plan: _Plan, done: list[tuple[Write, Found]]) -> bool:
+class _Progress:
+    """Says how far an import is, and how long the rest takes when it goes on as it did so far."""
+
+    def __init__(self) -> None:
+        self._began = monotonic()
+
+    def say(self, done: int, all_of_it: int) -> None:
+        """Say it."""
+        seconds = (monotonic() - self._began) / done * (all_of_it - done)
+        left = f", about {max(1, round(seconds))} s left" if done < all_of_it else ""
+        say(f"{done} of {all_of_it} written{left}")
+
+
+def _write_under(
+    tree: Tree, lease: str, plan: _Plan, done: list[tuple[Write, Found]], progress: _Progress
+) -> bool:
     """Write the part of a plan that a lease guards ("": none); returns whether all of it was written."""
     with _held(tree, lease) as fence:
         for some in _sets([each for each in plan.writes if each[1].part.lease == lease]):
@@ -158,7 +179,7 @@ def _write_under(tree: Tree, lease: str, plan: _Plan, done: list[tuple[Write, Fo
             if not outcome.complete:
                 return False
             if len(plan.writes) > _SET_PATHS:
-                say(f"{len(done)} of {len(plan.writes)} written")
+                progress.say(len(done), max(len(done), len(plan.writes)))
     return True
 
 
@@ -194,7 +215,7 @@ def _held(tree: Tree, name: str) -> Iterator[Fence | None]:
         lease.release(patience=float(lease.ttl))
 
 
-def _report(args: argparse.Namespace, host: Host, plan: _Plan) -> None:
+def _report(args: argparse.Namespace, host: Host, plan: _Plan, seconds: float) -> None:
     missing = {part.host: part for part in host.missing}
     if args.json:
         fields = {
@@ -203,7 +224,10 @@ def _report(args: argparse.Namespace, host: Host, plan: _Plan) -> None:
             "same": plan.same,
             "kept": [*plan.kept, *plan.once],
             "missing": list(missing),
-            "left": [{"path": path, "why": why} for path, why in sorted(host.left.items())],
+            "left": [{"path": path, "why": why} for path, why in sorted((host.left | host.loud).items())],
+            "skipped": [{"path": path, "why": why} for path, why in sorted(host.problems.items())],
+            "unused": host.unused,
+            "seconds": round(seconds, 3),
         }
         write_json(fields)
         return
@@ -218,9 +242,18 @@ def _report(args: argparse.Namespace, host: Host, plan: _Plan) -> None:
     say_all(f"left: {at}: {why}" for at, why in sorted(host.left.items()))
     for at, part in missing.items():
         say(f"not there: {at}; where its service is used, `{_making(args, part)}` makes it empty")
+    say_all(f"skipped: {path}: {why}" for path, why in sorted(host.problems.items()))
+    say_all(f"--exclude {shell_word(pattern)}: left nothing out; is it misspelt?" for pattern in host.unused)
+    for why in sorted(set(host.loud.values())):
+        paths = sorted(path for path, each in host.loud.items() if each == why)
+        more = f", and {len(paths) - 1} more" if len(paths) > 1 else ""
+        say(f"NOTE: {paths[0]}{more}: {why}")
     replaced = sum(write.previous is not None and not write.previous.gone for write, _ in plan.writes)
     verb = "would be written" if args.dry_run else "written"
-    say(f"{len(plan.writes)} {verb}, {replaced} of them over something else; the same already: {plan.same}")
+    say(
+        f"{len(plan.writes)} {verb}, {replaced} of them over something else; the same already: {plan.same};"
+        f" took {seconds:.1f} s"
+    )
 
 
 def _making(args: argparse.Namespace, part: Part) -> str:

@@ -44,6 +44,8 @@ def _explain(found: tuple[presets.PresetMapping, ...]) -> None:
         if number:
             write_line("")
         write_line(f"{mapping.name}: {mapping.about}")
+        if mapping.warning:
+            write_line(f"  NOTE: {mapping.warning}")
         rows = [("in the container", mapping.path), ("on a single host", mapping.host or "nowhere")]
         rows += [(key, _shown(value)) for key, value in mapping.settings().items() if key not in {"name", "path"}]
         if mapping.advice:

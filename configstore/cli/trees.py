@@ -18,7 +18,12 @@ def add(commands: Commands) -> None:
         metavar="PATTERN",
         action="append",
         default=[],
-        help="leave this out, as in .gitignore; repeatable",
+        help="leave this out, as in .gitignore: by its path below DIR, in full, or in the store; repeatable",
+    )
+    into.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="go on without what cannot be stored, and name it; exit code 1 when there was something",
     )
     out = add_command(commands, "export", _export, "write a tree of the store to a local folder", listed=True)
     out.add_argument("path", metavar="PATH", help="directory of the store; / is the whole tree")

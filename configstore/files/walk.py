@@ -12,7 +12,7 @@ from configstore.files.reader import Reader
 from configstore.files.reading import Unfinished, UnstableError, Unusable
 from configstore.files.words import words
 from configstore.files.writing import TEMPORARY
-from configstore.model.path import MARK_NAME, ROOT, PathError, StorePath, join, parse_path, printable
+from configstore.model.path import MARK_NAME, ROOT, PathError, StorePath, join, parse_path, printable, shell_word
 from configstore.model.record import Entry
 from configstore.model.selection import Selection
 
@@ -81,7 +81,16 @@ def _take(found: Walk, reader: Reader, path: StorePath, directory: int, status: 
     except Unfinished:
         found.unfinished.append(path)
     except (PathError, Unusable) as reason:
-        found.problems[printable(path)] = str(reason)
+        found.problems[printable(path)] = f"{_target(directory, path, status)}{reason}"
+
+
+def _target(directory: int, path: StorePath, status: os.stat_result) -> str:
+    """Return where a symlink leads, in words that end in a colon; "" for everything else."""
+    if not stat.S_ISLNK(status.st_mode):
+        return ""
+    with suppress(OSError):
+        return f"-> {shell_word(os.readlink(path.rpartition('/')[2], dir_fd=directory))}: "
+    return ""
 
 
 def listing(beneath: Beneath, directory: StorePath) -> Iterator[tuple[str, os.stat_result, int]]:

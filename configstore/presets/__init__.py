@@ -30,7 +30,8 @@ class PresetMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     host: where its directory lies on a single-host installation, relative to that one's folder (such as /mailu);
     "": nowhere.
-    earlier: where earlier releases kept it. about, advice: for people: what it is, and what picks up a change.
+    earlier: where earlier releases kept it. about, advice, warning: for people: what it is, what picks up a
+    change, and what must be known before it costs something.
     """
 
     name: str = ""
@@ -51,20 +52,29 @@ class PresetMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     file_mode: str = ""
     dir_mode: str = ""
     refuse_empty: tuple[str, ...] = ()
+    check: tuple[str, ...] = ()
     about: str
     advice: str = ""
+    warning: str = ""
 
     def settings(self) -> dict[str, object]:
         """Return what differs from the defaults, keyed as a [[mapping]] of a settings file."""
         table: dict[str, object] = msgspec.to_builtins(self)
-        return {key: value for key, value in table.items() if key not in {"host", "earlier", "about", "advice"}}
+        return {key: value for key, value in table.items() if key not in _FOR_PEOPLE}
+
+
+_FOR_PEOPLE = {"host", "earlier", "about", "advice", "warning"}
 
 
 class Left(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a single host has and no mapping takes: gitignore-style patterns from its folder on, and why."""
+    """What a single host has and no mapping takes: gitignore-style patterns from its folder on, and why.
+
+    why: "" for folders that are looked into. loud: it must not be missed among the rest.
+    """
 
     paths: tuple[str, ...]
     why: str
+    loud: bool = False
 
 
 class _Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +86,7 @@ class _Product(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     common: _Common
     mapping: dict[str, PresetMapping]
     left: tuple[Left, ...] = ()
+    retired: dict[str, str] = {}
 
 
 def names() -> tuple[str, ...]:
@@ -110,6 +121,11 @@ def roots(name: str) -> tuple[StorePath, ...]:
 def left(name: str) -> tuple[Left, ...]:
     """Return what a preset's product leaves where it is on a single host, the more special first."""
     return _read(name.partition("/")[0]).left
+
+
+def retired() -> dict[str, str]:
+    """Return the mappings that earlier versions had, by name, and why there are none any more."""
+    return {name: why for product in _products() for name, why in _read(product).retired.items()}
 
 
 def _products() -> list[str]:

@@ -3,7 +3,7 @@
 Called by the commands that move a whole tree in or out.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import pathspec
@@ -30,11 +30,6 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     create_once: bool = False
     dir_mode: int = 0o755
     earlier: bool = False
-
-    def without(self, patterns: Sequence[str]) -> "Part":
-        """Return it with more patterns excluded."""
-        selection = msgspec.structs.replace(self.selection, exclude=(*self.selection.exclude, *patterns))
-        return msgspec.structs.replace(self, selection=selection)
 
     def directories(self) -> Iterator[tuple[StorePath, StorePath]]:
         """Yield its own directory, and those above it on the host as in the store: the host's, the store's."""
@@ -84,12 +79,16 @@ class Rest:
         """`taken`: what data sets do take, and the directories that are theirs, relative to the host's folder."""
         taken = tuple(taken)
         self._known = {*taken, *(above for path in taken for above in ancestors(path))}
-        self._rules = [(pathspec.GitIgnoreSpec.from_lines(left.paths), left.why) for left in presets.left(preset)]
+        self._rules = [(pathspec.GitIgnoreSpec.from_lines(left.paths), left) for left in presets.left(preset)]
 
-    def why(self, path: StorePath, *, is_dir: bool) -> str | None:
-        """Return why a path, with all below it, is left; None when it is taken or something below it is."""
+    def why(self, path: StorePath, *, is_dir: bool) -> presets.Left | None:
+        """Return why a path, with all below it, is left; None when it, or something below it, may be taken."""
         if path in self._known:
             return None
         shape = f"{path}/" if is_dir else path
-        reasons = (why for spec, why in self._rules if spec.match_file(shape))
-        return next(reasons, "not among what the preset names")
+        rules = (left for spec, left in self._rules if (left.why or is_dir) and spec.match_file(shape))
+        found = next(rules, _UNNAMED)
+        return found if found.why else None
+
+
+_UNNAMED = presets.Left(paths=(), why="not among what the preset names")

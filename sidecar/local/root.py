@@ -27,15 +27,19 @@ class RootLostError(Exception):
 class Root:
     """One open mirrored directory.
 
-    fd: its descriptor. private: what is ours in it, `.configstore`.
+    fd: its descriptor. private: what is ours in it, `.configstore`. read_only: nobody can write there, so there is
+    nothing of ours in it, and nothing by which another process would know it again.
     """
 
-    def __init__(self, path: str, *, within: str = "", mark: str = "", prepare: bool = True) -> None:
+    def __init__(
+        self, path: str, *, within: str = "", mark: str = "", prepare: bool = True, only_read: bool = False
+    ) -> None:
         """Open `path`, make it (0755) when only its last component is missing, and prepare `.configstore`.
 
         within: another mirrored directory in which it lies: what is missing in between is made, too, and no link
         counts there. mark: the one that it bears when it is the one that was mirrored before, where that is known.
-        prepare: false changes nothing, and takes a directory that would be made for an empty one.
+        prepare: false changes nothing, and takes a directory that would be made for an empty one. only_read:
+        nothing will ever be placed in it, so that a read-only one will do.
         Raises RefusedError saying why and the mend.
         """
         self.path = path
@@ -47,7 +51,8 @@ class Root:
             self._was_mount = descent.is_mount(self.fd)
             if found and not self._was_mount:
                 self._refuse_exchanged(mark)
-            self.private = Private(self.fd, path, prepare=prepare)
+            self.read_only = only_read and _is_read_only(self.fd)
+            self.private = Private(self.fd, path, prepare=prepare and not self.read_only)
             self._parts.callback(self.private.close)
         except OSError as error:
             self.close()
@@ -64,7 +69,7 @@ class Root:
     def claim(self) -> None:
         """Let nobody else mirror it until `close`, by whatever path. Raises RefusedError."""
         try:
-            fcntl.flock(self.private.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.fd if self.read_only else self.private.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RefusedError(
                 f"{self.path}: another sidecar or mapping mirrors it already, maybe through a symlink: give each"
@@ -88,6 +93,8 @@ class Root:
                     f"{self.path}: no longer mounted; nothing is written below a bare mount point: mount it again"
                 )
             raise RootLostError(f"{self.path}: another directory lies here now")
+        if self.read_only:
+            return None
         for name, above, held in (
             (PRIVATE_NAME, self.fd, self.private.fd),
             (STAGING, self.private.fd, self.private.staging_fd),
@@ -198,6 +205,11 @@ def _open_or_make_within(path: str, within: str) -> tuple[int, bool]:
             os.close(current)
         current = deeper
     return current, made
+
+
+def _is_read_only(directory: int) -> bool:
+    """Tell whether a directory lies on a mount to which nobody can write."""
+    return bool(os.fstatvfs(directory).f_flag & os.ST_RDONLY)
 
 
 def is_mount(path: str) -> bool:

@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import shlex
+import shutil
 import socket
 import stat
 import tomllib
@@ -36,7 +38,9 @@ MAILU = {
     "webmail/gpg/user@example.org/pubring.kbx": bytes(range(256)) * 400,
     "webmail/gpg/user@example.org/private-keys-v1.d/A1.key": b"secret\n",
     "webmail/SALT.php": b"<?php salt\n",
-    "webmail/_data_/_default_/storage/cfg/example.org/user/settings": b"{}",
+    "webmail/gpg/old@example.org/pubring.gpg": b"public",
+    "webmail/gpg/old@example.org/secring.gpg": b"secret",
+    "webmail/_data_/_default_/storage/example.org/user/settings": b"{}",
 }
 STAYS = {
     "data/main.db": "external",
@@ -51,8 +55,14 @@ STAYS = {
     "webmail/_data_/_default_/cache/x": "caches",
     "webmail/_data_/_default_/domains/x": "at each start",
     "webmail/gpg/user@example.org/random_seed": "moment",
+    "webmail/_data_/_default_/storage/example.org/user/.sessions/1f": "each replica",
+    "webmail/_data_/_default_/storage/example.org/other/.files/2e": "each replica",
+    "webmail/_data_/_default_/storage/__nobody__/3d": "each replica",
+    "overrides/snappymail/application.ini": "read by nothing",
+    "clamav/daily.cvd": "virus definitions",
     "dkim/notes.txt": "not among",
 }
+GPG_HOMES = ("webmail/gpg/user@example.org", "webmail/gpg/old@example.org")
 MAILU_USER = (101, 102)
 
 
@@ -70,12 +80,12 @@ def mailu(tmp_path):
     live = folder / "certs/letsencrypt/live/mailu"
     live.mkdir(parents=True)
     (live / "privkey.pem").symlink_to("../../archive/mailu/privkey1.pem")
-    for name in ("dovecot", "postfix", "roundcube", "snappymail"):
+    for name in ("dovecot", "postfix", "roundcube"):
         (folder / "overrides" / name).mkdir()
     for path in ("dkim/example.org.dkim.key", "certs/key.pem", "data/fetchmail/fetchids", "webmail/SALT.php"):
         (folder / path).chmod(0o600)
     (folder / "certs/letsencrypt/accounts/acme/private_key.json").chmod(0o400)
-    for path in ("certs/letsencrypt/archive", "certs/letsencrypt/accounts", "webmail/gpg/user@example.org"):
+    for path in ("certs/letsencrypt/archive", "certs/letsencrypt/accounts", *GPG_HOMES):
         (folder / path).chmod(0o700)
     (folder / "webmail/gpg/user@example.org/private-keys-v1.d").chmod(0o700)
     for top in ("dkim", "webmail"):
@@ -227,6 +237,99 @@ def test_what_cannot_be_stored_is_named_and_nothing_is_written(run, tmp_path, tr
     assert words in done.err
     assert "nothing was written" in done.err
     assert not tree.list("").records
+
+
+def test_where_a_bad_link_leads_is_said_and_the_option_that_leaves_it_out(run, mailu, tree):
+    bad = {"certs/a b.pem": "/etc/ssl/x.pem", "overrides/nginx/[1].conf": "../../outside.conf"}
+    for path, target in bad.items():
+        (mailu / path).symlink_to(target)
+    done = run("import", str(mailu), "/", "--preset", "mailu")
+    assert done.code == 5
+    for path, target in bad.items():
+        assert f"{path}: -> {target}: " in done.err
+    ready = shlex.split(
+        next(line for line in done.err.splitlines() if "to leave these out" in line).partition("add:")[2]
+    )
+    assert run("import", str(mailu), "/", "--preset", "mailu", *ready).code == 0
+    assert tree.read("certs/cert.pem")
+    assert not any(tree.read(path) for path in bad)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "data/fetchmail/fetchids",
+        "/data/fetchmail/fetchids",
+        "{folder}/data/fetchmail/fetchids",
+        "fetchmail/fetchids",
+        "/fetchmail",
+        "fetchids",
+    ],
+)
+def test_a_pattern_takes_any_name_of_a_path_that_was_printed(run, mailu, tree, pattern):
+    done = run("import", str(mailu), "/", "--preset", "mailu", "--exclude", pattern.format(folder=mailu))
+    assert done.code == 0
+    assert "left nothing out" not in done.err
+    assert tree.read("fetchmail/fetchids") is None
+    assert tree.read("data/instance")
+
+
+def test_a_pattern_that_begins_with_no_folder_counts_in_every_data_set(run, mailu, tree):
+    lay(mailu, {"overrides/nginx/sub/x": b"x"})
+    assert run("import", str(mailu), "/", "--preset", "mailu", "--exclude", "/sub/x").code == 0
+    assert tree.read("overrides/nginx/sub/x") is None
+    assert tree.read("overrides/nginx/sub")
+
+
+def test_a_data_set_can_be_left_out_as_a_whole(run, mailu, tree):
+    (mailu / "elsewhere").mkdir()
+    shutil.rmtree(mailu / "dkim")
+    (mailu / "dkim").symlink_to("elsewhere")
+    done = run("import", str(mailu), "/", "--preset", "mailu")
+    assert (done.code, "--exclude /dkim" in done.err) == (5, True)
+    assert run("import", str(mailu), "/", "--preset", "mailu", "--exclude", "/dkim").code == 0
+    assert tree.read("dkim") is None
+    assert tree.read("certs/cert.pem")
+
+
+def test_a_pattern_that_left_nothing_out_is_named(run, mailu):
+    done = run("import", str(mailu), "/", "--preset", "mailu", "--exclude", "*.bka", "--exclude", "instance")
+    assert done.code == 0
+    assert [line for line in done.err.splitlines() if "left nothing out" in line] == [
+        "configstore: --exclude '*.bka': left nothing out; is it misspelt?"
+    ]
+
+
+def test_one_can_go_on_without_what_cannot_be_stored(run, mailu, tree):
+    (mailu / "certs/bad.pem").symlink_to("/etc/ssl/x.pem")
+    os.mkfifo(mailu / "overrides/nginx/pipe")
+    done = run("import", str(mailu), "/", "--preset", "mailu", "--skip-bad")
+    assert done.code == 1
+    assert "skipped: certs/bad.pem: -> /etc/ssl/x.pem: " in done.err
+    assert "skipped: overrides/nginx/pipe: " in done.err
+    assert tree.read("certs/cert.pem")
+    assert tree.read("overrides/nginx/proxy.conf")
+    assert tree.read("certs/bad.pem") is None
+    assert run("import", str(mailu), "/", "--preset", "mailu", "--skip-bad", "-n").code == 1
+
+
+def test_contacts_that_stay_are_told_last_and_once(run, mailu):
+    storage = "webmail/_data_/_default_/storage/example.org"
+    lay(mailu, {f"{storage}/user/AddressBook.sqlite": b"x", f"{storage}/silent/AddressBook.sqlite": b"x"})
+    done = run("import", str(mailu), "/", "--preset", "mailu")
+    notes = [line for line in done.err.splitlines() if "NOTE:" in line]
+    assert len(notes) == 1
+    assert f"{storage}/silent/AddressBook.sqlite, and 1 more: contacts of SnappyMail stay" in notes[0]
+    assert done.err.splitlines()[-2] == notes[0]
+    left = {each["path"] for each in run("import", str(mailu), "/", "--preset", "mailu", "--json").json()["left"]}
+    assert f"{storage}/user/AddressBook.sqlite" in left
+
+
+def test_an_import_says_how_long_it_takes(run, tmp_path):
+    lay(tmp_path / "d", {f"{number}.key": b"k" for number in range(2500)})
+    done = run("import", str(tmp_path / "d"), "dkim")
+    assert re.search(r"1000 of 2501 written, about \d+ s left", done.err)
+    assert re.search(r"; took \d+\.\d s$", done.err.strip())
 
 
 def test_a_snapshot_made_of_hard_links_is_taken(run, tmp_path, tree):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import pair
 from tests.images.conftest import PROJECT
 from tests.waiting import wait_until
 
@@ -185,12 +186,13 @@ class GuidedHost(Host):
                 self.engine(*remove.split(), *found)
 
 
+CERTIFICATE, KEY = pair("mail.example.org")
 MAILU = {
     "data/main.db": "accounts",
     "data/instance": "42",
     "data/fetchmail/fetchids": "ids",
-    "certs/cert.pem": "certificate",
-    "certs/key.pem": "key",
+    "certs/cert.pem": CERTIFICATE,
+    "certs/key.pem": KEY,
     "dkim/moved.org.dkim.key": "moved",
     "overrides/nginx/proxy.conf": "nginx",
     "overrides/dovecot/dovecot.conf": "dovecot",
@@ -328,10 +330,12 @@ def test_certificates_and_overrides_are_followed_as_the_guide_says(guided):
     host.all_run()
 
     # Somebody's own certificates.
-    (host.folder / "certs/cert.pem").write_text("renewed\n")
+    renewed, key = pair("mail.example.org")
+    (host.folder / "certs/cert.pem").write_text(renewed)
+    (host.folder / "certs/key.pem").write_text(key)
     for line in typed("Certificates that others renew"):
         host.type(line)
-    wait_until(lambda: host.sh("front", "cat /certs/cert.pem") == "renewed", 20, what="a certificate in front")
+    wait_until(lambda: host.sh("front", "cat /certs/cert.pem") == renewed.strip(), 20, what="a certificate")
 
     # An override that Dovecot is told of.
     imap = host.container("imap")

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 import yaml
 
+from configstore import presets
 from configstore.embedded import LOOPBACK, free_ports, wheel_binary
 from tests.kubernetes.conftest import CHART, DEPLOY, ROOT
 from tests.waiting import wait_until
@@ -320,6 +321,24 @@ def test_the_pod_that_holds_a_claim_of_etcd_is_valid_and_fits_the_statefulset(ov
     assert pod["securityContext"] == member["securityContext"]
     (claim,) = etcd["spec"]["volumeClaimTemplates"]
     assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == f"{claim['metadata']['name']}-etcd-0"
+
+
+def test_the_source_of_certificates_is_valid_least_and_reads_the_secret_as_a_folder(tmp_path):
+    folder = DEPLOY / "certs-source"
+    assert yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"] == ["deployment.yaml"]
+    command = [".venv/bin/kubernetes-validate", "--strict", "-k", "1.29", str(folder / "deployment.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    spec = yaml.safe_load((folder / "deployment.yaml").read_text())["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert spec["securityContext"]["runAsNonRoot"]
+    mounts = {one["mountPath"]: one for one in container["volumeMounts"]}
+    (source,) = presets.load("mailu/certs-source")
+    assert mounts[source.path] == {"mountPath": "/source", "name": "certificates", "readOnly": True}
+    names = {one["name"]: one.get("value") for one in container["env"]}
+    assert names["CONFIGSTORE_PRESET"] == "mailu/certs-source"
 
 
 def test_private_keys_that_are_made_in_the_folder_are_ignored_by_git(tmp_path):

@@ -1,10 +1,12 @@
 """Certificates: put there by hand as a set, and certbot's own tree with its links."""
 
 import os
+import shutil
 import subprocess
 
 import pytest
 
+from tests.certificates import Authority
 from tests.real.acme import program, seen_as
 from tests.waiting import wait_until
 
@@ -34,15 +36,24 @@ class CertWatcher:
         return True
 
 
-def put_in(configstore, folder, number):
-    folder.mkdir(exist_ok=True)
-    (folder / "cert.pem").write_text(f"certificate {number}\n")
-    (folder / "key.pem").write_text(f"key {number}\n")
-    (folder / "key.pem").chmod(0o600)
-    configstore("import", str(folder), "certs")
+@pytest.fixture
+def put_in(configstore, tmp_path):
+    """Return a function that puts a new pair into the store; it returns both files' content."""
+    authority, folder = Authority(tmp_path / "authority"), tmp_path / "new"
+
+    def put(name):
+        pem = authority.issue(name)
+        folder.mkdir(exist_ok=True)
+        for of, to in ((pem.cert, "cert.pem"), (pem.key, "key.pem")):
+            shutil.copy(of, folder / to)
+        (folder / "key.pem").chmod(0o600)
+        configstore("import", str(folder), "certs")
+        return pem.cert.read_text() + pem.key.read_text()
+
+    return put
 
 
-def test_a_pair_put_by_hand_arrives_together_and_by_rename(service, configstore, tmp_path):
+def test_a_pair_put_by_hand_arrives_together_and_by_rename(service, put_in, tmp_path):
     seen = tmp_path / "seen"
     hook = tmp_path / "hook"
     hook.write_text('#!/bin/sh\ncat "$1/cert.pem" "$1/key.pem" >> "$2"\n')
@@ -50,26 +61,23 @@ def test_a_pair_put_by_hand_arrives_together_and_by_rename(service, configstore,
     made = service(
         "front", "mailu/front", lambda at: {"certs": f'on_change = ["{hook}", "{at("/certs")}", "{seen}"]'}
     )
-    put_in(configstore, tmp_path / "new", 1)
+    first = put_in("first")
     made.start().ready()
     cert, key = made.at("/certs/cert.pem"), made.at("/certs/key.pem")
     wait_until(lambda: cert.exists() and key.exists())
     watcher = CertWatcher(cert, key)
-    put_in(configstore, tmp_path / "new", 2)
+    second = put_in("second")
     wait_until(watcher.noticed)
     assert key.stat().st_mode & 0o777 == 0o600
-    wait_until(lambda: seen.exists() and seen.read_text().endswith("certificate 2\nkey 2\n"))
-    pairs = seen.read_text().splitlines()
-    numbers = [line.split()[-1] for line in pairs]
-    assert all(first == second for first, second in zip(numbers[::2], numbers[1::2], strict=True))
+    wait_until(lambda: seen.exists() and seen.read_text().endswith(second))
+    assert not seen.read_text().replace(first, "").replace(second, "")
 
 
-def test_what_front_makes_for_itself_stays(front, configstore):
-    front.at("/certs/letsencrypt-chain.pem").write_text("chain")
+def test_what_front_makes_for_itself_stays(front, put_in, configstore):
     front.at("/certs/mine.pem").write_text("made where certificates are only read")
-    configstore("put", "certs/cert.pem", content=b"certificate")
+    put_in("first")
     wait_until(lambda: front.at("/certs/cert.pem").exists())
-    assert configstore("ls", "certs") == b"cert.pem\nletsencrypt/\n"
+    assert configstore("ls", "certs") == b"cert.pem\nkey.pem\nletsencrypt/\n"
     assert front.at("/certs/mine.pem").exists()
 
 

@@ -115,13 +115,38 @@ def test_dovecot_takes_an_override_at_its_reload(service, configstore, tmp_path)
         wait_until(lambda: "second" in dovecot.greeting(), 20)
 
 
+def test_the_proxy_of_dovecot_gets_its_override(service, configstore, tmp_path):
+    """Front has a Dovecot of its own, whose override lies among those of nginx; /config.py tells both."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    configstore("bootstrap", "--preset", "mailu/front")
+    configstore("put", "overrides/nginx/dovecot/proxy.conf", content=b"login_greeting = first\n")
+    configstore("put", "overrides/nginx/site.conf", content=b'location / { return 200 "first"; }\n')
+    config, nginx = tmp_path / "config.py", Nginx(tmp_path / "nginx")
+    hooks = {"overrides-nginx": f'on_change = ["{config}"]'}
+    front = service("front", "mailu/front", lambda at: nginx.hooks(at) and hooks)
+    front.folder.chmod(0o755)
+    assert front.command("init").returncode == 0
+    override = front.at("/overrides/dovecot/proxy.conf")
+    assert (override.stat().st_mode & 0o777, override.parent.stat().st_mode & 0o777) == (0o644, 0o755)
+    with Dovecot(override) as proxy, nginx.running():
+        doveadm = f"{program('doveadm')} -c {proxy.folder / 'dovecot.conf'} reload"
+        config.write_text(f"#!/bin/sh\n{nginx.reload} && exec {doveadm}\n")
+        config.chmod(0o755)
+        front.start().ready()
+        assert (nginx.answer(), "first" in proxy.greeting()) == ("first", True)
+        configstore("put", "overrides/nginx/dovecot/proxy.conf", content=b"login_greeting = second\n")
+        configstore("put", "overrides/nginx/site.conf", content=b'location / { return 200 "second"; }\n')
+        wait_until(lambda: "second" in proxy.greeting(), 20)
+        wait_until(lambda: nginx.answer() == "second", 20)
+
+
 @pytest.mark.parametrize(
     ("preset", "mapping", "name"),
     [
         ("mailu/smtp", "overrides-postfix", "postfix.cf"),
         ("mailu/antispam", "overrides-rspamd", "maps/local_bl.map"),
         ("mailu/webmail", "overrides-roundcube", "plugins/extra.inc.php"),
-        ("mailu/snappymail", "overrides-snappymail", "application.ini"),
     ],
 )
 def test_an_override_reaches_its_service_readable_by_all(service, configstore, preset, mapping, name):

@@ -313,4 +313,16 @@ def test_any_text_is_a_value_or_an_error_about_its_key(values):
 def test_a_mapping_knows_in_whose_directory_it_lies(load):
     config = load(environ={"CONFIGSTORE_PRESET": "mailu/snappymail"})
     within = {mapping.name: mapping.within for mapping in config.mappings}
-    assert within == {"rainloop-salt": "", "rainloop": "/data", "overrides-snappymail": ""}
+    assert within == {"rainloop-salt": "", "rainloop": "/data"}
+
+
+def test_a_variable_of_a_mapping_that_presets_had_once_ends_nothing_and_is_told(load):
+    environ = {
+        "CONFIGSTORE_PRESET": "mailu/snappymail",
+        "CONFIGSTORE_MAPPING_OVERRIDES_SNAPPYMAIL_PATH": "/overrides",
+    }
+    config = load(environ=environ)
+    assert [mapping.name for mapping in config.mappings] == ["rainloop-salt", "rainloop"]
+    assert len(config.notes) == 1
+    assert "CONFIGSTORE_MAPPING_OVERRIDES_SNAPPYMAIL_PATH: nothing comes of it" in config.notes[0]
+    assert not load(environ={"CONFIGSTORE_PRESET": "mailu/snappymail"}).notes

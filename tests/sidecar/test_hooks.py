@@ -32,6 +32,18 @@ def test_a_command_gets_no_settings_of_ours_and_no_input(monkeypatch, tmp_path):
     assert str(tmp_path) in outcome.output
 
 
+def test_programs_that_were_installed_with_the_sidecar_are_found_and_hide_no_others(monkeypatch, tmp_path):
+    (tmp_path / "bin").mkdir()
+    for folder, says in ((tmp_path, "theirs"), (tmp_path / "bin", "ours")):
+        for name in ("both",) if folder == tmp_path else ("both", "only-ours"):
+            (folder / name).write_text(f"#!/bin/sh\necho {says}\n")
+            (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python3"))
+    assert run(["only-ours"], cwd="/", more={}).output == "ours"
+    assert run(["both"], cwd="/", more={}).output == "theirs"
+
+
 def test_of_much_output_the_end_is_kept_and_made_safe():
     outcome = run(["sh", "-c", r"head -c 1000000 /dev/zero | tr '\0' x; printf '\033[31m'"], cwd="/", more={})
     assert outcome.output.endswith("x\\x1b[31m")
