@@ -84,8 +84,8 @@ class Leased:
     def yield_to(self, others: int | None) -> None:
         """Let what lies here unsent give way if another held the lease since, or it was lost here.
 
-        From any thread. others: the revision of the store of the last that was heard of another holder; None when nothing is to
-        give way any more.
+        From any thread. others: the revision of the store of the last that was heard of another holder; None when
+        nothing is to give way any more.
         """
         self._others = others
 
