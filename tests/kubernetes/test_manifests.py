@@ -193,7 +193,7 @@ def test_only_front_and_fetchmail_reach_the_control_socket_and_run_the_wrappers(
         assert ("/run/configstore" in mounts) == (component in ("front", "fetchmail"))
         if "/run/configstore" in mounts:
             program = {"front": "certbot", "fetchmail": "fetchmail"}[component]
-            wrapper = mounts[f"/app/venv/bin/{program}"]
+            wrapper = mounts[f"/usr/local/bin/{program}"]
             folder = {"front": "letsencrypt", "fetchmail": "fetchmail"}[component]
             assert (wrapper["name"], wrapper["subPath"]) == (f"configstore-{folder}", program)
             assert (ROOT / "docs" / folder / program).exists()
