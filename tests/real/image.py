@@ -1,14 +1,15 @@
 """A container of the shape of Mailu's images, without an engine: a root of its own over this machine's programs.
 
-What matters of the shape, by Mailu's Dockerfiles (core/base, core/nginx, optional/fetchmail): certbot and fetchmail
-are packages of the system, in /usr/bin; since 2.0 there is a venv at /app/venv without site packages of the system,
-and its bin comes first in PATH; nothing lies in /usr/local/bin. Needs root.
+What matters of the shape, by Mailu's Dockerfiles (core/base, core/nginx, optional/fetchmail): certbot and
+fetchmail are packages of the system, in /usr/bin; since 2.0 there is a venv at /app/venv without site packages of
+the system, and its bin comes first in PATH; nothing lies in /usr/local/bin. Needs root.
 """
 
 import os
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import IO
 
 SYSTEMS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What an engine sets where an image sets none, as Mailu's images up to 1.9 do."""
@@ -49,7 +50,13 @@ class Image:
         self.path = ("/app/venv/bin:" if venv else "") + SYSTEMS_PATH
         self.mounts = dict(mounts)
 
-    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self,
+        *command: str,
+        stdout: int | IO = subprocess.PIPE,
+        stderr: int | IO = subprocess.PIPE,
+        **environment: str,
+    ) -> subprocess.Popen[str]:
         """Start a command; nothing of this process's environment reaches it."""
         folder = tempfile.mkdtemp(prefix="root-", dir=self.base)
         places = [word for target, source in self.mounts.items() for word in (str(source), target)]
@@ -57,7 +64,7 @@ class Image:
             ["unshare", "--mount", "--propagation=private", "sh", "-c", _SCRIPT, "-", folder, *places, "--",
              "venv" if self.venv else "no-venv", *command],
             env={"PATH": self.path, "HOME": "/root", **environment},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=stdout, stderr=stderr, text=True,
         )  # fmt: skip
 
     def run(self, *command: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
