@@ -9,7 +9,7 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 SYSTEMS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What an engine sets where an image sets none, as Mailu's images up to 1.9 do."""
@@ -24,6 +24,8 @@ cd "$1"; shift
 mkdir upper work root
 mount -t overlay overlay -o "lowerdir=/,upperdir=$PWD/upper,workdir=$PWD/work" root
 for place in /proc /dev; do mount --rbind "$place" "root$place"; done
+[ $$ != 1 ] || mount -t proc proc root/proc
+[ "$(readlink /proc/self/ns/net)" = "$(readlink /proc/"$OUTSIDE"/ns/net)" ] || ip link set lo up
 mount -t tmpfs -o mode=0755 tmpfs root/usr/local/bin
 rm -rf root/app root/certs root/acme root/data
 while [ "$1" != -- ]; do
@@ -53,23 +55,27 @@ class Image:
     def start(
         self,
         *command: str,
+        namespaces: tuple[str, ...] = (),
         stdout: int | IO = subprocess.PIPE,
         stderr: int | IO = subprocess.PIPE,
         **environment: str,
     ) -> subprocess.Popen[str]:
-        """Start a command; nothing of this process's environment reaches it."""
+        """Start a command; nothing of this process's environment reaches it.
+
+        namespaces: more of them, as options of `unshare`.
+        """
         folder = tempfile.mkdtemp(prefix="root-", dir=self.base)
         places = [word for target, source in self.mounts.items() for word in (str(source), target)]
         return subprocess.Popen(
-            ["unshare", "--mount", "--propagation=private", "sh", "-c", _SCRIPT, "-", folder, *places, "--",
-             "venv" if self.venv else "no-venv", *command],
-            env={"PATH": self.path, "HOME": "/root", **environment},
+            ["unshare", "--mount", "--propagation=private", *namespaces, "sh", "-c", _SCRIPT, "-", folder, *places,
+             "--", "venv" if self.venv else "no-venv", *command],
+            env={"PATH": self.path, "HOME": "/root", "OUTSIDE": str(os.getpid()), **environment},
             stdout=stdout, stderr=stderr, text=True,
         )  # fmt: skip
 
-    def run(self, *command: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 120, **how: Any) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        process = self.start(*command, **environment)
+        process = self.start(*command, **how)
         out, err = process.communicate(timeout=timeout)
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
@@ -79,6 +85,15 @@ def script(path: Path, text: str) -> Path:
     path.write_text(text)
     path.chmod(0o755)
     return path
+
+
+def command_of_compose(service: str, file: Path) -> list[str]:
+    """Return what a file of docs/deploy/compose has a service start, behind the gate."""
+    import yaml  # noqa: PLC0415
+
+    command = yaml.safe_load(file.read_text())["services"][service]["command"]
+    assert command[0].endswith("/gate")
+    return command[command.index("--") + 1 :]
 
 
 def mounted_by_compose(service: str, file: Path, checkout: Path) -> dict[str, Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from configstore.embedded import LOOPBACK
 from tests.real.image import RELEASES, Image, mounted_by_compose, script
 from tests.real.mail import FETCHMAIL_PY, Admin, Mailboxes, Sink, fetchmail
 from tests.servers import Proxy
@@ -247,6 +248,28 @@ def test_fetchmail_begun_by_itself_polls_under_a_hold_of_its_own_skips_or_says_w
     two.end(signal.SIGKILL)
     wait_until(lambda: any("nothing was polled" in words for _, words in admin.of("two")), 60)
     assert sink.duplicates() == 0
+
+
+@pytest.mark.parametrize("earlier", [".fetchids", ".idfile"])
+def test_ids_of_earlier_releases_go_on_under_todays_name(
+    replica, configstore, containers, admin, sink, earlier, tmp_path
+):
+    folder = tmp_path / "mailu/data/fetchmail"
+    folder.mkdir(parents=True)
+    (folder / earlier).write_text("".join(f"user@{LOOPBACK} {n:08X}00000001\n" for n in range(1, 4)))
+    before = (folder / earlier).read_bytes()
+    configstore("import", str(tmp_path / "mailu"), "/", "--preset", "mailu/fetchmail")
+    assert configstore("get", f"fetchmail/{earlier}") == before
+    more = """include = ["/fetchids", "/.fetchids", "/.idfile"]\nstore = "fetchmail"\n"""
+    one = replica("one", more + POLICY.partition("\n")[2])
+    one.environment = {**one.environment, "CONFIGSTORE_CONTROL_GROUP": str(pwd.getpwnam("fetchmail").pw_gid)}
+    one.start().ready()
+    # A stand-in that polls nothing: what it finds before its first poll is what counts.
+    containers.program.write_text("#!/bin/sh\nsort /data/fetchids >/data/seen; exec sleep 1000\n")
+    containers.start(one)
+    wait_until(lambda: (one.folder / "seen").exists() and (one.folder / "seen").read_bytes() == before, 30)
+    wait_until(lambda: b"fetchids" in configstore("ls", "fetchmail").splitlines(), 30)
+    assert configstore("get", "fetchmail/fetchids") == before
 
 
 def paused_in_the_middle(one, poll, sink):

@@ -8,8 +8,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -133,13 +131,6 @@ def pebble(sites, tmp_path):
         balancer.ports = [site.front.http for site in sites]
         with Pebble(tmp_path / "pebble", balancer.port) as authority:
             yield authority
-
-
-@pytest.fixture
-def roots():
-    """Return a folder for containers, beside the test's own, which is mounted in them."""
-    with tempfile.TemporaryDirectory(prefix="cs-roots-", dir="/tmp") as folder:
-        yield Path(folder)
 
 
 def ended(process):
