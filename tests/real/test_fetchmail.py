@@ -20,6 +20,7 @@ POLICY = 'include = ["fetchids"]\nlease = "fetchmail"\nsettle = "20ms"\nfile_mod
 MESSAGES = 300
 HERE = Path(__file__).parents[2]
 USERS = ("user", "other")
+STARTED = ("/usr/local/lib/configstore/fetchmail-start", "/fetchmail.py")
 TTL = "5"
 FETCHED, NOTHING_NEW = 0, 1
 
@@ -97,13 +98,11 @@ class Containers:
         ours = {"/data": replica.folder, "/run/configstore": replica.shared, "/fetchmail.py": self.program}
         return Image(self.base, venv=venv, mounts=shown | ours)
 
-    def start(
-        self, replica, *, venv=True, command=("/usr/local/lib/configstore/fetchmail-start", "/fetchmail.py")
-    ):
+    def start(self, replica, *, venv=True, command=STARTED, **told):
         """Start it."""
         log = (self.base / f"{replica.name}.log").open("ab")
         image = self.image(replica, venv=venv)
-        environment = self.environment(replica)
+        environment = self.environment(replica) | told
         self.running[replica.name] = image.start(*command, stdout=log, stderr=log, **environment)
         log.close()
 
@@ -190,6 +189,19 @@ def test_of_several_replicas_one_polls_and_reports_and_another_goes_on_after_it(
     assert (len(sink.received), sink.duplicates()) == (messages + 5, 0)
 
 
+def test_replicas_have_turns_that_end_between_rounds(served, containers, admin, sink):
+    for each in [served(name) for name in ("one", "two")]:
+        containers.start(each, CONFIGSTORE_FETCHMAIL_TURN="2")
+    wait_until(lambda: {report[0] for report in admin.reports} == {"one", "two"}, 90, what="a turn of each")
+    before = len(admin.reports)
+    wait_until(lambda: len({report[0] for report in admin.reports[before:]}) == 2, 90, what="further turns")
+    assert not complaints(report[1:] for report in admin.reports)
+    assert (len(sink.received), sink.duplicates()) == (MESSAGES + 3, 0)
+    polling = [report[0] for report in admin.reports]
+    for first in range(0, len(polling) - 1, len(USERS)):
+        assert len(set(polling[first : first + len(USERS)])) == 1
+
+
 def test_admin_shows_why_nothing_is_polled_as_long_as_it_is_so(served, etcd, containers, admin, sink):
     with contextlib.closing(Proxy(int(etcd.endpoint.rpartition(":")[2]))) as proxy:
         one = served("one", endpoint=proxy.endpoint)
@@ -217,7 +229,7 @@ exec {one.shared}/configstore-client --socket {one.shared}/control.sock "$@"
     image = containers.image(one)
     image.mounts |= {"/client": client, str(one.shared): one.shared}
     told = containers.environment(one) | {"CONFIGSTORE_CLIENT": "/client"}
-    process = image.start("/usr/local/lib/configstore/fetchmail-start", "/fetchmail.py", **told)
+    process = image.start(*STARTED, **told)
     wait_until(lambda: len(admin.reports) >= 3 * len(USERS), 60)  # once told, it is told until it is mended
     process.terminate()
     process.communicate(timeout=60)
@@ -265,7 +277,8 @@ def test_ids_of_earlier_releases_go_on_under_todays_name(
     one.environment = {**one.environment, "CONFIGSTORE_CONTROL_GROUP": str(pwd.getpwnam("fetchmail").pw_gid)}
     one.start().ready()
     # A stand-in that polls nothing: what it finds before its first poll is what counts.
-    containers.program.write_text("#!/bin/sh\nsort /data/fetchids >/data/seen; exec sleep 1000\n")
+    seen = "import pathlib, time\nids = pathlib.Path('/data/fetchids').read_bytes()\n"
+    containers.program.write_text(seen + "pathlib.Path('/data/seen').write_bytes(ids)\ntime.sleep(1000)\n")
     containers.start(one)
     wait_until(lambda: (one.folder / "seen").exists() and (one.folder / "seen").read_bytes() == before, 30)
     wait_until(lambda: b"fetchids" in configstore("ls", "fetchmail").splitlines(), 30)
