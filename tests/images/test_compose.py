@@ -244,6 +244,8 @@ def hosts(engine, image, tmp_path):
         three[0].configstore("bootstrap", "--preset", "mailu")
         for host in three:
             host.compose("up", "-d", "admin")
+        for host in three:  # they start one after another
+            wait_until(lambda host=host: host.running("admin"), 120, what=host.name)
         yield store, *three
     finally:
         for host in (*three, store):
@@ -255,11 +257,32 @@ def never_without_files(host: GuidedHost, starts: int) -> None:
     """Wait until all services were started so often, and see that each found what it needs each time."""
     for service, needed in NEEDED.items():
         found = wait_until(
-            lambda service=service: len(host.starts(service)) >= starts and host.starts(service), 60, what=service
+            lambda service=service: len(host.starts(service)) >= starts and host.starts(service), 120, what=service
         )
         assert len(found) == starts
         for files in found:
             assert needed <= set(files), service
+
+
+def wrappers_are_found(host: GuidedHost) -> None:
+    """See that what Mailu calls runs under a lease, in an image of its shape."""
+    front = host.container("front")
+    said = host.engine("exec", front, "certbot", "-n", "certonly", "--standalone", "--http-01-port", "8008")
+    hooks = "/usr/local/lib/configstore"
+    assert said == (
+        "letsencrypt /usr/bin/certbot -n certonly --manual --preferred-challenges http"
+        f" --manual-auth-hook {hooks}/auth-hook --manual-cleanup-hook {hooks}/cleanup-hook"
+    )
+    assert host.engine("exec", host.container("fetchmail"), "sh", "-c", "command -v fetchmail") == (
+        "/usr/local/bin/fetchmail"
+    )
+    crontab = host.engine("exec", host.container("antispam"), "cat", "/etc/crontabs/root")
+    assert "hold antispam-daily" in crontab
+    held = host.configstore("leases")
+    assert "fetchmail" in held, held
+    for name in ("admin-start", "webmail-start"):
+        command = ("/run/configstore/configstore-client", "hold", name, "--no-wait", "--", "true")
+        host.engine("exec", host.container(name.removesuffix("-start")), *command)
 
 
 @pytest.mark.timeout(600)
@@ -270,6 +293,7 @@ def test_one_host_moves_in_restarts_and_moves_out_and_in_again_by_the_guide(guid
     host.all_run()
     never_without_files(host, starts=1)
     assert host.sh("fetchmail", "ls /run/configstore").split() == ["configstore-client", "control.sock"]
+    wrappers_are_found(host)
 
     engine.restart()
     never_without_files(host, starts=2)
@@ -437,6 +461,7 @@ def test_a_key_of_one_host_is_on_all_whatever_dies(hosts):
     write(h1, "without-a-host")
     h3.compose("up", "-d", "admin")
     assert h3.keys() == keys
+    wait_until(lambda: h3.running("admin"), 120, what="its admin, whose turn it is to start")
     follow(three, keys)
 
     # A single delete is a delete.

@@ -19,7 +19,7 @@ SERVICES = (*MEMBERS, "admin", "admin-sidecar", "smtp", "smtp-sidecar")
 @pytest.fixture
 def stack(engine, image, tmp_path):
     """Return a function from a service to its running container; a part of the stack is up, all on one node."""
-    for folder in ("deploy", "letsencrypt", "fetchmail"):
+    for folder in ("deploy", "letsencrypt", "fetchmail", "starts"):
         shutil.copytree(PROJECT / "docs" / folder, tmp_path / folder)
     here = tmp_path / "deploy/swarm"
     subprocess.run(
@@ -70,13 +70,16 @@ def test_a_service_waits_for_the_sidecar_of_its_node_and_its_next_task_finds_its
     assert "waiting for the mirror of dkim, instance" in engine.run("logs", admin).stderr
     bootstrap = ("configstore", "bootstrap", "--preset", "mailu")
     wait_until(lambda: in_sidecar(*bootstrap).returncode == 0, 60, what="bootstrap")
-    wait_until(lambda: started(stack("admin")), 60, what="admin behind its gate")
+    wait_until(lambda: started(stack("admin")), 120, what="admin behind its gate, and its turn to start")
     admin = stack("admin")
+    health = engine.inspect(admin)["Config"]["Healthcheck"]
+    assert health["Test"] == ["CMD", "test", "-e", "/started"], "the image's own check is not kept"
+    assert health["StartPeriod"] == 15 * 60 * 10**9
     engine("exec", "-u", "100:1000", admin, "sh", "-c", "umask 077; echo key > /dkim/example.org.dkim.key")
     get = ("configstore", "get", "dkim/example.org.dkim.key")
     wait_until(lambda: in_sidecar(*get).stdout == "key\n", 20, what="the key in the store")
 
     for service in ("admin-sidecar", "admin"):
         engine.kill_process(stack(service))
-    wait_until(lambda: stack("admin") != admin and started(stack("admin")), 60)
+    wait_until(lambda: stack("admin") != admin and started(stack("admin")), 120)
     assert engine("exec", stack("admin"), "cat", "/dkim/example.org.dkim.key") == "key"

@@ -29,6 +29,22 @@ SERVICES = {
 }
 """The chart's components, and the preset of each."""
 
+ALSO = {
+    "front": ",mailu/acme",
+    "admin": ",mailu/admin-start",
+    "rspamd": ",mailu/antispam-daily",
+    "webmail": ",mailu/webmail-start",
+}
+"""What comes to that preset where several replicas run."""
+
+STARTED = {
+    "admin": ["one-at-a-time", "admin-start", "8080", "80", "--", "/start.py"],
+    "rspamd": ["antispam-start", "/start.py"],
+    "fetchmail": ["fetchmail-start", "/fetchmail.py"],
+    "webmail": ["one-at-a-time", "webmail-start", "80", "--", "/start.py"],
+}
+"""By what services are started that must not do everything at once."""
+
 EVERYTHING = ("webmail", "front", "letsencrypt")
 """What the example names and does not take: each takes something away that is to be brought in first."""
 
@@ -96,7 +112,7 @@ def test_each_service_has_init_and_sidecar_of_its_preset_and_nothing_else_is_tou
         assert template["metadata"]["labels"]["configstore"] == "client"
         for name in ("configstore-init", "configstore"):
             environment = {one["name"]: one["value"] for one in containers(template["spec"])[name]["env"]}
-            also = ",mailu/acme" if component == "front" and form != "daemonset" else ""
+            also = "" if component == "front" and form == "daemonset" else ALSO.get(component, "")
             assert environment["CONFIGSTORE_PRESET"] == f"mailu/{preset}{also}"
 
 
@@ -187,17 +203,31 @@ def test_what_a_sidecar_remembers_is_shared_with_init_and_no_application_mounts_
             assert shown == (private if name in ("configstore-init", "configstore") else {}), name
 
 
-def test_only_front_and_fetchmail_reach_the_control_socket_and_run_the_wrappers(overlays):
+def test_wrappers_are_run_by_the_services_that_reach_the_control_socket_and_by_no_other(overlays):
     found = workloads(overlays["native"])
+    folders = {"front": "letsencrypt", "fetchmail": "fetchmail"}
     for component in SERVICES:
-        mounts = {one["mountPath"]: one for one in containers(found[component]["spec"])[component]["volumeMounts"]}
-        assert ("/run/configstore" in mounts) == (component in ("front", "fetchmail"))
-        if "/run/configstore" in mounts:
+        container = containers(found[component]["spec"])[component]
+        mounts = {one["mountPath"]: one for one in container["volumeMounts"]}
+        ours = component in ("front", *STARTED)
+        assert ("/run/configstore" in mounts) == ("/usr/local/lib/configstore" in mounts) == ours
+        if not ours:
+            continue
+        folder = folders.get(component, "starts")
+        assert mounts["/usr/local/lib/configstore"]["name"] == f"configstore-{folder}"
+        if component in STARTED:
+            program, *arguments = STARTED[component]
+            assert container["command"] == [f"/usr/local/lib/configstore/{program}", *arguments]
+            assert os.access(ROOT / "docs" / folder / program, os.X_OK)
+        if component in folders:
             program = {"front": "certbot", "fetchmail": "fetchmail"}[component]
-            wrapper = mounts[f"/app/venv/bin/{program}"]
-            folder = {"front": "letsencrypt", "fetchmail": "fetchmail"}[component]
+            wrapper = mounts[f"/usr/local/bin/{program}"]
             assert (wrapper["name"], wrapper["subPath"]) == (f"configstore-{folder}", program)
-            assert (ROOT / "docs" / folder / program).exists()
+            assert os.access(ROOT / "docs" / folder / program, os.X_OK)
+    text = (DEPLOY / "README.md").read_text()
+    for folder in ("starts", "fetchmail", "letsencrypt"):
+        assert f"create configmap configstore-{folder} --from-file={folder}/" in text
+        assert f"docs/{folder}" in text
 
 
 def test_etcd_is_reached_by_pods_with_a_sidecar_and_by_its_members_alone(overlays):

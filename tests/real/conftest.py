@@ -1,5 +1,8 @@
 """Fixtures for tests with real services: those of tests/e2e, and replicas by preset."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from tests.e2e.conftest import configstore, replica
@@ -22,3 +25,10 @@ def service(etcd, kv_root, tmp_path, configstore):
     yield make
     for each in made:
         each.__exit__()
+
+
+@pytest.fixture
+def roots():
+    """Return a folder for containers of a shape, beside the test's own folder, which can be mounted in them."""
+    with tempfile.TemporaryDirectory(prefix="cs-roots-", dir="/tmp") as folder:
+        yield Path(folder)

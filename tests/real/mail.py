@@ -1,6 +1,8 @@
 """A real POP3 server, an SMTP sink that counts, and the command line by which Mailu calls fetchmail."""
 
 import contextlib
+import http.server
+import json
 import os
 import re
 import shutil
@@ -175,6 +177,122 @@ class _Smtp(socketserver.StreamRequestHandler):
         self.wfile.write(words.encode() + b"\r\n")
 
 
+FETCHMAIL_PY = """#!/usr/bin/env python3
+# Does what Mailu's optional/fetchmail/fetchmail.py does (2.0 to 2024.06), in its order, with urllib for requests.
+import json, os, pwd, shlex, subprocess, tempfile, time, traceback, urllib.request
+from pathlib import Path
+
+ADMIN = "http://" + os.environ["ADMIN_ADDRESS"]
+
+
+def ask(path, data=None):
+    asked = urllib.request.Request(ADMIN + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        return answer.read()
+
+
+def poll(rc):
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(rc.encode())
+        file.flush()
+        options = "-N --idfile /data/fetchids --uidl --pidfile /tmp/fetchmail.pid --sslcertck"
+        return subprocess.check_output(f"fetchmail {options} -f {shlex.quote(file.name)}", shell=True)
+
+
+def run(debug):
+    try:
+        for fetch in json.loads(ask("/internal/fetch")):
+            try:
+                print(poll(fetch["rc"]))
+                error_message = ""
+            except subprocess.CalledProcessError as error:
+                error_message = error.output.decode()
+                if not error_message.startswith("fetchmail: No mail"):
+                    print(error_message)
+            finally:
+                ask(f"/internal/fetch/{fetch['id']}", json.dumps(error_message.split("\\n")[0]).encode())
+    except Exception:
+        traceback.print_exc()
+
+
+if __name__ == "__main__":
+    user = pwd.getpwnam("fetchmail")
+    Path("/data/fetchids").touch()
+    os.chown("/data/fetchids", user.pw_uid, user.pw_gid)
+    os.chown("/data/", user.pw_uid, user.pw_gid)
+    os.chmod("/data/fetchids", 0o700)
+    os.setgroups([])
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
+    os.environ["HOME"] = "/tmp"
+    while True:
+        time.sleep(int(os.environ.get("FETCHMAIL_DELAY", 60)))
+        run(False)
+"""
+
+
+class Admin(http.server.ThreadingHTTPServer):
+    """What fetchmail.py asks of Mailu's admin. Each replica has its own address: whose report it is.
+
+    reports: of each, the replica, the account, and what the account's owner is shown.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, mailboxes, sink, users):
+        super().__init__((LOOPBACK, 0), _Asked)
+        self.reports = []
+        self.accounts = [
+            {"id": user, "rc": account(mailboxes, sink, user).replace("uidl\n", "\n")} for user in users
+        ]
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
+
+    def address(self, replica):
+        """Return the address by which a replica finds it."""
+        return f"{LOOPBACK}:{self.server_address[1]}/{replica}"
+
+    def of(self, replica):
+        """Return what a replica has reported, by account."""
+        return [report[1:] for report in self.reports if report[0] == replica]
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+
+class _Asked(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer(json.dumps(self.server.accounts).encode())
+
+    def do_POST(self):
+        _, replica, *_, account = self.path.split("/")
+        words = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.reports.append((replica, account, words))
+        self.answer(b"")
+
+    def answer(self, body):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def account(mailboxes, sink, user):
+    """Return fetchmail's settings for one account, as Mailu makes them: POP3, messages kept."""
+    return (
+        f'set no bouncemail\npoll "{LOOPBACK}" proto POP3 service {mailboxes.port} uidl\n'
+        f'  user "{user}" password "{PASSWORD}" is "{user}@c" here\n'
+        f'  smtphost "{LOOPBACK}/{sink.port}" smtpname "{user}@c" keep sslproto ""\n'
+    )
+
+
 def fetchmail(folder, idfile, mailboxes, sink, user="user"):
     """Return the arguments of one poll as Mailu makes it: POP3, messages kept, ids in a file.
 
@@ -183,11 +301,6 @@ def fetchmail(folder, idfile, mailboxes, sink, user="user"):
     assert shutil.which("fetchmail"), "fetchmail is not installed: tests/get-services"
     folder.mkdir(exist_ok=True)
     rc = folder / "fetchmailrc"
-    rc.write_text(
-        f'set idfile "{idfile}"\nset no bouncemail\n'
-        f'poll "{LOOPBACK}" proto POP3 service {mailboxes.port} uidl\n'
-        f'  user "{user}" password "{PASSWORD}" is "{user}@c" here\n'
-        f'  smtphost "{LOOPBACK}/{sink.port}" smtpname "{user}@c" keep sslproto ""\n'
-    )
+    rc.write_text(f'set idfile "{idfile}"\n{account(mailboxes, sink, user)}')
     rc.chmod(0o600)
     return ["env", f"FETCHMAILHOME={folder}", "fetchmail", "-N", "-s", "-f", str(rc), "--pidfile", f"{folder}/pid"]

@@ -4,6 +4,7 @@ import contextlib
 import importlib.machinery
 import importlib.util
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from cryptography import x509
 
 from tests.certificates import Authority
 from tests.e2e.replica import ENVIRONMENT
-from tests.real.acme import HERE, NAME, Balancer, Front, Pebble, certbot, program, seen_as
+from tests.real.acme import HERE, NAME, Balancer, Front, Pebble, certbot, seen_as
+from tests.real.image import RELEASES, Image, mounted_by_compose, script
 from tests.waiting import wait_until
 
 POLICY = (
@@ -25,6 +27,17 @@ FIRST = ["certonly", "--keep-until-expiring", "--agree-tos", "--register-unsafel
 FIRST += ["--cert-name", "mailu", "-d", NAME, "--key-type", "rsa", "--rsa-key-size", "2048"]
 FIRST += ["--manual", "--preferred-challenges", "http"]
 FIRST += ["--manual-auth-hook", str(HOOKS / "auth-hook"), "--manual-cleanup-hook", str(HOOKS / "cleanup-hook")]
+
+LETSENCRYPT = f"""#!/usr/bin/env python3
+# The two calls of Mailu's core/nginx/letsencrypt.py (2024.06), once.
+import subprocess
+asked = ["-n", "--agree-tos", "-d", "{NAME}", "--expand", "--allow-subset-of-names", "-m", "postmaster@{NAME}"]
+kept = ["--preferred-challenges", "http", "--http-01-port", "8008", "--keep-until-expiring"]
+kept += ["--allow-subset-of-names", "--renew-with-new-domains", "--config-dir", "/certs/letsencrypt"]
+for name, key in (("mailu", "rsa"), ("mailu-ecdsa", "ecdsa")):
+    command = ["certbot", *asked, "certonly", "--standalone", "--cert-name", name, "--key-type", key, *kept]
+    subprocess.call([*command, "--post-hook", "/config.py"])
+"""
 
 
 class Site:
@@ -64,14 +77,26 @@ class Site:
             "hold", "letsencrypt", "--ttl", ttl, "--", *command, env=self.environment(pebble)
         )
 
-    def wrapped(self, pebble, *arguments):
-        """Start certbot as Mailu does, through the wrapper."""
-        command = self.command(pebble, *arguments)
-        place = command.index(program("certbot"))
-        command[place : place + 1] = ["/usr/bin/python3", str(HOOKS / "certbot")]  # where Debian's certbot is
-        here = self.environment(pebble) | {"CONFIGSTORE_ACME_HOOKS": str(HOOKS)}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(command, env=here, **pipes)
+    def in_mailus_front(self, base, authority, *, venv):
+        """Return a container of front's shape, with what compose mounts there, and a letsencrypt.py as Mailu's."""
+        shown = mounted_by_compose("front", HERE / "docs/deploy/compose/configstore.yml", HERE)
+        config = script(base / f"config-{self.name}.py", f"#!/bin/sh\nexec {shlex.join(self.front.reload)}\n")
+        ini = base / "cli.ini"
+        ini.write_text(f"server = {authority.directory}\n")
+        return Image(
+            base,
+            venv=venv,
+            mounts=shown
+            | {
+                "/certs/letsencrypt": self.replica.folder,
+                "/acme": self.acme,
+                "/run/configstore": self.replica.shared,
+                "/config.py": config,
+                "/letsencrypt.py": script(base / "letsencrypt.py", LETSENCRYPT),
+                "/etc/letsencrypt/cli.ini": ini,
+                str(self.base): self.base,
+            },
+        )
 
     def follow(self):
         """Start what reloads the front when another one has renewed."""
@@ -199,14 +224,64 @@ def test_a_holder_killed_in_the_middle_of_an_order_is_followed_by_one_that_finis
     wait_until((one.replica.folder / "live/mailu/privkey.pem").exists)
 
 
-def test_mailus_own_calls_through_the_wrapper_make_one_order(sites, pebble):
-    mailus = ["certonly", "--standalone", "--http-01-port", "8008", "--preferred-challenges", "http"]
-    mailus += ["--agree-tos", "-m", f"postmaster@{NAME}", "-d", NAME, "--cert-name", "mailu"]
-    mailus += ["--keep-until-expiring", "--key-type", "rsa", "--rsa-key-size", "2048"]
-    for process in [site.wrapped(pebble, *mailus) for site in sites]:
-        code, said = ended(process)
-        assert code == 0, said
-    assert (pebble.orders(), pebble.issued()) == (1, 1)
+def letsencrypt(image, authority, **environment):
+    """Start letsencrypt.py in a container."""
+    bundle = {"REQUESTS_CA_BUNDLE": str(authority.bundle)} if authority else {}
+    return image.start("/letsencrypt.py", **bundle, **environment)
+
+
+@pytest.mark.parametrize("venv", RELEASES.values(), ids=RELEASES)
+def test_mailus_own_calls_in_two_fronts_make_one_order_for_each_kind_of_key(sites, pebble, roots, venv):
+    fronts = [site.in_mailus_front(roots, pebble, venv=venv) for site in sites]
+    for site in sites:
+        site.follow()
+    processes = [letsencrypt(front, pebble) for front in fronts]
+    said = [ended(process)[1] for process in processes]
+    assert (pebble.orders(), pebble.issued()) == (2, 2), said
+    for site in sites:
+        for name in ("mailu", "mailu-ecdsa"):
+            private = f"../../archive/{name}/privkey1.pem"
+            assert os.readlink(site.replica.folder / "live" / name / "privkey.pem") == private
+    issued = serial_in(sites[0].replica.folder / "live/mailu/fullchain.pem")
+    for site in sites:  # one by certbot's post-hook, the other by on-change
+        wait_until(lambda site=site: site.front.serial() == issued, what="/config.py to run in each front")
+    assert not any(tokens(site) for site in sites), "cleanup-hook has left a token"
+
+
+def tokens(site):
+    """Return the tokens of challenges that lie in a webroot."""
+    return [path for path in (site.acme / ".well-known/acme-challenge").glob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("venv", RELEASES.values(), ids=RELEASES)
+def test_certbot_is_found_where_the_wrapper_lies_and_is_the_systems(roots, venv):
+    image = Image(roots, venv=venv, mounts={"/usr/local/bin/certbot": HOOKS / "certbot"})
+    assert image.run("sh", "-c", "command -v certbot").stdout == "/usr/local/bin/certbot\n"
+    assert image.run("sh", "-c", "exec python3 -c 'import certbot'").returncode == (1 if venv else 0)
+    client = script(roots / "client", '#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n')
+    image.mounts["/run/configstore/configstore-client"] = client
+    assert image.run("certbot", "--version").stdout == image.run("/usr/bin/certbot", "--version").stdout != ""
+
+
+def test_the_log_of_front_says_that_no_sidecar_answered(roots):
+    letsencrypt_py = script(roots / "letsencrypt.py", LETSENCRYPT)
+    mounts = {"/usr/local/bin/certbot": HOOKS / "certbot", "/letsencrypt.py": letsencrypt_py}
+    front = Image(roots, venv=True, mounts=mounts)
+    said = ended(letsencrypt(front, None, CONFIGSTORE_ACME_WAIT="0"))[1]
+    assert "/run/configstore/configstore-client: No such file or directory; is the sidecar running" in said
+    assert said.count("no certificate was asked for") == len(("rsa", "ecdsa"))
+
+
+def test_a_lease_that_does_not_come_free_is_told_after_a_finite_wait(sites, roots, pebble):
+    one, two = sites
+    busy = one.replica.client("hold", "letsencrypt", "--", "sh", "-c", "echo held; exec sleep 1000")
+    assert busy.stdout.readline() == "held\n"
+    said = ended(letsencrypt(two.in_mailus_front(roots, pebble, venv=True), pebble, CONFIGSTORE_ACME_WAIT="1"))[1]
+    assert "lease letsencrypt is held by one" in said
+    assert "no certificate was asked for" in said
+    assert pebble.orders() == 0
+    busy.terminate()
+    busy.communicate()
 
 
 def test_the_wrapper_replaces_the_standalone_server_by_the_hooks():

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import sys
 
 USER, GROUP = 100, 1000  # `mailu` in Mailu's images
@@ -36,5 +37,8 @@ for folder in ("/data", "/dkim"):
         for path in (place, *(f"{place}/{name}" for name in files)):
             os.chown(path, USER, GROUP)
 pathlib.Path("/started").touch()
+listening = [
+    socket.create_server(("", port)) for port in (80, 8080)
+]  # webmail's and admin's, once they have started
 while True:
     signal.pause()
