@@ -1,7 +1,6 @@
 """A session's engine, and the project's image built on it."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -45,17 +44,3 @@ def image(engine, pip_secrets):
     """Return the name of the project's image, built with a pip configuration as secrets."""
     engine("build", "-q", "--network=host", *pip_secrets, "-t", "configstore", str(PROJECT), timeout=300)
     return "configstore"
-
-
-@pytest.fixture(scope="session")
-def clone(tmp_path_factory):
-    """Return a fresh clone of the project, as it is here: what git knows, and nothing that tests left."""
-    folder = tmp_path_factory.mktemp("clone") / "configstore"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached"], cwd=PROJECT, capture_output=True, text=True, check=True
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (PROJECT / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(PROJECT / name, folder / name, follow_symlinks=False)
-    return folder

@@ -1,0 +1,239 @@
+"""A stand-in for a cluster, to type the guide against: what `kubectl` and `helm` do there, done to folders.
+
+A pod is a folder with a folder for each path that its container mounts. What is applied is rendered by the real
+kubectl and helm, and kept; etcd is real, with the files of its Secret, and so are `init` and the pods' sidecars.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from configstore.embedded import LOOPBACK, find_etcd
+from tests.kubernetes.conftest import CHART, ROOT, TOOLS
+from tests.waiting import wait_until
+
+MEMBER = "etcd-0"
+
+
+class Cluster:
+    """A namespace in a folder. `port`: where its first member of etcd is reached, as through a port-forward."""
+
+    def __init__(self, folder: Path, port: int, peer_port: int) -> None:
+        self.folder, self.port, self.peer_port = folder, port, peer_port
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.programs = folder / "bin"
+        self.programs.mkdir(parents=True)
+        (folder / "port").write_text(str(port))
+        for name in ("kubectl", "helm"):
+            script = f'#!/bin/sh\nexec {sys.executable} -m tests.kubernetes.cluster {folder} {name} "$@"\n'
+            (self.programs / name).write_text(script)
+            (self.programs / name).chmod(0o755)
+        for name in ("configstore", "configstore-sidecar"):
+            (self.programs / name).symlink_to(ROOT / ".venv/bin" / name)
+
+    # --- what the programs leave for the test, and find again at their next call
+
+    def keep(self, text: str) -> None:
+        """Add resources to those that are applied."""
+        kept = self.folder / "applied.json"
+        before = json.loads(kept.read_text()) if kept.exists() else []
+        kept.write_text(json.dumps([*before, *[one for one in yaml.safe_load_all(text) if one]]))
+
+    def applied(self) -> dict[tuple[str, str], dict]:
+        """Return what is applied, by kind and name; the later wins."""
+        kept = self.folder / "applied.json"
+        found = json.loads(kept.read_text()) if kept.exists() else []
+        return {(one["kind"], one["metadata"]["name"]): one for one in found}
+
+    def secret(self, name: str) -> Path:
+        """Return the folder of a Secret's or ConfigMap's files."""
+        return self.folder / "files" / name
+
+    def mounted(self, pod: str, path: str) -> Path:
+        """Return the folder that stands for a path of a pod."""
+        return self.folder / "pods" / pod.rpartition("/")[2] / path.lstrip("/")
+
+    # --- what runs in it
+
+    def start_etcd(self) -> None:
+        """Start the first member, alone, with the files that the StatefulSet would mount."""
+        files = self.secret("etcd-server")
+        options = {
+            "name": MEMBER, "data-dir": self.folder / "etcd", "cert-file": files / "tls.crt",
+            "key-file": files / "tls.key", "trusted-ca-file": files / "ca.crt", "client-cert-auth": "true",
+            "listen-client-urls": f"https://{LOOPBACK}:{self.port}",
+            "advertise-client-urls": f"https://{LOOPBACK}:{self.port}",
+            "listen-peer-urls": f"http://{LOOPBACK}:{self.peer_port}",
+            "initial-advertise-peer-urls": f"http://{LOOPBACK}:{self.peer_port}",
+            "initial-cluster": f"{MEMBER}=http://{LOOPBACK}:{self.peer_port}",
+        }  # fmt: skip
+        self.start("etcd", [find_etcd(), *(f"--{name}={value}" for name, value in options.items())], _bare())
+
+    def start(self, name: str, command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
+        """Start a program that runs until `stop`; what it says goes into a file."""
+        with (self.folder / f"{name}.log").open("wb") as log:
+            self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+
+    def client(self) -> dict[str, str]:
+        """Return the variables with which a pod reaches etcd, with the files and the address here."""
+        data = self.applied()["ConfigMap", "configstore"]["data"]
+        files = {
+            name: str(self.secret("configstore-etcd") / Path(data[name]).name)
+            for name in ("CONFIGSTORE_CACERT", "CONFIGSTORE_CERT", "CONFIGSTORE_KEY")
+        }
+        address = f"https://{LOOPBACK}:{self.port}"
+        return {"CONFIGSTORE_ENDPOINTS": address, "CONFIGSTORE_SERVER_NAME": f"{MEMBER}.etcd", **files}
+
+    def settings(self, pod: str) -> dict[str, str]:
+        """Return the variables of a pod's sidecar, with the folders here for the paths there."""
+        template = self.applied()["Deployment", pod]["spec"]["template"]["spec"]
+        sidecar = next(one for one in template["initContainers"] if one["name"] == "configstore")
+        data = dict(self.applied()["ConfigMap", "configstore"]["data"])
+        data |= {one["name"]: one["value"] for one in sidecar["env"]}
+        data.pop("CONFIGSTORE_CONTROL_GROUP", None)  # a group of Mailu's image
+        own = self.folder / "sidecars" / pod
+        (own / "run").mkdir(parents=True, mode=0o700, exist_ok=True)
+        data |= self.client()
+        data |= {
+            "CONFIGSTORE_HEALTH_LISTEN": "none", "CONFIGSTORE_STATE": str(own / "state"),
+            "CONFIGSTORE_CONTROL_SOCKET": str(own / "run/control.sock"),
+        }  # fmt: skip
+        shown = subprocess.run(
+            [ROOT / ".venv/bin/configstore", "presets", data["CONFIGSTORE_PRESET"], "--json"],
+            capture_output=True, check=True,
+        )  # fmt: skip
+        for mapping in json.loads(shown.stdout):
+            name = re.sub(r"[^A-Z0-9]", "_", mapping["name"].upper())
+            data[f"CONFIGSTORE_MAPPING_{name}_PATH"] = str(self.mounted(pod, mapping["path"]))
+        return data
+
+    def start_pod(self, pod: str) -> None:
+        """Do what the kubelet does with a patched pod: an empty memory volume, `init`, then the sidecar."""
+        template = self.applied()["Deployment", pod]["spec"]["template"]["spec"]
+        init, sidecar = template["initContainers"]
+        assert (init["name"], sidecar["name"]) == ("configstore-init", "configstore")
+        for mount in init["volumeMounts"]:
+            if mount["name"] == "configstore":
+                folder = self.mounted(pod, mount["mountPath"])
+                if folder.exists():
+                    folder.rename(folder.with_name(f"{folder.name}-of-the-chart"))
+                folder.mkdir(parents=True, mode=0o777)
+        environment = {**_bare(), **self.settings(pod)}
+        program = ROOT / ".venv/bin/configstore-sidecar"
+        done = subprocess.run([program, *init["args"]], env=environment, capture_output=True, text=True,
+                              timeout=150, check=False)  # fmt: skip
+        assert done.returncode == 0, f"{pod}: {done.stderr}"
+        self.start(pod, [program, *sidecar["args"]], environment)
+
+    def stop_pods(self) -> None:
+        """End all sidecars, as a new version of the pods without them does."""
+        etcd, *sidecars = self.processes
+        for process in sidecars:
+            process.terminate()
+        for process in sidecars:
+            process.wait(30)
+        self.processes = [etcd]
+
+    def stop(self) -> None:
+        """End everything, the last started first."""
+        for process in self.processes[::-1]:
+            process.terminate()
+            process.wait(30)
+
+    def reachable(self) -> bool:
+        """Say whether etcd answers."""
+        environment = {**_bare(), **self.client()}
+        command = [ROOT / ".venv/bin/configstore", "ls"]
+        return (
+            subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60).returncode == 0
+        )
+
+
+def _bare() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("CONFIGSTORE_", "ETCDCTL_"))}
+
+
+# --- the programs
+
+
+def kubectl(cluster: Cluster, words: list[str]) -> int:
+    """Do what kubectl is asked to do."""
+    if words[:2] == ["-n", "mailu"]:
+        words = words[2:]
+    match words:
+        case ["create", "secret", "generic", name, *files] | ["create", "configmap", name, *files]:
+            return _create(cluster, name, files)
+        case ["apply", "-k", folder]:
+            done = subprocess.run(
+                [TOOLS / "kubectl", "kustomize", folder], capture_output=True, text=True, check=True
+            )
+            cluster.keep(done.stdout)
+        case ["rollout", "status", "statefulset/etcd", *_]:
+            assert ("StatefulSet", "etcd") in cluster.applied()
+            wait_until(cluster.reachable, 60, what="etcd")
+        case ["port-forward", "etcd-0", _]:
+            os.execvp("sleep", ["sleep", "600"])
+        case ["get", "pods"]:
+            print("\n".join(sorted(name for kind, name in cluster.applied() if kind == "Deployment")))
+        case ["exec", *rest]:
+            return _exec(cluster, rest)
+        case _:
+            raise SystemExit(f"kubectl {words}: not stood in for")
+    return 0
+
+
+def _create(cluster: Cluster, name: str, files: list[str]) -> int:
+    folder = cluster.secret(name)
+    folder.mkdir(parents=True)
+    for one in files:
+        key, separator, path = one.removeprefix("--from-file=").rpartition("=")
+        for source in [Path(path)] if separator or not Path(path).is_dir() else sorted(Path(path).iterdir()):
+            (folder / (key or source.name)).write_bytes(source.read_bytes())
+    return 0
+
+
+def _exec(cluster: Cluster, words: list[str]) -> int:
+    separator = words.index("--")
+    options, command = words[:separator], words[separator + 1 :]
+    pod = next(one for one in options if one.startswith(("deploy/", "daemonset/"))).rpartition("/")[2]
+    environment = _bare()
+    if "-c" in options and options[options.index("-c") + 1] == "configstore":
+        environment |= {name: value for name, value in cluster.settings(pod).items() if "MAPPING" not in name}
+        command = [str(cluster.programs / command[0]), *command[1:]]
+    else:
+        folders = ("/overrides", "/dkim", "/data", "/certs")
+        command = [str(cluster.mounted(pod, word)) if word.startswith(folders) else word for word in command]
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def helm(cluster: Cluster, words: list[str]) -> int:
+    """Render what helm would install, with Helm 3, and keep it; the chart of Mailu is its stand-in."""
+    assert words[0] == "upgrade"
+    words = ["template", *(word for word in words[1:] if word != "--install")]
+    words = [str(CHART) if word == "mailu/mailu" else word for word in words]
+    environment = {**os.environ, "HELM_BIN": str(TOOLS / "helm-3"), "PATH": f"{TOOLS}:{os.environ['PATH']}"}
+    done = subprocess.run([TOOLS / "helm-3", *words], capture_output=True, text=True, check=False, env=environment)
+    if done.returncode == 0:
+        cluster.keep(done.stdout)
+    else:
+        print(done.stderr, file=sys.stderr)
+    return done.returncode
+
+
+def main() -> int:
+    """Be `kubectl` or `helm`: FOLDER PROGRAM ARGUMENTS…."""
+    folder, program, *words = sys.argv[1:]
+    cluster = Cluster.__new__(Cluster)
+    cluster.folder, cluster.programs = Path(folder), Path(folder, "bin")
+    cluster.port = int(Path(folder, "port").read_text())
+    return {"kubectl": kubectl, "helm": helm}[program](cluster, words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
