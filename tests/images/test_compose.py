@@ -11,10 +11,12 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.guides import blocks, section
 from tests.images.conftest import PROJECT
 from tests.waiting import wait_until
 
@@ -117,7 +119,8 @@ class GuidedHost(Host):
         if not configstore:
             command, configstore, arguments = line.partition(" configstore export ")
         command = re.sub(r"(?<![\w:])/mailu\b", str(self.folder), command)
-        return (command + configstore + arguments).replace("/opt/configstore", str(self.clone))
+        line = (command + configstore + arguments).replace("/opt/configstore", str(self.clone))
+        return line.replace("/backup", f"{self.folder}-backup")
 
     def attempt(self, line: str, timeout: float = 150) -> subprocess.CompletedProcess[str]:
         """Type a line in the folder of Mailu, whatever comes of it."""
@@ -329,6 +332,53 @@ def test_one_host_moves_in_restarts_and_moves_out_and_in_again_by_the_guide(guid
         host.type(line)
     host.all_run()
     assert host.keys() == {"example.org.dkim.key": "key", "last.org.dkim.key": "last"}
+
+
+BACKUP = PROJECT / "docs/backup.md"
+
+
+def halts(host: GuidedHost) -> set[str]:
+    """Return the mappings for which `status` offers a choice."""
+    said = host.attempt("docker compose run --rm -T --no-deps configstore status")
+    return set(re.findall(r"configstore resume (\S+) --take", said.stdout + said.stderr))
+
+
+def test_a_lost_etcd_is_restored_by_the_page_to_its_end(guided):
+    """A backup, changes after it, a lost etcd: by the page until all is ready, with those changes in the store."""
+    host, engine = guided, guided.engine
+    host.moves_in()
+    host.all_run()
+    host.write_key("before.org", "before")
+    wait_until(lambda: host.stored("dkim/before.org.dkim.key") == "before", 20, what="a key before the backup")
+    for block in blocks(section(BACKUP, "Make one: compose")):
+        host.type(block)
+    host.write_key("after.org", "after")
+    wait_until(lambda: host.stored("dkim/after.org.dkim.key") == "after", 20, what="a key after the backup")
+
+    restore, tidy = blocks(section(BACKUP, "A lost etcd: compose"))
+    host.type(f"set -e\n{restore}")
+    assert host.stored("dkim/after.org.dkim.key") == ""
+    assert host.stored("dkim/before.org.dkim.key") == "before"
+    wait_until(lambda: "dkim" in halts(host), 60, what="a choice for dkim")
+    choose = blocks(section(BACKUP, "Then look, and choose"))
+    local = next(line for block in choose for line in block.splitlines() if "MAPPING --take local" in line)
+    command = local.replace("configstore", "docker compose run --rm -T --no-deps configstore", 1)
+    deadline = time.monotonic() + 120
+    while halted := halts(host):  # further ones may have been noticed since
+        assert time.monotonic() < deadline, halted
+        for mapping in sorted(halted):
+            host.attempt(command.replace("MAPPING", mapping))
+    wait_until(lambda: host.stored("dkim/after.org.dkim.key") == "after", 30, what="the key pushed again")
+    host.type("docker compose up -d")
+    host.all_run()
+    well = "docker compose run --rm -T --no-deps configstore status"
+    wait_until(lambda: host.attempt(well).returncode == 0, 60, what="a status without complaint")
+    assert host.keys()["after.org.dkim.key"] == "after"
+    host.type(tidy)
+
+    tree = next(host.folder.parent.glob("mailu-backup/tree-*"))
+    assert (tree / "dkim/before.org.dkim.key").read_text() == "before\n"
+    assert engine.inspect(host.container("etcd"))["State"]["Status"] == "running"
 
 
 def test_certificates_and_overrides_are_followed_as_the_guide_says(guided):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from configstore import presets
 from configstore.embedded import LOOPBACK, find_etcd
 from tests.kubernetes.conftest import CHART, ROOT, TOOLS
 from tests.waiting import wait_until
@@ -104,13 +105,10 @@ class Cluster:
             "CONFIGSTORE_HEALTH_LISTEN": "none", "CONFIGSTORE_STATE": str(own / "state"),
             "CONFIGSTORE_CONTROL_SOCKET": str(own / "run/control.sock"),
         }  # fmt: skip
-        shown = subprocess.run(
-            [ROOT / ".venv/bin/configstore", "presets", data["CONFIGSTORE_PRESET"], "--json"],
-            capture_output=True, check=True,
-        )  # fmt: skip
-        for mapping in json.loads(shown.stdout):
-            name = re.sub(r"[^A-Z0-9]", "_", mapping["name"].upper())
-            data[f"CONFIGSTORE_MAPPING_{name}_PATH"] = str(self.mounted(pod, mapping["path"]))
+        for preset in data["CONFIGSTORE_PRESET"].split(","):
+            for mapping in presets.load(preset):
+                name = re.sub(r"[^A-Z0-9]", "_", mapping.name.upper())
+                data[f"CONFIGSTORE_MAPPING_{name}_PATH"] = str(self.mounted(pod, mapping.path))
         return data
 
     def start_pod(self, pod: str) -> None:

@@ -3,6 +3,7 @@
 The kustomize files are the only place where anything is said: what Helm renders is what kustomize builds.
 """
 
+import os
 import shutil
 import subprocess
 
@@ -34,19 +35,21 @@ def values(tmp_path):
 @pytest.fixture
 def post_rendered(tool, tmp_path):
     """Return a function that renders Mailu's chart through the post-renderer, as either Helm takes it."""
-    plugins = tmp_path / "plugins"
-    plugins.mkdir()
-    (plugins / "configstore").symlink_to(DEPLOY / "post-renderer")
+    (tmp_path / "tmp").mkdir()
+    environment = {"HELM_DATA_HOME": str(tmp_path / "helm"), "TMPDIR": str(tmp_path / "tmp")}
+
+    def installed():
+        if not (tmp_path / "helm").exists():
+            tool("helm", "plugin", "install", str(DEPLOY / "post-renderer"), environment=environment)
+        return "configstore"
 
     def rendered(helm, *arguments, sets=(), **options):
-        renderer = str(DEPLOY / "post-renderer/post-render") if helm == "helm-3" else "configstore"
-        through = [word for one in arguments for word in ("--post-renderer-args", one)]
+        renderer = str(DEPLOY / "post-renderer/post-render") if helm == "helm-3" else installed()
+        through = [word for one in arguments for word in ("--post-renderer-args", os.path.relpath(one, tmp_path))]
         chosen = [word for one in sets for word in ("--set", one)]
-        (tmp_path / "tmp").mkdir(exist_ok=True)
-        environment = {"HELM_PLUGINS": str(plugins), "TMPDIR": str(tmp_path / "tmp")}
         return tool(
             helm, "template", "mailu", str(CHART), "-n", "mailu", *chosen, "--post-renderer", renderer, *through,
-            environment=environment, **options,
+            environment=environment, cwd=tmp_path, **options,
         )  # fmt: skip
 
     return rendered
