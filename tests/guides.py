@@ -42,6 +42,20 @@ def blocks(text: str) -> list[str]:
     return [textwrap.dedent("\n".join(lines)).strip("\n") for lines in found]
 
 
+BACKUP = Path(__file__).parents[1] / "docs/backup.md"
+
+
+def choice(side: str) -> str:
+    """Return the command by which the page on backups has a person end a halt of MAPPING."""
+    lines = [line for block in blocks(section(BACKUP, "Then look, and choose")) for line in block.splitlines()]
+    return next(line for line in lines if f"MAPPING --take {side}" in line)
+
+
+def halts(said: str) -> set[str]:
+    """Return the mappings for which `configstore status` offers that choice."""
+    return set(re.findall(r"configstore resume (\S+) --take", said))
+
+
 class Shell:
     """A shell in a folder. What an operator's remembers from line to line, it does: folder, variables, functions.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guides import blocks, section
+from tests.guides import BACKUP, blocks, choice, halts, section
 from tests.images.conftest import PROJECT
 from tests.waiting import wait_until
 
@@ -334,15 +334,6 @@ def test_one_host_moves_in_restarts_and_moves_out_and_in_again_by_the_guide(guid
     assert host.keys() == {"example.org.dkim.key": "key", "last.org.dkim.key": "last"}
 
 
-BACKUP = PROJECT / "docs/backup.md"
-
-
-def halts(host: GuidedHost) -> set[str]:
-    """Return the mappings for which `status` offers a choice."""
-    said = host.attempt("docker compose run --rm -T --no-deps configstore status")
-    return set(re.findall(r"configstore resume (\S+) --take", said.stdout + said.stderr))
-
-
 def test_a_lost_etcd_is_restored_by_the_page_to_its_end(guided):
     """A backup, changes after it, a lost etcd: by the page until all is ready, with those changes in the store."""
     host, engine = guided, guided.engine
@@ -359,20 +350,22 @@ def test_a_lost_etcd_is_restored_by_the_page_to_its_end(guided):
     host.type(f"set -e\n{restore}")
     assert host.stored("dkim/after.org.dkim.key") == ""
     assert host.stored("dkim/before.org.dkim.key") == "before"
-    wait_until(lambda: "dkim" in halts(host), 60, what="a choice for dkim")
-    choose = blocks(section(BACKUP, "Then look, and choose"))
-    local = next(line for block in choose for line in block.splitlines() if "MAPPING --take local" in line)
-    command = local.replace("configstore", "docker compose run --rm -T --no-deps configstore", 1)
+    ours = "docker compose run --rm -T --no-deps configstore"
+
+    def halted():
+        said = host.attempt(f"{ours} status")
+        return halts(said.stdout + said.stderr)
+
+    wait_until(lambda: "dkim" in halted(), 60, what="a choice for dkim")
     deadline = time.monotonic() + 120
-    while halted := halts(host):  # further ones may have been noticed since
-        assert time.monotonic() < deadline, halted
-        for mapping in sorted(halted):
-            host.attempt(command.replace("MAPPING", mapping))
+    while mappings := halted():  # further ones may have been noticed since
+        assert time.monotonic() < deadline, mappings
+        for mapping in sorted(mappings):
+            host.attempt(choice("local").replace("configstore", ours, 1).replace("MAPPING", mapping))
     wait_until(lambda: host.stored("dkim/after.org.dkim.key") == "after", 30, what="the key pushed again")
     host.type("docker compose up -d")
     host.all_run()
-    well = "docker compose run --rm -T --no-deps configstore status"
-    wait_until(lambda: host.attempt(well).returncode == 0, 60, what="a status without complaint")
+    wait_until(lambda: host.attempt(f"{ours} status").returncode == 0, 60, what="a status without complaint")
     assert host.keys()["after.org.dkim.key"] == "after"
     host.type(tidy)
 

@@ -5,11 +5,12 @@ import os
 import re
 import shutil
 import subprocess
+import time
 
 import pytest
 import yaml
 
-from tests.guides import Shell, blocks, section
+from tests.guides import BACKUP, Shell, blocks, choice, halts, section
 from tests.images.conftest import PROJECT
 from tests.waiting import wait_until
 
@@ -145,7 +146,7 @@ class Node:
             line = f"until {line}; do sleep 1; done"
         line = line.replace("registry.example.org/configstore:0.1.0", self.image)
         line = line.replace("stack deploy", "stack deploy --resolve-image=never")
-        line = line.replace("/mailu-back", f"{self.folder}/mailu-back")
+        line = line.replace("/mailu-back", f"{self.folder}/mailu-back").replace("/backup", f"{self.folder}/backup")
         return line.replace("-v /mailu:", f"-v {self.folder}/mailu:")
 
     def container(self, service: str) -> str:
@@ -195,6 +196,40 @@ def where(lines: list[str], begins: str) -> int:
     return next(number for number, line in enumerate(lines) if line.startswith(begins))
 
 
+def loses_etcd_and_restores_it(node):
+    """Follow the page on backups: a backup, a change, all members lost, until all is ready with that change."""
+    shell = node.shell
+    shell.type(*blocks(section(BACKUP, "Make one: Swarm")))
+    node.engine(
+        "exec", "-u", "100:1000", node.container("admin"), "sh", "-c", "echo after >/dkim/after.org.dkim.key"
+    )
+    get = "configstore get dkim/after.org.dkim.key"
+    wait_until(lambda: shell.attempt([get]).stdout == "after\n", 20, what="a key after the backup")
+
+    stop, restore, start = blocks(section(BACKUP, "A lost etcd: Swarm"))
+    shell.type(stop)
+    for member in "123":
+        shell.type(restore.replace("n=1 ", f"n={member} "))
+    shell.type(start)
+    wait_until(lambda: shell.attempt(["configstore ls"]).returncode == 0, 60, what="the restored members")
+    assert shell.attempt([get]).returncode == 1
+
+    def halted():
+        said = shell.attempt(["configstore status"])
+        return halts(said.stdout + said.stderr)
+
+    wait_until(lambda: "dkim" in halted(), 60, what="a choice for dkim")
+    deadline = time.monotonic() + 120
+    while mappings := halted():
+        assert time.monotonic() < deadline, mappings
+        for mapping in sorted(mappings):
+            shell.attempt([choice("local").replace("MAPPING", mapping)])
+    wait_until(lambda: shell.attempt([get]).stdout == "after\n", 30, what="the key pushed again")
+    wait_until(
+        lambda: shell.attempt(["configstore status"]).returncode == 0, 90, what="a status without complaint"
+    )
+
+
 @pytest.mark.timeout(590)
 def test_a_host_moves_into_a_swarm_by_the_guide_and_out_again(node):
     shell, lines = node.shell, typed("Set up")
@@ -232,15 +267,21 @@ def test_a_host_moves_into_a_swarm_by_the_guide_and_out_again(node):
     replicas = json.loads(shell.type("configstore replicas --json"))
     assert {one["host"] for one in replicas} == {f"{os.uname().nodename}-{name}" for name in BESIDE}
 
+    loses_etcd_and_restores_it(node)
+
     changes = "umask 077; echo key >/dkim/new.org.dkim.key; rm /dkim/moved.org.dkim.key"
     node.engine("exec", "-u", "100:1000", node.container("admin"), "sh", "-c", changes)
     back = typed("Going back")
     shell.type(back[0])
     wait_until(lambda: node.all_have(0, REPLICATED), 60, what="no services")
     kept = "configstore ls dkim"
-    wait_until(lambda: shell.type(kept) == "new.org.dkim.key", 30, what="admin's last changes")
+    wait_until(
+        lambda: shell.type(kept).split() == ["after.org.dkim.key", "new.org.dkim.key"],
+        30,
+        what="admin's last changes",
+    )
     shell.type(*back[1 : where(back, "docker stack rm")])
     out = node.folder / "mailu-back"
-    assert {path.name for path in (out / "dkim").iterdir()} == {"new.org.dkim.key"}
+    assert {path.name for path in (out / "dkim").iterdir()} == {"new.org.dkim.key", "after.org.dkim.key"}
     assert (out / "certs/key.pem").read_text() == "key\n"
     assert (out / "webmail/gpg/u@example.org/pubring.kbx").read_text() == "ring\n"
