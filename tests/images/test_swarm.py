@@ -209,7 +209,7 @@ def loses_etcd_and_restores_it(node):
     stop, restore, start = blocks(section(BACKUP, "A lost etcd: Swarm"))
     shell.type(stop)
     for member in "123":
-        shell.type(restore.replace("n=1 ", f"n={member} "))
+        shell.type(restore.replace("n=1\n", f"n={member}\n"))
     shell.type(start)
     wait_until(lambda: shell.attempt(["configstore ls"]).returncode == 0, 60, what="the restored members")
     assert shell.attempt([get]).returncode == 1
