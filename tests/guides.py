@@ -59,20 +59,25 @@ def halts(said: str) -> set[str]:
 class Shell:
     """A shell in a folder. What an operator's remembers from line to line, it does: folder, variables, functions.
 
-    `here` turns a line of the guide into one of this machine.
+    `here` turns a line of the guide into one of this machine; `inside` is what bash is started by.
     """
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str], here: Callable[[str], str] = lambda line: line
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        here: Callable[[str], str] = lambda line: line,
+        inside: Sequence[str] = (),
     ) -> None:
-        self._folder, self._environment, self._here = folder, dict(environment), here
+        self._folder, self._environment, self._here, self._inside = folder, dict(environment), here, inside
         self._before: list[str] = []
 
     def attempt(self, lines: Sequence[str], timeout: float = 150) -> subprocess.CompletedProcess[str]:
         """Type lines, the first that fails ends them, and return what came of it."""
         text = "\n".join(map(self._here, lines))
         script = "\n".join(["set -e", *self._before, text])
-        done = subprocess.run(["bash", "-c", script], cwd=self._folder, env=self._environment, capture_output=True,
+        command = [*self._inside, "bash", "-c", script]
+        done = subprocess.run(command, cwd=self._folder, env=self._environment, capture_output=True,
                               text=True, timeout=timeout, check=False)  # fmt: skip
         if done.returncode == 0:
             self._before += _REMEMBERED.findall(text)

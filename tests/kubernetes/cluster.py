@@ -7,36 +7,53 @@ kubectl and helm, and kept; etcd is real, with the files of its Secret, and so a
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
 from configstore import presets
-from configstore.embedded import LOOPBACK, find_etcd
+from configstore.embedded import wheel_binary
 from tests.kubernetes.conftest import CHART, ROOT, TOOLS
 from tests.waiting import wait_until
 
-MEMBER = "etcd-0"
+MEMBERS = 3
 
 
 class Cluster:
-    """A namespace in a folder. `port`: where its first member of etcd is reached, as through a port-forward."""
+    """A namespace in a folder, `net` being its network: the first three bytes of loopback addresses."""
 
-    def __init__(self, folder: Path, port: int, peer_port: int) -> None:
-        self.folder, self.port, self.peer_port = folder, port, peer_port
+    def __init__(self, folder: Path, net: str = "") -> None:
+        """Make it, or find it again where it was made before (without `net`)."""
+        self.folder, self.programs = folder, folder / "bin"
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.programs = folder / "bin"
+        if net:
+            self._make(net)
+        self.net = (folder / "net").read_text()
+
+    def _make(self, net: str) -> None:
         self.programs.mkdir(parents=True)
-        (folder / "port").write_text(str(port))
+        (self.folder / "net").write_text(net)
+        addresses = [f"{net}.{11 + member} etcd-{member}.etcd" for member in range(MEMBERS)]
+        # Where a port-forward ends as well: it is the first member's.
+        (self.folder / "hosts").write_text("\n".join([f"{net}.11 localhost", *addresses, ""]))
         for name in ("kubectl", "helm"):
-            script = f'#!/bin/sh\nexec {sys.executable} -m tests.kubernetes.cluster {folder} {name} "$@"\n'
+            script = f'#!/bin/sh\nexec {sys.executable} -m tests.kubernetes.cluster {self.folder} {name} "$@"\n'
             (self.programs / name).write_text(script)
             (self.programs / name).chmod(0o755)
+        etcd = wheel_binary()
         for name in ("configstore", "configstore-sidecar"):
             (self.programs / name).symlink_to(ROOT / ".venv/bin" / name)
+        for name in ("etcdctl", "etcdutl"):
+            (self.programs / name).symlink_to(etcd.with_name(name))
+
+    @property
+    def inside(self) -> list[str]:
+        """Return what runs a command where the cluster's names are known: for it alone /etc/hosts is another."""
+        script = f'mount --bind {self.folder}/hosts /etc/hosts && exec "$@"'
+        return ["unshare", "--mount", "sh", "-c", script, "sh"]
 
     # --- what the programs leave for the test, and find again at their next call
 
@@ -62,34 +79,43 @@ class Cluster:
 
     # --- what runs in it
 
-    def start_etcd(self) -> None:
-        """Start the first member, alone, with the files that the StatefulSet would mount."""
-        files = self.secret("etcd-server")
-        options = {
-            "name": MEMBER, "data-dir": self.folder / "etcd", "cert-file": files / "tls.crt",
-            "key-file": files / "tls.key", "trusted-ca-file": files / "ca.crt", "client-cert-auth": "true",
-            "listen-client-urls": f"https://{LOOPBACK}:{self.port}",
-            "advertise-client-urls": f"https://{LOOPBACK}:{self.port}",
-            "listen-peer-urls": f"http://{LOOPBACK}:{self.peer_port}",
-            "initial-advertise-peer-urls": f"http://{LOOPBACK}:{self.peer_port}",
-            "initial-cluster": f"{MEMBER}=http://{LOOPBACK}:{self.peer_port}",
-        }  # fmt: skip
-        self.start("etcd", [find_etcd(), *(f"--{name}={value}" for name, value in options.items())], _bare())
+    def scale(self, replicas: int) -> None:
+        """Start or stop all members of etcd, each with what the StatefulSet says and the files of its Secret."""
+        for pid_file in sorted(self.folder.glob("etcd-*.pid")):
+            process = int(pid_file.read_text())
+            os.kill(process, signal.SIGTERM)
+            wait_until(lambda process=process: not _lives(process), 30, what="a member's end")
+            pid_file.unlink()
+        (container,) = self.applied()["StatefulSet", "etcd"]["spec"]["template"]["spec"]["containers"]
+        for member in range(replicas):
+            name = f"etcd-{member}"
+            environment = {"PATH": os.environ["PATH"]}
+            for one in container["env"]:
+                value = one.get("value", name).replace("$(ETCD_NAME)", name)
+                value = value.replace("0.0.0.0", f"{self.net}.{11 + member}")
+                value = value.replace("/etc/etcd/", f"{self.secret('etcd-server')}/")
+                environment[one["name"]] = value.replace("/var/lib/etcd/", f"{self.claim(name)}/")
+            with (self.folder / f"{name}.log").open("ab") as log:
+                command = [*self.inside, wheel_binary()]
+                process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                           start_new_session=True)  # fmt: skip
+            (self.folder / f"{name}.pid").write_text(str(process.pid))
 
-    def start(self, name: str, command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
-        """Start a program that runs until `stop`; what it says goes into a file."""
-        with (self.folder / f"{name}.log").open("wb") as log:
-            self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+    def claim(self, member: str) -> Path:
+        """Return the folder of a member's claim."""
+        folder = self.folder / "claims" / f"data-{member}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def client(self) -> dict[str, str]:
-        """Return the variables with which a pod reaches etcd, with the files and the address here."""
+        """Return the variables with which a pod reaches etcd: the ConfigMap's, with the files here."""
         data = self.applied()["ConfigMap", "configstore"]["data"]
-        files = {
-            name: str(self.secret("configstore-etcd") / Path(data[name]).name)
-            for name in ("CONFIGSTORE_CACERT", "CONFIGSTORE_CERT", "CONFIGSTORE_KEY")
+        files = self.secret("configstore-etcd")
+        return {
+            name: value.replace("/etc/configstore-etcd", str(files))
+            for name, value in data.items()
+            if name in ("CONFIGSTORE_ENDPOINTS", "CONFIGSTORE_CACERT", "CONFIGSTORE_CERT", "CONFIGSTORE_KEY")
         }
-        address = f"https://{LOOPBACK}:{self.port}"
-        return {"CONFIGSTORE_ENDPOINTS": address, "CONFIGSTORE_SERVER_NAME": f"{MEMBER}.etcd", **files}
 
     def settings(self, pod: str) -> dict[str, str]:
         """Return the variables of a pod's sidecar, with the folders here for the paths there."""
@@ -124,33 +150,41 @@ class Cluster:
                 folder.mkdir(parents=True, mode=0o777)
         environment = {**_bare(), **self.settings(pod)}
         program = ROOT / ".venv/bin/configstore-sidecar"
-        done = subprocess.run([program, *init["args"]], env=environment, capture_output=True, text=True,
-                              timeout=150, check=False)  # fmt: skip
+        command = [*self.inside, program, *init["args"]]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=150, check=False)
         assert done.returncode == 0, f"{pod}: {done.stderr}"
-        self.start(pod, [program, *sidecar["args"]], environment)
+        with (self.folder / f"{pod}.log").open("wb") as log:
+            command = [*self.inside, program, *sidecar["args"]]
+            self.processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
 
     def stop_pods(self) -> None:
         """End all sidecars, as a new version of the pods without them does."""
-        etcd, *sidecars = self.processes
-        for process in sidecars:
+        for process in self.processes:
             process.terminate()
-        for process in sidecars:
+        for process in self.processes:
             process.wait(30)
-        self.processes = [etcd]
+        self.processes = []
 
     def stop(self) -> None:
-        """End everything, the last started first."""
-        for process in self.processes[::-1]:
-            process.terminate()
-            process.wait(30)
+        """End everything."""
+        self.stop_pods()
+        if ("StatefulSet", "etcd") in self.applied():
+            self.scale(0)
 
     def reachable(self) -> bool:
         """Say whether etcd answers."""
         environment = {**_bare(), **self.client()}
-        command = [ROOT / ".venv/bin/configstore", "ls"]
+        command = [*self.inside, ROOT / ".venv/bin/configstore", "ls"]
         return (
             subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60).returncode == 0
         )
+
+
+def _lives(process: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except FileNotFoundError:
+        return False
 
 
 def _bare() -> dict[str, str]:
@@ -175,6 +209,19 @@ def kubectl(cluster: Cluster, words: list[str]) -> int:
         case ["rollout", "status", "statefulset/etcd", *_]:
             assert ("StatefulSet", "etcd") in cluster.applied()
             wait_until(cluster.reachable, 60, what="etcd")
+        case ["scale", "statefulset", "etcd", replicas]:
+            cluster.scale(int(replicas.removeprefix("--replicas=")))
+        case ["apply", "-f", "-"]:
+            cluster.keep(sys.stdin.read())
+        case ["wait", "--for=condition=Ready", pod, *_]:
+            assert ("Pod", pod.removeprefix("pod/")) in cluster.applied()
+        case ["delete", "pod", pod]:
+            assert ("Pod", pod) in cluster.applied()
+        case ["exec", "-i", pod, "--", *command] if pod.startswith("etcd-restore-"):
+            claim = str(cluster.claim(f"etcd-{pod[-1]}"))
+            return subprocess.run(
+                [word.replace("/var/lib/etcd", claim) for word in command], check=False
+            ).returncode
         case ["port-forward", "etcd-0", _]:
             os.execvp("sleep", ["sleep", "600"])
         case ["get", "pods"]:
@@ -219,6 +266,8 @@ def helm(cluster: Cluster, words: list[str]) -> int:
     done = subprocess.run([TOOLS / "helm-3", *words], capture_output=True, text=True, check=False, env=environment)
     if done.returncode == 0:
         cluster.keep(done.stdout)
+        if ("StatefulSet", "etcd") in cluster.applied() and not list(cluster.folder.glob("etcd-*.pid")):
+            cluster.scale(MEMBERS)
     else:
         print(done.stderr, file=sys.stderr)
     return done.returncode
@@ -227,9 +276,7 @@ def helm(cluster: Cluster, words: list[str]) -> int:
 def main() -> int:
     """Be `kubectl` or `helm`: FOLDER PROGRAM ARGUMENTS…."""
     folder, program, *words = sys.argv[1:]
-    cluster = Cluster.__new__(Cluster)
-    cluster.folder, cluster.programs = Path(folder), Path(folder, "bin")
-    cluster.port = int(Path(folder, "port").read_text())
+    cluster = Cluster(Path(folder))
     return {"kubectl": kubectl, "helm": helm}[program](cluster, words)
 
 

@@ -6,14 +6,15 @@ Mailu are folders.
 
 import json
 import os
+import random
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
-from configstore.embedded import free_ports
-from tests.guides import Shell, blocks, section, step
+from tests.guides import BACKUP, Shell, blocks, choice, halts, section, step
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.conftest import DEPLOY, TOOLS, missing
 from tests.waiting import wait_until
@@ -42,8 +43,10 @@ def cluster():
     for program in ("kubectl", "helm-3"):
         if not (TOOLS / program).exists():
             missing(program, "tests/get-kubernetes .venv/kubernetes")
+    if os.geteuid() != 0:
+        missing("root, for names of the test's own,", "run the tests as root")
     folder = Path(tempfile.mkdtemp(prefix="cluster-"))  # a socket's path is short
-    own = Cluster(folder, *free_ports(2))
+    own = Cluster(folder, f"127.{random.randint(1, 254)}.{random.randint(1, 254)}")
     for pod, files in PODS.items():
         for path, content in files.items():
             file = own.mounted(pod, path)
@@ -61,12 +64,14 @@ def shell(cluster, clone, tmp_path):
     home.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONFIGSTORE_", "ETCDCTL_"))}
     path = f"{cluster.programs}:{os.environ['PATH']}"
-    # mailu.svc has no names here: the member is reached at the port-forward's end, as the guide has it.
-    return Shell(
-        clone,
-        {**kept, "HOME": str(home), "PATH": path, "PYTHONPATH": str(GUIDE.parents[3])},
-        lambda line: line.replace("localhost:2379", f"localhost:{cluster.port}"),
-    )
+
+    def here(line):
+        if "make-certs tls" in line:
+            line += " 127.0.0.1"  # from there members call each other here, and they look at it
+        return line.replace("/backup", f"{tmp_path}/backup")
+
+    environment = {**kept, "HOME": str(home), "PATH": path, "PYTHONPATH": str(GUIDE.parents[3])}
+    return Shell(clone, environment, here, cluster.inside)
 
 
 def files(folder):
@@ -77,16 +82,39 @@ def typed(number):
     return blocks(step(GUIDE, "From zero", number))
 
 
+def loses_etcd_and_restores_it(shell, dkim):
+    """Follow the page on backups: a backup, a change, all members lost, until all is ready with that change."""
+    shell.type("cd ~/mailu-private", *blocks(section(BACKUP, "Make one: Kubernetes")))
+    (dkim / "after.org.dkim.key").write_text("after\n")
+    get = "configstore get dkim/after.org.dkim.key"
+    wait_until(lambda: shell.attempt([get]).stdout == "after\n", 20, what="a key after the backup")
+
+    shell.type("cd ~/mailu-on-kubernetes", *blocks(section(BACKUP, "A lost etcd: Kubernetes")))
+    wait_until(lambda: shell.attempt(["configstore ls"]).returncode == 0, 60, what="the restored members")
+    assert shell.attempt([get]).returncode == 1
+
+    def halted():
+        said = shell.attempt(["configstore status"])
+        return halts(said.stdout + said.stderr)
+
+    wait_until(lambda: "dkim" in halted(), 60, what="a choice for dkim")
+    deadline = time.monotonic() + 120
+    while mappings := halted():
+        assert time.monotonic() < deadline, mappings
+        for mapping in sorted(mappings):
+            shell.attempt([choice("local").replace("MAPPING", mapping)])
+    wait_until(lambda: shell.attempt([get]).stdout == "after\n", 30, what="the key pushed again")
+    wait_until(
+        lambda: shell.attempt(["configstore status"]).returncode == 0, 60, what="a status without complaint"
+    )
+
+
 def test_mailu_moves_in_by_the_guide_and_out_again(cluster, shell, tmp_path):
     home = tmp_path / "home"
     shell.type(*typed(1))
     shell.type(*typed(2))
-    (etcd,) = typed(3)
-    installed, waits = etcd.rsplit("\n", 1)
-    shell.type(installed)
+    shell.type(*typed(3))
     assert ("Job", "configstore-bootstrap") not in cluster.applied(), "roots come after the files"
-    cluster.start_etcd()
-    shell.type(waits)
     shell.type(*typed(4))
 
     copy, moves = typed(5)
@@ -131,9 +159,14 @@ def test_mailu_moves_in_by_the_guide_and_out_again(cluster, shell, tmp_path):
     shell.type(remove)
 
     dkim = cluster.mounted("mailu-admin", "dkim")
+    loses_etcd_and_restores_it(shell, dkim)
     (dkim / "new.org.dkim.key").write_text("new\n")
     (dkim / "gone.org.dkim.key").unlink()
-    wait_until(lambda: _stored(shell, ours) == {"a.org.dkim.key", "new.org.dkim.key"}, 20, what="admin's changes")
+    wait_until(
+        lambda: _stored(shell, ours) == {"a.org.dkim.key", "new.org.dkim.key", "after.org.dkim.key"},
+        20,
+        what="admin's changes",
+    )
 
     out, give = blocks(section(GUIDE, "And back"))
     shell.type(out)
@@ -145,7 +178,12 @@ def test_mailu_moves_in_by_the_guide_and_out_again(cluster, shell, tmp_path):
         of_the_chart = cluster.mounted(pod, f"{path}-of-the-chart")
         of_the_chart.rename(cluster.mounted(pod, path))
     shell.type(*(line for line in give.splitlines() if "webmail" not in line))
-    assert files(dkim) == {"a.org.dkim.key": "a", "new.org.dkim.key": "new", "gone.org.dkim.key": "gone"}
+    assert files(dkim) == {
+        "a.org.dkim.key": "a",
+        "new.org.dkim.key": "new",
+        "after.org.dkim.key": "after",
+        "gone.org.dkim.key": "gone",
+    }
     assert files(cluster.mounted("mailu-fetchmail", "data")) == {"fetchids": "ids"}
 
 
