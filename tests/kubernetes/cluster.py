@@ -96,9 +96,14 @@ class Cluster:
                 value = value.replace("/etc/etcd/", f"{self.secret('etcd-server')}/")
                 environment[one["name"]] = value.replace("/var/lib/etcd/", f"{self.claim(name)}/")
             with (self.folder / f"{name}.log").open("ab") as log:
-                command = [*self.inside, wheel_binary()]
-                process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                           start_new_session=True)  # fmt: skip
+                process = subprocess.Popen(
+                    [*self.inside, wheel_binary()],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
             (self.folder / f"{name}.pid").write_text(str(process.pid))
 
     def claim(self, member: str) -> Path:
