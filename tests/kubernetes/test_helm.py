@@ -167,6 +167,7 @@ def test_a_class_of_storage_is_that_of_the_members_volumes(tool, values):
         ({"services": ["admin", "nginx"]}, "nginx|services"),
         ({"sercives": []}, "sercives"),
         ({"sidecar": "no"}, "sidecar"),
+        ({"services": ["admin", "letsencrypt"]}, "front|services"),
     ],
 )
 def test_what_is_misspelt_is_named_and_nothing_is_rendered(post_rendered, tool, values, helm, wrong, named):
