@@ -66,11 +66,9 @@ def _refuse_before_import(
     if host:
         left = left_behind(host, names, absent)
         if left:
-            product = names[0].partition("/")[0]
             raise RefusedError(
                 f"{shell_word(host)} holds files that the store has not: {', '.join(sorted(left))};"
-                " nothing was made. Bring them in first:"
-                f" `configstore import {shell_word(host)} / --preset {product}`;"
+                f" nothing was made. Bring them in first: `{_import(tree, host, names)}`;"
                 " or begin without them: `configstore bootstrap --yes`"
             )
     elif len(absent) == len(wanted) and sys.stdin and sys.stdin.isatty():
@@ -81,6 +79,14 @@ def _refuse_before_import(
         print("Begin with nothing, as a new installation? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
             raise RefusedError("nothing was made")
+
+
+def _import(tree: Tree, host: str, names: Sequence[str]) -> str:
+    """Return the import to type. Where others moved in before, what the store has is newer than what lies here."""
+    product = names[0].partition("/")[0]
+    later = any(_lives(look(tree, root)) for root in presets.roots(product))
+    preset = names[0] if len(names) == 1 else product
+    return f"configstore import {shell_word(host)} / --preset {preset}" + " --create" * later
 
 
 def _lives(found: Stored | Bad | None) -> bool:

@@ -49,6 +49,7 @@ def test_what_appeared_after_the_import_comes_first_again(run, tree, mailu):
     done = run("bootstrap", CONFIGSTORE_HOST_DATA=str(mailu))
     assert done.code == 5
     assert "has not: dkim;" in done.err
+    assert f"`configstore import {mailu} / --preset mailu --create`" in done.err, "the store's is newer by now"
     assert run("import", str(mailu), "/", "--preset", "mailu").code == 0
     assert run("bootstrap", CONFIGSTORE_HOST_DATA=str(mailu)).code == 0
     assert made(tree) == ROOTS
@@ -68,6 +69,8 @@ def test_only_the_data_sets_of_the_preset_count(run, tree, tmp_path):
     lay(tmp_path / "host", {"dkim/x.org.dkim.key": b"key"})
     assert run("bootstrap", "--preset", "mailu/front", "--host-data", str(tmp_path / "host")).code == 0
     assert run("bootstrap", "--preset", "mailu/front,mailu/admin", "--host-data", str(tmp_path / "host")).code == 5
+    done = run("bootstrap", "--preset", "mailu/admin", "--host-data", str(tmp_path / "host"))
+    assert "/ --preset mailu/admin --create`" in done.err
 
 
 def test_a_folder_that_is_not_there_is_told_and_nothing_is_made(run, tree, tmp_path):
