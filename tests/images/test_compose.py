@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guides import BACKUP, blocks, choice, halts, section
+from tests.guides import BACKUP, Shell, blocks, choice, halts, section
 from tests.images.conftest import PROJECT
 from tests.waiting import wait_until
 
@@ -42,6 +42,11 @@ class Host:
         """Run `docker compose ARGUMENTS` in this project."""
         options = ("--project-directory", str(self.folder), "-p", self.name, *self.files)
         return self.engine("compose", *options, *arguments, timeout=timeout, env=self.variables)
+
+    def attempt(self, *arguments: str) -> str:
+        """Run `docker compose ARGUMENTS` in this project and return what it prints, whatever comes of it."""
+        options = ("--project-directory", str(self.folder), "-p", self.name, *self.files)
+        return self.engine.run("compose", *options, *arguments, env=self.variables).stdout.strip()
 
     def configstore(self, *arguments: str) -> str:
         """Run the command as an operator does."""
@@ -122,14 +127,14 @@ class GuidedHost(Host):
         line = (command + configstore + arguments).replace("/opt/configstore", str(self.clone))
         return line.replace("/backup", f"{self.folder}-backup")
 
-    def attempt(self, line: str, timeout: float = 150) -> subprocess.CompletedProcess[str]:
+    def try_line(self, line: str, timeout: float = 150) -> subprocess.CompletedProcess[str]:
         """Type a line in the folder of Mailu, whatever comes of it."""
         return subprocess.run(["bash", "-c", self.here(line)], cwd=self.folder, env=self.engine.environment,
                               capture_output=True, text=True, timeout=timeout, check=False)  # fmt: skip
 
     def type(self, line: str, timeout: float = 150) -> str:
         """Type a line in the folder of Mailu; fails the test when it fails."""
-        done = self.attempt(line, timeout)
+        done = self.try_line(line, timeout)
         assert done.returncode == 0, f"{self.here(line)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout.strip()
 
@@ -172,7 +177,7 @@ class GuidedHost(Host):
         seen = ""
         for line in typed("See that it works"):
             if " cat " in line:
-                seen = wait_until(lambda line=line: self.attempt(line).stdout.strip(), 20)
+                seen = wait_until(lambda line=line: self.try_line(line).stdout.strip(), 20)
             else:
                 self.type(line)
         return seen
@@ -316,7 +321,7 @@ def test_one_host_moves_in_restarts_and_moves_out_and_in_again_by_the_guide(guid
     # In again, with a new etcd. Who makes the roots before the import is refused; who starts all before there is a
     # subtree is held back, and loses nothing by it.
     host.moves_in(until="docker compose run --rm configstore import")
-    hurried = host.attempt("docker compose run --rm configstore bootstrap --preset mailu")
+    hurried = host.try_line("docker compose run --rm configstore bootstrap --preset mailu")
     assert hurried.returncode == 5, hurried.stderr
     assert "configstore import /mailu / --preset mailu" in hurried.stderr
     early = subprocess.Popen(["docker", "compose", "up", "-d"], cwd=host.folder, env=engine.environment,
@@ -353,7 +358,7 @@ def test_a_lost_etcd_is_restored_by_the_page_to_its_end(guided):
     ours = "docker compose run --rm -T --no-deps configstore"
 
     def halted():
-        said = host.attempt(f"{ours} status")
+        said = host.try_line(f"{ours} status")
         return halts(said.stdout + said.stderr)
 
     wait_until(lambda: "dkim" in halted(), 60, what="a choice for dkim")
@@ -361,11 +366,11 @@ def test_a_lost_etcd_is_restored_by_the_page_to_its_end(guided):
     while mappings := halted():  # further ones may have been noticed since
         assert time.monotonic() < deadline, mappings
         for mapping in sorted(mappings):
-            host.attempt(choice("local").replace("configstore", ours, 1).replace("MAPPING", mapping))
+            host.try_line(choice("local").replace("configstore", ours, 1).replace("MAPPING", mapping))
     wait_until(lambda: host.stored("dkim/after.org.dkim.key") == "after", 30, what="the key pushed again")
     host.type("docker compose up -d")
     host.all_run()
-    wait_until(lambda: host.attempt(f"{ours} status").returncode == 0, 60, what="a status without complaint")
+    wait_until(lambda: host.try_line(f"{ours} status").returncode == 0, 60, what="a status without complaint")
     assert host.keys()["after.org.dkim.key"] == "after"
     host.type(tidy)
 
@@ -454,6 +459,24 @@ def test_three_members_on_three_addresses_are_one_cluster(engine, image, tmp_pat
         first.variables["ETCD_CLUSTER_STATE"] = "existing"
         first.compose("up", "-d", "--wait", "etcd")
         assert first.compose(*ask, "get", "--print-value-only", "a") == "c"
+        assert len(json.loads(third.compose(*health))) == 3
+
+        # All are lost, and restored by the page on backups.
+        (tmp_path / "backup").mkdir()
+        saved = ("run", "--rm", "-T", "--no-deps", "-v", f"{tmp_path}/backup:/backup", "--entrypoint", "etcdctl")
+        first.compose(*saved, "etcd", "snapshot", "save", "/backup/etcd-2026-11-24.db")
+        second.compose(*ask, "put", "a", "after the backup")
+        for host in hosts:
+            host.compose("stop", "etcd")
+        (restore,) = blocks(section(BACKUP, "A lost etcd: several hosts with compose"))
+        for host in hosts:
+            settings = [f"{name}={host.variables[name]}" for name in ("ETCD_ADDRESS", "ETCD_MEMBERS")]
+            (host.folder / ".env").write_text("\n".join([*settings, ""]))
+            environment = {"COMPOSE_FILE": str(DEPLOY / "etcd-cluster.yml"), "COMPOSE_PROJECT_NAME": host.name}
+            environment |= engine.environment | host.variables | {"ETCD_CLUSTER_STATE": "new"}
+            Shell(host.folder, environment, lambda line, host=host: line.replace("mailu_etcd", f"{host.name}_etcd")
+                  .replace("/backup", f"{tmp_path}/backup")).type(restore)  # fmt: skip
+        wait_until(lambda: first.attempt(*ask, "get", "--print-value-only", "a") == "c", 60, what="what was saved")
         assert len(json.loads(third.compose(*health))) == 3
     finally:
         for host in hosts:
