@@ -20,7 +20,7 @@ from tests.guides import BACKUP, Shell, blocks, choice, halts, section
 from tests.images.conftest import PROJECT
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.xdist_group("engine"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group("engine"), pytest.mark.timeout(600)]
 
 DEPLOY = PROJECT / "docs/deploy/compose"
 HERE = Path(__file__).parent

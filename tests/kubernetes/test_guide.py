@@ -19,7 +19,7 @@ from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.conftest import DEPLOY, TOOLS, missing
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.timeout(600)]
 
 GUIDE = DEPLOY / "README.md"
 PODS = {
