@@ -2,12 +2,16 @@
 
 import itertools
 import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from configstore.embedded import EmbeddedEtcd, wheel_binary
 from tests.servers import connect, debian_binary
 
+HERE = Path(__file__).parents[1]
 _roots = itertools.count(1)
 
 
@@ -72,3 +76,17 @@ def kv(etcd):
     """Return a client of the shared etcd."""
     with connect(etcd.endpoint) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory):
+    """Return a fresh clone of the project, as it is here: what git knows, and nothing that tests left."""
+    folder = tmp_path_factory.mktemp("clone") / "configstore"
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached"], cwd=HERE, capture_output=True, text=True, check=True
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (HERE / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(HERE / name, folder / name, follow_symlinks=False)
+    return folder

@@ -31,16 +31,21 @@ try() {
 
 
 def commands(page):
-    """Return what is typed on a page, each with the lines of its here-document."""
-    found, end = [], None
-    for line in "".join(BLOCK.findall(page)).splitlines():
-        if end is not None:
-            found[-1] += f"\n{line}"
-            end = None if line == end else end
-        elif line.startswith("$ "):
-            found.append(line[2:])
-            here = re.search(r"<<'?(\w+)'?", line)
-            end = here[1] if here else None
+    """Return what is typed on a page, each with the lines of its here-document.
+
+    A block with prompts is a dialogue: what follows a prompt is typed. In one without, to be copied whole, all is.
+    """
+    found = []
+    for block in BLOCK.findall(page):
+        end, prompted = None, re.search(r"^\$ ", block, re.MULTILINE)
+        for line in block.splitlines():
+            if end is not None:
+                found[-1] += f"\n{line}"
+                end = None if line == end else end
+            elif line and (line.startswith("$ ") or not prompted):
+                found.append(line.removeprefix("$ "))
+                here = re.search(r"<<'?(\w+)'?", line)
+                end = here[1] if here else None
     return found
 
 
@@ -116,6 +121,12 @@ def test_the_block_of_the_readme_works_when_it_is_pasted_and_leaves_nothing_behi
     assert not {"one", "two", "one.toml", "two.toml"} & {path.name for path in folder.iterdir()}
     with pytest.raises(ProcessLookupError):
         os.killpg(shell.process.pid, 0)
+
+
+def test_what_is_copied_from_a_page_has_no_prompts():
+    """`moving-in.md` and transcripts, which show answers as well, excepted."""
+    guides = [HERE / "README.md", HERE / "docs/backup.md", *(HERE / "docs/deploy").rglob("*.md")]
+    assert not [page.name for page in guides if re.search(r"^ *\$ ", page.read_text(), re.MULTILINE)]
 
 
 def test_there_are_pages_with_commands():

@@ -1,13 +1,16 @@
 """`mkdir` and `bootstrap`: the root records that make a subtree exist."""
 
 import argparse
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Collection, Sequence
 
 from configstore import presets
 from configstore.cli.arguments import Commands, add_command, mode, typed_directory
+from configstore.cli.left_behind import left_behind
 from configstore.cli.session import ATTEMPTS, commit, look, open_tree, refuse_below_file, say, unreadable
 from configstore.errors import ConflictError, RefusedError
-from configstore.model.path import ROOT, StorePath, shown
+from configstore.model.path import ROOT, StorePath, shell_word, shown
 from configstore.model.record import Entry, Kind
 from configstore.store.tree import Tree
 from configstore.store.values import Bad, Stored, Write
@@ -24,6 +27,13 @@ def add(commands: Commands) -> None:
     bootstrap.add_argument(
         "--preset", default="mailu", metavar="NAME", help="such as mailu (default) or mailu/front"
     )
+    bootstrap.add_argument(
+        "--host-data",
+        metavar="DIR",
+        help="a single host's folder, such as /mailu: what it holds must be imported first"
+        " (also from CONFIGSTORE_HOST_DATA)",
+    )
+    bootstrap.add_argument("--yes", action="store_true", help="make empty roots, whatever lies elsewhere")
 
 
 def _mkdir(args: argparse.Namespace) -> int:
@@ -36,13 +46,51 @@ def _mkdir(args: argparse.Namespace) -> int:
 
 
 def _bootstrap(args: argparse.Namespace) -> int:
+    names = [name.strip() for name in args.preset.split(",")]
     wanted: dict[StorePath, int] = {}
-    for name in args.preset.split(","):
-        for mapping in presets.load(name.strip()):
+    for name in names:
+        for mapping in presets.load(name):
             wanted[typed_directory(mapping.store)] = int(mapping.dir_mode, 8) if mapping.dir_mode else NEW_MODE
     with open_tree(args) as tree:
+        if not args.yes:
+            _refuse_before_import(tree, wanted, names, args.host_data or os.environ.get("CONFIGSTORE_HOST_DATA"))
         _make(tree, dict(sorted(wanted.items())))
     return 0
+
+
+def _refuse_before_import(
+    tree: Tree, wanted: Collection[StorePath], names: Sequence[str], host: str | None
+) -> None:
+    """Make sure that nothing is to be moved in first: the host's folder or a person tells. Raises RefusedError."""
+    absent = {path for path in wanted if not _lives(look(tree, path))}
+    if host:
+        left = left_behind(host, names, absent)
+        if left:
+            raise RefusedError(
+                f"{shell_word(host)} holds files that the store has not: {', '.join(sorted(left))};"
+                f" nothing was made. Bring them in first: `{_import(tree, host, names)}`;"
+                " or begin without them: `configstore bootstrap --yes`"
+            )
+    elif len(absent) == len(wanted) and sys.stdin and sys.stdin.isatty():
+        say(
+            "the store holds nothing of it as yet: services will start without keys and certificates."
+            " What a host has in /mailu is brought in first, by `configstore import /mailu / --preset mailu`"
+        )
+        print("Begin with nothing, as a new installation? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+            raise RefusedError("nothing was made")
+
+
+def _import(tree: Tree, host: str, names: Sequence[str]) -> str:
+    """Return the import to type. Where others moved in before, what the store has is newer than what lies here."""
+    product = names[0].partition("/")[0]
+    later = any(_lives(look(tree, root)) for root in presets.roots(product))
+    preset = names[0] if len(names) == 1 else product
+    return f"configstore import {shell_word(host)} / --preset {preset}" + " --create" * later
+
+
+def _lives(found: Stored | Bad | None) -> bool:
+    return isinstance(found, Stored) and not found.gone
 
 
 def _make(tree: Tree, wanted: dict[StorePath, int]) -> None:

@@ -60,9 +60,9 @@ class Engine:
         path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         self("import", "-c", path, str(FETCHED / "base.tar"), BASE)
         with tempfile.TemporaryDirectory() as folder:
-            for program in ("etcd", "etcdctl"):
+            for program in ("etcd", "etcdctl", "etcdutl"):
                 shutil.copy(FETCHED / "tools/usr/bin" / program, folder)
-            recipe = f'FROM {BASE}\nCOPY etcd etcdctl /usr/local/bin/\nCMD ["etcd"]\n'
+            recipe = f'FROM {BASE}\nCOPY etcd etcdctl etcdutl /usr/local/bin/\nCMD ["etcd"]\n'
             Path(folder, "Dockerfile").write_text(recipe)
             self("build", "-q", "-t", ETCD, folder)
         tags = [word for name in MAILU for word in ("-t", f"ghcr.io/mailu/{name}:2024.06")]

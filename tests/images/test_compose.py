@@ -11,15 +11,17 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.certificates import pair
+from tests.guides import BACKUP, Shell, blocks, choice, halts, section
 from tests.images.conftest import PROJECT
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.xdist_group("engine"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group("engine"), pytest.mark.timeout(600)]
 
 DEPLOY = PROJECT / "docs/deploy/compose"
 HERE = Path(__file__).parent
@@ -41,6 +43,11 @@ class Host:
         """Run `docker compose ARGUMENTS` in this project."""
         options = ("--project-directory", str(self.folder), "-p", self.name, *self.files)
         return self.engine("compose", *options, *arguments, timeout=timeout, env=self.variables)
+
+    def attempt(self, *arguments: str) -> str:
+        """Run `docker compose ARGUMENTS` in this project and return what it prints, whatever comes of it."""
+        options = ("--project-directory", str(self.folder), "-p", self.name, *self.files)
+        return self.engine.run("compose", *options, *arguments, env=self.variables).stdout.strip()
 
     def configstore(self, *arguments: str) -> str:
         """Run the command as an operator does."""
@@ -102,8 +109,9 @@ def typed(section: str) -> list[str]:
 class GuidedHost(Host):
     """A host with Mailu's own files, in a folder that stands for /mailu, and what an operator types there."""
 
-    def __init__(self, engine, folder: Path) -> None:
+    def __init__(self, engine, folder: Path, clone: Path) -> None:
         super().__init__(engine, "mailu", folder, folder)
+        self.clone = clone
         shutil.copy(HERE / "mailu.yml", self.folder / "docker-compose.yml")
         (self.folder / ".env").write_text(f"MAILU_ROOT={self.folder}\n")
 
@@ -117,25 +125,33 @@ class GuidedHost(Host):
         if not configstore:
             command, configstore, arguments = line.partition(" configstore export ")
         command = re.sub(r"(?<![\w:])/mailu\b", str(self.folder), command)
-        return (command + configstore + arguments).replace("/opt/configstore", str(PROJECT))
+        line = (command + configstore + arguments).replace("/opt/configstore", str(self.clone))
+        return line.replace("/backup", f"{self.folder}-backup")
+
+    def try_line(self, line: str, timeout: float = 150) -> subprocess.CompletedProcess[str]:
+        """Type a line in the folder of Mailu, whatever comes of it."""
+        return subprocess.run(["bash", "-c", self.here(line)], cwd=self.folder, env=self.engine.environment,
+                              capture_output=True, text=True, timeout=timeout, check=False)  # fmt: skip
 
     def type(self, line: str, timeout: float = 150) -> str:
         """Type a line in the folder of Mailu; fails the test when it fails."""
-        done = subprocess.run(["bash", "-c", self.here(line)], cwd=self.folder, env=self.engine.environment,
-                              capture_output=True, text=True, timeout=timeout, check=False)  # fmt: skip
+        done = self.try_line(line, timeout)
         assert done.returncode == 0, f"{self.here(line)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout.strip()
 
     def moves_in(self, until: str = "") -> None:
         """Follow the guide from its first step to its last, or up to the line that begins with `until`."""
         for line in self.steps(before=until):
-            if line.startswith("cat "):
-                (self.folder / ".env").write_text("")
             if line == "docker compose build configstore":
                 continue  # it is built already, with what the tests' machine needs for it
-            said = self.type(line)
-            if line.startswith("docker run --rm --entrypoint id"):
-                self._correct_settings(fetchmail_gid=said)
+            settings = self.folder / ".env"
+            if line.startswith("sed "):
+                settings.write_text("")
+            self.type(line)
+            if line.startswith("sed "):  # where the clone lies is said there, once
+                text = settings.read_text()
+                assert text.count("/opt/configstore\n") == 1
+                settings.write_text(text.replace("/opt/configstore", str(self.clone)))
 
     def steps(self, before: str = "", since: str = "") -> list[str]:
         """Return the commands of the set-up, or a part of them."""
@@ -144,29 +160,28 @@ class GuidedHost(Host):
         last = next(n for n, line in enumerate(lines) if line.startswith(before)) if before else len(lines)
         return lines[first:last]
 
-    def _correct_settings(self, fetchmail_gid: str) -> None:
-        """Do to .env what its comments say for one host with webmail and fetchmail."""
-        path = self.folder / ".env"
-        lines = [line for line in path.read_text().splitlines() if not line.startswith("COMPOSE_FILE=")]
-        text = "\n".join(lines).replace("# FETCHMAIL_GID=", f"FETCHMAIL_GID={fetchmail_gid}")
-        text = re.sub(r"^# (COMPOSE_FILE=.*fetchmail.yml)$", r"\1", text, flags=re.MULTILINE)
-        text = re.sub(r"(?<=[=:])/opt/configstore", str(PROJECT), text)
-        path.write_text(re.sub(r"(?<==)/mailu\b", str(self.folder), text) + "\n")
-
     def moves_out(self) -> None:
         """Follow the guide back, up to the first thing that cannot be undone."""
         lines = typed("Going back")
-        for line in lines[: lines.index("docker compose down") + 1]:
+        for line in lines[: lines.index("docker compose up -d") + 1]:
             self.type(line)
-        path = self.folder / ".env"
-        path.write_text(re.sub(r"^COMPOSE_FILE=.*\n", "", path.read_text(), flags=re.MULTILINE))
         self.compose("up", "-d", "--wait")
 
     def deletes_the_rest(self) -> None:
         """Follow the guide to its end."""
         lines = typed("Going back")
-        for line in lines[lines.index("docker compose down") + 1 :]:
+        for line in lines[lines.index("docker compose up -d") + 1 :]:
             self.type(line)
+
+    def sees_that_it_works(self) -> str:
+        """Do what the guide ends with, and return what front saw of the file that was put into the store."""
+        seen = ""
+        for line in typed("See that it works"):
+            if " cat " in line:
+                seen = wait_until(lambda line=line: self.try_line(line).stdout.strip(), 20)
+            else:
+                self.type(line)
+        return seen
 
     def starts(self, service: str) -> list[list[str]]:
         """Return what a service found at each start of its container."""
@@ -215,9 +230,9 @@ NEEDED = {
 
 
 @pytest.fixture
-def guided(engine, image, tmp_path):
+def guided(engine, image, clone, tmp_path):
     """Return a host on which Mailu runs, without configstore as yet."""
-    host = GuidedHost(engine, tmp_path)
+    host = GuidedHost(engine, tmp_path, clone)
     for path, content in MAILU.items():
         (host.folder / path).parent.mkdir(parents=True, exist_ok=True)
         (host.folder / path).write_text(f"{content}\n")
@@ -292,6 +307,10 @@ def test_one_host_moves_in_restarts_and_moves_out_and_in_again_by_the_guide(guid
     host.moves_in()
     host.all_run()
     never_without_files(host, starts=1)
+    assert host.sees_that_it_works() == "seen"
+    name = os.uname().nodename
+    shown = host.compose("exec", "-T", "admin-sidecar", "configstore", "replicas", "--json")
+    assert {one["host"] for one in json.loads(shown)} == {f"{name}-{service}" for service in SERVICES}
     assert host.sh("fetchmail", "ls /run/configstore").split() == ["configstore-client", "control.sock"]
     wrappers_are_found(host)
 
@@ -325,8 +344,12 @@ def test_one_host_moves_in_restarts_and_moves_out_and_in_again_by_the_guide(guid
     assert not engine("volume", "ls", "-q", "--filter", "label=com.docker.compose.project=mailu")
     assert not (host.folder / "configstore-tls").exists()
 
-    # In again, with a new etcd. Who starts all before there is a subtree is held back, and loses nothing by it.
-    host.moves_in(until="docker compose run --rm configstore bootstrap")
+    # In again, with a new etcd. Who makes the roots before the import is refused; who starts all before there is a
+    # subtree is held back, and loses nothing by it.
+    host.moves_in(until="docker compose run --rm configstore import")
+    hurried = host.try_line("docker compose run --rm configstore bootstrap --preset mailu")
+    assert hurried.returncode == 5, hurried.stderr
+    assert "configstore import /mailu / --preset mailu" in hurried.stderr
     early = subprocess.Popen(["docker", "compose", "up", "-d"], cwd=host.folder, env=engine.environment,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                              start_new_session=True)  # fmt: skip
@@ -336,10 +359,50 @@ def test_one_host_moves_in_restarts_and_moves_out_and_in_again_by_the_guide(guid
     for service in SERVICES:
         seen = engine.run("inspect", "-f", "{{.State.Status}}", host.container(service))
         assert seen.stdout.strip() in ("", "created"), service
-    for line in host.steps(since="docker compose run --rm configstore bootstrap"):
+    for line in host.steps(since="docker compose run --rm configstore import"):
         host.type(line)
     host.all_run()
     assert host.keys() == {"example.org.dkim.key": "key", "last.org.dkim.key": "last"}
+
+
+def test_a_lost_etcd_is_restored_by_the_page_to_its_end(guided):
+    """A backup, changes after it, a lost etcd: by the page until all is ready, with those changes in the store."""
+    host, engine = guided, guided.engine
+    host.moves_in()
+    host.all_run()
+    host.write_key("before.org", "before")
+    wait_until(lambda: host.stored("dkim/before.org.dkim.key") == "before", 20, what="a key before the backup")
+    for block in blocks(section(BACKUP, "Make one: compose")):
+        host.type(block)
+    host.write_key("after.org", "after")
+    wait_until(lambda: host.stored("dkim/after.org.dkim.key") == "after", 20, what="a key after the backup")
+
+    restore, tidy = blocks(section(BACKUP, "A lost etcd: compose"))
+    host.type(f"set -e\n{restore}")
+    assert host.stored("dkim/after.org.dkim.key") == ""
+    assert host.stored("dkim/before.org.dkim.key") == "before"
+    ours = "docker compose run --rm -T --no-deps configstore"
+
+    def halted():
+        said = host.try_line(f"{ours} status")
+        return halts(said.stdout + said.stderr)
+
+    wait_until(lambda: "dkim" in halted(), 60, what="a choice for dkim")
+    deadline = time.monotonic() + 120
+    while mappings := halted():  # further ones may have been noticed since
+        assert time.monotonic() < deadline, mappings
+        for mapping in sorted(mappings):
+            host.try_line(choice("local").replace("configstore", ours, 1).replace("MAPPING", mapping))
+    wait_until(lambda: host.stored("dkim/after.org.dkim.key") == "after", 30, what="the key pushed again")
+    host.type("docker compose up -d")
+    host.all_run()
+    wait_until(lambda: host.try_line(f"{ours} status").returncode == 0, 60, what="a status without complaint")
+    assert host.keys()["after.org.dkim.key"] == "after"
+    host.type(tidy)
+
+    tree = next(host.folder.parent.glob("mailu-backup/tree-*"))
+    assert (tree / "dkim/before.org.dkim.key").read_text() == "before\n"
+    assert engine.inspect(host.container("etcd"))["State"]["Status"] == "running"
 
 
 def test_certificates_and_overrides_are_followed_as_the_guide_says(guided):
@@ -373,7 +436,7 @@ def test_certificates_and_overrides_are_followed_as_the_guide_says(guided):
     # Certificates of etcd, renewed without a restart of anybody.
     tls, sidecar = host.folder / "configstore-tls", host.container("admin-sidecar")
     running = engine.inspect(host.container("etcd"))["State"]["Pid"], engine.inspect(sidecar)["State"]["Pid"]
-    host.type(host.steps()[0])
+    host.type(next(line for line in host.steps() if "make-certs" in line))
     said = engine("exec", sidecar, "cat", "/run/configstore-tls/client.pem")
     assert said == (tls / "client/client.pem").read_text().strip()
     shown = "import ssl; print(ssl.get_server_certificate(('etcd', 2379)))"
@@ -424,6 +487,24 @@ def test_three_members_on_three_addresses_are_one_cluster(engine, image, tmp_pat
         first.variables["ETCD_CLUSTER_STATE"] = "existing"
         first.compose("up", "-d", "--wait", "etcd")
         assert first.compose(*ask, "get", "--print-value-only", "a") == "c"
+        assert len(json.loads(third.compose(*health))) == 3
+
+        # All are lost, and restored by the page on backups.
+        (tmp_path / "backup").mkdir()
+        saved = ("run", "--rm", "-T", "--no-deps", "-v", f"{tmp_path}/backup:/backup", "--entrypoint", "etcdctl")
+        first.compose(*saved, "etcd", "snapshot", "save", "/backup/etcd-2026-11-24.db")
+        second.compose(*ask, "put", "a", "after the backup")
+        for host in hosts:
+            host.compose("stop", "etcd")
+        (restore,) = blocks(section(BACKUP, "A lost etcd: several hosts with compose"))
+        for host in hosts:
+            settings = [f"{name}={host.variables[name]}" for name in ("ETCD_ADDRESS", "ETCD_MEMBERS")]
+            (host.folder / ".env").write_text("\n".join([*settings, ""]))
+            environment = {"COMPOSE_FILE": str(DEPLOY / "etcd-cluster.yml"), "COMPOSE_PROJECT_NAME": host.name}
+            environment |= engine.environment | host.variables | {"ETCD_CLUSTER_STATE": "new"}
+            Shell(host.folder, environment, lambda line, host=host: line.replace("mailu_etcd", f"{host.name}_etcd")
+                  .replace("/backup", f"{tmp_path}/backup")).type(restore)  # fmt: skip
+        wait_until(lambda: first.attempt(*ask, "get", "--print-value-only", "a") == "c", 60, what="what was saved")
         assert len(json.loads(third.compose(*health))) == 3
     finally:
         for host in hosts:

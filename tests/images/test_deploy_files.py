@@ -143,6 +143,28 @@ def test_keys_are_their_owners_alone_and_a_second_run_keeps_the_authority(tmp_pa
     assert_passes("openssl", "verify", "-CAfile", str(tls / "ca.pem"), str(client), str(server))
 
 
+def test_what_was_made_is_listed_with_its_end(tmp_path):
+    said = run(str(COMPOSE / "make-certs"), str(tmp_path / "tls"), "etcd-1", "192.0.2.7").stdout
+    rows = dict(re.findall(r"^(\S+\.pem) +until (.*)$", said, re.MULTILINE))
+    made = {str(file.relative_to(tmp_path / "tls")) for file in (tmp_path / "tls").rglob("*.pem")}
+    assert rows.keys() == {name for name in made if not re.search(r"/(peer-)?ca\.pem$", name)}
+    for name, row in rows.items():
+        until = run("openssl", "x509", "-in", str(tmp_path / "tls" / name), "-noout", "-enddate").stdout
+        assert row.startswith(until.strip().removeprefix("notAfter="))
+    for name in ("server/server.pem", "server/peer.pem"):
+        assert "DNS:etcd-1,IP:192.0.2.7" in rows[name]
+    assert rows["operator/operator.pem"].endswith(" root")
+
+
+def test_every_sidecar_says_in_status_which_host_and_service_it_is():
+    found, _ = services(COMPOSE)
+    for name in (name for name in found if name.endswith("-sidecar")):
+        assert found[name]["hostname"] == f"${{CONFIGSTORE_HOST:-mailu}}-{name.removesuffix('-sidecar')}"
+    found, _ = services(SWARM)
+    for name in (name for name in found if name.endswith("-sidecar")):
+        assert found[name]["hostname"] == f"{{{{.Node.Hostname}}}}-{name.removesuffix('-sidecar')}"
+
+
 @pytest.mark.parametrize(
     ("left", "key"),
     [

@@ -1,12 +1,16 @@
 """docs/deploy/swarm on a real swarm of one node: a service waits for its mirror; a task's end loses nothing."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
+import time
 
 import pytest
 import yaml
 
+from tests.guides import BACKUP, Shell, blocks, choice, halts, section
 from tests.images.conftest import PROJECT
 from tests.waiting import wait_until
 
@@ -83,3 +87,204 @@ def test_a_service_waits_for_the_sidecar_of_its_node_and_its_next_task_finds_its
         engine.kill_process(stack(service))
     wait_until(lambda: stack("admin") != admin and started(stack("admin")), 120)
     assert engine("exec", stack("admin"), "cat", "/dkim/example.org.dkim.key") == "key"
+
+
+GUIDE = PROJECT / "docs/deploy/swarm/README.md"
+REPLICATED = ("front", "admin", "antispam", "webmail", "fetchmail")
+BESIDE = (*REPLICATED, "smtp", "imap")
+MAILU = {
+    "data/instance": "42",
+    "data/fetchmail/fetchids": "ids",
+    "certs/cert.pem": "certificate",
+    "certs/key.pem": "key",
+    "dkim/moved.org.dkim.key": "moved",
+    "overrides/nginx/proxy.conf": "nginx",
+    "overrides/dovecot/dovecot.conf": "dovecot",
+    "overrides/postfix/postfix.cf": "postfix",
+    "overrides/rspamd/options.inc": "rspamd",
+    "webmail/gpg/u@example.org/pubring.kbx": "ring",
+}
+FOUND = {
+    "front": {"/certs/cert.pem", "/certs/key.pem", "/overrides/proxy.conf"},
+    "admin": {"/data/instance", "/dkim/moved.org.dkim.key"},
+    "imap": {"/overrides/dovecot.conf"},
+    "smtp": {"/overrides/postfix.cf"},
+    "antispam": {"/overrides/options.inc"},
+    "fetchmail": {"/data/fetchids"},
+    "webmail": {"/data/gpg/u@example.org/pubring.kbx"},
+}
+"""What each service must find at its first start."""
+
+
+def typed(heading: str) -> list[str]:
+    """Return the lines that the guide shows in a section, in their order."""
+    return [line for block in blocks(section(GUIDE, heading)) for line in block.splitlines() if line]
+
+
+class Node:
+    """A shell on the only node of a swarm, in a fresh clone, in which the guide is typed."""
+
+    def __init__(self, engine, image, clone, folder) -> None:
+        self.engine, self.image, self.folder = engine, image, folder
+        self.clone = folder / "clone"
+        shutil.copytree(clone, self.clone, symlinks=True)
+        self._fit_to_one_node(self.clone / "docs/deploy/swarm/stack.yml")
+        self.shell = Shell(self.clone, engine.environment, self.here)
+
+    def _fit_to_one_node(self, stack) -> None:
+        """Take out what one node without a registry cannot have: three replicas, ports of the machine, redis."""
+        whole = yaml.safe_load(stack.read_text())
+        del whole["services"]["redis"], whole["services"]["front"]["ports"]
+        for name, service in whole["services"].items():
+            if name in MEMBERS:  # a node has one value of a label, the last
+                service["deploy"]["placement"]["constraints"] = ["node.labels.mailu.etcd == 3"]
+            elif service["deploy"].get("replicas"):
+                service["deploy"]["replicas"] = 1
+        stack.write_text(json.dumps(whole))
+
+    def here(self, line: str) -> str:
+        """Return a line with this test's names and folders."""
+        line = re.sub(r"\bnode-[123]$", self.engine("node", "ls", "-q"), line)
+        if line.startswith("docker node update"):  # the engine's own updates of its only node may come between
+            line = f"until {line}; do sleep 1; done"
+        line = line.replace("registry.example.org/configstore:0.1.0", self.image)
+        line = line.replace("stack deploy", "stack deploy --resolve-image=never")
+        line = line.replace("/mailu-back", f"{self.folder}/mailu-back").replace("/backup", f"{self.folder}/backup")
+        return line.replace("-v /mailu:", f"-v {self.folder}/mailu:")
+
+    def container(self, service: str) -> str:
+        """Return the running container of a service; empty when there is none."""
+        return self.engine("ps", "-q", "--filter", f"label=com.docker.swarm.service.name=mailu_{service}")
+
+    def started(self, service: str) -> list[str]:
+        """Return what a service found at its first start; nothing when it waits at its gate."""
+        said = self.engine.run("exec", self.container(service), "head", "-n1", "/starts")
+        return json.loads(said.stdout) if said.returncode == 0 and said.stdout else []
+
+    def waits(self, service: str) -> bool:
+        """Say whether a service stands at its gate."""
+        container = self.container(service)
+        return bool(container) and "gate: waiting for" in self.engine.run("logs", container).stderr
+
+    def all_have(self, count: int, services) -> bool:
+        """Say whether services have so many running tasks."""
+        rows = self.engine("service", "ls", "--format", "{{.Name}} {{.Replicas}}").splitlines()
+        running = dict(row.split(" ")[:2] for row in rows)
+        return all(running.get(f"mailu_{name}", "").startswith(f"{count}/") for name in services)
+
+
+@pytest.fixture
+def node(engine, image, clone, tmp_path):
+    """Return a shell on a new swarm, with a host's /mailu; the stack and the swarm are gone afterwards."""
+    for path, content in MAILU.items():
+        (tmp_path / "mailu" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mailu" / path).write_text(f"{content}\n")
+    engine("swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1")
+    try:
+        yield Node(engine, image, clone, tmp_path)
+        engine("stack", "rm", "mailu")
+        wait_until(lambda: not engine("ps", "-aq", "--filter", "name=mailu_"), 90, what="an empty stack")
+        wait_until(lambda: _volumes_are_gone(engine), 60, what="no volumes")
+    finally:
+        engine("swarm", "leave", "--force")
+
+
+def _volumes_are_gone(engine):
+    volumes = engine("volume", "ls", "-q", "--filter", "name=mailu_").split()
+    return not volumes or engine.run("volume", "rm", *volumes).returncode == 0
+
+
+def where(lines: list[str], begins: str) -> int:
+    """Return the place of the first line that begins so."""
+    return next(number for number, line in enumerate(lines) if line.startswith(begins))
+
+
+def loses_etcd_and_restores_it(node):
+    """Follow the page on backups: a backup, a change, all members lost, until all is ready with that change."""
+    shell = node.shell
+    shell.type(*blocks(section(BACKUP, "Make one: Swarm")))
+    node.engine(
+        "exec", "-u", "100:1000", node.container("admin"), "sh", "-c", "echo after >/dkim/after.org.dkim.key"
+    )
+    get = "configstore get dkim/after.org.dkim.key"
+    wait_until(lambda: shell.attempt([get]).stdout == "after\n", 20, what="a key after the backup")
+
+    stop, restore, start = blocks(section(BACKUP, "A lost etcd: Swarm"))
+    shell.type(stop)
+    for member in "123":
+        shell.type(restore.replace("n=1\n", f"n={member}\n"))
+    shell.type(start)
+    wait_until(lambda: shell.attempt(["configstore ls"]).returncode == 0, 60, what="the restored members")
+    assert shell.attempt([get]).returncode == 1
+
+    def halted():
+        said = shell.attempt(["configstore status"])
+        return halts(said.stdout + said.stderr)
+
+    wait_until(lambda: "dkim" in halted(), 60, what="a choice for dkim")
+    deadline = time.monotonic() + 120
+    while mappings := halted():
+        assert time.monotonic() < deadline, mappings
+        for mapping in sorted(mappings):
+            shell.attempt([choice("local").replace("MAPPING", mapping)])
+    wait_until(lambda: shell.attempt([get]).stdout == "after\n", 30, what="the key pushed again")
+    wait_until(
+        lambda: shell.attempt(["configstore status"]).returncode == 0, 90, what="a status without complaint"
+    )
+
+
+@pytest.mark.timeout(900)
+def test_a_host_moves_into_a_swarm_by_the_guide_and_out_again(node):
+    shell, lines = node.shell, typed("Set up")
+    etcd, tls = where(lines, "docker service ls"), where(lines, "cd docs/deploy/swarm")
+    function, imports = where(lines, "configstore() {"), where(lines, "configstore import")
+    labels = where(lines, "docker node update --label-add mailu.app")
+
+    shell.type("export CONFIGSTORE_IMAGE=configstore")  # it is built already, and there is no registry
+    shell.type(*lines[tls : tls + 2])
+    (node.clone / "docs/deploy/swarm/mailu.env").write_text("DB_FLAVOR=postgresql\n")
+    shell.type(*lines[tls + 2 : etcd + 1])
+    wait_until(lambda: node.all_have(1, MEMBERS), 90, what="etcd")
+
+    # A hurried operator: roots before files are refused, and services that begin too early wait.
+    shell.type(*lines[function:imports])
+    hurried = shell.attempt(["configstore bootstrap --preset mailu"])
+    assert hurried.returncode == 5, hurried.stderr
+    assert "`configstore import /mailu / --preset mailu`" in hurried.stderr
+    shell.type(*lines[labels:])
+    for name in BESIDE:
+        wait_until(lambda name=name: node.waits(name), 90, what=f"{name} at its gate")
+    assert not [name for name in BESIDE if node.started(name)]
+
+    shell.type(*lines[imports:labels])
+    for name, needed in FOUND.items():
+        found = wait_until(lambda name=name: node.started(name), 120, what=name)
+        assert needed <= set(found), name
+
+    status = ["configstore status"]
+    wait_until(lambda: shell.attempt(status).returncode == 0, 90, what="a status without complaint")
+    see = typed("See that it works")
+    shell.type(*see[:3])
+    wait_until(lambda: shell.attempt([see[3]]).stdout == "seen\n", 20, what="the file in front")
+    shell.type(*see[4:])
+    replicas = json.loads(shell.type("configstore replicas --json"))
+    assert {one["host"] for one in replicas} == {f"{os.uname().nodename}-{name}" for name in BESIDE}
+
+    loses_etcd_and_restores_it(node)
+
+    changes = "umask 077; echo key >/dkim/new.org.dkim.key; rm /dkim/moved.org.dkim.key"
+    node.engine("exec", "-u", "100:1000", node.container("admin"), "sh", "-c", changes)
+    back = typed("Going back")
+    shell.type(back[0])
+    wait_until(lambda: node.all_have(0, REPLICATED), 60, what="no services")
+    kept = "configstore ls dkim"
+    wait_until(
+        lambda: shell.type(kept).split() == ["after.org.dkim.key", "new.org.dkim.key"],
+        30,
+        what="admin's last changes",
+    )
+    shell.type(*back[1 : where(back, "docker stack rm")])
+    out = node.folder / "mailu-back"
+    assert {path.name for path in (out / "dkim").iterdir()} == {"new.org.dkim.key", "after.org.dkim.key"}
+    assert (out / "certs/key.pem").read_text() == "key\n"
+    assert (out / "webmail/gpg/u@example.org/pubring.kbx").read_text() == "ring\n"

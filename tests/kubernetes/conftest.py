@@ -28,12 +28,17 @@ def missing(what, mend):
 
 @pytest.fixture(scope="session")
 def tool():
-    """Return a function that runs kubectl or helm with arguments, and returns what it prints."""
+    """Return a function that runs kubectl, helm (4) or helm-3 with arguments, and returns what it prints.
 
-    def run(name, *arguments, **options):
+    fails: it must fail, and what it says of that is returned.
+    """
+
+    def run(name, *arguments, fails=False, **options):
         if not (TOOLS / name).exists():
             missing(name, "tests/get-kubernetes .venv/kubernetes")
-        environment = {**os.environ, "PATH": f"{TOOLS}:{os.environ['PATH']}", **options.pop("environment", {})}
+        own = {"HELM_BIN": str(TOOLS / name)} if name.startswith("helm") else {}
+        path = f"{TOOLS}:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, **own, **options.pop("environment", {})}
         done = subprocess.run(
             [TOOLS / name, *arguments],
             capture_output=True,
@@ -43,8 +48,8 @@ def tool():
             env=environment,
             **options,
         )
-        assert done.returncode == 0, f"{name} {arguments}: {done.stderr}"
-        return done.stdout
+        assert bool(done.returncode) is fails, f"{name} {arguments}: {done.stderr}"
+        return done.stderr if fails else done.stdout
 
     return run
 
@@ -53,21 +58,23 @@ def tool():
 def build(tool, tmp_path_factory):
     """Return a function that builds the example over the chart's pods, and the store; a list of resources.
 
-    more: the components that the example names, and does not take.
+    more: the components that the example names, and does not take. The store is that of a new installation.
     """
 
-    def built(*, form="native", more=("webmail", "front"), sets=()):
+    def built(*, form="native", more=("webmail", "front"), sets=(), parts=("example", "store")):
         folder = tmp_path_factory.mktemp("deploy") / "kubernetes"
         shutil.copytree(DEPLOY, folder)
         example = folder / "example"
         values = [word for one in sets for word in ("--set", one)]
-        (example / "mailu.yaml").write_text(tool("helm", "template", "mailu", str(CHART), *values))
+        (example / "mailu.yaml").write_text(tool("helm", "template", "mailu", str(CHART), "-n", "mailu", *values))
         overlay = yaml.safe_load((example / "kustomization.yaml").read_text())
         components = overlay["components"]
         components[components.index("../components/native-sidecar")] = f"../components/{form}-sidecar"
         components[-1:-1] = [f"../components/{name}" for name in more]
         (example / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
-        texts = [tool("kubectl", "kustomize", str(folder / one)) for one in ("example", "store")]
+        store = folder / "store/kustomization.yaml"
+        store.write_text(store.read_text().replace("# - ../bootstrap", "- ../bootstrap"))
+        texts = [tool("kubectl", "kustomize", str(folder / one)) for one in parts]
         return [resource for text in texts for resource in yaml.safe_load_all(text)]
 
     return built
