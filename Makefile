@@ -15,7 +15,7 @@ test: check
 	tests/get-services
 	tests/get-engine .venv/engine
 	tests/get-kubernetes .venv/kubernetes
-	CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -n 2 --dist loadgroup
+	CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 check: .venv/ready
 	$(BIN)/ruff format --check .
