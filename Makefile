@@ -5,7 +5,7 @@ PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11 3; do \
     2>/dev/null && { echo python$$v; break; }; done)
 BIN := .venv/bin
 
-.PHONY: demo test check audit lock bench handover mutants fuzz soak clean
+.PHONY: demo test check audit lock bench handover mutants fuzz guides soak clean
 
 demo: .venv/ready
 	$(BIN)/python -m tests.demo
@@ -49,6 +49,12 @@ mutants: .venv/ready
 fuzz: .venv/ready
 	$(BIN)/pip install --quiet --group fuzz || echo "no atheris for this Python: hypothesis alone draws the inputs" >&2
 	$(BIN)/python -m tests.fuzz
+
+# The walks through the guides that take minutes each; `make test` types the others.
+guides: .venv/ready
+	tests/get-engine .venv/engine
+	tests/get-kubernetes .venv/kubernetes
+	$(BIN)/python -m pytest -m guides --timeout 1800
 
 soak: .venv/ready
 	tests/get-tools .venv/debian-etcd

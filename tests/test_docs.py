@@ -38,7 +38,11 @@ def test_every_test_that_is_named_is_there(text):
 
 
 def test_every_row_of_the_design_document_has_a_verdict_and_what_shows_it():
-    rows = [row.strip("|").split("|") for row in SERVICES.splitlines() if re.match(r"\| \w+[ ,]", row)]
+    rows = [
+        row.strip("|").split("|")
+        for row in SERVICES.partition("\n## ")[0].splitlines()
+        if re.match(r"\| \w+[ ,]", row)
+    ]
     rows = [[cell.strip() for cell in row] for row in rows if not row[0].startswith(" service,")]
     assert len(rows) > 24
     assert not [row for row in rows if row[2] not in {"done", "other", "not ours"} or not row[4]]

@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 
 from configstore import presets
 from configstore.cli.arguments import Commands, add_command, mode, typed_directory
-from configstore.cli.left_behind import left_behind
 from configstore.cli.session import ATTEMPTS, commit, look, open_tree, refuse_below_file, say, unreadable
 from configstore.errors import ConflictError, RefusedError
 from configstore.model.path import ROOT, StorePath, shell_word, shown
@@ -62,6 +61,8 @@ def _refuse_before_import(
     tree: Tree, wanted: Collection[StorePath], names: Sequence[str], host: str | None
 ) -> None:
     """Make sure that nothing is to be moved in first: the host's folder or a person tells. Raises RefusedError."""
+    from configstore.cli.left_behind import left_behind  # noqa: PLC0415  # a library that only this needs
+
     absent = {path for path in wanted if not _lives(look(tree, path))}
     if host:
         left = left_behind(host, names, absent)

@@ -233,6 +233,7 @@ def loses_etcd_and_restores_it(node):
     )
 
 
+@pytest.mark.guides
 @pytest.mark.timeout(900)
 def test_a_host_moves_into_a_swarm_by_the_guide_and_out_again(node):
     shell, lines = node.shell, typed("Set up")

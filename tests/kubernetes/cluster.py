@@ -139,7 +139,10 @@ class Cluster:
         for preset in data["CONFIGSTORE_PRESET"].split(","):
             for mapping in presets.load(preset):
                 name = re.sub(r"[^A-Z0-9]", "_", mapping.name.upper())
-                data[f"CONFIGSTORE_MAPPING_{name}_PATH"] = str(self.mounted(pod, mapping.path))
+                own_path = mapping.path.startswith("/tmp/")  # the sidecar's own, and of no volume
+                folder = own / mapping.path[1:] if own_path else self.mounted(pod, mapping.path)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                data[f"CONFIGSTORE_MAPPING_{name}_PATH"] = str(folder)
         return data
 
     def start_pod(self, pod: str) -> None:
