@@ -225,6 +225,7 @@ def test_a_compacted_revision_is_read_as_long_as_the_answer_is_certain(run, tree
     run("put", "a", stdin=b"1")
     first = revision(run, "a")
     run("put", "a", stdin=b"2")
+    second = revision(run, "a")
     run("put", "b", stdin=b"")
     between = revision(run, "b")
     run("put", "a", stdin=b"3")
@@ -235,6 +236,6 @@ def test_a_compacted_revision_is_read_as_long_as_the_answer_is_certain(run, tree
     assert run("get", "stays", "--revision", str(stays)).out == b"same"  # not changed since
     assert run("get", "a", "--revision", str(first)).out == b"1"  # kept in past/
     assert run("get", "a", "--revision", str(between)).out == b"2"  # as it was then, though written before
-    remove(tree, tree.keys.past("a", first + 1))
+    remove(tree, tree.keys.past("a", second))
     gone = run("get", "a", "--revision", str(between))
     assert (gone.code, gone.out, "compacted" in gone.err) == (1, b"", True)

@@ -135,6 +135,8 @@ class GuidedHost(Host):
 
     def type(self, line: str, timeout: float = 150) -> str:
         """Type a line in the folder of Mailu; fails the test when it fails."""
+        if line.endswith("configstore status"):  # of a container that was killed it speaks for a minute
+            wait_until(lambda: self.try_line(line).returncode == 0, 150, what=line)
         done = self.try_line(line, timeout)
         assert done.returncode == 0, f"{self.here(line)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout.strip()
@@ -179,8 +181,6 @@ class GuidedHost(Host):
         for line in typed("See that it works"):
             if " cat " in line:
                 seen = wait_until(lambda line=line: self.try_line(line).stdout.strip(), 20)
-            elif line.endswith("configstore status"):  # of a container that was replaced it speaks for a minute
-                wait_until(lambda line=line: self.try_line(line).returncode == 0, 150, what=line)
             else:
                 self.type(line)
         return seen
