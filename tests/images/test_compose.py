@@ -408,6 +408,7 @@ def test_a_lost_etcd_is_restored_by_the_page_to_its_end(guided):
     assert engine.inspect(host.container("etcd"))["State"]["Status"] == "running"
 
 
+@pytest.mark.guides
 def test_certificates_and_overrides_are_followed_as_the_guide_says(guided):
     host, engine = guided, guided.engine
     fenced = re.search(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)

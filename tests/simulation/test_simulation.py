@@ -300,7 +300,7 @@ def run(examples, steps=30, number=None, **how):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("part", range(5))
 def test_random_histories_lose_nothing_and_end_equal(part):  # in parts, for several workers
-    run(70)
+    run(40)
 
 
 @pytest.mark.soak
