@@ -293,10 +293,9 @@ class Engine:
 
     def standing(self) -> Standing:
         """Return what is left undone, after a cycle that looked at everything and in its thread."""
-        seen, otherwise, mark = self._remote.revision, self.status.why_not_done(), self._local.scanner.mark
         return standing_of(
-            self._sides, self.mapping, self._problems, self._transfer.keeper,
-            seen=seen, otherwise=otherwise, mark=mark, yields=self.leased.yields,
+            self._sides, self.mapping, self._problems, self._transfer.keeper, seen=self._remote.revision,
+            otherwise=self.status.why_not_done(), mark=self._local.scanner.mark, yields=self.leased.yields,
         )  # fmt: skip
 
     def _shows_all(self) -> bool:

@@ -3,8 +3,11 @@
 import re
 import subprocess
 import textwrap
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from tests.waiting import wait_until
 
 _REMEMBERED = re.compile(
     r"^(?:export|cd|umask) [^\n]*$|^\w+\(\) \{(?:[^\n]*\}$|.*?^\}$)", re.MULTILINE | re.DOTALL
@@ -90,3 +93,21 @@ class Shell:
         said = f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         assert done.returncode == 0, "\n".join([*map(self._here, lines), said])
         return done.stdout.strip()
+
+
+def chooses_what_lies_here(shell: Shell, get: str) -> None:
+    """After a restore: end each halt by the page's choice, until `get` reads the key again and all is well."""
+
+    def halted() -> set[str]:
+        said = shell.attempt(["configstore status"])
+        return halts(said.stdout + said.stderr)
+
+    wait_until(lambda: "dkim" in halted(), 60, what="a choice for dkim")
+    deadline = time.monotonic() + 120
+    while mappings := halted():
+        assert time.monotonic() < deadline, mappings
+        for mapping in sorted(mappings):
+            shell.attempt([choice("local").replace("MAPPING", mapping)])
+    wait_until(lambda: shell.attempt([get]).stdout == "after\n", 30, what="the key pushed again")
+    is_well = ["configstore status"]
+    wait_until(lambda: shell.attempt(is_well).returncode == 0, 90, what="a status without complaint")

@@ -5,12 +5,11 @@ import os
 import re
 import shutil
 import subprocess
-import time
 
 import pytest
 import yaml
 
-from tests.guides import BACKUP, Shell, blocks, choice, halts, section
+from tests.guides import BACKUP, Shell, blocks, chooses_what_lies_here, section
 from tests.images.conftest import PROJECT
 from tests.waiting import wait_until
 
@@ -217,20 +216,7 @@ def loses_etcd_and_restores_it(node):
     wait_until(lambda: shell.attempt(["configstore ls"]).returncode == 0, 60, what="the restored members")
     assert shell.attempt([get]).returncode == 1
 
-    def halted():
-        said = shell.attempt(["configstore status"])
-        return halts(said.stdout + said.stderr)
-
-    wait_until(lambda: "dkim" in halted(), 60, what="a choice for dkim")
-    deadline = time.monotonic() + 120
-    while mappings := halted():
-        assert time.monotonic() < deadline, mappings
-        for mapping in sorted(mappings):
-            shell.attempt([choice("local").replace("MAPPING", mapping)])
-    wait_until(lambda: shell.attempt([get]).stdout == "after\n", 30, what="the key pushed again")
-    wait_until(
-        lambda: shell.attempt(["configstore status"]).returncode == 0, 90, what="a status without complaint"
-    )
+    chooses_what_lies_here(shell, get)
 
 
 @pytest.mark.guides

@@ -9,12 +9,11 @@ import os
 import random
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.guides import BACKUP, Shell, blocks, choice, halts, section, step
+from tests.guides import BACKUP, Shell, blocks, chooses_what_lies_here, section, step
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.conftest import DEPLOY, TOOLS, missing
 from tests.waiting import wait_until
@@ -93,20 +92,7 @@ def loses_etcd_and_restores_it(shell, dkim):
     wait_until(lambda: shell.attempt(["configstore ls"]).returncode == 0, 60, what="the restored members")
     assert shell.attempt([get]).returncode == 1
 
-    def halted():
-        said = shell.attempt(["configstore status"])
-        return halts(said.stdout + said.stderr)
-
-    wait_until(lambda: "dkim" in halted(), 60, what="a choice for dkim")
-    deadline = time.monotonic() + 120
-    while mappings := halted():
-        assert time.monotonic() < deadline, mappings
-        for mapping in sorted(mappings):
-            shell.attempt([choice("local").replace("MAPPING", mapping)])
-    wait_until(lambda: shell.attempt([get]).stdout == "after\n", 30, what="the key pushed again")
-    wait_until(
-        lambda: shell.attempt(["configstore status"]).returncode == 0, 60, what="a status without complaint"
-    )
+    chooses_what_lies_here(shell, get)
 
 
 def test_mailu_moves_in_by_the_guide_and_out_again(cluster, shell, tmp_path):
