@@ -36,6 +36,7 @@ class Replica:
         self.folder.mkdir()
         self.state = base / f"{name}-state"
         self.log = base / f"{name}.log"
+        self._forgotten = 0
         self.settings = base / f"{name}.toml"
         self.health = f"127.0.0.1:{free_ports(1)[0]}"
         self.shared = Path(
@@ -100,8 +101,13 @@ class Replica:
         return code
 
     def lines(self) -> list[dict[str, object]]:
-        """Return what it has logged."""
-        return [json.loads(line) for line in self.words().splitlines() if line.startswith("{")]
+        """Return what it has logged since `forget_lines`."""
+        lines = [json.loads(line) for line in self.words().splitlines() if line.startswith("{")]
+        return lines[self._forgotten :]
+
+    def forget_lines(self) -> None:
+        """Leave out of `lines` what it has logged so far."""
+        self._forgotten += len(self.lines())
 
     def words(self) -> str:
         """Return its log as it is."""
