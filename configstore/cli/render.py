@@ -1,7 +1,13 @@
-"""How records look on stdout: as JSON, as a table, as one line."""
+"""How things look on stdout: records as JSON and as one line, tables with headers, moments with their age."""
 
+import os
+import re
 import sys
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TypeAlias
 
 import msgspec
 
@@ -90,11 +96,170 @@ def write_json(value: object, *, indent: int = 2) -> None:
 
 
 def write_table(rows: Sequence[Sequence[str]]) -> None:
-    """Write rows with aligned columns, their cells escaped; the last column is not padded."""
-    if not rows:
-        return
-    rows = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        write_line("  ".join([*cells, row[-1]]))
+    """Write names with their values, without headers: the columns aligned, the cells escaped."""
+    table((), rows)
+
+
+class Style(Enum):
+    """How a cell stands out on a terminal; a pipe and NO_COLOR see its words alone, which must say the same."""
+
+    GOOD = "32"
+    WARN = "33"
+    BAD = "1;31"
+    DIM = "2"
+    STRONG = "1"
+
+
+Cell: TypeAlias = str | tuple[str, Style]
+"""The text of one cell, in anybody's words: it is escaped when it is drawn. With a style, or without."""
+
+GAP = 2
+"""Spaces between two columns."""
+
+LEAST = 8
+"""A column is never made narrower than this, nor than the widest of its words if that is shorter."""
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """Write rows under their headers to stdout; without rows nothing at all.
+
+    What is wider than the terminal is folded within its column, the widest first; a pipe gets a row as one line.
+    """
+    if rows:
+        write_text("\n".join(table_lines(headers, rows, width=terminal_width(), styled=is_styled())))
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that stdout is; None for a pipe or a file."""
+    if not sys.stdout.isatty():
+        return None
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isascii() and asked.isdigit() and 0 < len(asked) <= 4 and int(asked):
+        return int(asked)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except OSError:
+        return 80
+
+
+def is_styled() -> bool:
+    """Tell whether stdout is a terminal that shows colours and weight, and nobody has asked for none."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in {"", "dumb", "unknown"}
+    return not plain and sys.stdout.isatty()
+
+
+def paint(text: str, style: Style, *, styled: bool) -> str:
+    """Return text with the marks by which a terminal shows its style, or as it is."""
+    return f"\x1b[{style.value}m{text}\x1b[0m" if styled and text else text
+
+
+def table_lines(
+    headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, width: int | None, styled: bool
+) -> Iterator[str]:
+    """Yield the lines of a table: `width` columns at most, or None for one line a row.
+
+    Columns of numbers are aligned at their right.
+    """
+    cells = [[(printable(cell), None) if isinstance(cell, str) else (printable(cell[0]), cell[1]) for cell in row]
+             for row in rows]  # fmt: skip
+    if headers:
+        cells.insert(0, [(header, Style.STRONG) for header in headers])
+    columns = range(len(cells[0]))
+    texts = [[row[column][0] for column in columns] for row in cells]
+    right = [all(_NUMBER.fullmatch(row[column]) for row in texts[1 if headers else 0 :]) for column in columns]
+    widths = [max(_width(row[column]) for row in texts) for column in columns]
+    room = None if width is None else width - GAP * (len(widths) - 1)
+    if room is not None and sum(widths) > room:
+        texts = [[_MOMENT.sub("\n", text) for text in row] for row in texts]
+        widths = [max(_width(line) for row in texts for line in row[column].split("\n")) for column in columns]
+        _narrow(widths, room, headers)
+    for row, drawn in zip(cells, texts, strict=True):
+        parts = [
+            _folded(text, widths[column]) if room is not None else [text] for column, text in enumerate(drawn)
+        ]
+        for number in range(max(map(len, parts))):
+            line = ""
+            for column in columns:
+                text = parts[column][number] if number < len(parts[column]) else ""
+                space = " " * (widths[column] - _width(text))
+                style = row[column][1]
+                shown_text = paint(text, style, styled=styled) if style else text
+                line += (space + shown_text if right[column] else shown_text + space) + " " * GAP
+            yield line.rstrip()
+
+
+_NUMBER = re.compile(r"[0-9]*|-")
+_MOMENT = re.compile(r"(?<=[0-9]Z) (?=\([^()]+\)$)")
+"""Where `when` may be folded: before the age."""
+
+
+def _narrow(widths: list[int], room: int, headers: Sequence[str]) -> None:
+    """Make the widest columns narrower until all fit, each down to its least width at most."""
+    words = [header.split() or [""] for header in headers] or [[""]] * len(widths)
+    least = [min(width, max(LEAST, *map(len, parts))) for width, parts in zip(widths, words, strict=True)]
+    while sum(widths) > room:
+        wide = [column for column in range(len(widths)) if widths[column] > least[column]]
+        if not wide:
+            return
+        widest = max(wide, key=lambda column: (widths[column], column))
+        others = [widths[column] for column in wide if widths[column] < widths[widest]]
+        excess = sum(widths) - room
+        widths[widest] = max(least[widest], min(widths[widest] - 1, max(widths[widest] - excess, *others, 0)))
+
+
+def _width(text: str) -> int:
+    """Return the columns that printable text takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_char_width, text))
+
+
+def _char_width(char: str) -> int:
+    if unicodedata.category(char) in {"Mn", "Me"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in {"W", "F"} else 1
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """Return text in lines of at most `width` columns, folded behind a space or slash where there is one."""
+    lines = []
+    for whole in text.split("\n"):
+        rest = whole
+        while _width(rest) > width:
+            fits = taken = 0
+            for char in rest:
+                taken += _char_width(char)
+                if taken > width:
+                    break
+                fits += 1
+            fits = max(fits, 1)
+            end = fits if rest[fits] == " " else max(rest.rfind(" ", 0, fits), rest.rfind("/", 0, fits)) + 1
+            end = end if end > width // 3 else fits
+            lines.append(rest[:end].rstrip())
+            rest = rest[end:].lstrip(" ")
+        lines.append(rest)
+    return lines
+
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def when(time: str | datetime, now: datetime) -> str:
+    """Return a moment as it is shown everywhere: in UTC and with its age, `2026-11-29 02:30:12Z (3 min ago)`.
+
+    time: also RFC 3339 text from a stranger, which stays as it is when it is none.
+    """
+    try:
+        at = datetime.fromisoformat(time) if isinstance(time, str) else time
+        at = (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return printable(str(time)) or "-"
+    return f"{at:%Y-%m-%d %H:%M:%S}Z ({_age((now - at).total_seconds())})"
+
+
+def _age(seconds: float) -> str:
+    for size, unit in _UNITS:
+        if abs(seconds) >= size:
+            long = f"{int(abs(seconds) // size)} {unit}"
+            return f"{long} ago" if seconds > 0 else f"in {long}"
+    return "now"
