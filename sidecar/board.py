@@ -39,6 +39,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     paths: int
     revision: int
     applied: int
+    behind: int = 0
     committed: int
     trouble: str | None
     lost: bool = False
@@ -114,6 +115,7 @@ class Board:
             paths=now.paths,
             revision=now.revision,
             applied=now.applied,
+            behind=now.behind,
             committed=now.committed,
             lost=now.lost,
             held=now.held,

@@ -194,7 +194,15 @@ def _presence(
     def reports(session: str) -> list[Report]:
         return [
             with_troubles(
-                report_of(each.status, each.mapping, replica=config.replica, host=host, session=session),
+                report_of(
+                    each.status,
+                    each.mapping,
+                    replica=config.replica,
+                    host=host,
+                    session=session,
+                    clock=boottime(),
+                    time=_now(),
+                ),
                 filter(None, (each.stuck(), *troubles())),
             )
             for each in mirrors
@@ -210,7 +218,8 @@ def _presence(
             else:
                 mirror.request(request)
 
-    return Presence(kv, Keys(config.store.root), reports, deliver, clock=boottime)
+    directories = {each.name: each.path for each in config.mappings}
+    return Presence(kv, Keys(config.store.root), reports, deliver, directories=directories, clock=boottime)
 
 
 def _health(

@@ -338,6 +338,7 @@ class Engine:
                 paths=len(self._sides.baseline),
                 revision=self._remote.revision,
                 applied=self._applied,
+                behind=0 if self.mapping.direction is Direction.PUSH else len(self._sides.news),
                 committed=self._committed,
                 trouble=self._local.trouble,
                 lost=self._remote.lost,

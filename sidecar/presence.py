@@ -16,7 +16,9 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from collections.abc import Mapping as Map
 from contextlib import suppress
+from operator import itemgetter
 
 import msgspec
 
@@ -34,6 +36,7 @@ from configstore.model.replica import Ask, Report, Request, decode_ask, decode_r
 from configstore.model.untrusted import UntrustedError
 from configstore.store.api import Item, Kv, ModRevision, Put
 from sidecar.contact import is_silence
+from sidecar.enrolment import Enrolment
 from sidecar.follower import Follower
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,9 @@ LOOK = 3.0
 
 GONE = 10
 """Seconds without its reports after which another sidecar of the same id is gone, or was none."""
+
+
+_FIGURES = ("revision", "paths", "pending", "pending_seconds", "behind", "held", "time")
 
 
 class _Rival(msgspec.Struct, kw_only=True):
@@ -76,9 +82,13 @@ class Presence:
         reports: Callable[[str], Sequence[Report]],
         deliver: Callable[[Request], None],
         *,
+        directories: Map[str, str] = {},
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take `reports`, which returns what to say given the session's id, and `deliver` for requests."""
+        """Take `reports`, which returns what to say given the session's id, and `deliver` for requests.
+
+        directories: the local one of each mapping.
+        """
         self._kv = kv
         self._keys = keys
         self._reports = reports
@@ -97,6 +107,7 @@ class Presence:
         self._refused: str | None = None  # why reports cannot be written, although the store answers
         self._logged = False
         self._rival: _Rival | None = None
+        self._enrolment = Enrolment(kv, keys, directories)
         self._thread = threading.Thread(target=self._keep, name="presence", daemon=True)
         self._asks = Follower(
             kv, keys.asks(), "asks", take=self._take_ask, gone=self._forget_ask, begin=self._awaited.clear
@@ -124,6 +135,9 @@ class Presence:
             found.append(
                 f"cannot report to the store, so `configstore status` does not show what is here: {reason}"
             )
+        if (error := self._enrolment.error) and not isinstance(error, StoreUnavailableError):
+            reason = _with_mend(error, "readwrite", self._keys.replicas()[0])
+            found.append(f"cannot tell the store that it is to be there, so nobody would miss it: {reason}")
         if error := self._asks.trouble:
             reason = _with_mend(error, "readwrite", self._keys.asks()[0])
             found.append(
@@ -145,6 +159,8 @@ class Presence:
         if self._lease and self._error is None:
             with suppress(StoreError):
                 self._kv.lease_revoke(self._lease)
+            with suppress(StoreError):
+                self._enrolment.leave()
 
     def _keep(self) -> None:
         due = 0.0
@@ -156,6 +172,7 @@ class Presence:
             begun = boottime()
             try:
                 self._tell(progress=self._renew())
+                self._enrolment.keep(map(itemgetter(0), self._told.values()), self._clock())
                 self._ask_rival()
                 self._forget_rival()
                 due = max(0.0, self._renewed + RENEW - self._clock())
@@ -293,6 +310,5 @@ def _read(text: bytes) -> Report | None:
 
 
 def _same(told: Report, now: Report) -> bool:
-    """Tell whether a report would tell nothing new but figures, which change with every file."""
-    figures = {"revision": now.revision, "paths": now.paths, "pending": now.pending, "held": now.held}
-    return msgspec.structs.replace(told, **figures) == now
+    """Tell whether a report would tell nothing new but figures, which change with every file or with time."""
+    return msgspec.structs.replace(told, **{name: getattr(now, name) for name in _FIGURES}) == now

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from configstore.model.replica import MAX_PROBLEMS, PathProblem, Report, State
+from configstore import __version__
+from configstore.model.replica import MAX_PROBLEMS, Alike, PathProblem, Report, State
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.reconcile import REASONS, Verdict
 from sidecar.planner.sides import Problem
@@ -22,8 +23,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     for a person, else None. waiting_for: what it cannot go on without at the moment. pending: paths that wait to
     travel; under_way: those of them that no problem holds up, of which `waits` names some with the reason.
     pending_since: on the engine's clock, when the oldest edit that waits was noticed. revision: the store revision
-    up to which it has seen; applied: up to which it has also applied everything; committed: the last that it wrote
-    itself. lost: the store is not, or may not be, the one that was known; held: how many of its files lie here.
+    up to which it has seen; applied: up to which it has also applied everything; behind: how many paths have a
+    newer record than is applied; committed: the last that it wrote itself. lost: the store is not, or may not be,
+    the one that was known; held: how many of its files lie here.
     last_choice: a person's choice that this process carried out last: what, by whom, when; in words.
     """
 
@@ -41,6 +43,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     paths: int = 0
     revision: int = 0
     applied: int = 0
+    behind: int = 0
     committed: int = 0
     pushed: int = 0
     pulled: int = 0
@@ -82,8 +85,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def report_of(status: Status, mapping: Mapping, *, replica: str, host: str, session: str) -> Report:
-    """Return what the replica says of the mapping in the store."""
+def report_of(
+    status: Status, mapping: Mapping, *, replica: str, host: str, session: str, clock: float, time: str
+) -> Report:
+    """Return what the replica says of the mapping in the store.
+
+    clock: the engine's, now. time: the time of day, RFC 3339.
+    """
+    since = status.pending_since
     return Report(
         mapping=mapping.name,
         replica=replica,
@@ -98,17 +107,28 @@ def report_of(status: Status, mapping: Mapping, *, replica: str, host: str, sess
         revision=status.applied,
         paths=status.paths,
         pending=status.pending,
+        pending_seconds=0.0 if since is None else round(max(0.0, clock - since), 1),
+        behind=status.behind,
         vanished=sum(problem.reason == REASONS[Verdict.VANISHED] for problem in status.problems),
         problem_count=len(status.problems),
         problems=tuple(_as_reported(each) for each in _of_each_kind(status.problems)[:MAX_PROBLEMS]),
+        alike=_alike(status.problems),
         lost=status.lost,
         held=status.held,
         last_choice=status.last_choice,
+        version=__version__,
+        time=time,
     )
 
 
 def _as_reported(problem: Problem) -> PathProblem:
     return PathProblem(path=problem.path, reason=problem.reason, word=problem.word)
+
+
+def _alike(problems: Iterable[Problem]) -> tuple[Alike, ...]:
+    """Count problems by their reasons, the most frequent ones first."""
+    most = Counter(problem.reason for problem in problems).most_common(MAX_PROBLEMS)
+    return tuple(Alike(reason=reason, count=count) for reason, count in most)
 
 
 def _of_each_kind(problems: Sequence[Problem]) -> list[Problem]:
@@ -129,4 +149,5 @@ def with_troubles(report: Report, troubles: Iterable[str]) -> Report:
         degraded=report.degraded or (report.ready and bool(found)),
         problem_count=report.problem_count + len(found),
         problems=(found + report.problems)[:MAX_PROBLEMS],
+        alike=(tuple(Alike(reason=each.reason, count=1) for each in found) + report.alike)[:MAX_PROBLEMS],
     )

@@ -26,6 +26,7 @@ from configstore.cli import (
     remove,
     replicas,
     roots,
+    status,
     trees,
     watch,
 )
@@ -51,6 +52,7 @@ _GROUPS: tuple[Callable[[Commands], None], ...] = (
     remove.add,
     roots.add,
     watch.add,
+    status.add,
     replicas.add,
     leases.add,
     doctor.add,

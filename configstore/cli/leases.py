@@ -14,7 +14,7 @@ from functools import partial
 
 from configstore.cli.arguments import Commands, add_command, revision_or_zero
 from configstore.cli.render import write_json, write_line, write_table
-from configstore.cli.replicas import ask_reports, request
+from configstore.cli.replicas import request
 from configstore.cli.session import now, open_tree, say, say_all
 from configstore.client import (
     ClientError,
@@ -50,7 +50,7 @@ from configstore.store.leases import (
     queue,
     queues,
 )
-from configstore.store.replicas import asking, live, named, wait_applied
+from configstore.store.replicas import ask_reports, asking, live, named, wait_applied
 from configstore.store.survey import revision_due, survey
 from configstore.store.tree import Tree
 
@@ -156,7 +156,7 @@ def _leases(args: argparse.Namespace) -> int:
         write_table([_row(places, intent) for places, intent in rows])
     if not rows:
         say("no lease is held")
-    say_all(long)
+    say_all(map(str, long))
     return 0
 
 
@@ -305,11 +305,13 @@ def _flush(args: argparse.Namespace) -> int:
         end = time.monotonic() + args.patience
         with asking(tree.kv, tree.keys, request(args, Verb.FLUSH, mapping=args.mapping)):
             while True:
-                reports, silent = ask_reports(tree)
+                answers = ask_reports(tree.kv, tree.keys)
                 busy = [
-                    each for each in reports if each.pending > each.problem_count or each.state is State.HALTED
+                    each
+                    for each in answers.fresh
+                    if each.pending > each.problem_count or each.state is State.HALTED
                 ]
-                left = [each for each in (*busy, *silent) if each.mapping == args.mapping]
+                left = [each for each in (*busy, *answers.late) if each.mapping == args.mapping]
                 if not left or time.monotonic() >= end:
                     break
         revision = survey(tree.kv, tree.keys, store).newest
@@ -318,7 +320,7 @@ def _flush(args: argparse.Namespace) -> int:
         names = "; ".join(map(named, left))
         message = f"{args.mapping}: not everything is committed yet by {names}"
         raise RefusedError(f"{message}: {halted[0]}") if halted else UnreachableError(message)
-    here = [each for each in reports if each.mapping == args.mapping]
+    here = [each for each in answers.fresh if each.mapping == args.mapping]
     if kept := [each for each in here if any(problem.path for problem in each.problems)]:
         raise NotThereError(f"{args.mapping}: committed, but not all of it: {'; '.join(map(named, kept))}")
     write_line(str(revision))

@@ -1,29 +1,24 @@
-"""`replicas`, `status` and `resume`: the live sidecars, what they do, and ending a halt by a person's choice."""
+"""`replicas` and `resume`: the sidecars, what they do, and ending a halt by a person's choice."""
 
 import argparse
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
 from configstore.cli.arguments import Commands, add_command
-from configstore.cli.render import write_json, write_line, write_table
-from configstore.cli.session import asker, open_tree, removal, say, say_all
-from configstore.errors import NotThereError, UnreachableError
-from configstore.model.keys import shown_key
-from configstore.model.path import ROOT, StorePath, printable
-from configstore.model.replica import Ask, Report, Request, State, Take, Verb
-from configstore.store.conflicts import all_sides
-from configstore.store.leases import held_up
-from configstore.store.replicas import asking, fresh_reports, live, unreadable
+from configstore.cli.render import Cell, Style, table, when, write_json
+from configstore.cli.session import asker, open_tree, say, say_all
+from configstore.cli.status import fields
+from configstore.errors import NotThereError, RefusedError, UnreachableError, UsageError
+from configstore.model.keys import removal, shown_key
+from configstore.model.path import StorePath, printable
+from configstore.model.replica import Expected, Report, Request, State, Take, Verb
+from configstore.store.api import Delete, ModRevision
+from configstore.store.replicas import ask_reports, asking, everyone, live
 from configstore.store.tree import Tree
-
-PATIENCE = 2.0
-"""Seconds that replicas have to answer; one that does not is frozen, cut off, or died less than a minute ago."""
-
-FOLD = 3
-"""Paths with the same problem that have a line each; where there are more, all share one."""
 
 RESUME_PATIENCE = 30.0
 """Seconds that a replica has to act on a person's choice."""
@@ -31,11 +26,11 @@ RESUME_PATIENCE = 30.0
 
 def add(commands: Commands) -> None:
     """Add the parsers."""
-    replicas = add_command(commands, "replicas", _replicas, "list the live replicas of each mapping", listed=True)
-    replicas.add_argument("mapping", metavar="MAPPING", nargs="?")
-    replicas.set_defaults(late="mapping")
-    words = "show the store, the mappings and what is wrong; exit code 1 when something needs a look"
-    add_command(commands, "status", _status, words, listed=True)
+    words = (
+        "list the replicas of each mapping; `replicas forget ID` expects one no more that went without a goodbye"
+    )
+    replicas = add_command(commands, "replicas", _replicas, words, listed=True)
+    replicas.add_argument("mapping", metavar="MAPPING | forget ID", nargs="*")
     resume = add_command(
         commands, "resume", _resume, "end the halt of a mapping, or its vanished records, by choosing a side"
     )
@@ -52,14 +47,6 @@ def add(commands: Commands) -> None:
 def request(args: argparse.Namespace, verb: Verb, **fields: object) -> Request:
     """Return a request with an id of its own, by who uses the command."""
     return msgspec.convert({"id": uuid.uuid4().hex, "verb": verb, "by": asker(args), **fields}, Request)
-
-
-def ask_reports(tree: Tree) -> tuple[list[Report], list[Report]]:
-    """Return fresh reports, and the last ones of replicas that did not answer in time. Raises StoreError."""
-    if not live(tree.kv, tree.keys):
-        return [], []
-    with asking(tree.kv, tree.keys, Ask(id=uuid.uuid4().hex)) as revision:
-        return fresh_reports(tree.kv, tree.keys, revision, PATIENCE)
 
 
 def wait_for(tree: Tree, asked: Sequence[Report], patience: float = RESUME_PATIENCE) -> list[Report]:
@@ -82,128 +69,75 @@ def _still(before: Report, now: Report | None) -> bool:
 
 
 def _replicas(args: argparse.Namespace) -> int:
+    match args.mapping:
+        case ["forget", name]:
+            return _forget(args, name)
+        case [] | [_]:
+            mapping = args.mapping[0] if args.mapping else None
+        case _:
+            raise UsageError("expected `replicas`, `replicas MAPPING` or `replicas forget ID`")
     with open_tree(args) as tree:
-        reports, late = ask_reports(tree)
-        unread = unreadable(tree.kv, tree.keys)
+        answers = ask_reports(tree.kv, tree.keys)
     rows = [
         (report, silent)
-        for found, silent in ((reports, False), (late, True))
+        for found, silent in ((answers.fresh, False), (answers.late, True))
         for report in found
-        if args.mapping in {None, report.mapping}
+        if mapping in {None, report.mapping}
     ]
     rows.sort(key=lambda row: (row[0].mapping, row[0].replica))
+    gone = [each for each, _ in answers.everyone.gone(tree.keys).values() if mapping in {None, each.mapping}]
     if args.json:
-        write_json([_fields(report, silent=silent) for report, silent in rows])
+        write_json([fields(report, silent=silent) for report, silent in rows])
     else:
-        write_table([_row(report, silent=silent) for report, silent in rows])
+        now = datetime.now(UTC)
+        cells = [_row(report, silent=silent) for report, silent in rows]
+        table(_HEADERS, [*cells, *(_gone_row(each, now) for each in gone)])
     if not rows:
-        say("no live replica" + (f" mirrors {args.mapping}" if args.mapping else ""))
-    _say_unread(unread)
+        say("no live replica" + (f" mirrors {mapping}" if mapping else ""))
+    for each in gone:
+        say(f"{each.mapping}: {each.replica} went without a goodbye; `configstore replicas forget {each.replica}`")
+    unread = answers.everyone.unread
+    say_all(f"{shown_key(key)}: no report: {why}; `{removal(key)}` removes it" for key, why in unread.items())
     return NotThereError.exit_code if unread else 0
 
 
-def _say_unread(unread: Mapping[bytes, str]) -> None:
-    say_all(f"{shown_key(key)}: no report: {why}; `{removal(key)}` removes it" for key, why in unread.items())
+_HEADERS = ("MAPPING", "REPLICA", "HOST", "STATE", "REVISION", "PATHS", "PENDING", "PROBLEMS")
 
 
-def _fields(report: Report, *, silent: bool) -> dict[str, object]:
-    fields = msgspec.to_builtins(report)
-    del fields["v"], fields["session"]
-    return {**fields, "answers": not silent}
-
-
-def _row(report: Report, *, silent: bool) -> tuple[str, ...]:
+def _row(report: Report, *, silent: bool) -> tuple[Cell, ...]:
+    word = "silent" if silent else report.word
     return (
         report.mapping,
         report.replica,
         printable(report.host),
-        "silent" if silent else report.word,
-        f"revision {report.revision}",
-        f"{report.paths} paths",
-        f"{report.pending} pending",
-        f"{report.problem_count} problems",
+        (word, Style.GOOD if word == "ready" else Style.WARN),
+        str(report.revision),
+        str(report.paths),
+        str(report.pending),
+        str(report.problem_count),
     )
 
 
-def _status(args: argparse.Namespace) -> int:
+def _gone_row(gone: Expected, now: datetime) -> tuple[Cell, ...]:
+    started = f"since {when(gone.time, now)}" if gone.time else ""
+    return (gone.mapping, gone.replica, printable(gone.host), ("gone", Style.BAD), "-", "-", "-", started or "-")
+
+
+def _forget(args: argparse.Namespace, name: str) -> int:
+    """Expect a replica no more. Raises NotThereError, RefusedError."""
     with open_tree(args) as tree:
-        store = tree.kv.status()
-        reports, late = ask_reports(tree)
-        kept = len(all_sides(tree, ROOT))
-        leases = held_up(tree.kv, tree.keys, time.time())
-        unread = unreadable(tree.kv, tree.keys)
-    _say_unread(unread)
-    silent = {(each.mapping, each.replica) for each in late}
-    everyone = sorted([*reports, *late], key=lambda each: (each.mapping, each.replica))
-    unwell = [each for each in reports if each.state is not State.READY or each.problem_count]
-    looks = bool(late or unwell or kept or leases or unread or store.alarms or not store.leader)
-    code = NotThereError.exit_code if looks else 0
-    if args.json:
-        write_json(
-            {
-                "store": msgspec.to_builtins(store),
-                "replicas": [_fields(each, silent=(each.mapping, each.replica) in silent) for each in everyone],
-                "conflicts": kept,
-                "leases_held_up": leases,
-            }
-        )
-        return code
-    alarms = f", alarm {', '.join(store.alarms)}" if store.alarms else ""
-    write_line(
-        f"etcd {store.version}, revision {store.revision}, {store.db_size / 2**20:.1f} MiB"
-        f"{alarms}{'' if store.leader else ', without a leader'}"
-    )
-    for mapping in dict.fromkeys(each.mapping for each in everyone):
-        for line in _mapping_lines([each for each in everyone if each.mapping == mapping], silent):
-            write_line(line)
-    if not everyone:
-        write_line("no live replica")
-    for line in leases:
-        write_line(line)
-    if kept:
-        write_line(f"{kept} losing sides of conflicts: `configstore conflicts`")
-    return code
-
-
-def _mapping_lines(reports: Sequence[Report], silent: set[tuple[str, str]]) -> Iterable[str]:
-    """Say of a mapping how many replicas are fine, and what is wrong with each of the others."""
-    answering = [each for each in reports if (each.mapping, each.replica) not in silent]
-    fine = [each for each in answering if each.state is State.READY]
-    degraded = sum(each.degraded for each in fine)
-    but = f", {degraded} of them degraded" if degraded else ""
-    yield f"{reports[0].mapping}: {len(fine)} of {len(reports)} replicas ready{but}"
-    holders = [each for each in reports if each.held]
-    for each in reports:
-        who = f"  {each.replica}@{printable(each.host)}: "
-        if (each.mapping, each.replica) in silent:
-            yield f"{who}does not answer; it was {each.state}: frozen, cut off, or died within the last minute"
-        elif each.state is not State.READY:
-            yield f"{who}{each.state}: {printable(_reason(each, holders))}"
-        for line in _problem_lines(each):
-            yield f"{who}{printable(line)}"
-        if each.problem_count > len(each.problems):
-            yield f"{who}and {each.problem_count - len(each.problems)} problems more"
-        if each.last_choice:
-            yield f"{who}last choice: {printable(each.last_choice)}"
-
-
-def _reason(report: Report, holders: Sequence[Report]) -> str:
-    """Return why a replica is not ready. One without files is told to wait for those that still hold them."""
-    if report.lost and not report.held and holders:
-        named = ", ".join(f"{each.replica} ({each.held} files)" for each in holders)
-        return f"holds no files of what the store has lost; leave it: it is filled again from {named}"
-    return report.reason or "first cycle under way"
-
-
-def _problem_lines(report: Report) -> Iterator[str]:
-    """Yield a line for each problem; where many paths have the same, one for all of them."""
-    alike: dict[str, list[str]] = {}
-    for problem in report.problems:
-        alike.setdefault(problem.reason, []).append(problem.shown(report.store) if problem.path else "")
-    for reason, paths in alike.items():
-        folded = [f"{', '.join(paths[:FOLD])} and {len(paths) - FOLD} more"] if len(paths) > FOLD else paths
-        for path in folded:
-            yield f"{path}: {reason}" if path else reason
+        known = everyone(tree.kv, tree.keys)
+        found = {key: each for key, each in known.expected.items() if each[0].replica == name}
+        if not found:
+            raise NotThereError(
+                f"{printable(name)}: no such replica is expected; `configstore replicas` lists them"
+            )
+        if any(each.replica == name for each, _ in known.live.values()):
+            raise RefusedError(f"{printable(name)}: it is alive; stop it, and it says goodbye by itself")
+        for key, (each, revision) in found.items():
+            if tree.kv.txn((ModRevision(key, revision),), (Delete(key),)).succeeded:
+                say(f"{each.mapping}: {each.replica} on {each.host}: forgotten")
+    return 0
 
 
 def _resume(args: argparse.Namespace) -> int:

@@ -18,8 +18,8 @@ from configstore.errors import (
     StoreUnavailableError,
     UnreachableError,
 )
-from configstore.model.keys import Keys
-from configstore.model.path import MAX_PATH, StorePath, ancestors, printable, shell_word, shown
+from configstore.model.keys import Keys, removal
+from configstore.model.path import StorePath, ancestors, printable, shown
 from configstore.model.record import Kind
 from configstore.settings import STORE_VARIABLES, nearest_variable, unknown_variables
 from configstore.store.tree import Tree
@@ -33,9 +33,6 @@ ATTEMPTS = 20
 
 
 _SHOWN = 50
-
-_TYPED = 3 * MAX_PATH
-"""Bytes of a key that a command line takes; none of ours is longer, or begins with so many of a stranger's."""
 
 
 @contextlib.contextmanager
@@ -143,12 +140,6 @@ def why_unreadable(found: Bad) -> str:
         f"unreadable record at revision {found.mod_revision}: {found.reason}; `configstore put {path} FILE "
         f"--if-revision {found.mod_revision}` replaces it, `configstore rm {path}` removes it"
     )
-
-
-def removal(key: bytes) -> str:
-    """Return the command that removes a key of etcd's; one that is too long to be typed by its beginning."""
-    typed = shell_word(key[:_TYPED].decode("utf-8", "surrogateescape"))
-    return f"etcdctl del {'--prefix ' if len(key) > _TYPED else ''}{typed}"
 
 
 def writer() -> Writer:

@@ -4,6 +4,7 @@ import enum
 
 import msgspec
 
+from configstore.model.lease import HeldUp
 from configstore.store.api import Status
 
 
@@ -78,7 +79,7 @@ class Records(msgspec.Struct, frozen=True, kw_only=True):
     """What lies below the root key: the names of subtrees, how many records, and the paths of unreadable ones.
 
     live: how many replicas mirror something. unwell: those that are not ready, as `mapping: replica@host: state`.
-    held_up: leases that are held for longer than is usual, in words.
+    held_up: leases that are held for longer than is usual.
     """
 
     subtrees: tuple[str, ...] = ()
@@ -86,7 +87,7 @@ class Records(msgspec.Struct, frozen=True, kw_only=True):
     unreadable: tuple[str, ...] = ()
     live: int = 0
     unwell: tuple[str, ...] = ()
-    held_up: tuple[str, ...] = ()
+    held_up: tuple[HeldUp, ...] = ()
 
 
 class Directory(msgspec.Struct, frozen=True, kw_only=True):

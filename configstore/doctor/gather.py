@@ -10,14 +10,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from configstore.doctor import web
-from configstore.doctor.facts import Access, Directory, Endpoint, Facts, Failure, Records, Trial
+from configstore.doctor.endpoints import failure, look_at_all, only
+from configstore.doctor.facts import Access, Directory, Facts, Failure, Records, Trial
 from configstore.errors import (
     CompactedError,
     PermissionDeniedError,
@@ -50,13 +50,7 @@ def gather(settings: StoreSettings, writer: Writer, directories: Sequence[str] =
     """Find out all there is. Raises UsageError when a certificate file cannot be read."""
     patience = settings.timeout / 3
     connect(settings).close()  # sends nothing, but reads the certificate files
-    with ThreadPoolExecutor(2 * len(settings.endpoints)) as pool:
-        webs = [pool.submit(web.visit, url, settings, patience / 2) for url in settings.endpoints]
-        statuses = [pool.submit(_status, url, settings, patience) for url in settings.endpoints]
-        endpoints = tuple(
-            Endpoint(url=url, web=seen.result(), status=answer.result()[0], latency=answer.result()[1])
-            for url, seen, answer in zip(settings.endpoints, webs, statuses, strict=True)
-        )
+    endpoints = look_at_all(settings, patience)
     facts = Facts(
         now=time.time(),
         root=settings.root,
@@ -69,12 +63,8 @@ def gather(settings: StoreSettings, writer: Writer, directories: Sequence[str] =
     answering = tuple(each.url for each in endpoints if isinstance(each.status, Status))
     if not answering:
         return facts
-    with connect(_only(settings, answering, patience)) as kv:
+    with connect(only(settings, answering, patience)) as kv:
         return _ask(facts, kv, Tree(kv, Keys(settings.root), writer, patience=patience))
-
-
-def _only(settings: StoreSettings, endpoints: tuple[str, ...], timeout: float) -> StoreSettings:
-    return msgspec.structs.replace(settings, endpoints=endpoints, timeout=timeout)
 
 
 def _end_of(cert: str | None) -> float | None:
@@ -82,30 +72,6 @@ def _end_of(cert: str | None) -> float | None:
         return None
     with open(cert, "rb") as file:
         return web.end_of(file.read())
-
-
-def _status(url: str, settings: StoreSettings, patience: float) -> tuple[Status | Failure, float]:
-    """Return the status of the member at an endpoint, and how long it took.
-
-    Asked by nobody first, which etcd allows up to 3.5 at least: a bad login must not hide the member.
-    """
-    nobody = msgspec.structs.replace(settings, user=None, password=None, password_file=None)
-    failure = Failure("")
-    for who in (nobody, settings) if settings.user else (nobody,):
-        with connect(_only(who, (url,), patience)) as kv:
-            try:
-                kv.status()  # connects
-                begun = time.monotonic()
-                return kv.status(), time.monotonic() - begun
-            except StoreUnavailableError as error:
-                return _failure(error), 0.0
-            except StoreError as error:
-                failure = _failure(error)
-    return failure, 0.0
-
-
-def _failure(error: StoreError) -> Failure:
-    return Failure(str(error), error.exit_code)
 
 
 def _ask(facts: Facts, kv: "EtcdKv", tree: Tree) -> Facts:
@@ -120,7 +86,7 @@ def _ask(facts: Facts, kv: "EtcdKv", tree: Tree) -> Facts:
         facts = msgspec.structs.replace(facts, compacted=_or_failure(lambda: compacted(kv, key)))
         return msgspec.structs.replace(facts, records=_or_failure(lambda: _records(tree)))
     except StoreUnavailableError as error:
-        return msgspec.structs.replace(facts, cut_off=_failure(error))
+        return msgspec.structs.replace(facts, cut_off=failure(error))
 
 
 def _or_failure(call: Callable[[], Found]) -> Found | Failure:
@@ -130,7 +96,7 @@ def _or_failure(call: Callable[[], Found]) -> Found | Failure:
     except StoreUnavailableError:
         raise
     except StoreError as error:
-        return _failure(error)
+        return failure(error)
 
 
 def _access(kv: "EtcdKv", key: bytes, *, user: bool) -> Access:

@@ -54,9 +54,8 @@ def store(facts: Facts) -> Iterator[Finding]:
         yield warn("store", f"nothing lies below {printable(facts.root)}", mend)
     else:
         yield ok("store", f"all records are readable ({records.count}), in {some(records.subtrees)}")
-    for words in records.held_up:
-        found, _, mend = words.partition(": ")
-        yield warn("leases", found, mend)
+    for lease in records.held_up:
+        yield warn("leases", lease.found, lease.mend)
     yield from _replicas(records)
 
 

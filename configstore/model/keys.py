@@ -8,6 +8,7 @@
     {root}/leases/<name>/<lease id>          a lease's holder and its queue
     {root}/intents/<name>                    what was begun last under a lease
     {root}/replicas/<mapping>/<replica id>   a live replica
+    {root}/replicas/<mapping>//<replica id>  a replica that has not said goodbye yet
     {root}/asks/<id>                         who wants to hear from replicas, and causes a report at most
     {root}/requests/<id>                     what a person wants of replicas
     {root}/doctor/<id>                       what `doctor` tries its rights on, for a moment
@@ -17,7 +18,7 @@ No path has an empty component, so the `//` ends it without doubt.
 
 import re
 
-from configstore.model.path import ROOT, PathError, StorePath, parse_path, printable
+from configstore.model.path import MAX_PATH, ROOT, PathError, StorePath, parse_path, printable, shell_word
 
 DEFAULT_ROOT = "/configstore"
 
@@ -26,6 +27,9 @@ _ID = 128
 
 _REVISION = re.compile(r"[0-9]{1,20}")
 _SHOWN = 300
+
+_TYPED = 3 * MAX_PATH
+"""Bytes of a key that a command line takes; none of ours is longer, or begins with so many of a stranger's."""
 
 
 class Keys:
@@ -125,9 +129,22 @@ class Keys:
         return f"{self.root}/replicas/{mapping}/{replica}".encode()
 
     def replicas(self) -> tuple[bytes, bytes]:
-        """Return the half-open key range of all reports."""
+        """Return the half-open key range of all reports, and of who is to be there."""
         prefix = f"{self.root}/replicas/".encode()
         return prefix, prefix_end(prefix)
+
+    def expected(self, mapping: str, replica: str) -> bytes:
+        """Return the key that says of a replica that it is to be there."""
+        return f"{self.root}/replicas/{mapping}//{replica}".encode()
+
+    def all_expected(self, mapping: str) -> tuple[bytes, bytes]:
+        """Return the half-open key range of the replicas of a mapping that are to be there."""
+        prefix = self.expected(mapping, "")
+        return prefix, prefix_end(prefix)
+
+    def is_expected(self, key: bytes) -> bool:
+        """Tell of a key in the range `replicas` whether it is no report but says that one is to be there."""
+        return b"//" in key[len(self.replicas()[0]) :]
 
     def ask(self, name: str) -> bytes:
         """Return the key under which one asks replicas to report."""
@@ -156,6 +173,12 @@ def shown_key(key: bytes) -> str:
     """Return a key that may hold anything as a person is shown it: printable, without its middle if too long."""
     text = key.decode("utf-8", "backslashreplace")
     return printable(text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}")
+
+
+def removal(key: bytes) -> str:
+    """Return the command that removes a key of etcd's; one that is too long to be typed by its beginning."""
+    typed = shell_word(key[:_TYPED].decode("utf-8", "surrogateescape"))
+    return f"etcdctl del {'--prefix ' if len(key) > _TYPED else ''}{typed}"
 
 
 def prefix_end(prefix: bytes) -> bytes:

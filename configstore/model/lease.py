@@ -32,6 +32,22 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
         return printable(f"{self.replica} on {self.host}")
 
 
+class HeldUp(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease that is held for longer than is usual: its name, by whom and for how long, in words."""
+
+    name: str
+    found: str
+
+    @property
+    def mend(self) -> str:
+        """What to do about it."""
+        return f"look at what it does; `configstore leases break {printable(self.name)}` takes it away"
+
+    def __str__(self) -> str:
+        """Return it as one line."""
+        return f"{self.found}: {self.mend}"
+
+
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """What a holder began under a lease, and how it ended.
 

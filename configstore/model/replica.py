@@ -1,9 +1,12 @@
 """What a live replica says of itself in the store, and what is asked of replicas: pure values.
 
-A report lies under `{root}/replicas/<mapping>/<replica id>` and ends with the replica's session. What is asked of
-replicas is of two kinds, kept apart by their keys and so by etcd's rights: an ask under `{root}/asks/<id>`, which
-causes a report and nothing else, so that any service may write it; a request under `{root}/requests/<id>`, which
-is a person's act and may override what protects the files. Each stands while the command that made it waits.
+A report lies under `{root}/replicas/<mapping>/<replica id>` and ends with the replica's session. That a replica is
+to be there lies under `{root}/replicas/<mapping>//<replica id>`: it outlives one that went without a goodbye.
+
+What is asked of replicas is of two kinds, kept apart by their keys and so by etcd's rights: an ask under
+`{root}/asks/<id>`, which causes a report and nothing else, so that any service may write it; a request under
+`{root}/requests/<id>`, which is a person's act and may override what protects the files. Each stands while the
+command that made it waits.
 """
 
 import enum
@@ -22,6 +25,7 @@ MAX_REPORT = 1024 * 1024
 """Bytes of a report that are read: that many problems with the longest paths and reasons are less."""
 
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 _Name = Annotated[str, msgspec.Meta(max_length=256)]
 _Words = Annotated[str, msgspec.Meta(max_length=16384)]
 
@@ -57,6 +61,13 @@ class PathProblem(msgspec.Struct, frozen=True, kw_only=True):
         return printable(self.word) or shown(f"{store}/{self.path}" if store and self.path != "/" else self.path)
 
 
+class Alike(msgspec.Struct, frozen=True, kw_only=True):
+    """How many paths of a mapping have a problem with the same reason."""
+
+    reason: str
+    count: _Number
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What one replica says of one mapping.
 
@@ -64,9 +75,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     and something is wrong. session: random, new at each start. store: the mapping's subtree.
     reason: of `waiting` and `halted`.
     revision: the store revision up to which everything was applied. paths: on how many it agrees with the store.
-    pending: how many paths wait to travel. vanished: how many records vanished without a tombstone.
+    pending: how many paths wait to travel; pending_seconds: for how long the oldest has. behind: how many paths
+    have a newer record in the store than is applied. alike: the problems by their reasons. vanished: how many
+    records vanished without a tombstone.
     lost: the store is not, or may not be, the one that was known; held: how many of its files still lie here.
     last_choice: a person's choice that its process carried out last: what, by whom, when.
+    version: of configstore; time: when this was written, RFC 3339, by the replica's clock.
     Revision and counts are as of the last change of state or request to report, or some seconds ago.
     """
 
@@ -83,12 +97,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     revision: _Number = 0
     paths: _Number = 0
     pending: _Number = 0
+    pending_seconds: _Seconds = 0.0
+    behind: _Number = 0
     vanished: _Number = 0
     problem_count: _Number = 0
     problems: Annotated[tuple[PathProblem, ...], msgspec.Meta(max_length=4 * MAX_PROBLEMS)] = ()
+    alike: Annotated[tuple[Alike, ...], msgspec.Meta(max_length=4 * MAX_PROBLEMS)] = ()
     lost: bool = False
     held: _Number = 0
     last_choice: _Words | None = None
+    version: _Name = ""
+    time: _Name = ""
     v: int = 1
 
     @property
@@ -102,6 +121,32 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             return self.reason
         named = [f"{each.shown(self.store)}: {each.reason}" for each in self.problems if each.path]
         return "; ".join(named[:3]) + (f"; and {len(named) - 3} more" if len(named) > 3 else "")
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica of a mapping that has not said goodbye yet.
+
+    directory: the local one, as the sidecar names it. time: when it was started, RFC 3339 by its clock.
+    """
+
+    mapping: _Name
+    replica: _Name
+    host: _Name
+    directory: _Words = ""
+    time: _Name = ""
+    v: int = 1
+
+    def replaces(self, other: "Expected") -> bool:
+        """Tell whether it was started later in the same place, by the clock of that host.
+
+        A replica's id is new at each start unless it was set.
+        """
+        return self.place == other.place and self.replica != other.replica and self.time > other.time
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Where it is: mapping, host and directory."""
+        return self.mapping, self.host, self.directory
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True, tag_field="verb", tag="report"):
@@ -155,11 +200,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 _encoder = msgspec.json.Encoder()
 _report_decoder = msgspec.json.Decoder(Report)
+_expected_decoder = msgspec.json.Decoder(Expected)
 _ask_decoder = msgspec.json.Decoder(Ask)
 _request_decoder = msgspec.json.Decoder(Request)
 
 
-def encode(value: Report | Ask | Request) -> bytes:
+def encode(value: Report | Expected | Ask | Request) -> bytes:
     """Return a value as a line of JSON."""
     return _encoder.encode(value)
 
@@ -169,6 +215,13 @@ def decode_report(text: bytes) -> Report:
     report = untrusted.decode(text, _report_decoder, limit=MAX_REPORT)
     _check(report.v, report.store)
     return report
+
+
+def decode_expected(text: bytes) -> Expected:
+    """Return that a replica is to be there. Raises UntrustedError, also for one of a later version."""
+    expected = untrusted.decode(text, _expected_decoder)
+    _check(expected.v)
+    return expected
 
 
 def decode_ask(text: bytes) -> Ask:

@@ -3,15 +3,16 @@
 `Tree.keep_conflict` puts them there. They expire with their retention when nobody comes.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 
 import msgspec
 
-from configstore.model.keys import prefix_end
+from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import PathError, StorePath, is_below
 from configstore.model.record import Record, RecordError, decode
-from configstore.store.api import MAX_OPERATIONS, Delete, Exists, range_all
+from configstore.store.api import MAX_OPERATIONS, Delete, Exists, Kv, range_all
 from configstore.store.chunks import read_pieces
 from configstore.store.tree import Tree
 
@@ -48,6 +49,17 @@ def all_sides(tree: Tree, directory: StorePath) -> list[Loser | Unread]:
                 if path == directory or is_below(path, directory):
                     found.append((path, item.create_revision, name))
     return [side for path, _, name in sorted(found) if (side := _side(tree, path, name))]
+
+
+def count_sides(kv: Kv, keys: Keys) -> dict[StorePath, int]:
+    """Return the paths that have losing sides, with how many each. Raises StoreError."""
+    prefix = keys.conflict_root()
+    count: Counter[StorePath] = Counter()
+    for page in range_all(kv, prefix, prefix_end(prefix), keys_only=True):
+        for item in page.items:
+            with suppress(PathError):
+                count[keys.path_of_conflict(item.key)[0]] += 1
+    return dict(count)
 
 
 def _side(tree: Tree, path: StorePath, name: str) -> Loser | Unread | None:

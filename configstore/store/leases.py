@@ -24,7 +24,7 @@ from configstore.errors import (
     StoreUnavailableError,
 )
 from configstore.model.keys import Keys, prefix_end
-from configstore.model.lease import Contender, Intent, decode_contender, decode_intent, encode
+from configstore.model.lease import Contender, HeldUp, Intent, decode_contender, decode_intent, encode
 from configstore.model.path import printable
 from configstore.model.untrusted import UntrustedError
 from configstore.store.api import CreateRevision, Delete, Item, Kv, Put, Watch, range_all
@@ -135,8 +135,8 @@ def _read_intent(kv: Kv, keys: Keys, name: str) -> tuple[Intent | None, int]:
     return None, 0
 
 
-def held_up(kv: Kv, keys: Keys, now: float) -> list[str]:
-    """Return which leases are held for longer than is usual, each with the mend, in words. Raises StoreError.
+def held_up(kv: Kv, keys: Keys, now: float) -> list[HeldUp]:
+    """Return which leases are held for longer than is usual. Raises StoreError.
 
     now: in seconds since the epoch. The times are those of the holders' clocks.
     """
@@ -149,10 +149,8 @@ def held_up(kv: Kv, keys: Keys, now: float) -> list[str]:
             continue
         how_long = f" for {seconds / 60:.0f} minutes, longer than is usual," if holder.etcd_lease else ""
         waiting = f" ({len(places) - 1} waiting)" if len(places) > 1 else ""
-        found.append(
-            f"lease {printable(name)} is held{how_long} by {holder.words}{waiting}: look at what it does;"
-            f" `configstore leases break {printable(name)}` takes it away"
-        )
+        words = f"lease {printable(name)} is held{how_long} by {holder.words}{waiting}"
+        found.append(HeldUp(name=name, found=words))
     return found
 
 

@@ -5,38 +5,80 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+import msgspec
+
 from configstore.errors import StoreError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
-from configstore.model.replica import Ask, Report, Request, decode_report, encode
+from configstore.model.replica import Ask, Expected, Report, Request, decode_expected, decode_report, encode
 from configstore.model.untrusted import UntrustedError
 from configstore.store.api import CreateRevision, Item, Kv, Put, range_all
 
 REQUEST_TTL = 60
 """Seconds after which an ask or a request ends by itself, should its command have died."""
 
+PATIENCE = 2.0
+"""Seconds that replicas have to answer; one that does not is frozen, cut off, or died less than a minute ago."""
+
+MANY = 20
+"""Replicas that may all be late without anything being wrong: one of a few is waited for."""
+
+QUIET = 0.5
+"""Seconds without an answer of any after which the many that are late are not waited for."""
+
+
+class Everyone(msgspec.Struct, frozen=True, kw_only=True):
+    """All replicas that the store knows of, by key, each with its mod_revision.
+
+    live: the last report of each that lives. expected: those that have not said goodbye, live or not. unread: what
+    lies among them and is neither, with the reason.
+    """
+
+    live: dict[bytes, tuple[Report, int]] = {}
+    expected: dict[bytes, tuple[Expected, int]] = {}
+    unread: dict[bytes, str] = {}
+
+    def gone(self, keys: Keys) -> dict[bytes, tuple[Expected, int]]:
+        """Return those that went without a goodbye, and whose place nobody has taken."""
+        here = {keys.expected(report.mapping, report.replica) for report, _ in self.live.values()}
+        there = (each for key, (each, _) in self.expected.items() if key in here)
+        newest = {each.place: each for each in sorted(there, key=lambda each: each.time)}
+        return {
+            key: (each, revision)
+            for key, (each, revision) in self.expected.items()
+            if key not in here and not ((last := newest.get(each.place)) and last.replaces(each))
+        }
+
+
+def everyone(kv: Kv, keys: Keys, mapping: str | None = None) -> Everyone:
+    """Return all replicas that the store knows of; with a `mapping`, who is expected there alone.
+
+    Raises StoreError.
+    """
+    found = Everyone()
+    start, end = keys.replicas() if mapping is None else keys.all_expected(mapping)
+    for page in range_all(kv, start, end):
+        for item in page.items:
+            try:
+                if keys.is_expected(item.key):
+                    found.expected[item.key] = (_read_expected(keys, item), item.mod_revision)
+                else:
+                    found.live[item.key] = (_read(keys, item), item.mod_revision)
+            except UntrustedError as error:
+                found.unread[item.key] = str(error)
+    return found
+
 
 def live(kv: Kv, keys: Keys) -> dict[bytes, tuple[Report, int]]:
     """Return the reports of all live replicas with the revision of each, by key. Raises StoreError."""
-    found = {}
-    for page in range_all(kv, *keys.replicas()):
-        for item in page.items:
-            with suppress(UntrustedError):
-                report = _read(keys, item)
-                found[item.key] = (report, item.mod_revision)
-    return found
+    return everyone(kv, keys).live
 
 
-def unreadable(kv: Kv, keys: Keys) -> dict[bytes, str]:
-    """Return what lies among the reports and is none, by key, with the reason. Raises StoreError."""
-    found = {}
-    for page in range_all(kv, *keys.replicas()):
-        for item in page.items:
-            try:
-                _read(keys, item)
-            except UntrustedError as error:
-                found[item.key] = str(error)
-    return found
+def _read_expected(keys: Keys, item: Item) -> Expected:
+    expected = decode_expected(item.value)
+    if item.key != keys.expected(expected.mapping, expected.replica):
+        raise UntrustedError("it is about another mapping or replica than its key says")
+    return expected
 
 
 def _read(keys: Keys, item: Item) -> Report:
@@ -91,17 +133,52 @@ def wait_applied(
             pause(0.02)
 
 
-def fresh_reports(
-    kv: Kv, keys: Keys, revision: int, patience: float, pause: Callable[[float], None] = time.sleep
-) -> tuple[list[Report], list[Report]]:
-    """Return the reports made after a revision, and those of replicas that made none within `patience` seconds.
+class Answers(msgspec.Struct, frozen=True, kw_only=True):
+    """What replicas said that were asked. fresh: new reports; late: the last ones of those that did not answer."""
 
-    A replica that is frozen or cut off is among the latter until its session ends. Raises StoreError.
+    fresh: list[Report]
+    late: list[Report]
+    everyone: Everyone
+
+
+def ask_reports(
+    kv: Kv,
+    keys: Keys,
+    patience: float = PATIENCE,
+    *,
+    pause: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Answers:
+    """Have all live replicas report, and wait `patience` seconds at most for them. Raises StoreError.
+
+    Where more than MANY are late, it is enough that none has answered for QUIET seconds.
     """
-    end = time.monotonic() + patience
-    while True:
-        found = live(kv, keys).values()
-        late = [report for report, at in found if at <= revision]
-        if not late or time.monotonic() >= end:
-            return [report for report, at in found if at > revision], late
-        pause(0.02)
+    if not _revisions(kv, keys):
+        return Answers(fresh=[], late=[], everyone=everyone(kv, keys))
+    with asking(kv, keys, Ask(id=uuid.uuid4().hex)) as asked:
+        begun = news = clock()
+        late, step = -1, 0.01
+        while True:
+            before, late = late, sum(each <= asked for each in _revisions(kv, keys))
+            now = clock()
+            news = now if late != before else news
+            if not late or now - begun >= patience or (late > MANY and now - news >= QUIET):
+                break
+            pause(step)
+            step = min(0.1, 1.5 * step)
+        found = everyone(kv, keys)
+    return Answers(
+        fresh=[report for report, at in found.live.values() if at > asked],
+        late=[report for report, at in found.live.values() if at <= asked],
+        everyone=found,
+    )
+
+
+def _revisions(kv: Kv, keys: Keys) -> list[int]:
+    """Return when each report was written."""
+    return [
+        item.mod_revision
+        for page in range_all(kv, *keys.replicas(), keys_only=True)
+        for item in page.items
+        if not keys.is_expected(item.key)
+    ]

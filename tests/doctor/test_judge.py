@@ -17,6 +17,7 @@ from configstore.doctor.facts import (
 from configstore.doctor.finding import State, exit_code
 from configstore.doctor.holes import ADVISED, holes_of, parse
 from configstore.doctor.judge import judge
+from configstore.model.lease import HeldUp
 from configstore.store.api import Status
 
 DAY = 86400.0
@@ -136,10 +137,10 @@ WARNINGS = {
     "an empty store": (but(records=Records()), "store", "nothing lies below /configstore", "restore"),
     "an unwell replica": (but(records=Records(count=1, live=1, unwell=("dkim: a@b",))), "replicas", "a@b", "why"),
     "a lease held for long": (
-        but(records=Records(count=1, held_up=("lease x is held for 90 minutes: look at it",))),
+        but(records=Records(count=1, held_up=(HeldUp(name="x", found="lease x is held for 90 minutes"),))),
         "leases",
         "held for 90 minutes",
-        "look at it",
+        "look at what it does",
     ),
     "root without leases": (
         but(directories=(Directory(path="/d", leases=False),)),

@@ -49,7 +49,7 @@ def over(configstore):
     def wait(*words):
         def quiet():
             text = configstore("status").decode()
-            return "1 of 1 replicas ready\n" in text and not any(word in text for word in words)
+            return " 1 of 1  ready " in text and not any(word in text for word in words)
 
         wait_until(quiet, SOON, what=f"{words} to be over: {configstore('status').decode()}")
 
@@ -90,7 +90,7 @@ def test_a_file_held_open_for_writing(replica, told, over, configstore):
             True,
         )
         assert b"degraded" in configstore("replicas")
-        assert told("data: 1 of 1 replicas ready, 1 of them degraded")
+        assert told(" 1 of 1  degraded ")
         done = one.client("flush", "data", "--timeout", "1s")
         assert "'app log': " in done.communicate(timeout=30)[1]
         assert done.returncode != 0
@@ -139,11 +139,11 @@ def test_many_files_with_one_problem_have_one_line_and_hide_no_other(replica, to
     for number in range(200):
         (one.folder / f"a-{number:03}").write_bytes(b"ours")
     (one.folder / "z").symlink_to("/etc/passwd")
-    line = told("data/a-000, data/a-001, data/a-002 and 46 more: made here")
+    line = told("data/a-000, data/a-001, data/a-002 and 197 more: made here")
     assert told("data/z: a symlink with an absolute target")
-    assert told("and 151 problems more")
     assert len(line) < 400
-    assert b"201 problems" in configstore("replicas")
+    (found,) = json.loads(configstore("replicas", "--json"))
+    assert found["problem_count"] == 201
 
 
 def test_an_edit_in_the_store_against_a_mapping_that_only_pushes(replica, told, over, configstore):
@@ -208,7 +208,7 @@ def test_a_set_held_back_by_a_file_that_is_mounted_by_itself(replica, told, over
         told("data/cert: ", "mount its directory instead")
         told("data/key: held back", "cert, which was changed together with it")
         assert (one.folder / "key").read_bytes() == b"1"
-    over("data/cert", "held back")
+    over("mounted here", "held back")
     wait_until(lambda: [(one.folder / name).read_bytes() for name in ("cert", "key")] == [b"2", b"2"], SOON)
 
 
@@ -235,7 +235,7 @@ def test_a_set_held_back_by_a_file_that_is_open_here(replica, told, over, set_of
         told("data/cert: a program has it open for writing")
         told("data/key: held back", "cert, which was changed together with it")
         assert (one.folder / "key").read_bytes() == b"1"
-    over("data/cert", "held back")
+    over("open for writing", "held back")
 
 
 def test_a_set_held_back_by_a_record_of_a_later_version(replica, told, over, set_of, kv, kv_root):
@@ -282,12 +282,10 @@ def test_names_of_any_bytes_are_said_in_a_form_that_can_be_typed(replica, told, 
         with open(folder + b"/" + name, "w") as file:
             file.write("x")
     os.symlink("/etc/passwd", folder + b"/it's a \xc3\xa4 link")
-    lines = [
-        told(rf"{word}: ") for word in (r"$'a\x0ab'", r"$'caf\xe9'", r"$'-x\x01'", r"'data/it'\''s a ä link'")
-    ]
+    words = [r"$'a\x0ab'", r"$'caf\xe9'", r"$'-x\x01'", r"'data/it'\''s a ä link'"]
+    lines = [told(word) for word in words]
     assert all("control character" in line or "UTF-8" in line or "absolute" in line for line in lines)
-    for line, name in zip(lines, names, strict=False):
-        word = line.split(": ")[1]
+    for word, name in zip(words, names, strict=False):
         subprocess.run(["bash", "-c", f"cd '{one.folder}' && rm -- {word}"], check=True)
         assert not os.path.lexists(folder + b"/" + name)
     (one.folder / "it's a ä link").unlink()
@@ -298,7 +296,7 @@ def test_the_last_line_of_a_check_that_fails(replica, told, over, set_of):
     script = "if grep -q bad a; then echo first; echo the reason; exit 3; fi"
     one = replica("one", f'check = ["sh", "-c", "{script}"]').start().ready()
     set_of(a=b"bad\n", b=b"good\n")
-    told("data/a: refused by the check: sh: ended with exit code 3: the reason")
+    told("data/a, data/b: refused by the check: sh: ended with exit code 3: the reason")
     set_of(a=b"good\n")
     over("refused by the check")
     wait_until(lambda: (one.folder / "a").read_bytes() == b"good\n", SOON)

@@ -10,7 +10,9 @@ MANY = tuple(Problem(path=f"a-{number:03}", reason="made here") for number in ra
 
 
 def reported(**fields):
-    return report_of(Status(mapping="data", **fields), MAPPING, replica="r", host="h", session="s")
+    return report_of(
+        Status(mapping="data", **fields), MAPPING, replica="r", host="h", session="s", clock=0.0, time=""
+    )
 
 
 def test_many_problems_of_one_kind_hide_none_of_another():

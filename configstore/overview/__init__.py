@@ -1,0 +1,7 @@
+"""How all is with the store and its replicas, at one glance.
+
+    gather.py   asks the store and its members, in at most three seconds   → facts.py
+    judge.py    facts → what each mapping is like, and what needs a person (pure)
+
+Shown by `configstore status` and by the page of `configstore ui`.
+"""

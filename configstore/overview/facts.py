@@ -1,0 +1,39 @@
+"""What was found out for an overview, as values, before anybody judges it."""
+
+import msgspec
+
+from configstore.doctor.facts import Endpoint, Failure
+from configstore.model.lease import HeldUp
+from configstore.model.path import StorePath
+from configstore.model.replica import Expected, Report
+from configstore.store.api import Status
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything an overview is made from. What was not asked, since nobody would have answered, is empty.
+
+    now: this machine's clock, Unix seconds. client_certificate_ends: when the configured one expires, likewise.
+    revision: the store's. cut_off: the call to the store as a whole that failed; later ones were not made.
+    reports: of live replicas; late: of those that did not answer; stale: why they could not be asked for new ones,
+    so that each is as it was written last; empty when they were. gone: those that went without a goodbye. unread:
+    keys among the reports that hold none, with the reason. conflicts: the paths with losing sides,
+    and how many each has.
+    """
+
+    now: float
+    endpoints: tuple[Endpoint, ...]
+    client_certificate_ends: float | None = None
+    revision: int = 0
+    cut_off: Failure | None = None
+    reports: tuple[Report, ...] = ()
+    late: tuple[Report, ...] = ()
+    stale: str = ""
+    gone: tuple[Expected, ...] = ()
+    unread: dict[bytes, str] = {}
+    conflicts: dict[StorePath, int] = {}
+    held_up: tuple[HeldUp, ...] = ()
+
+    @property
+    def statuses(self) -> tuple[Status, ...]:
+        """The statuses of the members that answered."""
+        return tuple(each.status for each in self.endpoints if isinstance(each.status, Status))

@@ -1,0 +1,87 @@
+"""Asks the store for everything that an overview shows, in at most three seconds whatever is down.
+
+Read rights are enough, and an etcd out of space: replicas that cannot be asked for a new report are shown by the
+one that they wrote last. Called by `configstore status` and by the page.
+"""
+
+import time
+
+import msgspec
+
+from configstore.doctor.endpoints import failure, look_at_all, only
+from configstore.errors import PermissionDeniedError, StoreError, StoreUnavailableError
+from configstore.model.keys import Keys
+from configstore.model.path import ROOT
+from configstore.overview.facts import Facts
+from configstore.settings import StoreSettings
+from configstore.store.api import Kv, Status
+from configstore.store.conflicts import count_sides
+from configstore.store.connect import connect
+from configstore.store.leases import held_up
+from configstore.store.replicas import PATIENCE, Answers, ask_reports, everyone
+
+MEMBERS = 1.0
+"""Seconds that each member has to say how it is."""
+
+CALL = 0.7
+"""Seconds that the store has for one call."""
+
+WHOLE = 2.7
+"""Seconds after which nothing more is waited for."""
+
+
+def gather(settings: StoreSettings) -> Facts:
+    """Find out all there is, in three seconds at most. Raises UsageError for an unreadable certificate file."""
+    end = time.monotonic() + WHOLE
+    connect(settings).close()  # sends nothing, but reads the certificate files
+    endpoints = look_at_all(settings, MEMBERS, plain_http=False)
+    facts = Facts(now=time.time(), endpoints=endpoints, client_certificate_ends=_end_of(settings.cert))
+    answering = tuple(each.url for each in endpoints if isinstance(each.status, Status))
+    if not answering:
+        return facts
+    with connect(only(settings, answering, CALL)) as kv:
+        return _ask(facts, kv, Keys(settings.root), end)
+
+
+def _end_of(cert: str | None) -> float | None:
+    if cert is None:
+        return None
+    from configstore.doctor import web  # noqa: PLC0415 - HTTP and TLS, which most calls do without
+
+    with open(cert, "rb") as file:
+        return web.end_of(file.read())
+
+
+def _ask(facts: Facts, kv: Kv, keys: Keys, end: float) -> Facts:
+    """Add what the store says, up to the first call that fails."""
+    replace = msgspec.structs.replace
+    try:
+        facts = replace(facts, revision=kv.range(keys.file(ROOT), keys_only=True).revision)
+        answers, stale = _reports(kv, keys, end)
+        known = answers.everyone
+        facts = replace(
+            facts,
+            now=time.time(),
+            reports=tuple(answers.fresh),
+            late=tuple(answers.late),
+            stale=stale,
+            gone=tuple(gone for gone, _ in known.gone(keys).values()),
+            unread=known.unread,
+        )
+        facts = replace(facts, conflicts=count_sides(kv, keys))
+        return replace(facts, held_up=tuple(held_up(kv, keys, facts.now)))
+    except StoreError as error:
+        return replace(facts, cut_off=failure(error))
+
+
+def _reports(kv: Kv, keys: Keys, end: float) -> tuple[Answers, str]:
+    """Return what replicas say, and why they could not be asked."""
+    patience = max(0.0, min(PATIENCE, end - time.monotonic()))
+    try:
+        return ask_reports(kv, keys, patience), ""
+    except StoreUnavailableError:
+        raise
+    except StoreError as error:
+        why = "this user may read only" if isinstance(error, PermissionDeniedError) else str(error)
+    found = everyone(kv, keys)
+    return Answers(fresh=[report for report, _ in found.live.values()], late=[], everyone=found), why

@@ -1,0 +1,269 @@
+"""What the facts mean: how each mapping is, and what needs a person. Pure.
+
+Equal problems are folded: one for all replicas and paths that have the same reason. The worst comes first.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+
+import msgspec
+
+from configstore.doctor import cluster, reach
+from configstore.doctor import facts as doctor
+from configstore.doctor.finding import Finding, fail, warn
+from configstore.doctor.finding import State as Grade
+from configstore.model.keys import removal, shown_key
+from configstore.model.path import printable
+from configstore.model.replica import Report, State
+from configstore.overview.facts import Facts
+
+NAMED = 3
+"""How many of many replicas, or paths, are named."""
+
+APART = 10.0
+"""Seconds by which a replica's clock may differ; asking and answering take some of them."""
+
+_FROZEN = (
+    "the sidecar is frozen, cut off from etcd, or died within the last minute: look at its container and its log"
+)
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One mapping. expected: how many replicas shall be there; the other figures are of those that are.
+
+    state: the worst word of any replica. paths: the most that a replica has. behind: how many newer records a
+    replica does not show yet, at most; pending, pending_seconds: how many edits wait anywhere, and how long the
+    oldest has.
+    """
+
+    mapping: str
+    store: str
+    state: str
+    ready: int
+    expected: int
+    paths: int
+    behind: int
+    pending: int
+    pending_seconds: float
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """How all is. exit_code: 0 all well, 1 something needs a look, 4 no store."""
+
+    exit_code: int
+    rows: tuple[Row, ...]
+    needs: tuple[Finding, ...]
+
+
+def judge(facts: Facts) -> Verdict:
+    """Return how each mapping is, and what needs a person, the worst first."""
+    needs = sorted(_needs(facts), key=lambda need: need.state is not Grade.FAIL)
+    unreachable = not facts.statuses or (facts.cut_off is not None and facts.cut_off.exit_code == 4)
+    return Verdict(exit_code=4 if unreachable else int(bool(needs)), rows=tuple(_rows(facts)), needs=tuple(needs))
+
+
+_WORST = ("silent", "halted", "waiting", "starting", "degraded", "ready")
+
+
+def _rows(facts: Facts) -> Iterator[Row]:
+    late = {(each.mapping, each.replica) for each in facts.late}
+    everyone = [*facts.reports, *facts.late]
+    gone = Counter(each.mapping for each in facts.gone)
+    for name in sorted({each.mapping for each in everyone} | gone.keys()):
+        here = [each for each in everyone if each.mapping == name]
+        words = {"silent" if (each.mapping, each.replica) in late else each.word for each in here}
+        yield Row(
+            mapping=name,
+            store=here[0].store if here else "",
+            state=next((word for word in _WORST if word in words), "gone"),
+            ready=sum(each.state is State.READY for each in facts.reports if each.mapping == name),
+            expected=len(here) + gone[name],
+            paths=max((each.paths for each in here), default=0),
+            behind=max((each.behind for each in here), default=0),
+            pending=sum(each.pending for each in here),
+            pending_seconds=max((each.pending_seconds for each in here), default=0.0),
+        )
+
+
+def _needs(facts: Facts) -> Iterator[Finding]:
+    yield from _store(facts)
+    yield from _silent(facts)
+    yield from _gone(facts)
+    yield from _stopped(facts.reports)
+    yield from _problems((*facts.reports, *facts.late))
+    for lease in facts.held_up:
+        yield warn(f"lease {lease.name}", lease.found, lease.mend)
+    if facts.conflicts:
+        count = sum(facts.conflicts.values())
+        found = f"{_many(count, 'losing side')} of conflicts: {_some(sorted(map(str, facts.conflicts)))}"
+        yield warn("conflicts", found, "`configstore conflicts` shows them, `configstore resolve PATH` ends one")
+    for key, why in facts.unread.items():
+        yield warn("reports", f"{shown_key(key)}: no report: {why}", f"`{removal(key)}` removes it")
+    yield from _versions(facts.reports)
+    yield from _clocks(facts)
+
+
+def _store(facts: Facts) -> Iterator[Finding]:
+    """Judge the store by the doctor's rules, without what is the doctor's alone: holes of versions, plain http."""
+    known = doctor.Facts(
+        now=facts.now,
+        root="",
+        endpoints=facts.endpoints,
+        client_certificate=facts.client_certificate_ends is not None,
+        client_certificate_ends=facts.client_certificate_ends,
+        cut_off=facts.cut_off if facts.cut_off and facts.cut_off.exit_code == 4 else None,
+    )
+    secure = msgspec.structs.replace(
+        known, endpoints=tuple(each for each in facts.endpoints if each.url.startswith("https://"))
+    )
+    for each in (
+        *reach.endpoints(known),
+        *(reach.tls(secure) if secure.endpoints else ()),
+        *(reach.clock(secure) if any(one.web.clock_ahead is not None for one in secure.endpoints) else ()),
+        *cluster.members(known),
+        *cluster.alarms(known),
+        *cluster.space(known),
+    ):
+        unseen = each.state is Grade.WARN and "could not be seen" in each.found
+        if each.state is not Grade.OK and not unseen:
+            yield msgspec.structs.replace(each, check="store")
+    if facts.cut_off and facts.cut_off.exit_code != 4:
+        mend = "`configstore doctor` with the same settings says more"
+        yield fail("store", f"it cannot be read: {facts.cut_off.reason}", mend, facts.cut_off.exit_code)
+
+
+def _silent(facts: Facts) -> Iterator[Finding]:
+    for mapping, reports in _by_mapping(facts.late):
+        found = f"{_who(reports)}: no answer; it was {_words(each.word for each in reports)}"
+        yield fail(mapping, found, _FROZEN, 1)
+
+
+def _gone(facts: Facts) -> Iterator[Finding]:
+    replicas: dict[tuple[str, str], list[str]] = {}
+    for each in facts.gone:
+        replicas.setdefault((each.replica, each.host), []).append(each.mapping)
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for who, mappings in replicas.items():
+        alike.setdefault(_words(mappings), []).append(who)
+    for about, whose in alike.items():
+        named = _some([f"{replica}@{printable(host)}" for replica, host in whose])
+        found = f"{named}: went without a goodbye, and {'has' if len(whose) == 1 else 'have'} not come back"
+        mend = f"start it again; one that is not to come back: `configstore replicas forget {whose[0][0]}`"
+        yield fail(about, found, mend, 1)
+
+
+def _stopped(reports: Iterable[Report]) -> Iterator[Finding]:
+    """Name the replicas that are not ready, those with the same reason together."""
+    stopped = [each for each in reports if each.state is not State.READY]
+    holders = [each for each in reports if each.held]
+    alike: dict[tuple[str, State, str], list[Report]] = {}
+    for each in stopped:
+        alike.setdefault((each.mapping, each.state, _reason(each, holders)), []).append(each)
+    for (mapping, state, reason), whose in alike.items():
+        named = _some([f"{_name(each)} {state}" for each in whose])
+        found = f"{named}: {printable(reason)}"
+        yield fail(mapping, found, "", 1) if state is State.HALTED else warn(mapping, found)
+
+
+def _reason(report: Report, holders: Sequence[Report]) -> str:
+    """Return why a replica is not ready. One without files is told to wait for those that still hold them."""
+    same = [each for each in holders if each.mapping == report.mapping]
+    if report.lost and not report.held and same:
+        named = ", ".join(f"{each.replica} ({each.held} files)" for each in same)
+        return f"holds no files of what the store has lost; leave it: it is filled again from {named}"
+    return report.reason or "first cycle under way"
+
+
+def _problems(reports: Iterable[Report]) -> Iterator[Finding]:
+    """Name what is wrong with paths, or with a replica as a whole: one finding for all with the same reason."""
+    count: dict[tuple[str, str], int] = {}
+    whose: dict[tuple[str, str], list[Report]] = {}
+    paths: dict[tuple[str, str], dict[str, None]] = {}
+    for report in reports:
+        named: Counter[str] = Counter()
+        for problem in report.problems:
+            key = (report.mapping, problem.reason)
+            named[problem.reason] += 1
+            if problem.path:
+                paths.setdefault(key, {})[problem.shown(report.store)] = None
+        alike = {each.reason: each.count for each in report.alike} or dict(named)
+        if (unnamed := report.problem_count - sum(alike.values())) > 0:
+            alike[_UNNAMED] = unnamed
+        for reason, number in alike.items():
+            key = (report.mapping, reason)
+            count[key] = max(count.get(key, 0), number)
+            whose.setdefault(key, []).append(report)
+    for (mapping, reason), number in sorted(count.items(), key=lambda each: -each[1]):
+        here = list(paths.get((mapping, reason), ()))
+        where = _some(here, max(number, len(here))) if here else ""
+        found = f"{_who(whose[mapping, reason])}: {f'{where}: ' if where else ''}{printable(reason)}"
+        yield warn(mapping, found)
+
+
+_UNNAMED = "more problems, of kinds too many to be named: see the sidecar's log"
+
+
+def _versions(reports: Sequence[Report]) -> Iterator[Finding]:
+    versions = sorted({each.version for each in reports if each.version}, key=_numbers)
+    old = [each for each in reports if each.version and each.version != versions[-1]]
+    if old:
+        has = _words(sorted({each.version for each in old}, key=_numbers))
+        found = f"{_who(old)}: older than the others: configstore {has}, not {versions[-1]}"
+        yield warn("versions", found, "finish the upgrade: replace their sidecars' image")
+
+
+def _numbers(version: str) -> list[int | str]:
+    return [int(each) if each.isdecimal() else each for each in version.split(".")]
+
+
+def _clocks(facts: Facts) -> Iterator[Finding]:
+    """Judge the replicas' clocks by the reports that were just made; they decide nothing but what people read."""
+    off: dict[str, list[Report]] = {}
+    for each in () if facts.stale else facts.reports:
+        try:
+            ahead = datetime.fromisoformat(each.time).timestamp() - facts.now
+        except ValueError:
+            continue
+        if abs(ahead) > APART:
+            side = "ahead of" if ahead > 0 else "behind"
+            off.setdefault(f"about {_span(abs(ahead))} {side} this machine's", []).append(each)
+    for words, whose in off.items():
+        found = f"{_who(whose)}: the clock is {words}: times in a history mislead"
+        yield warn("clocks", found, "run an NTP client on both; nothing but what people read depends on it")
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def _by_mapping(reports: Iterable[Report]) -> Iterator[tuple[str, list[Report]]]:
+    found: dict[str, list[Report]] = {}
+    for each in reports:
+        found.setdefault(each.mapping, []).append(each)
+    yield from found.items()
+
+
+def _name(report: Report) -> str:
+    return f"{report.replica}@{printable(report.host)}"
+
+
+def _who(reports: Iterable[Report]) -> str:
+    return _some(list(dict.fromkeys(map(_name, reports))))
+
+
+def _some(names: Sequence[str], count: int | None = None) -> str:
+    """Return the first of many; count: of how many they are, where not all of them are known."""
+    more = (len(names) if count is None else count) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _words(words: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(words))
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
