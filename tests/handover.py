@@ -23,7 +23,7 @@ from configstore.store.leases import queue
 from tests.e2e.replica import Replica
 from tests.e2e.test_bad_days import leader, make_root
 from tests.servers import cluster, connect
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 TTL = 5
 ROUNDS = int(os.environ.get("CONFIGSTORE_HANDOVER_ROUNDS", "3"))
@@ -94,7 +94,7 @@ class Scene:
             if "member" in way:
                 member = wait_until(lambda: leader(self.members), 30)
                 if "frozen" in way:
-                    member.process.send_signal(signal.SIGSTOP)
+                    freeze(member.process)
                     mend.callback(member.process.send_signal, signal.SIGCONT)
                 else:
                     member.kill()

@@ -13,7 +13,7 @@ from configstore.embedded import LOOPBACK, EmbeddedEtcd, binary_version, find_et
 from configstore.errors import StoreUnavailableError, UsageError
 from configstore.store.api import Put
 from tests.servers import connect
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 
 def fake_etcd(folder, version):
@@ -79,7 +79,7 @@ def test_data_and_endpoint_outlive_stop_and_kill(tmp_path):
 def test_a_stopped_process_can_be_stopped_for_good(tmp_path):
     with EmbeddedEtcd(folder=tmp_path) as server:
         pid = server.process.pid
-        server.process.send_signal(signal.SIGSTOP)
+        freeze(server.process)
         server.stop()
         assert not alive(pid)
 

@@ -18,7 +18,7 @@ from configstore.store.values import Stored, Writer
 from tests.e2e.replica import Replica
 from tests.e2e.test_bad_days import make_root
 from tests.servers import Proxy, cluster, connect
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 SUBTREES = ("data", "own", "pairs", "contended")
 """What all users write; what each path's only user writes; pairs of files with one user each; a pair of all users.
@@ -237,7 +237,7 @@ class Trouble:
         return self._freeze(self.chance.choice(self.replicas).process)
 
     def _freeze(self, process):
-        process.send_signal(signal.SIGSTOP)
+        freeze(process)
         return lambda: process.send_signal(signal.SIGCONT)
 
     def compact(self):

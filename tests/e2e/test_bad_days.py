@@ -18,7 +18,7 @@ from configstore.store.values import Write, Writer
 from tests.certificates import Authority
 from tests.e2e.replica import ENVIRONMENT, Replica
 from tests.servers import Proxy, cluster, connect, run_etcdctl
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 
 def make_root(kv, path="data"):
@@ -96,7 +96,7 @@ def test_a_frozen_member_holds_up_nobody_for_long_and_nothing_old_comes_back(on_
     members, one, two = on_cluster
     write(one.folder, ["a"])
     arrived(two.folder, ["a"])
-    members[0].process.send_signal(signal.SIGSTOP)  # the one that `one` talks to
+    freeze(members[0].process)  # the one that `one` talks to
     try:
         write(one.folder, ["a"], b"sent into the frozen member ")
         arrived(two.folder, ["a"], b"sent into the frozen member ")
@@ -212,7 +212,7 @@ def test_a_backlog_over_4_mib_arrives(own_etcd, tmp_path):
         make_root(kv)
     urls = [own_etcd.endpoint]
     with replicas(tmp_path, {"one": urls, "two": urls}) as (one, two):
-        two.process.send_signal(signal.SIGSTOP)
+        freeze(two.process)
         for name in NAMES:
             for _ in range(3):  # three times, so that a catch-up of events is larger than the files
                 (one.folder / name).write_bytes(secrets.token_bytes(50_000))

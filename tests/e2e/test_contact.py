@@ -12,7 +12,7 @@ from configstore.embedded import LOOPBACK, EmbeddedEtcd, free_ports
 from tests.e2e.replica import Replica
 from tests.e2e.test_bad_days import make_root
 from tests.servers import connect
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 PROMISED = 5.0
 """Seconds within which a silence is told."""
@@ -87,7 +87,7 @@ def test_a_killed_etcd_is_told_everywhere_and_once(server, idle):
 
 def test_a_sidecar_that_stood_still_itself_accuses_nobody(idle):
     begun = boottime()
-    idle.process.send_signal(signal.SIGSTOP)
+    freeze(idle.process)
     wait_until(lambda: boottime() - begun > PROMISED + 2, 20)
     idle.process.send_signal(signal.SIGCONT)
     wait_until(lambda: figure(idle, "connected") == 1)

@@ -27,7 +27,7 @@ from tests.e2e.replica import ENVIRONMENT
 from tests.e2e.soaking import three_replicas, tree_of
 from tests.e2e.test_bad_days import leader
 from tests.servers import etcdctl
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 TTL = "4"  # seconds; as many pass before a successor follows one that died
 POLICY = 'lease = "counter"\nsettle = "10ms"\nkeep = 100000\nexclude = ["*.new"]'
@@ -139,7 +139,7 @@ class Bench:
 
     def freeze_a_client(self):
         client = self.client_of_the_holder()
-        client.send_signal(signal.SIGSTOP)
+        freeze(client)
         self.until_passed_on()
         client.send_signal(signal.SIGCONT)
 
@@ -161,7 +161,7 @@ class Bench:
 
     def freeze_a_sidecar(self):
         replica = self.replica_of_the_holder()
-        replica.process.send_signal(signal.SIGSTOP)
+        freeze(replica.process)
         self.until_passed_on()
         replica.process.send_signal(signal.SIGCONT)
 
@@ -173,7 +173,7 @@ class Bench:
 
     def freeze_a_member(self):
         process = self.chance.choice(self.members).process
-        process.send_signal(signal.SIGSTOP)
+        freeze(process)
         self.until_passed_on()
         process.send_signal(signal.SIGCONT)
 

@@ -1,7 +1,5 @@
 """etcd killed, away and back, with both replicas running all the while."""
 
-import signal
-
 import pytest
 
 from configstore.model.keys import Keys
@@ -11,7 +9,7 @@ from configstore.store.values import Write, Writer
 from tests.e2e.conftest import equal
 from tests.e2e.replica import Replica
 from tests.servers import connect
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 
 @pytest.fixture
@@ -68,7 +66,7 @@ def test_a_stop_while_etcd_does_not_answer_is_over_before_a_container_would_be_k
     if stop == "kill":
         etcd.kill()
     else:
-        etcd.process.send_signal(signal.SIGSTOP)
+        freeze(etcd.process)
     names = {f"name-{number:02}" for number in range(25)}
     for name in names:
         (one.folder / name).write_bytes(b"x")

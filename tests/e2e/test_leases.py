@@ -14,7 +14,7 @@ from configstore.store.api import Put
 from configstore.store.leases import queue
 from tests.e2e.replica import CLIENTS_PYTHON, ENVIRONMENT
 from tests.servers import Proxy
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 GUARDED = 'lease = "job"\nsettle = "20ms"'
 
@@ -170,7 +170,7 @@ def test_what_a_stale_holder_wrote_is_not_smuggled_in_under_a_later_hold(guarded
     )
     stale = one.client("hold", "job", "--ttl", "4", "--", "sh", "-c", script)
     assert stale.stdout.readline() == "runs\n"
-    stale.send_signal(signal.SIGSTOP)
+    freeze(stale)
     committed(two, "key", "of the successor")
     configstore("put", "data/later", content=b"so that the end of that hold is known, too")
     wait_until((one.folder / "later").exists)
@@ -312,7 +312,7 @@ def test_what_loses_to_a_write_past_the_lease_is_no_success_however_often(guarde
         script = f"echo runs; read x < {gate}; {change.format(one.folder / 'file')}"
         holder = one.client("hold", "job", "--", "sh", "-c", script)
         assert holder.stdout.readline() == "runs\n"
-        one.process.send_signal(signal.SIGSTOP)  # so that both change it before it has seen any of that
+        freeze(one.process)  # so that both change it before it has seen any of that
         configstore("put", "data/file", content=f"of a person, {turn}".encode())
         gate.write_text("go\n")
         wait_until(lambda before=before: content_of(one.folder / "file") != before)
@@ -470,7 +470,7 @@ def test_a_frozen_client_loses_the_lease_and_stops_its_command_when_it_wakes_up(
     one, two = guarded
     first = one.client("hold", "job", "--ttl", "4", "--", "sleep", "60")
     wait_until(held)
-    first.send_signal(signal.SIGSTOP)
+    freeze(first)
     assert outcome(two.client("hold", "job", "--", "true"))[0] == 0
     first.send_signal(signal.SIGCONT)
     code, _, err = outcome(first)
@@ -513,7 +513,7 @@ def test_flush_wait_and_status(guarded, replica, configstore):
         assert outcome(each.client("wait", "data", "--applied", "all"))[0] == 0
     code, out, _ = outcome(two.client("status"))
     assert json.loads(out)["mappings"][0]["lease"] == "job"
-    two.process.send_signal(signal.SIGSTOP)
+    freeze(two.process)
     configstore("put", "data/hand", content=b"x")
     code, _, err = outcome(one.client("wait", "data", "--applied", "all", "--timeout", "1s"))
     two.process.send_signal(signal.SIGCONT)
@@ -537,7 +537,7 @@ def test_wait_and_flush_without_a_socket_ask_the_live_replicas_through_the_store
     assert int(configstore("flush", "plain", "--socket", "")) > before
     assert configstore("get", "plain/file") == b"x"
     configstore("wait", "data", "--socket", "")
-    two.process.send_signal(signal.SIGSTOP)
+    freeze(two.process)
     configstore("put", "data/hand", content=b"x")
     configstore("wait", "data", "--socket", "", "--patience", "1s", code=1)
     configstore("flush", "data", "--socket", "", "--patience", "1s", code=4)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_queue_of_sixteen_events_loses_no_file(replica, configstore):
         one = replica("one").start().ready()
     finally:
         knob.write_text(before)
-    one.process.send_signal(signal.SIGSTOP)
+    freeze(one.process)
     for number in range(500):
         (one.folder / str(number)).write_bytes(b"x")
     one.process.send_signal(signal.SIGCONT)

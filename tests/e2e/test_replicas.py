@@ -9,7 +9,7 @@ from configstore.model.keys import Keys
 from configstore.store.api import Delete, Exists
 from tests.e2e.conftest import equal
 from tests.servers import run_etcdctl
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_live_replicas_are_listed_with_what_they_applied(pair, configstore, list
 
 
 def test_a_frozen_replica_is_shown_as_one_that_does_not_answer(pair, configstore, listed):
-    pair[1].process.send_signal(signal.SIGSTOP)
+    freeze(pair[1].process)
     found = listed()
     assert (found["one"]["answers"], found["two"]["answers"]) == (True, False)
     assert b"two@" in configstore("status")
@@ -48,7 +48,7 @@ def test_a_replica_lives_on_when_its_session_was_ended_by_others(pair, etcd, lis
     lease = kv.range(key).items[0].lease
     kv.lease_revoke(lease)
     assert not kv.range(key).items
-    pair[0].process.send_signal(signal.SIGSTOP)
+    freeze(pair[0].process)
     pair[0].process.send_signal(signal.SIGCONT)
     (pair[0].folder / "out").symlink_to("/etc/passwd")  # a problem is news
     wait_until(lambda: listed().keys() == {"one", "two"}, 30)

@@ -10,7 +10,7 @@ from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
 from tests.e2e.replica import Replica
 from tests.servers import connect
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 
 def put(etcd, path, content, kind=Kind.FILE):
@@ -38,7 +38,7 @@ def test_a_restored_backup_freezes_the_mapping_until_the_right_etcd_is_back(own_
         one.start().ready()
         seen = put(etcd, "data/a", b"new")
         wait_until(lambda: (one.folder / "a").read_bytes() == b"new")
-        one.process.send_signal(signal.SIGSTOP)  # so that it sees nothing until the revision has overtaken it
+        freeze(one.process)  # so that it sees nothing until the revision has overtaken it
         etcd.stop()
         etcd.data_dir.rename(newest)
         shutil.copytree(backup, etcd.data_dir)

@@ -13,7 +13,7 @@ from configstore.model.keys import Keys, prefix_end
 from configstore.store.api import Delete, range_all
 from tests.e2e.conftest import equal
 from tests.trees import look
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 
 def both(one, two, path, wanted):
@@ -139,7 +139,7 @@ def test_edits_of_both_sides_at_once_end_equal_with_the_loser_kept(pair, kv, kv_
     one, two = pair
     (one.folder / "a").write_bytes(b"base")
     wait_until((two.folder / "a").exists)
-    two.process.send_signal(signal.SIGSTOP)
+    freeze(two.process)
     (one.folder / "a").write_bytes(b"from one")
     (two.folder / "a").write_bytes(b"from two")
     keys = Keys(kv_root)
@@ -154,7 +154,7 @@ def test_edits_of_both_sides_at_once_end_equal_with_the_loser_kept(pair, kv, kv_
 
 def test_equal_edits_of_both_sides_are_no_conflict(pair, kv, kv_root):
     one, two = pair
-    two.process.send_signal(signal.SIGSTOP)
+    freeze(two.process)
     for each in pair:
         (each.folder / "a").write_bytes(b"same")
     wait_until(lambda: kv.range(Keys(kv_root).file("data/a")).items)

@@ -27,7 +27,7 @@ for place in /proc /dev; do mount --rbind "$place" "root$place"; done
 [ $$ != 1 ] || mount -t proc proc root/proc
 [ "$(readlink /proc/self/ns/net)" = "$(readlink /proc/"$OUTSIDE"/ns/net)" ] || ip link set lo up
 mount -t tmpfs -o mode=0755 tmpfs root/usr/local/bin
-rm -rf root/app root/certs root/acme root/data
+rm -rf root/app root/certs root/acme root/data root/run/configstore
 while [ "$1" != -- ]; do
   mkdir -p "root$(dirname "$2")"
   if [ -d "$1" ]; then mkdir -p "root$2"; else : >"root$2"; fi

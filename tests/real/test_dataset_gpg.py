@@ -11,7 +11,7 @@ import pytest
 
 from tests.real.acme import program
 from tests.real.preset import PresetReplica
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 USER = "user@example.org"
 # Longer than any test takes, so that no delete travels which gpg takes back.
@@ -122,7 +122,7 @@ def test_of_two_edits_of_one_keyring_one_wins_and_the_other_is_kept(pair, config
     one, two = pair
     one.generate("a@example.org")
     wait_until(lambda: two.knows("a@example.org"), 20)
-    two.process.send_signal(signal.SIGSTOP)
+    freeze(two.process)
     one.generate("from-one@example.org")
     two.generate("from-two@example.org")
     lies_there = (one.home / "pubring.kbx").read_bytes()

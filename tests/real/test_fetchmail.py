@@ -14,7 +14,7 @@ from configstore.embedded import LOOPBACK
 from tests.real.image import RELEASES, Image, mounted_by_compose, script
 from tests.real.mail import FETCHMAIL_PY, Admin, Mailboxes, Sink, fetchmail
 from tests.servers import Proxy
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 POLICY = 'include = ["fetchids"]\nlease = "fetchmail"\nsettle = "20ms"\nfile_mode = "0600"'
 MESSAGES = 300
@@ -315,7 +315,7 @@ def test_a_client_killed_in_the_middle_of_a_poll_repeats_that_poll_at_most(pair,
 def test_a_frozen_sidecar_in_the_middle_of_a_poll_stops_it_before_another_begins(pair, poll, sink):
     one, two = pair
     hanging = paused_in_the_middle(one, poll, sink)
-    one.process.send_signal(signal.SIGSTOP)
+    freeze(one.process)
     code, complaints = ended(hanging)
     assert code == 3
     assert "was stopped" in complaints

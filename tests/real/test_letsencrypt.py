@@ -16,7 +16,7 @@ from tests.certificates import Authority
 from tests.e2e.replica import ENVIRONMENT
 from tests.real.acme import HERE, NAME, Balancer, Front, Pebble, certbot, seen_as
 from tests.real.image import RELEASES, Image, mounted_by_compose, script
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 POLICY = (
     'lease = "letsencrypt"\nsettle = "250ms"\n'
@@ -206,7 +206,7 @@ def test_a_raced_renewal_makes_one_order_and_followers_reload(sites, pebble, tmp
 
 def test_a_holder_killed_in_the_middle_of_an_order_is_followed_by_one_that_finishes(sites, pebble):
     one, two = sites
-    two.replica.process.send_signal(signal.SIGSTOP)  # so that the token is never applied everywhere
+    freeze(two.replica.process)  # so that the token is never applied everywhere
     hanging = one.certbot(pebble, *FIRST, ttl="4")
     tokens = one.acme / ".well-known/acme-challenge"
     wait_until(lambda: tokens.is_dir() and list(tokens.iterdir()), 60)

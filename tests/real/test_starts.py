@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.real.image import RELEASES, Image, command_of_compose, mounted_by_compose, script
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 HERE = Path(__file__).parents[2]
 COMPOSE = HERE / "docs/deploy/compose"
@@ -227,7 +227,7 @@ def test_a_start_that_loses_its_lease_is_stopped(replicas, services):
     (made.db / "hang").touch()
     process = made.start(one)
     wait_until(made.steps, 60)
-    os.kill(one.process.pid, signal.SIGSTOP)
+    freeze(one.process)
     try:
         assert process.wait(120) == 3
     finally:

@@ -24,7 +24,7 @@ from configstore.store.etcd import life
 from configstore.store.etcd.watch import whole_revisions
 from tests.servers import Proxy, cluster, connect, run_etcdctl
 from tests.store.seen import Seen
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 BELOW = (b"/w/", prefix_end(b"/w/"))
 
@@ -86,7 +86,7 @@ def timed(call):
 def test_every_call_ends_within_its_time_when_the_server_hangs(own_etcd):
     with connect(own_etcd.endpoint, timeout=1.0) as kv:
         lease = kv.lease_grant(60)
-        own_etcd.process.send_signal(signal.SIGSTOP)
+        freeze(own_etcd.process)
         calls = {
             "range": lambda: kv.range(b"a"),
             "txn": lambda: put(kv, b"a"),
@@ -161,7 +161,7 @@ def test_a_cluster_serves_while_one_member_hangs_and_while_one_is_killed(tmp_pat
         start = put(kv, b"/w/a", b"0")
         with Seen(kv.watch(*BELOW, start_revision=start)) as seen:
             wait_until(lambda: seen.events)
-            members[0].process.send_signal(signal.SIGSTOP)
+            freeze(members[0].process)
             put_for_sure(kv, b"/w/b", b"1")
             assert kv.range(b"/w/b").items[0].value == b"1"
             wait_until(lambda: len(seen.events) == 2, 30)

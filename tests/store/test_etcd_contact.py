@@ -13,7 +13,7 @@ from configstore.store.api import Put
 from configstore.store.etcd import life
 from configstore.store.etcd.contact import SILENCE, LastContact
 from tests.servers import Proxy, cluster, connect, run_etcdctl
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 PROMISED = 5.0
 """Seconds within which a silence is told."""
@@ -103,7 +103,7 @@ def test_a_hung_server_is_told_and_so_is_its_return(server):
         follower = Follower(kv)
         follower.is_idle()
         since = boottime()
-        server.process.send_signal(signal.SIGSTOP)
+        freeze(server.process)
         try:
             assert follower.loss(since).reason == f"{server.endpoint}: does not answer"
         finally:
