@@ -302,6 +302,7 @@ def wrappers_are_found(host: GuidedHost) -> None:
         host.engine("exec", host.container(name.removesuffix("-start")), *command)
 
 
+@pytest.mark.guides
 @pytest.mark.timeout(600)
 def test_one_host_moves_in_restarts_and_moves_out_and_in_again_by_the_guide(guided):
     """All is done as the guide says it, around a restart of the engine, and no file is ever missing."""
