@@ -9,9 +9,9 @@ import tomllib
 import pytest
 
 from tests.reference import metrics, pages, settings
-from tests.reference.commandline import read
+from tests.reference.commandline import Command, read
 from tests.reference.man import man_page
-from tests.reference.markdown import program_page
+from tests.reference.markdown import program_page, usage
 
 MAN_PAGES = sorted((pages.HERE / "docs/man").glob("*.1"))
 SETTINGS = (pages.HERE / pages.SETTINGS).read_text()
@@ -37,7 +37,9 @@ def example():
     top = argparse.ArgumentParser(prog="tool", description="does things")
     top.add_argument("--store", metavar="URL", help="where")
     commands = top.add_subparsers(metavar="COMMAND")
-    put = commands.add_parser("put", help="write", description="write a file", epilog="tool put a\ntool put b")
+    put = commands.add_parser(
+        "put", help="write", description="write a file", epilog="so:\n  tool put a\n\nas all"
+    )
     put.add_argument("--store", metavar="URL", help="where")
     put.add_argument("path", metavar="PATH")
     put.add_argument("file", metavar="FILE", nargs="?", help="- is stdin; default: %(default)s", default="-")
@@ -45,10 +47,10 @@ def example():
     one.add_argument("-c", "--create", action="store_true", help="only a new one")
     one.add_argument("--if", type=int, metavar="N", help="100 %% sure | not")
     put.add_argument("--secret", help=argparse.SUPPRESS)
-    run = commands.add_parser("run", help="run")
+    run = commands.add_parser("run", help="run", epilog="as all")
     run.add_argument("--how", choices=["fast", "slow"], required=True)
     run.add_argument("command", metavar="-- COMMAND", nargs=argparse.REMAINDER)
-    deeper = commands.add_parser("seal", help="keys").add_subparsers(metavar="VERB")
+    deeper = commands.add_parser("seal", help="keys", epilog="as all").add_subparsers(metavar="VERB")
     deeper.add_parser("rotate", help="a new key")
     commands.add_parser("hidden")
     return top
@@ -115,9 +117,9 @@ def test_a_command_line_is_read_as_it_is_typed():
         "tool seal",
         "tool seal rotate",
     ]
-    assert put.usage == "tool put [--create | --if N] PATH [FILE]"
-    assert run.usage == "tool run --how {fast,slow} -- COMMAND …"
-    assert seal.usage == "tool seal VERB …"
+    assert put.usage == ("[--create | --if N]", "PATH", "[FILE]")
+    assert run.usage == ("--how {fast,slow}", "-- COMMAND …")
+    assert seal.usage == ("VERB …",)
     assert [argument.written for argument in program.common] == ["--store URL"]
     assert {argument.written: argument.words for argument in put.arguments} == {
         "PATH": "",
@@ -131,13 +133,19 @@ def test_a_command_line_is_read_as_it_is_typed():
 def test_a_page_shows_what_markdown_would_take_for_its_own():
     page = program_page(read(example()), before="Words.")
     assert r"| `--if N` | 100 % sure \| not |" in page
-    assert "```text\ntool put a\ntool put b\n```" in page
+    assert "```text\nso:\n  tool put a\n```" in page
+    assert page.count("As all.") == 1
     assert "secret" not in page
+
+
+def test_a_long_usage_line_is_broken_between_its_arguments():
+    command = Command(name="tool", usage=("[--one ONE]", "[--two TWO]", "PATH"), words="", arguments=(), notes=())
+    assert usage(command, width=20) == "tool [--one ONE]\n    [--two TWO] PATH"
 
 
 def test_a_man_page_shows_what_roff_would_take_for_its_own():
     parser = argparse.ArgumentParser(prog="tool", description=".SH is no heading here, nor is 'it' or \\fB")
-    parser.add_subparsers().add_parser("one", help="x", description="x", epilog=".first\n'second")
+    parser.add_subparsers().add_parser("one", help="x", description="x", epilog=".first\n'second\n  x")
     text = man_page(read(parser), version="1", about="a — b", exit_codes=[(0, "Done.")], see="man(1)")
     assert not complaints(text)
     shown = re.sub(r".\x08", "", mandoc("-Tutf8", page=text).stdout)

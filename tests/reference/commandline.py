@@ -1,8 +1,9 @@
 """What a command line takes, read from its argparse parsers: one walk for the pages and for the man pages."""
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,28 +16,30 @@ class Argument:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One parser. `words` says what it does, `notes` what stands below its help, such as examples."""
+    """One parser. `usage` has what is not parted at a line's end; `notes` is what stands below its help."""
 
     name: str
-    usage: str
+    usage: tuple[str, ...]
     words: str
     arguments: tuple[Argument, ...]
-    notes: str
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A program: its own parser, what all of its commands take, and the commands without that."""
+    """A program: its own parser, what all of its commands take and say, and the commands without that."""
 
     top: Command
     common: tuple[Argument, ...]
+    notes: tuple[str, ...]
     commands: tuple[Command, ...]
 
 
 def read(parser: argparse.ArgumentParser) -> Program:
     """Return what a program's parser takes.
 
-    What the program itself takes, or every command of two and more, is common: a command does not repeat it.
+    What the program itself takes, or every command of two and more, is common: a command does not repeat it. So
+    is a paragraph that most of them say.
     """
     commands = list(_parsers(parser))
     taken = [{_argument(each, action) for action in _shown(each)} for _, each in commands]
@@ -45,10 +48,16 @@ def read(parser: argparse.ArgumentParser) -> Program:
     repeated = {each for each in own if any(each in arguments for arguments in taken)} | everywhere
     first = [_argument(commands[0][1], action) for action in _shown(commands[0][1])] if commands else []
     common = tuple(each for each in dict.fromkeys([*own, *first]) if each in repeated)
+    found = tuple(_command(each, words, repeated) for words, each in commands)
+    said = Counter(note for command in found for note in command.notes)
+    notes = tuple(note for note, times in said.items() if times > max(1, len(found) // 2))
     return Program(
         top=_command(parser, "", repeated),
         common=common,
-        commands=tuple(_command(each, words, repeated) for words, each in commands),
+        notes=notes,
+        commands=tuple(
+            replace(each, notes=tuple(note for note in each.notes if note not in notes)) for each in found
+        ),
     )
 
 
@@ -69,10 +78,10 @@ def _command(
     own = [action for action in _shown(parser) if _argument(parser, action) not in repeated]
     return Command(
         name=parser.prog,
-        usage=" ".join([parser.prog, *_usage(parser, own)]),
+        usage=tuple(_usage(parser, own)),
         words=(parser.description or words).strip() % {"prog": parser.prog},
         arguments=tuple(_argument(parser, action) for action in own),
-        notes=((parser.epilog or "") % {"prog": parser.prog}).strip("\n"),
+        notes=tuple(filter(None, ((parser.epilog or "") % {"prog": parser.prog}).strip("\n").split("\n\n"))),
     )
 
 

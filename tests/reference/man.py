@@ -21,15 +21,15 @@ def man_page(
         ".SH NAME",
         f"{roff(program.top.name)} \\- {roff(about)}",
         ".SH SYNOPSIS",
-        *_usage(program.top.usage),
+        *_usage(program.top),
         ".SH DESCRIPTION",
         roff(sentence(program.top.words)),
         *_arguments(program.top.arguments),
-        *(line for notes in [program.top.notes] if "\n" in notes for line in _verbatim(notes)),
+        *_notes(program.top.notes),
     ]
     if program.common:
         lines += [".SH OPTIONS OF EVERY COMMAND", *_arguments(program.common)]
-    lines.append(".SH COMMANDS")
+    lines += [".SH COMMANDS", *_notes(program.notes)]
     for command in program.commands:
         lines += _command(command)
     lines.append(".SH EXIT STATUS")
@@ -41,22 +41,18 @@ def man_page(
 
 def _command(command: Command) -> Iterator[str]:
     yield f".SS {roff(command.name)}"
-    yield from _usage(command.usage)
+    yield from _usage(command)
     yield ".PP"
     yield roff(sentence(command.words))
     yield from _arguments(argument for argument in command.arguments if argument.words)
-    if "\n" in command.notes:
-        yield from _verbatim(command.notes)
-    elif command.notes:
-        yield ".PP"
-        yield roff(sentence(command.notes))
+    yield from _notes(command.notes)
 
 
-def _usage(text: str) -> Iterator[str]:
+def _usage(command: Command) -> Iterator[str]:
     """Yield a usage line: what is typed as it stands is bold, as is usual."""
-    words = re.sub(r"(?<![\w-])(--?[a-z][a-z-]*)", r"\\fB\1\\fR", text.replace("\\", "\\e"))
-    name, _, rest = words.partition(" ")
-    yield f"\\fB{roff(name)}\\fR {roff(rest, escaped=True)}".rstrip()
+    words = " ".join(command.usage).replace("\\", "\\e")
+    words = re.sub(r"(?<![\w-])(--?[a-z][a-z-]*)", r"\\fB\1\\fR", words)
+    yield f"\\fB{roff(command.name)}\\fR {roff(words, escaped=True)}".rstrip()
 
 
 def _arguments(arguments: Iterable[Argument]) -> Iterator[str]:
@@ -66,11 +62,16 @@ def _arguments(arguments: Iterable[Argument]) -> Iterator[str]:
         yield roff(argument.words)
 
 
-def _verbatim(text: str) -> Iterator[str]:
-    yield ".PP"
-    yield ".nf"
-    yield from (roff(line) or "\\&" for line in text.splitlines())
-    yield ".fi"
+def _notes(notes: Iterable[str]) -> Iterator[str]:
+    """Yield paragraphs: one with indented lines, such as examples, as it stands."""
+    for note in notes:
+        yield ".PP"
+        if "\n " in note:
+            yield ".nf"
+            yield from (roff(line) or "\\&" for line in note.splitlines())
+            yield ".fi"
+        else:
+            yield roff(sentence(" ".join(note.split())))
 
 
 def roff(text: str, *, escaped: bool = False) -> str:

@@ -11,7 +11,7 @@ MADE = "<!-- Made from the code by `make reference`; what is written here by han
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table of cells that are Markdown already."""
     lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in lines)
+    return "\n".join(re.sub(r"\|  (?=\|)", "| ", f"| {' | '.join(cells)} |") for cells in lines)
 
 
 def plain(text: str) -> str:
@@ -39,22 +39,34 @@ def program_page(program: Program, *, before: str) -> str:
 
 
 def _program(program: Program) -> Iterator[str]:
-    yield _block(program.top.usage)
+    yield _block(usage(program.top))
     yield sentence(plain(program.top.words))
     if program.top.arguments:
         yield _arguments(program.top.arguments)
-    yield from _notes(program.top)
+    yield from _notes(program.top.notes)
     if program.common:
         yield "## Options of every command"
         yield _arguments(program.common)
     yield "## Commands"
+    yield from _notes(program.notes)
     for command in program.commands:
         yield f"### `{command.name}`"
         yield sentence(plain(command.words))
-        yield _block(command.usage)
+        yield _block(usage(command))
         if any(argument.words for argument in command.arguments):
             yield _arguments(argument for argument in command.arguments if argument.words)
-        yield from _notes(command)
+        yield from _notes(command.notes)
+
+
+def usage(command: Command, *, width: int = 100) -> str:
+    """Return a usage line, broken where it is too long, but not within what belongs together."""
+    lines = [command.name]
+    for word in command.usage:
+        if len(lines[-1]) + len(word) < width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(f"    {word}")
+    return "\n".join(lines)
 
 
 def _arguments(arguments: Iterable[Argument]) -> str:
@@ -64,9 +76,10 @@ def _arguments(arguments: Iterable[Argument]) -> str:
     )
 
 
-def _notes(command: Command) -> Iterator[str]:
-    if command.notes:
-        yield _block(command.notes) if "\n" in command.notes else sentence(plain(command.notes))
+def _notes(notes: Iterable[str]) -> Iterator[str]:
+    """Yield paragraphs: one with indented lines, such as examples, as it stands."""
+    for note in notes:
+        yield _block(note) if "\n " in note else sentence(plain(" ".join(note.split())))
 
 
 def _block(text: str) -> str:

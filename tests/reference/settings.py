@@ -25,12 +25,16 @@ STRANGE = ("a/../b", object())
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A setting. `known` finds it in the table as it is; default None: a person says what comes instead."""
+    """A setting. `known` finds it in the table as it is.
+
+    default None: a person says what comes instead, `none` until then. must: it has no default, but must be set.
+    """
 
     known: str
     names: str
     expected: str
     default: str | None
+    must: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,7 @@ def _made(wanted: Table, old: str) -> str:
     rows = []
     for row in ordered:
         cells = written.get(row.known, last)[1]
-        default = cells[-2] if row.default is None else row.default
+        default = row.default or cells[-2] or ("" if row.must else "none")
         rows.append([row.names, row.expected, default, cells[-1]])
     return table([wanted.head, "expected", "default", "meaning"], rows)
 
@@ -105,7 +109,7 @@ def _mapping() -> Iterator[Row]:
     defaults = _defaults(Mapping)
     for key, parse in MAPPING_PARSERS.items():
         default = _default(defaults[key], parse) if key in defaults else None
-        yield Row(known=key, names=code(key), expected=_expected(parse), default=default)
+        yield Row(known=key, names=code(key), expected=_expected(parse), default=default, must=key not in defaults)
 
 
 def _rest() -> Iterator[Row]:
