@@ -29,6 +29,7 @@ NAVIGATION = {
         "leases",
         "mailu-releases",
         "rights",
+        "monitoring/README",
         "backup",
         "upgrading",
         "sizing",
