@@ -5,12 +5,12 @@ PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11 3; do \
     2>/dev/null && { echo python$$v; break; }; done)
 BIN := .venv/bin
 
-.PHONY: demo test check audit lock bench handover mutants fuzz guides soak clean
+.PHONY: demo test check audit lock docs reference man bench handover mutants fuzz guides soak clean
 
 demo: .venv/ready
 	$(BIN)/python -m tests.demo
 
-test: check
+test: check .venv/docs-ready
 	tests/get-tools .venv/debian-etcd
 	tests/get-services
 	tests/get-engine .venv/engine
@@ -34,6 +34,16 @@ audit: .venv/ready
 lock: .venv/ready
 	echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 	    --no-header --no-annotate --extra certificates pyproject.toml - -o requirements.lock
+
+# The site over docs/, into build/docs; a broken link, anchor or picture ends it.
+docs: .venv/docs-ready
+	$(BIN)/python -m sphinx -q -E -W --keep-going -d build/doctrees docs build/docs
+
+# What docs/ has from the code: docs/reference, docs/man, the tables of docs/settings.md, the list of decisions.
+reference: .venv/ready
+	$(BIN)/python -m tests.reference
+
+man: reference
 
 bench: .venv/ready
 	$(BIN)/python -m tests.bench
@@ -61,11 +71,15 @@ soak: .venv/ready
 	CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -m soak --timeout 7200
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 
 .venv/ready: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "needs Python >= 3.11 with venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/pip install --quiet --editable ".[embedded]" --group dev
+	touch $@
+
+.venv/docs-ready: .venv/ready
+	$(BIN)/pip install --quiet --group docs
 	touch $@

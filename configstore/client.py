@@ -690,24 +690,32 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"configstore-client {VERSION}")
     commands = top.add_subparsers(dest="verb", metavar="VERB")
     commands.required = True
-    one = commands.add_parser("hold", help="run a command while holding a lease, and commit what it changed")
-    one.add_argument("name", metavar="NAME")
-    one.add_argument("--mapping", help="a mapping that must be up to date, too (default: those with this lease)")
-    one.add_argument("--ttl", type=duration, help="after how long a dead holder's lease is another's (30s)")
+    one = commands.add_parser("hold", help="run -- COMMAND... while holding a lease, and commit what it changed")
+    one.add_argument("name", metavar="NAME", help="the lease")
+    one.add_argument(
+        "--mapping",
+        metavar="MAPPING",
+        help="a mapping that must be up to date, too (default: those with this lease)",
+    )
+    one.add_argument(
+        "--ttl", type=duration, metavar="DURATION", help="after how long a dead holder's lease is another's (30s)"
+    )
     patience = one.add_mutually_exclusive_group()
-    patience.add_argument("--wait", type=duration, help="wait at most so long (default: without end)")
+    patience.add_argument(
+        "--wait", type=duration, metavar="DURATION", help="wait at most so long (default: without end)"
+    )
     patience.add_argument("--no-wait", dest="wait", action="store_const", const=0.0, help="do not wait")
-    one = commands.add_parser("on-change", help="run a command after each set of changes that came in")
+    one = commands.add_parser("on-change", help="run -- COMMAND... after each set of changes that came in")
     one.add_argument("mapping", metavar="MAPPING")
-    one.add_argument("--timeout", type=duration, help="stop the command after so long")
+    one.add_argument("--timeout", type=duration, metavar="DURATION", help="stop the command after so long")
     one = commands.add_parser("wait", help="wait until a mapping's changes are applied")
     one.add_argument("mapping", metavar="MAPPING")
     one.add_argument("--applied", choices=["here", "all"], default="here", help="by this replica, or by all")
-    one.add_argument("--revision", type=int, help="the revision (default: the newest of the mapping)")
-    one.add_argument("--timeout", type=duration, default=60.0)
+    one.add_argument("--revision", type=int, metavar="N", help="the revision (default: the newest of the mapping)")
+    one.add_argument("--timeout", type=duration, default=60.0, metavar="DURATION", help="at most (default: 60s)")
     one = commands.add_parser("flush", help="commit what was changed here; prints the revision")
     one.add_argument("mapping", metavar="MAPPING")
-    one.add_argument("--timeout", type=duration, default=60.0)
+    one.add_argument("--timeout", type=duration, default=60.0, metavar="DURATION", help="at most (default: 60s)")
     commands.add_parser("status", help="print what the sidecar is doing, as JSON")
     return top
 

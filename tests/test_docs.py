@@ -13,7 +13,8 @@ BAD_DAYS = (HERE / "docs/etcd-bad-days.md").read_text()
 SERVICES = (HERE / "docs/services.md").read_text()
 RELEASES = (HERE / "docs/mailu-releases.md").read_text()
 THREATS = (HERE / "docs/threat-model.md").read_text()
-LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)")
+PAGES = [HERE / "README.md", HERE / "CHANGELOG.md", *(HERE / "docs").rglob("*.md")]
 
 
 def test_the_promises_name_every_break_that_is_made():
@@ -56,6 +57,37 @@ def test_what_a_mutant_takes_out_is_there_once(name):
     assert all(Path(HERE, each).exists() for each in tests)
 
 
-@pytest.mark.parametrize("page", [HERE / "README.md", *(HERE / "docs").rglob("*.md")], ids=lambda page: page.stem)
+def anchors(text):
+    """Return what a forge calls the headings of a page: small letters, no signs, a second one numbered."""
+    found = {}
+    without_code = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    for heading in re.findall(r"^#+ (.*)", without_code, re.MULTILINE):
+        words = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+        name = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
+        found[f"{name}-{found[name]}" if name in found else name] = 1
+    return found.keys()
+
+
+def dead_links(page):
+    """Return the links of a page that lead to no file, or to no heading of one."""
+    dead = []
+    for path, anchor in LINK.findall(page.read_text()):
+        target = (page.parent / path) if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
+            dead.append(f"{path}#{anchor}" if anchor else path)
+    return dead
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HERE)))
 def test_what_a_page_links_to_is_there(page):
-    assert not [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+    assert not dead_links(page)
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    (tmp_path / "other.md").write_text("# Two words\n\n```sh\n# no heading\n```\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# `a` & b, c\n[1](other.md) [2](other.md#two-words) [3](#a--b-c) [4](https://etcd.io/x#y)\n"
+        "[5](gone.md) [6](other.md#no-heading) ![7](gone.svg) [8](#gone)\n"
+    )
+    assert dead_links(page) == ["gone.md", "other.md#no-heading", "gone.svg", "#gone"]

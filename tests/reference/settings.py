@@ -1,0 +1,174 @@
+"""The tables of docs/settings.md, each between two marks.
+
+Which keys there are, what each expects, its default and its variable come from the code. The last cell of a row,
+and a default that the code does not have as a value, such as "the system's", are a person's, and stay.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from configstore.settings import STORE_PARSERS, StoreSettings
+from sidecar import config
+from sidecar.fields import MAPPING_PARSERS
+from sidecar.planner.mapping import AS_IT_IS, Mapping
+from tests.reference.markdown import code, table
+
+MARK = "<!-- Made by `make reference`, the last column excepted: {} -->\n\n"
+END = "\n\n<!-- until here -->"
+STRANGE = ("a/../b", object())
+"""Values of which each parser refuses one, and says what it expects instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A setting. `known` finds it in the table as it is.
+
+    default None: a person says what comes instead, `none` until then. must: it has no default, but must be set.
+    """
+
+    known: str
+    names: str
+    expected: str
+    default: str | None
+    must: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of settings. `head` is that of their names."""
+
+    head: str
+    rows: tuple[Row, ...]
+
+
+def tables() -> dict[str, Table]:
+    """Return the tables by the name in their mark."""
+    return {
+        "store": Table(head="key, variable", rows=tuple(_store())),
+        "mapping": Table(head="key", rows=tuple(_mapping())),
+        "rest": Table(head="key, variable", rows=tuple(_rest())),
+    }
+
+
+def page(text: str) -> str:
+    """Return docs/settings.md with its tables made anew. Raises ValueError for a table that has no marks."""
+    for name, wanted in tables().items():
+        start = MARK.format(name)
+        before, found, rest = text.partition(start)
+        old, ended, after = rest.partition(END)
+        if not found or not ended:
+            raise ValueError(f"no table between {start.strip()} and {END.strip()}")
+        text = f"{before}{start}{_made(wanted, old)}{END}{after}"
+    return text
+
+
+def undescribed(text: str) -> list[str]:
+    """Return the settings of which nobody has said what they mean."""
+    return [cells[0] for cells in _rows(text) if len(cells) > 3 and not cells[-1]]
+
+
+def _made(wanted: Table, old: str) -> str:
+    written = {}
+    for place, cells in enumerate(_rows(old)):
+        for word in re.findall(r"`([^`]+)`", " ".join(cells[: 2 if "variable" in wanted.head else 1])):
+            written.setdefault(word, (place, cells))
+    last = (len(written), [""] * 3)
+    ordered = sorted(wanted.rows, key=lambda row: written.get(row.known, last)[0])
+    rows = []
+    for row in ordered:
+        cells = written.get(row.known, last)[1]
+        default = row.default or cells[-2] or ("" if row.must else "none")
+        rows.append([row.names, row.expected, default, cells[-1]])
+    return table([wanted.head, "expected", "default", "meaning"], rows)
+
+
+def _rows(text: str) -> Iterator[list[str]]:
+    """Yield the cells of each row of a table, its head excepted."""
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if cells and "---" not in cells[0] and not cells[0].startswith("key"):
+            yield cells
+
+
+def _store() -> Iterator[Row]:
+    defaults = _defaults(StoreSettings)
+    for key, parse in STORE_PARSERS.items():
+        yield Row(
+            known=key,
+            names=f"{code(key)}<br>{code(f'CONFIGSTORE_{key.upper()}')}",
+            expected=_expected(parse),
+            default=_default(defaults[key], parse),
+        )
+
+
+def _mapping() -> Iterator[Row]:
+    defaults = _defaults(Mapping)
+    for key, parse in MAPPING_PARSERS.items():
+        default = _default(defaults[key], parse) if key in defaults else None
+        yield Row(known=key, names=code(key), expected=_expected(parse), default=default, must=key not in defaults)
+
+
+def _rest() -> Iterator[Row]:
+    defaults = _defaults(config.Config)
+    keys = {name: f"{code(f'[{section}] {key}')}<br>" for (section, key), (name, _) in config._SETTINGS.items()}
+    for variable, name in config._VARIABLES.items():
+        parse = config._PARSERS[name]
+        yield Row(
+            known=variable,
+            names=f"{keys.get(name, '')}{code(variable)}",
+            expected=_expected(parse),
+            default=_default(defaults[name], parse) if name in defaults else None,
+        )
+    yield Row(known=config._PRESET, names=code(config._PRESET), expected="names", default=None)
+
+
+def _defaults(of: type[msgspec.Struct]) -> dict[str, object]:
+    """Return the defaults of those fields that have one."""
+    return {
+        each.name: each.default for each in msgspec.structs.fields(of) if each.default is not msgspec.NODEFAULT
+    }
+
+
+def _expected(parse: Callable[[object], object]) -> str:
+    """Return what a parser expects, in its own words, without the examples."""
+    for value in STRANGE:
+        try:
+            parse(value)
+        except ValueError as error:
+            said = re.match(r"expected (?:an? )?(.*?)(?:,? such as| of letters|: |$)", str(error))
+            words = re.sub(
+                r"^one of (.*)", lambda found: _choices(found[1].split(", ")), said[1] if said else str(error)
+            )
+            return re.sub(r'"([^"]*)"', r"`\1`", words)
+    raise ValueError(f"{parse} takes anything; expected a parser that refuses what is none of its own")
+
+
+def _choices(words: Iterable[str]) -> str:
+    *first, last = (code(word) for word in words)
+    return f"{', '.join(first)} or {last}"
+
+
+def _default(value: object, parse: Callable[[object], object]) -> str | None:
+    """Return a default as it is written in a file; None where the code has no value for it."""
+    if value is None or value == AS_IT_IS or (value == () and "argument list" in _expected(parse)):
+        return None
+    if value == "":
+        return code("none")
+    if isinstance(value, float) and "duration" in _expected(parse):
+        return code(_duration(value))
+    if isinstance(value, tuple) and "URL" in _expected(parse):
+        return code(",".join(value))
+    if isinstance(value, bool | tuple):
+        return code(json.dumps(value))
+    return code(str(value))
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if (seconds >= 2 * length and seconds % length == 0) or seconds == length == 1:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds * 1000:g}ms"
