@@ -11,7 +11,6 @@ import msgspec
 from configstore.cli.arguments import Commands, add_command
 from configstore.cli.render import Cell, Style, table, when, write_json
 from configstore.cli.session import asker, open_tree, say, say_all
-from configstore.cli.status import fields
 from configstore.errors import NotThereError, RefusedError, UnreachableError, UsageError
 from configstore.model.keys import removal, shown_key
 from configstore.model.path import StorePath, printable
@@ -87,7 +86,9 @@ def _replicas(args: argparse.Namespace) -> int:
     rows.sort(key=lambda row: (row[0].mapping, row[0].replica))
     gone = [each for each, _ in answers.everyone.gone(tree.keys).values() if mapping in {None, each.mapping}]
     if args.json:
-        write_json([fields(report, silent=silent) for report, silent in rows])
+        from configstore.overview.shown import replica  # noqa: PLC0415 - few want it
+
+        write_json([replica(report, answers=not silent) for report, silent in rows])
     else:
         now = datetime.now(UTC)
         cells = [_row(report, silent=silent) for report, silent in rows]

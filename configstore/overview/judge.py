@@ -119,7 +119,7 @@ def _store(facts: Facts) -> Iterator[Finding]:
     )
     for each in (
         *reach.endpoints(known),
-        *(reach.tls(secure) if secure.endpoints else ()),
+        *reach.tls(secure),
         *(reach.clock(secure) if any(one.web.clock_ahead is not None for one in secure.endpoints) else ()),
         *cluster.members(known),
         *cluster.alarms(known),

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
+import msgspec
+
 from configstore import __version__, cli, client
+from configstore.overview.shown import Overview
 from sidecar import __main__ as sidecar
 from sidecar.config import DEFAULT_SOCKET
 from tests.reference import decisions, exit_codes, metrics, settings
@@ -41,9 +44,15 @@ def made() -> dict[str, str]:
         **command_pages(),
         "docs/reference/metrics.md": metrics.page(),
         "docs/reference/exit-codes.md": exit_codes.page(),
+        "docs/reference/status.schema.json": _schema(),
         "docs/decisions/README.md": decisions.page(HERE / "docs/decisions"),
         SETTINGS: settings.page((HERE / SETTINGS).read_text()),
     }
+
+
+def _schema() -> str:
+    """Return what `configstore status --json` prints, as a JSON Schema (draft 2020-12)."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Overview)), indent=2).decode() + "\n"
 
 
 def command_pages() -> dict[str, str]:

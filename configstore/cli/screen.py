@@ -1,0 +1,107 @@
+"""How `status` looks: the store in a line, a row for each mapping, what needs a person. Values in, lines out."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+
+from configstore.cli.render import Cell, Style, paint, table_lines
+from configstore.doctor.facts import Endpoint
+from configstore.doctor.finding import Finding
+from configstore.doctor.finding import State as Grade
+from configstore.model.path import printable
+from configstore.overview.facts import Facts
+from configstore.overview.judge import Row, Verdict
+from configstore.store.api import Status
+
+SHOWN = 12
+"""How many findings the screen has; `--all` shows every one."""
+
+
+def screen(
+    facts: Facts, verdict: Verdict, *, width: int | None, styled: bool, every: bool = False
+) -> Iterator[str]:
+    """Yield the lines of the screen. width: of the terminal; None leaves each line as long as it is."""
+    yield paint(f"store  {_store_line(facts)}", Style.STRONG, styled=styled)
+    if facts.stale:
+        yield f"       replicas are shown as they reported last: {printable(facts.stale)}"
+    if verdict.rows:
+        yield ""
+        yield from table_lines(_HEADERS, list(map(_cells, verdict.rows)), width=width, styled=styled)
+    elif facts.statuses and not facts.cut_off:
+        yield "no live replica"
+    yield ""
+    yield from _need_lines(verdict.needs if every else verdict.needs[:SHOWN], width, styled=styled)
+    if not every and len(verdict.needs) > SHOWN:
+        yield f"and {len(verdict.needs) - SHOWN} more: `configstore status --all`"
+    if not verdict.needs:
+        yield paint("all well", Style.GOOD, styled=styled)
+    for report in facts.reports:
+        if report.last_choice:
+            who = f"{report.replica}@{printable(report.host)}"
+            yield from _wrapped(f"{report.mapping}: {who}: last choice: {printable(report.last_choice)}", width)
+
+
+_HEADERS = ("MAPPING", "READY", "STATE", "PATHS", "BEHIND", "WAITING", "FOR")
+
+_STYLES = {"ready": Style.GOOD, "degraded": Style.WARN, "starting": Style.WARN, "waiting": Style.WARN}
+
+
+def _cells(row: Row) -> list[Cell]:
+    return [
+        row.mapping,
+        f"{row.ready} of {row.expected}",
+        (row.state, _STYLES.get(row.state, Style.BAD)),
+        str(row.paths),
+        str(row.behind) if row.behind else "-",
+        str(row.pending) if row.pending else "-",
+        f"{row.pending_seconds:.0f} s" if row.pending else "-",
+    ]
+
+
+def _need_lines(needs: Sequence[Finding], width: int | None, *, styled: bool) -> Iterator[str]:
+    """Yield each finding, and below those that follow each other with the same mend one line for that."""
+    for need, following in zip_longest(needs, needs[1:]):
+        failed = need.state is Grade.FAIL
+        grade = "FAIL" if failed else "warn"
+        first, *rest = _wrapped(f"{grade}  {need.check}: {need.found}", width, later=6)
+        yield paint(grade, Style.BAD if failed else Style.WARN, styled=styled) + first[len(grade) :]
+        yield from rest
+        if need.mend and (following is None or need.mend != following.mend):
+            yield from _wrapped(f"      → {printable(need.mend)}", width, later=8)
+
+
+def _wrapped(text: str, width: int | None, *, later: int = 2) -> list[str]:
+    """Return text in lines of at most `width` columns; later: by how much all but the first are indented."""
+    if width is None:
+        return [text]
+    space = " " * later
+    return textwrap.wrap(
+        text, max(40, width), subsequent_indent=space, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _store_line(facts: Facts) -> str:
+    """Return one line: who answers, who leads, of which version and size."""
+    answering = {each.url: each.status for each in facts.endpoints if isinstance(each.status, Status)}
+    if not answering:
+        return f"no answer from {_urls(facts.endpoints)}"
+    newest = max(answering.values(), key=lambda status: status.raft_index)
+    leader = next((url for url, status in answering.items() if status.member_id == newest.leader), "")
+    who = [_urls(facts.endpoints)]
+    if len(facts.endpoints) > 1:
+        who = [f"{len(answering)} of {len(facts.endpoints)} endpoints answer"]
+        who += [f"leader {leader}"] if leader else []
+    alarms = dict.fromkeys(alarm for status in answering.values() for alarm in status.alarms)
+    parts = [
+        *who,
+        f"etcd {' and '.join(sorted({status.version for status in answering.values()}))}",
+        f"revision {facts.revision or newest.revision}",
+        f"{newest.db_size / 2**20:.1f} MiB",
+        *([] if newest.leader else ["without a leader"]),
+        *(f"alarm {alarm}" for alarm in alarms),
+    ]
+    return printable(", ".join(parts))
+
+
+def _urls(endpoints: Sequence[Endpoint]) -> str:
+    return ", ".join(each.url for each in endpoints)

@@ -1,0 +1,101 @@
+"""An overview for programs: what `configstore status --json` prints (docs/reference/status.schema.json)."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from configstore.doctor.finding import State
+from configstore.model.replica import Report
+from configstore.overview.facts import Facts
+from configstore.overview.judge import Row, Verdict
+from configstore.store.api import Status
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint, and why it does not answer."""
+
+    url: str
+    answers: bool
+    reason: str | None
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """What needs a person: about what, what was found, and the mend with what to type."""
+
+    about: str
+    severity: State
+    found: str
+    mend: str | None
+
+
+class Gone(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica that went without a goodbye. started: RFC 3339, by its clock."""
+
+    mapping: str
+    replica: str
+    host: str
+    started: str
+
+
+class Replica(Report, frozen=True, kw_only=True):
+    """A live replica's report. answers: it is new; else the replica is frozen, cut off, or died just now."""
+
+    answers: bool
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything at one glance.
+
+    time: of the look, UTC. exit_code: 0 all well, 1 something needs a look, 4 no store. store: what the member that
+    is furthest says; null when none answers. conflicts: how many losing sides are kept. leases_held_up: those
+    that are held for long. stale: why replicas could not be asked, so that each is as it reported last; else null.
+    """
+
+    time: str
+    exit_code: int
+    store: Status | None
+    endpoints: tuple[Endpoint, ...]
+    mappings: tuple[Row, ...]
+    needs: tuple[Need, ...]
+    replicas: tuple[Replica, ...]
+    gone: tuple[Gone, ...]
+    conflicts: int
+    leases_held_up: tuple[str, ...]
+    stale: str | None
+
+
+def shown(facts: Facts, verdict: Verdict) -> Overview:
+    """Return an overview for programs."""
+    everyone = [(each, True) for each in facts.reports] + [(each, False) for each in facts.late]
+    return Overview(
+        time=f"{datetime.fromtimestamp(facts.now, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        exit_code=verdict.exit_code,
+        store=max(facts.statuses, key=lambda status: status.raft_index, default=None),
+        endpoints=tuple(_endpoint(each.url, each.status) for each in facts.endpoints),
+        mappings=verdict.rows,
+        needs=tuple(
+            Need(about=each.check, severity=each.state, found=each.found, mend=each.mend or None)
+            for each in verdict.needs
+        ),
+        replicas=tuple(
+            replica(each, answers=answers)
+            for each, answers in sorted(everyone, key=lambda one: (one[0].mapping, one[0].replica))
+        ),
+        gone=tuple(
+            Gone(mapping=each.mapping, replica=each.replica, host=each.host, started=each.time)
+            for each in facts.gone
+        ),
+        conflicts=sum(facts.conflicts.values()),
+        leases_held_up=tuple(map(str, facts.held_up)),
+        stale=facts.stale or None,
+    )
+
+
+def replica(report: Report, *, answers: bool) -> Replica:
+    """Return a report for programs."""
+    return Replica(**{name: getattr(report, name) for name in report.__struct_fields__}, answers=answers)
+
+
+def _endpoint(url: str, status: object) -> Endpoint:
+    answers = isinstance(status, Status)
+    return Endpoint(url=url, answers=answers, reason=None if answers else str(getattr(status, "reason", "")))
