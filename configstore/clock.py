@@ -10,3 +10,11 @@ import time
 def boottime() -> float:
     """Return the seconds since the machine was started, those in which it was suspended included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def span(seconds: float) -> str:
+    """Return a length of time for people, in the largest unit of which it has two or more: `90 minutes`."""
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults import FAULTS
 from tests.mutants import HERE, MUTANTS
 from tests.simulation.test_mutants import MUTANTS as SIMULATED
 
@@ -91,3 +92,13 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path):
         "[5](gone.md) [6](other.md#no-heading) ![7](gone.svg) [8](#gone)\n"
     )
     assert dead_links(page) == ["gone.md", "other.md#no-heading", "gone.svg", "#gone"]
+
+
+def test_every_fault_has_its_row_by_the_words_of_status_and_a_test_that_makes_it():
+    rows = [line for line in (HERE / "docs/troubleshooting.md").read_text().splitlines() if line.startswith("| ")]
+    symptoms = [line.replace("`", "") for line in rows]
+    tests = "".join(file.read_text() for file in (HERE / "tests").rglob("test_*.py"))
+    assert len(FAULTS) >= 40
+    for name, fault in FAULTS.items():
+        assert any(fault.cause in row for row in symptoms), f"{name}: no row names {fault.cause!r}"
+        assert f'"{name}"' in tests, f"{name}: no test makes it"

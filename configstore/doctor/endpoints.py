@@ -5,28 +5,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from configstore.doctor.facts import Endpoint, Failure, Web
+from configstore.doctor import web
+from configstore.doctor.facts import Endpoint, Failure
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.settings import StoreSettings
 from configstore.store.api import Status
 from configstore.store.connect import connect
 
 
-def look_at_all(settings: StoreSettings, patience: float, *, plain_http: bool = True) -> tuple[Endpoint, ...]:
-    """Return what every endpoint shows, after at most `patience` seconds.
-
-    plain_http: whether those without TLS are asked over HTTP, too, where only clock and quota are to be had.
-    """
+def look_at_all(settings: StoreSettings, patience: float) -> tuple[Endpoint, ...]:
+    """Return what every endpoint shows, after at most `patience` seconds."""
     with ThreadPoolExecutor(2 * len(settings.endpoints)) as pool:
-        webs = [
-            pool.submit(_visit, url, settings, patience / 2) if plain_http or url.startswith("https:") else None
-            for url in settings.endpoints
-        ]
+        webs = [pool.submit(web.visit, url, settings, patience / 2) for url in settings.endpoints]
         answers = [pool.submit(_status, url, settings, patience) for url in settings.endpoints]
         return tuple(
             Endpoint(
                 url=url,
-                web=seen.result() if seen else Web(),
+                web=seen.result(),
                 status=answer.result()[0],
                 latency=answer.result()[1],
             )
@@ -42,12 +37,6 @@ def only(settings: StoreSettings, endpoints: tuple[str, ...], timeout: float) ->
 def failure(error: StoreError) -> Failure:
     """Return an error as a value."""
     return Failure(str(error), error.exit_code)
-
-
-def _visit(url: str, settings: StoreSettings, patience: float) -> Web:
-    from configstore.doctor import web  # noqa: PLC0415 - HTTP and TLS, which `status` mostly does without
-
-    return web.visit(url, settings, patience)
 
 
 def _status(url: str, settings: StoreSettings, patience: float) -> tuple[Status | Failure, float]:

@@ -8,6 +8,7 @@ import time
 
 import msgspec
 
+from configstore.doctor import web
 from configstore.doctor.endpoints import failure, look_at_all, only
 from configstore.errors import PermissionDeniedError, StoreError, StoreUnavailableError
 from configstore.model.keys import Keys
@@ -34,7 +35,7 @@ def gather(settings: StoreSettings) -> Facts:
     """Find out all there is, in three seconds at most. Raises UsageError for an unreadable certificate file."""
     end = time.monotonic() + WHOLE
     connect(settings).close()  # sends nothing, but reads the certificate files
-    endpoints = look_at_all(settings, MEMBERS, plain_http=False)
+    endpoints = look_at_all(settings, MEMBERS)
     facts = Facts(now=time.time(), endpoints=endpoints, client_certificate_ends=_end_of(settings.cert))
     answering = tuple(each.url for each in endpoints if isinstance(each.status, Status))
     if not answering:
@@ -46,8 +47,6 @@ def gather(settings: StoreSettings) -> Facts:
 def _end_of(cert: str | None) -> float | None:
     if cert is None:
         return None
-    from configstore.doctor import web  # noqa: PLC0415 - HTTP and TLS, which most calls do without
-
     with open(cert, "rb") as file:
         return web.end_of(file.read())
 

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import msgspec
 
+from configstore.clock import span
 from configstore.doctor import cluster, reach
 from configstore.doctor import facts as doctor
 from configstore.doctor.finding import Finding, fail, warn
@@ -114,13 +115,12 @@ def _store(facts: Facts) -> Iterator[Finding]:
         client_certificate_ends=facts.client_certificate_ends,
         cut_off=facts.cut_off if facts.cut_off and facts.cut_off.exit_code == 4 else None,
     )
-    secure = msgspec.structs.replace(
-        known, endpoints=tuple(each for each in facts.endpoints if each.url.startswith("https://"))
-    )
+    https = tuple(each for each in facts.endpoints if each.url.startswith("https://"))
+    secure = msgspec.structs.replace(known, endpoints=https)
     for each in (
         *reach.endpoints(known),
         *reach.tls(secure),
-        *(reach.clock(secure) if any(one.web.clock_ahead is not None for one in secure.endpoints) else ()),
+        *reach.clock(known),
         *cluster.members(known),
         *cluster.alarms(known),
         *cluster.space(known),
@@ -227,17 +227,10 @@ def _clocks(facts: Facts) -> Iterator[Finding]:
             continue
         if abs(ahead) > APART:
             side = "ahead of" if ahead > 0 else "behind"
-            off.setdefault(f"about {_span(abs(ahead))} {side} this machine's", []).append(each)
+            off.setdefault(f"about {span(abs(ahead))} {side} this machine's", []).append(each)
     for words, whose in off.items():
         found = f"{_who(whose)}: the clock is {words}: times in a history mislead"
         yield warn("clocks", found, "run an NTP client on both; nothing but what people read depends on it")
-
-
-def _span(seconds: float) -> str:
-    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def _by_mapping(reports: Iterable[Report]) -> Iterator[tuple[str, list[Report]]]:

@@ -46,9 +46,9 @@ class Replica(Report, frozen=True, kw_only=True):
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """Everything at one glance.
 
-    time: of the look, UTC. exit_code: 0 all well, 1 something needs a look, 4 no store. store: what the member that
-    is furthest says; null when none answers. conflicts: how many losing sides are kept. leases_held_up: those
-    that are held for long. stale: why replicas could not be asked, so that each is as it reported last; else null.
+    time: of the look, UTC. exit_code: 0 all well, 1 something needs a look, 4 no store. store: what the member
+    that is furthest says; null when none answers. conflicts: how many losing sides are kept. leases_held_up: those
+    held for long. stale: why replicas could not be asked, so that each is as it reported last; else null.
     """
 
     time: str

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from configstore.clock import boottime
+from configstore.clock import boottime, span
 from configstore.errors import (
     CompactedError,
     ConflictError,
@@ -147,7 +147,7 @@ def held_up(kv: Kv, keys: Keys, now: float) -> list[HeldUp]:
         seconds = _since(begun or (holder.contender.time if holder.contender else ""), now)
         if holder.etcd_lease and seconds < USUAL:
             continue
-        how_long = f" for {seconds / 60:.0f} minutes, longer than is usual," if holder.etcd_lease else ""
+        how_long = f" for {span(seconds)}, longer than is usual," if holder.etcd_lease else ""
         waiting = f" ({len(places) - 1} waiting)" if len(places) > 1 else ""
         words = f"lease {printable(name)} is held{how_long} by {holder.words}{waiting}"
         found.append(HeldUp(name=name, found=words))

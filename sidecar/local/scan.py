@@ -216,7 +216,8 @@ class Scanner:
         except FileNotFoundError:
             return
         except (PathError, Unusable) as reason:
-            visit.refuse(path, str(reason), status)
+            mend = "; rename it" if isinstance(reason, PathError) else ""
+            visit.refuse(path, f"{reason}{mend}", status)
             visit.unread |= isinstance(reason, Linked)  # no event tells when its other name goes
             if is_dir:
                 visit.blind.add(path)

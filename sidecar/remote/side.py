@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Map
 
 from configstore.errors import FutureRevisionError
-from configstore.model.path import ROOT, PathError, StorePath, relative_to
+from configstore.model.path import ROOT, PathError, StorePath, relative_to, shown
 from configstore.model.record import Entry, Kind
 from configstore.model.replica import Take
 from configstore.store.api import Batch, Item
@@ -351,7 +351,9 @@ class RemoteSide:
             relative, word = StorePath(bad.path), bad.path
         if relative is None:
             return set()
-        problem = Problem(path=relative, reason=bad.reason, word=word)
+        whose = shown(self._mapping.store) if self._mapping.store else "/"
+        reason = f"{bad.reason}; `configstore ls -R {whose}` says what replaces or removes it"
+        problem = Problem(path=relative, reason=reason, word=word)
         self._sides.unreadable(relative, problem, bad.mod_revision)
         return {relative}
 

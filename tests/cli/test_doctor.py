@@ -14,6 +14,7 @@ from configstore.model.keys import Keys, prefix_end
 from configstore.settings import StoreSettings
 from configstore.store.api import Put
 from tests.certificates import Authority
+from tests.faults import says
 from tests.servers import cluster, connect, run_etcdctl
 from tests.waiting import wait_until
 
@@ -183,7 +184,7 @@ def tls_etcd(pem, *more, binary=None):
 
 
 @pytest.mark.parametrize("version", ["wheel", "debian"])
-def test_certificates_are_read_and_clock_and_quota_are_had_over_tls(doctor, authority, binary_named, version):
+def test_certificates_are_read_and_clock_and_quota_are_had_over_tls(doctor, run, authority, binary_named, version):
     mutual = ("--client-cert-auth", f"--trusted-ca-file={authority.cacert}")
     pem, client = authority.issue("soon", days=10), authority.issue("client", days=40)
     with tls_etcd(pem, *mutual, binary=binary_named(version)) as server:
@@ -192,18 +193,23 @@ def test_certificates_are_read_and_clock_and_quota_are_had_over_tls(doctor, auth
         assert (code, states(rows, "tls"), states(rows, "client certificate")) == (0, ["warn"], ["ok"])
         assert "days left: 9" in said(rows, "tls")
         assert (states(rows, "clock"), states(rows, "space")) == (["ok"], ["ok"])
+        options = [f"--{name}={value}" for name, value in tls.items()]
+        told = run("status", f"--endpoints={server.endpoint}", *options).out.decode()
+        assert says("a certificate about to end", told), told
 
         code, rows = doctor(server.endpoint, cacert=authority.cacert)
         assert (code, states(rows, "tls")) == (2, ["fail"])
         assert "--trusted-ca-file" in said(rows, "tls")
 
 
-def test_a_certificate_that_does_not_fit_says_why_and_what_to_do(doctor, authority, tmp_path):
+def test_a_certificate_that_does_not_fit_says_why_and_what_to_do(doctor, run, authority, tmp_path):
     stranger = Authority(tmp_path / "stranger", "stranger")
     named = authority.issue("named", addresses=(), hosts=("etcd.test",))
     with tls_etcd(named) as server:
         code, rows = doctor(server.endpoint, cacert=stranger.cacert)
         assert (code, "not trusted" in said(rows, "tls")) == (2, True)
+        done = run("status", f"--endpoints={server.endpoint}", f"--cacert={stranger.cacert}")
+        assert (done.code, says("another authority", done.out.decode())) == (4, True), done.out
         code, rows = doctor(server.endpoint, cacert=authority.cacert)
         assert (code, "it is for etcd.test" in said(rows, "tls")) == (2, True)
         assert "server_name" in said(rows, "tls")

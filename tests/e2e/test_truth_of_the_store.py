@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.e2e.replica import ENVIRONMENT, Replica
+from tests.faults import says
 from tests.waiting import wait_until
 
 SOON = 40.0
@@ -52,6 +53,7 @@ def test_after_a_wiped_store_it_is_said_who_still_holds_its_files_and_what_bring
         return text if text.count("still holds 3 files") == 2 else None
 
     text = wait_until(told, SOON, what=run("status"))
+    assert says("a wiped etcd", text)
     for name in ("one", "two"):
         assert f"`configstore resume data --replica {name} --take local`" in text
     (line,) = [line for line in text.splitlines() if "fresh@" in line]

@@ -415,7 +415,7 @@ def test_a_lease_held_for_long_is_named_with_its_mend(contender, kv, keys):
     ten = datetime.fromisoformat("2026-01-01T10:00:00+00:00").timestamp()
     assert held_up(kv, keys, ten + 1700) == []
     (words,) = map(str, held_up(kv, keys, ten + 7200))
-    assert "is held for 120 minutes, longer than is usual, by one on host for certbot" in words
+    assert "is held for 2 hours, longer than is usual, by one on host for certbot" in words
     assert f"configstore leases break {NAME}" in words
     one.release()
     kv.txn((), (Put(keys.lease_queue(NAME) + b"/by hand", b""),))

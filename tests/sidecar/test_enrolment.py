@@ -1,0 +1,135 @@
+"""That a replica is to be there: known until it says goodbye, or another takes its place."""
+
+import pytest
+
+from configstore.errors import PermissionDeniedError
+from configstore.model.keys import Keys
+from configstore.model.path import StorePath
+from configstore.model.replica import Expected, Report, State, encode
+from configstore.store.api import Put
+from configstore.store.memory import MemoryKv
+from configstore.store.memory_state import MemoryStore
+from configstore.store.replicas import everyone
+from sidecar.enrolment import KEPT, RENEW, Enrolment
+
+KEYS = Keys()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def kv(clock):
+    return MemoryKv(MemoryStore(clock=clock))
+
+
+def report(replica="one", mapping="certs", time="2026-11-01T00:00:00.000+00:00"):
+    return Report(mapping=mapping, replica=replica, host="h", session="s", store=StorePath(mapping),
+                  state=State.READY, time=time)  # fmt: skip
+
+
+def enrolled(kv, *reports, now=0.0, directory="/certs"):
+    one = Enrolment(kv, KEYS, {"certs": directory})
+    one.keep(reports, now)
+    assert one.error is None
+    return one
+
+
+def known(kv):
+    return {each.replica for each, _ in everyone(kv, KEYS).expected.values()}
+
+
+def gone(kv):
+    return {each.replica for each, _ in everyone(kv, KEYS).gone(KEYS).values()}
+
+
+def test_it_is_known_until_it_says_goodbye(kv):
+    one = enrolled(kv, report(), report(mapping="dkim"))
+    assert {(each.mapping, each.directory) for each, _ in everyone(kv, KEYS).expected.values()} == {
+        ("certs", "/certs"),
+        ("dkim", ""),
+    }
+    one.leave()
+    assert known(kv) == set()
+
+
+def test_one_that_was_killed_is_missed_for_a_week_and_no_longer(kv, clock):
+    enrolled(kv, report())
+    assert gone(kv) == {"one"}
+    clock.now = KEPT - 1
+    assert gone(kv) == {"one"}
+    clock.now = KEPT + 1
+    assert gone(kv) == set()
+
+
+def test_one_that_lives_is_not_missed(kv):
+    enrolled(kv, report())
+    kv.txn((), (Put(KEYS.replica("certs", "one"), encode(report())),))
+    assert gone(kv) == set()
+
+
+def test_it_is_renewed_each_hour_without_a_write(kv, clock):
+    one = enrolled(kv, report())
+    before = kv.status().revision
+    clock.now = KEPT - 10
+    one.keep([report()], RENEW - 1)
+    one.keep([report()], RENEW + 1)
+    assert kv.status().revision == before
+    clock.now += KEPT - 10
+    assert known(kv) == {"one"}
+
+
+def test_one_whose_lease_ended_enrols_again(kv, clock):
+    one = enrolled(kv, report())
+    clock.now = KEPT + 1
+    one.keep([report()], RENEW + 1)
+    assert known(kv) == {"one"}
+
+
+def test_who_is_started_later_for_the_same_directory_of_a_host_takes_the_place(kv):
+    enrolled(kv, report("old"))
+    enrolled(kv, report("other"), directory="/elsewhere")
+    enrolled(kv, report("new", time="2026-11-02T00:00:00.000+00:00"))
+    assert known(kv) == {"other", "new"}
+
+
+def test_whose_place_is_taken_is_not_missed_while_its_last_report_stands(kv):
+    enrolled(kv, report("old"))
+    kv.txn((), (Put(KEYS.replica("certs", "old"), encode(report("old"))),))
+    new = enrolled(kv, report("new", time="2026-11-02T00:00:00.000+00:00"))
+    assert known(kv) == {"old", "new"}  # it may live
+    kv.txn((), (Put(KEYS.replica("certs", "new"), encode(report("new"))),))
+    found = everyone(kv, KEYS)
+    del found.live[KEYS.replica("certs", "old")]
+    assert found.gone(KEYS) == {}
+    new.leave()
+    assert gone(kv) == set()
+
+
+def test_without_the_right_it_says_so_and_tries_again(kv, monkeypatch):
+    one = Enrolment(kv, KEYS, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(kv, "txn", _refuse)
+        one.keep([report()], 0.0)
+        assert isinstance(one.error, PermissionDeniedError)
+    one.keep([report()], 1.0)
+    assert (one.error, known(kv)) == (None, {"one"})
+
+
+def _refuse(*_, **__):
+    raise PermissionDeniedError("no")
+
+
+def test_what_is_no_enrolment_is_named(kv):
+    garbage, foreign = KEYS.expected("certs", "x"), KEYS.expected("certs", "y")
+    kv.txn((), (Put(garbage, b"{"), Put(foreign, encode(Expected(mapping="certs", replica="z", host="h")))))
+    assert everyone(kv, KEYS).unread.keys() == {garbage, foreign}
