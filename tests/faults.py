@@ -19,8 +19,8 @@ class Fault:
 
 FAULTS = {
     # the store
-    "no etcd": Fault("onnection refused", "is etcd running there?"),
-    "an etcd that hangs": Fault("DEADLINE_EXCEEDED", "is etcd running there?"),
+    "no etcd": Fault("connection refused", "is etcd running there?"),
+    "an etcd that hangs": Fault("does not answer", "is etcd running there?"),
     "a member is down": Fault("endpoints answer", "the other endpoints are used meanwhile"),
     "no quorum": Fault("without a leader nothing can be written or read", "start the members that are missing"),
     "no space in etcd": Fault("alarm NOSPACE", "etcdctl alarm disarm"),

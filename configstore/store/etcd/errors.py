@@ -164,16 +164,22 @@ def exception_for(meaning: Meaning, code: grpc.StatusCode, details: str, *, what
     what: the call and the endpoint, such as `range at http://127.0.0.1:2379`. Neither a request's content nor
     its metadata is ever quoted: passwords and tokens travel there.
     """
-    text = printable(" ".join(details.split())[:MAX_TEXT]) or "no reason given"
+    plain = next((words for known, said, words in _PLAIN if known is code and re.search(said, details)), None)
+    text = plain or printable(" ".join(details.split())[:MAX_TEXT]) or "no reason given"
     message = f"{what}: {code.name} {text}"
     if meaning.mend:
         message = f"{message} ({meaning.mend})"
     return meaning.error(message)
 
 
-_SHORT = (
+_PLAIN = (
     (Code.DEADLINE_EXCEEDED, "", "does not answer"),
-    (None, "Connection refused", "connection refused"),
+    (Code.UNAVAILABLE, "Connection refused", "connection refused"),
+)
+"""What gRPC says in many words."""
+
+_SHORT = (
+    *_PLAIN,
     (None, "etcdserver: no leader", "no leader: it does not reach a majority of etcd's members"),
     (None, "etcdserver: request timed out", "request timed out: it does not reach a majority of etcd's members"),
 )
