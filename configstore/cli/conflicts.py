@@ -3,10 +3,11 @@
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 
 from configstore.cli.arguments import Commands, add_command, typed_directory, typed_path
-from configstore.cli.render import entry_fields, write_bytes, write_json, write_table
+from configstore.cli.render import entry_fields, moment_now, table, when, write_bytes, write_json, writer_of
 from configstore.cli.replicas import mappings_holding, request, wait_for
 from configstore.cli.session import commit, look, open_tree, refuse_below_file, say
 from configstore.errors import ConflictError, NotThereError, UnreachableError
@@ -50,7 +51,8 @@ def _conflicts(args: argparse.Namespace) -> int:
     if args.json:
         write_json([{"path": each.path, "id": each.id} | entry_fields(each.record) for each in found])
     else:
-        write_table([_row(each) for each in found])
+        now = moment_now()
+        table(("ID", "KIND", "SIZE", "CHANGED", "BY", "PATH"), [_row(each, now) for each in found])
     unread = [each for each in sides if isinstance(each, Unread)]
     for each in unread:
         say(
@@ -68,15 +70,14 @@ def _conflicts(args: argparse.Namespace) -> int:
     return NotThereError.exit_code if unread else 0
 
 
-def _row(loser: Loser) -> tuple[str, ...]:
+def _row(loser: Loser, now: datetime) -> tuple[str, ...]:
     entry, origin = loser.record.entry, loser.record.origin
-    who = f"{origin.replica}@{origin.host}"
     return (
         loser.id,
         str(entry.kind),
         str(entry.size),
-        printable(origin.time) or "-",
-        printable(who),
+        when(origin.time, now),
+        writer_of(origin),
         shown(loser.path),
     )
 

@@ -2,13 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
-from itertools import zip_longest
+from itertools import groupby
 
 from configstore.cli.arguments import Commands, add_command, store_settings
-from configstore.cli.render import write_json, write_table
+from configstore.cli.render import Cell, Style, table, write_json, write_line
 from configstore.cli.session import warn_of_misspelt_variables, writer
-from configstore.doctor.finding import Finding, exit_code
-from configstore.model.path import printable
+from configstore.doctor.finding import Finding, State, exit_code
 
 
 def add(commands: Commands) -> None:
@@ -34,15 +33,41 @@ def _doctor(args: argparse.Namespace) -> int:
             ]
         )
     else:
-        write_table(_rows(findings))
+        table(("CHECK", "STATE", "FOUND"), _rows(sorted(findings, key=lambda each: _ORDER[each.state])))
+        write_line(_count(findings))
     return exit_code(findings)
 
 
-def _rows(findings: Sequence[Finding]) -> list[tuple[str, str, str]]:
+_ORDER = {State.FAIL: 0, State.WARN: 1, State.OK: 2}
+_STYLES = {State.FAIL: Style.BAD, State.WARN: Style.WARN, State.OK: Style.GOOD}
+
+FOLD = 3
+"""Findings of one check with the same state and mend that have a row each; of more, one row tells the number."""
+
+
+def _rows(findings: Sequence[Finding]) -> list[tuple[Cell, ...]]:
     """Return a row for each finding, and below those that have the same mend one for that."""
-    rows = []
-    for each, following in zip_longest(findings, findings[1:]):
-        rows.append((each.check, str(each.state), printable(each.found)))
-        if each.mend and (following is None or each.mend != following.mend):
-            rows.append(("", "", f"→ {printable(each.mend)}"))
+    rows: list[tuple[Cell, ...]] = []
+    for (_, state, mend), group in groupby(findings, key=lambda each: (each.check, each.state, each.mend)):
+        alike = list(group)
+        named = alike if len(alike) <= FOLD or state is State.OK else alike[: FOLD - 1]
+        rows += [(each.check, (str(state), _STYLES[state]), each.found) for each in named]
+        if len(named) < len(alike):
+            more = f"and {len(alike) - len(named)} more of the kind; `--json` has them all"
+            rows.append((alike[0].check, (str(state), _STYLES[state]), more))
+        if mend:
+            rows.append(("", "", f"→ {mend}"))
     return rows
+
+
+def _count(findings: Sequence[Finding]) -> str:
+    """Return how many problems there are, in one line."""
+    states = [each.state for each in findings]
+    fails, warnings = states.count(State.FAIL), states.count(State.WARN)
+    if not fails and not warnings:
+        return f"no problems; {len(states)} checks are ok"
+    problems = fails + warnings
+    return (
+        f"{problems} problem{'s' if problems > 1 else ''}: {fails} failed, {warnings}"
+        f" warning{'' if warnings == 1 else 's'}; {states.count(State.OK)} ok"
+    )

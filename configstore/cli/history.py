@@ -9,7 +9,17 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from configstore.cli.arguments import Commands, add_command, revision, typed_directory, typed_record
-from configstore.cli.render import long_row, record_fields, write_json, write_line, write_table
+from configstore.cli.render import (
+    LONG,
+    Style,
+    long_cells,
+    moment_now,
+    record_fields,
+    table,
+    write_json,
+    write_line,
+    writer_of,
+)
 from configstore.cli.session import commit, open_tree, say, why_unreadable
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.model.path import ROOT, StorePath, shown
@@ -67,11 +77,17 @@ def _history(args: argparse.Namespace) -> int:
     if args.json:
         write_json([record_fields(each) | {"current": each is found.now()} for each in newest_first])
     else:
-        write_table(
+        now = moment_now()
+        table(
+            (*LONG, "BY", "STATE"),
             [
-                long_row(each, "current" if each is found.now() else each.record.origin.host)
+                (
+                    *long_cells(each, now),
+                    writer_of(each.record.origin),
+                    ("current", Style.GOOD) if each is found.now() else "past",
+                )
                 for each in newest_first
-            ]
+            ],
         )
     unread = [each for each in found.known if isinstance(each, Bad)]
     for bad in unread:

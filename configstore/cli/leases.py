@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 
 from configstore.cli.arguments import Commands, add_command, revision_or_zero
-from configstore.cli.render import write_json, write_line, write_table
+from configstore.cli.render import Cell, Style, moment_now, table, when, write_json, write_line
 from configstore.cli.replicas import request
 from configstore.cli.session import now, open_tree, say, say_all
 from configstore.client import (
@@ -153,7 +154,10 @@ def _leases(args: argparse.Namespace) -> int:
     if args.json:
         write_json([_fields(places, intent) for places, intent in rows])
     else:
-        write_table([_row(places, intent) for places, intent in rows])
+        at = moment_now()
+        table(
+            ("LEASE", "HOLDER", "SINCE", "WAITING", "NOTE"), [_row(places, intent, at) for places, intent in rows]
+        )
     if not rows:
         say("no lease is held")
     say_all(map(str, long))
@@ -181,10 +185,17 @@ def _fields(places: list[Queued], intent: Intent | None) -> dict[str, object]:
     }
 
 
-def _row(places: list[Queued], intent: Intent | None) -> tuple[str, ...]:
+def _row(places: list[Queued], intent: Intent | None, at: datetime) -> tuple[Cell, ...]:
     holder, *waiting = places
-    begun = f"; not ended: {intent.words}" if intent and not intent.ended and intent.token != holder.token else ""
-    return (printable(holder.name), f"{len(waiting)} waiting", printable(f"held by {holder.words}{begun}"))
+    who = holder.contender
+    unended = intent and not intent.ended and intent.token != holder.token
+    return (
+        holder.name,
+        holder.what,
+        when(who.time, at) if who else f"revision {holder.token}",
+        str(len(waiting)),
+        (f"not ended: {intent.words}", Style.WARN) if intent and unended else "-",
+    )
 
 
 def _break(tree: Tree, name: str | None, *, sure: bool) -> int:

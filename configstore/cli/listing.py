@@ -3,7 +3,18 @@
 import argparse
 
 from configstore.cli.arguments import Commands, add_command, typed_directory
-from configstore.cli.render import implicit_fields, long_row, record_fields, write_json, write_line, write_table
+from configstore.cli.render import (
+    LONG,
+    Cell,
+    implicit_fields,
+    long_cells,
+    moment_now,
+    record_fields,
+    table,
+    write_json,
+    write_line,
+    write_table,
+)
 from configstore.cli.session import is_directory, look, name_of, open_tree, say, unreadable, why_unreadable
 from configstore.errors import NotThereError
 from configstore.model.path import (
@@ -26,7 +37,7 @@ def add(commands: Commands) -> None:
     ls = add_command(commands, "ls", _ls, "list a directory, or one path", listed=True)
     ls.add_argument("path", metavar="PATH", nargs="?", default="/")
     ls.add_argument(
-        "-l", "--long", action="store_true", help="kind, mode, owner, group, size, revision, time, name"
+        "-l", "--long", action="store_true", help="kind, mode, owner, size, revision, time and age, name"
     )
     ls.add_argument("-R", "--recursive", action="store_true", help="everything below")
     ls.add_argument("--all", action="store_true", help="tombstones of deleted paths, too")
@@ -70,19 +81,21 @@ def select(
 
 
 def _write_rows(rows: dict[StorePath, Stored | None], directory: StorePath, *, long: bool) -> None:
-    table = []
+    now = moment_now()
+    lines: list[tuple[Cell, ...]] = []
     for path, stored in rows.items():
         name = shell_word(relative_to(path, directory)) if directory not in {ROOT, path} else shown(path)
         if stored is None or stored.entry.kind is Kind.DIR:
             name += "/"
         if stored and stored.entry.kind is Kind.SYMLINK and long:
             name += f" -> {printable(stored.entry.target)}"
-        table.append(long_row(stored, name) if stored else ("dir", *"-" * 6, name))
+        cells = long_cells(stored, now) if stored and long else ("dir", *"-" * (len(LONG) - 1))
+        lines.append((*cells, name))
     if long:
-        write_table(table)
+        table((*LONG, "NAME"), lines)
         return
-    for row in table:
-        write_line(row[-1])
+    for *_, last in lines:
+        write_line(str(last))
 
 
 def _stat(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import msgspec
 
 from configstore import presets
 from configstore.cli.arguments import Commands, add_command
-from configstore.cli.render import write_json, write_line, write_table
+from configstore.cli.render import table, write_json, write_line, write_table
 
 
 def add(commands: Commands) -> None:
@@ -35,7 +35,8 @@ def _presets(args: argparse.Namespace) -> int:
     if args.json:
         write_json(rows)
     else:
-        write_table([(name, ", ".join(mappings)) for name, mappings in rows.items() if "/" in name])
+        shown = [(name, ", ".join(mappings)) for name, mappings in rows.items() if "/" in name]
+        table(("PRESET", "MAPPINGS"), shown)
     return 0
 
 

@@ -12,8 +12,22 @@ from typing import TypeAlias
 import msgspec
 
 from configstore.model.path import StorePath, printable, printable_json
-from configstore.model.record import Kind, Record
+from configstore.model.record import Entry, Kind, Origin, Record
 from configstore.store.values import Stored
+
+
+class Style(Enum):
+    """How a cell stands out on a terminal; a pipe and NO_COLOR see its words alone, which must say the same."""
+
+    GOOD = "32"
+    WARN = "33"
+    BAD = "1;31"
+    DIM = "2"
+    STRONG = "1"
+
+
+Cell: TypeAlias = str | tuple[str, Style]
+"""The text of one cell, in anybody's words: it is escaped when it is drawn. With a style, or without."""
 
 
 def record_fields(found: Stored) -> dict[str, object]:
@@ -49,26 +63,36 @@ def implicit_fields(path: StorePath) -> dict[str, object]:
     return {"path": path, "kind": "dir", "revision": None, "implicit": True}
 
 
-def long_row(found: Stored, name: str) -> tuple[str, ...]:
-    """Return the cells of `ls -l`: kind, mode, owner, group, size, revision, time, name."""
+LONG = ("KIND", "MODE", "OWNER", "SIZE", "REVISION", "CHANGED")
+"""The headers of `long_cells`."""
+
+
+def long_cells(found: Stored, now: datetime) -> tuple[Cell, ...]:
+    """Return what `ls -l` and `history` show of a record; the owner as `user:group`, or their numbers."""
     entry = found.entry
-    mode = f"{entry.mode:04o}" if entry.kind in {Kind.FILE, Kind.DIR} else "-"
-    return (
+    style = Style.DIM if found.gone else None
+    cells = (
         str(entry.kind),
-        mode,
-        _who(entry.user, entry.uid),
-        _who(entry.group, entry.gid),
-        str(entry.size),
+        f"{entry.mode:04o}" if entry.kind in {Kind.FILE, Kind.DIR} else "-",
+        _owner(entry),
+        str(entry.size) if entry.kind is not Kind.DIR else "-",
         str(found.mod_revision),
-        printable(found.record.origin.time) or "-",
-        name,
+        when(found.record.origin.time, now),
     )
+    return tuple((cell, style) for cell in cells) if style else cells
 
 
-def _who(name: str | None, number: int | None) -> str:
-    if name:
-        return printable(name)
-    return "-" if number is None else str(number)
+def writer_of(origin: Origin) -> str:
+    """Return who wrote a record, as it is shown everywhere: `replica@host`."""
+    return f"{origin.replica}@{origin.host}"
+
+
+def _owner(entry: Entry) -> str:
+    user, group = (
+        name or ("-" if number is None else str(number))
+        for name, number in ((entry.user, entry.uid), (entry.group, entry.gid))
+    )
+    return "-" if (user, group) == ("-", "-") else f"{user}:{group}"
 
 
 def write_bytes(content: bytes) -> None:
@@ -99,19 +123,6 @@ def write_table(rows: Sequence[Sequence[str]]) -> None:
     """Write names with their values, without headers: the columns aligned, the cells escaped."""
     table((), rows)
 
-
-class Style(Enum):
-    """How a cell stands out on a terminal; a pipe and NO_COLOR see its words alone, which must say the same."""
-
-    GOOD = "32"
-    WARN = "33"
-    BAD = "1;31"
-    DIM = "2"
-    STRONG = "1"
-
-
-Cell: TypeAlias = str | tuple[str, Style]
-"""The text of one cell, in anybody's words: it is escaped when it is drawn. With a style, or without."""
 
 GAP = 2
 """Spaces between two columns."""
@@ -239,6 +250,11 @@ def _folded(text: str, width: int) -> list[str]:
             rest = rest[end:].lstrip(" ")
         lines.append(rest)
     return lines
+
+
+def moment_now() -> datetime:
+    """Return the time against which ages are shown."""
+    return datetime.now(UTC)
 
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from configstore.doctor.facts import Facts, Failure
-from configstore.doctor.finding import Finding, fail, ok, warn
+from configstore.doctor.finding import Finding, fail, mib, ok, warn
 from configstore.doctor.holes import ADVISED, holes_of, parse
 from configstore.model.path import printable
 from configstore.store.api import Status
@@ -106,19 +106,15 @@ def space(facts: Facts) -> Iterator[Finding]:
     if not known:
         return
     status, quota, silent = max(known, key=lambda one: one[0].db_size)
-    size = f"{_mib(status.db_size)}, of which {_mib(status.db_in_use)} are in use"
+    size = f"{mib(status.db_size)}, of which {mib(status.db_in_use)} are in use"
     if quota is None:
         found = f"{size}; the quota could not be seen ({silent})"
         yield warn("space", found, "etcd 3.6 says it itself; earlier ones at /metrics of the endpoint")
     elif quota and status.db_size > FULL * quota:
         mend = "`etcdctl defrag` on each member" if status.db_in_use < FULL * quota else "raise the quota"
-        yield warn("space", f"{size}; the quota is {_mib(quota)}", f"{mend}; see compaction, too")
+        yield warn("space", f"{size}; the quota is {mib(quota)}", f"{mend}; see compaction, too")
     else:
-        yield ok("space", f"{size}; {f'the quota is {_mib(quota)}' if quota else 'without a quota'}")
-
-
-def _mib(size: float) -> str:
-    return f"{size / 2**20:.1f} MiB"
+        yield ok("space", f"{size}; {f'the quota is {mib(quota)}' if quota else 'without a quota'}")
 
 
 def compaction(facts: Facts) -> Iterator[Finding]:

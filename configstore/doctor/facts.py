@@ -24,6 +24,7 @@ class Refusal(enum.StrEnum):
     NOT_YET = "the certificate is not valid yet"
     CLIENT = "the client certificate was refused, or is missing"
     PLAIN = "no TLS is spoken there"
+    UNFIT = "the certificate is not accepted"
     FILES = "the files of cacert, cert or key are unusable"
     OTHER = "the handshake fails"
 
@@ -90,11 +91,29 @@ class Records(msgspec.Struct, frozen=True, kw_only=True):
     held_up: tuple[HeldUp, ...] = ()
 
 
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """Free bytes and inodes of a file system, without root's reserve, and all it has; 0 inodes: it counts none."""
+
+    free: int
+    size: int
+    free_inodes: int = 0
+    inodes: int = 0
+
+
+class Inotify(msgspec.Struct, frozen=True, kw_only=True):
+    """The kernel's limits for each user: instances, and watches in all of them."""
+
+    instances: int
+    watches: int
+
+
 class Directory(msgspec.Struct, frozen=True, kw_only=True):
     """A local directory that is to be mirrored, as the user who runs this sees it.
 
     sticky: only the owner of a file, or of the directory, may replace it; `exempt` are these and CAP_FOWNER.
     leases: whether the kernel tells who is writing to the files there: root needs CAP_LEASE for other users' ones.
+    room: what is free there. folders: how many there are, each of which needs a watch. watched: why none could be
+    had in a trial, "" where it could.
     """
 
     path: str
@@ -103,6 +122,9 @@ class Directory(msgspec.Struct, frozen=True, kw_only=True):
     sticky: bool = False
     exempt: bool = False
     leases: bool = True
+    room: Room | None = None
+    folders: int = 0
+    watched: str = ""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +132,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     now: this machine's clock. client_certificate_ends: when the configured one expires.
     compacted: the oldest revision that is still there; 0 when etcd was never compacted.
+    state: the directory in which a sidecar here remembers what it agreed on; None where there is none.
     cut_off: the call of the store as a whole that nobody answered; the later ones were not made.
     """
 
@@ -125,6 +148,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     records: Records | Failure | None = None
     cut_off: Failure | None = None
     directories: tuple[Directory, ...] = ()
+    state: Directory | None = None
+    inotify: Inotify | None = None
 
     @property
     def statuses(self) -> tuple[Status, ...]:

@@ -59,3 +59,8 @@ def some(names: tuple[str, ...]) -> str:
     """Name the first of many."""
     shown = ", ".join(map(printable, names[:NAMED]))
     return f"{shown} and {len(names) - NAMED} more" if len(names) > NAMED else shown
+
+
+def mib(size: float) -> str:
+    """Return bytes as people read them."""
+    return f"{size / 2**20:.1f} MiB"

@@ -4,6 +4,7 @@ Every endpoint is asked on its own and all at once; what answered is then used a
 most a third of the time for one call, so that the whole takes about that time even when nobody answers.
 """
 
+import errno
 import os
 import stat
 import threading
@@ -17,7 +18,7 @@ import msgspec
 
 from configstore.doctor import web
 from configstore.doctor.endpoints import failure, look_at_all, only
-from configstore.doctor.facts import Access, Directory, Facts, Failure, Records, Trial
+from configstore.doctor.facts import Access, Directory, Facts, Failure, Inotify, Records, Room, Trial
 from configstore.errors import (
     CompactedError,
     PermissionDeniedError,
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
 TRIAL_TTL = 60
 """Seconds after which the key of a trial is gone, should neither its delete nor its lease's end succeed."""
 
+DEFAULT_STATE = "/var/lib/configstore"
+"""Where a sidecar remembers unless `CONFIGSTORE_STATE` says otherwise."""
+
+MAX_FOLDERS = 100_000
+"""More are not counted: no limit of inotify would be right for them."""
+
 _CAP_FOWNER, _CAP_LEASE = 3, 28  # linux/capability.h
 
 Found = TypeVar("Found")
@@ -59,6 +66,8 @@ def gather(settings: StoreSettings, writer: Writer, directories: Sequence[str] =
         client_certificate=settings.cert is not None,
         client_certificate_ends=_end_of(settings.cert),
         directories=tuple(map(look_at, directories)),
+        state=_state(),
+        inotify=_inotify(),
     )
     answering = tuple(each.url for each in endpoints if isinstance(each.status, Status))
     if not answering:
@@ -210,7 +219,62 @@ def look_at(path: str) -> Directory:
         sticky=bool(status.st_mode & stat.S_ISVTX),
         exempt=status.st_uid == os.geteuid() or _has(_CAP_FOWNER),
         leases=os.geteuid() != 0 or _has(_CAP_LEASE),
+        room=_room(path),
+        folders=_folders(path),
+        watched=_try_watch(path),
     )
+
+
+def _folders(path: str) -> int:
+    """Count the folders of a tree, itself included, however deep; at most MAX_FOLDERS."""
+    count, todo = 0, [path]
+    while todo and count < MAX_FOLDERS:
+        count += 1
+        with suppress(OSError), os.scandir(todo.pop()) as entries:
+            todo += [each.path for each in entries if each.is_dir(follow_symlinks=False)]
+    return count
+
+
+def _room(path: str) -> Room | None:
+    with suppress(OSError):
+        found = os.statvfs(path)
+        return Room(
+            free=found.f_bavail * found.f_frsize,
+            size=found.f_blocks * found.f_frsize,
+            free_inodes=found.f_favail,
+            inodes=found.f_files,
+        )
+    return None
+
+
+def _try_watch(path: str) -> str:
+    """Return why the kernel does not watch a directory for this user; "" when it does."""
+    from inotify_simple import INotify, flags  # noqa: PLC0415 - only where a directory is looked at
+
+    try:
+        with INotify() as trial:
+            trial.add_watch(path, flags.CLOSE_WRITE)
+    except OSError as error:
+        limits = {errno.EMFILE: "max_user_instances", errno.ENOSPC: "max_user_watches"}
+        name = limits.get(error.errno or 0)
+        return f"fs.inotify.{name} is used up" if name else error.strerror or str(error)
+    return ""
+
+
+def _state() -> Directory | None:
+    """Look at the directory in which a sidecar on this host remembers, where there is one."""
+    path = os.environ.get("CONFIGSTORE_STATE") or DEFAULT_STATE
+    return look_at(path) if os.path.isdir(path) else None
+
+
+def _inotify() -> Inotify | None:
+    with suppress(OSError, ValueError):
+        found = []
+        for name in ("max_user_instances", "max_user_watches"):
+            with open(f"/proc/sys/fs/inotify/{name}", encoding="ascii") as file:
+                found.append(int(file.read()))
+        return Inotify(instances=found[0], watches=found[1])
+    return None
 
 
 def _has(capability: int) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from configstore.doctor.facts import Directory, Facts, Failure, Records
-from configstore.doctor.finding import Finding, fail, ok, some, warn
+from configstore.doctor.finding import Finding, fail, mib, ok, some, warn
 from configstore.doctor.reach import SLOW
 from configstore.model.path import printable
 
@@ -67,9 +67,65 @@ def _replicas(records: Records) -> Iterator[Finding]:
 
 
 def directories(facts: Facts) -> Iterator[Finding]:
-    """Judge whether a sidecar of this user could mirror these."""
+    """Judge whether a sidecar of this user could mirror these, and whether there is room in them."""
     for each in facts.directories:
         yield _directory(each)
+        if not each.failure:
+            yield from _room(each)
+    if facts.state and not facts.state.failure:
+        yield from _room(facts.state)
+    yield from _watches(facts)
+
+
+LITTLE, PLENTY = 0.1, 256 << 20
+"""A smaller free share is told, unless so many bytes are free: a file is staged beside the one it replaces."""
+
+LEAST = 1 << 20
+"""Free bytes below which the next change is likely to find no room."""
+
+FEW_INSTANCES, FEW_WATCHES = 64, 4096
+"""Limits of inotify that are told: all that this user runs shares them, each mapping of each sidecar included."""
+
+
+def _room(each: Directory) -> Iterator[Finding]:
+    room, path = each.room, printable(each.path)
+    if room is None or not room.size:
+        return
+    found = f"{path}: {mib(room.free)} of {mib(room.size)} are free"
+    mend = "make it larger (a tmpfs: its size=), or remove what is not needed"
+    if room.free < LEAST:
+        yield fail("room", found, mend, 1)
+    elif room.inodes and not room.free_inodes:
+        yield fail("room", f"{path}: none of its {room.inodes} inodes is free", mend, 1)
+    elif room.free < min(LITTLE * room.size, PLENTY):
+        yield warn("room", found, mend)
+    else:
+        yield ok("room", found)
+
+
+def _watches(facts: Facts) -> Iterator[Finding]:
+    """Judge inotify by what a trial in each directory says, and by its limits."""
+    failed = [each for each in facts.directories if each.watched]
+    for each in failed:
+        found = f"{printable(each.path)} cannot be watched, only polled: {each.watched}"
+        yield warn(
+            "inotify", found, "raise fs.inotify.max_user_watches or max_user_instances on the host by `sysctl -w`"
+        )
+    limits = facts.inotify
+    if limits is None or failed or not facts.directories:
+        return
+    folders = sum(each.folders for each in facts.directories)
+    found = (
+        f"{limits.instances} instances and {limits.watches} watches a user; {folders} folders here need one each"
+    )
+    if 2 * folders > limits.watches or limits.watches < FEW_WATCHES:
+        yield warn(
+            "inotify", found, f"`sysctl -w fs.inotify.max_user_watches={max(65536, 8 * folders)}` on the host"
+        )
+    elif limits.instances < FEW_INSTANCES:
+        yield warn("inotify", found, "`sysctl -w fs.inotify.max_user_instances=512` on the host")
+    else:
+        yield ok("inotify", found)
 
 
 def _directory(each: Directory) -> Finding:

@@ -49,6 +49,7 @@ _TLS_MENDS = {
     Refusal.NOT_YET: "compare the clocks here and where it was made",
     Refusal.CLIENT: "set cert and key to a certificate that etcd's --trusted-ca-file signed",
     Refusal.PLAIN: "http:// in the endpoint, or better: give etcd --cert-file and --key-file",
+    Refusal.UNFIT: "make one that `openssl verify` accepts, with the names of the endpoint",
     Refusal.FILES: "look at the files of cacert, cert and key: PEM, readable, key without a passphrase",
     Refusal.OTHER: "does the endpoint's URL say what the server speaks, https or http?",
 }

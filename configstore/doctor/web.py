@@ -51,7 +51,7 @@ def visit(url: str, settings: StoreSettings, patience: float) -> Web:
         return Web(refusal=Refusal.FILES, detail=_words(error), silent=Refusal.FILES)
     try:
         with _connection(where, context, settings, patience) as (connection, certificate):
-            return _ask(connection, certificate)
+            return _ask(connection, certificate, client=settings.cert is not None)
     except ssl.SSLError as error:
         refusal = _refusal(error)
         if refusal is Refusal.OTHER and _speaks_plainly(where, patience):
@@ -90,6 +90,8 @@ Certificate = dict[str, Any]
 
 def _context(settings: StoreSettings) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=settings.cacert)
+    # From Python 3.13 on the default asks more of a certificate than gRPC does, which is what talks with etcd.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if settings.cert:
         context.load_cert_chain(settings.cert, settings.key, password="")  # never ask on the terminal
     return context
@@ -116,8 +118,11 @@ def _connection(
         channel.close()
 
 
-def _ask(connection: http.client.HTTPConnection, certificate: Certificate) -> Web:
-    """Ask for clock and quota, as far as they can be had; a refused handshake may show only here."""
+def _ask(connection: http.client.HTTPConnection, certificate: Certificate, *, client: bool) -> Web:
+    """Ask for clock and quota, as far as they can be had; a refused handshake may show only here.
+
+    client: whether a certificate of ours was offered.
+    """
     ends = ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else None
     ahead = quota = None
     try:
@@ -130,11 +135,27 @@ def _ask(connection: http.client.HTTPConnection, certificate: Certificate) -> We
         found = _QUOTA.search(metrics)
         quota = int(float(found[1])) if found else None
         silent = "" if found else "/metrics does not say"
+    except ssl.SSLEOFError as error:
+        return _ended(error, ends, client=client)
     except ssl.SSLError:
         raise
+    except ConnectionError as error:
+        return _ended(error, ends, client=client)
     except _FAILURES as error:
         silent = _words(error)
     return Web(certificate_ends=ends, clock_ahead=ahead, quota=quota, silent=silent)
+
+
+def _ended(error: Exception, ends: float | None, *, client: bool) -> Web:
+    """Return what it means that a connection ended between the handshake and the first answer.
+
+    With TLS 1.3 a server judges the client's certificate after the handshake. Its alert is lost where the end of
+    the connection, which follows, is seen first.
+    """
+    if ends is None or client:
+        return Web(certificate_ends=ends, silent=_words(error))
+    detail = f"no client certificate is set, and the server ends the connection: {_words(error)}"
+    return Web(refusal=Refusal.CLIENT, detail=detail, silent=Refusal.CLIENT)
 
 
 def _get(connection: http.client.HTTPConnection, path: str) -> tuple[str, bytes]:
@@ -169,11 +190,12 @@ def _names(where: SplitResult, settings: StoreSettings, patience: float) -> tupl
 
 def _refusal(error: ssl.SSLError) -> Refusal:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _VERIFICATION.get(error.verify_code, Refusal.OTHER)
-    reason = error.reason or ""
+        return _VERIFICATION.get(error.verify_code, Refusal.UNFIT)
+    # Where Python's table is older than OpenSSL's, the reason is only among the words, with blanks.
+    reason = f"{error.reason or ''} {error}".upper().replace(" ", "_")
     if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
         return Refusal.CLIENT
-    return Refusal.PLAIN if reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST"} else Refusal.OTHER
+    return Refusal.PLAIN if "WRONG_VERSION_NUMBER" in reason or "HTTP_REQUEST" in reason else Refusal.OTHER
 
 
 def _words(error: Exception) -> str:

@@ -70,13 +70,19 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def words(self) -> str:
+        """Who it is and since when, safe to print."""
+        since = self.contender.time if self.contender else f"revision {self.token}"
+        return printable(f"{self.what} (since {since})")
+
+    @property
+    def what(self) -> str:
         """Who it is, safe to print."""
         if not self.contender and not self.etcd_lease:
-            return f"a key that no etcd lease ends, put there by hand (since revision {self.token})"
+            return "a key that no etcd lease ends, put there by hand"
         if not self.contender:
-            return f"somebody without a name, such as `etcdctl lock` (since revision {self.token})"
+            return "somebody without a name, such as `etcdctl lock`"
         what = f" for {self.contender.command}" if self.contender.command else ""
-        return printable(f"{self.contender.words}{what} (since {self.contender.time})")
+        return printable(f"{self.contender.words}{what}")
 
 
 def queue(kv: Kv, keys: Keys, name: str) -> list[Queued]:

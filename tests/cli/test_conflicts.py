@@ -31,7 +31,8 @@ def left(tree):
 
 def test_conflicts_are_listed_by_path_with_who_and_when(run, lose):
     first, second, other = lose("d/a", b"1"), lose("d/a", b"22"), lose("b", b"3")
-    rows = [line.split() for line in run("conflicts").out.decode().splitlines()]
+    header, *rows = (line.split() for line in run("conflicts").out.decode().splitlines())
+    assert header == ["ID", "KIND", "SIZE", "CHANGED", "BY", "PATH"]
     assert [(row[0], row[2], row[-1]) for row in rows] == [
         (other, "1", "b"),
         (first, "1", "d/a"),

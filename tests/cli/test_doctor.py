@@ -1,6 +1,8 @@
 """`doctor` against real etcd: what is well, and each way in which it is not."""
 
 import os
+import re
+import ssl
 import time
 
 import pytest
@@ -82,7 +84,11 @@ def test_the_table_shows_a_mend_below_what_it_mends(run):
     done = run("doctor")
     lines = done.out.decode().splitlines()
     assert done.code == 0
-    assert lines[0].startswith("endpoint ")
+    assert lines[0].split() == ["CHECK", "STATE", "FOUND"]
+    states = re.findall(r"^\S.*? (warn|ok) ", "\n".join(lines[1:-1]), re.MULTILINE)
+    assert states == sorted(states, reverse=True)  # the warnings first
+    warnings = [row["state"] for row in run("doctor", "--json").json()].count("warn")
+    assert lines[-1].startswith(f"{warnings} problems: 0 failed, {warnings} warnings; ")
     versions = [number for number, line in enumerate(lines) if line.startswith("version ")]
     assert lines[versions[-1] + 1].strip() == "→ upgrade to 3.6.14 or later"
     assert sum("→ upgrade" in line for line in lines) == 1
@@ -286,3 +292,53 @@ def test_directories_are_looked_at_as_this_user(doctor, etcd, tmp_path, monkeypa
     monkeypatch.setattr("configstore.doctor.gather._has", lambda _: False)
     code, rows = doctor(etcd.endpoint, words=[str(sticky)])
     assert (code, states(rows, "directory")) == (0, ["warn"])
+
+
+def refused(reason, words):
+    error = ssl.SSLError(1, words)
+    error.reason = reason
+    return web._refusal(error)
+
+
+@pytest.mark.parametrize(
+    ("reason", "words", "refusal"),
+    [
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "[SSL: …] tlsv13 alert certificate required", Refusal.CLIENT),
+        (None, "[SSL] tlsv13 alert certificate required (_ssl.c:2706)", Refusal.CLIENT),
+        (None, "[SSL] tlsv1 alert unknown ca (_ssl.c:2706)", Refusal.CLIENT),
+        (None, "[SSL] wrong version number (_ssl.c:1006)", Refusal.PLAIN),
+        (None, "[SSL] internal error (_ssl.c:1006)", Refusal.OTHER),
+    ],
+)
+def test_a_refusal_is_recognised_though_python_has_no_name_for_it(reason, words, refusal):
+    assert refused(reason, words) is refusal
+
+
+def test_an_end_right_after_the_handshake_is_a_missing_client_certificate():
+    gone = ConnectionResetError(104, "Connection reset by peer")
+    found = web._ended(gone, 1.0, client=False)
+    assert found.refusal is Refusal.CLIENT
+    assert "no client certificate is set" in found.detail
+    assert web._ended(gone, 1.0, client=True).refusal is None
+    assert web._ended(gone, None, client=False).refusal is None
+
+
+def test_no_more_is_asked_of_a_certificate_than_grpc_does():
+    assert not web._context(StoreSettings()).verify_flags & ssl.VERIFY_X509_STRICT
+
+
+def test_many_findings_of_a_kind_share_a_line_and_failures_come_first(run, tmp_path, etcd):
+    many = [str(tmp_path / f"absent-{number}") for number in range(5)]
+    done = run("doctor", *many)
+    lines = done.out.decode().splitlines()
+    assert [line.split()[1] for line in lines[1:3]] == ["fail", "fail"]
+    assert lines[3].split(maxsplit=2) == ["directory", "fail", "and 3 more of the kind; `--json` has them all"]
+    assert lines[4].strip() == "→ make it, or mount it, for the user who runs this"
+    assert re.match(r"[0-9]+ problems: 5 failed, [0-9]+ warnings?; [0-9]+ ok", lines[-1])
+    assert done.code == 1
+
+
+def test_room_and_watches_of_a_directory_are_looked_at(doctor, etcd, tmp_path):
+    _, rows = doctor(etcd.endpoint, words=[str(tmp_path)])
+    assert "are free" in said(rows, "room")
+    assert "1 folders" in said(rows, "inotify")

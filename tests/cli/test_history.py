@@ -30,7 +30,9 @@ def forget_past_of_etcd(tree):
 
 def test_history_lists_the_newest_first_and_marks_the_current(run, put):
     one, two = put("a", b"1"), put("a", b"22")
-    lines = run("history", "a").out.decode().splitlines()
+    header, *lines = run("history", "a").out.decode().splitlines()
+    assert header.split() == ["KIND", "MODE", "OWNER", "SIZE", "REVISION", "CHANGED", "BY", "STATE"]
+    assert lines[0].endswith("Z (now)  cli@" + lines[0].split("@")[-1])
     assert [(str(two) in lines[0], "current" in lines[0]), (str(one) in lines[1], "current" in lines[1])] == [
         (True, True),
         (True, False),

@@ -76,6 +76,7 @@ def test_what_stat_and_history_say_of_a_path_is_understood_by_rm(names, bash, ru
 def test_what_conflicts_prints_is_understood_by_resolve(tree, bash):
     for name in NAMES[:6]:
         tree.keep_conflict(name, a_file(b"lost"), b"lost", retention=60)
-    words = [line.split("  ", 5)[-1].strip() for line in bash("configstore conflicts").splitlines()]
+    header, *lines = bash("configstore conflicts").splitlines()
+    words = [line[header.index("PATH") :] for line in lines]
     bash("; ".join(f"configstore resolve {word} --take store" for word in words))
     assert losers(tree, "") == []

@@ -9,8 +9,10 @@ from configstore.doctor.facts import (
     Endpoint,
     Facts,
     Failure,
+    Inotify,
     Records,
     Refusal,
+    Room,
     Trial,
     Web,
 )
@@ -89,6 +91,11 @@ def test_a_well_store_gives_one_row_a_check_and_exit_code_0():
     assert exit_code(findings) == 0
 
 
+def room(**changes):
+    """Return facts of a directory on a tmpfs of 64 MiB."""
+    return but(directories=(Directory(path="/d", room=but(Room(free=32 * MIB, size=64 * MIB), **changes)),))
+
+
 PLAIN = but(
     endpoints=(but(ONE, url="http://10.0.0.1:2379"),), client_certificate=False, user=None, access=Access.OPEN
 )
@@ -154,6 +161,20 @@ WARNINGS = {
         "/d is sticky",
         "application's user",
     ),
+    "little room": (room(free=5 * MIB), "room", "5.0 MiB of 64.0 MiB are free", "size="),
+    "few watches": (
+        but(directories=(Directory(path="/d", folders=3000),), inotify=Inotify(instances=128, watches=5000)),
+        "inotify",
+        "3000 folders",
+        "max_user_watches=65536",
+    ),
+    "few instances": (but(inotify=Inotify(instances=16, watches=65536)), "inotify", "16 inst", "instances=512"),
+    "no watch at all": (
+        but(directories=(Directory(path="/d", watched="fs.inotify.max_user_watches is used up"),)),
+        "inotify",
+        "/d cannot be watched, only polled: fs.inotify.max_user_watches is used up",
+        "sysctl",
+    ),
     "what nobody was asked": (only(status=UNREACHABLE, web=Web()), "etcd", "not asked, no endpoint", ""),
     "what was cut off": (but(cut_off=UNREACHABLE), "etcd", "does not answer", ""),
     "what needs a login": (but(access=DENIED), "etcd", "without a login", ""),
@@ -181,6 +202,15 @@ FAILURES = {
     "records that may not be read": (but(records=DENIED), "store", "cannot be listed", "grant-perm", 5),
     "unreadable records": (but(records=Records(count=1, unreadable=("a\n",))), "store", "a\\n", "ls -R /", 1),
     "no directory": (but(directories=(Directory(path="/d", failure="gone"),)), "directory", "gone", "mount", 1),
+    "no room": (room(free=4096), "room", "0.0 MiB of 64.0 MiB", "larger", 1),
+    "no inode": (room(inodes=1000), "room", "none of its 1000 inodes", "larger", 1),
+    "no room for the state": (
+        but(state=Directory(path="/state", room=Room(free=0, size=MIB))),
+        "room",
+        "/state: 0.0",
+        "larger",
+        1,
+    ),
     "a directory of others": (
         but(directories=(Directory(path="/d", writable=False),)),
         "directory",
