@@ -4,10 +4,11 @@ A parser that repeats no secret, and standard files that are there.
 """
 
 import argparse
+import difflib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Never
 
 from configstore.model.path import printable
@@ -36,15 +37,66 @@ def occupy_standard_files() -> None:
             setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
+class _Form(argparse.HelpFormatter):
+    """Keeps the lines of a text that has several, such as examples; else as argparse has it."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" in text:
+            return "\n".join(f"{indent}{line}" for line in text.splitlines())
+        return super()._fill_text(text, width, indent)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that takes no abbreviations and never repeats a value.
 
     Behind an option that it does not know, such as `--password`, any word may be a secret, also what argparse then
-    takes for a command or for another argument.
+    takes for a command or for another argument. So what was probably meant is said in our own words alone.
     """
 
+    sections: Mapping[str, Collection[str]] = {}
+    """In which groups the help lists the commands, by their titles."""
+
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - as argparse passes them on
-        super().__init__(**{"allow_abbrev": False, **kwargs})
+        super().__init__(**{"allow_abbrev": False, "formatter_class": _Form, **kwargs})
+        self._words: tuple[str, ...] = ()
+
+    @property
+    def commands(self) -> dict[str, "Parser"]:
+        """The parsers of the commands, by name."""
+        found = [each for each in self._actions if isinstance(each, argparse._SubParsersAction)]  # noqa: SLF001
+        return dict(found[0].choices) if found else {}
+
+    @property
+    def options(self) -> set[str]:
+        """The options that it takes itself."""
+        return {option for each in self._actions for option in each.option_strings}
+
+    def format_help(self) -> str:
+        """Return the help, with the commands in their sections where there are any."""
+        if not self.sections:
+            return super().format_help()
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        listed = {}
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - the type has no public name
+                listed = {each.dest: each for each in action._get_subactions()}  # noqa: SLF001 - as argparse does
+        named = {name for names in self.sections.values() for name in names}
+        rest = {"more": [name for name in listed if name not in named]}
+        for title, names in {**self.sections, **rest}.items():
+            formatter.start_section(title)
+            formatter.add_arguments([listed[name] for name in names if name in listed])
+            formatter.end_section()
+        for group in self._action_groups:
+            actions = [each for each in group._group_actions if each.dest not in {"command", argparse.SUPPRESS}  # noqa: SLF001
+                       or each.option_strings]  # fmt: skip
+            formatter.start_section(group.title)
+            formatter.add_text(group.description)
+            formatter.add_arguments(actions)
+            formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
 
     def parse_args(  # type: ignore[override]  # argparse's is generic in the namespace
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
@@ -54,17 +106,50 @@ class Parser(argparse.ArgumentParser):
         A command's `late` default names its last, optional positional: argparse leaves it over when an option
         stands before it.
         """
+        self._words = tuple(sys.argv[1:] if args is None else args)
         found, extra = self.parse_known_args(args, namespace)
         late = getattr(found, "late", None)
         if late and len(extra) == 1 and not extra[0].startswith("-") and getattr(found, late) is None:
             setattr(found, late, extra.pop())
         if extra:
-            self.error(f"unrecognized arguments: {printable(_without_values(extra))}")
+            unknown = _without_values(extra)
+            self.error(f"unrecognized arguments: {printable(unknown)}{self._meant(unknown)}")
         return found
 
     def error(self, message: str) -> Never:
         """Exit with 2 and say why, without the value at fault."""
+        found = _VALUE.search(message)
+        if found and found["what"] and message.startswith("argument COMMAND:"):
+            message = self._no_command()
         super().error(_VALUE.sub(lambda found: "".join(filter(None, found.groups())), message))
+
+    def _no_command(self) -> str:
+        """Say of a word that is no command what was probably meant; or of an option before it that it is none."""
+        known = self.options
+        before = []
+        for word in self._words:
+            if word in self.commands:
+                break
+            before.append(word)
+        unknown = [word for word in before if word.startswith("-") and word.partition("=")[0] not in known]
+        if unknown:
+            shown = _without_values(unknown)
+            return f"unrecognized arguments: {printable(shown)}{self._meant(shown)}"
+        close = [name for word in before if not word.startswith("-") for name in nearest(word, self.commands)]
+        hint = f"; did you mean `{close[0]}`?" if close else ""
+        return f"no such command{hint} (`{self.prog} --help` lists them)"
+
+    def _meant(self, unknown: str) -> str:
+        """Return a hint at the option that was probably meant, among those of the command that was typed."""
+        typed = next((self.commands[word] for word in self._words if word in self.commands), self)
+        options = {option for option in (*self.options, *typed.options) if option.startswith("--")}
+        close = nearest(unknown, options) if unknown.startswith("--") else []
+        return f"; did you mean {close[0]}?" if close else ""
+
+
+def nearest(name: str, known: Iterable[str], *, count: int = 1) -> list[str]:
+    """Return the known names that `name` was probably meant to be, the nearest first; `count` at most."""
+    return difflib.get_close_matches(name, sorted(known), n=count)
 
 
 def _without_values(extra: Sequence[str]) -> str:

@@ -265,6 +265,12 @@ def load_store(
     return StoreSettings(**merged)
 
 
+def endpoints_are_set(environ: Mapping[str, str], options: Mapping[str, object]) -> bool:
+    """Tell whether options or variables name an endpoint; else it is the default's turn."""
+    names = ("CONFIGSTORE_ENDPOINTS", "ETCDCTL_ENDPOINTS")
+    return bool(options.get("endpoints") or any(environ.get(name) for name in names))
+
+
 def _add_etcdctl(merged: dict[str, Any], environ: Mapping[str, str]) -> None:
     """Take etcdctl's own variables for what is still missing, as etcdctl reads them."""
     values = {}

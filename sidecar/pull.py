@@ -4,12 +4,14 @@ Pulls of one group are placed together or not at all: what holds one of them bac
 kept or the content that was overtaken, holds all of them back.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.model.path import StorePath, shown
 from configstore.model.record import INLINE_MAX, Kind, RecordError, Source
+from configstore.progress import LINES, Pace
 from configstore.store.tree import Tree
 from sidecar.baseline import Baseline
 from sidecar.check import Check
@@ -25,6 +27,8 @@ from sidecar.planner.reconcile import as_shown
 from sidecar.planner.sets import held_back
 from sidecar.planner.sides import Agreed, Problem
 from sidecar.remote.side import RemoteSide
+
+log = logging.getLogger(__name__)
 
 _BATCH = 8 * 1024 * 1024
 """Bytes that are staged at once while pulling; a set is never split for it."""
@@ -53,14 +57,19 @@ class Puller:
         self._applier = applier
         self._check = check
         self._keeper = keeper
+        self._pace = Pace(self._tell, "fetched")
 
     def pull(self, pulls: Sequence[Pull], done: Done) -> None:
         """Place pulls. Raises StoreUnavailableError when the store does not give what is to be placed."""
+        self._pace = Pace(self._tell, "fetched", len(pulls), quiet=LINES)
         try:
             for batch in _batches(pulls):
                 self._pull(batch, done)
         finally:
             self._remote.contents.clear()
+
+    def _tell(self, far: str) -> None:
+        log.info("pulling", extra={"mapping": self._mapping.name, "so_far": far})
 
     def _pull(self, pulls: Sequence[Pull], done: Done) -> None:
         refused = self._check.known_of(pulls)
@@ -157,6 +166,7 @@ class Puller:
         """Return what gives the content that the store holds."""
 
         def pieces() -> Iterator[bytes]:
+            self._pace.step()
             try:
                 found = self._remote.contents.find(pull.path, pull.remote)
                 if found is None:

@@ -31,6 +31,7 @@ from configstore.cli import (
     watch,
 )
 from configstore.cli.arguments import Commands, add_store_options
+from configstore.cli.examples import SECTIONS
 from configstore.commandline import Parser, occupy_standard_files
 from configstore.errors import ConfigstoreError
 from configstore.model.path import printable
@@ -67,15 +68,18 @@ def build_parser() -> Parser:
     """Return the parser of the whole command line."""
     parser = Parser(
         prog="configstore",
+        usage="configstore [OPTIONS] COMMAND [ARGUMENTS]",
         description="Looks at and changes the files that configstore keeps in etcd.",
-        epilog="exit codes: 0 done; 1 not there, or it differs; 2 usage or settings; 3 conflict; 4 store "
-        "unreachable in time; 5 refused",
+        epilog="`configstore COMMAND --help` shows a command in use.\n\n"
+        "exit codes: 0 done; 1 not there, or it differs; 2 usage or settings; 3 conflict;\n"
+        "4 store unreachable in time; 5 refused",
     )
     parser.add_argument("--version", action="version", version=f"configstore {__version__}")
-    add_store_options(parser)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_store_options(parser, told=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, prog="configstore")
     for add in _GROUPS:
         add(commands)
+    parser.sections = SECTIONS
     return parser
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TypeAlias
 
+from configstore.cli.examples import epilog
 from configstore.commandline import Parser
 from configstore.errors import NotThereError, RefusedError
 from configstore.model.path import ROOT, PathError, StorePath, parse_path
@@ -27,12 +28,19 @@ _STORE_OPTIONS = (
 )
 
 
-def add_store_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how to reach the store. None of them has a default here."""
-    group = parser.add_argument_group("store", "each also from CONFIGSTORE_<NAME>, such as CONFIGSTORE_ENDPOINTS")
+def add_store_options(parser: argparse.ArgumentParser, *, told: bool) -> None:
+    """Add the options that say how to reach the store, without defaults; `told`: its help lists them."""
+    group: argparse._ActionsContainer = parser
+    if told:
+        words = (
+            "each also from CONFIGSTORE_<NAME>, such as CONFIGSTORE_ENDPOINTS; they may follow the command, too"
+        )
+        group = parser.add_argument_group("store", words)
     for name, metavar, text in _STORE_OPTIONS:
         option = f"--{name.replace('_', '-')}"
-        group.add_argument(option, dest=name, metavar=metavar, help=text, default=argparse.SUPPRESS)
+        group.add_argument(
+            option, dest=name, metavar=metavar, help=text if told else argparse.SUPPRESS, default=argparse.SUPPRESS
+        )
 
 
 def store_settings(args: argparse.Namespace) -> StoreSettings:
@@ -51,10 +59,15 @@ def add_command(
     listed: bool = False,
 ) -> Parser:
     """Add a command's parser; `connects` brings the store's options, `listed` brings `--json`."""
-    parser: Parser = commands.add_parser(name, help=text, description=f"{text[:1].upper()}{text[1:]}.")
+    parser: Parser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[:1].upper()}{text[1:]}.",
+        epilog=epilog(name, connects=connects),
+    )
     parser.set_defaults(run=run)
     if connects:
-        add_store_options(parser)
+        add_store_options(parser, told=False)
     if listed:
         parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

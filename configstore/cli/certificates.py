@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 from configstore.cli.arguments import Commands, add_command
+from configstore.cli.render import write_json
 from configstore.errors import NotThereError, RefusedError, UsageError
 from configstore.model.path import PRIVATE_NAME, printable
 
@@ -21,6 +22,7 @@ def add(commands: Commands) -> None:
         _run,
         "tell whether the certificates and keys of a folder can be used by a server",
         connects=False,
+        listed=True,
     )
     parser.add_argument("directory", metavar="DIR")
     parser.add_argument("--cert", metavar="FILE", help=f"below DIR; default: {_VARIABLES[0]}, else what fits")
@@ -40,6 +42,8 @@ def _run(args: argparse.Namespace) -> int:
     pair = (cert or certificates.DEFAULT[0], key or certificates.DEFAULT[1]) if cert or key else None
     files = dict(_files(args.directory))
     found = certificates.problems(files, pair, dt.datetime.now(dt.UTC), expired=args.expired)
+    if args.json:
+        write_json({"directory": args.directory, "problems": list(found)})
     if found:
         raise RefusedError("; ".join(found))
     return 0

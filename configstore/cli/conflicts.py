@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
     conflicts.add_argument("--show", metavar="ID", help="write the content of one to stdout")
     conflicts.set_defaults(late="path")
     resolve = add_command(
-        commands, "resolve", _resolve, "end a conflict, or a vanished record, by choosing a side"
+        commands, "resolve", _resolve, "end a conflict, or a vanished record, by choosing a side", listed=True
     )
     resolve.add_argument("path", metavar="PATH")
     resolve.add_argument(
@@ -99,13 +99,17 @@ def _resolve(args: argparse.Namespace) -> int:
             return _end_vanished(tree, path, args)
         if not found:
             raise NotThereError(f"{shown(path)}: has no conflict")
-        doomed = found
+        doomed, revision = found, None
         if args.take != "store":
             chosen = _named(found, path, args.take)
             doomed = [chosen]
-            _take(tree, chosen)
+            revision = _take(tree, chosen)
         for each in doomed:
             drop(tree, each)
+    if args.json:
+        write_json(
+            {"path": path, "take": args.take, "dropped": [each.id for each in doomed], "revision": revision}
+        )
     say(f"{shown(path)}: {'the store stays as it is' if args.take == 'store' else 'taken'}; {len(doomed)} removed")
     return 0
 
@@ -118,8 +122,11 @@ def _end_vanished(tree: Tree, path: StorePath, args: argparse.Namespace) -> int:
         raise NotThereError(f"{shown(path)}: has no conflict, and no live replica misses its record")
     if take == "store":
         write = Write(path=path, entry=Entry(kind=Kind.GONE))
-        if not commit(tree, [write]).complete:
+        outcome = commit(tree, [write])
+        if not outcome.complete:
             raise ConflictError(f"{shown(path)}: somebody wrote it meanwhile; nothing was changed; look again")
+        if args.json:
+            write_json({"path": path, "take": take, "dropped": [], "revision": outcome.done[path]})
         say(f"{shown(path)}: deleted")
         return 0
     requests = [
@@ -128,15 +135,18 @@ def _end_vanished(tree: Tree, path: StorePath, args: argparse.Namespace) -> int:
     ]
     with asking(tree.kv, tree.keys, *requests):
         left = wait_for(tree, [report for report, _ in holding])
-    if look(tree, path) is None:
+    again = look(tree, path)
+    if again is None:
         who = ", ".join(report.replica for report in left) or "no replica"
         raise UnreachableError(f"{shown(path)}: was not written again ({who}); look at `configstore status`")
+    if args.json:
+        write_json({"path": path, "take": take, "dropped": [], "revision": again.mod_revision})
     say(f"{shown(path)}: written again")
     return 0
 
 
-def _take(tree: Tree, loser: Loser) -> None:
-    """Make a losing side the current record; what it replaces goes to `past/`."""
+def _take(tree: Tree, loser: Loser) -> int:
+    """Make a losing side the current record and return its revision; what it replaces goes to `past/`."""
     entry = loser.record.entry
     refuse_below_file(tree, loser.path)
     now = look(tree, loser.path)
@@ -146,6 +156,8 @@ def _take(tree: Tree, loser: Loser) -> None:
         raise ConflictError(f"{shown(loser.path)}: is a directory with something in it now; remove that first")
     content = partial(pieces_of, tree, loser) if entry.kind is Kind.FILE else None
     write = Write(path=loser.path, entry=entry, content=content, expected=now.mod_revision if now else 0)
-    if not commit(tree, [write]).complete:
+    outcome = commit(tree, [write])
+    if not outcome.complete:
         why = "somebody else's write came first; nothing was changed; look again"
         raise ConflictError(f"{shown(loser.path)}: {why}")
+    return outcome.done[loser.path]

@@ -1,6 +1,7 @@
 """`put` and `get`: one file's content in and out."""
 
 import argparse
+import base64
 import os
 import stat
 import sys
@@ -14,12 +15,13 @@ from configstore.cli.arguments import (
     typed_path,
     typed_record,
 )
-from configstore.cli.render import write_bytes
+from configstore.cli.render import record_fields, write_bytes, write_json
 from configstore.cli.session import (
     ATTEMPTS,
     commit,
     is_directory,
     look,
+    not_there,
     open_tree,
     refuse_below_file,
     say,
@@ -46,7 +48,7 @@ NEW_MODE = 0o600
 
 def add(commands: Commands) -> None:
     """Add the parsers."""
-    put = add_command(commands, "put", _put, "write a file's content from a file or stdin")
+    put = add_command(commands, "put", _put, "write a file's content from a file or stdin", listed=True)
     put.add_argument("path", metavar="PATH")
     put.add_argument("file", metavar="FILE", nargs="?", help="local file; - or nothing: stdin")
     put.set_defaults(late="file")
@@ -59,7 +61,7 @@ def add(commands: Commands) -> None:
         help="only if the path's revision is N; 0: never written",
     )
     guard.add_argument("--create", action="store_true", help="only if the path is not there")
-    get = add_command(commands, "get", _get, "write a file's content to stdout, byte for byte")
+    get = add_command(commands, "get", _get, "write a file's content to stdout, byte for byte", listed=True)
     get.add_argument("path", metavar="PATH")
     get.add_argument("-o", "--output", metavar="FILE", default="-", help="replace FILE as a whole, with its mode")
     get.add_argument("--revision", type=revision, default=0, metavar="N", help="as it was at store revision N")
@@ -77,6 +79,16 @@ def _put(args: argparse.Namespace) -> int:
             outcome = commit(tree, [write])
             if outcome.complete:
                 say(f"{shown(path)}: {len(content)} bytes at revision {outcome.done[path]}")
+                if args.json:
+                    write_json(
+                        {
+                            "path": path,
+                            "revision": outcome.done[path],
+                            "mode": f"{write.entry.mode:04o}",
+                            "size": len(content),
+                            "sha256": write.entry.sha256,
+                        }
+                    )
                 return 0
             if args.create or args.if_revision is not None:
                 break
@@ -148,10 +160,14 @@ def _get(args: argparse.Namespace) -> int:
             if args.revision:
                 raise NotThereError(f"{shown(path)}: its content of then is not kept any more ({error})") from None
             raise
-    if args.output == "-":
-        write_bytes(content)
-    else:
+    to_file = args.output != "-"
+    if to_file:
         write_local(args.output, content, found.entry.mode if found else NEW_MODE)
+    if args.json and found:
+        text = None if to_file else base64.b64encode(content).decode()
+        write_json(record_fields(found) | {"output": args.output if to_file else None, "base64": text})
+    elif not to_file:
+        write_bytes(content)
     return 0
 
 
@@ -185,8 +201,10 @@ def _check_file(tree: Tree, path: StorePath, found: Stored | None, at: int) -> N
     if found is None or found.gone:
         if not at and is_directory(tree, path, found):
             raise NotThereError(f"{shown(path)}: is a directory; `configstore ls` shows it")
-        deleted = f" (deleted at revision {found.mod_revision})" if found else ""
-        raise NotThereError(f"{shown(path)}: not there{then}{deleted}")
+        if found or at:
+            deleted = f" (deleted at revision {found.mod_revision})" if found else ""
+            raise NotThereError(f"{shown(path)}: not there{then}{deleted}")
+        raise not_there(tree, path)
 
 
 def write_local(name: str, content: bytes, permissions: int) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from configstore.cli.arguments import Commands, add_command
-from configstore.cli.render import write_text
+from configstore.cli.render import write_json, write_text
 from configstore.cli.session import say
 from configstore.cli.stopping import Stopping
 from configstore.errors import UnreachableError
@@ -14,7 +14,9 @@ from configstore.errors import UnreachableError
 
 def add(commands: Commands) -> None:
     """Add the parser."""
-    parser = add_command(commands, "dev", _dev, "start the embedded etcd, until stopped", connects=False)
+    parser = add_command(
+        commands, "dev", _dev, "start the embedded etcd, until stopped", connects=False, listed=True
+    )
     parser.add_argument("--data", metavar="DIR", help="keep data and log there (default: nothing is kept)")
     parser.add_argument("--port", type=_port, metavar="N", help="client port (default: a free one)")
 
@@ -33,7 +35,10 @@ def _dev(args: argparse.Namespace) -> int:
     with Stopping() as stopping, EmbeddedEtcd(folder=folder, ports=ports) as etcd:
         names = ("CONFIGSTORE_ENDPOINTS", "ETCDCTL_ENDPOINTS")
         variables = (*(f"{name}={etcd.endpoint}" for name in names), "ETCDCTL_API=3")
-        write_text("\n".join(f"export {variable}" for variable in variables))
+        if args.json:
+            write_json({"endpoint": etcd.endpoint, "variables": dict(each.split("=", 1) for each in variables)})
+        else:
+            write_text("\n".join(f"export {variable}" for variable in variables))
         sys.stdout.flush()
         say(f"etcd runs at {etcd.endpoint} until this command is stopped; for trying, never for production")
         process = etcd.process

@@ -1,13 +1,15 @@
 """`doctor`: what is wrong with the store, its settings and its surroundings, each with the mend."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from itertools import groupby
 
 from configstore.cli.arguments import Commands, add_command, store_settings
 from configstore.cli.render import Cell, Style, table, write_json, write_line
-from configstore.cli.session import warn_of_misspelt_variables, writer
+from configstore.cli.session import say, warn_of_misspelt_variables, writer
 from configstore.doctor.finding import Finding, State, exit_code
+from configstore.settings import DEFAULT_ENDPOINT, endpoints_are_set
 
 
 def add(commands: Commands) -> None:
@@ -24,6 +26,8 @@ def _doctor(args: argparse.Namespace) -> int:
 
     settings = store_settings(args)
     warn_of_misspelt_variables()
+    if not endpoints_are_set(os.environ, vars(args)):
+        say(f"no endpoint is set, so {DEFAULT_ENDPOINT} is looked at: set CONFIGSTORE_ENDPOINTS, or --endpoints")
     findings = judge(gather(settings, writer(), args.directories))
     if args.json:
         write_json(

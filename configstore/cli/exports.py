@@ -11,7 +11,7 @@ import msgspec
 from configstore import presets
 from configstore.cli.arguments import typed_directory
 from configstore.cli.render import write_json, write_line
-from configstore.cli.session import open_tree, say, say_all, why_unreadable
+from configstore.cli.session import not_there, open_tree, say, say_all, why_unreadable
 from configstore.errors import CorruptError, NotThereError, RefusedError
 from configstore.files.beneath import Beneath
 from configstore.files.descent import descend, open_parent
@@ -33,11 +33,9 @@ from configstore.model.path import (
 from configstore.model.record import PLACING_ORDER, Entry, Kind
 from configstore.model.selection import Symlinks
 from configstore.presets.single_host import Part, parts
+from configstore.progress import Progress
 from configstore.store.tree import Tree
 from configstore.store.values import Listing, Stored
-
-_PROGRESS = 2000
-"""After so many paths a command says how far it is."""
 
 
 class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = parts(args.preset, top) if args.preset else (Part(store=top),)
     with open_tree(args) as tree:
         listed = tree.list(top)
-        _check(top, listed)
+        _check(tree, top, listed)
         paths = _choose(listed, [part for part in wanted if not part.earlier])
         done = _write(tree, args.directory, paths, dry_run=args.dry_run)
     for bad in listed.bad:
@@ -75,12 +73,12 @@ def run(args: argparse.Namespace) -> int:
     return NotThereError.exit_code if done.problems else 0
 
 
-def _check(top: StorePath, listed: Listing) -> None:
+def _check(tree: Tree, top: StorePath, listed: Listing) -> None:
     own = listed.records.get(top)
     if own and not own.gone and own.entry.kind is not Kind.DIR:
         raise RefusedError(f"{shown(top)}: is a {own.entry.kind}; `configstore get {top} -o FILE` writes a file")
     if all(found.gone for found in listed.records.values()) and not listed.bad:
-        raise NotThereError(f"{shown(top)}: not there")
+        raise not_there(tree, top)
 
 
 def _choose(listed: Listing, wanted: Sequence[Part]) -> dict[StorePath, _Wanted]:
@@ -119,7 +117,8 @@ def _write(tree: Tree, directory: str, paths: Mapping[StorePath, _Wanted], *, dr
     writer = TreeWriter(folder, owners=os.geteuid() == 0)
     done = _Done()
     try:
-        _write_all(tree, _Target(folder), None if dry_run else writer, rest, done)
+        with Progress("looked at" if dry_run else "exported", len(rest)) as progress:
+            _write_all(tree, _Target(folder), None if dry_run else writer, rest, done, progress=progress)
     finally:
         if made:
             writer.write(ROOT, own, b"")
@@ -140,9 +139,16 @@ def _make(directory: str) -> bool:
 
 
 def _write_all(
-    tree: Tree, target: "_Target", writer: TreeWriter | None, paths: Mapping[StorePath, _Wanted], done: _Done
+    tree: Tree,
+    target: "_Target",
+    writer: TreeWriter | None,
+    paths: Mapping[StorePath, _Wanted],
+    done: _Done,
+    *,
+    progress: Progress,
 ) -> None:
-    for number, (path, wanted) in enumerate(paths.items(), 1):
+    for path, wanted in paths.items():
+        progress.step()
         entry = wanted.found.entry
         try:
             if target.holds(path, entry):
@@ -153,8 +159,6 @@ def _write_all(
             done.written.append(path)
         except (Unusable, CorruptError, OSError) as error:
             done.problems[shown(path)] = _reason(error)
-        if number % _PROGRESS == 0:
-            say(f"{number} of {len(paths)}")
 
 
 class _Target:

@@ -20,10 +20,11 @@ from configstore.cli.render import (
     write_line,
     writer_of,
 )
-from configstore.cli.session import commit, open_tree, say, why_unreadable
+from configstore.cli.session import commit, nearest_path, open_tree, say, why_unreadable
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.model.path import ROOT, StorePath, shown
 from configstore.model.record import Deletion, Kind
+from configstore.progress import Progress
 from configstore.settings import parse_duration
 from configstore.store.history import (
     ExpiredError,
@@ -41,13 +42,17 @@ def add(commands: Commands) -> None:
     """Add the parsers."""
     history = add_command(commands, "history", _history, "list what a path was, the newest first", listed=True)
     history.add_argument("path", metavar="PATH")
-    diff = add_command(commands, "diff", _diff, "compare a file with what it was; exit 1 when it differs")
+    diff = add_command(
+        commands, "diff", _diff, "compare a file with what it was; exit 1 when it differs", listed=True
+    )
     diff.add_argument("path", metavar="PATH")
     diff.add_argument(
         "rev", metavar="REV", nargs="?", type=revision, help="as of store revision (default: before)"
     )
     diff.set_defaults(late="rev")
-    restore = add_command(commands, "restore", _restore, "bring a path, or a directory, back to what it was")
+    restore = add_command(
+        commands, "restore", _restore, "bring a path, or a directory, back to what it was", listed=True
+    )
     restore.add_argument("path", metavar="PATH")
     when = restore.add_mutually_exclusive_group(required=True)
     when.add_argument("--revision", type=revision, metavar="N", help="as of store revision N")
@@ -107,6 +112,10 @@ def _diff(args: argparse.Namespace) -> int:
         old, new = _lines(tree, before), _lines(tree, now)
     was, is_now = (f"{shown(path)}@{each.mod_revision if each else 'nothing'}" for each in (before, now))
     difference = list(difflib.unified_diff(old, new, was, is_now, lineterm=""))
+    if args.json:
+        revisions = [each.mod_revision if each else None for each in (before, now)]
+        write_json({"path": path, "before": revisions[0], "now": revisions[1], "lines": difference})
+        return 1 if difference else 0
     for line in difference:
         write_line(line)
     return 1 if difference else 0
@@ -117,7 +126,7 @@ def _restore(args: argparse.Namespace) -> int:
     with open_tree(args) as tree:
         found = versions_below(tree, path) if args.recursive else _only(tree, path)
         if not found:
-            raise NotThereError(f"{shown(path)}: nothing is known of it")
+            raise NotThereError(f"{shown(path)}: nothing is known of it{_meant(tree, path)}")
         timeless = [now for now in (each.now() for each in found.values()) if args.at and isinstance(now, Bad)]
         for now in timeless:  # written before that time or after it: nobody knows
             say(f"{shown(now.path)}: stays as it is: {why_unreadable(now)}")
@@ -129,8 +138,19 @@ def _restore(args: argparse.Namespace) -> int:
             writes = _as_one_deletion(tree, list(restoring(tree, found, wanted)))
         except ExpiredError as error:
             raise NotThereError(f"{error}; nothing was changed") from None
-        if not args.dry_run and writes:
-            _commit(tree, path, writes)
+        done = {} if args.dry_run or not writes else _commit(tree, path, writes)
+    if args.json:
+        changed = [
+            {
+                "path": write.path,
+                "what": "deleted" if write.entry.kind is Kind.GONE else "restored",
+                "revision": done.get(write.path),
+            }
+            for write in writes
+        ]
+        write_json(
+            {"dry_run": args.dry_run, "as_of": wanted, "changed": changed, "unread": [*map(_path, timeless)]}
+        )
     for write in writes:
         word = "would be" if args.dry_run else "was"
         what = "deleted" if write.entry.kind is Kind.GONE else f"restored as of revision {wanted}"
@@ -150,19 +170,30 @@ def _as_one_deletion(tree: Tree, writes: Sequence[Write]) -> list[Write]:
     ]
 
 
-def _commit(tree: Tree, path: StorePath, writes: Sequence[Write]) -> None:
-    outcome = commit(tree, writes, verb="restored")
+def _path(bad: Bad) -> str:
+    return bad.path
+
+
+def _commit(tree: Tree, path: StorePath, writes: Sequence[Write]) -> dict[StorePath, int]:
+    with Progress("restored", len(writes)) as progress:
+        outcome = commit(tree, writes, verb="restored", step=progress.step)
     if not outcome.complete:
         changed = ", ".join(map(shown, outcome.stale))
         already = f"{len(outcome.done)} of {len(writes)} were restored" if outcome.done else "nothing was restored"
         raise ConflictError(f"{shown(path)}: changed meanwhile ({changed}); {already}; look again")
+    return outcome.done
 
 
 def _known(tree: Tree, path: StorePath) -> Versions:
     found = versions(tree, path)
     if found is None:
-        raise NotThereError(f"{shown(path)}: was never there")
+        raise NotThereError(f"{shown(path)}: was never there{_meant(tree, path)}")
     return found
+
+
+def _meant(tree: Tree, path: StorePath) -> str:
+    near = nearest_path(tree, path) if path else None
+    return f"; did you mean {shown(near)}?" if near else ""
 
 
 def _only(tree: Tree, path: StorePath) -> dict[StorePath, Versions]:

@@ -6,7 +6,7 @@ Called by `imports`. Nothing in the folder is trusted: it is an application's, a
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import msgspec
@@ -85,10 +85,12 @@ def read_host(
     *,
     exclude: Sequence[str] = (),
     skip_bad: bool = False,
+    step: Callable[[], None] = lambda: None,
 ) -> Host:
     """Read the data sets of a folder. `preset`: "" for one that no preset speaks of; `stack` closes what stays.
 
     exclude: patterns of what is left out. skip_bad: what cannot be stored is left out, too, and named.
+    step: told of each path that is read.
     Raises RefusedError naming what cannot be stored, NotThereError, OSError.
     """
     try:
@@ -99,7 +101,7 @@ def read_host(
     host = Host()
     excludes = Excludes(exclude, directory, wanted)
     for part in wanted:
-        _read_part(folder, part, host, stack, excludes)
+        _read_part(folder, part, host, stack, excludes, step=step)
     host.unused = excludes.unused()
     if host.problems and not skip_bad:
         _refuse(directory, host)
@@ -126,7 +128,21 @@ def _refuse(directory: str, host: Host) -> None:
     )
 
 
-def _read_part(folder: int, part: Part, host: Host, stack: ExitStack, excludes: Excludes) -> None:
+class _Counted(Reader):
+    """Reads, and tells of each path."""
+
+    step: Callable[[], None]
+
+    def read(
+        self, path: StorePath, directory: int, name: str, status: os.stat_result
+    ) -> tuple[Entry, os.stat_result]:
+        self.step()
+        return super().read(path, directory, name, status)
+
+
+def _read_part(
+    folder: int, part: Part, host: Host, stack: ExitStack, excludes: Excludes, *, step: Callable[[], None]
+) -> None:
     if part.host and excludes.leave_out(part, ROOT, is_dir=True):
         return
     try:
@@ -142,7 +158,8 @@ def _read_part(folder: int, part: Part, host: Host, stack: ExitStack, excludes: 
         return
     stack.callback(os.close, top)
     beneath = Beneath(top)
-    reader = Reader(beneath, part.symlinks, part.refuse_empty, linked=True)
+    reader = _Counted(beneath, part.symlinks, part.refuse_empty, linked=True)
+    reader.step = step
     seen = walk(beneath, reader, choose(part, excludes))
     host.left |= {printable(join(part.host, path)): _UNFINISHED for path in seen.unfinished}
     host.problems |= {f"{part.host}/{path}".lstrip("/"): reason for path, reason in seen.problems.items()}

@@ -31,6 +31,7 @@ from configstore.model.lease import Contender
 from configstore.model.path import StorePath, ancestors, depth, is_below, shell_word, shown
 from configstore.model.record import PLACING_ORDER, Entry, Kind
 from configstore.presets.single_host import Part, parts
+from configstore.progress import Progress
 from configstore.store.leases import Lease
 from configstore.store.tree import Tree
 from configstore.store.values import Bad, Fence, Stored, Write
@@ -43,12 +44,14 @@ class _Plan(msgspec.Struct, kw_only=True):
     """What an import does: writes, and how many paths are the same already.
 
     kept, once: paths that differ and stay as the store has them: as `--create` asked, or since they are made once.
+    revision: the newest that was written.
     """
 
     writes: list[tuple[Write, Found]] = []
     same: int = 0
     kept: list[StorePath] = []
     once: list[StorePath] = []
+    revision: int = 0
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +61,11 @@ def run(args: argparse.Namespace) -> int:
     began = monotonic()
     with ExitStack() as stack:
         preset = args.preset or ""
-        host = read_host(args.directory, wanted, preset, stack, exclude=args.exclude, skip_bad=args.skip_bad)
+        reading = stack.enter_context(Progress("read"))
+        host = read_host(
+            args.directory, wanted, preset, stack, exclude=args.exclude, skip_bad=args.skip_bad, step=reading.step
+        )
+        reading.pause()
         tree = stack.enter_context(open_tree(args))
         try:
             plan = _compare(tree, host, wanted, create=args.create)
@@ -132,54 +139,42 @@ def _refuse_other_kind(
 def _write(tree: Tree, host: Host, wanted: Sequence[Part], plan: _Plan, *, create: bool) -> _Plan:
     """Write what is planned, and plan again when somebody else's write came first. Returns all that was done."""
     done: list[tuple[Write, Found]] = []
-    progress = _Progress()
     for _ in range(ATTEMPTS):
-        complete = all(
-            _write_under(tree, lease, plan, done, progress)
-            for lease in sorted({each.part.lease for _, each in plan.writes})
-        )
+        with Progress("written", len(done) + len(plan.writes)) as progress:
+            progress.step(len(done))
+            complete = all(
+                _write_under(tree, lease, plan, done, progress)
+                for lease in sorted({each.part.lease for _, each in plan.writes})
+            )
         if complete:
             plan.writes = done
             return plan
+        revision = plan.revision
         try:
             plan = _compare(tree, host, wanted, create=create)
         except ConflictError as error:
             raise ConflictError(f"{error}; {len(done)} paths were written before") from error
+        plan.revision = revision
     raise ConflictError("somebody else writes the same paths all the time; run it again")
 
 
-class _Progress:
-    """Says how far an import is, and how long the rest takes when it goes on as it did so far."""
-
-    def __init__(self) -> None:
-        self._began = monotonic()
-
-    def say(self, done: int, all_of_it: int) -> None:
-        """Say it."""
-        seconds = (monotonic() - self._began) / done * (all_of_it - done)
-        left = f", about {max(1, round(seconds))} s left" if done < all_of_it else ""
-        say(f"{done} of {all_of_it} written{left}")
-
-
-def _write_under(
-    tree: Tree, lease: str, plan: _Plan, done: list[tuple[Write, Found]], progress: _Progress
-) -> bool:
+def _write_under(tree: Tree, lease: str, plan: _Plan, done: list[tuple[Write, Found]], progress: Progress) -> bool:
     """Write the part of a plan that a lease guards ("": none); returns whether all of it was written."""
     with _held(tree, lease) as fence:
         for some in _sets([each for each in plan.writes if each[1].part.lease == lease]):
             try:
-                outcome = commit(tree, [write for write, _ in some], fence=fence)
+                outcome = commit(tree, [write for write, _ in some], fence=fence, step=progress.step)
             except (StoreError, UnreachableError):
+                progress.pause()
                 if done:
                     say(f"{len(done)} paths were written before; run it again to go on")
                 raise
             done += [(write, found) for write, found in some if write.path in outcome.done]
+            plan.revision = max((plan.revision, *outcome.done.values()))
             if outcome.fenced_out:
                 raise ConflictError(f"lease {lease} was lost; {len(done)} paths were written; run it again")
             if not outcome.complete:
                 return False
-            if len(plan.writes) > _SET_PATHS:
-                progress.say(len(done), max(len(done), len(plan.writes)))
     return True
 
 
@@ -221,6 +216,7 @@ def _report(args: argparse.Namespace, host: Host, plan: _Plan, seconds: float) -
         fields = {
             "dry_run": args.dry_run,
             "written": [write.path for write, _ in plan.writes],
+            "revision": plan.revision or None,
             "same": plan.same,
             "kept": [*plan.kept, *plan.once],
             "missing": list(missing),

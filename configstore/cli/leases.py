@@ -26,7 +26,7 @@ from configstore.client import (
     refuse_within_itself,
     run_under,
 )
-from configstore.commandline import Parser
+from configstore.commandline import Parser, nearest
 from configstore.errors import (
     ConfigstoreError,
     ConflictError,
@@ -83,10 +83,10 @@ def add(commands: Commands) -> None:
     patience.add_argument("--wait", metavar="DURATION", type=_duration, help="at most (default: without end)")
     patience.add_argument("--no-wait", dest="wait", action="store_const", const=0.0, help="do not wait")
     run.add_argument("command", metavar="-- COMMAND", nargs=argparse.REMAINDER)
-    wait = add_command(commands, "wait", _wait, "wait until a mapping's changes are applied")
+    wait = add_command(commands, "wait", _wait, "wait until a mapping's changes are applied", listed=True)
     wait.add_argument("--applied", choices=["here", "all"], help="by the sidecar here, or by all live replicas")
     wait.add_argument("--revision", metavar="N", type=revision_or_zero, help="default: the newest of the mapping")
-    flush = add_command(commands, "flush", _flush, "commit now what was changed; prints the revision")
+    flush = add_command(commands, "flush", _flush, "commit now what was changed; prints the revision", listed=True)
     for parser in (wait, flush):
         parser.add_argument("mapping", metavar="MAPPING")
         parser.add_argument("--patience", metavar="DURATION", type=_duration, default=60.0, help="default: 60s")
@@ -147,7 +147,7 @@ def _is_served(path: str) -> bool:
 def _leases(args: argparse.Namespace) -> int:
     with open_tree(args) as tree:
         if args.verb:
-            return _break(tree, args.name, sure=args.yes)
+            return _break(tree, args.name, sure=args.yes, as_json=args.json)
         found = queues(tree.kv, tree.keys)
         rows = [(places, last_intent(tree.kv, tree.keys, name)) for name, places in sorted(found.items())]
         long = held_up(tree.kv, tree.keys, time.time())
@@ -164,23 +164,24 @@ def _leases(args: argparse.Namespace) -> int:
     return 0
 
 
-def _fields(places: list[Queued], intent: Intent | None) -> dict[str, object]:
-    def fields(each: Queued) -> dict[str, object]:
-        who = each.contender
-        return {
-            "replica": who.replica if who else None,
-            "host": who.host if who else None,
-            "command": who.command if who else None,
-            "since": who.time if who else None,
-            "token": each.token,
-        }
+def _who(each: Queued) -> dict[str, object]:
+    who = each.contender
+    return {
+        "replica": who.replica if who else None,
+        "host": who.host if who else None,
+        "command": who.command if who else None,
+        "since": who.time if who else None,
+        "token": each.token,
+    }
 
+
+def _fields(places: list[Queued], intent: Intent | None) -> dict[str, object]:
     holder, *waiting = places
     under_way = intent.words if intent and not intent.ended else None
     return {
         "lease": holder.name,
-        "holder": fields(holder),
-        "waiting": [fields(each) for each in waiting],
+        "holder": _who(holder),
+        "waiting": [_who(each) for each in waiting],
         "begun": under_way,
     }
 
@@ -198,12 +199,14 @@ def _row(places: list[Queued], intent: Intent | None, at: datetime) -> tuple[Cel
     )
 
 
-def _break(tree: Tree, name: str | None, *, sure: bool) -> int:
+def _break(tree: Tree, name: str | None, *, sure: bool, as_json: bool) -> int:
     if not name:
         raise UsageError("leases break: expected the lease's name")
     places = queue(tree.kv, tree.keys, name)
     if not places:
-        raise NotThereError(f"lease {printable(name)} is not held")
+        close = nearest(name, queues(tree.kv, tree.keys))
+        hint = f"; did you mean {printable(close[0])}?" if close else ""
+        raise NotThereError(f"lease {printable(name)} is not held{hint}")
     holder = places[0]
     if not sure:
         if not sys.stdin.isatty():
@@ -216,6 +219,8 @@ def _break(tree: Tree, name: str | None, *, sure: bool) -> int:
         raise ConflictError(f"lease {printable(name)}: its holder changed meanwhile; look again")
     left = queue(tree.kv, tree.keys, name)
     follows = f"it is held by {left[0].words} now" if left else "nobody waits for it"
+    if as_json:
+        write_json({"lease": name, "taken_from": _who(holder), "holder": _who(left[0]) if left else None})
     say(f"lease {name} was taken from {holder.words}; {follows}")
     return 0
 
@@ -287,6 +292,8 @@ def _wait(args: argparse.Namespace) -> int:
         asked = {"mapping": args.mapping, "applied": args.applied or "here", "revision": args.revision}
         with _as_ours():
             sidecar.ask("POST", "/v1/wait", {**asked, "timeout": args.patience}, timeout=args.patience + _ANSWER)
+        if args.json:
+            write_json({"mapping": args.mapping, "applied": asked["applied"], "revision": args.revision})
         return 0
     if args.applied == "here":
         raise UsageError("wait: --applied here needs a sidecar: expected --socket PATH")
@@ -299,6 +306,8 @@ def _wait(args: argparse.Namespace) -> int:
     if late:
         names = "; ".join(map(named, late))
         raise NotThereError(f"{args.mapping}: revision {revision} is not applied yet by {names}")
+    if args.json:
+        write_json({"mapping": args.mapping, "applied": "all", "revision": revision})
     return 0
 
 
@@ -309,7 +318,7 @@ def _flush(args: argparse.Namespace) -> int:
             asked = {"mapping": args.mapping, "timeout": args.patience}
             answer = sidecar.ask("POST", "/v1/flush", asked, timeout=args.patience + _ANSWER)
             revision = int(sidecar.number(answer, "revision"))
-        write_line(str(revision))
+        _say_flushed(args, revision)
         return 0
     with open_tree(args) as tree:
         store = _subtree(tree, args.mapping)
@@ -334,8 +343,15 @@ def _flush(args: argparse.Namespace) -> int:
     here = [each for each in answers.fresh if each.mapping == args.mapping]
     if kept := [each for each in here if any(problem.path for problem in each.problems)]:
         raise NotThereError(f"{args.mapping}: committed, but not all of it: {'; '.join(map(named, kept))}")
-    write_line(str(revision))
+    _say_flushed(args, revision)
     return 0
+
+
+def _say_flushed(args: argparse.Namespace, revision: int) -> None:
+    if args.json:
+        write_json({"mapping": args.mapping, "revision": revision})
+    else:
+        write_line(str(revision))
 
 
 @contextmanager
@@ -349,7 +365,10 @@ def _as_ours() -> Iterator[None]:
 
 def _subtree(tree: Tree, mapping: str) -> StorePath:
     """Return the subtree that a mapping mirrors, as its live replicas say. Raises NotThereError."""
-    for report, _ in live(tree.kv, tree.keys).values():
+    reports = [report for report, _ in live(tree.kv, tree.keys).values()]
+    for report in reports:
         if report.mapping == mapping:
             return report.store
-    raise NotThereError(f"no live replica mirrors {printable(mapping)}")
+    close = nearest(mapping, {report.mapping for report in reports})
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise NotThereError(f"no live replica mirrors {printable(mapping)}{hint}")

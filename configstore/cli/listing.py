@@ -15,8 +15,16 @@ from configstore.cli.render import (
     write_line,
     write_table,
 )
-from configstore.cli.session import is_directory, look, name_of, open_tree, say, unreadable, why_unreadable
-from configstore.errors import NotThereError
+from configstore.cli.session import (
+    is_directory,
+    look,
+    name_of,
+    not_there,
+    open_tree,
+    say,
+    unreadable,
+    why_unreadable,
+)
 from configstore.model.path import (
     ROOT,
     StorePath,
@@ -49,13 +57,14 @@ def _ls(args: argparse.Namespace) -> int:
     path = typed_directory(args.path)
     with open_tree(args) as tree:
         listing = tree.list(path)
-    rows = select(listing, path, recursive=args.recursive, tombstones=args.all)
-    own = listing.records.get(path)
+        own = listing.records.get(path)
+        rows = select(listing, path, recursive=args.recursive, tombstones=args.all)
+        if not rows and path != ROOT and (own is None or own.gone) and not listing.bad:
+            raise not_there(tree, path)
     if own and own.entry.kind is not Kind.DIR and not rows and (args.all or not own.gone):
         rows = {path: own}
     if not rows and path != ROOT and (own is None or own.gone):
-        if not listing.bad:
-            raise NotThereError(f"{shown(path)}: not there")
+        pass  # nothing is there but what cannot be read
     elif args.json:
         write_json([record_fields(row) if row else implicit_fields(at) for at, row in rows.items()])
     else:
@@ -105,7 +114,7 @@ def _stat(args: argparse.Namespace) -> int:
         if isinstance(found, Bad):
             raise unreadable(found)
         if found is None and path and not is_directory(tree, path, found):
-            raise NotThereError(f"{shown(path)}: not there")
+            raise not_there(tree, path)
     fields = record_fields(found) if found else implicit_fields(path)
     if args.json:
         write_json(fields)

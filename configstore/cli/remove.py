@@ -8,10 +8,12 @@ import msgspec
 
 from configstore import presets
 from configstore.cli.arguments import Commands, add_command, typed_directory
-from configstore.cli.session import commit, name_of, open_tree, say, why_unreadable
+from configstore.cli.render import revisions_of, write_json
+from configstore.cli.session import commit, name_of, not_there, open_tree, say, why_unreadable
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.model.path import ROOT, StorePath, depth, is_below, shown
 from configstore.model.record import Deletion, Entry, Kind
+from configstore.progress import Progress
 from configstore.store.tree import Tree
 from configstore.store.values import Listing, Outcome, Write
 
@@ -24,7 +26,7 @@ MAX_SHARE = 0.5
 
 def add(commands: Commands) -> None:
     """Add the parser."""
-    rm = add_command(commands, "rm", _rm, "delete a path; every replica deletes it, too")
+    rm = add_command(commands, "rm", _rm, "delete a path; every replica deletes it, too", listed=True)
     rm.add_argument("path", metavar="PATH")
     rm.add_argument("-r", "--recursive", action="store_true", help="a directory with everything in it")
     rm.add_argument(
@@ -40,14 +42,17 @@ def _rm(args: argparse.Namespace) -> int:
         listing = tree.list(path)
         doomed, nameless = _doomed(listing), [bad for bad in listing.bad if bad.key is not None]
         if not doomed and not nameless:
-            raise NotThereError(f"{shown(path)}: not there")
+            raise not_there(tree, path)
         if _is_dir(path, listing, doomed) and not args.recursive:
             raise RefusedError(f"{shown(path)}: is a directory; -r removes it with everything in it")
         if not args.yes and len(doomed) > FREE_DELETES:
             _ask(path, doomed, _doomed(tree.list(_first(path))))
-        outcome = commit(tree, _tombstones(tree, doomed), verb="removed")
+        with Progress("removed", len(doomed)) as progress:
+            outcome = commit(tree, _tombstones(tree, doomed), verb="removed", step=progress.step)
     if not outcome.complete:
         raise ConflictError(_changed(path, outcome, len(doomed)))
+    if args.json:
+        write_json({"removed": revisions_of(outcome.done)})
     if outcome.done:
         say(f"{shown(path)}: removed {len(outcome.done)} at revision {max(outcome.done.values())}")
     for bad in nameless:

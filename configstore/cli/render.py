@@ -4,7 +4,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TypeAlias
@@ -56,6 +56,11 @@ def entry_fields(record: Record) -> dict[str, object]:
         "lease": origin.lease,
         "deletion": msgspec.to_builtins(origin.deletion),
     }
+
+
+def revisions_of(done: Mapping[StorePath, int]) -> list[dict[str, object]]:
+    """Return paths that were written, each with its new revision, keyed as in JSON."""
+    return [{"path": path, "revision": at} for path, at in done.items()]
 
 
 def implicit_fields(path: StorePath) -> dict[str, object]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from configstore import presets
 from configstore.cli.arguments import Commands, add_command, mode, typed_directory
+from configstore.cli.render import revisions_of, write_json
 from configstore.cli.session import ATTEMPTS, commit, look, open_tree, refuse_below_file, say, unreadable
 from configstore.errors import ConflictError, RefusedError
 from configstore.model.path import ROOT, StorePath, shell_word, shown
@@ -19,10 +20,12 @@ NEW_MODE = 0o755
 
 def add(commands: Commands) -> None:
     """Add the parsers."""
-    mkdir = add_command(commands, "mkdir", _mkdir, "make a directory, such as a mapping's root")
+    mkdir = add_command(commands, "mkdir", _mkdir, "make a directory, such as a mapping's root", listed=True)
     mkdir.add_argument("path", metavar="PATH")
     mkdir.add_argument("--mode", type=mode, default=NEW_MODE, help="permission bits (default: 0755)")
-    bootstrap = add_command(commands, "bootstrap", _bootstrap, "make the roots of all mappings of a preset")
+    bootstrap = add_command(
+        commands, "bootstrap", _bootstrap, "make the roots of all mappings of a preset", listed=True
+    )
     bootstrap.add_argument(
         "--preset", default="mailu", metavar="NAME", help="such as mailu (default) or mailu/front"
     )
@@ -40,7 +43,7 @@ def _mkdir(args: argparse.Namespace) -> int:
     if path == ROOT:
         raise RefusedError("/: the whole tree has no record; name a directory below it")
     with open_tree(args) as tree:
-        _make(tree, {path: args.mode})
+        _make(tree, {path: args.mode}, as_json=args.json)
     return 0
 
 
@@ -53,7 +56,7 @@ def _bootstrap(args: argparse.Namespace) -> int:
     with open_tree(args) as tree:
         if not args.yes:
             _refuse_before_import(tree, wanted, names, args.host_data or os.environ.get("CONFIGSTORE_HOST_DATA"))
-        _make(tree, dict(sorted(wanted.items())))
+        _make(tree, dict(sorted(wanted.items())), as_json=args.json)
     return 0
 
 
@@ -94,7 +97,7 @@ def _lives(found: Stored | Bad | None) -> bool:
     return isinstance(found, Stored) and not found.gone
 
 
-def _make(tree: Tree, wanted: dict[StorePath, int]) -> None:
+def _make(tree: Tree, wanted: dict[StorePath, int], *, as_json: bool) -> None:
     """Make the directories that are not there, in one txn, and say of each what became of it."""
     for path in wanted:
         refuse_below_file(tree, path)
@@ -103,6 +106,8 @@ def _make(tree: Tree, wanted: dict[StorePath, int]) -> None:
         outcome = commit(tree, writes, verb="made")
         if outcome.complete:
             _report(there, outcome.done)
+            if as_json:
+                write_json({"made": revisions_of(outcome.done), "there": there})
             return
     raise ConflictError(f"{', '.join(map(shown, outcome.stale))}: changes all the time; look again")
 

@@ -8,9 +8,11 @@ import pwd
 import socket
 import sys
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from urllib.parse import urlsplit
 
 from configstore.cli.arguments import store_settings
+from configstore.commandline import nearest
 from configstore.errors import (
     ConflictError,
     NotThereError,
@@ -18,10 +20,16 @@ from configstore.errors import (
     StoreUnavailableError,
     UnreachableError,
 )
-from configstore.model.keys import Keys, removal
-from configstore.model.path import StorePath, ancestors, printable, shown
+from configstore.model.keys import Keys, prefix_end, removal
+from configstore.model.path import StorePath, ancestors, join, parent, printable, shown
 from configstore.model.record import Kind
-from configstore.settings import STORE_VARIABLES, nearest_variable, unknown_variables
+from configstore.settings import (
+    DEFAULT_ENDPOINT,
+    STORE_VARIABLES,
+    endpoints_are_set,
+    nearest_variable,
+    unknown_variables,
+)
 from configstore.store.tree import Tree
 from configstore.store.values import Bad, Fence, Outcome, Stored, Write, Writer
 
@@ -32,16 +40,23 @@ ATTEMPTS = 20
 """How often an unguarded change looks again after somebody else's write came first."""
 
 
+_AT_ONCE = 1.0
+"""Seconds in which something on this machine takes a connection."""
+
+NEAR, NEAR_PAGES = 100, 20
+"""So many keys at a time, and so often, are looked through for a name that was probably meant."""
+
 _SHOWN = 50
 
 
 @contextlib.contextmanager
 def open_tree(args: argparse.Namespace) -> Iterator[Tree]:
     """Connect as the options and the environment say. Raises UsageError; calls raise what `Kv` raises."""
-    from configstore.store.connect import connect  # noqa: PLC0415 - only now is grpc needed
-
     settings = store_settings(args)
     warn_of_misspelt_variables()
+    refuse_silent_default(args)
+    from configstore.store.connect import connect  # noqa: PLC0415 - only now is grpc needed
+
     with connect(settings) as kv:
         try:
             yield Tree(kv, Keys(settings.root), writer(), patience=settings.timeout)
@@ -52,14 +67,40 @@ def open_tree(args: argparse.Namespace) -> Iterator[Tree]:
             raise
 
 
-def commit(tree: Tree, writes: Sequence[Write], *, verb: str = "written", fence: Fence | None = None) -> Outcome:
+def refuse_silent_default(args: argparse.Namespace) -> None:
+    """Where nobody named an endpoint, see at once whether anything is at the default one.
+
+    Raises StoreUnavailableError with what to type: it was most likely forgotten.
+    """
+    if endpoints_are_set(os.environ, vars(args)):
+        return
+    where = urlsplit(DEFAULT_ENDPOINT)
+    try:
+        socket.create_connection((where.hostname or "", where.port or 0), timeout=_AT_ONCE).close()
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"no endpoint is set, and nobody answers at the default {DEFAULT_ENDPOINT}"
+            f" ({error.strerror or error}): `export CONFIGSTORE_ENDPOINTS=https://ETCD:2379`, or type"
+            " --endpoints URL; to try it out, `configstore dev` starts an etcd"
+        ) from None
+
+
+def commit(
+    tree: Tree,
+    writes: Sequence[Write],
+    *,
+    verb: str = "written",
+    fence: Fence | None = None,
+    step: Callable[[int], None] | None = None,
+) -> Outcome:
     """Commit as `Tree.commit` does, so that its failures say what became of which path.
 
-    verb: what is done to the paths, for people. Raises StoreUnavailableError or UnreachableError where nobody can
-    tell whether a path was written, and what `Tree.commit` raises.
+    verb: what is done to the paths, for people. step: told how many more were.
+    Raises StoreUnavailableError or UnreachableError where nobody can tell whether a path was
+    written, and what `Tree.commit` raises.
     """
     try:
-        outcome = tree.commit(writes, retention=RETENTION, fence=fence)
+        outcome = tree.commit(writes, retention=RETENTION, fence=fence, step=step)
     except StoreError as error:
         if not error.done and not error.unknown:
             raise
@@ -119,6 +160,46 @@ def refuse_below_file(tree: Tree, path: StorePath) -> None:
         found = look(tree, above)
         if isinstance(found, Stored) and found.entry.kind in {Kind.FILE, Kind.SYMLINK}:
             raise ConflictError(f"{shown(path)}: {shown(above)} is a {found.entry.kind}, not a directory")
+
+
+def not_there(tree: Tree, path: StorePath, then: str = "") -> NotThereError:
+    """Return the error about a path that is not there, with the nearest name in its directory."""
+    near = nearest_path(tree, path)
+    hint = f"; did you mean {shown(near)}?" if near else ""
+    return NotThereError(f"{shown(path)}: not there{then}{hint}")
+
+
+def nearest_path(tree: Tree, path: StorePath) -> StorePath | None:
+    """Return the path that was probably meant: with the nearest name in the first directory that is there.
+
+    None where there is none, where nobody may look, and in a directory of too many.
+    """
+    above = parent(path)
+    try:
+        names = _names_in(tree, above)
+        for name in nearest(path.rpartition("/")[2], names, count=3):
+            found = look(tree, join(above, StorePath(name)))
+            if found is None or (isinstance(found, Stored) and not found.gone):
+                return join(above, StorePath(name))
+    except StoreError:
+        return None
+    return nearest_path(tree, above) if above and not names else None
+
+
+def _names_in(tree: Tree, directory: StorePath) -> set[str]:
+    """Return the names that records have in a directory, or the directories in it; of very many not all."""
+    start, end = tree.keys.files_below(directory)
+    length, names = len(start), set()
+    for _ in range(NEAR_PAGES):
+        page = tree.kv.range(start, end, limit=NEAR, keys_only=True)
+        for item in page.items:
+            name, slash, _ = item.key[length:].partition(b"/")
+            names.add(name.decode("utf-8", "replace"))
+        if len(page.items) < NEAR:
+            break
+        below = item.key[:length] + name + b"/"
+        start = prefix_end(below) if slash else item.key + b"\0"  # past all that lies in that directory
+    return names
 
 
 def unreadable(found: Bad) -> NotThereError:

@@ -5,6 +5,7 @@ which turns a preset's settings into mappings, and by the commands that need to 
 they lie on a single host.
 """
 
+import difflib
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -103,7 +104,9 @@ def load(name: str) -> tuple[PresetMapping, ...]:
     """
     product, slash, service = name.partition("/")
     if product not in _products() or (slash and service not in _read(product).services):
-        raise UsageError(f"preset {printable(name)!r}: unknown; known are {', '.join(names())}")
+        close = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UsageError(f"preset {printable(name)!r}: unknown; {hint}known are {', '.join(names())}")
     found = _read(product)
     if slash:
         return tuple(found.mapping[mapping] for mapping in found.services[service])

@@ -1,6 +1,6 @@
 """One commit on its way: writes → steps → txns, and what became of each. Called by `tree`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -36,7 +36,18 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 class Commit:
     """Writes one list of writes. Made for one call of `make`."""
 
-    def __init__(self, kv: Kv, keys: Keys, writer: Writer, chunks: Chunks, terms: Terms) -> None:
+    def __init__(
+        self,
+        kv: Kv,
+        keys: Keys,
+        writer: Writer,
+        chunks: Chunks,
+        terms: Terms,
+        *,
+        step: Callable[[int], None] | None = None,
+    ) -> None:
+        """`step` is called after each txn with the number of its paths."""
+        self._told = step or (lambda _: None)
         self._kv = kv
         self._keys = keys
         self._writer = writer
@@ -75,6 +86,7 @@ class Commit:
                 result = self._txn(group)
                 if result.succeeded:
                     self._done |= {step.path: result.revision for step in group}
+                    self._told(len(group))
                     continue
                 refused = self._judge(group, result)
                 if not refused.complete or any(step.path not in self._done for step in group):

@@ -154,7 +154,13 @@ class Tree:
         return self._writer.new_id()
 
     def commit(
-        self, writes: Sequence[Write], *, retention: float, keep: int = KEEP, fence: Fence | None = None
+        self,
+        writes: Sequence[Write],
+        *,
+        retention: float,
+        keep: int = KEEP,
+        fence: Fence | None = None,
+        step: Callable[[int], None] | None = None,
     ) -> Outcome:
         """Write a set: in one txn when it fits into one, else in the given order in as few as possible.
 
@@ -162,14 +168,15 @@ class Tree:
         content is read, and what is large is uploaded, piece by piece, before the first txn.
 
         retention: seconds for which superseded records stay in `past/`; 0 keeps none. keep: how many of a path
-        stay at least; of more, the oldest go (a few at a time).
+        stay at least; of more, the oldest go (a few at a time). step: called after each txn with the number of its
+        paths.
         Raises StoreUnavailableError when it stayed unknown within the patience whether the last txn was made;
         to commit again with the same write ids is safe: what they made is found, and nothing is made twice. Also
         TooLargeError, NoSpaceError, PermissionDeniedError; of each, `done` and `unknown` tell how far it came.
         Before anything was written: RecordError, when an entry does not fit its content, and what a source raises.
         """
         terms = Terms(retention=retention, keep=keep, fence=fence, patience=self._patience)
-        return Commit(self.kv, self.keys, self._writer, self._chunks, terms).make(writes)
+        return Commit(self.kv, self.keys, self._writer, self._chunks, terms, step=step).make(writes)
 
     def keep_conflict(
         self, path: StorePath, entry: Entry, content: bytes | Source | None, *, retention: float

@@ -325,10 +325,25 @@ def test_contacts_that_stay_are_told_last_and_once(run, mailu):
     assert f"{storage}/user/AddressBook.sqlite" in left
 
 
-def test_an_import_says_how_long_it_takes(run, tmp_path):
+def test_an_import_that_takes_long_says_how_far_it_is(run, tmp_path, monkeypatch):
+    for name in ("QUIET", "LINES"):
+        monkeypatch.setattr(f"configstore.progress.{name}", 0.0)
     lay(tmp_path / "d", {f"{number}.key": b"k" for number in range(2500)})
     done = run("import", str(tmp_path / "d"), "dkim")
-    assert re.search(r"1000 of 2501 written, about \d+ s left", done.err)
+    far = r"^configstore: 1\d\d\d of 2501 written, about \d+ s left, \d+ a second$"
+    assert re.search(far, done.err, re.MULTILINE)
+    assert re.search(r"^configstore: 2500 read, \d+ a second$", done.err, re.MULTILINE)
+    done = run("export", "dkim", str(tmp_path / "e"))
+    assert re.search(r"^configstore: \d+ of 2500 exported, about \d+ s left, ", done.err, re.MULTILINE)
+    assert run("rm", "-r", "dkim", "--yes").code == 0
+    done = run("restore", "-r", "dkim", "--at", "0s")
+    assert "nothing to do" in done.err
+
+
+def test_an_import_says_how_long_it_took_and_nothing_in_between(run, tmp_path):
+    lay(tmp_path / "d", {f"{number}.key": b"k" for number in range(20)})
+    done = run("import", str(tmp_path / "d"), "dkim")
+    assert done.err.count("\n") == 1
     assert re.search(r"; took \d+\.\d s$", done.err.strip())
 
 

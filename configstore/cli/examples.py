@@ -1,0 +1,72 @@
+"""What each command's `--help` shows in use, and how the main help groups them. A test types them all."""
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "files": ("put", "get", "ls", "stat", "rm", "mkdir", "watch"),
+    "what was": ("history", "diff", "restore"),
+    "moving in and out": ("bootstrap", "import", "export", "presets"),
+    "what is wrong": ("status", "doctor", "replicas", "conflicts", "resolve", "resume"),
+    "one at a time": ("leases", "run", "wait", "flush"),
+    "setting up": ("dev", "check-certificates", "completion"),
+}
+"""The groups of the main help; a command that none of them names is listed behind them."""
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "put": (
+        "configstore put dkim/example.org.dkim.key example.org.key",
+        "configstore put --if-revision 7 overrides/nginx/proxy.conf < proxy.conf",
+    ),
+    "get": (
+        "configstore get overrides/nginx/proxy.conf",
+        "configstore get certs/cert.pem --revision 7 -o cert.pem",
+    ),
+    "ls": ("configstore ls", "configstore ls -lR certs"),
+    "stat": ("configstore stat certs/cert.pem", "configstore stat certs --json"),
+    "rm": ("configstore rm overrides/nginx/proxy.conf", "configstore rm -r overrides/nginx"),
+    "mkdir": ("configstore mkdir dkim", "configstore mkdir --mode 0750 certs"),
+    "watch": ("configstore watch certs", "configstore watch --json"),
+    "history": ("configstore history certs/cert.pem",),
+    "diff": ("configstore diff overrides/nginx/proxy.conf", "configstore diff overrides/nginx/proxy.conf 7"),
+    "restore": (
+        "configstore restore certs/cert.pem --revision 7",
+        "configstore restore -r overrides --at 2h --dry-run",
+    ),
+    "bootstrap": ("configstore bootstrap --preset mailu", "configstore bootstrap --preset mailu/front"),
+    "import": (
+        "configstore import /mailu / --preset mailu --dry-run",
+        "configstore import ./overrides overrides --exclude '*.bak'",
+    ),
+    "export": ("configstore export / /mailu --preset mailu", "configstore export dkim ./dkim"),
+    "presets": ("configstore presets", "configstore presets mailu/front"),
+    "status": ("configstore status", "configstore status --json"),
+    "doctor": ("configstore doctor", "configstore doctor /dkim /certs"),
+    "replicas": ("configstore replicas", "configstore replicas certs"),
+    "conflicts": ("configstore conflicts", "configstore conflicts dkim/example.org.dkim.key --show 4f2a"),
+    "resolve": (
+        "configstore resolve dkim/example.org.dkim.key --take store",
+        "configstore resolve dkim/example.org.dkim.key --take 4f2a",
+    ),
+    "resume": ("configstore resume certs --take store",),
+    "leases": ("configstore leases", "configstore leases break letsencrypt"),
+    "run": ("configstore run --lease letsencrypt --mapping letsencrypt -- certbot renew",),
+    "wait": ("configstore wait certs", "configstore wait certs --applied all --patience 30s"),
+    "flush": ("configstore flush overrides-nginx",),
+    "dev": ("configstore dev --data ./etcd --port 2379",),
+    "check-certificates": ("configstore check-certificates /certs --cert cert.pem --key key.pem",),
+    "completion": (
+        "configstore completion bash > /etc/bash_completion.d/configstore",
+        "configstore completion fish configstore-sidecar",
+    ),
+}
+
+
+def epilog(command: str, *, connects: bool) -> str | None:
+    """Return what stands below a command's options: how it is used, and where the store's options are told."""
+    parts = []
+    if shown := EXAMPLES.get(command):
+        parts.append("examples:\n" + "\n".join(f"  $ {line}" for line in shown))
+    if connects:
+        parts.append(
+            "How the store is reached (--endpoints, --root, --cacert, …) may be said here as well as before the\n"
+            "command, or in CONFIGSTORE_ENDPOINTS and its like: `configstore --help` lists them."
+        )
+    return "\n\n".join(parts) or None
