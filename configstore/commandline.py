@@ -158,3 +158,23 @@ def _without_values(extra: Sequence[str]) -> str:
         if word.startswith("-"):
             return word.partition("=")[0] if word.startswith("--") else word[:2]
     return " ".join(extra)
+
+
+SHELLS = ("bash", "zsh", "fish", "tcsh")
+"""Those for which there is a completion script."""
+
+
+def completion_script(parser: Parser, shell: str) -> str:
+    """Return a script that completes a command line in a shell; files and folders where the metavar says so."""
+    import shtab  # noqa: PLC0415 - only this needs it
+
+    kinds = {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY}
+    told = {action.dest: action.help for action in parser._actions}  # noqa: SLF001 - argparse has no other way
+    for each in (parser, *parser.commands.values()):
+        for action in each._actions:  # noqa: SLF001 - argparse has no other way to them
+            if action.metavar in kinds:
+                vars(action)["complete"] = kinds[action.metavar]
+            if action.help is argparse.SUPPRESS:  # the store's options, told in the main help alone
+                action.help = told.get(action.dest) or "how etcd is reached"
+    script: str = shtab.complete(parser, shell)
+    return script

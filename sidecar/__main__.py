@@ -1,5 +1,6 @@
 """The command `configstore-sidecar`: run, init, plan, health."""
 
+import argparse
 import logging
 import os
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from configstore import __version__
-from configstore.commandline import Parser, occupy_standard_files
+from configstore.commandline import SHELLS, Parser, completion_script, occupy_standard_files
 from configstore.errors import ConfigstoreError
 from configstore.model.path import printable, printable_json, shown
 from configstore.secrecy import keep_memory_private
@@ -22,6 +23,20 @@ _COMMANDS = {
     "init": "fill the directories once; exit 0 only when every required mapping is complete",
     "plan": "print what a cycle would do now, and do nothing",
     "health": "ask the running sidecar on this host whether it is ready (for HEALTHCHECK)",
+}
+
+_STORE = ("endpoints", "root", "cacert", "cert", "key", "user", "password-file", "server-name")
+"""Options that every command takes and that the main help tells, not each of theirs."""
+
+_EXAMPLES = {
+    "run": (
+        "configstore-sidecar run --preset mailu/front",
+        "configstore-sidecar run --config /etc/configstore.toml",
+    ),
+    "init": ("configstore-sidecar init --preset mailu/front --timeout 5m",),
+    "plan": ("configstore-sidecar plan --preset mailu/front --json",),
+    "health": ("configstore-sidecar health",),
+    "completion": ("configstore-sidecar completion bash > /etc/bash_completion.d/configstore-sidecar",),
 }
 
 _MAX_ANSWER = 1 << 20
@@ -46,17 +61,44 @@ _OPTIONS = {
 
 def parser() -> Parser:
     """Return the command line's parser."""
-    top = Parser(prog="configstore-sidecar", description=__doc__)
+    store = "\n".join(f"  {f'--{option} {_OPTIONS[option][0]}':<26}{_OPTIONS[option][1]}" for option in _STORE)
+    top = Parser(
+        prog="configstore-sidecar",
+        description="Mirrors subtrees of the store into local directories, both ways.",
+        epilog="how etcd is reached, with every command but completion; each also as CONFIGSTORE_<NAME>:\n"
+        f"{store}\n\n"
+        "exit codes: 0 done; 1 incomplete, not ready, or something could not be sent; 2 usage or settings;\n"
+        "4 store unreachable in time; 5 refused",
+    )
     top.add_argument("--version", action="version", version=f"configstore-sidecar {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, words in _COMMANDS.items():
-        command = commands.add_parser(name, help=words, description=words)
+        command = commands.add_parser(
+            name,
+            help=words,
+            description=f"{words[:1].upper()}{words[1:]}.",
+            epilog=f"{_in_use(name)}\n\nHow etcd is reached (--endpoints, --cacert, …) may be said here, too:"
+            " `configstore-sidecar --help`.",
+        )
         command.add_argument("--config", metavar="FILE", help="settings in TOML")
         for option, (metavar, text) in _OPTIONS.items():
-            command.add_argument(f"--{option}", metavar=metavar, help=text)
+            told = argparse.SUPPRESS if option in _STORE else text
+            command.add_argument(f"--{option}", metavar=metavar, help=told)
         if name == "plan":
             command.add_argument("--json", action="store_true", help="print the plan as JSON")
+    words = "print a completion script for a shell"
+    completion = commands.add_parser(
+        "completion",
+        help=words,
+        description=f"{words[:1].upper()}{words[1:]}.",
+        epilog=_in_use("completion"),
+    )
+    completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
     return top
+
+
+def _in_use(command: str) -> str:
+    return "examples:\n" + "\n".join(f"  $ {line}" for line in _EXAMPLES[command])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     occupy_standard_files()
     keep_memory_private()
     options = vars(parser().parse_args(arguments))
-    command, file = options.pop("command"), options.pop("config")
+    command = options.pop("command")
+    if command == "completion":
+        print(completion_script(parser(), options["shell"]))
+        return 0
+    file = options.pop("config")
     as_json = options.pop("json", False)
     try:
         config = load_config(file=file, environ=os.environ, options=options)

@@ -105,8 +105,10 @@ def _write_all(descriptor: int, text: bytes) -> None:
 class _Queued(logging.Handler):
     """Formats where it is called, so that a field shows what it was then, and queues the line."""
 
-    def __init__(self, form: logging.Formatter) -> None:
+    def __init__(self, form: logging.Formatter, level: str) -> None:
+        """`level`: that of the settings."""
         super().__init__()
+        self.usual = level
         self.setFormatter(form)
         self.lines = Lines(_STDERR, self._words_of_loss)
 
@@ -126,12 +128,22 @@ class _Queued(logging.Handler):
 @contextmanager
 def configured(level: str, form: str) -> Iterator[None]:
     """Send log lines of `level` and above to stderr, in the form `text` or `json`; flush them at the end."""
-    handler = _Queued(_JsonLines() if form == "json" else _TextLines())
+    handler = _Queued(_JsonLines() if form == "json" else _TextLines(), level)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     try:
         yield
     finally:
         flush()
+
+
+def set_level(level: str) -> str:
+    """Log from `level` on ("": that of the settings) and return it; "" where the log is not ours."""
+    for each in logging.getLogger().handlers:
+        if isinstance(each, _Queued):
+            level = level or each.usual
+            logging.getLogger().setLevel(level.upper())
+            return level
+    return ""
 
 
 def dropped() -> int:

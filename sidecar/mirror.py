@@ -36,6 +36,9 @@ from sidecar.transfer import Transfer
 
 log = logging.getLogger(__name__)
 
+_FIGURES = ("cycles", "revision", "applied", "paths", "pending", "pushed", "pulled")
+"""What the log tells of each cycle at the level debug; counted from the start."""
+
 BURST = 50
 """Paths moved after which freed memory is given back, as it is after the first full cycle."""
 
@@ -414,6 +417,8 @@ class Mirror:
         finally:
             now = self.status
             self.progress.end((now.pushed, now.pulled, now.paths) != (before.pushed, before.pulled, before.paths))
+            figures = {name: getattr(now, name) for name in _FIGURES}
+            log.debug("a cycle is over", extra={"mapping": self.mapping.name, "state": str(now.state), **figures})
 
     def _note_flushed(self, wanted: int) -> None:
         """Tell those who wait for a flush, once nothing is left that could still be sent."""

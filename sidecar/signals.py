@@ -11,16 +11,21 @@ import signal
 import threading
 from contextlib import suppress
 
-from sidecar import children
+from sidecar import children, logs
 
 log = logging.getLogger(__name__)
 
 _ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 _IGNORED = {
     signal.SIGHUP: "settings are read at the start; certificates and password files are read again by themselves",
-    signal.SIGUSR1: "it has no meaning here",
-    signal.SIGUSR2: "it has no meaning here",
+    signal.SIGUSR1: "the log is not ours",
+    signal.SIGUSR2: "the log is not ours",
 }
+"""What does not end it, and why nothing comes of it."""
+
+_LEVELS = {signal.SIGUSR1: "debug", signal.SIGUSR2: ""}
+"""Which log level a signal asks for; "": the one of the settings. The same signal twice changes nothing more."""
+
 _FAILED = 0
 """In place of a signal's number: a thread died."""
 
@@ -58,6 +63,9 @@ class End:
             self._over.set()
         elif number == signal.SIGCHLD:
             children.reap_orphans()
+        elif number in _LEVELS and (level := logs.set_level(_LEVELS[signal.Signals(number)])):
+            name = signal.Signals(number).name
+            log.warning("the log level is another now", extra={"signal": name, "log_level": level})
         elif number in _IGNORED:
             why = _IGNORED[signal.Signals(number)]
             log.warning("a signal is ignored", extra={"signal": signal.Signals(number).name, "reason": why})

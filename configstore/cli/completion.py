@@ -4,8 +4,7 @@ import argparse
 
 from configstore.cli.arguments import Commands, add_command
 from configstore.cli.render import write_text
-
-SHELLS = ("bash", "zsh", "tcsh")
+from configstore.commandline import SHELLS, completion_script
 
 
 def add(commands: Commands) -> None:
@@ -13,13 +12,11 @@ def add(commands: Commands) -> None:
     parser = add_command(
         commands, "completion", _completion, "print a completion script for a shell", connects=False
     )
-    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or tcsh")
+    parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
 
 
 def _completion(args: argparse.Namespace) -> int:
-    import shtab  # noqa: PLC0415 - only this command needs it
-
     from configstore.cli import build_parser  # noqa: PLC0415 - which imports this module
 
-    write_text(shtab.complete(build_parser(), args.shell))
+    write_text(completion_script(build_parser(), args.shell))
     return 0

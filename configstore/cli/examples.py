@@ -54,7 +54,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "check-certificates": ("configstore check-certificates /certs --cert cert.pem --key key.pem",),
     "completion": (
         "configstore completion bash > /etc/bash_completion.d/configstore",
-        "configstore completion fish configstore-sidecar",
+        "configstore completion fish > ~/.config/fish/completions/configstore.fish",
     ),
 }
 

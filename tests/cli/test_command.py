@@ -89,7 +89,7 @@ def test_the_option_behind_the_command_wins(run, environment):
         ("ls", "--timeout", "soon"),
         ("ls", "--root", "noslash"),
         ("ls", "--user", "joe"),
-        ("completion", "fish"),
+        ("completion", "ksh"),
         ("dev", "--port", "0"),
     ],
 )
@@ -160,7 +160,7 @@ def test_version_and_help_go_to_stdout(offline):
     assert b"--if-revision" in offline("put", "--help").out
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
 def test_completion_knows_the_commands(offline, shell):
     done = offline("completion", shell)
     assert done.code == 0

@@ -69,6 +69,24 @@ def test_a_signal_that_is_no_order_to_end_does_not_end_it(pair, number):
     assert one.end() == 0
 
 
+def test_the_log_level_is_another_at_a_signal_and_the_usual_one_at_another(pair):
+    one, two = pair
+
+    def levels():
+        return {line["level"] for line in one.lines()}
+
+    assert "debug" not in levels()
+    one.process.send_signal(signal.SIGUSR1)
+    wait_until(lambda: any(line.get("log_level") == "debug" for line in one.lines()))
+    one.process.send_signal(signal.SIGHUP)  # and what is ignored is ignored still
+    (two.folder / "a").write_text("x")
+    wait_until(lambda: "debug" in levels())
+    one.process.send_signal(signal.SIGUSR2)
+    wait_until(lambda: any(line.get("log_level") == "info" for line in one.lines()))
+    assert one.end() == 0
+    assert all(line["time"].endswith("Z") for line in one.lines())
+
+
 def test_quit_ends_it_in_good_order(pair):
     one, two = pair
     (one.folder / "a").write_text("x")
