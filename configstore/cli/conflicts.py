@@ -52,7 +52,7 @@ def _conflicts(args: argparse.Namespace) -> int:
         write_json([{"path": each.path, "id": each.id} | entry_fields(each.record) for each in found])
     else:
         now = moment_now()
-        table(("ID", "KIND", "SIZE", "CHANGED", "BY", "PATH"), [_row(each, now) for each in found])
+        table(("ID", "KIND", "SIZE", "CHANGED", "BY", "PATH"), [_row(each, now) for each in found], apart=True)
     unread = [each for each in sides if isinstance(each, Unread)]
     for each in unread:
         say(

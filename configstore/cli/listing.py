@@ -101,7 +101,7 @@ def _write_rows(rows: dict[StorePath, Stored | None], directory: StorePath, *, l
         cells = long_cells(stored, now) if stored and long else ("dir", *"-" * (len(LONG) - 1))
         lines.append((*cells, name))
     if long:
-        table((*LONG, "NAME"), lines)
+        table((*LONG, "NAME"), lines, apart=True)
         return
     for *_, last in lines:
         write_line(str(last))

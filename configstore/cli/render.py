@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
+from itertools import chain
 from typing import TypeAlias
 
 import msgspec
@@ -129,6 +130,9 @@ def write_table(rows: Sequence[Sequence[str]]) -> None:
     table((), rows)
 
 
+INDENT = 4
+"""Spaces before a column that has lines of its own."""
+
 GAP = 2
 """Spaces between two columns."""
 
@@ -136,13 +140,15 @@ LEAST = 8
 """A column is never made narrower than this, nor than the widest of its words if that is shorter."""
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+def table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, apart: bool = False) -> None:
     """Write rows under their headers to stdout; without rows nothing at all.
 
     What is wider than the terminal is folded within its column, the widest first; a pipe gets a row as one line.
+    apart: rather than folded, the last column gets a line of its own below the others: names stay whole.
     """
     if rows:
-        write_text("\n".join(table_lines(headers, rows, width=terminal_width(), styled=is_styled())))
+        lines = table_lines(headers, rows, width=terminal_width(), styled=is_styled(), apart=apart)
+        write_text("\n".join(lines))
 
 
 def terminal_width() -> int | None:
@@ -170,38 +176,79 @@ def paint(text: str, style: Style, *, styled: bool) -> str:
 
 
 def table_lines(
-    headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, width: int | None, styled: bool
+    headers: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    width: int | None,
+    styled: bool,
+    apart: bool = False,
 ) -> Iterator[str]:
     """Yield the lines of a table: `width` columns at most, or None for one line a row.
 
     Columns of numbers are aligned at their right.
     """
-    cells = [[(printable(cell), None) if isinstance(cell, str) else (printable(cell[0]), cell[1]) for cell in row]
-             for row in rows]  # fmt: skip
+    cells = [[_escaped(cell) for cell in row] for row in rows]
     if headers:
         cells.insert(0, [(header, Style.STRONG) for header in headers])
+    if width is None or _room(cells, width) >= 0:
+        yield from chain.from_iterable(_drawn(cells, headers, None, styled=styled))
+        return
+    folded: list[_Drawn] = [[(_MOMENT.sub("\n", text), style) for text, style in row] for row in cells]
+    if not apart or _room(folded, width) >= 0:
+        yield from chain.from_iterable(_drawn(folded, headers, width, styled=styled))
+        return
+    heads = [row[:-1] for row in (cells if _room([row[:-1] for row in cells], width) >= 0 else folded)]
+    for lines, row in zip(_drawn(heads, headers[:-1], width, styled=styled), cells, strict=True):
+        yield from lines
+        text, style = row[-1]
+        for line in _folded(text, width - INDENT):
+            yield " " * INDENT + (paint(line, style, styled=styled) if style else line)
+
+
+_Drawn: TypeAlias = list[tuple[str, "Style | None"]]
+"""A row's cells, escaped; a line end in one is where it is folded."""
+
+
+def _escaped(cell: Cell) -> tuple[str, Style | None]:
+    return (printable(cell), None) if isinstance(cell, str) else (printable(cell[0]), cell[1])
+
+
+def _widths(cells: Sequence[_Drawn]) -> list[int]:
+    return [
+        max(_width(line) for row in cells for line in row[column][0].split("\n"))
+        for column in range(len(cells[0]))
+    ]
+
+
+def _room(cells: Sequence[_Drawn], width: int) -> int:
+    """Return the columns that are left beside a table, below 0 those that are missing."""
+    widths = _widths(cells)
+    return width - sum(widths) - GAP * (len(widths) - 1)
+
+
+def _drawn(
+    cells: Sequence[_Drawn], headers: Sequence[str], width: int | None, *, styled: bool
+) -> Iterator[list[str]]:
+    """Yield the lines of each row. width: to which the widest columns are folded, None for none."""
     columns = range(len(cells[0]))
-    texts = [[row[column][0] for column in columns] for row in cells]
-    right = [all(_NUMBER.fullmatch(row[column]) for row in texts[1 if headers else 0 :]) for column in columns]
-    widths = [max(_width(row[column]) for row in texts) for column in columns]
-    room = None if width is None else width - GAP * (len(widths) - 1)
-    if room is not None and sum(widths) > room:
-        texts = [[_MOMENT.sub("\n", text) for text in row] for row in texts]
-        widths = [max(_width(line) for row in texts for line in row[column].split("\n")) for column in columns]
-        _narrow(widths, room, headers)
-    for row, drawn in zip(cells, texts, strict=True):
-        parts = [
-            _folded(text, widths[column]) if room is not None else [text] for column, text in enumerate(drawn)
-        ]
+    body = cells[1 if headers else 0 :]
+    right = [all(_NUMBER.fullmatch(row[column][0]) for row in body) for column in columns]
+    widths = _widths(cells)
+    if width is not None:
+        _narrow(widths, width - GAP * (len(widths) - 1), headers)
+    for row in cells:
+        parts = [_folded(row[column][0], widths[column]) for column in columns]
+        lines = []
         for number in range(max(map(len, parts))):
             line = ""
             for column in columns:
                 text = parts[column][number] if number < len(parts[column]) else ""
                 space = " " * (widths[column] - _width(text))
                 style = row[column][1]
-                shown_text = paint(text, style, styled=styled) if style else text
-                line += (space + shown_text if right[column] else shown_text + space) + " " * GAP
-            yield line.rstrip()
+                marked = paint(text, style, styled=styled) if style else text
+                line += (space + marked if right[column] else marked + space) + " " * GAP
+            lines.append(line.rstrip())
+        yield lines
 
 
 _NUMBER = re.compile(r"[0-9]*|-")

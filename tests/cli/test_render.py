@@ -41,6 +41,23 @@ def test_a_terminal_gets_no_line_wider_than_itself_and_every_word(width):
     assert any("(3 min ago)" in line for line in lines)
 
 
+def test_a_name_that_does_not_fit_beside_the_rest_has_a_line_of_its_own_and_stays_whole():
+    lines = list(table_lines(HEADERS, ROWS, width=80, styled=False, apart=True))
+    assert [line.strip() for line in lines] == [
+        "KIND  SIZE  CHANGED",
+        "PATH",
+        "file  1704  2026-11-29 02:30:12Z (3 min ago)",
+        PATH,
+        "dir      -  2026-11-28 02:30:12Z (1 d ago)",
+        "certs",
+    ]
+    assert lines[3].startswith("    certs")
+    assert (
+        max(map(len, table_lines(HEADERS, ROWS, width=40, styled=True, apart=True)))
+        <= 40 + len("\x1b[1m\x1b[0m") * 4
+    )
+
+
 def test_where_a_table_fits_nothing_is_folded():
     assert drawn(width=200) == drawn()
 
@@ -106,3 +123,13 @@ def test_colours_are_for_terminals_that_show_them():
     assert "\x1b" not in on_a_terminal(DRAW, TERM="dumb")
     piped = subprocess.run([sys.executable, "-c", DRAW], capture_output=True, text=True, check=True)
     assert piped.stdout == "STATE\nfail\n"
+
+
+def test_a_commands_table_fits_a_terminal_of_80_columns():
+    """A pty without a size has 80 columns, as most terminals begin with."""
+    text = on_a_terminal("from configstore.cli import main; main(['presets'])", NO_COLOR="1")
+    assert text.startswith("PRESET ")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "overrides-roundcube" in text
+    assert max(map(len, on_a_terminal("from configstore.cli import main; main(['presets'])", COLUMNS="40",
+                                      NO_COLOR="1").splitlines())) <= 40  # fmt: skip
