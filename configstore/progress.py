@@ -7,7 +7,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-QUIET = 2.0
+QUIET = 0.5
 """Seconds for which nothing is said: most work is over by then."""
 
 REDRAWN = 0.2

@@ -39,8 +39,8 @@ def test_nothing_is_said_of_what_is_quickly_done_and_then_a_line_every_few_secon
     for tenth in range(200):
         clock.now = tenth / 10
         pace.step()
-    assert len(said) == 4  # at 2, 7, 12 and 17 s
-    assert said[0].startswith("21 of 1000 written, about 2 min left, 10 a second")
+    assert len(said) == 4  # at 0.5, 5.5, 10.5 and 15.5 s
+    assert said[1].startswith("56 of 1000 written, about 2 min left, 10 a second")
 
 
 def drawn(stream, monkeypatch):

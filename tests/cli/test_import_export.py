@@ -443,7 +443,8 @@ def test_another_writer_in_between_is_noticed_and_compared_anew(run, tmp_path, t
     assert [each["size"] for each in run("history", "data/a", "--json").json()] == [6, 5]
 
 
-def test_thousands_of_files_tell_how_far_they_are(run, tmp_path, tree):
+def test_thousands_of_files_tell_how_far_they_are(run, tmp_path, tree, monkeypatch):
+    monkeypatch.setattr("configstore.progress.QUIET", 0.0)
     lay(tmp_path / "d", {f"{number}.key": b"k" * 1700 for number in range(2500)})
     done = run("import", str(tmp_path / "d"), "dkim")
     assert done.code == 0
