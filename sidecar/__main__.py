@@ -10,9 +10,10 @@ import msgspec
 
 from configstore import __version__
 from configstore.commandline import SHELLS, Parser, completion_script, occupy_standard_files
-from configstore.errors import ConfigstoreError
+from configstore.errors import ConfigstoreError, UnreachableError
 from configstore.model.path import printable, printable_json, shown
 from configstore.secrecy import keep_memory_private
+from configstore.settings import DEFAULT_ENDPOINT
 from sidecar.config import Config, load_config
 from sidecar.planner.plan import Plan
 
@@ -112,13 +113,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     file = options.pop("config")
     as_json = options.pop("json", False)
+    config = None
     try:
         config = load_config(file=file, environ=os.environ, options=options)
         return _dispatch(command, config, as_json=as_json)
     except ConfigstoreError as error:
         from sidecar import logs  # noqa: PLC0415  # whoever succeeds does not pay for it
 
-        logs.say(f"configstore-sidecar: {error}")
+        default = isinstance(error, UnreachableError) and config and config.store.endpoints == (DEFAULT_ENDPOINT,)
+        hint = f"; {DEFAULT_ENDPOINT} is the default: set CONFIGSTORE_ENDPOINTS where etcd is elsewhere"
+        logs.say(f"configstore-sidecar: {error}{hint if default else ''}")
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -1,15 +1,13 @@
 """`doctor`: what is wrong with the store, its settings and its surroundings, each with the mend."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from itertools import groupby
 
 from configstore.cli.arguments import Commands, add_command, store_settings
 from configstore.cli.render import Cell, Style, table, write_json, write_line
-from configstore.cli.session import say, warn_of_misspelt_variables, writer
+from configstore.cli.session import say_of_default, warn_of_misspelt_variables, writer
 from configstore.doctor.finding import Finding, State, exit_code
-from configstore.settings import DEFAULT_ENDPOINT, endpoints_are_set
 
 
 def add(commands: Commands) -> None:
@@ -26,8 +24,7 @@ def _doctor(args: argparse.Namespace) -> int:
 
     settings = store_settings(args)
     warn_of_misspelt_variables()
-    if not endpoints_are_set(os.environ, vars(args)):
-        say(f"no endpoint is set, so {DEFAULT_ENDPOINT} is looked at: set CONFIGSTORE_ENDPOINTS, or --endpoints")
+    say_of_default(args)
     findings = judge(gather(settings, writer(), args.directories))
     if args.json:
         write_json(

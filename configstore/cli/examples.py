@@ -37,9 +37,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "export": ("configstore export / /mailu --preset mailu", "configstore export dkim ./dkim"),
     "presets": ("configstore presets", "configstore presets mailu/front"),
-    "status": ("configstore status", "configstore status --json"),
+    "status": ("configstore status", "configstore status --watch"),
     "doctor": ("configstore doctor", "configstore doctor /dkim /certs"),
-    "replicas": ("configstore replicas", "configstore replicas certs"),
+    "replicas": ("configstore replicas certs", "configstore replicas forget mail-1"),
     "conflicts": ("configstore conflicts", "configstore conflicts dkim/example.org.dkim.key --show 4f2a"),
     "resolve": (
         "configstore resolve dkim/example.org.dkim.key --take store",

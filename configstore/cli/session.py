@@ -85,6 +85,12 @@ def refuse_silent_default(args: argparse.Namespace) -> None:
         ) from None
 
 
+def say_of_default(args: argparse.Namespace) -> None:
+    """Where nobody named an endpoint, tell which one is looked at, and what to type."""
+    if not endpoints_are_set(os.environ, vars(args)):
+        say(f"no endpoint is set, so {DEFAULT_ENDPOINT} is looked at: set CONFIGSTORE_ENDPOINTS, or --endpoints")
+
+
 def commit(
     tree: Tree,
     writes: Sequence[Write],

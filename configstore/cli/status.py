@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from configstore.cli.arguments import Commands, add_command, store_settings
 from configstore.cli.render import is_styled, terminal_width, write_json, write_text
-from configstore.cli.session import warn_of_misspelt_variables
+from configstore.cli.session import say_of_default, warn_of_misspelt_variables
 
 if TYPE_CHECKING:
     from configstore.overview.facts import Facts
@@ -45,6 +45,8 @@ def _status(args: argparse.Namespace) -> int:
             said = news
             _show(facts, verdict, args)
             sys.stdout.flush()
+            if not facts.statuses:
+                say_of_default(args)
         if not args.watch:
             return verdict.exit_code
         time.sleep(PAUSE)

@@ -12,6 +12,7 @@ from configstore.cli import build_parser
 from configstore.cli.examples import EXAMPLES, SECTIONS
 from configstore.model.keys import Keys
 from configstore.model.lease import Contender
+from configstore.settings import StoreSettings
 from configstore.store.leases import Lease
 from sidecar.__main__ import parser as sidecar_parser
 from tests.cli.test_conflicts import a_file
@@ -129,6 +130,11 @@ def test_without_any_endpoint_it_is_said_at_once_what_to_type(offline, monkeypat
     assert (done.code, done.out) == (4, b"")
     assert "no endpoint is set" in done.err
     assert "CONFIGSTORE_ENDPOINTS=" in done.err
+    nowhere = StoreSettings(endpoints=("http://127.0.0.1:1",), timeout=0.3)
+    for command in ("status", "doctor"):
+        monkeypatch.setattr(f"configstore.cli.{command}.store_settings", lambda _: nowhere)
+        done = offline(command)
+        assert (done.code, "no endpoint is set" in done.err) == (4, True)
 
 
 def test_the_default_endpoint_is_used_where_something_answers(run, environment, monkeypatch):
