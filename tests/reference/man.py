@@ -29,7 +29,7 @@ def man_page(
     ]
     if program.common:
         lines += [".SH OPTIONS OF EVERY COMMAND", *_arguments(program.common)]
-    lines += [".SH COMMANDS", *_notes(program.notes)]
+    lines += [".SH COMMANDS", *list(_notes(program.notes))[1:]]  # a section begins with a paragraph by itself
     for command in program.commands:
         lines += _command(command)
     lines.append(".SH EXIT STATUS")
