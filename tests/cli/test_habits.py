@@ -12,7 +12,10 @@ from configstore.cli import build_parser
 from configstore.cli.examples import EXAMPLES, SECTIONS
 from configstore.model.keys import Keys
 from configstore.model.lease import Contender
+from configstore.model.path import StorePath
+from configstore.model.replica import Report, State, encode
 from configstore.settings import StoreSettings
+from configstore.store.api import Put
 from configstore.store.leases import Lease
 from sidecar.__main__ import parser as sidecar_parser
 from tests.cli.test_conflicts import a_file
@@ -235,3 +238,18 @@ def test_watch_prints_an_object_per_line(start, run):
 def test_every_command_that_prints_or_does_something_takes_json():
     without = {name for name, each in build_parser().commands.items() if "--json" not in each.options}
     assert without <= {"completion", "run", "resume", "ui"}  # a script; the command's own output; see the others
+
+
+def test_of_a_mapping_that_nobody_mirrors_the_nearest_is_said(run, kv, kv_root):
+    known = Report(
+        mapping="overrides-nginx",
+        replica="r",
+        host="h",
+        session="s",
+        store=StorePath("overrides/nginx"),
+        state=State.READY,
+    )
+    kv.txn((), (Put(Keys(kv_root).replica(known.mapping, known.replica), encode(known)),))
+    for command in ("wait", "flush"):
+        done = run(command, "overides-nginx", "--socket", "")
+        assert (done.code, "did you mean overrides-nginx?" in done.err) == (1, True)

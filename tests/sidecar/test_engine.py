@@ -152,3 +152,24 @@ def test_nothing_has_vanished_from_a_store_that_has_not_answered_since_the_start
     assert (following.cycle(0.0).problems, following.engine.status.paths) == ((), 1)
     following.news = listing
     assert following.cycle(0.0).ready
+
+
+def test_a_pull_that_takes_long_says_in_the_log_how_far_it_is(following, monkeypatch, caplog):
+    monkeypatch.setattr("sidecar.pull.LINES", 0.0)
+    for name in "abc":
+        following.put(name, name.encode())
+    with caplog.at_level("INFO", logger="sidecar.pull"):
+        following.list_again()
+        following.cycle()
+    assert (following.folder / "c").read_bytes() == b"c"
+    (record,) = [each for each in caplog.records if each.message == "pulling"]  # and no other for five seconds
+    assert record.so_far.startswith("1 of 3 fetched, ")
+
+
+def test_of_a_pull_that_is_quickly_done_nothing_is_said(following, caplog):
+    following.put("a", b"a")
+    with caplog.at_level("INFO", logger="sidecar.pull"):
+        following.list_again()
+        following.cycle()
+    assert (following.folder / "a").exists()
+    assert "pulling" not in caplog.messages
