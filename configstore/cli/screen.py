@@ -37,8 +37,8 @@ def screen(
         yield paint("all well", Style.GOOD, styled=styled)
     for report in facts.reports:
         if report.last_choice:
-            who = f"{report.replica}@{printable(report.host)}"
-            yield from _wrapped(f"{report.mapping}: {who}: last choice: {printable(report.last_choice)}", width)
+            who = f"{report.replica}@{report.host}"
+            yield from _wrapped(printable(f"{report.mapping}: {who}: last choice: {report.last_choice}"), width)
 
 
 _HEADERS = ("MAPPING", "READY", "STATE", "PATHS", "BEHIND", "WAITING", "FOR")
@@ -63,7 +63,7 @@ def _need_lines(needs: Sequence[Finding], width: int | None, *, styled: bool) ->
     for need, following in zip_longest(needs, needs[1:]):
         failed = need.state is Grade.FAIL
         grade = "FAIL" if failed else "warn"
-        first, *rest = _wrapped(f"{grade}  {need.check}: {need.found}", width, later=6)
+        first, *rest = _wrapped(printable(f"{grade}  {need.check}: {need.found}"), width, later=6)
         yield paint(grade, Style.BAD if failed else Style.WARN, styled=styled) + first[len(grade) :]
         yield from rest
         if need.mend and (following is None or need.mend != following.mend):

@@ -163,7 +163,7 @@ COMMANDS = [
 @pytest.fixture
 def hostile(kv, kv_root, run, monkeypatch):
     """Return the command on a store that is full of hostile bytes."""
-    monkeypatch.setattr("configstore.cli.replicas.PATIENCE", 0.2)
+    monkeypatch.setattr("configstore.overview.gather.PATIENCE", 0.2)
     assert run("mkdir", "data").code == 0
     assert run("put", "data/good", stdin=b"good").code == 0
     fill(kv, kv_root)
