@@ -417,8 +417,11 @@ class Mirror:
         finally:
             now = self.status
             self.progress.end((now.pushed, now.pulled, now.paths) != (before.pushed, before.pulled, before.paths))
-            figures = {name: getattr(now, name) for name in _FIGURES}
-            log.debug("a cycle is over", extra={"mapping": self.mapping.name, "state": str(now.state), **figures})
+            if log.isEnabledFor(logging.DEBUG):
+                figures = {name: getattr(now, name) for name in _FIGURES}
+                log.debug(
+                    "a cycle is over", extra={"mapping": self.mapping.name, "state": str(now.state), **figures}
+                )
 
     def _note_flushed(self, wanted: int) -> None:
         """Tell those who wait for a flush, once nothing is left that could still be sent."""

@@ -4,13 +4,13 @@ import argparse
 import time
 import uuid
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 
 import msgspec
 
 from configstore.cli.arguments import Commands, add_command
-from configstore.cli.render import Cell, Style, table, when, write_json
+from configstore.cli.render import Cell, Style, moment_now, table, when, write_json
 from configstore.cli.session import asker, open_tree, say, say_all
+from configstore.commandline import nearest
 from configstore.errors import NotThereError, RefusedError, UnreachableError, UsageError
 from configstore.model.keys import removal, shown_key
 from configstore.model.path import StorePath, printable
@@ -30,9 +30,8 @@ def add(commands: Commands) -> None:
     )
     replicas = add_command(commands, "replicas", _replicas, words, listed=True)
     replicas.add_argument("mapping", metavar="MAPPING | forget ID", nargs="*")
-    resume = add_command(
-        commands, "resume", _resume, "end the halt of a mapping, or its vanished records, by choosing a side"
-    )
+    words = "end the halt of a mapping, or its vanished records, by choosing a side"
+    resume = add_command(commands, "resume", _resume, words, listed=True)
     resume.add_argument("mapping", metavar="MAPPING")
     resume.add_argument(
         "--take",
@@ -90,13 +89,15 @@ def _replicas(args: argparse.Namespace) -> int:
 
         write_json([replica(report, answers=not silent) for report, silent in rows])
     else:
-        now = datetime.now(UTC)
         cells = [_row(report, silent=silent) for report, silent in rows]
-        table(_HEADERS, [*cells, *(_gone_row(each, now) for each in gone)])
+        table(_HEADERS, [*cells, *map(_gone_row, gone)])
     if not rows:
-        say("no live replica" + (f" mirrors {mapping}" if mapping else ""))
+        every = (*answers.fresh, *answers.late)
+        say("no live replica" + (f" mirrors {mapping}{_meant(mapping, every)}" if mapping else ""))
     for each in gone:
-        say(f"{each.mapping}: {each.replica} went without a goodbye; `configstore replicas forget {each.replica}`")
+        started = f", started {when(each.time, moment_now())}," if each.time else ""
+        forget = f"`configstore replicas forget {each.replica}`"
+        say(f"{each.mapping}: {each.replica}{started} went without a goodbye; not to come back: {forget}")
     unread = answers.everyone.unread
     say_all(f"{shown_key(key)}: no report: {why}; `{removal(key)}` removes it" for key, why in unread.items())
     return NotThereError.exit_code if unread else 0
@@ -110,7 +111,7 @@ def _row(report: Report, *, silent: bool) -> tuple[Cell, ...]:
     return (
         report.mapping,
         report.replica,
-        printable(report.host),
+        report.host,
         (word, Style.GOOD if word == "ready" else Style.WARN),
         str(report.revision),
         str(report.paths),
@@ -119,9 +120,8 @@ def _row(report: Report, *, silent: bool) -> tuple[Cell, ...]:
     )
 
 
-def _gone_row(gone: Expected, now: datetime) -> tuple[Cell, ...]:
-    started = f"since {when(gone.time, now)}" if gone.time else ""
-    return (gone.mapping, gone.replica, printable(gone.host), ("gone", Style.BAD), "-", "-", "-", started or "-")
+def _gone_row(gone: Expected) -> tuple[Cell, ...]:
+    return (gone.mapping, gone.replica, gone.host, ("gone", Style.BAD), "-", "-", "-", "-")
 
 
 def _forget(args: argparse.Namespace, name: str) -> int:
@@ -143,14 +143,11 @@ def _forget(args: argparse.Namespace, name: str) -> int:
 
 def _resume(args: argparse.Namespace) -> int:
     with open_tree(args) as tree:
-        found = [
-            report
-            for report, _ in live(tree.kv, tree.keys).values()
-            if report.mapping == args.mapping and args.replica in {None, report.replica}
-        ]
+        reports = [report for report, _ in live(tree.kv, tree.keys).values()]
+        found = [each for each in reports if each.mapping == args.mapping and args.replica in {None, each.replica}]
         asked = [report for report in found if report.state is State.HALTED or report.vanished]
         if not asked:
-            raise NotThereError(_nothing_to_resume(args.mapping, args.replica, found))
+            raise NotThereError(_nothing_to_resume(args.mapping, args.replica, found, reports))
         requests = [
             request(
                 args,
@@ -164,6 +161,10 @@ def _resume(args: argparse.Namespace) -> int:
         ]
         with asking(tree.kv, tree.keys, *requests):
             left = wait_for(tree, asked)
+    if args.json:
+        write_json(
+            [{"mapping": each.mapping, "replica": each.replica, "resumed": each not in left} for each in asked]
+        )
     for report in asked:
         if report not in left:
             say(f"{report.mapping}: {report.replica}: resumed")
@@ -175,11 +176,19 @@ def _resume(args: argparse.Namespace) -> int:
     return 0
 
 
-def _nothing_to_resume(mapping: str, replica: str | None, found: Sequence[Report]) -> str:
+def _nothing_to_resume(
+    mapping: str, replica: str | None, found: Sequence[Report], everyone: Iterable[Report]
+) -> str:
     if not found:
         who = f"live replica {replica}" if replica else "live replica"
-        return f"{mapping}: no {who} mirrors it; `configstore replicas` lists them"
+        return f"{mapping}: no {who} mirrors it{_meant(mapping, everyone)}; `configstore replicas` lists them"
     return f"{mapping}: no replica is halted, and no record of it vanished; there is nothing to resume"
+
+
+def _meant(mapping: str, reports: Iterable[Report]) -> str:
+    """Return a hint at the mapping that was probably meant."""
+    close = nearest(mapping, {report.mapping for report in reports} - {mapping})
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def mappings_holding(reports: Iterable[Report], path: StorePath) -> list[tuple[Report, StorePath]]:

@@ -237,7 +237,7 @@ def test_watch_prints_an_object_per_line(start, run):
 
 def test_every_command_that_prints_or_does_something_takes_json():
     without = {name for name, each in build_parser().commands.items() if "--json" not in each.options}
-    assert without <= {"completion", "run", "resume", "ui"}  # a script; the command's own output; see the others
+    assert without <= {"completion", "run", "ui"}  # a script; the command's own output; see the others
 
 
 def test_of_a_mapping_that_nobody_mirrors_the_nearest_is_said(run, kv, kv_root):
