@@ -120,6 +120,7 @@ class Board:
             lost=now.lost,
             held=now.held,
             last_choice=now.last_choice or before.last_choice,
+            watch_incomplete=now.trouble is not None,
             pushed=before.pushed + (len(done.pushed) + len(done.deleted_there) if done else 0),
             pulled=before.pulled + (len(done.pulled) + len(done.deleted_here) if done else 0),
             cycles=before.cycles + 1,

@@ -6,10 +6,10 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 import tenacity
@@ -30,6 +30,7 @@ from sidecar.control.api import Api
 from sidecar.control.holds import Holds
 from sidecar.control.place import Door, listen
 from sidecar.control.server import ControlServer
+from sidecar.metrics import Sample
 from sidecar.mirror import Mirror
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan
@@ -37,9 +38,6 @@ from sidecar.presence import Presence
 from sidecar.signals import End
 from sidecar.state import StateDirectory
 from sidecar.status import Status, report_of, with_troubles
-
-if TYPE_CHECKING:
-    from sidecar.health import HealthServer
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +57,8 @@ def run(config: Config) -> int:
         state = stack.enter_context(closing(StateDirectory(config.state)))
 
         def troubles() -> list[str]:
-            return [*presence.troubles(), *filter(None, [state.trouble]), *holds.troubles()]
+            alarms = filter(None, (each.alarm.failure for each in mirrors))
+            return [*presence.troubles(), *filter(None, [state.trouble]), *holds.troubles(), *alarms]
 
         presence = _presence(config, kv, mirrors, troubles)
         keys = Keys(config.store.root)
@@ -70,7 +69,7 @@ def run(config: Config) -> int:
             what = Api(kv, keys, mirrors, holds, replica=config.replica, troubles=troubles)
             stack.callback(ControlServer(door, what, group=config.control_group).close)
         if config.health_listen:
-            stack.callback(_health(config.health_listen, kv, mirrors, troubles).close)
+            stack.callback(_health(config, kv, mirrors, holds, troubles).close)
         for mirror in mirrors:
             mirror.start()
         holds.start()
@@ -223,10 +222,13 @@ def _presence(
 
 
 def _health(
-    listen: str, kv: Kv, mirrors: Sequence[Mirror], troubles: Callable[[], Sequence[str]]
-) -> "HealthServer":
-    """Serve probes. Raises UsageError when the address cannot be had."""
-    from sidecar.health import Figure, HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
+    config: Config, kv: Kv, mirrors: Sequence[Mirror], holds: Holds, troubles: Callable[[], Sequence[str]]
+) -> ExitStack:
+    """Serve probes, until what is returned is closed. Raises UsageError when the address cannot be had."""
+    from sidecar.health import HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
+    from sidecar.outside import Outside  # noqa: PLC0415
+
+    outside = Outside(kv, config.store, config.mappings)
 
     def statuses() -> list[Status]:
         return [each.status for each in mirrors]
@@ -234,20 +236,35 @@ def _health(
     def alive() -> str | None:
         return next(filter(None, (each.stuck() for each in mirrors)), None)
 
-    def figures() -> list[Figure]:
-        return [Figure("log_dropped_total", "counter", "Log lines lost because nobody read them", logs.dropped())]
+    def samples() -> Iterator[Sample]:
+        yield Sample("log_dropped_total", (), logs.dropped())
+        yield from outside.samples()
+        for each in mirrors:
+            name = (each.mapping.name,)
+            yield Sample("stuck", name, each.stuck() is not None)
+            yield Sample("set_latency_seconds", name, each.latency)
+        for lease in holds.standing():
+            name = (lease.name,)
+            yield Sample("lease_held", name, lease.held is not None)
+            yield Sample("lease_held_seconds", name, lease.held or 0.0)
+            yield Sample("lease_waiting", name, len(lease.waiting))
+            yield Sample("lease_waiting_seconds", name, max(lease.waiting, default=0.0))
 
     health = HealthServer(
-        listen,
+        config.health_listen,
         statuses,
         boottime,
         contact=kv.contact,
         alive=alive,
         notes=troubles,
-        figures=figures,
+        samples=samples,
     )
+    outside.start()
     log.info("health endpoint", extra={"port": health.port})
-    return health
+    end = ExitStack()
+    end.callback(outside.close)
+    end.callback(health.close)
+    return end
 
 
 def _control_socket(config: Config) -> Door | None:

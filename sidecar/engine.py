@@ -20,6 +20,7 @@ from sidecar.board import Board, Figures
 from sidecar.choices import Choices
 from sidecar.done import Done
 from sidecar.guard import Guard
+from sidecar.latency import Latency
 from sidecar.leased import Leased, LeaseView
 from sidecar.local.side import LocalSide
 from sidecar.planner.lifecycle import Phase
@@ -67,11 +68,12 @@ class Engine:
         after_apply: Callable[[Iterable[StorePath]], None] = lambda _: None,
         tick: Callable[[], None] = lambda: None,
         new_id: Callable[[], str],
+        latency: Latency,
     ) -> None:
         """`clock` is monotonic, in seconds. `lease`: the mapping's.
 
         `after_apply` is called after a set was placed, `tick` after each step, which shows that there is progress.
-        `new_id` returns a unique id for a deletion.
+        `new_id` returns a unique id for a deletion. `latency`: what counts how long sets take.
         """
         self.mapping = mapping
         self._baseline = baseline
@@ -84,6 +86,7 @@ class Engine:
         self.leased = Leased(lease, baseline)
         self._after_apply = after_apply
         self._tick = tick
+        self._latency = latency
         self._choices = Choices(mapping.name)
         self._guard = Guard(mapping, self._sides, choices=self._choices, window=local.deletes, new_id=new_id)
         self._setbacks = Setbacks()
@@ -176,6 +179,7 @@ class Engine:
         """
         self.leased.begin_cycle(self._applied)
         self._remote.absorb()
+        self._latency.arrived(self._sides.news, self._clock() if (at := self._remote.came_in) is None else at)
         self._tick()
         self._accept_choice()
         self._verify()
@@ -271,6 +275,7 @@ class Engine:
     def _note(self, plan: Plan, done: Done) -> None:
         """Take in what came of a plan."""
         now = self._clock()
+        self._latency.moved(plan, done, self._local.noticed, now)
         if done.advanced:
             self._board.log_moved(done, self._remote.revision)
         gone = {push.path for push in plan.push if deletes(push)}.intersection(done.deleted_there)

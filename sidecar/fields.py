@@ -191,6 +191,7 @@ MAPPING_PARSERS: dict[str, Callable[[object], Any]] = {
     "check": parse_command,
     "on_change": parse_command,
     "signal": parse_signal,
+    "on_problem": parse_command,
     "retention": parse_duration,
     "keep": parse_keep,
     "create_once": parse_bool,

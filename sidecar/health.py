@@ -5,7 +5,7 @@ Served from values that the engines publish; a request never reaches the store o
 """
 
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -13,17 +13,9 @@ import msgspec
 from configstore.errors import UsageError
 from configstore.store.api import Contact
 from sidecar.contact import silence
+from sidecar.metrics import Sample, metrics
 from sidecar.serving import BACKLOG, Exchange, MalformedError, Request, Server
 from sidecar.status import Status
-
-
-class Figure(msgspec.Struct, frozen=True):
-    """A figure of the whole process: its name without `configstore_`, gauge or counter, what it is, its value."""
-
-    name: str
-    kind: str
-    words: str
-    value: float
 
 
 class _Source(msgspec.Struct, frozen=True):
@@ -34,25 +26,7 @@ class _Source(msgspec.Struct, frozen=True):
     contact: Callable[[], Contact]
     alive: Callable[[], str | None]
     notes: Callable[[], Sequence[str]]
-    figures: Callable[[], Sequence[Figure]]
-
-
-_GAUGES: tuple[tuple[str, str, str, Callable[[Status, float], float]], ...] = (
-    ("ready", "gauge", "1 while it may be served: it was complete, and no more", lambda status, _: status.ready),
-    ("complete", "gauge", "1 while every record of the mapping is applied", lambda status, _: status.complete),
-    ("degraded", "gauge", "1 while it is served although a path has a problem", lambda status, _: status.degraded),
-    ("halted", "gauge", "1 while the mapping waits for a person", lambda status, _: status.halted is not None),
-    ("waiting", "gauge", "1 while the mapping cannot go on by itself", lambda s, _: s.waiting_for is not None),
-    ("problems", "gauge", "Paths that cannot be mirrored now", lambda status, _: len(status.problems)),
-    ("paths", "gauge", "Paths on which store and replica agree", lambda status, _: status.paths),
-    ("pending", "gauge", "Paths that wait to travel", lambda status, _: status.pending),
-    ("pending_seconds", "gauge", "Age of the oldest waiting path",
-     lambda status, now: 0 if status.pending_since is None else now - status.pending_since),
-    ("revision", "gauge", "Store revision up to which the mapping has seen", lambda status, _: status.revision),
-    ("pushed_total", "counter", "Paths written to the store", lambda status, _: status.pushed),
-    ("pulled_total", "counter", "Paths written to the local directory", lambda status, _: status.pulled),
-    ("cycles_total", "counter", "Cycles made", lambda status, _: status.cycles),
-)  # fmt: skip
+    samples: Callable[[], Iterable[Sample]]
 
 
 def ready(statuses: Sequence[Status], contact: Contact, notes: Sequence[str] = ()) -> tuple[bool, str]:
@@ -82,45 +56,6 @@ def _reason(status: Status) -> str:
     return f"{word}: {len(status.problems)} problems, such as {status.problems[0]}"
 
 
-def metrics(statuses: Sequence[Status], contact: Contact, now: float, figures: Sequence[Figure] = ()) -> str:
-    """Return the figures in Prometheus' text format (version 0.0.4)."""
-    lines = [*_contact_lines(contact), *_metric_lines(statuses, now), *_figure_lines(figures)]
-    return "\n".join(lines) + "\n"
-
-
-def _contact_lines(contact: Contact) -> Iterator[str]:
-    """Yield the figures of the connection, which all mappings share."""
-    yield from _figure_lines(
-        [
-            Figure(
-                "connected", "gauge", "1 while the store answers writes and linearizable reads", contact.connected
-            ),
-            Figure(
-                "last_contact_timestamp_seconds",
-                "gauge",
-                "When the store last answered; 0 for never",
-                contact.last,
-            ),
-        ]
-    )
-
-
-def _figure_lines(figures: Sequence[Figure]) -> Iterator[str]:
-    for figure in figures:
-        yield f"# HELP configstore_{figure.name} {figure.words}."
-        yield f"# TYPE configstore_{figure.name} {figure.kind}"
-        yield f"configstore_{figure.name} {float(figure.value):.15g}"
-
-
-def _metric_lines(statuses: Sequence[Status], now: float) -> Iterator[str]:
-    for name, kind, words, value in _GAUGES:
-        yield f"# HELP configstore_{name} {words}."
-        yield f"# TYPE configstore_{name} {kind}"
-        for status in statuses:
-            label = status.mapping.replace("\\", r"\\").replace('"', r"\"")
-            yield f'configstore_{name}{{mapping="{label}"}} {float(value(status, now)):.15g}'
-
-
 class HealthServer:
     """The HTTP server and its thread."""
 
@@ -133,12 +68,12 @@ class HealthServer:
         contact: Callable[[], Contact],
         alive: Callable[[], str | None] = lambda: None,
         notes: Callable[[], Sequence[str]] = tuple,
-        figures: Callable[[], Sequence[Figure]] = tuple,
+        samples: Callable[[], Iterable[Sample]] = tuple,
     ) -> None:
         """Listen on `host:port` (IPv6 in brackets). Raises UsageError when that cannot be had.
 
         statuses: of all mappings. alive: why the process makes no progress, or None. notes: what an operator
-        should know of the process as a whole, in lines. figures: those that belong to no mapping.
+        should know of the process as a whole, in lines. samples: what `/metrics` has besides the statuses.
         """
         try:
             listener = _listener(listen)
@@ -146,7 +81,7 @@ class HealthServer:
             raise UsageError(
                 f'[health] listen = {listen!r}: {error}; expected host:port, or "" for none'
             ) from None
-        self._source = _Source(statuses, clock, contact, alive, notes, figures)
+        self._source = _Source(statuses, clock, contact, alive, notes, samples)
         self.port: int = listener.getsockname()[1]
         self._server = Server(listener, self._answer, name="health")
 
@@ -171,7 +106,7 @@ class HealthServer:
             fine, text = ready(source.statuses(), source.contact(), source.notes())
             return _verdict(fine), text
         if target == "/metrics":
-            return HTTPStatus.OK, metrics(source.statuses(), source.contact(), source.clock(), source.figures())
+            return HTTPStatus.OK, metrics(source.statuses(), source.contact(), source.clock(), source.samples())
         return HTTPStatus.NOT_FOUND, "there are /livez, /readyz and /metrics\n"
 
 

@@ -13,10 +13,12 @@ from configstore.model.path import PRIVATE_NAME, ROOT, StorePath
 from configstore.model.replica import Request
 from configstore.store.tree import Tree
 from sidecar import memory
+from sidecar.alarm import Alarm
 from sidecar.baseline import Baseline, Identity, mark_in
 from sidecar.board import Board
 from sidecar.engine import Engine
 from sidecar.hooks import Hooks
+from sidecar.latency import Latency
 from sidecar.leased import LeaseView, NoLease
 from sidecar.local.apply import Applier
 from sidecar.local.journal import Journal
@@ -83,8 +85,10 @@ class Mirror:
         self._lease = lease or NoLease()
         self.sets = 0
         self.progress = Progress(mapping.name, clock)
+        self.latency = Latency()
         self._wake = threading.Event()
         self.hooks = Hooks(mapping, self._wake.set)
+        self.alarm = Alarm(mapping, told, self.stuck)
         self._published = threading.Condition()
         self._flushes_wanted = self._flushes_made = 0
         self._looks_wanted = self._looks_made = 0
@@ -185,6 +189,7 @@ class Mirror:
             after_apply=self._note_set,
             tick=self.progress.tick,
             new_id=tree.new_write_id,
+            latency=self.latency,
         )
         self._engine.leased.yield_to(self._others)  # also when it begins anew
 
@@ -262,6 +267,7 @@ class Mirror:
         if self._remote_watch:
             self._remote_watch.start()
         self.hooks.start()
+        self.alarm.start()
         self._thread.start()
 
     def flush(self, patience: float | Iterable[float]) -> Status | None:
@@ -343,6 +349,7 @@ class Mirror:
     def _tell(self, before: Status, now: Status) -> None:
         with self._published:
             self._published.notify_all()
+        self.alarm.seen(now)
         if now.ready and not before.ready:
             self.hooks.changed()  # a run that died may have applied a set and no more
         if not now.looks_as(before) or now.applied != before.applied:
@@ -383,6 +390,7 @@ class Mirror:
     def close(self) -> None:
         """Release what is open, after `join`."""
         self.hooks.close()
+        self.alarm.close()
         if self._remote_watch:
             self._remote_watch.close()
         self._parts.close()

@@ -27,6 +27,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     newer record than is applied; committed: the last that it wrote itself. lost: the store is not, or may not be,
     the one that was known; held: how many of its files lie here.
     last_choice: a person's choice that this process carried out last: what, by whom, when; in words.
+    watch_incomplete: not every change of a file here is noticed at once; a problem says why.
     """
 
     mapping: str
@@ -51,6 +52,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     lost: bool = False
     held: int = 0
     last_choice: str | None = None
+    watch_incomplete: bool = False
 
     @property
     def state(self) -> State:

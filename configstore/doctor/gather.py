@@ -25,6 +25,7 @@ from configstore.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from configstore.expiry import end_of
 from configstore.model.keys import Keys
 from configstore.model.path import ROOT, printable
 from configstore.model.replica import State
@@ -80,7 +81,7 @@ def _end_of(cert: str | None) -> float | None:
     if cert is None:
         return None
     with open(cert, "rb") as file:
-        return web.end_of(file.read())
+        return end_of(file.read())
 
 
 def _ask(facts: Facts, kv: "EtcdKv", tree: Tree) -> Facts:

@@ -3,7 +3,6 @@
 gRPC tells none of these: it hides the certificate, and etcd's answers carry no time. Called by `gather`.
 """
 
-import datetime as dt
 import email.utils
 import http.client
 import re
@@ -19,10 +18,6 @@ from configstore.doctor.facts import Refusal, Web
 from configstore.settings import StoreSettings
 
 _QUOTA = re.compile(rb"^etcd_server_quota_backend_bytes ([0-9.e+]+)$", re.MULTILINE)
-
-# X.509's Validity in DER: a sequence of two times (UTCTime or GeneralizedTime), of which the second is the end.
-_TIME = rb"(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)"
-_VALIDITY = re.compile(rb"\x30." + _TIME + rb"(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)", re.DOTALL)
 
 # OpenSSL's X509_V_ERR_* (x509_vfy.h).
 _VERIFICATION = {
@@ -63,25 +58,6 @@ def visit(url: str, settings: StoreSettings, patience: float) -> Web:
         if context and _speaks_plainly(where, patience):
             return Web(refusal=Refusal.PLAIN, detail=_words(error), silent=Refusal.PLAIN)
         return Web(silent=_words(error))
-
-
-def end_of(pem: bytes) -> float | None:
-    """Return when the first certificate of a PEM file expires; None when there is none to be read."""
-    begin = pem.find(b"-----BEGIN CERTIFICATE-----")
-    end = pem.find(b"-----END CERTIFICATE-----", begin)
-    if begin < 0 or end < 0:
-        return None
-    try:
-        der = ssl.PEM_cert_to_DER_cert(pem[begin:end].decode() + "-----END CERTIFICATE-----")
-        found = _VALIDITY.search(der)
-        if found is None:
-            return None
-        short, long = found.groups()
-        # RFC 5280: UTCTime's years from 50 on are of the last century, as strptime has it from 69 on.
-        text, form = (short, "%y%m%d%H%M%S") if short else (long, "%Y%m%d%H%M%S")
-        return dt.datetime.strptime(text.decode(), form).replace(tzinfo=dt.UTC).timestamp()
-    except ValueError:
-        return None
 
 
 Certificate = dict[str, Any]

@@ -108,6 +108,10 @@ class Keys:
         """Return the prefix of all losing sides."""
         return f"{self.root}/conflicts/".encode()
 
+    def conflicts_at(self, directory: StorePath) -> bytes:
+        """Return the prefix of the losing sides of a path and of all below it."""
+        return self.conflict_root() + (f"{directory}/".encode() if directory else b"")
+
     def path_of_conflict(self, key: bytes) -> tuple[StorePath, str]:
         """Return the path and the id of a losing side's key. Raises PathError, also for a piece of its content."""
         prefix = self.conflict_root()

@@ -38,6 +38,18 @@ def losers(tree: Tree, directory: StorePath) -> list[Loser]:
     return [each for each in all_sides(tree, directory) if isinstance(each, Loser)]
 
 
+def conflict_paths(kv: Kv, keys: Keys, directory: StorePath) -> Iterator[StorePath]:
+    """Yield the path of each losing side of all below a directory, one of ROOT's included. Raises StoreError.
+
+    Asks for keys alone, within what a service may read that mirrors the directory.
+    """
+    prefix = keys.conflicts_at(directory)
+    for page in range_all(kv, prefix, prefix_end(prefix), keys_only=True):
+        for item in page.items:
+            with suppress(PathError):  # a piece of its content
+                yield keys.path_of_conflict(item.key)[0]
+
+
 def all_sides(tree: Tree, directory: StorePath) -> list[Loser | Unread]:
     """As `losers`, with what cannot be read among them."""
     prefix = tree.keys.conflict_root()

@@ -8,7 +8,7 @@ import contextlib
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import msgspec
@@ -50,6 +50,14 @@ class Hold(msgspec.Struct, kw_only=True, eq=False):
     before: tuple[Standing, ...]
 
 
+class LeaseStanding(msgspec.Struct, frozen=True, kw_only=True):
+    """How it stands with a lease here: for how many seconds it is held, and each client has waited for it."""
+
+    name: str
+    held: float | None
+    waiting: tuple[float, ...]
+
+
 class Holds:
     """All critical sections of this sidecar."""
 
@@ -68,6 +76,8 @@ class Holds:
         self._doubtful: dict[str, float] = {}  # by name: until when a dead client's command may still write here
         self._losses: Counter[str] = Counter()  # by name: how many holds have lost it here
         self._known: dict[str, int] = {}  # by name: the revision up to which it is known who held it
+        self._since: dict[str, float] = {}  # by name: since when the lease in `_held` is held
+        self._waiting: dict[str, list[float]] = {}  # by name: since when each client waits for it
         self._followers: list[Follower] = []
         self._closing = False
         self._changed = threading.Condition()
@@ -125,6 +135,20 @@ class Holds:
         """Return how many holds of this sidecar have lost a lease; see `LeaseView.losses`."""
         return self._losses[name]
 
+    def standing(self) -> list[LeaseStanding]:
+        """Return how it stands with each lease of the mirrors, by name; from any thread."""
+        names = sorted({each.mapping.lease for each in self._mirrors if each.mapping.lease})
+        now = boottime()
+        with self._changed:
+            return [
+                LeaseStanding(
+                    name=name,
+                    held=now - self._since.get(name, now) if self.fence(name) else None,
+                    waiting=tuple(now - since for since in self._waiting.get(name, ())),
+                )
+                for name in names
+            ]
+
     def troubles(self) -> list[str]:
         """Return why it is not known who holds the leases, in words."""
         refused = (each.trouble for each in self._followers if each.trouble)
@@ -166,8 +190,9 @@ class Holds:
 
         Raises LeaseTakenError, LeaseLostError, UnreachableError, RefusedError; the lease is then given back.
         """
-        self._await_former(lease.name, patience)
-        fence = lease.acquire(patience, waiting)
+        with self._in_line(lease.name):
+            self._await_former(lease.name, patience)
+            fence = lease.acquire(patience, waiting)
         begun = ""
         try:
             self._await_former(lease.name, patience)  # which may have lost it while we waited for our turn
@@ -290,11 +315,24 @@ class Holds:
             self._changed.notify_all()
         return known
 
+    @contextlib.contextmanager
+    def _in_line(self, name: str) -> Iterator[None]:
+        """Count a client as one that waits for a lease."""
+        since = boottime()
+        with self._changed:
+            self._waiting.setdefault(name, []).append(since)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._waiting[name].remove(since)
+
     def _may_push(self, lease: Lease) -> None:
         with self._changed:
             if self._closing:
                 raise RefusedError("the sidecar is stopping")
             self._held[lease.name] = lease
+            self._since[lease.name] = boottime()
 
     def _may_not_push(self, lease: Lease) -> None:
         if self._held.get(lease.name) is lease:

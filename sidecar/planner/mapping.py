@@ -49,7 +49,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     within: directory of another mapping in which this one's lies, "" for none.
     retention: for how long superseded records are kept, and keep: how many of a path.
     file_mode, dir_mode: modes forced on the replica, None keeps the record's.
-    run_as: the user that check and on_change run as; None for the sidecar's own.
+    run_as: the user that check, on_change and on_problem run as; None for the sidecar's own.
     order: patterns; what matches an earlier one is placed before what matches a later one, and all else at last.
     """
 
@@ -80,6 +80,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     check: tuple[str, ...] = ()
     on_change: tuple[str, ...] = ()
     signal: str | None = None
+    on_problem: tuple[str, ...] = ()
     run_as: OwnerOverride = AS_IT_IS
 
     def selects(self, relative: StorePath, *, is_dir: bool) -> bool:

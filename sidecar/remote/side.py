@@ -57,6 +57,7 @@ class RemoteSide:
         self._agree = agree
         self._clock = clock
         self._news: list[Listing | Batch] = []  # what came in and waits until it is known who answered
+        self.came_in: float | None = None  # when the oldest of it, or of what was taken in last, did
         self._unseen: dict[StorePath, int] = {}  # what the store held and the watch had not told, last time
         self._nothing_there = False  # no record of the mapping, when the store was last looked at as a whole
         self._listing_at = clock() + LISTING_PAUSE  # a feed begins with a listing, asked or not
@@ -73,6 +74,8 @@ class RemoteSide:
 
         Raises StoreError; the news then wait for the next call.
         """
+        if not self._news:
+            self.came_in = self._feed.since
         self._news += self._feed.drain()
         history: str | None = None
         connected = any(isinstance(news, Batch) and news.connected for news in self._news)

@@ -42,6 +42,9 @@ class RemoteFeed(Protocol):
     wants: Callable[[StorePath], bool]
     """Tells, from any thread, of which paths of the mapping a tombstone is more than a number."""
 
+    since: float | None
+    """When the oldest of what waits for `drain` came in, on the clock `boottime`; None where that is not known."""
+
     def drain(self) -> list[Listing | Batch]:
         """Return what came in since the last call, oldest first. A Listing replaces all that was known.
 
@@ -68,6 +71,7 @@ class RemoteOnce:
         self._mapping = mapping
         self._known = known
         self.error: str | None = None
+        self.since: float | None = None
         self.wants: Callable[[StorePath], bool] = everything
 
     def drain(self) -> list[Listing | Batch]:
@@ -100,6 +104,7 @@ class RemoteWatch:
         self.error: str | None = "not connected yet"
         self.wants: Callable[[StorePath], bool] = everything
         self._waiting = 0  # bytes of events that were not drained yet, about
+        self.since: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"remote-watch:{mapping.name}", daemon=True)
 
     def start(self) -> None:
@@ -110,6 +115,7 @@ class RemoteWatch:
         """Return what came in since the last call, oldest first."""
         drained = []
         self._waiting = 0
+        self.since = None
         while self._inbox:
             drained.append(self._inbox.popleft())
         return drained
@@ -198,6 +204,8 @@ class RemoteWatch:
         if self.error is not None:
             log.info("following the store", extra={"mapping": self._mapping.name})
             self.error = self._logged = None
+        if self.since is None:
+            self.since = boottime()
         self._inbox.append(seen)
         self._wake()
 

@@ -15,6 +15,8 @@ from tests.trees import tree as files_in
 class Following:
     """A mirror and the feed by which it is told what the store does."""
 
+    since = None
+
     def __init__(self, folder, store, *, subtree="data", patience=10.0, state=lambda *_: None):
         self.subtree, self.state = subtree, state
         self.folder, self.store, self.now = folder, store, 1000.0

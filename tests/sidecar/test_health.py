@@ -8,7 +8,8 @@ import pytest
 
 from configstore.store.api import Contact
 from sidecar.__main__ import main
-from sidecar.health import Figure, HealthServer, ready
+from sidecar.health import HealthServer, ready
+from sidecar.metrics import Sample
 from sidecar.serving import CONNECTIONS
 from sidecar.status import Status
 from tests.waiting import wait_until
@@ -145,7 +146,7 @@ def test_notes_are_said_and_make_no_difference(serve):
 
 
 def test_figures_of_the_process_are_among_the_metrics(serve):
-    text = serve(figures=lambda: [Figure("log_dropped_total", "counter", "Lines lost", 3)])("GET", "/metrics")[2]
+    text = serve(samples=lambda: [Sample("log_dropped_total", (), 3)])("GET", "/metrics")[2]
     assert b"# TYPE configstore_log_dropped_total counter\nconfigstore_log_dropped_total 3\n" in text
 
 

@@ -48,7 +48,7 @@ class Feed:
     """What a watch tells: a listing, then whole revisions; late, or of a new connection, where a test wants."""
 
     def __init__(self, tree, replica):
-        self.tree, self.replica, self.error, self.next = tree, replica, None, 0
+        self.tree, self.replica, self.error, self.next, self.since = tree, replica, None, 0, None
         self.late = self.reconnected = False
         self.slow = False  # the next listing is on its way for a whole cycle
         self._on_its_way = []

@@ -1,0 +1,102 @@
+"""What the figures tell of that lies outside: conflicts in the store, and when certificates end.
+
+A thread looks at both from time to time, so that no request of `/metrics` waits for the store or for a disk. Made
+by the daemon where there is a health endpoint.
+"""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+
+import msgspec
+
+from configstore.errors import ConfigstoreError
+from configstore.expiry import first_end
+from configstore.model.keys import Keys
+from configstore.model.path import relative_to
+from configstore.settings import StoreSettings
+from configstore.store.api import Kv
+from configstore.store.conflicts import conflict_paths
+from sidecar.metrics import Sample
+from sidecar.planner.mapping import Mapping
+
+LOOK = 15.0
+"""Seconds between two looks."""
+
+MOST = 10_000
+"""Losing sides of one mapping that are counted; the store keeps 20 of a path."""
+
+_LARGEST = 4 << 20
+"""Bytes of a file of certificates that are read."""
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    """When the certificates of a file end, and by what it is known that it is still the same file."""
+
+    signature: tuple[int, int, int]
+    end: float | None
+
+
+class Outside:
+    """The thread that looks, and what it saw last."""
+
+    def __init__(self, kv: Kv, settings: StoreSettings, mappings: Sequence[Mapping]) -> None:
+        self._kv = kv
+        self._keys = Keys(settings.root)
+        self._mappings = mappings
+        named = {"cacert": settings.cacert, "cert": settings.cert} if settings.tls else {}
+        self._files = {name: path for name, path in named.items() if path}
+        self._ends: dict[str, _Seen] = {}
+        self._conflicts: dict[str, int] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="outside", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more; what is under way ends by itself."""
+        self._stop.set()
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield what was seen last, from any thread; nothing of what could not be seen yet."""
+        for name, path in self._files.items():
+            seen = self._ends.get(name)
+            if seen and seen.end is not None:
+                yield Sample("certificate_expiry_timestamp_seconds", (name, path), seen.end)
+        for mapping, count in sorted(self._conflicts.copy().items()):
+            yield Sample("conflicts", (mapping,), count)
+
+    def look(self) -> None:
+        """Look at everything once. A store that does not answer leaves what was known of it."""
+        for name, path in self._files.items():
+            self._look_at(name, path)
+        with suppress(ConfigstoreError):
+            for mapping in self._mappings:
+                self._conflicts[mapping.name] = self._count(mapping)
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            self.look()
+            self._stop.wait(LOOK)
+
+    def _look_at(self, name: str, path: str) -> None:
+        """Read a file again if it was changed; one that is gone, or cannot be read, has no end to tell of."""
+        try:
+            with open(path, "rb") as file:
+                found = os.fstat(file.fileno())
+                signature = (found.st_ino, found.st_mtime_ns, found.st_size)
+                before = self._ends.get(name)
+                if before is None or before.signature != signature:
+                    self._ends[name] = _Seen(signature, first_end(file.read(_LARGEST)))
+        except OSError:
+            self._ends.pop(name, None)
+
+    def _count(self, mapping: Mapping) -> int:
+        """Return how many losing sides there are of what a mapping selects. Raises StoreError."""
+        paths = conflict_paths(self._kv, self._keys, mapping.store)
+        mine = (path for path in paths if mapping.selects(relative_to(path, mapping.store), is_dir=False))
+        return sum(1 for _ in islice(mine, MOST))
