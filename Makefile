@@ -15,6 +15,7 @@ test: check .venv/docs-ready
 	tests/get-services
 	tests/get-engine .venv/engine
 	tests/get-kubernetes .venv/kubernetes
+	tests/get-prometheus .venv/prometheus
 	CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 check: .venv/ready

@@ -1,0 +1,114 @@
+"""What the figures tell of conflicts and certificates."""
+
+import os
+import time
+
+import pytest
+
+from configstore.errors import PermissionDeniedError
+from configstore.expiry import first_end
+from configstore.model.keys import Keys
+from configstore.settings import StoreSettings
+from configstore.store.api import Put
+from configstore.store.memory import MemoryKv
+from configstore.store.memory_state import MemoryStore
+from sidecar.outside import Outside
+from sidecar.planner.mapping import Mapping
+from tests.certificates import Authority
+
+KEYS = Keys()
+MAPPINGS = (
+    Mapping(name="outer", store="over", path="/over", holes=("in",), exclude=("*.log",)),
+    Mapping(name="inner", store="over/in", path="/over/in"),
+    Mapping(name="all", store="", path="/all"),
+)
+
+
+@pytest.fixture
+def kv():
+    return MemoryKv(MemoryStore(clock=lambda: 0.0))
+
+
+def samples(outside, series):
+    return {each.values: each.value for each in outside.samples() if each.series == series}
+
+
+def test_each_mapping_counts_the_losing_sides_of_what_it_selects(kv):
+    sides = ["over/a", "over/a", "over/b/c", "over/in/d", "over/x.log", "overall/e"]
+    keys = [KEYS.conflict(path, f"id{number}") for number, path in enumerate(sides)]
+    keys.append(KEYS.conflict_chunk("over/a", "id0", "0" * 64))  # is a part of one of them
+    keys.append(KEYS.conflict_root() + b"\xff//id")
+    kv.txn((), [Put(key, b"", 0) for key in keys])
+    outside = Outside(kv, StoreSettings(), MAPPINGS)
+    assert samples(outside, "conflicts") == {}
+    outside.look()
+    assert samples(outside, "conflicts") == {("outer",): 3, ("inner",): 1, ("all",): 6}
+
+
+def test_what_a_service_may_not_read_is_not_told_as_none(kv, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionDeniedError("no right")
+
+    monkeypatch.setattr(kv, "range", refused)
+    outside = Outside(kv, StoreSettings(), MAPPINGS)
+    outside.look()
+    assert samples(outside, "conflicts") == {}
+
+
+@pytest.fixture
+def outside(kv, tmp_path):
+    """Return a look at the files of an authority, which a test may change."""
+    authority = Authority(tmp_path)
+    pem = authority.issue("client", days=5)
+    settings = StoreSettings(
+        endpoints=("https://h:1",), cacert=str(authority.cacert), cert=str(pem.cert), key=str(pem.key)
+    )
+    looked = Outside(kv, settings, ())
+    looked.look()
+    looked.authority, looked.paths = authority, (str(authority.cacert), str(pem.cert))
+    return looked
+
+
+def days(outside):
+    found = samples(outside, "certificate_expiry_timestamp_seconds")
+    return {name: round((end - time.time()) / 86400) for (name, _), end in found.items()}
+
+
+def test_it_tells_when_the_certificates_end_and_a_renewal(outside):
+    assert days(outside) == {"cacert": 1, "cert": 5}
+    named = {values: True for values in samples(outside, "certificate_expiry_timestamp_seconds")}
+    assert named == {("cacert", outside.paths[0]): True, ("cert", outside.paths[1]): True}
+    outside.authority.issue("client", days=90)
+    outside.look()
+    assert days(outside) == {"cacert": 1, "cert": 90}
+
+
+def test_a_file_is_read_again_only_when_it_was_changed(outside, monkeypatch):
+    read = []
+    monkeypatch.setattr("sidecar.outside.first_end", lambda pem: read.append(pem))
+    outside.look()
+    assert read == []
+    os.utime(outside.paths[1])
+    outside.look()
+    assert len(read) == 1
+
+
+def test_a_file_that_is_gone_has_no_end(outside):
+    os.unlink(outside.paths[1])
+    outside.look()
+    assert days(outside) == {"cacert": 1}
+
+
+def test_without_tls_no_certificate_is_told(kv, tmp_path):
+    looked = Outside(kv, StoreSettings(cacert=str(Authority(tmp_path).cacert)), ())
+    looked.look()
+    assert list(looked.samples()) == []
+
+
+def test_of_several_certificates_the_first_to_end_counts(tmp_path):
+    authority = Authority(tmp_path)
+    chain = [authority.issue(name, days=left).cert.read_bytes() for name, left in (("a", 30), ("b", 3), ("c", 9))]
+    assert round((first_end(b"".join(chain)) - time.time()) / 86400) == 3
+    assert first_end(b"no certificate") is None
+    broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    assert first_end(chain[0] + broken) is None
