@@ -2,10 +2,14 @@
 
 import re
 
+import pytest
+
 from configstore import __version__
 from sidecar.latency import BUCKETS
 from sidecar.metrics import SERIES
 from tests.monitoring.conftest import PAGES
+
+pytestmark = pytest.mark.xdist_group("monitoring")
 
 
 def test_prometheus_reads_them_and_has_nothing_to_complain_of(promtool, live):
