@@ -22,7 +22,7 @@ from configstore.store.conflicts import conflict_paths
 from sidecar.metrics import Sample
 from sidecar.planner.mapping import Mapping
 
-LOOK = 15.0
+LOOK = 30.0
 """Seconds between two looks."""
 
 MOST = 10_000

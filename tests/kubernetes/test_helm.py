@@ -55,6 +55,16 @@ def post_rendered(tool, tmp_path):
     return rendered
 
 
+def test_the_operator_of_prometheus_gets_what_kustomize_builds(tool, values):
+    plain, watched = (
+        resources(tool("helm", "template", "configstore", str(OURS), "-n", "mailu", "-f", values(monitoring=on)))
+        for on in (False, True)
+    )
+    (built,) = yaml.safe_load_all(tool("kubectl", "kustomize", str(DEPLOY / "monitoring")))
+    (made,) = (watched[name] for name in watched.keys() - plain.keys())
+    assert made == {**built, "metadata": {**built["metadata"], "namespace": "mailu"}}
+
+
 def resources(text):
     """Return resources by kind and name."""
     return {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(text) if one}

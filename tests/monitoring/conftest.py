@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,9 +67,8 @@ def live(tmp_path_factory):
         guarded = f'[[mapping]]\nname = "guarded"\npath = "{folder}/guarded"\nlease = "certbot"\n'
         with Replica("one", folder, [etcd.endpoint], "/configstore", more=guarded) as replica:
             replica.environment = ENVIRONMENT | variables
-            command = ["configstore", "mkdir", "data", "guarded"]
             for subtree in ("data", "guarded"):
-                command = [*_configstore(), "mkdir", subtree]
+                command = [sys.executable, "-m", "configstore", "mkdir", subtree]
                 subprocess.run(command, env=replica.environment, check=True, timeout=60)
             replica.start().ready()
             (replica.folder / "file").write_text("content")
@@ -76,9 +76,3 @@ def live(tmp_path_factory):
             wait_until(lambda: replica.metric(name), what=replica.words())
             wait_until(lambda: "configstore_conflicts{" in replica.ask("/metrics")[1])
             yield replica.ask("/metrics")[1]
-
-
-def _configstore():
-    import sys
-
-    return [sys.executable, "-m", "configstore"]

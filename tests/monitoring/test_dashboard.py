@@ -20,7 +20,9 @@ def test_it_is_what_its_script_makes():
     made = subprocess.run(
         [sys.executable, PAGES / "make-dashboard"], capture_output=True, text=True, timeout=60, check=True
     )
-    assert made.stdout == (PAGES / "dashboard.json").read_text(), "docs/monitoring/make-dashboard > …/dashboard.json"
+    assert made.stdout == (PAGES / "dashboard.json").read_text(), (
+        "docs/monitoring/make-dashboard > …/dashboard.json"
+    )
 
 
 def test_every_series_of_a_query_is_one_that_a_live_sidecar_tells(live):

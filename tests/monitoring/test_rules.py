@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 
+from configstore.cli import build_parser
 from tests.monitoring.conftest import PAGES, ROOT, SERIES
 from tests.monitoring.queries import without_an_answer
 
@@ -64,11 +65,11 @@ def test_the_page_has_no_section_of_an_alert_that_is_not_there(rules):
 
 
 def test_commands_that_an_alert_names_are_commands(rules):
-    from configstore.cli import build_parser
-
     (commands,) = [each.choices for each in build_parser()._actions if isinstance(each.choices, dict)]
     named = {
-        name for rule in rules for name in re.findall(r"`configstore ([a-z-]+)", rule["annotations"]["description"])
+        name
+        for rule in rules
+        for name in re.findall(r"`configstore ([a-z-]+)", rule["annotations"]["description"])
     }
     assert named <= set(commands)
     assert {"status", "doctor", "resume", "leases", "conflicts", "resolve"} <= named

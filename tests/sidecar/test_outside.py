@@ -76,8 +76,8 @@ def days(outside):
 
 def test_it_tells_when_the_certificates_end_and_a_renewal(outside):
     assert days(outside) == {"cacert": 1, "cert": 5}
-    named = {values: True for values in samples(outside, "certificate_expiry_timestamp_seconds")}
-    assert named == {("cacert", outside.paths[0]): True, ("cert", outside.paths[1]): True}
+    named = set(samples(outside, "certificate_expiry_timestamp_seconds"))
+    assert named == {("cacert", outside.paths[0]), ("cert", outside.paths[1])}
     outside.authority.issue("client", days=90)
     outside.look()
     assert days(outside) == {"cacert": 1, "cert": 90}
@@ -85,7 +85,7 @@ def test_it_tells_when_the_certificates_end_and_a_renewal(outside):
 
 def test_a_file_is_read_again_only_when_it_was_changed(outside, monkeypatch):
     read = []
-    monkeypatch.setattr("sidecar.outside.first_end", lambda pem: read.append(pem))
+    monkeypatch.setattr("sidecar.outside.first_end", read.append)
     outside.look()
     assert read == []
     os.utime(outside.paths[1])
