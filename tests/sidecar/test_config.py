@@ -29,6 +29,7 @@ delete_settle = "2s"
 max_delete = 0.25
 check = ["nginx", "-t"]
 on_change = ["pkill", "-HUP", "-x", "nginx"]
+on_problem = ["mail-on-problem", "postmaster@example.org"]
 retention = "7d"
 keep = 12
 create_once = true
@@ -87,6 +88,7 @@ def test_a_file_says_everything(load):
     assert (certs.required, certs.create_once, certs.max_delete, certs.lease) == (False, True, 0.25, "letsencrypt")
     assert (certs.owner, certs.file_mode, certs.dir_mode) == (OwnerOverride(uid=100, gid=101), 0o600, 0o700)
     assert (certs.check, certs.on_change) == (("nginx", "-t"), ("pkill", "-HUP", "-x", "nginx"))
+    assert certs.on_problem == ("mail-on-problem", "postmaster@example.org")
     assert (config.control_socket, config.health_listen) == ("/run/x.sock", "[::]:9000")
     assert (config.log_level, config.log_format, config.timeout) == (LogLevel.DEBUG, LogFormat.JSON, 60.0)
 
@@ -178,12 +180,14 @@ def test_variables_override_single_keys(load):
         "CONFIGSTORE_MAPPING_OVERRIDES_NGINX_OWNER": ":33",
         "CONFIGSTORE_MAPPING_CERTS_ON_CHANGE": "sh -c 'echo done'",
         "CONFIGSTORE_MAPPING_CERTS_CHECK": '["nginx", "-t"]',
+        "CONFIGSTORE_MAPPING_CERTS_ON_PROBLEM": "mail-on-problem --host 'a b'",
         "CONFIGSTORE_MAPPING_LETSENCRYPT_REQUIRED": "false",
         "CONFIGSTORE_MAPPING_LETSENCRYPT_LEASE": "none",
     }
     certs, letsencrypt, nginx = load(environ=environ).mappings
     assert (nginx.signal, nginx.exclude, nginx.owner) == ("HUP:nginx", ("*.bak", "*.old"), OwnerOverride(gid=33))
     assert (certs.on_change, certs.check) == (("sh", "-c", "echo done"), ("nginx", "-t"))
+    assert certs.on_problem == ("mail-on-problem", "--host", "a b")
     assert (letsencrypt.required, letsencrypt.lease) == (False, None)
 
 
