@@ -50,9 +50,7 @@ def test_it_is_told_once_that_a_mapping_is_degraded_halted_and_well_again(replic
     assert one.end() == 0
 
 
-def test_a_command_that_hangs_and_fails_holds_nothing_up_and_is_named(
-    replica, configstore, tmp_path
-):
+def test_a_command_that_hangs_and_fails_holds_nothing_up_and_is_named(replica, configstore, tmp_path):
     os.mkfifo(tmp_path / "gate")
     policy = f"on_problem = {json.dumps(['sh', '-c', f'cat {tmp_path}/gate; echo no such server; exit 3'])}\n"
     one = replica("one", policy)
