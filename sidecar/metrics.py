@@ -1,7 +1,7 @@
 """What `/metrics` tells: every series in one table, and the text format of Prometheus (version 0.0.4).
 
-`docs/monitoring/README.md` shows the same table; a test holds both together. Values are handed in: nothing here
-asks the store, the disk or an engine. Called by `health`; the daemon measures what belongs to no mapping.
+`docs/reference/metrics.md` is made from it. Values are handed in: nothing here asks the store, the disk or an
+engine. Called by `health`; the daemon measures what belongs to no mapping.
 """
 
 import sys
@@ -68,6 +68,7 @@ SERIES = {
         Series("paths", "gauge", _OF_MAPPING, "Paths on which store and replica agree"),
         Series("pending", "gauge", _OF_MAPPING, "Paths that wait to travel"),
         Series("pending_seconds", "gauge", _OF_MAPPING, "Age of the oldest waiting path"),
+        Series("behind", "gauge", _OF_MAPPING, "Paths of which the store has a newer record than is applied here"),
         Series("revision", "gauge", _OF_MAPPING, "Store revision up to which the mapping has seen"),
         Series("pushed_total", "counter", _OF_MAPPING, "Paths written to the store"),
         Series("pulled_total", "counter", _OF_MAPPING, "Paths written to the local directory"),
@@ -103,6 +104,7 @@ _FROM_STATUS: dict[str, Callable[[Status, float], float]] = {
     "pending_seconds": lambda status, now: (
         0 if status.pending_since is None else max(0, now - status.pending_since)
     ),
+    "behind": lambda status, _: status.behind,
     "revision": lambda status, _: status.revision,
     "pushed_total": lambda status, _: status.pushed,
     "pulled_total": lambda status, _: status.pulled,

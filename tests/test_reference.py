@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from tests.reference import metrics, pages, settings
+from tests.reference import pages, settings
 from tests.reference.commandline import Command, read
 from tests.reference.man import man_page
 from tests.reference.markdown import program_page, usage
@@ -172,11 +172,3 @@ def test_the_wheel_has_every_man_page():
     declared = tomllib.loads((pages.HERE / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
     assert sorted(pages.HERE.glob(declared["share/man/man1"][0])) == MAN_PAGES
     assert MAN_PAGES
-
-
-def test_a_histogram_is_one_figure():
-    text = (
-        "# HELP configstore_set_seconds Time of a set.\n# TYPE configstore_set_seconds histogram\n"
-        'configstore_set_seconds_bucket{mapping="a",le="0.1"} 1\nconfigstore_set_seconds_sum{mapping="a"} 1\n'
-    )
-    assert metrics.rows(text) == [["`configstore_set_seconds`", "histogram", "`mapping`, `le`", "Time of a set."]]

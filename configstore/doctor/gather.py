@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from configstore.doctor import web
 from configstore.doctor.endpoints import failure, look_at_all, only
 from configstore.doctor.facts import Access, Directory, Facts, Failure, Inotify, Records, Room, Trial
 from configstore.errors import (

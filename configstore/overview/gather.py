@@ -8,9 +8,9 @@ import time
 
 import msgspec
 
-from configstore.doctor import web
 from configstore.doctor.endpoints import failure, look_at_all, only
 from configstore.errors import PermissionDeniedError, StoreError, StoreUnavailableError
+from configstore.expiry import end_of
 from configstore.model.keys import Keys
 from configstore.model.path import ROOT
 from configstore.overview.facts import Facts
@@ -48,7 +48,7 @@ def _end_of(cert: str | None) -> float | None:
     if cert is None:
         return None
     with open(cert, "rb") as file:
-        return web.end_of(file.read())
+        return end_of(file.read())
 
 
 def _ask(facts: Facts, kv: Kv, keys: Keys, end: float) -> Facts:

@@ -10,7 +10,7 @@ from contextlib import suppress
 import msgspec
 
 from configstore.model.keys import Keys, prefix_end
-from configstore.model.path import PathError, StorePath, is_below
+from configstore.model.path import ROOT, PathError, StorePath, is_below
 from configstore.model.record import Record, RecordError, decode
 from configstore.store.api import MAX_OPERATIONS, Delete, Exists, Kv, range_all
 from configstore.store.chunks import read_pieces
@@ -65,13 +65,7 @@ def all_sides(tree: Tree, directory: StorePath) -> list[Loser | Unread]:
 
 def count_sides(kv: Kv, keys: Keys) -> dict[StorePath, int]:
     """Return the paths that have losing sides, with how many each. Raises StoreError."""
-    prefix = keys.conflict_root()
-    count: Counter[StorePath] = Counter()
-    for page in range_all(kv, prefix, prefix_end(prefix), keys_only=True):
-        for item in page.items:
-            with suppress(PathError):
-                count[keys.path_of_conflict(item.key)[0]] += 1
-    return dict(count)
+    return dict(Counter(conflict_paths(kv, keys, ROOT)))
 
 
 def _side(tree: Tree, path: StorePath, name: str) -> Loser | Unread | None:

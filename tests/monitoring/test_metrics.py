@@ -7,7 +7,6 @@ import pytest
 from configstore import __version__
 from sidecar.latency import BUCKETS
 from sidecar.metrics import SERIES
-from tests.monitoring.conftest import PAGES
 
 pytestmark = pytest.mark.xdist_group("monitoring")
 
@@ -51,12 +50,3 @@ def test_they_say_what_runs_and_how_it_stands(live):
         assert f"configstore_{line}\n" in live
     ends = re.findall(r'configstore_certificate_expiry_timestamp_seconds\{certificate="(\w+)",path="\S+"\}', live)
     assert ends == ["cacert", "cert"]
-
-
-def test_the_page_explains_each_as_the_program_does():
-    page = (PAGES / "README.md").read_text()
-    rows = re.findall(r"^\| `configstore_(\w+)` \| (\w+) \| (.*?) \| (.*) \|$", page, re.MULTILINE)
-    assert rows == [
-        (each.name, each.kind, ", ".join(f"`{label}`" for label in each.labels), each.words)
-        for each in SERIES.values()
-    ]
