@@ -6,7 +6,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -63,13 +63,14 @@ def run(config: Config) -> int:
         presence = _presence(config, kv, mirrors, troubles)
         keys = Keys(config.store.root)
         holds = Holds(kv, keys, mirrors, replica=config.replica, host=socket.gethostname(), now=_now)
-        mirrors += _open(config, kv, stack, state, watch=True, told=presence.changed, holds=holds)
+        told = [presence.changed]
+        mirrors += _open(config, kv, stack, state, watch=True, told=lambda: _tell(told), holds=holds)
         door = _control_socket(config)
         if door:
             what = Api(kv, keys, mirrors, holds, replica=config.replica, troubles=troubles)
             stack.callback(ControlServer(door, what, group=config.control_group).close)
         if config.health_listen:
-            stack.callback(_health(config, kv, mirrors, holds, troubles).close)
+            stack.callback(_health(config, kv, mirrors, holds, troubles, told=told).close)
         for mirror in mirrors:
             mirror.start()
         holds.start()
@@ -83,6 +84,12 @@ def run(config: Config) -> int:
         all_sent = _stop(config.stop_timeout, kv, mirrors, holds)
     log.info("stopped")
     return 0 if all_sent and not end.failed else 1
+
+
+def _tell(whom: Iterable[Callable[[], None]]) -> None:
+    """Say that a mapping has something new to tell."""
+    for each in whom:
+        each()
 
 
 def _stop(patience: float, kv: Kv, mirrors: Sequence[Mirror], holds: Holds) -> bool:
@@ -222,9 +229,18 @@ def _presence(
 
 
 def _health(
-    config: Config, kv: Kv, mirrors: Sequence[Mirror], holds: Holds, troubles: Callable[[], Sequence[str]]
+    config: Config,
+    kv: Kv,
+    mirrors: Sequence[Mirror],
+    holds: Holds,
+    troubles: Callable[[], Sequence[str]],
+    *,
+    told: list[Callable[[], None]],
 ) -> ExitStack:
-    """Serve probes, until what is returned is closed. Raises UsageError when the address cannot be had."""
+    """Serve probes, until what is returned is closed. Raises UsageError when the address cannot be had.
+
+    told: gets what wants to hear that a mapping has something new to tell.
+    """
     from sidecar.health import HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
     from sidecar.outside import Outside  # noqa: PLC0415
 
@@ -259,6 +275,7 @@ def _health(
         notes=troubles,
         samples=samples,
     )
+    told.append(outside.wake)
     outside.start()
     log.info("health endpoint", extra={"port": health.port})
     end = ExitStack()

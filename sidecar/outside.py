@@ -1,7 +1,7 @@
 """What the figures tell of that lies outside: conflicts in the store, and when certificates end.
 
-A thread looks at both from time to time, so that no request of `/metrics` waits for the store or for a disk. Made
-by the daemon where there is a health endpoint.
+A thread looks at both from time to time, and soon after a mapping has something new to tell, so that no request of
+`/metrics` waits for the store or for a disk. Made by the daemon where there is a health endpoint.
 """
 
 import os
@@ -23,7 +23,10 @@ from sidecar.metrics import Sample
 from sidecar.planner.mapping import Mapping
 
 LOOK = 30.0
-"""Seconds between two looks."""
+"""Seconds between two looks where nothing happens."""
+
+PAUSE = 5.0
+"""Seconds between two looks at least."""
 
 MOST = 10_000
 """Losing sides of one mapping that are counted; the store keeps 20 of a path."""
@@ -51,6 +54,7 @@ class Outside:
         self._ends: dict[str, _Seen] = {}
         self._conflicts: dict[str, int] = {}
         self._stop = threading.Event()
+        self._news = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="outside", daemon=True)
 
     def start(self) -> None:
@@ -60,6 +64,11 @@ class Outside:
     def close(self) -> None:
         """Look no more; what is under way ends by itself."""
         self._stop.set()
+        self._news.set()
+
+    def wake(self) -> None:
+        """Have a look soon, since something happened; from any thread, and cheap."""
+        self._news.set()
 
     def samples(self) -> Iterator[Sample]:
         """Yield what was seen last, from any thread; nothing of what could not be seen yet."""
@@ -80,8 +89,10 @@ class Outside:
 
     def _watch(self) -> None:
         while not self._stop.is_set():
+            self._news.clear()
             self.look()
-            self._stop.wait(LOOK)
+            if not self._stop.wait(PAUSE):
+                self._news.wait(LOOK - PAUSE)
 
     def _look_at(self, name: str, path: str) -> None:
         """Read a file again if it was changed; one that is gone, or cannot be read, has no end to tell of."""

@@ -7,9 +7,7 @@ import stat
 
 import pytest
 
-from configstore.model.keys import Keys
-from configstore.store.api import Put
-from tests.waiting import wait_until
+from tests.waiting import freeze, wait_until
 
 
 @pytest.fixture
@@ -91,12 +89,16 @@ def test_a_lease_that_is_held_and_waited_for_shows(replica, tmp_path):
     assert value(one, 'lease_held_seconds{lease="certbot"}') == 0
 
 
-def test_a_conflict_shows(replica, kv, kv_root):
-    keys = Keys(kv_root)
-    sides = [keys.conflict(path, "id") for path in ("data/file", "elsewhere/file")]
-    kv.txn((), [Put(key, b"{}", 0) for key in sides])
+def test_a_conflict_shows_soon_after_it_was_made(replica, configstore):
     one = replica("one").start().ready()
-    wait_until(lambda: value(one, 'conflicts{mapping="data"}') == 1)
+    (one.folder / "file").write_text("first")
+    wait_until(lambda: value(one, 'pushed_total{mapping="data"}') == 1)
+    freeze(one.process)
+    (one.folder / "file").write_text("mine")
+    configstore("put", "data/file", content=b"theirs")
+    one.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: value(one, 'conflicts{mapping="data"}') == 1, 20)
+    assert (one.folder / "file").read_text() == "theirs"
 
 
 def test_a_set_that_travels_counts_on_both_sides(pair):
