@@ -548,6 +548,48 @@ MUTANTS = {
         "",
         "tests/e2e/test_etcd_away.py -k before_a_container",
     ),
+    "a set that waited is told to be quick": Mutant(
+        "sidecar/latency.py",
+        "self._count(max(0.0, now - begun))",
+        "self._count(0.0)",
+        "tests/sidecar/test_latency.py",
+    ),
+    "a deletion that waits is told to be slow": Mutant(
+        "sidecar/latency.py",
+        "if each.entry.kind is not Kind.GONE or each.move",
+        "if True",
+        "tests/sidecar/test_latency.py",
+    ),
+    "a renewed certificate is not seen": Mutant(
+        "sidecar/outside.py",
+        "if before is None or before.signature != signature:",
+        "if before is None:",
+        "tests/sidecar/test_outside.py",
+    ),
+    "a conflict of another mapping is counted": Mutant(
+        "sidecar/outside.py",
+        "if mapping.selects(relative_to(path, mapping.store), is_dir=False)",
+        "if True",
+        "tests/sidecar/test_outside.py",
+    ),
+    "a start without trouble is told": Mutant(
+        "sidecar/alarm.py",
+        "self._said = Health.WELL  #",
+        "self._said = None  #",
+        "tests/sidecar/test_alarm.py",
+    ),
+    "a state is told although it was over": Mutant(
+        "sidecar/alarm.py",
+        "left = self._since + max(now.patience, self._mapping.settle) - boottime()",
+        "left = 0.0",
+        "tests/sidecar/test_alarm.py",
+    ),
+    "a mirror waits for who is told": Mutant(
+        "sidecar/alarm.py",
+        "            before, self._now = self._now, now\n",
+        "            before, self._now = self._now, now\n            self._run(now) if now else None\n",
+        "tests/sidecar/test_alarm.py",
+    ),
     "a directory that cannot be taken ends all": Mutant(
         "sidecar/mirror.py",
         "            if not watch:\n                raise\n",
