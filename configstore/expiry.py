@@ -1,46 +1,74 @@
-"""When certificates end, read from PEM without a library for them: for the doctor and for a sidecar's figures."""
+"""When certificates end, read from PEM without a library for them: for doctor, status and a sidecar's figures."""
 
 import datetime as dt
 import re
 import ssl
 from collections.abc import Iterator
 
-# X.509's Validity in DER: a sequence of two times (UTCTime or GeneralizedTime), of which the second is the end.
-_TIME = rb"(?:\x17\x0d\d{12}Z|\x18\x0f\d{14}Z)"
-_VALIDITY = re.compile(rb"\x30." + _TIME + rb"(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)", re.DOTALL)
+import msgspec
+
+SOON = 14 * 86400.0
+"""Seconds before its end from which on a certificate is about to end."""
+
+SHORT = 2 * 86400.0
+"""Seconds of a life that a machine renews day by day: then it is about to end in the last tenth of it."""
+
+# X.509's Validity in DER: a sequence of two times, each UTCTime or GeneralizedTime.
+_TIME = rb"(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)"
+_VALIDITY = re.compile(rb"\x30." + _TIME + _TIME, re.DOTALL)
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----")
 
 
-def end_of(pem: bytes) -> float | None:
-    """Return when the first certificate of a PEM file ends, in seconds since the epoch.
+class Validity(msgspec.Struct, frozen=True):
+    """From when until when a certificate is valid, in seconds since the epoch."""
 
-    None when there is none to be read.
-    """
-    return next(_ends(pem), None)
+    begin: float
+    end: float
 
-
-def first_end(pem: bytes) -> float | None:
-    """Return the earliest end of all certificates of a PEM file; None for none, and when one cannot be read."""
-    ends = list(_ends(pem))
-    return None if None in ends else min((end for end in ends if end is not None), default=None)
+    def ends_soon(self, now: float) -> bool:
+        """Tell whether it is about to end, or has ended."""
+        life = self.end - self.begin
+        return self.end - now < (SOON if life > SHORT else life / 10)
 
 
-def _ends(pem: bytes) -> Iterator[float | None]:
-    """Yield the end of each certificate in turn."""
+def validity_of(pem: bytes) -> Validity | None:
+    """Return the validity of the first certificate of a PEM file; None when there is none to be read."""
+    return next(_validities(pem), None)
+
+
+def validity_of_file(path: str | None) -> Validity | None:
+    """As `validity_of`, for a file; None without one. Raises OSError."""
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        return validity_of(file.read())
+
+
+def first_to_end(pem: bytes) -> Validity | None:
+    """Return the validity that ends first in a PEM file; None without any, and when one of them is unreadable."""
+    found = list(_validities(pem))
+    return None if None in found else min(filter(None, found), key=lambda each: each.end, default=None)
+
+
+def _validities(pem: bytes) -> Iterator[Validity | None]:
     for found in _CERTIFICATE.finditer(pem):
         try:
-            yield _end(ssl.PEM_cert_to_DER_cert(found[0].decode()))
+            yield _validity(ssl.PEM_cert_to_DER_cert(found[0].decode()))
         except ValueError:
             yield None
 
 
-def _end(der: bytes) -> float | None:
-    """Return the end of one certificate. Raises ValueError."""
+def _validity(der: bytes) -> Validity | None:
+    """Return the validity of one certificate. Raises ValueError."""
     found = _VALIDITY.search(der)
     if found is None:
         return None
-    short, long = found.groups()
+    begin_short, begin_long, end_short, end_long = found.groups()
+    return Validity(_seconds(begin_short, begin_long), _seconds(end_short, end_long))
+
+
+def _seconds(short: bytes | None, long: bytes | None) -> float:
     # RFC 5280: UTCTime's years from 50 on are of the last century, as strptime has it from 69 on.
-    text, form = (short, "%y%m%d%H%M%S") if short else (long, "%Y%m%d%H%M%S")
+    text, form = (short, "%y%m%d%H%M%S") if short else (long or b"", "%Y%m%d%H%M%S")
     return dt.datetime.strptime(text.decode(), form).replace(tzinfo=dt.UTC).timestamp()

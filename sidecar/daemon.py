@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import tenacity
@@ -39,6 +39,9 @@ from sidecar.signals import End
 from sidecar.state import StateDirectory
 from sidecar.status import Status, report_of, with_troubles
 
+if TYPE_CHECKING:
+    from sidecar.outside import Outside
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -57,20 +60,22 @@ def run(config: Config) -> int:
         state = stack.enter_context(closing(StateDirectory(config.state)))
 
         def troubles() -> list[str]:
-            alarms = filter(None, (each.alarm.failure for each in mirrors))
-            return [*presence.troubles(), *filter(None, [state.trouble]), *holds.troubles(), *alarms]
+            found = [state.trouble, *(each.alarm.failure for each in mirrors)]
+            found += [trouble for each in watchers for trouble in each.troubles()]
+            return [*presence.troubles(), *holds.troubles(), *filter(None, found)]
 
         presence = _presence(config, kv, mirrors, troubles)
         keys = Keys(config.store.root)
         holds = Holds(kv, keys, mirrors, replica=config.replica, host=socket.gethostname(), now=_now)
         told = [presence.changed]
+        watchers: list[Outside] = []
         mirrors += _open(config, kv, stack, state, watch=True, told=lambda: _tell(told), holds=holds)
         door = _control_socket(config)
         if door:
             what = Api(kv, keys, mirrors, holds, replica=config.replica, troubles=troubles)
             stack.callback(ControlServer(door, what, group=config.control_group).close)
         if config.health_listen:
-            stack.callback(_health(config, kv, mirrors, holds, troubles, told=told).close)
+            stack.callback(_health(config, kv, mirrors, holds, troubles, told=told, watchers=watchers).close)
         for mirror in mirrors:
             mirror.start()
         holds.start()
@@ -236,10 +241,11 @@ def _health(
     troubles: Callable[[], Sequence[str]],
     *,
     told: list[Callable[[], None]],
+    watchers: list["Outside"],
 ) -> ExitStack:
     """Serve probes, until what is returned is closed. Raises UsageError when the address cannot be had.
 
-    told: gets what wants to hear that a mapping has something new to tell.
+    told: gets what wants to hear that a mapping has something new to tell. watchers: gets who has troubles.
     """
     from sidecar.health import HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
     from sidecar.outside import Outside  # noqa: PLC0415
@@ -276,6 +282,7 @@ def _health(
         samples=samples,
     )
     told.append(outside.wake)
+    watchers.append(outside)
     outside.start()
     log.info("health endpoint", extra={"port": health.port})
     end = ExitStack()

@@ -6,16 +6,18 @@ A thread looks at both from time to time, and soon after a mapping has something
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
 import msgspec
 
+from configstore.clock import span
 from configstore.errors import ConfigstoreError
-from configstore.expiry import first_end
+from configstore.expiry import Validity, first_to_end
 from configstore.model.keys import Keys
-from configstore.model.path import relative_to
+from configstore.model.path import printable, relative_to
 from configstore.settings import StoreSettings
 from configstore.store.api import Kv
 from configstore.store.conflicts import conflict_paths
@@ -39,7 +41,7 @@ class _Seen(msgspec.Struct, frozen=True):
     """When the certificates of a file end, and by what it is known that it is still the same file."""
 
     signature: tuple[int, int, int]
-    end: float | None
+    validity: Validity | None
 
 
 class Outside:
@@ -74,10 +76,22 @@ class Outside:
         """Yield what was seen last, from any thread; nothing of what could not be seen yet."""
         for name, path in self._files.items():
             seen = self._ends.get(name)
-            if seen and seen.end is not None:
-                yield Sample("certificate_expiry_timestamp_seconds", (name, path), seen.end)
+            if seen and seen.validity:
+                yield Sample("certificate_expiry_timestamp_seconds", (name, path), seen.validity.end)
         for mapping, count in sorted(self._conflicts.copy().items()):
             yield Sample("conflicts", (mapping,), count)
+
+    def troubles(self) -> list[str]:
+        """Return which certificates end soon, in words with the mend; from any thread."""
+        now = time.time()
+        known = [(name, each.validity) for name, each in self._ends.copy().items() if each.validity]
+        return [
+            f"the certificate in {printable(self._files[name])} ({name}) "
+            + ("has ended" if each.end <= now else f"ends in {span(each.end - now)}")
+            + ": renew it; the file is read again by itself"
+            for name, each in known
+            if each.ends_soon(now)
+        ]
 
     def look(self) -> None:
         """Look at everything once. A store that does not answer leaves what was known of it."""
@@ -102,7 +116,7 @@ class Outside:
                 signature = (found.st_ino, found.st_mtime_ns, found.st_size)
                 before = self._ends.get(name)
                 if before is None or before.signature != signature:
-                    self._ends[name] = _Seen(signature, first_end(file.read(_LARGEST)))
+                    self._ends[name] = _Seen(signature, first_to_end(file.read(_LARGEST)))
         except OSError:
             self._ends.pop(name, None)
 

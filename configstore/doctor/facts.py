@@ -4,6 +4,7 @@ import enum
 
 import msgspec
 
+from configstore.expiry import Validity
 from configstore.model.lease import HeldUp
 from configstore.store.api import Status
 
@@ -33,14 +34,14 @@ class Web(msgspec.Struct, frozen=True, kw_only=True):
     """What an endpoint showed over HTTP.
 
     refusal: why there is no TLS, with the library's own `detail`. names: for which the certificate is, where they
-    matter. certificate_ends: when it expires. clock_ahead: by how much etcd's clock is ahead of this machine's.
-    quota: as in `Status`. silent: why clock or quota could not be had.
+    matter. certificate: from when until when it is valid. clock_ahead: by how much etcd's clock is ahead of this
+    machine's. quota: as in `Status`. silent: why clock or quota could not be had.
     """
 
     refusal: Refusal | None = None
     detail: str = ""
     names: tuple[str, ...] = ()
-    certificate_ends: float | None = None
+    certificate: Validity | None = None
     clock_ahead: float | None = None
     quota: int | None = None
     silent: str = ""

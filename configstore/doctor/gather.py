@@ -24,7 +24,7 @@ from configstore.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from configstore.expiry import end_of
+from configstore.expiry import validity_of_file
 from configstore.model.keys import Keys
 from configstore.model.path import ROOT, printable
 from configstore.model.replica import State
@@ -58,13 +58,14 @@ def gather(settings: StoreSettings, writer: Writer, directories: Sequence[str] =
     patience = settings.timeout / 3
     connect(settings).close()  # sends nothing, but reads the certificate files
     endpoints = look_at_all(settings, patience)
+    client = validity_of_file(settings.cert)
     facts = Facts(
         now=time.time(),
         root=settings.root,
         endpoints=endpoints,
         user=settings.user,
         client_certificate=settings.cert is not None,
-        client_certificate_ends=_end_of(settings.cert),
+        client_certificate_ends=client.end if client else None,
         directories=tuple(map(look_at, directories)),
         state=_state(),
         inotify=_inotify(),
@@ -74,13 +75,6 @@ def gather(settings: StoreSettings, writer: Writer, directories: Sequence[str] =
         return facts
     with connect(only(settings, answering, patience)) as kv:
         return _ask(facts, kv, Tree(kv, Keys(settings.root), writer, patience=patience))
-
-
-def _end_of(cert: str | None) -> float | None:
-    if cert is None:
-        return None
-    with open(cert, "rb") as file:
-        return end_of(file.read())
 
 
 def _ask(facts: Facts, kv: "EtcdKv", tree: Tree) -> Facts:

@@ -80,7 +80,12 @@ def _is_local(url: str) -> bool:
 def _certificate(each: Endpoint, facts: Facts) -> Iterator[Finding]:
     refusal = each.web.refusal
     if refusal is None:
-        yield _ending("tls", f"the certificate of {each.url}", each.web.certificate_ends, facts.now)
+        yield _ending(
+            "tls",
+            f"the certificate of {each.url}",
+            each.web.certificate.end if each.web.certificate else None,
+            facts.now,
+        )
         return
     found = f"{each.url}: {refusal} ({each.web.detail})"
     if each.web.names:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from configstore.doctor.facts import Refusal, Web
+from configstore.expiry import Validity
 from configstore.settings import StoreSettings
 
 _QUOTA = re.compile(rb"^etcd_server_quota_backend_bytes ([0-9.e+]+)$", re.MULTILINE)
@@ -99,7 +100,7 @@ def _ask(connection: http.client.HTTPConnection, certificate: Certificate, *, cl
 
     client: whether a certificate of ours was offered.
     """
-    ends = ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else None
+    validity = Validity(*map(ssl.cert_time_to_seconds, _dates(certificate))) if certificate else None
     ahead = quota = None
     try:
         begun = time.time()
@@ -112,26 +113,30 @@ def _ask(connection: http.client.HTTPConnection, certificate: Certificate, *, cl
         quota = int(float(found[1])) if found else None
         silent = "" if found else "/metrics does not say"
     except ssl.SSLEOFError as error:
-        return _ended(error, ends, client=client)
+        return _ended(error, validity, client=client)
     except ssl.SSLError:
         raise
     except ConnectionError as error:
-        return _ended(error, ends, client=client)
+        return _ended(error, validity, client=client)
     except _FAILURES as error:
         silent = _words(error)
-    return Web(certificate_ends=ends, clock_ahead=ahead, quota=quota, silent=silent)
+    return Web(certificate=validity, clock_ahead=ahead, quota=quota, silent=silent)
 
 
-def _ended(error: Exception, ends: float | None, *, client: bool) -> Web:
+def _ended(error: Exception, validity: Validity | None, *, client: bool) -> Web:
     """Return what it means that a connection ended between the handshake and the first answer.
 
     With TLS 1.3 a server judges the client's certificate after the handshake. Its alert is lost where the end of
     the connection, which follows, is seen first.
     """
-    if ends is None or client:
-        return Web(certificate_ends=ends, silent=_words(error))
+    if validity is None or client:
+        return Web(certificate=validity, silent=_words(error))
     detail = f"no client certificate is set, and the server ends the connection: {_words(error)}"
     return Web(refusal=Refusal.CLIENT, detail=detail, silent=Refusal.CLIENT)
+
+
+def _dates(certificate: Certificate) -> tuple[str, str]:
+    return certificate["notBefore"], certificate["notAfter"]
 
 
 def _get(connection: http.client.HTTPConnection, path: str) -> tuple[str, bytes]:

@@ -3,6 +3,7 @@
 import msgspec
 
 from configstore.doctor.facts import Endpoint, Failure
+from configstore.expiry import Validity
 from configstore.model.lease import HeldUp
 from configstore.model.path import StorePath
 from configstore.model.replica import Expected, Report
@@ -12,7 +13,7 @@ from configstore.store.api import Status
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an overview is made from. What was not asked, since nobody would have answered, is empty.
 
-    now: this machine's clock, Unix seconds. client_certificate_ends: when the configured one expires, likewise.
+    now: this machine's clock, Unix seconds. client_certificate: of the configured one, if any.
     revision: the store's. cut_off: the call to the store as a whole that failed; later ones were not made.
     reports: of live replicas; late: of those that did not answer; stale: why they could not be asked for new ones,
     so that each is as it was written last; empty when they were. gone: those that went without a goodbye. unread:
@@ -22,7 +23,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     now: float
     endpoints: tuple[Endpoint, ...]
-    client_certificate_ends: float | None = None
+    client_certificate: Validity | None = None
     revision: int = 0
     cut_off: Failure | None = None
     reports: tuple[Report, ...] = ()

@@ -10,7 +10,7 @@ import msgspec
 
 from configstore.doctor.endpoints import failure, look_at_all, only
 from configstore.errors import PermissionDeniedError, StoreError, StoreUnavailableError
-from configstore.expiry import end_of
+from configstore.expiry import validity_of_file
 from configstore.model.keys import Keys
 from configstore.model.path import ROOT
 from configstore.overview.facts import Facts
@@ -36,19 +36,12 @@ def gather(settings: StoreSettings) -> Facts:
     end = time.monotonic() + WHOLE
     connect(settings).close()  # sends nothing, but reads the certificate files
     endpoints = look_at_all(settings, MEMBERS)
-    facts = Facts(now=time.time(), endpoints=endpoints, client_certificate_ends=_end_of(settings.cert))
+    facts = Facts(now=time.time(), endpoints=endpoints, client_certificate=validity_of_file(settings.cert))
     answering = tuple(each.url for each in endpoints if isinstance(each.status, Status))
     if not answering:
         return facts
     with connect(only(settings, answering, CALL)) as kv:
         return _ask(facts, kv, Keys(settings.root), end)
-
-
-def _end_of(cert: str | None) -> float | None:
-    if cert is None:
-        return None
-    with open(cert, "rb") as file:
-        return end_of(file.read())
 
 
 def _ask(facts: Facts, kv: Kv, keys: Keys, end: float) -> Facts:

@@ -5,7 +5,7 @@ Equal problems are folded: one for all replicas and paths that have the same rea
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -111,15 +111,13 @@ def _store(facts: Facts) -> Iterator[Finding]:
         now=facts.now,
         root="",
         endpoints=facts.endpoints,
-        client_certificate=facts.client_certificate_ends is not None,
-        client_certificate_ends=facts.client_certificate_ends,
         cut_off=facts.cut_off if facts.cut_off and facts.cut_off.exit_code == 4 else None,
     )
-    https = tuple(each for each in facts.endpoints if each.url.startswith("https://"))
-    secure = msgspec.structs.replace(known, endpoints=https)
+    refused = msgspec.structs.replace(known, endpoints=tuple(each for each in facts.endpoints if each.web.refusal))
     for each in (
         *reach.endpoints(known),
-        *reach.tls(secure),
+        *reach.tls(refused),
+        *_certificates(facts),
         *reach.clock(known),
         *cluster.members(known),
         *cluster.alarms(known),
@@ -131,6 +129,17 @@ def _store(facts: Facts) -> Iterator[Finding]:
     if facts.cut_off and facts.cut_off.exit_code != 4:
         mend = "`configstore doctor` with the same settings says more"
         yield fail("store", f"it cannot be read: {facts.cut_off.reason}", mend, facts.cut_off.exit_code)
+
+
+def _certificates(facts: Facts) -> Iterator[Finding]:
+    ours = [("the certificate that is shown to etcd", facts.client_certificate)]
+    theirs = [(f"the certificate of {each.url}", each.web.certificate) for each in facts.endpoints]
+    for what, validity in (*theirs, *ours):
+        if validity and validity.ends_soon(facts.now):
+            day = f"{datetime.fromtimestamp(validity.end, UTC):%Y-%m-%d}"
+            left = max(0, int((validity.end - facts.now) // 86400))
+            words = f"ended on {day}" if validity.end <= facts.now else f"ends on {day} (days left: {left})"
+            yield warn("store", f"{what} {words}", "renew it; its files are read anew")
 
 
 def _silent(facts: Facts) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from configstore.doctor.facts import Refusal
 from configstore.doctor.gather import try_rights
 from configstore.embedded import LOOPBACK, EmbeddedEtcd, free_ports
 from configstore.errors import NoSpaceError, StoreUnavailableError
-from configstore.expiry import end_of
+from configstore.expiry import validity_of
 from configstore.model.keys import Keys, prefix_end
 from configstore.settings import StoreSettings
 from configstore.store.api import Put
@@ -244,10 +244,10 @@ def test_expired_certificates_and_plain_http_are_told_apart(doctor, authority, e
 def test_the_end_of_a_certificate_is_read_from_its_file(authority, tmp_path):
     for days in (40, 40 * 365):  # from 2050 on it is written with four digits
         pem = authority.issue("dated", days=days).cert.read_bytes()
-        assert abs(end_of(pem) - time.time() - days * 86400) < 60
-    assert end_of(b"") is None
-    assert end_of(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n") is None
-    assert end_of(b"-----BEGIN CERTIFICATE-----\n\xff\n-----END CERTIFICATE-----\n") is None
+        assert abs(validity_of(pem).end - time.time() - days * 86400) < 60
+    assert validity_of(b"") is None
+    assert validity_of(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n") is None
+    assert validity_of(b"-----BEGIN CERTIFICATE-----\n\xff\n-----END CERTIFICATE-----\n") is None
 
 
 @pytest.mark.parametrize("version", ["wheel", "debian"])

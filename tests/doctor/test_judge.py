@@ -19,6 +19,7 @@ from configstore.doctor.facts import (
 from configstore.doctor.finding import State, exit_code
 from configstore.doctor.holes import ADVISED, holes_of, parse
 from configstore.doctor.judge import judge
+from configstore.expiry import Validity
 from configstore.model.lease import HeldUp
 from configstore.store.api import Status
 
@@ -27,7 +28,7 @@ NOW = 1_800_000_000.0  # in January 2027
 MIB = 2**20
 DENIED = Failure("PERMISSION_DENIED etcdserver: permission denied", 5)
 UNREACHABLE = Failure("UNAVAILABLE connection refused", 4)
-WEB = Web(certificate_ends=NOW + 300 * DAY, clock_ahead=0.4)
+WEB = Web(certificate=Validity(NOW - 65 * DAY, NOW + 300 * DAY), clock_ahead=0.4)
 STATUS = Status(
     cluster_id=1,
     member_id=1,
@@ -108,8 +109,13 @@ WARNINGS = {
     "one endpoint of two has a strange certificate": (first(**STRANGE), "endpoint", "without TLS", "tls below"),
     "its certificate is a warning, too": (first(**STRANGE), "tls", "not trusted", "cacert"),
     "plain http over a network": (PLAIN, "tls", "can be read on the way", "https"),
-    "a certificate soon to expire": (web(certificate_ends=NOW + 29.5 * DAY), "tls", "days left: 29", "renew"),
-    "a certificate without a date": (web(certificate_ends=None), "tls", "could not be seen", ""),
+    "a certificate soon to expire": (
+        web(certificate=Validity(0, NOW + 29.5 * DAY)),
+        "tls",
+        "days left: 29",
+        "renew",
+    ),
+    "a certificate without a date": (web(certificate=None), "tls", "could not be seen", ""),
     "a client certificate soon to expire": (
         but(client_certificate_ends=NOW + DAY),
         "client certificate",

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from configstore.doctor.facts import Endpoint, Failure, Web
+from configstore.expiry import Validity
 from configstore.model.lease import HeldUp
 from configstore.model.path import StorePath
 from configstore.model.replica import Alike, Expected, PathProblem, Report, State
@@ -135,11 +136,19 @@ CASES = {
         "raise the quota",
     ),
     "a certificate": (
-        facts(endpoints=(endpoint(url="https://etcd-1:2379", certificate_ends=NOW + 3 * 86400),)),
+        facts(
+            endpoints=(
+                endpoint(url="https://etcd-1:2379", certificate=Validity(NOW - 80 * 86400, NOW + 3.5 * 86400)),
+            )
+        ),
         "days left: 3",
         "renew it",
     ),
-    "our own certificate": (facts(client_certificate_ends=NOW + 86400), "it expires on", "renew it"),
+    "our own certificate": (
+        facts(client_certificate=Validity(0, NOW + 86400)),
+        "shown to etcd ends on",
+        "renew it",
+    ),
     "no right": (facts(cut_off=Failure("range: permission denied", 5)), "it cannot be read: range", "doctor"),
 }
 

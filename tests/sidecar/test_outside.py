@@ -6,7 +6,7 @@ import time
 import pytest
 
 from configstore.errors import PermissionDeniedError
-from configstore.expiry import first_end
+from configstore.expiry import Validity, first_to_end
 from configstore.model.keys import Keys
 from configstore.settings import StoreSettings
 from configstore.store.api import Put
@@ -85,7 +85,7 @@ def test_it_tells_when_the_certificates_end_and_a_renewal(outside):
 
 def test_a_file_is_read_again_only_when_it_was_changed(outside, monkeypatch):
     read = []
-    monkeypatch.setattr("sidecar.outside.first_end", read.append)
+    monkeypatch.setattr("sidecar.outside.first_to_end", read.append)
     outside.look()
     assert read == []
     os.utime(outside.paths[1])
@@ -108,7 +108,28 @@ def test_without_tls_no_certificate_is_told(kv, tmp_path):
 def test_of_several_certificates_the_first_to_end_counts(tmp_path):
     authority = Authority(tmp_path)
     chain = [authority.issue(name, days=left).cert.read_bytes() for name, left in (("a", 30), ("b", 3), ("c", 9))]
-    assert round((first_end(b"".join(chain)) - time.time()) / 86400) == 3
-    assert first_end(b"no certificate") is None
+    assert round((first_to_end(b"".join(chain)).end - time.time()) / 86400) == 3
+    assert first_to_end(b"no certificate") is None
     broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-    assert first_end(chain[0] + broken) is None
+    assert first_to_end(chain[0] + broken) is None
+
+
+def test_what_ends_within_two_weeks_is_a_trouble_with_its_mend(kv, tmp_path, monkeypatch):
+    pair = Authority(tmp_path / "a", "a").issue("client", days=300)
+    settings = StoreSettings(endpoints=("https://etcd:2379",), cert=str(pair.cert), key=str(pair.key))
+    outside = Outside(kv, settings, ())
+    outside.look()
+    now = time.time()
+    for days, words in ((301, "has ended: renew it"), (290, "ends in 10 days: renew it"), (280, "")):
+        monkeypatch.setattr("sidecar.outside.time.time", lambda days=days: now + days * 86400)
+        told = " ".join(outside.troubles())
+        assert words in told
+        assert bool(told) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("life", "left", "soon"), [(365, 13, True), (365, 15, False), (3, 2.9, True), (1, 0.9, False), (1, 0.09, True)]
+)
+def test_what_lives_shortly_is_about_to_end_late(life, left, soon):
+    validity = Validity(0.0, life * 86400.0)
+    assert validity.ends_soon((life - left) * 86400.0) == soon
