@@ -420,7 +420,7 @@ def test_a_sidecar_of_any_user_mirrors_and_its_memory_is_nobodys_to_read(replica
 
 @needs_root
 def test_a_command_leaves_no_dump_either(etcd, kv_root):
-    command = (*AS_NOBODY, sys.executable, "-m", "configstore", "run", "--lease", "x", "--")
+    command = (*AS_NOBODY, sys.executable, "-m", "configstore", "run", "--lease", "x", "--socket", "", "--")
     look = ("sh", "-c", "stat -c %u /proc/$PPID/environ /proc/self/environ; ulimit -S -c")
     settings = {
         "CONFIGSTORE_ENDPOINTS": etcd.endpoint,
