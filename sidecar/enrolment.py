@@ -6,7 +6,7 @@ that is started again takes the place of those that mirrored the same directory 
 `presence`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Map
 
 from configstore.errors import ConfigstoreError, LeaseGoneError
@@ -21,6 +21,9 @@ KEPT = 7 * 86400
 RENEW = 3600.0
 """Seconds between two renewals."""
 
+RETRY = 20.0
+"""Seconds between two tries while it cannot be written."""
+
 
 class Enrolment:
     """The keys of this process. error: why they are not all there, None when they are."""
@@ -32,65 +35,66 @@ class Enrolment:
         self._keys = keys
         self._directories = directories
         self._lease = 0
-        self._renewed = 0.0
-        self._mine: tuple[Expected, ...] = ()
+        self._due = 0.0
+        self._replica = ""
+
+    def again(self) -> None:
+        """Enrol anew with the next `keep`: the store lost what it held, or others may have forgotten us."""
+        self._lease, self._due = 0, 0.0
 
     def keep(self, reports: Iterable[Report], now: float) -> None:
-        """Enrol, or renew when it is due; what fails is `error`. now: seconds on a clock that never goes back."""
-        if self._lease and self.error is None and now - self._renewed < RENEW:
+        """Enrol, or renew when it is due; what fails is `error`. now: seconds on a clock that never goes back.
+
+        reports: what was reported; without any it is not known yet who we are.
+        """
+        us = next(iter(reports), None)
+        if us is None or (now < self._due):
             return
         try:
-            self._renew(reports)
+            self._renew(us)
         except ConfigstoreError as error:
-            self.error = error
+            self.error, self._due = error, now + RETRY
         else:
-            self.error, self._renewed = None, now
+            self.error, self._due = None, now + RENEW
 
-    def _renew(self, reports: Iterable[Report]) -> None:
+    def _renew(self, us: Report) -> None:
         try:
             if self._lease:
                 self._kv.lease_keepalive(self._lease)
         except LeaseGoneError:
             self._lease = 0
-        if not self._lease or self.error is not None:
-            self._enrol(reports)
-        self._take_places()
-
-    def _enrol(self, reports: Iterable[Report]) -> None:
         self._lease = self._lease or self._kv.lease_grant(KEPT)
-        self._mine = self._mine or tuple(
-            Expected(
-                mapping=each.mapping,
-                replica=each.replica,
-                host=each.host,
-                directory=self._directories.get(each.mapping, ""),
-                time=each.time,
-            )
-            for each in reports
-        )
-        for each in self._mine:
-            key = self._keys.expected(each.mapping, each.replica)
-            found = self._kv.range(key, keys_only=True).items
-            revision = found[0].mod_revision if found else 0
-            self._kv.txn((ModRevision(key, revision),), (Put(key, encode(each), self._lease),))
+        for mapping, directory in self._directories.items():
+            key = self._keys.expected(mapping, us.replica)
+            found = self._kv.range(key).items
+            if not found or found[0].lease != self._lease:
+                mine = Expected(
+                    mapping=mapping, replica=us.replica, host=us.host, directory=directory, time=us.time
+                )
+                revision = found[0].mod_revision if found else 0
+                self._kv.txn((ModRevision(key, revision),), (Put(key, encode(mine), self._lease),))
+        self._replica = us.replica
+        # The last report of a run that died just now stands for a minute: by its key it is known who replaced it.
+        self._take_places(alive=self._alive)
 
     def leave(self) -> None:
-        """Say goodbye. Raises StoreError."""
+        """Say goodbye, also for those in whose places we are. Raises StoreError."""
         if self._lease:
+            self._take_places(alive=set)
             self._kv.lease_revoke(self._lease)
-            self._take_places()
 
-    def _take_places(self) -> None:
-        """Remove those in whose places we are. Raises StoreError."""
-        before = {
-            key: revision
-            for mine in self._mine
-            for key, (each, revision) in everyone(self._kv, self._keys, mine.mapping).expected.items()
-            if mine.replaces(each)
-        }
-        if not before:
-            return
-        reports = (each for each, _ in live(self._kv, self._keys).values())
-        alive = {self._keys.expected(each.mapping, each.replica) for each in reports}
-        for key in before.keys() - alive:
+    def _take_places(self, alive: Callable[[], set[bytes]]) -> None:
+        """Remove those who were in our places before us, but for those that live. Raises StoreError."""
+        before: dict[bytes, int] = {}
+        for mapping in self._directories:
+            known = everyone(self._kv, self._keys, mapping).expected
+            mine = known.get(self._keys.expected(mapping, self._replica))
+            if mine:
+                same = {key: at for key, (each, at) in known.items() if each.place == mine[0].place}
+                before |= {key: at for key, at in same.items() if at < mine[1]}
+        for key in before.keys() - alive() if before else ():
             self._kv.txn((ModRevision(key, before[key]),), (Delete(key),))
+
+    def _alive(self) -> set[bytes]:
+        reports = (each for each, _ in live(self._kv, self._keys).values())
+        return {self._keys.expected(each.mapping, each.replica) for each in reports}

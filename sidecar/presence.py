@@ -156,11 +156,12 @@ class Presence:
             each.close(SPACING + 1.0)
         if self._thread.ident:
             self._thread.join(SPACING + 1.0)
-        if self._lease and self._error is None:
+        if self._error is None or self._kv.contact().connected:
             with suppress(StoreError):
-                self._kv.lease_revoke(self._lease)
-            with suppress(StoreError):
-                self._enrolment.leave()
+                self._enrolment.leave()  # first: else it is missed for a moment
+            if self._lease:
+                with suppress(StoreError):
+                    self._kv.lease_revoke(self._lease)
 
     def _keep(self) -> None:
         due = 0.0
@@ -181,6 +182,7 @@ class Presence:
                 self._error, self._refused, self._logged = None, None, False
             except LeaseGoneError:
                 self._lease, self._told, due = 0, {}, 0.0
+                self._enrolment.again()
             except ConfigstoreError as error:
                 silence = is_silence(error, self._kv.contact(), begun)
                 if not self._logged and not silence and not self._stop.is_set():

@@ -78,5 +78,11 @@ FAULTS = {
 
 
 def says(name: str, text: str) -> bool:
-    """Tell whether a text names a fault, with its mend."""
-    return FAULTS[name].cause in text and FAULTS[name].mend in text
+    """Tell whether what `status` prints names a fault, with its mend in the same line or below what it mends."""
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        if FAULTS[name].cause in line:
+            below = next((mend for mend in lines[number + 1 :] if mend.startswith("      →")), "")
+            if FAULTS[name].mend in line + below:
+                return True
+    return False

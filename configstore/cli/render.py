@@ -164,10 +164,14 @@ def terminal_width() -> int | None:
         return 80
 
 
+def redraws() -> bool:
+    """Tell whether stdout is a terminal on which what was drawn can be drawn over."""
+    return os.environ.get("TERM", "dumb") not in {"", "dumb", "unknown"} and sys.stdout.isatty()
+
+
 def is_styled() -> bool:
     """Tell whether stdout is a terminal that shows colours and weight, and nobody has asked for none."""
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in {"", "dumb", "unknown"}
-    return not plain and sys.stdout.isatty()
+    return not os.environ.get("NO_COLOR") and redraws()
 
 
 def paint(text: str, style: Style, *, styled: bool) -> str:

@@ -11,9 +11,9 @@ from configstore.cli.arguments import Commands, add_command
 from configstore.cli.render import Cell, Style, moment_now, table, when, write_json
 from configstore.cli.session import asker, open_tree, say, say_all
 from configstore.commandline import nearest
-from configstore.errors import NotThereError, RefusedError, UnreachableError, UsageError
+from configstore.errors import ConflictError, NotThereError, RefusedError, UnreachableError, UsageError
 from configstore.model.keys import removal, shown_key
-from configstore.model.path import StorePath, printable
+from configstore.model.path import StorePath, printable, shell_word
 from configstore.model.replica import Expected, Report, Request, State, Take, Verb
 from configstore.store.api import Delete, ModRevision
 from configstore.store.replicas import ask_reports, asking, everyone, live
@@ -70,6 +70,8 @@ def _replicas(args: argparse.Namespace) -> int:
     match args.mapping:
         case ["forget", name]:
             return _forget(args, name)
+        case ["forget"]:
+            raise UsageError("expected `replicas forget ID`")
         case [] | [_]:
             mapping = args.mapping[0] if args.mapping else None
         case _:
@@ -94,10 +96,7 @@ def _replicas(args: argparse.Namespace) -> int:
     if not rows:
         every = (*answers.fresh, *answers.late)
         say("no live replica" + (f" mirrors {mapping}{_meant(mapping, every)}" if mapping else ""))
-    for each in gone:
-        started = f", started {when(each.time, moment_now())}," if each.time else ""
-        forget = f"`configstore replicas forget {each.replica}`"
-        say(f"{each.mapping}: {each.replica}{started} went without a goodbye; not to come back: {forget}")
+    say_all(_gone_words(each) for each in gone)
     unread = answers.everyone.unread
     say_all(f"{shown_key(key)}: no report: {why}; `{removal(key)}` removes it" for key, why in unread.items())
     return NotThereError.exit_code if unread else 0
@@ -120,6 +119,12 @@ def _row(report: Report, *, silent: bool) -> tuple[Cell, ...]:
     )
 
 
+def _gone_words(gone: Expected) -> str:
+    started = f", started {when(gone.time, moment_now())}," if gone.time else ""
+    forget = f"`configstore replicas forget {shell_word(gone.replica)}`"
+    return f"{gone.mapping}: {gone.replica}{started} went without a goodbye; not to come back: {forget}"
+
+
 def _gone_row(gone: Expected) -> tuple[Cell, ...]:
     return (gone.mapping, gone.replica, gone.host, ("gone", Style.BAD), "-", "-", "-", "-")
 
@@ -133,11 +138,23 @@ def _forget(args: argparse.Namespace, name: str) -> int:
             raise NotThereError(
                 f"{printable(name)}: no such replica is expected; `configstore replicas` lists them"
             )
-        if any(each.replica == name for each, _ in known.live.values()):
-            raise RefusedError(f"{printable(name)}: it is alive; stop it, and it says goodbye by itself")
-        for key, (each, revision) in found.items():
-            if tree.kv.txn((ModRevision(key, revision),), (Delete(key),)).succeeded:
-                say(f"{each.mapping}: {each.replica} on {each.host}: forgotten")
+        alive = {tree.keys.expected(each.mapping, each.replica) for each, _ in known.live.values()}
+        lost = {key: each for key, each in found.items() if key not in alive}
+        if not lost:
+            raise RefusedError(
+                f"{printable(name)}: it is alive, or died less than a minute ago; one that is stopped says goodbye"
+                " by itself"
+            )
+        forgotten = [
+            each
+            for key, (each, revision) in lost.items()
+            if tree.kv.txn((ModRevision(key, revision),), (Delete(key),)).succeeded
+        ]
+    if args.json:
+        write_json([{"mapping": each.mapping, "replica": each.replica, "host": each.host} for each in forgotten])
+    say_all(f"{each.mapping}: {each.replica} on {each.host}: forgotten" for each in forgotten)
+    if len(forgotten) < len(lost):
+        raise ConflictError(f"{printable(name)}: it came back meanwhile; `configstore replicas` shows it")
     return 0
 
 

@@ -4,9 +4,12 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
+import msgspec
+
 from configstore.cli.render import Cell, Style, paint, table_lines
+from configstore.clock import span
 from configstore.doctor.facts import Endpoint
-from configstore.doctor.finding import Finding
+from configstore.doctor.finding import Finding, some
 from configstore.doctor.finding import State as Grade
 from configstore.model.path import printable
 from configstore.overview.facts import Facts
@@ -16,29 +19,52 @@ from configstore.store.api import Status
 SHOWN = 12
 """How many findings the screen has; `--all` shows every one."""
 
+LONGEST = 600
+"""Characters of a finding; `--all` shows it whole."""
+
 
 def screen(
     facts: Facts, verdict: Verdict, *, width: int | None, styled: bool, every: bool = False
 ) -> Iterator[str]:
     """Yield the lines of the screen. width: of the terminal; None leaves each line as long as it is."""
-    yield paint(f"store  {_store_line(facts)}", Style.STRONG, styled=styled)
+    for line in _wrapped(f"store  {_store_line(facts)}", width, later=7):
+        yield paint(line, Style.STRONG, styled=styled)
     if facts.stale:
-        yield f"       replicas are shown as they reported last: {printable(facts.stale)}"
+        words = f"       replicas are shown as they reported last: {facts.stale}"
+        yield from _wrapped(printable(words), width, later=7)
     if verdict.rows:
         yield ""
         yield from table_lines(_HEADERS, list(map(_cells, verdict.rows)), width=width, styled=styled)
     elif facts.statuses and not facts.cut_off:
         yield "no live replica"
     yield ""
-    yield from _need_lines(verdict.needs if every else verdict.needs[:SHOWN], width, styled=styled)
+    needs = verdict.needs if every else [_shortened(need) for need in verdict.needs[:SHOWN]]
+    yield from _need_lines(needs, width, styled=styled)
     if not every and len(verdict.needs) > SHOWN:
         yield f"and {len(verdict.needs) - SHOWN} more: `configstore status --all`"
     if not verdict.needs:
         yield paint("all well", Style.GOOD, styled=styled)
+    for line in _choices(facts)[: None if every else SHOWN]:
+        yield from _wrapped(line, width)
+
+
+def _shortened(need: Finding) -> Finding:
+    """Return a finding that leaves room for others, whatever a stranger wrote into it."""
+    found = need.found if len(need.found) <= LONGEST else f"{need.found[:LONGEST]}…"
+    return msgspec.structs.replace(need, found=found)
+
+
+def _choices(facts: Facts) -> list[str]:
+    """Return what persons chose last, once for all replicas that carried it out."""
+    whose: dict[tuple[str, str], list[str]] = {}
     for report in facts.reports:
         if report.last_choice:
-            who = f"{report.replica}@{report.host}"
-            yield from _wrapped(printable(f"{report.mapping}: {who}: last choice: {report.last_choice}"), width)
+            choice = report.mapping, report.last_choice
+            whose.setdefault(choice, []).append(f"{report.replica}@{report.host}")
+    return [
+        printable(f"{mapping}: {some(tuple(names))}: last choice: {choice}")[:LONGEST]
+        for (mapping, choice), names in whose.items()
+    ]
 
 
 _HEADERS = ("MAPPING", "READY", "STATE", "PATHS", "BEHIND", "WAITING", "FOR")
@@ -54,7 +80,7 @@ def _cells(row: Row) -> list[Cell]:
         str(row.paths),
         str(row.behind) if row.behind else "-",
         str(row.pending) if row.pending else "-",
-        f"{row.pending_seconds:.0f} s" if row.pending else "-",
+        span(row.pending_seconds) if row.pending else "-",
     ]
 
 

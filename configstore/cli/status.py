@@ -1,12 +1,13 @@
 """`status`: how the store and each mapping are, and what needs a person, on one screen."""
 
 import argparse
+import re
 import sys
 import time
 from typing import TYPE_CHECKING
 
 from configstore.cli.arguments import Commands, add_command, store_settings
-from configstore.cli.render import is_styled, terminal_width, write_json, write_text
+from configstore.cli.render import is_styled, redraws, terminal_width, write_json, write_text
 from configstore.cli.session import say_of_default, warn_of_misspelt_variables
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def _status(args: argparse.Namespace) -> int:
         facts = gather(settings)
         verdict = judge(facts)
         rows = [(row.mapping, row.state, row.ready, row.expected) for row in verdict.rows]
-        news = verdict.exit_code, rows, [(need.check, need.found) for need in verdict.needs]
-        if not args.watch or terminal_width() or news != said:
+        needs = [(need.check, need.state, re.sub(r"[0-9]+", "", need.found)) for need in verdict.needs]
+        news = verdict.exit_code, rows, needs  # figures change with every look
+        if not args.watch or news != said or (redraws() and not args.json):
             said = news
             _show(facts, verdict, args)
             sys.stdout.flush()
@@ -61,5 +63,6 @@ def _show(facts: "Facts", verdict: "Verdict", args: argparse.Namespace) -> None:
         return
     width, styled = terminal_width(), is_styled()
     lines = "\n".join(screen(facts, verdict, width=width, styled=styled, every=args.all))
-    home = "\x1b[H\x1b[2J" if args.watch and width else ""
-    write_text(f"{home}{lines}")
+    if args.watch and redraws():
+        lines = "\x1b[H" + lines.replace("\n", "\x1b[K\n") + "\x1b[K\x1b[J"
+    write_text(lines)

@@ -1,32 +1,69 @@
 """Asks each endpoint on its own what its member says of itself. Called by `gather`, and by `overview`."""
 
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from functools import partial
+from typing import Generic, TypeVar
 
 import msgspec
 
 from configstore.doctor import web
-from configstore.doctor.facts import Endpoint, Failure
+from configstore.doctor.facts import Endpoint, Failure, Web
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.settings import StoreSettings
 from configstore.store.api import Status
 from configstore.store.connect import connect
 
+Found = TypeVar("Found")
+
+ENOUGH = 1.0
+"""Seconds after which those that have not answered are not waited for, if another one has."""
+
+SILENT = "does not answer"
+
+
+class _Asked(Generic[Found]):
+    """A question in a thread of its own, which nobody waits for at the end: a name may not resolve for minutes."""
+
+    def __init__(self, ask: Callable[[], Found]) -> None:
+        self.found: Found | None = None
+        self._ask = ask
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self.found = self._ask()
+
+    def wait(self, end: float) -> Found | None:
+        """Return the answer, None when there is none until `end` on the monotonic clock."""
+        self._thread.join(max(0.0, end - time.monotonic()))
+        return self.found
+
 
 def look_at_all(settings: StoreSettings, patience: float) -> tuple[Endpoint, ...]:
-    """Return what every endpoint shows, after at most `patience` seconds."""
-    with ThreadPoolExecutor(2 * len(settings.endpoints)) as pool:
-        webs = [pool.submit(web.visit, url, settings, patience / 2) for url in settings.endpoints]
-        answers = [pool.submit(_status, url, settings, patience) for url in settings.endpoints]
-        return tuple(
-            Endpoint(
-                url=url,
-                web=seen.result(),
-                status=answer.result()[0],
-                latency=answer.result()[1],
-            )
-            for url, seen, answer in zip(settings.endpoints, webs, answers, strict=True)
-        )
+    """Return what every endpoint shows, after at most `patience` seconds, whatever hangs."""
+    begun = time.monotonic()
+    webs = [_Asked(partial(web.visit, url, settings, patience / 2)) for url in settings.endpoints]
+    asked = [_Asked(partial(_status, url, settings, patience)) for url in settings.endpoints]
+    enough, end = begun + min(ENOUGH, patience), begun + patience
+    for each in asked:
+        each.wait(enough)
+    if not any(each.found and isinstance(each.found[0], Status) for each in asked):
+        for each in asked:
+            each.wait(end)
+    return tuple(
+        _endpoint(url, seen.wait(enough), answer.found, patience)
+        for url, seen, answer in zip(settings.endpoints, webs, asked, strict=True)
+    )
+
+
+def _endpoint(
+    url: str, seen: Web | None, answer: tuple[Status | Failure, float] | None, patience: float
+) -> Endpoint:
+    silent = Failure(f"status at {url}: {SILENT} ({patience:g} s)", StoreUnavailableError.exit_code)
+    status, latency = answer or (silent, 0.0)
+    return Endpoint(url=url, web=seen or Web(silent=SILENT), status=status, latency=latency)
 
 
 def only(settings: StoreSettings, endpoints: tuple[str, ...], timeout: float) -> StoreSettings:

@@ -10,6 +10,8 @@ from configstore.doctor.finding import Finding, fail, ok, warn
 from configstore.model.path import printable
 from configstore.store.api import Status
 
+SEE_TLS = "see tls below"
+
 SLOW = 0.5
 """Seconds for an answer, or for a write, above which everything feels slow."""
 
@@ -31,7 +33,7 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
             else:
                 yield ok("endpoint", found)
         elif each.web.refusal:
-            found, mend = f"{each.url} is there, but without TLS as configured", "see tls below"
+            found, mend = f"{each.url} is there, but without TLS as configured", SEE_TLS
             yield warn("endpoint", found, mend) if others else fail("endpoint", found, mend, 2)
         else:
             found = each.status.reason

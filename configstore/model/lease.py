@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 
 from configstore.model import untrusted
-from configstore.model.path import printable
+from configstore.model.path import printable, shell_word
 from configstore.model.untrusted import UntrustedError
 
 _Name = Annotated[str, msgspec.Meta(max_length=256)]
@@ -41,7 +41,7 @@ class HeldUp(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def mend(self) -> str:
         """What to do about it."""
-        return f"look at what it does; `configstore leases break {printable(self.name)}` takes it away"
+        return f"look at what it does; `configstore leases break {printable(shell_word(self.name))}` takes it away"
 
     def __str__(self) -> str:
         """Return it as one line."""

@@ -126,7 +126,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """A replica of a mapping that has not said goodbye yet.
 
-    directory: the local one, as the sidecar names it. time: when it was started, RFC 3339 by its clock.
+    directory: the local one, as the sidecar names it. time: when it was started, RFC 3339, for people.
     """
 
     mapping: _Name
@@ -135,13 +135,6 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     directory: _Words = ""
     time: _Name = ""
     v: int = 1
-
-    def replaces(self, other: "Expected") -> bool:
-        """Tell whether it was started later in the same place, by the clock of that host.
-
-        A replica's id is new at each start unless it was set.
-        """
-        return self.place == other.place and self.replica != other.replica and self.time > other.time
 
     @property
     def place(self) -> tuple[str, str, str]:

@@ -13,22 +13,25 @@ from configstore.store.api import Status
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an overview is made from. What was not asked, since nobody would have answered, is empty.
 
-    now: this machine's clock, Unix seconds. client_certificate: of the configured one, if any.
-    revision: the store's. cut_off: the call to the store as a whole that failed; later ones were not made.
-    reports: of live replicas; late: of those that did not answer; stale: why they could not be asked for new ones,
-    so that each is as it was written last; empty when they were. gone: those that went without a goodbye. unread:
-    keys among the reports that hold none, with the reason. conflicts: the paths with losing sides,
-    and how many each has.
+    now: this machine's clock, Unix seconds. root: the root key. client_certificate: of the configured one, if any.
+    revision: the store's. empty: it holds no record. cut_off: the call to the store as a whole that failed; later
+    ones were not made. reports: of live replicas; late: of those that did not answer; hasty: so many that they
+    were not waited for; stale: why none could be asked for a new one, so that each is as it was written last, else
+    empty. gone: those that went without a goodbye. unread: keys among the reports that hold none, and why not.
+    conflicts: the paths with losing sides, and how many each has.
     """
 
     now: float
+    root: str
     endpoints: tuple[Endpoint, ...]
     client_certificate: Validity | None = None
     revision: int = 0
+    empty: bool = False
     cut_off: Failure | None = None
     reports: tuple[Report, ...] = ()
     late: tuple[Report, ...] = ()
     stale: str = ""
+    hasty: bool = False
     gone: tuple[Expected, ...] = ()
     unread: dict[bytes, str] = {}
     conflicts: dict[StorePath, int] = {}

@@ -4,11 +4,13 @@ Read rights are enough, and an etcd out of space: replicas that cannot be asked 
 one that they wrote last. Called by `configstore status` and by the page.
 """
 
+import threading
 import time
 
 import msgspec
 
 from configstore.doctor.endpoints import failure, look_at_all, only
+from configstore.doctor.facts import Failure
 from configstore.errors import PermissionDeniedError, StoreError, StoreUnavailableError
 from configstore.expiry import validity_of_file
 from configstore.model.keys import Keys
@@ -21,11 +23,8 @@ from configstore.store.connect import connect
 from configstore.store.leases import held_up
 from configstore.store.replicas import PATIENCE, Answers, ask_reports, everyone
 
-MEMBERS = 1.0
-"""Seconds that each member has to say how it is."""
-
-CALL = 0.7
-"""Seconds that the store has for one call."""
+MEMBERS = 2.3
+"""Seconds that members have to say how they are, while none has answered."""
 
 WHOLE = 2.7
 """Seconds after which nothing more is waited for."""
@@ -36,19 +35,31 @@ def gather(settings: StoreSettings) -> Facts:
     end = time.monotonic() + WHOLE
     connect(settings).close()  # sends nothing, but reads the certificate files
     endpoints = look_at_all(settings, MEMBERS)
-    facts = Facts(now=time.time(), endpoints=endpoints, client_certificate=validity_of_file(settings.cert))
+    facts = Facts(
+        now=time.time(),
+        root=settings.root,
+        endpoints=endpoints,
+        client_certificate=validity_of_file(settings.cert),
+    )
     answering = tuple(each.url for each in endpoints if isinstance(each.status, Status))
     if not answering:
         return facts
-    with connect(only(settings, answering, CALL)) as kv:
-        return _ask(facts, kv, Keys(settings.root), end)
+    with connect(only(settings, answering, max(0.5, end - time.monotonic()))) as kv:
+        over = threading.Timer(max(0.5, end - time.monotonic()), kv.close)
+        over.daemon = True
+        over.start()
+        try:
+            return _ask(facts, kv, Keys(settings.root), end)
+        finally:
+            over.cancel()
 
 
 def _ask(facts: Facts, kv: Kv, keys: Keys, end: float) -> Facts:
     """Add what the store says, up to the first call that fails."""
     replace = msgspec.structs.replace
     try:
-        facts = replace(facts, revision=kv.range(keys.file(ROOT), keys_only=True).revision)
+        first = kv.range(*keys.files_below(ROOT), limit=1, keys_only=True)
+        facts = replace(facts, revision=first.revision, empty=not first.items)
         answers, stale = _reports(kv, keys, end)
         known = answers.everyone
         facts = replace(
@@ -57,12 +68,15 @@ def _ask(facts: Facts, kv: Kv, keys: Keys, end: float) -> Facts:
             reports=tuple(answers.fresh),
             late=tuple(answers.late),
             stale=stale,
+            hasty=answers.hasty,
             gone=tuple(gone for gone, _ in known.gone(keys).values()),
             unread=known.unread,
         )
         facts = replace(facts, conflicts=count_sides(kv, keys))
         return replace(facts, held_up=tuple(held_up(kv, keys, facts.now)))
     except StoreError as error:
+        if facts.revision and isinstance(error, StoreUnavailableError):
+            return replace(facts, cut_off=Failure(f"not all could be read within {WHOLE:g} s"))
         return replace(facts, cut_off=failure(error))
 
 

@@ -3,6 +3,7 @@
 Equal problems are folded: one for all replicas and paths that have the same reason. The worst comes first.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from configstore.doctor import facts as doctor
 from configstore.doctor.finding import Finding, fail, warn
 from configstore.doctor.finding import State as Grade
 from configstore.model.keys import removal, shown_key
-from configstore.model.path import printable
+from configstore.model.path import printable, shell_word
 from configstore.model.replica import Report, State
 from configstore.overview.facts import Facts
 
@@ -24,6 +25,11 @@ NAMED = 3
 
 APART = 10.0
 """Seconds by which a replica's clock may differ; asking and answering take some of them."""
+
+_HASTY = "so many at once: is etcd slow, or the network between? Look again"
+
+_LONG = 60.0
+"""Seconds for which an edit may wait without anybody knowing why."""
 
 _FROZEN = (
     "the sidecar is frozen, cut off from etcd, or died within the last minute: look at its container and its log"
@@ -93,6 +99,7 @@ def _needs(facts: Facts) -> Iterator[Finding]:
     yield from _gone(facts)
     yield from _stopped(facts.reports)
     yield from _problems((*facts.reports, *facts.late))
+    yield from _waiting(facts.reports)
     for lease in facts.held_up:
         yield warn(f"lease {lease.name}", lease.found, lease.mend)
     if facts.conflicts:
@@ -114,8 +121,9 @@ def _store(facts: Facts) -> Iterator[Finding]:
         cut_off=facts.cut_off if facts.cut_off and facts.cut_off.exit_code == 4 else None,
     )
     refused = msgspec.structs.replace(known, endpoints=tuple(each for each in facts.endpoints if each.web.refusal))
+    plain = msgspec.structs.replace(known, endpoints=tuple(map(_without_latency, facts.endpoints)))
     for each in (
-        *reach.endpoints(known),
+        *(each for each in reach.endpoints(plain) if each.mend != reach.SEE_TLS),
         *reach.tls(refused),
         *_certificates(facts),
         *reach.clock(known),
@@ -126,6 +134,12 @@ def _store(facts: Facts) -> Iterator[Finding]:
         unseen = each.state is Grade.WARN and "could not be seen" in each.found
         if each.state is not Grade.OK and not unseen:
             yield msgspec.structs.replace(each, check="store")
+    if facts.empty:
+        mend = (
+            "is `root` right? A fresh store: `configstore import` or `bootstrap`; one that was wiped: restore"
+            " etcd's snapshot"
+        )
+        yield warn("store", f"nothing lies below {printable(facts.root)}", mend)
     if facts.cut_off and facts.cut_off.exit_code != 4:
         mend = "`configstore doctor` with the same settings says more"
         yield fail("store", f"it cannot be read: {facts.cut_off.reason}", mend, facts.cut_off.exit_code)
@@ -142,10 +156,14 @@ def _certificates(facts: Facts) -> Iterator[Finding]:
             yield warn("store", f"{what} {words}", "renew it; its files are read anew")
 
 
+def _without_latency(endpoint: doctor.Endpoint) -> doctor.Endpoint:
+    return msgspec.structs.replace(endpoint, latency=0.0)  # how fast a member is, is the doctor's
+
+
 def _silent(facts: Facts) -> Iterator[Finding]:
     for mapping, reports in _by_mapping(facts.late):
         found = f"{_who(reports)}: no answer; it was {_words(each.word for each in reports)}"
-        yield fail(mapping, found, _FROZEN, 1)
+        yield warn(mapping, found, _HASTY) if facts.hasty else fail(mapping, found, _FROZEN, 1)
 
 
 def _gone(facts: Facts) -> Iterator[Finding]:
@@ -156,9 +174,13 @@ def _gone(facts: Facts) -> Iterator[Finding]:
     for who, mappings in replicas.items():
         alike.setdefault(_words(mappings), []).append(who)
     for about, whose in alike.items():
-        named = _some([f"{replica}@{printable(host)}" for replica, host in whose])
+        named = _some([f"{replica}@{host}" for replica, host in whose])
         found = f"{named}: went without a goodbye, and {'has' if len(whose) == 1 else 'have'} not come back"
-        mend = f"start it again; one that is not to come back: `configstore replicas forget {whose[0][0]}`"
+        which = shell_word(whose[0][0]) if len(whose) == 1 else "ID"
+        mend = (
+            "it was killed, its host is away, or it is cut off from etcd: start it, or look there; one that is not"
+            f" to come back: `configstore replicas forget {which}`"
+        )
         yield fail(about, found, mend, 1)
 
 
@@ -179,7 +201,7 @@ def _reason(report: Report, holders: Sequence[Report]) -> str:
     """Return why a replica is not ready. One without files is told to wait for those that still hold them."""
     same = [each for each in holders if each.mapping == report.mapping]
     if report.lost and not report.held and same:
-        named = ", ".join(f"{each.replica} ({each.held} files)" for each in same)
+        named = _some([f"{each.replica} ({each.held} files)" for each in same])
         return f"holds no files of what the store has lost; leave it: it is filled again from {named}"
     return report.reason or "first cycle under way"
 
@@ -210,6 +232,19 @@ def _problems(reports: Iterable[Report]) -> Iterator[Finding]:
         yield warn(mapping, found)
 
 
+def _waiting(reports: Iterable[Report]) -> Iterator[Finding]:
+    """Name edits that have waited for long, where nothing else says why."""
+    slow = [
+        each
+        for each in reports
+        if each.state is State.READY and not each.problem_count and each.pending_seconds > _LONG
+    ]
+    for mapping, whose in _by_mapping(slow):
+        count, longest = sum(each.pending for each in whose), max(each.pending_seconds for each in whose)
+        found = f"{_who(whose)}: {_many(count, 'edit')} on the way for {span(longest)}, and nothing says why"
+        yield warn(mapping, found, "look at the sidecar's log; `configstore flush MAPPING` says what it waits for")
+
+
 _UNNAMED = "more problems, of kinds too many to be named: see the sidecar's log"
 
 
@@ -222,8 +257,11 @@ def _versions(reports: Sequence[Report]) -> Iterator[Finding]:
         yield warn("versions", found, "finish the upgrade: replace their sidecars' image")
 
 
-def _numbers(version: str) -> list[int | str]:
-    return [int(each) if each.isdecimal() else each for each in version.split(".")]
+def _numbers(version: str) -> list[tuple[bool, int, str]]:
+    """Return what orders versions; any text is one."""
+    parts = re.findall(r"[0-9]{1,9}|[^0-9.]+", version)
+    numbers = [(each.isdecimal(), int(each) if each.isdecimal() else 0, each) for each in parts]
+    return [*numbers, (True, -1, "")]  # 1.0rc1 < 1.0 < 1.0.1
 
 
 def _clocks(facts: Facts) -> Iterator[Finding]:

@@ -147,8 +147,9 @@ def held_up(kv: Kv, keys: Keys, now: float) -> list[HeldUp]:
     now: in seconds since the epoch. The times are those of the holders' clocks.
     """
     found = []
+    intents = _intents(kv, keys)
     for name, places in sorted(queues(kv, keys).items()):
-        holder, intent = places[0], last_intent(kv, keys, name)
+        holder, intent = places[0], intents.get(name)
         begun = intent.begun if intent and intent.token == holder.token else ""
         seconds = _since(begun or (holder.contender.time if holder.contender else ""), now)
         if holder.etcd_lease and seconds < USUAL:
@@ -157,6 +158,17 @@ def held_up(kv: Kv, keys: Keys, now: float) -> list[HeldUp]:
         waiting = f" ({len(places) - 1} waiting)" if len(places) > 1 else ""
         words = f"lease {printable(name)} is held{how_long} by {holder.words}{waiting}"
         found.append(HeldUp(name=name, found=words))
+    return found
+
+
+def _intents(kv: Kv, keys: Keys) -> dict[str, Intent]:
+    """Return what was begun last under each lease. Raises StoreError."""
+    found = {}
+    prefix = keys.intent("")
+    for page in range_all(kv, prefix, prefix_end(prefix)):
+        for item in page.items:
+            with suppress(UntrustedError):
+                found[item.key[len(prefix) :].decode("utf-8", "backslashreplace")] = decode_intent(item.value)
     return found
 
 

@@ -23,7 +23,7 @@ PATIENCE = 2.0
 MANY = 20
 """Replicas that may all be late without anything being wrong: one of a few is waited for."""
 
-QUIET = 0.5
+QUIET = 0.6
 """Seconds without an answer of any after which the many that are late are not waited for."""
 
 
@@ -39,15 +39,31 @@ class Everyone(msgspec.Struct, frozen=True, kw_only=True):
     unread: dict[bytes, str] = {}
 
     def gone(self, keys: Keys) -> dict[bytes, tuple[Expected, int]]:
-        """Return those that went without a goodbye, and whose place nobody has taken."""
-        here = {keys.expected(report.mapping, report.replica) for report, _ in self.live.values()}
-        there = (each for key, (each, _) in self.expected.items() if key in here)
-        newest = {each.place: each for each in sorted(there, key=lambda each: each.time)}
+        """Return those that went without a goodbye, but for those whose place another one has taken since."""
+        alive = {keys.expected(report.mapping, report.replica) for report, _ in self.live.values()}
+        newest = self._newest()
         return {
-            key: (each, revision)
-            for key, (each, revision) in self.expected.items()
-            if key not in here and not ((last := newest.get(each.place)) and last.replaces(each))
+            key: (each, at)
+            for key, (each, at) in self.expected.items()
+            if key not in alive and newest[each.place] == key
         }
+
+    def replaced(self, keys: Keys) -> set[bytes]:
+        """Return the keys of reports of those in whose place a newer one lives: of a run that died just now."""
+        newest = self._newest()
+        found = set()
+        for key, (report, _) in self.live.items():
+            mine = keys.expected(report.mapping, report.replica)
+            if mine in self.expected:
+                last = newest[self.expected[mine][0].place]
+                if last != mine and keys.replica(report.mapping, self.expected[last][0].replica) in self.live:
+                    found.add(key)
+        return found
+
+    def _newest(self) -> dict[tuple[str, str, str], bytes]:
+        """Return who came last to each place. A replica's id is new at each start unless it was set."""
+        in_turn = sorted(self.expected.items(), key=lambda each: each[1][1])
+        return {each.place: key for key, (each, _) in in_turn}
 
 
 def everyone(kv: Kv, keys: Keys, mapping: str | None = None) -> Everyone:
@@ -134,11 +150,16 @@ def wait_applied(
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
-    """What replicas said that were asked. fresh: new reports; late: the last ones of those that did not answer."""
+    """What replicas said that were asked.
+
+    fresh: new reports; late: the last ones of those that did not answer, but for those that are replaced. hasty:
+    so many were late that they were not waited for.
+    """
 
     fresh: list[Report]
     late: list[Report]
     everyone: Everyone
+    hasty: bool = False
 
 
 def ask_reports(
@@ -162,15 +183,18 @@ def ask_reports(
             before, late = late, sum(each <= asked for each in _revisions(kv, keys))
             now = clock()
             news = now if late != before else news
-            if not late or now - begun >= patience or (late > MANY and now - news >= QUIET):
+            hasty = late > MANY and now - news >= QUIET
+            if not late or now - begun >= patience or hasty:
                 break
             pause(step)
             step = min(0.1, 1.5 * step)
         found = everyone(kv, keys)
+    replaced = found.replaced(keys)
     return Answers(
         fresh=[report for report, at in found.live.values() if at > asked],
-        late=[report for report, at in found.live.values() if at <= asked],
+        late=[report for key, (report, at) in found.live.items() if at <= asked and key not in replaced],
         everyone=found,
+        hasty=hasty,
     )
 
 

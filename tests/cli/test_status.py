@@ -21,7 +21,7 @@ from configstore.store.replicas import MANY, QUIET, ask_reports
 from tests.e2e.replica import ENVIRONMENT
 from tests.faults import says
 from tests.servers import connect, run_etcdctl
-from tests.waiting import freeze, wait_until
+from tests.waiting import freeze
 
 
 def status(endpoint, *words, root="/configstore", **environment):
@@ -70,14 +70,14 @@ def test_a_thousand_replicas_with_ten_thousand_problems_are_one_screen(run, kv, 
     assert all(f"reason {path}" in everything for path in range(10))
 
 
-@pytest.mark.parametrize(("count", "waits"), [(MANY, False), (MANY + 1, True)])
-def test_many_that_are_silent_are_not_waited_for(kv, kv_root, count, waits):
+@pytest.mark.parametrize(("count", "hasty"), [(MANY, False), (MANY + 1, True)])
+def test_many_that_are_silent_are_not_waited_for(kv, kv_root, count, hasty):
     keys = Keys(kv_root)
     write(kv, keys, *(report(f"r{number}") for number in range(count)))
     ticks = iter(range(1000))
     found = ask_reports(kv, keys, 100 * QUIET, pause=lambda _: None, clock=lambda: next(ticks) * QUIET)
     assert len(found.late) == count
-    assert (next(ticks) < 10) == waits
+    assert (next(ticks) < 10) == found.hasty == hasty
 
 
 def test_who_may_read_only_sees_all_as_it_was_reported_last(own):
@@ -123,7 +123,7 @@ def run_until_full(kv):
 def test_with_no_etcd_it_says_so_at_once(own):
     server, _ = own
     begun = time.monotonic()
-    assert status(server.endpoint)[0] == 0
+    assert status(server.endpoint)[0] == 1  # empty
     usual = time.monotonic() - begun
     server.kill()
     begun = time.monotonic()
@@ -136,7 +136,7 @@ def test_with_no_etcd_it_says_so_at_once(own):
 def test_an_etcd_that_hangs_is_named_in_three_seconds(own):
     server, _ = own
     begun = time.monotonic()
-    assert status(server.endpoint)[0] == 0
+    assert status(server.endpoint)[0] == 1  # empty
     usual = time.monotonic() - begun
     freeze(server.process)
     begun = time.monotonic()
@@ -144,7 +144,7 @@ def test_an_etcd_that_hangs_is_named_in_three_seconds(own):
     assert time.monotonic() - begun < 3 + 2 * usual
     found = json.loads(out)
     assert (code, found["exit_code"], found["endpoints"][0]["answers"]) == (4, 4, False)
-    assert says("an etcd that hangs", " ".join(f"{need['found']} {need['mend']}" for need in found["needs"])), out
+    assert any(says("an etcd that hangs", f"{need['found']} {need['mend']}") for need in found["needs"]), out
 
 
 def test_one_that_went_without_a_goodbye_is_named_until_it_is_forgotten(run, kv, kv_root):
@@ -158,7 +158,7 @@ def test_one_that_went_without_a_goodbye_is_named_until_it_is_forgotten(run, kv,
     assert "certs: two@node-2: went without a goodbye" in said
     assert "configstore replicas forget two" in said
     assert run("replicas", "forget", "one").code == 1  # who is alive and not expected
-    assert run("replicas", "forget").code in {0, 2}
+    assert run("replicas", "forget").code == 2
     assert run("replicas", "forget", "two").code == 0
     assert "goodbye" not in run("status").out.decode()
     assert run("replicas", "forget", "two").code == 1
@@ -204,11 +204,11 @@ def _read(descriptor):
 def test_a_piped_watch_speaks_when_something_changed(start, kv, kv_root):
     keys = Keys(kv_root)
     watching = start("status", "--watch", "--json", text=True, stderr=subprocess.DEVNULL)
-    assert json.loads(watching.stdout.readline())["exit_code"] == 0
-    write(kv, keys, report("one"))
-    found = json.loads(watching.stdout.readline())
-    assert [row["mapping"] for row in found["mappings"]] == ["certs"]
-    wait_until(lambda: watching.poll() is None)
+    assert json.loads(watching.stdout.readline())["mappings"] == []
+    for count in (1, 2, 3):
+        write(kv, keys, report(f"r{count}"))
+        found = json.loads(watching.stdout.readline())
+        assert [row["expected"] for row in found["mappings"]] == [count]  # each state once
 
 
 def test_what_programs_read_is_as_its_schema_says(run, kv, kv_root):

@@ -268,7 +268,7 @@ def test_members_that_are_down(run, tmp_path, binary_named):
     with cluster(tmp_path, binary_named("debian")) as members:
         endpoints = [member.endpoint for member in members]
         members[0].kill()
-        assert says("a member is down", run(endpoints, "status"))
+        wait_until(lambda: says("a member is down", run(endpoints, "status")), SOON)
         members[1].kill()
         wait_until(lambda: says("no quorum", run(endpoints, "status")), SOON)
 
@@ -290,4 +290,4 @@ def test_a_sidecar_without_rights(run, tmp_path, binary_named):
             person = {"CONFIGSTORE_USER": "root", "CONFIGSTORE_PASSWORD": "root"}
             wait_until(lambda: says("a sidecar without rights", run([etcd.endpoint], "status", **person)), SOON)
         nobody = {"CONFIGSTORE_USER": "svc", "CONFIGSTORE_PASSWORD": "svc"}
-        assert says("a person without rights", run([etcd.endpoint], "status", **nobody))
+        wait_until(lambda: says("a person without rights", run([etcd.endpoint], "status", **nobody)), SOON)

@@ -43,7 +43,7 @@ def problems(reason, *paths, count=None):
 
 
 def facts(*reports, **fields):
-    return Facts(**{"now": NOW, "endpoints": (endpoint(),), "reports": reports} | fields)
+    return Facts(**{"now": NOW, "root": "/configstore", "endpoints": (endpoint(),), "reports": reports} | fields)
 
 
 def words(found):
@@ -86,6 +86,18 @@ def test_the_worst_comes_first():
 
 
 CASES = {
+    "an edit that waits": (
+        facts(report(pending=5, pending_seconds=9000.0)),
+        "certs: one@host-one: 5 edits on the way for 2 hours, and nothing says why",
+        "configstore flush",
+    ),
+    "an empty store": (facts(empty=True), "nothing lies below /configstore", "is `root` right?"),
+    "many that do not answer": (facts(late=(report(),), hasty=True), "no answer", "is etcd slow"),
+    "a version of letters": (
+        facts(report("a", version="1.0.0rc1"), report("b", version="1.0.0"), report("c", version="x")),
+        "a@host-a, c@host-c: older than the others",
+        "upgrade",
+    ),
     "frozen": (facts(late=(report("two", state=State.READY),)), "two@host-two: no answer; it was ready", "frozen"),
     "halted": (
         facts(*(report(each, state=State.HALTED, reason="refused to delete 12 of 14") for each in ("a", "b"))),
@@ -184,3 +196,10 @@ def test_a_hole_of_etcds_version_is_the_doctors(version):
 
 def test_reports_that_could_not_be_asked_for_accuse_no_clock():
     assert words(facts(report(time="2020-01-01T00:00:00+00:00"), stale="this user may read only")) == []
+
+
+def test_what_is_to_be_typed_is_quoted_for_a_shell():
+    evil = "x; touch /tmp/x #"
+    (need,) = judge(facts(gone=(Expected(mapping="certs", replica=evil, host="h"),))).needs
+    assert "forget 'x; touch /tmp/x #'`" in need.mend
+    assert "break 'a; rm -rf ~'`" in HeldUp(name="a; rm -rf ~", found="").mend

@@ -6,11 +6,11 @@ from configstore.errors import PermissionDeniedError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.model.replica import Expected, Report, State, encode
-from configstore.store.api import Put
+from configstore.store.api import Delete, Put
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
 from configstore.store.replicas import everyone
-from sidecar.enrolment import KEPT, RENEW, Enrolment
+from sidecar.enrolment import KEPT, RENEW, RETRY, Enrolment
 
 KEYS = Keys()
 
@@ -37,8 +37,8 @@ def report(replica="one", mapping="certs", time="2026-11-01T00:00:00.000+00:00")
                   state=State.READY, time=time)  # fmt: skip
 
 
-def enrolled(kv, *reports, now=0.0, directory="/certs"):
-    one = Enrolment(kv, KEYS, {"certs": directory})
+def enrolled(kv, *reports, now=0.0, directories=None):
+    one = Enrolment(kv, KEYS, directories or {"certs": "/certs"})
     one.keep(reports, now)
     assert one.error is None
     return one
@@ -53,13 +53,21 @@ def gone(kv):
 
 
 def test_it_is_known_until_it_says_goodbye(kv):
-    one = enrolled(kv, report(), report(mapping="dkim"))
+    one = enrolled(kv, report(), directories={"certs": "/certs", "dkim": "/dkim"})
     assert {(each.mapping, each.directory) for each, _ in everyone(kv, KEYS).expected.values()} == {
         ("certs", "/certs"),
-        ("dkim", ""),
+        ("dkim", "/dkim"),
     }
     one.leave()
     assert known(kv) == set()
+
+
+def test_who_has_not_reported_yet_is_enrolled_with_the_first_report(kv):
+    one = Enrolment(kv, KEYS, {"certs": "/certs"})
+    one.keep([], 0.0)
+    assert known(kv) == set()
+    one.keep([report()], 1.0)
+    assert known(kv) == {"one"}
 
 
 def test_one_that_was_killed_is_missed_for_a_week_and_no_longer(kv, clock):
@@ -95,33 +103,60 @@ def test_one_whose_lease_ended_enrols_again(kv, clock):
     assert known(kv) == {"one"}
 
 
-def test_who_is_started_later_for_the_same_directory_of_a_host_takes_the_place(kv):
+def test_who_comes_later_to_the_same_directory_of_a_host_takes_the_place_whatever_the_clocks_say(kv):
     enrolled(kv, report("old"))
-    enrolled(kv, report("other"), directory="/elsewhere")
-    enrolled(kv, report("new", time="2026-11-02T00:00:00.000+00:00"))
+    enrolled(kv, report("other"), directories={"certs": "/elsewhere"})
+    enrolled(kv, report("new", time="1970-01-01T00:00:00.000+00:00"))
     assert known(kv) == {"other", "new"}
 
 
-def test_whose_place_is_taken_is_not_missed_while_its_last_report_stands(kv):
+def test_a_loop_of_crashes_is_one_that_is_missed(kv):
+    for number in range(5):
+        enrolled(kv, report(f"crash{number}"))
+        kv.txn((), (Put(KEYS.replica("certs", f"crash{number}"), encode(report(f"crash{number}"))),))
+    assert len(known(kv)) == 5  # each of them may live
+    for number in range(5):
+        kv.txn((), (Delete(KEYS.replica("certs", f"crash{number}")),))
+    assert gone(kv) == {"crash4"}
+
+
+def test_the_last_report_of_a_run_that_died_is_known_as_replaced(kv):
+    for name in ("old", "new"):
+        enrolled(kv, report(name))
+        kv.txn((), (Put(KEYS.replica("certs", name), encode(report(name))),))
+    assert everyone(kv, KEYS).replaced(KEYS) == {KEYS.replica("certs", "old")}
+
+
+def test_a_goodbye_is_said_for_those_who_were_there_before_too(kv):
     enrolled(kv, report("old"))
     kv.txn((), (Put(KEYS.replica("certs", "old"), encode(report("old"))),))
-    new = enrolled(kv, report("new", time="2026-11-02T00:00:00.000+00:00"))
-    assert known(kv) == {"old", "new"}  # it may live
-    kv.txn((), (Put(KEYS.replica("certs", "new"), encode(report("new"))),))
-    found = everyone(kv, KEYS)
-    del found.live[KEYS.replica("certs", "old")]
-    assert found.gone(KEYS) == {}
+    new = enrolled(kv, report("new"))
+    assert known(kv) == {"old", "new"}
     new.leave()
-    assert gone(kv) == set()
+    assert known(kv) == set()
+
+
+@pytest.mark.parametrize("how", ["forgotten", "wiped"])
+def test_what_is_missing_is_made_again(kv, how):
+    one = enrolled(kv, report())
+    if how == "wiped":
+        kv.lease_revoke(one._lease)
+        one.again()
+    else:
+        kv.txn((), (Delete(KEYS.expected("certs", "one")),))
+    one.keep([report()], RENEW + 1)
+    assert known(kv) == {"one"}
 
 
 def test_without_the_right_it_says_so_and_tries_again(kv, monkeypatch):
-    one = Enrolment(kv, KEYS, {})
+    one = Enrolment(kv, KEYS, {"certs": "/certs"})
     with monkeypatch.context() as patch:
         patch.setattr(kv, "txn", _refuse)
         one.keep([report()], 0.0)
         assert isinstance(one.error, PermissionDeniedError)
     one.keep([report()], 1.0)
+    assert known(kv) == set()  # not at once
+    one.keep([report()], RETRY)
     assert (one.error, known(kv)) == (None, {"one"})
 
 
