@@ -16,6 +16,7 @@ test: check .venv/docs-ready
 	tests/get-engine .venv/engine
 	tests/get-kubernetes .venv/kubernetes
 	tests/get-prometheus .venv/prometheus
+	tests/get-browser .venv/axe
 	CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 check: .venv/ready
@@ -34,7 +35,7 @@ audit: .venv/ready
 # Pins what the image is built from: every dependency and setuptools, each with its hashes.
 lock: .venv/ready
 	echo setuptools | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
-	    --no-header --no-annotate --extra certificates pyproject.toml - -o requirements.lock
+	    --no-header --no-annotate --extra certificates --extra ui pyproject.toml - -o requirements.lock
 
 # The site over docs/, into build/docs; a broken link, anchor or picture ends it.
 docs: .venv/docs-ready
@@ -78,7 +79,7 @@ clean:
 	@test -n "$(PYTHON)" || { echo "needs Python >= 3.11 with venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/pip install --quiet --editable ".[embedded]" --group dev
+	$(BIN)/pip install --quiet --editable ".[embedded,ui]" --group dev
 	touch $@
 
 .venv/docs-ready: .venv/ready

@@ -27,6 +27,7 @@ NAVIGATION = {
         "letsencrypt",
         "fetchmail",
         "leases",
+        "ui",
         "mailu-releases",
         "rights",
         "monitoring/README",

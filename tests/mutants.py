@@ -596,6 +596,66 @@ MUTANTS = {
         "            raise\n",
         "tests/e2e/test_directories.py -k not_there",
     ),
+    "a private file is shown on the page": Mutant(
+        "configstore/ui/privacy.py",
+        '    return any(is_private(path, entry) for entry in known) or path.lower().endswith(".key")\n',
+        "    return False\n",
+        "tests/ui/test_values.py tests/ui/test_door.py -k private",
+    ),
+    "only a file's newest mode makes it private": Mutant(
+        "configstore/ui/privacy.py",
+        "    known = tuple(known)\n",
+        "    known = tuple(known)[:1]\n",
+        "tests/ui/test_door.py -k no_private_content",
+    ),
+    "the page keeps content": Mutant(
+        "configstore/ui/index.py",
+        "    return msgspec.structs.replace(found, record=msgspec.structs.replace(found.record, content=None))\n",
+        "    return found\n",
+        "tests/ui/test_values.py -k index",
+    ),
+    "a page of another origin may change something": Mutant(
+        "configstore/ui/door.py",
+        "(origin is not None and origin not in self._origins(host))",
+        "False",
+        "tests/ui/test_door.py -k origin",
+    ),
+    "a rebound name is let in": Mutant(
+        "configstore/ui/door.py",
+        "if host is None or not self._is_ours(host):",
+        "if False:",
+        "tests/ui/test_door.py -k rebound",
+    ),
+    "who has no token is let in": Mutant(
+        "configstore/ui/door.py",
+        "if not (self._brings_token(scope) or self._has_cookie(headers)):",
+        "if False:",
+        "tests/ui/test_door.py -k nobody_sees",
+    ),
+    "a form without its secret is taken": Mutant(
+        "configstore/ui/acts.py",
+        'if not self._write or not hmac.compare_digest(given.pop("form", "").encode(), self._form.encode()):',
+        'if given.pop("form", "") == self:',
+        "tests/ui/test_door.py -k forms_own",
+    ),
+    "a page that only reads may write": Mutant(
+        "configstore/ui/door.py",
+        "if not self._write:",
+        "if False:",
+        "tests/ui/test_door.py -k without_write",
+    ),
+    "what changed since it was confirmed is changed all the same": Mutant(
+        "configstore/ui/acts.py",
+        "if proposal.fields != given:",
+        "if False:",
+        "tests/ui/test_acts.py -k restore",
+    ),
+    "a silent store's replicas are fresh": Mutant(
+        "configstore/ui/pages.py",
+        "blind=not self._tree.kv.contact().connected",
+        "blind=False",
+        "tests/ui/test_door.py -k silent",
+    ),
 }
 
 

@@ -28,6 +28,7 @@ from configstore.cli import (
     roots,
     status,
     trees,
+    ui,
     watch,
 )
 from configstore.cli.arguments import Commands, add_store_options
@@ -57,6 +58,7 @@ _GROUPS: tuple[Callable[[Commands], None], ...] = (
     replicas.add,
     leases.add,
     doctor.add,
+    ui.add,
     presets.add,
     certificates.add,
     dev.add,

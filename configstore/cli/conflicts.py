@@ -103,7 +103,7 @@ def _resolve(args: argparse.Namespace) -> int:
         if args.take != "store":
             chosen = _named(found, path, args.take)
             doomed = [chosen]
-            revision = _take(tree, chosen)
+            revision = take(tree, chosen)
         for each in doomed:
             drop(tree, each)
     if args.json:
@@ -145,17 +145,22 @@ def _end_vanished(tree: Tree, path: StorePath, args: argparse.Namespace) -> int:
     return 0
 
 
-def _take(tree: Tree, loser: Loser) -> int:
-    """Make a losing side the current record and return its revision; what it replaces goes to `past/`."""
+def take(tree: Tree, loser: Loser, *, seen: int | None = None) -> int:
+    """Make a losing side the current record and return its revision; what it replaces goes to `past/`.
+
+    seen: the revision that the path must still have; None for the one that it has now. Raises ConflictError,
+    StoreError.
+    """
     entry = loser.record.entry
     refuse_below_file(tree, loser.path)
     now = look(tree, loser.path)
+    there = now.mod_revision if now else 0
     if entry.kind is not Kind.DIR and any(
         not each.gone for at, each in tree.list(loser.path).records.items() if at != loser.path
     ):
         raise ConflictError(f"{shown(loser.path)}: is a directory with something in it now; remove that first")
     content = partial(pieces_of, tree, loser) if entry.kind is Kind.FILE else None
-    write = Write(path=loser.path, entry=entry, content=content, expected=now.mod_revision if now else 0)
+    write = Write(path=loser.path, entry=entry, content=content, expected=there if seen is None else seen)
     outcome = commit(tree, [write])
     if not outcome.complete:
         why = "somebody else's write came first; nothing was changed; look again"

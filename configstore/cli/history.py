@@ -109,9 +109,7 @@ def _diff(args: argparse.Namespace) -> int:
             before, now = found.at(wanted), found.at(found.current) if found.current else None
         except ExpiredError as error:
             raise NotThereError(str(error)) from None
-        old, new = _lines(tree, before), _lines(tree, now)
-    was, is_now = (f"{shown(path)}@{each.mod_revision if each else 'nothing'}" for each in (before, now))
-    difference = list(difflib.unified_diff(old, new, was, is_now, lineterm=""))
+        difference = compared(tree, path, before, now)
     if args.json:
         revisions = [each.mod_revision if each else None for each in (before, now)]
         write_json({"path": path, "before": revisions[0], "now": revisions[1], "lines": difference})
@@ -121,10 +119,16 @@ def _diff(args: argparse.Namespace) -> int:
     return 1 if difference else 0
 
 
+def compared(tree: Tree, path: StorePath, old: Stored | None, new: Stored | None) -> list[str]:
+    """Return the lines in which two versions of a path differ, as `diff -u` has them. Raises StoreError."""
+    was, is_now = (f"{shown(path)}@{each.mod_revision if each else 'nothing'}" for each in (old, new))
+    return list(difflib.unified_diff(_lines(tree, old), _lines(tree, new), was, is_now, lineterm=""))
+
+
 def _restore(args: argparse.Namespace) -> int:
     path = typed_directory(args.path)
     with open_tree(args) as tree:
-        found = versions_below(tree, path) if args.recursive else _only(tree, path)
+        found = versions_below(tree, path) if args.recursive else only_one(tree, path)
         if not found:
             raise NotThereError(f"{shown(path)}: nothing is known of it{_meant(tree, path)}")
         timeless = [now for now in (each.now() for each in found.values()) if args.at and isinstance(now, Bad)]
@@ -135,10 +139,10 @@ def _restore(args: argparse.Namespace) -> int:
         if not wanted:
             raise NotThereError(f"{shown(path)}: nothing is known of it at that time")
         try:
-            writes = _as_one_deletion(tree, list(restoring(tree, found, wanted)))
+            writes = as_one_deletion(tree, list(restoring(tree, found, wanted)))
         except ExpiredError as error:
             raise NotThereError(f"{error}; nothing was changed") from None
-        done = {} if args.dry_run or not writes else _commit(tree, path, writes)
+        done = {} if args.dry_run or not writes else carry_out(tree, path, writes)
     if args.json:
         changed = [
             {
@@ -160,7 +164,7 @@ def _restore(args: argparse.Namespace) -> int:
     return NotThereError.exit_code if timeless else 0
 
 
-def _as_one_deletion(tree: Tree, writes: Sequence[Write]) -> list[Write]:
+def as_one_deletion(tree: Tree, writes: Sequence[Write]) -> list[Write]:
     """Return the writes with all tombstones among them as parts of one deletion: replicas judge it as a whole."""
     count = sum(write.entry.kind is Kind.GONE for write in writes)
     deletion = Deletion(id=tree.new_write_id(), count=count)
@@ -174,7 +178,11 @@ def _path(bad: Bad) -> str:
     return bad.path
 
 
-def _commit(tree: Tree, path: StorePath, writes: Sequence[Write]) -> dict[StorePath, int]:
+def carry_out(tree: Tree, path: StorePath, writes: Sequence[Write]) -> dict[StorePath, int]:
+    """Make the writes of a restore, or none when something changed meanwhile; return their revisions.
+
+    Raises ConflictError, StoreError.
+    """
     with Progress("restored", len(writes)) as progress:
         outcome = commit(tree, writes, verb="restored", step=progress.step)
     if not outcome.complete:
@@ -196,8 +204,11 @@ def _meant(tree: Tree, path: StorePath) -> str:
     return f"; did you mean {shown(near)}?" if near else ""
 
 
-def _only(tree: Tree, path: StorePath) -> dict[StorePath, Versions]:
-    """Return what is known of one path that is no directory with something in it."""
+def only_one(tree: Tree, path: StorePath) -> dict[StorePath, Versions]:
+    """Return what is known of one path that is no directory with something in it.
+
+    Raises NotThereError, RefusedError, StoreError.
+    """
     if path == ROOT:
         raise RefusedError("/: -r restores everything")
     found = _known(tree, path)

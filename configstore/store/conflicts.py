@@ -12,7 +12,7 @@ import msgspec
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import ROOT, PathError, StorePath, is_below
 from configstore.model.record import Record, RecordError, decode
-from configstore.store.api import MAX_OPERATIONS, Delete, Exists, Kv, range_all
+from configstore.store.api import MAX_OPERATIONS, Compare, Delete, Exists, Kv, ModRevision, range_all
 from configstore.store.chunks import read_pieces
 from configstore.store.tree import Tree
 
@@ -95,10 +95,18 @@ def pieces_of(tree: Tree, loser: Loser) -> Iterator[bytes]:
         yield record.content
 
 
-def drop(tree: Tree, side: Loser | Unread) -> None:
-    """Remove one losing side with its pieces; it is no error when it is gone already. Raises StoreError."""
+def drop(tree: Tree, side: Loser | Unread, *, while_at: int | None = None) -> bool:
+    """Remove one losing side with its pieces; it is no error when it is gone already. Raises StoreError.
+
+    while_at: only while the path's record has this revision, 0 for none. Tells whether it was removed.
+    """
     key, pieces = tree.keys.conflict(side.path, side.id), tree.keys.conflict_chunk(side.path, side.id, "")
+    compares: list[Compare] = [Exists(key)]
+    if while_at is not None:
+        compares.append(ModRevision(tree.keys.file(side.path), while_at))
     below = range_all(tree.kv, pieces, prefix_end(pieces), keys_only=True)
     doomed = [*(item.key for page in below for item in page.items), key]
-    for start in range(0, len(doomed), MAX_OPERATIONS):
-        tree.kv.txn((Exists(key),), [Delete(each) for each in doomed[start : start + MAX_OPERATIONS]])
+    return all(
+        tree.kv.txn(compares, [Delete(each) for each in doomed[start : start + MAX_OPERATIONS]]).succeeded
+        for start in range(0, len(doomed), MAX_OPERATIONS)
+    )

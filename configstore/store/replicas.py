@@ -79,7 +79,7 @@ def everyone(kv: Kv, keys: Keys, mapping: str | None = None) -> Everyone:
                 if keys.is_expected(item.key):
                     found.expected[item.key] = (_read_expected(keys, item), item.mod_revision)
                 else:
-                    found.live[item.key] = (_read(keys, item), item.mod_revision)
+                    found.live[item.key] = (read_report(keys, item), item.mod_revision)
             except UntrustedError as error:
                 found.unread[item.key] = str(error)
     return found
@@ -97,7 +97,8 @@ def _read_expected(keys: Keys, item: Item) -> Expected:
     return expected
 
 
-def _read(keys: Keys, item: Item) -> Report:
+def read_report(keys: Keys, item: Item) -> Report:
+    """Return the report that lies under a key. Raises UntrustedError when it is none, or another's."""
     report = decode_report(item.value)
     if item.key != keys.replica(report.mapping, report.replica):
         raise UntrustedError("it is about another mapping or replica than its key says")

@@ -1,0 +1,201 @@
+"""Who may come in: the first thing that every request meets, before any page is asked.
+
+- The Host must be this machine's loopback, or the operator's proxy: a name that a stranger's page rebinds to
+  127.0.0.1 is neither.
+- Who has no cookie must bring the token that only the starter of the command was told; it becomes the cookie.
+  So another user of this host sees nothing.
+- Nothing changes without POST, and a POST must come from a page of ours: by its Origin, by what the browser says
+  of the site, and by a secret in the form itself (checked by `acts`).
+"""
+
+import hmac
+import ipaddress
+import secrets
+from collections.abc import Iterable
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY = 64 * 1024
+"""Bytes of a form; a path has 2 KiB at most."""
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+
+_HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    # With no-referrer a browser would send `Origin: null` with our own forms.
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "cache-control": "no-store",
+}
+
+
+class Secrets(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run of the page is known by; never shown by repr.
+
+    token: in the URL that is printed. session: in the cookie. form: in every form that changes something.
+    """
+
+    token: str
+    session: str
+    form: str
+
+    def __repr__(self) -> str:
+        """Show nothing."""
+        return "Secrets(***)"
+
+
+def new_secrets(token: str | None = None) -> Secrets:
+    """Return fresh secrets; with a token of the operator's own where one is given."""
+    return Secrets(
+        token=token or secrets.token_urlsafe(32), session=secrets.token_urlsafe(32), form=secrets.token_urlsafe(32)
+    )
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a request is turned away."""
+
+    status: int
+    words: str
+
+
+class Door:
+    """The ASGI application around the pages."""
+
+    def __init__(self, pages: ASGIApp, known: Secrets, *, port: int, proxy: str = "", write: bool = False) -> None:
+        """`proxy`: the origin under which the operator's proxy serves us, such as https://store.example.org."""
+        self._pages = pages
+        self._known = known
+        self._cookie = f"configstore-ui-{port}"
+        self._proxy = urlsplit(proxy)
+        self._proxy_origin = proxy
+        self._write = write
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or turn it away."""
+        if scope["type"] != "http":
+            return
+        headers = Headers(scope["headers"])
+        refusal = self._refusal(scope, headers)
+        if refusal:
+            await _turn_away(send, refusal)
+            return
+        fresh = self._new_cookie(headers.only("host") or "") if self._brings_token(scope) else ""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                added = dict(_HEADERS) | ({"set-cookie": fresh} if fresh else {})
+                message = {**message, "headers": [*message.get("headers", ()), *_encoded(added)]}
+            await send(message)
+
+        await self._pages(scope, receive, with_headers)
+
+    def _refusal(self, scope: Scope, headers: "Headers") -> Refusal | None:
+        host = headers.only("host")
+        if host is None or not self._is_ours(host):
+            return Refusal(421, "this page answers to 127.0.0.1, localhost, and its --proxy-origin alone")
+        if scope["method"] not in {"GET", "HEAD", "POST"}:
+            return Refusal(405, "only GET and POST are understood here")
+        if not (self._brings_token(scope) or self._has_cookie(headers)):
+            return Refusal(401, "open the whole address that `configstore ui` printed: its token lets you in")
+        if scope["method"] == "POST":
+            return self._refusal_to_change(headers, host)
+        site, mode = headers.only("sec-fetch-site"), headers.only("sec-fetch-mode")
+        if site in {"cross-site", "same-site"} and mode != "navigate":
+            return Refusal(403, "another site asks for this")
+        return None
+
+    def _refusal_to_change(self, headers: "Headers", host: str) -> Refusal | None:
+        if not self._write:
+            return Refusal(403, "this page only reads: `configstore ui --write` may change something")
+        origin = headers.only("origin")
+        if len(headers.all("origin")) > 1 or (origin is not None and origin not in self._origins(host)):
+            return Refusal(403, "this was sent from a page of another origin; nothing was changed")
+        if headers.only("sec-fetch-site") not in {None, "same-origin"}:
+            return Refusal(403, "this was sent from another site; nothing was changed")
+        if (headers.only("content-type") or "").partition(";")[0] != "application/x-www-form-urlencoded":
+            return Refusal(415, "a form is expected")
+        length = headers.only("content-length") or ""
+        if not length.isascii() or not length.isdigit() or int(length[:9]) > MAX_BODY:
+            return Refusal(413, f"a form of at most {MAX_BODY} bytes, with its length, is expected")
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        """Tell whether a Host header names loopback, at whatever port a tunnel has, or the proxy."""
+        if self._proxy_origin and host == self._proxy.netloc:
+            return True
+        try:
+            parts = urlsplit(f"//{host}")
+            name, _ = parts.hostname or "", parts.port
+        except ValueError:
+            return False
+        if parts.username is not None or parts.path or parts.query:
+            return False
+        if name == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(name).is_loopback
+        except ValueError:
+            return False
+
+    def _origins(self, host: str) -> tuple[str, ...]:
+        return (self._proxy_origin,) if self._proxy_origin and host == self._proxy.netloc else (f"http://{host}",)
+
+    def _brings_token(self, scope: Scope) -> bool:
+        if scope["method"] not in {"GET", "HEAD"}:
+            return False
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
+        return len(given) == 1 and _equal(given[0], self._known.token)
+
+    def _has_cookie(self, headers: "Headers") -> bool:
+        try:
+            cookies = SimpleCookie("; ".join(headers.all("cookie")))
+        except CookieError:
+            return False
+        given = cookies.get(self._cookie)
+        return given is not None and _equal(given.value, self._known.session)
+
+    def _new_cookie(self, host: str) -> str:
+        """Return the cookie; at the proxy it is for https alone, where that is how the proxy is reached."""
+        secure = "; Secure" if self._proxy.scheme == "https" and host == self._proxy.netloc else ""
+        return f"{self._cookie}={self._known.session}; Path=/; HttpOnly; SameSite=Strict{secure}"
+
+
+class Headers:
+    """A request's headers."""
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self._raw = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw]
+
+    def all(self, name: str) -> list[str]:
+        """Return all values of a header."""
+        return [value for key, value in self._raw if key == name]
+
+    def only(self, name: str) -> str | None:
+        """Return the value of a header that may stand there once; None without one, and where it stands twice."""
+        found = self.all(name)
+        return found[0] if len(found) == 1 else None
+
+
+def _equal(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted.encode())
+
+
+def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+async def _turn_away(send: Send, refusal: Refusal) -> None:
+    headers = dict(_HEADERS) | {"content-type": "text/plain; charset=utf-8", "connection": "close"}
+    start = {"type": "http.response.start", "status": refusal.status, "headers": _encoded(headers)}
+    await send(start)
+    await send({"type": "http.response.body", "body": f"configstore: {refusal.words}\n".encode()})
