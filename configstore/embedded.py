@@ -5,10 +5,12 @@ is 3.5.1, a release that can corrupt its data in a crash.
 """
 
 import contextlib
+import errno
 import http.client
 import importlib.metadata
 import importlib.util
 import os
+import random
 import re
 import shutil
 import signal
@@ -84,13 +86,21 @@ def find_etcd() -> Path:
     return wheel
 
 
+PORTS = range(12_000, 32_000)
+"""From where free ports are taken: below those that Linux gives to outgoing connections (`ip_local_port_range`),
+any of which may take one between the look and its use."""
+
+
 def free_ports(count: int) -> list[int]:
-    """Return loopback ports that nothing listens on at the moment."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((LOOPBACK, 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Return loopback ports that nothing listens on at the moment. Raises OSError when there are none."""
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):  # by chance, so that two who look at once take different ones
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind((LOOPBACK, port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise OSError(errno.EADDRINUSE, "no free port", LOOPBACK)
 
 
 class EmbeddedEtcd:

@@ -29,7 +29,7 @@ FAULTS = {
     "a certificate about to end": Fault("days left", "renew it"),
     "a person without rights": Fault("it cannot be read", "configstore doctor"),
     "a sidecar without rights": Fault("PERMISSION_DENIED", "etcdctl role"),
-    "a wiped etcd": Fault("etcd was wiped, or is another one?", "configstore resume data"),
+    "a wiped etcd": Fault("still holds", "configstore resume data"),
     "a restored etcd": Fault("restored snapshot?", "configstore resume data --take"),
     # what lies in it
     "no subtree": Fault("the store has no subtree", "configstore mkdir rootless"),

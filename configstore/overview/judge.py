@@ -134,7 +134,7 @@ def _store(facts: Facts) -> Iterator[Finding]:
         unseen = each.state is Grade.WARN and "could not be seen" in each.found
         if each.state is not Grade.OK and not unseen:
             yield msgspec.structs.replace(each, check="store")
-    if facts.empty:
+    if facts.empty and not any(each.lost or each.held for each in (*facts.reports, *facts.late)):
         mend = (
             "is `root` right? A fresh store: `configstore import` or `bootstrap`; one that was wiped: restore"
             " etcd's snapshot"

@@ -203,3 +203,8 @@ def test_what_is_to_be_typed_is_quoted_for_a_shell():
     (need,) = judge(facts(gone=(Expected(mapping="certs", replica=evil, host="h"),))).needs
     assert "forget 'x; touch /tmp/x #'`" in need.mend
     assert "break 'a; rm -rf ~'`" in HeldUp(name="a; rm -rf ~", found="").mend
+
+
+def test_an_empty_store_is_not_to_be_filled_anew_while_a_replica_holds_its_files():
+    found = words(facts(report(state=State.HALTED, reason="a wiped etcd?", lost=True, held=3), empty=True))
+    assert not any("bootstrap" in line for line in found)

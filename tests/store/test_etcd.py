@@ -21,7 +21,8 @@ from configstore.errors import (
 from configstore.model.keys import prefix_end
 from configstore.store.api import Event, Item, ModRevision, Put
 from configstore.store.etcd import life
-from configstore.store.etcd.watch import whole_revisions
+from configstore.store.etcd.messages import watch_create_request
+from configstore.store.etcd.watch import Stream, whole_revisions
 from tests.servers import Proxy, cluster, connect, run_etcdctl
 from tests.store.seen import Seen
 from tests.waiting import freeze, wait_until
@@ -104,6 +105,14 @@ def test_a_call_to_nobody_ends_within_its_time():
     with connect(dead_endpoint(), timeout=0.5) as kv:
         assert timed(lambda: kv.range(b"a")) < 1.2
         assert timed(lambda: put(kv, b"a")) < 1.2
+
+
+def test_a_watch_that_begins_on_a_closed_channel_says_that_the_store_is_not_there(etcd):
+    with connect(etcd.endpoint) as kv:
+        connection = kv._calls.connections.current()
+        connection.close()
+        with pytest.raises(StoreUnavailableError, match="closed meanwhile"):
+            Stream(connection, watch_create_request(b"a", b"b", 1), ())
 
 
 def test_closing_ends_a_call_that_waits(proxy):

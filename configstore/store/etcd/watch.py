@@ -228,13 +228,19 @@ class Stream:
     """
 
     def __init__(self, connection: Connection, create: Message, metadata: Metadata) -> None:
+        """Open it. Raises StoreUnavailableError when the connection's channel was closed meanwhile."""
         self.connection = connection
         self.last_received = boottime()
         self.established = False
         # The request side stays open until the stream is cut: etcd's proxies end a watch with it.
         self._requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._requests.put(rpc.WatchRequest(create_request=create))
-        self._call = connection.watch.Watch(iter(self._requests.get, None), metadata=metadata)
+        try:
+            self._call = connection.watch.Watch(iter(self._requests.get, None), metadata=metadata)
+        except ValueError as error:
+            raise StoreUnavailableError(
+                f"watch at {connection.endpoint}: the channel was closed meanwhile"
+            ) from error
 
     def __iter__(self) -> Iterator[Message]:
         """Yield answers. Raises grpc.RpcError when the stream breaks or is cut."""
