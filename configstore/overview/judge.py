@@ -161,12 +161,20 @@ def _without_latency(endpoint: doctor.Endpoint) -> doctor.Endpoint:
 
 
 def _silent(facts: Facts) -> Iterator[Finding]:
-    for mapping, reports in _by_mapping(facts.late):
+    """Name the sidecars that did not answer, each once for all of its mappings."""
+    of_each: dict[str, list[Report]] = {}
+    for report in facts.late:
+        of_each.setdefault(_name(report), []).append(report)
+    alike: dict[str, list[Report]] = {}
+    for reports in of_each.values():
+        alike.setdefault(_words(each.mapping for each in reports), []).extend(reports)
+    for about, reports in alike.items():
         found = f"{_who(reports)}: no answer; it was {_words(each.word for each in reports)}"
-        yield warn(mapping, found, _HASTY) if facts.hasty else fail(mapping, found, _FROZEN, 1)
+        yield warn(about, found, _HASTY) if facts.hasty else fail(about, found, _FROZEN, 1)
 
 
 def _gone(facts: Facts) -> Iterator[Finding]:
+    """Name the replicas that went without a goodbye, each once for all of its mappings."""
     replicas: dict[tuple[str, str], list[str]] = {}
     for each in facts.gone:
         replicas.setdefault((each.replica, each.host), []).append(each.mapping)

@@ -208,3 +208,8 @@ def test_what_is_to_be_typed_is_quoted_for_a_shell():
 def test_an_empty_store_is_not_to_be_filled_anew_while_a_replica_holds_its_files():
     found = words(facts(report(state=State.HALTED, reason="a wiped etcd?", lost=True, held=3), empty=True))
     assert not any("bootstrap" in line for line in found)
+
+
+def test_a_frozen_sidecar_is_named_once_for_all_of_its_mappings():
+    (line,) = words(facts(late=tuple(report("two", mapping) for mapping in ("certs", "dkim", "overrides"))))
+    assert line.startswith("fail certs, dkim, overrides: two@host-two: no answer; it was ready -> ")
