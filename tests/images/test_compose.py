@@ -453,6 +453,7 @@ def test_certificates_and_overrides_are_followed_as_the_guide_says(guided):
     )  # fmt: skip
 
 
+@pytest.mark.guides
 def test_three_members_on_three_addresses_are_one_cluster(engine, image, tmp_path):
     """docs/deploy/compose/etcd-cluster.yml: a host each; here each has one loopback address of this machine."""
     net = f"127.{random.randint(1, 254)}.{random.randint(1, 254)}"

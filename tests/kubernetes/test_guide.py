@@ -95,6 +95,7 @@ def loses_etcd_and_restores_it(shell, dkim):
     chooses_what_lies_here(shell, get)
 
 
+@pytest.mark.guides
 def test_mailu_moves_in_by_the_guide_and_out_again(cluster, shell, tmp_path):
     home = tmp_path / "home"
     shell.type(*typed(1))
