@@ -22,6 +22,9 @@ from sidecar.view import showing
 
 log = logging.getLogger(__name__)
 
+RETRY = 3.0
+"""Seconds after which a check is run again that came to no end of its own, such as one that was killed."""
+
 Contents = Callable[[StorePath, Entry], Iterable[bytes]]
 """Gives the content of a file that lies here, in pieces."""
 
@@ -64,7 +67,7 @@ class Check:
             return None
         reason = f"refused by the check: {outcome.failure}"
         log.error(reason, extra={"mapping": self._mapping.name, "output": outcome.output})
-        self._refused[key] = (reason, self._clock() + RECHECK)
+        self._refused[key] = (reason, self._clock() + (RECHECK if outcome.judged else RETRY))
         return reason
 
     def known_of(self, pulls: Sequence[Pull]) -> str | None:

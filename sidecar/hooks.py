@@ -43,10 +43,14 @@ _COMM = 15  # bytes of a process's name that the kernel keeps
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a command ended. failure: in words, None when it did well. output: its end, safe to print."""
+    """How a command ended. failure: in words, None when it did well. output: its end, safe to print.
+
+    judged: it came to an end of its own, or took too long; a signal says nothing about what it was to look at.
+    """
 
     failure: str | None
     output: str = ""
+    judged: bool = True
 
 
 def run(
@@ -97,7 +101,7 @@ def run(
     if failure is None:
         return Outcome(failure=None, output=text)
     said = f": {printable(lines[-1].strip())[-LAST_LINE:]}" if lines else ""
-    return Outcome(failure=f"{command[0]}: {failure}{said}", output=text)
+    return Outcome(failure=f"{command[0]}: {failure}{said}", output=text, judged=late or process.returncode >= 0)
 
 
 def _ended_badly(code: int) -> str | None:

@@ -4,7 +4,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "files": ("put", "get", "ls", "stat", "rm", "mkdir", "watch"),
     "what was": ("history", "diff", "restore"),
     "moving in and out": ("bootstrap", "import", "export", "presets"),
-    "what is wrong": ("status", "doctor", "replicas", "conflicts", "resolve", "resume"),
+    "what is wrong": ("status", "ui", "doctor", "replicas", "conflicts", "resolve", "resume"),
     "one at a time": ("leases", "run", "wait", "flush"),
     "setting up": ("dev", "check-certificates", "completion"),
 }
@@ -37,6 +37,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "export": ("configstore export / /mailu --preset mailu", "configstore export dkim ./dkim"),
     "presets": ("configstore presets", "configstore presets mailu/front"),
+    "ui": ("configstore ui", "configstore ui --no-browser --port 9660 --write"),
     "status": ("configstore status", "configstore status --watch"),
     "doctor": ("configstore doctor", "configstore doctor /dkim /certs"),
     "replicas": ("configstore replicas certs", "configstore replicas forget mail-1"),

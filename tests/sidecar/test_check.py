@@ -9,7 +9,7 @@ from configstore.errors import RefusedError
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind
 from sidecar import view
-from sidecar.check import Check
+from sidecar.check import RECHECK, RETRY, Check
 from sidecar.planner.mapping import AS_IT_IS, OwnerOverride
 from sidecar.planner.plan import Push
 from sidecar.planner.sides import LocalEntry
@@ -42,6 +42,17 @@ def test_it_never_looks_into_the_mirrored_directory(tmp_path):
     check = Check(a_mapping(tmp_path, check=("grep", "-q", "as it was read", "{}/a")))
     local = {StorePath("a"): a_local(a_file("as it was read"))}
     assert asked(check, local, lambda *_: [b"as it was read"]) is None
+
+
+@pytest.mark.parametrize(("end", "pause"), [("exit 1", RECHECK), ("kill -ABRT $$", RETRY)])
+def test_a_check_that_was_killed_is_run_again_soon_and_one_that_refused_is_not(tmp_path, end, pause):
+    now = 0.0
+    script = f"echo x >> {tmp_path}/runs; {end}"
+    check = Check(a_mapping("/nowhere", check=("sh", "-c", script)), clock=lambda: now)
+    local = {StorePath("a"): a_local(a_file("x"))}
+    for now, runs in ((0.0, 1), (pause - 1, 1), (pause + 1, 2)):  # noqa: B007 - the clock reads it
+        assert "refused by the check" in asked(check, local, lambda *_: [b"x"])
+        assert len((tmp_path / "runs").read_text().splitlines()) == runs
 
 
 def test_what_is_too_much_to_be_shown_is_refused_with_the_reason(monkeypatch):
