@@ -51,6 +51,11 @@ def first_to_end(pem: bytes) -> Validity | None:
     return None if None in found else min(filter(None, found), key=lambda each: each.end, default=None)
 
 
+def last_to_end(pem: bytes) -> Validity | None:
+    """Return the validity that ends last in a PEM file; None without any that can be read."""
+    return max(filter(None, _validities(pem)), key=lambda each: each.end, default=None)
+
+
 def _validities(pem: bytes) -> Iterator[Validity | None]:
     for found in _CERTIFICATE.finditer(pem):
         try:

@@ -108,7 +108,11 @@ class Alarm:
 
     def _serve(self) -> None:
         while due := self._next():
-            self._run(due)
+            try:
+                self._run(due)
+            except Exception as error:  # a thread that died would tell nothing any more, and nobody of that
+                log.exception("on_problem failed, so that nobody was told", extra={"mapping": self._mapping.name})
+                self._note(f"on_problem of {self._mapping.name} could not be run: {error}")
             self._said = due.health
 
     def _next(self) -> View | None:
@@ -126,6 +130,8 @@ class Alarm:
 
     def _standing(self) -> View | None:
         """Return how the mapping is by its last status, or else by its engine's silence, which has lasted long."""
+        if self._now and self._now.health is Health.HALTED:
+            return self._now
         stuck = self._stuck()
         return View(Health.DEGRADED, stuck, MOMENT) if stuck else self._now
 
@@ -144,6 +150,9 @@ class Alarm:
             log.error("on_problem failed, so that nobody was told", extra={**words, "reason": outcome.failure})
         else:
             log.info("on_problem done", extra=words)
+        self._note(failure)
+
+    def _note(self, failure: str | None) -> None:
         if failure != self.failure:
             self.failure = failure
             self._told()

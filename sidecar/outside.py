@@ -8,14 +8,13 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 
 import msgspec
 
 from configstore.clock import span
-from configstore.errors import ConfigstoreError
-from configstore.expiry import Validity, first_to_end
+from configstore.errors import ConfigstoreError, StoreUnavailableError
+from configstore.expiry import Validity, first_to_end, last_to_end
 from configstore.model.keys import Keys
 from configstore.model.path import printable, relative_to
 from configstore.settings import StoreSettings
@@ -97,9 +96,13 @@ class Outside:
         """Look at everything once. A store that does not answer leaves what was known of it."""
         for name, path in self._files.items():
             self._look_at(name, path)
-        with suppress(ConfigstoreError):
-            for mapping in self._mappings:
+        for mapping in self._mappings:
+            try:
                 self._conflicts[mapping.name] = self._count(mapping)
+            except StoreUnavailableError:
+                return
+            except ConfigstoreError:  # such as a right that is missing: nothing is known of it any more
+                self._conflicts.pop(mapping.name, None)
 
     def _watch(self) -> None:
         while not self._stop.is_set():
@@ -111,12 +114,14 @@ class Outside:
     def _look_at(self, name: str, path: str) -> None:
         """Read a file again if it was changed; one that is gone, or cannot be read, has no end to tell of."""
         try:
+            # Of authorities one is enough: a bundle of them may hold some that ended long ago.
+            which = last_to_end if name == "cacert" else first_to_end
             with open(path, "rb") as file:
                 found = os.fstat(file.fileno())
                 signature = (found.st_ino, found.st_mtime_ns, found.st_size)
                 before = self._ends.get(name)
                 if before is None or before.signature != signature:
-                    self._ends[name] = _Seen(signature, first_to_end(file.read(_LARGEST)))
+                    self._ends[name] = _Seen(signature, which(file.read(_LARGEST)))
         except OSError:
             self._ends.pop(name, None)
 

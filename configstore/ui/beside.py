@@ -1,5 +1,6 @@
 """Two texts side by side, around what differs: pure."""
 
+from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
@@ -20,6 +21,16 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     right_number: int = 0
     right: str = ""
     word: str = "same"
+
+
+COSTLY = 200_000
+"""Pairs of equal lines above which two texts are not compared: `SequenceMatcher` walks them again and again."""
+
+
+def is_costly(left: Sequence[str], right: Sequence[str]) -> bool:
+    """Tell whether to compare two texts takes too long for a page: many lines, such as empty ones, are alike."""
+    times = Counter(right)
+    return sum(times[line] for line in left) > COSTLY
 
 
 def beside(left: Sequence[str], right: Sequence[str]) -> list[Pair]:

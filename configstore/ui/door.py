@@ -12,7 +12,6 @@ import hmac
 import ipaddress
 import secrets
 from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -125,7 +124,8 @@ class Door:
         if (headers.only("content-type") or "").partition(";")[0] != "application/x-www-form-urlencoded":
             return Refusal(415, "a form is expected")
         length = headers.only("content-length") or ""
-        if not length.isascii() or not length.isdigit() or int(length[:9]) > MAX_BODY:
+        endless = bool(headers.all("transfer-encoding"))  # it would win over the length
+        if endless or not length.isascii() or not length.isdigit() or int(length[:9]) > MAX_BODY:
             return Refusal(413, f"a form of at most {MAX_BODY} bytes, with its length, is expected")
         return None
 
@@ -157,12 +157,9 @@ class Door:
         return len(given) == 1 and _equal(given[0], self._known.token)
 
     def _has_cookie(self, headers: "Headers") -> bool:
-        try:
-            cookies = SimpleCookie("; ".join(headers.all("cookie")))
-        except CookieError:
-            return False
-        given = cookies.get(self._cookie)
-        return given is not None and _equal(given.value, self._known.session)
+        # Cookies of other programs on this host come along, in any form: one of them must not hide ours.
+        parts = (part.strip().partition("=") for line in headers.all("cookie") for part in line.split(";"))
+        return any(name == self._cookie and _equal(value, self._known.session) for name, _, value in parts)
 
     def _new_cookie(self, host: str) -> str:
         """Return the cookie; at the proxy it is for https alone, where that is how the proxy is reached."""

@@ -26,7 +26,7 @@ from configstore.store.history import Versions, versions
 from configstore.store.tree import Tree
 from configstore.store.values import Bad, Stored
 from configstore.ui import words
-from configstore.ui.beside import Pair, beside
+from configstore.ui.beside import Pair, beside, is_costly
 from configstore.ui.index import Index
 from configstore.ui.matrix import Row, rows
 from configstore.ui.privacy import text_of, why_untold
@@ -45,6 +45,9 @@ _SEVERAL = re.compile(", | and ")
 """What stands between the mappings that a finding is about, if there are several."""
 
 Page = Callable[[Request], Response]
+
+
+_ALIKE = "too many lines are alike to be compared here:"
 
 
 class Pages:
@@ -91,7 +94,7 @@ class Pages:
             self._watching.silent(),
             lambda store: sorted(each.mod_revision for each in everything if is_below(each.path, store)),
             sorted({StorePath(each.path.partition("/")[0]) for each in live}),
-            blind=not self._tree.kv.contact().connected,
+            blind=bool(self._watching.trouble) or not self._tree.kv.contact().connected,
         )
 
     # Pages
@@ -162,7 +165,8 @@ class Pages:
         old, new = _chosen(request, known)
         sides = [each for each in all_sides(self._tree, path) if each.path == path]
         losing = [each.record.entry for each in sides if isinstance(each, Loser)]
-        untold = why_untold(path, [*(each.entry for each in known), *losing])
+        closed = bool(unread) or any(isinstance(each, Unread) for each in sides)
+        untold = why_untold(path, [*(each.entry for each in known), *losing], unread=closed)
         return self.show(
             "path",
             path=path,
@@ -181,9 +185,14 @@ class Pages:
         """Return the lines that differ; only asked for a path that is not private."""
         if old is None and new is None:
             return []
+        texts = []
         for each in (old, new):
-            if each and each.entry.kind is Kind.FILE and text_of(self._tree.content(each)) is None:
+            text = text_of(self._tree.content(each)) if each and each.entry.kind is Kind.FILE else ""
+            if text is None:
                 return [_summed_up(old.entry if old else None, new.entry if new else None)]
+            texts.append(text.splitlines())
+        if is_costly(*texts):
+            return [f"{_ALIKE} `configstore diff` has no such limit"]
         return compared(self._tree, found.path, old, new)
 
     def conflicts(self, _: Request) -> Response:
@@ -203,7 +212,9 @@ class Pages:
         now = found.now() if found else None
         now = now if isinstance(now, Stored) else None
         losing = [each for each in sides if isinstance(each, Loser)]
-        untold = why_untold(path, [*(each.entry for each in known), *(each.record.entry for each in losing)])
+        closed = len(losing) < len(sides) or any(isinstance(each, Bad) for each in (found.known if found else ()))
+        entries = [*(each.entry for each in known), *(each.record.entry for each in losing)]
+        untold = why_untold(path, entries, unread=closed)
         texts = {each.id: "" if untold else self._against(now, each) for each in losing}
         unread = [each for each in sides if isinstance(each, Unread)]
         return {"path": path, "now": now, "losing": losing, "unread": unread, "untold": untold, "texts": texts}
@@ -215,7 +226,10 @@ class Pages:
         if ours is None or theirs is None:
             before = now.entry if now else None
             return _summed_up(before, loser.record.entry)
-        return beside(ours.splitlines(), theirs.splitlines())
+        left, right = ours.splitlines(), theirs.splitlines()
+        if is_costly(left, right):
+            return f"{_ALIKE} `configstore conflicts --show {loser.id}` has it"
+        return beside(left, right)
 
     def leases(self, _: Request) -> Response:
         """Show who holds what, and who waits."""

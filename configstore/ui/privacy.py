@@ -15,7 +15,7 @@ LARGEST = 128 * 1024
 """Bytes of a text that is shown; a larger one is summed up."""
 
 LONGEST = 3000
-"""Lines of a text that is compared; comparing takes time that grows with their square."""
+"""Lines of a text that is compared; more of them nobody reads here."""
 
 
 def is_private(path: StorePath, entry: Entry) -> bool:
@@ -28,9 +28,14 @@ def is_private_path(path: StorePath, known: Iterable[Entry]) -> bool:
     return any(is_private(path, entry) for entry in known) or path.lower().endswith(".key")
 
 
-def why_untold(path: StorePath, known: Iterable[Entry]) -> str:
-    """Return why a path's content is not shown, in words; nothing where it may be."""
+def why_untold(path: StorePath, known: Iterable[Entry], *, unread: bool = False) -> str:
+    """Return why a path's content is not shown, in words; nothing where it may be.
+
+    unread: something of it cannot be read, so that nobody knows whether that is private.
+    """
     known = tuple(known)
+    if unread:
+        return "a version of it cannot be read, so nobody knows whether it is private; its content is not sent"
     if is_private_path(path, known):
         return "private: others may not read it by its mode, or it is a key; its content is never sent"
     if any(entry.size > LARGEST for entry in known if entry.kind is Kind.FILE):

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from configstore.errors import PermissionDeniedError
-from configstore.expiry import Validity, first_to_end
+from configstore.expiry import Validity, first_to_end, last_to_end
 from configstore.model.keys import Keys
 from configstore.settings import StoreSettings
 from configstore.store.api import Put
@@ -85,7 +85,8 @@ def test_it_tells_when_the_certificates_end_and_a_renewal(outside):
 
 def test_a_file_is_read_again_only_when_it_was_changed(outside, monkeypatch):
     read = []
-    monkeypatch.setattr("sidecar.outside.first_to_end", read.append)
+    for which in ("first_to_end", "last_to_end"):
+        monkeypatch.setattr(f"sidecar.outside.{which}", read.append)
     outside.look()
     assert read == []
     os.utime(outside.paths[1])
@@ -133,3 +134,25 @@ def test_what_ends_within_two_weeks_is_a_trouble_with_its_mend(kv, tmp_path, mon
 def test_what_lives_shortly_is_about_to_end_late(life, left, soon):
     validity = Validity(0.0, life * 86400.0)
     assert validity.ends_soon((life - left) * 86400.0) == soon
+
+
+def test_a_bundle_of_authorities_ends_with_its_last(tmp_path):
+    authority = Authority(tmp_path / "a", "a")
+    chain = b"".join(authority.issue(f"d{days}", days=days).cert.read_bytes() for days in (-9, 90))
+    assert round((last_to_end(chain).end - time.time()) / 86400) == 90
+    assert last_to_end(b"no certificate") is None
+
+
+def test_one_mapping_without_the_right_hides_no_other(kv, monkeypatch):
+    outside = Outside(kv, StoreSettings(), MAPPINGS)
+    outside.look()
+    count = outside._count
+
+    def refused(mapping):
+        if mapping.name == "outer":
+            raise PermissionDeniedError("no right")
+        return count(mapping)
+
+    monkeypatch.setattr(outside, "_count", refused)
+    outside.look()
+    assert set(samples(outside, "conflicts")) == {("inner",), ("all",)}

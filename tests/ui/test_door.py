@@ -48,6 +48,13 @@ def test_it_listens_on_loopback_and_prints_an_address_that_lets_in(reading, read
     assert _listens_at(reading.process.pid) == [("127.0.0.1", reading.port)]
 
 
+@pytest.mark.parametrize("foreign", ['a={"x":1, "y":2}', "foo[bar]=1", "a=b c", "bare", "x=\xe9"])
+def test_another_programs_cookie_on_this_host_locks_nobody_out(reading, reader, foreign):
+    client = Client(reading)
+    for cookie in (f"{foreign}; {reader.cookie}", f"{reader.cookie}; {foreign}"):
+        assert client.ask("/", Cookie=cookie).status == 200
+
+
 @pytest.mark.parametrize("path", [*PAGES, "/events", "/static/ui.js", "/confirm/restore?path=a&revision=1"])
 def test_without_token_or_cookie_nobody_sees_anything(reading, path):
     for cookie in (None, f"configstore-ui-{reading.port}=guess", "token=x"):

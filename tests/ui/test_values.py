@@ -5,7 +5,7 @@ import pytest
 from configstore.model.record import Entry, Kind, Origin, Record, sha256
 from configstore.model.replica import Expected, Report, State
 from configstore.store.values import Stored
-from configstore.ui.beside import beside
+from configstore.ui.beside import beside, is_costly
 from configstore.ui.index import Index
 from configstore.ui.matrix import rows
 from configstore.ui.privacy import LARGEST, is_private, text_of, why_untold
@@ -162,3 +162,13 @@ def test_what_a_stranger_wrote_cannot_dress_up():
 )
 def test_ages_are_told_as_persons_do(seconds, told):
     assert age(seconds) == told
+
+
+def test_what_cannot_be_read_may_be_private():
+    assert "nobody knows" in why_untold("a", [entry(0o644)], unread=True)
+
+
+def test_texts_of_many_alike_lines_are_not_compared():
+    alike = ["", "x"] * 500
+    assert is_costly(alike, alike)
+    assert not is_costly([str(number) for number in range(3000)], [str(number) for number in range(3000)])

@@ -11,6 +11,7 @@ let heard = Date.now();
 let reading = false;
 let again = false;
 let shownContact = null;
+let unread = ""; // why the page could not be read again, in words; empty while it can
 
 root.classList.add("script");
 // The token has become a cookie; it need not stay in the address, nor in the browser's history.
@@ -71,19 +72,22 @@ async function readAgain() {
   }
   reading = true;
   try {
-    const answer = await fetch(live ? location.href : "/leases", { credentials: "same-origin", cache: "no-store" });
+    const signal = AbortSignal.timeout(SILENCE);
+    const answer = await fetch(live ? location.href : "/leases", { credentials: "same-origin", cache: "no-store", signal });
     const text = await answer.text();
-    if (answer.headers.get("content-type")?.startsWith("text/html")) {
-      const found = new DOMParser().parseFromString(text, "text/html");
-      if (live) document.title = found.title;
-      root.dataset.now = found.documentElement.dataset.now;
-      for (const part of ["header.top", "footer"]) morph(document.querySelector(part), found.querySelector(part));
-      if (live) morph(document.querySelector("main"), found.querySelector("main"));
-      drift = Number(root.dataset.now) - Date.now() / 1000;
-      makeReachable();
-    }
-  } catch {
-    // What follows from silence is said by the watch below.
+    if (!answer.headers.get("content-type")?.startsWith("text/html")) throw new Error(`answer ${answer.status}`);
+    const found = new DOMParser().parseFromString(text, "text/html");
+    if (live) document.title = found.title;
+    root.dataset.now = found.documentElement.dataset.now;
+    for (const part of ["header.top", "footer"]) morph(document.querySelector(part), found.querySelector(part));
+    if (live) morph(document.querySelector("main"), found.querySelector("main"));
+    drift = Number(root.dataset.now) - Date.now() / 1000;
+    makeReachable();
+    unread = "";
+    if (Date.now() - heard <= SILENCE) lost.hidden = true;
+  } catch (error) {
+    unread = `This page could not be read again (${error.message}). What you see is as it was before; it is tried again.`;
+    warn(unread);
   } finally {
     reading = false;
   }
@@ -111,26 +115,48 @@ function grow() {
 makeReachable();
 addEventListener("resize", makeReachable);
 
+// A status that is filled while it is hidden is not read aloud.
+function warn(words) {
+  lost.hidden = false;
+  if (lost.textContent !== words) lost.textContent = words;
+}
+
 function tell(event) {
   heard = Date.now();
-  lost.hidden = true;
+  if (!unread) lost.hidden = true;
   const news = JSON.parse(event.data);
   const flipped = shownContact !== null && shownContact !== news.connected;
   shownContact = news.connected;
   if (flipped) said.textContent = news.connected ? "The store answers again." : "The store is silent.";
   else if (news.words && live) said.textContent = news.words;
-  if (event.type !== "beat" || flipped) readAgain();
+  if (event.type !== "beat" || flipped || unread) readAgain();
 }
 
-const source = new EventSource("/events");
-for (const kind of ["hello", "beat", "changed"]) source.addEventListener(kind, tell);
+// A browser connects again by itself after a break, but never after a refusal; and it has few connections to one
+// host, so a page that nobody sees gives its own back.
+let source = null;
+function follow() {
+  source?.close();
+  source = new EventSource("/events");
+  for (const kind of ["hello", "beat", "changed"]) source.addEventListener(kind, tell);
+}
+follow();
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) source.close();
+  else {
+    heard = Date.now();
+    follow();
+  }
+});
+setInterval(() => {
+  if (!document.hidden && source.readyState === EventSource.CLOSED) follow();
+}, 10_000);
 
 setInterval(() => {
   grow();
-  if (Date.now() - heard > SILENCE && lost.hidden) {
+  if (!document.hidden && Date.now() - heard > SILENCE && lost.hidden) {
     const at = new Date(heard).toISOString().slice(11, 19);
-    lost.textContent = `This page is not followed any more: configstore ui was heard last at ${at} UTC. What you see is as it was then.`;
-    lost.hidden = false;
+    warn(`This page is not followed any more: configstore ui was heard last at ${at} UTC. What you see is as it was then. If it was started anew, open its address again.`);
   }
 }, 1000);
 
