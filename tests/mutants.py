@@ -652,7 +652,7 @@ MUTANTS = {
     ),
     "a silent store's replicas are fresh": Mutant(
         "configstore/ui/pages.py",
-        "blind=not self._tree.kv.contact().connected",
+        "blind=bool(self._watching.trouble) or not self._tree.kv.contact().connected",
         "blind=False",
         "tests/ui/test_door.py -k silent",
     ),
