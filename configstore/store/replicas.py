@@ -23,7 +23,7 @@ PATIENCE = 2.0
 MANY = 20
 """Replicas that may all be late without anything being wrong: one of a few is waited for."""
 
-QUIET = 0.6
+QUIET = 0.5
 """Seconds without an answer of any after which the many that are late are not waited for."""
 
 
