@@ -63,7 +63,7 @@ class Parser(argparse.ArgumentParser):
     @property
     def commands(self) -> dict[str, "Parser"]:
         """The parsers of the commands, by name."""
-        found = [each for each in self._actions if isinstance(each, argparse._SubParsersAction)]  # noqa: SLF001
+        found = [each for each in self._actions if isinstance(each, argparse._SubParsersAction)]  # noqa: SLF001 - no public name
         return dict(found[0].choices) if found else {}
 
     @property
@@ -89,7 +89,7 @@ class Parser(argparse.ArgumentParser):
             formatter.add_arguments([listed[name] for name in names if name in listed])
             formatter.end_section()
         for group in self._action_groups:
-            actions = [each for each in group._group_actions if each.dest not in {"command", argparse.SUPPRESS}  # noqa: SLF001
+            actions = [each for each in group._group_actions if each.dest not in {"command", argparse.SUPPRESS}  # noqa: SLF001 - as above
                        or each.option_strings]  # fmt: skip
             formatter.start_section(group.title)
             formatter.add_text(group.description)

@@ -132,7 +132,7 @@ def _dispatch(command: str, config: Config, *, as_json: bool) -> int:
     if command == "health":
         return _health(config.health_listen)
     # Only what works with the store pays for loading its client.
-    from sidecar import daemon, logs, memory  # noqa: PLC0415
+    from sidecar import daemon, logs, memory  # noqa: PLC0415 - see above
 
     memory.economize()
     with logs.configured(config.log_level, config.log_format):

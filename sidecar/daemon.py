@@ -248,7 +248,7 @@ def _health(
     told: gets what wants to hear that a mapping has something new to tell. watchers: gets who has troubles.
     """
     from sidecar.health import HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
-    from sidecar.outside import Outside  # noqa: PLC0415
+    from sidecar.outside import Outside  # noqa: PLC0415 - as above
 
     outside = Outside(kv, config.store, config.mappings)
 

@@ -650,6 +650,36 @@ MUTANTS = {
         "if False:",
         "tests/ui/test_acts.py -k restore",
     ),
+    "a replica that was killed is not missed": Mutant(
+        "configstore/store/replicas.py",
+        "if key not in alive and newest[each.place] == key",
+        "if False",
+        "tests/sidecar/test_enrolment.py",
+    ),
+    "no goodbye is said": Mutant(
+        "sidecar/enrolment.py",
+        "            self._take_places(alive=set)\n            self._kv.lease_revoke(self._lease)\n",
+        "            self._take_places(alive=set)\n",
+        "tests/sidecar/test_enrolment.py",
+    ),
+    "a problem of many paths hides one of another kind": Mutant(
+        "configstore/overview/judge.py",
+        "alike = {each.reason: each.count for each in report.alike} or dict(named)",
+        "alike = dict(named)",
+        "tests/overview/test_judge.py",
+    ),
+    "status waits for what hangs": Mutant(
+        "configstore/doctor/endpoints.py",
+        "self._thread.join(max(0.0, end - time.monotonic()))",
+        "self._thread.join()",
+        "tests/doctor/test_endpoints.py --timeout 20",
+    ),
+    "a certificate about to end is no trouble": Mutant(
+        "sidecar/outside.py",
+        "if each.ends_soon(now)",
+        "if False",
+        "tests/sidecar/test_outside.py",
+    ),
     "a silent store's replicas are fresh": Mutant(
         "configstore/ui/pages.py",
         "blind=bool(self._watching.trouble) or not self._tree.kv.contact().connected",

@@ -90,7 +90,7 @@ class Holds:
                 self._kv,
                 (key, key + b"\0"),
                 f"intents:{name}",
-                take=lambda item, learn=learn: learn(item.mod_revision),  # type: ignore[misc]
+                take=lambda item, learn=learn: learn(item.mod_revision),  # type: ignore[misc]  # mypy infers no lambda with a default
                 listed=partial(self._learn_anew, name),
             )
             follower.start()

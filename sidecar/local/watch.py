@@ -261,8 +261,8 @@ class PollWatch:
     ) -> None:
         """trouble: why it is polled, where that was not asked for."""
         # Only a host without inotify pays for loading it.
-        from watchdog.events import FileSystemEvent, FileSystemEventHandler  # noqa: PLC0415
-        from watchdog.observers.polling import PollingObserverVFS  # noqa: PLC0415
+        from watchdog.events import FileSystemEvent, FileSystemEventHandler  # noqa: PLC0415 - see above
+        from watchdog.observers.polling import PollingObserverVFS  # noqa: PLC0415 - see above
 
         watch = self
         top = f"/proc/self/fd/{root.fd}/."

@@ -173,7 +173,7 @@ class EtcdKv:
         Raises AuthenticationError when etcd refuses the user.
         """
 
-        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:  # noqa: ARG001
+        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:  # noqa: ARG001 - all methods have the same arguments
             return any(name == "token" for name, _ in metadata)
 
         return bool(self._calls.repeatable("login", method))
