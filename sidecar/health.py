@@ -42,7 +42,9 @@ def ready(statuses: Sequence[Status], contact: Contact, notes: Sequence[str] = (
         good = status.ready and status.halted is None
         fine = fine and (good or not status.required)
         verdict = "ok" if good else "not ready" if status.required else "not ready, not required"
-        reason = "ready" if silent and good else _reason(status)
+        # While the store is silent, that it is waited for is said once, behind what else is to be said.
+        served = msgspec.structs.replace(status, waiting_for=None) if silent and good else status
+        reason = _reason(served)
         lines.append(f"{status.mapping}: {verdict}: {reason}{silent}")
     return fine, "\n".join([*lines, *notes]) + "\n"
 

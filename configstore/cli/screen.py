@@ -73,10 +73,11 @@ _STYLES = {"ready": Style.GOOD, "degraded": Style.WARN, "starting": Style.WARN, 
 
 
 def _cells(row: Row) -> list[Cell]:
+    style = _STYLES.get(row.state, Style.BAD)
     return [
         row.mapping,
         f"{row.ready} of {row.expected}",
-        (row.state, _STYLES.get(row.state, Style.BAD)),
+        (row.state.upper() if style is Style.BAD else row.state, style),
         str(row.paths),
         str(row.behind) if row.behind else "-",
         str(row.pending) if row.pending else "-",

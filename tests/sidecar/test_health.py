@@ -1,15 +1,18 @@
 """What probes are answered."""
 
 import http.client
+import re
 import socket
 import time
 
+import msgspec
 import pytest
 
 from configstore.store.api import Contact
 from sidecar.__main__ import main
 from sidecar.health import HealthServer, ready
 from sidecar.metrics import Sample
+from sidecar.planner.sides import Problem
 from sidecar.serving import CONNECTIONS
 from sidecar.status import Status
 from tests.waiting import wait_until
@@ -173,3 +176,11 @@ def is_open(connection):
         return True
     except ConnectionResetError:
         return False
+
+
+def test_a_silent_store_does_not_hide_that_a_mapping_is_degraded():
+    found = Status(mapping="data", ready=True, complete=True, problems=(Problem(path="a", reason="why"),))
+    silent = Contact(connected=False, last=1.0, silent=9.0, reason="refused")
+    fine, words = ready([msgspec.structs.replace(found, waiting_for="the store")], silent)
+    assert fine
+    assert re.match(r"data: ok: degraded: 1 problems, such as a: why; the store has not answered", words)
