@@ -19,6 +19,7 @@ import msgspec
 from configstore.errors import UsageError
 from configstore.model.keys import DEFAULT_ROOT, Keys
 from configstore.model.path import printable
+from configstore.model.seal import Policy
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:2379"
 
@@ -61,6 +62,16 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def tls(self) -> bool:
         """Whether any endpoint is reached over TLS."""
         return any(endpoint.startswith("https://") for endpoint in self.endpoints)
+
+
+class SealSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a command seals and opens.
+
+    keyring: path of its file, None for none. policy: of what it reads and writes.
+    """
+
+    keyring: str | None = None
+    policy: Policy = Policy.OFF
 
 
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
@@ -182,6 +193,20 @@ STORE_PARSERS: dict[str, Parser] = {
 }
 """Every key of the `[store]` table. `CONFIGSTORE_<KEY>` is its variable, `--<key>` its option."""
 
+
+def parse_policy(value: object) -> Policy:
+    """Return what is done about sealing. Raises ValueError."""
+    try:
+        return Policy(str(value))
+    except ValueError:
+        raise ValueError(f"expected one of {', '.join(Policy)}") from None
+
+
+SEAL_PARSERS: dict[str, Parser] = {"seal_keyring": parse_text, "seal": parse_policy}
+"""Of the `[seal]` table, `keyring` and `policy`, by the names of their variables and options."""
+
+SEAL_VARIABLES = {f"CONFIGSTORE_{key.upper()}": key for key in SEAL_PARSERS}
+
 STORE_VARIABLES = {f"CONFIGSTORE_{key.upper()}": key for key in STORE_PARSERS}
 
 
@@ -265,6 +290,26 @@ def load_store(
     return StoreSettings(**merged)
 
 
+def load_seal(*, environ: Mapping[str, str], options: Mapping[str, object]) -> SealSettings:
+    """Merge a command's variables and options about sealing. Raises UsageError."""
+    environ = set_variables(environ)
+    variables = {key: environ[name] for name, key in SEAL_VARIABLES.items() if name in environ}
+    given = {key: value for key, value in options.items() if key in SEAL_PARSERS and value is not None}
+    merged = parse_layer(variables, SEAL_PARSERS, lambda key: f"CONFIGSTORE_{key.upper()}")
+    merged |= parse_layer(given, SEAL_PARSERS, lambda key: f"--{key.replace('_', '-')}")
+    keyring = merged.get("seal_keyring")
+    return SealSettings(keyring=keyring, policy=checked_policy(merged.get("seal"), keyring, "seal"))
+
+
+def checked_policy(policy: Policy | None, keyring: str | None, what: str) -> Policy:
+    """Return a policy, or the default one. Raises UsageError, beginning with `what`, for one without a keyring."""
+    if policy is None:
+        return Policy.REQUIRED if keyring else Policy.OFF
+    if policy is not Policy.OFF and not keyring:
+        raise UsageError(f"{what}: {policy} needs a keyring: set CONFIGSTORE_SEAL_KEYRING, too")
+    return policy
+
+
 def endpoints_are_set(environ: Mapping[str, str], options: Mapping[str, object]) -> bool:
     """Tell whether options or variables name an endpoint; else it is the default's turn."""
     names = ("CONFIGSTORE_ENDPOINTS", "ETCDCTL_ENDPOINTS")
@@ -335,7 +380,7 @@ def unknown_variables(
     environ: Mapping[str, str], known: Iterable[str], prefixes: tuple[str, ...] = ()
 ) -> list[str]:
     """Return the CONFIGSTORE_* names that are set and that nobody reads; Kubernetes' own are left out."""
-    names = set(known) | STORE_VARIABLES.keys()
+    names = set(known) | STORE_VARIABLES.keys() | SEAL_VARIABLES.keys()
     return sorted(
         name
         for name in set_variables(environ)

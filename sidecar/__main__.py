@@ -52,6 +52,7 @@ _OPTIONS = {
     "user": ("NAME", "etcd user"),
     "password-file": ("FILE", "file with its password"),
     "server-name": ("NAME", "name that etcd's certificate must carry"),
+    "seal-keyring": ("FILE", "keyring that seals and opens what is mirrored (`configstore seal keygen`)"),
     "timeout": ("DURATION", "for how long init and plan wait for the store (default 60s)"),
     "replica": ("ID", "this replica's id (default: host name and something random)"),
     "health-listen": ("HOST:PORT", "where to serve /livez, /readyz and /metrics; none for nowhere"),

@@ -18,6 +18,7 @@ import msgspec
 from configstore import presets
 from configstore.errors import UsageError
 from configstore.model.path import printable
+from configstore.model.seal import Policy
 from configstore.model.selection import taken_out
 from configstore.settings import (
     STORE_PARSERS,
@@ -25,11 +26,13 @@ from configstore.settings import (
     Parser,
     StoreSettings,
     check_variables,
+    checked_policy,
     load_store,
     nearest,
     parse_duration,
     parse_layer,
     parse_name,
+    parse_policy,
     parse_text,
     read_toml,
     set_variables,
@@ -75,6 +78,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     health_listen: `host:port`, "" for none.
     replica: this replica's id.
     timeout: seconds for which `init` waits for the store.
+    seal_keyring: path of the keyring's file, None for none.
+    seal: the policy of mappings that do not say otherwise.
     stop_timeout: seconds after which a stopping `run` ends, whatever is still unsent.
     notes: what is said once at the start, such as a variable of which nothing comes any more.
     """
@@ -88,6 +93,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.TEXT
     replica: str
+    seal_keyring: str | None = None
+    seal: Policy | None = None
     timeout: float = INIT_TIMEOUT
     stop_timeout: float = STOP_TIMEOUT
     notes: tuple[str, ...] = ()
@@ -130,6 +137,8 @@ _SETTINGS: dict[tuple[str, str], tuple[str, Parser]] = {
     ("control", "socket"): ("control_socket", _socket),
     ("control", "group"): ("control_group", _group),
     ("health", "listen"): ("health_listen", _listen),
+    ("seal", "keyring"): ("seal_keyring", parse_text),
+    ("seal", "policy"): ("seal", parse_policy),
     ("log", "level"): ("log_level", parse_choice(LogLevel)),
     ("log", "format"): ("log_format", parse_choice(LogFormat)),
 }
@@ -167,9 +176,21 @@ def load_config(*, file: str | None, environ: Mapped[str, str], options: Mapped[
         environ=environ, table=_table(document, "store", source), source=source, options=store_options
     )
     mappings = load_mappings(_tables(document, source), source=source, preset=str(preset), environ=environ)
+    mappings = _sealed(mappings, settings.get("seal_keyring"), settings.get("seal"))
     _check_state(settings.get("state") or DEFAULT_STATE, mappings)
     settings.setdefault("replica", default_replica())
     return Config(store=store, mappings=mappings, notes=_notes(mappings, environ), **settings)
+
+
+def _sealed(mappings: Iterable[Mapping], keyring: str | None, default: Policy | None) -> tuple[Mapping, ...]:
+    """Give each mapping its policy. Raises UsageError for one that seals without a keyring."""
+    checked_policy(default, keyring, "seal")
+    return tuple(
+        msgspec.structs.replace(
+            mapping, seal=checked_policy(mapping.seal or default, keyring, f"mapping {mapping.name}: seal")
+        )
+        for mapping in mappings
+    )
 
 
 def _notes(mappings: Iterable[Mapping], environ: Mapped[str, str]) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from sidecar.mirror import Mirror
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan
 from sidecar.presence import Presence
+from sidecar.sealed import Sealed
 from sidecar.signals import End
 from sidecar.state import StateDirectory
 from sidecar.status import Status, report_of, with_troubles
@@ -327,7 +328,8 @@ def _open(
         now=_now,
         new_id=lambda: secrets.token_hex(12),
     )
-    tree = Tree(kv, Keys(config.store.root), writer, patience=config.store.timeout)
+    sealed = Sealed(config.store.root, config.mappings, config.seal_keyring)
+    tree = Tree(kv, Keys(config.store.root), writer, envelopes=sealed.envelopes, patience=config.store.timeout)
     mirrors = []
     for mapping in config.mappings:
         try:

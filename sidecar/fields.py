@@ -18,7 +18,7 @@ import pathspec
 
 from configstore.model.path import ROOT, PathError, StorePath, parse_path
 from configstore.model.selection import Symlinks
-from configstore.settings import Parser, parse_duration, parse_name, parse_text
+from configstore.settings import Parser, parse_duration, parse_name, parse_policy, parse_text
 from sidecar.planner.mapping import Direction, OwnerOverride, WatchMode
 
 _MODE = re.compile(r"0[0-7]{3}")
@@ -195,6 +195,7 @@ MAPPING_PARSERS: dict[str, Callable[[object], Any]] = {
     "retention": parse_duration,
     "keep": parse_keep,
     "create_once": parse_bool,
+    "seal": parse_policy,
     "watch": parse_choice(WatchMode),
     "rescan": parse_rescan,
     "owner": parse_owner,

@@ -10,7 +10,7 @@ from configstore.cli.examples import epilog
 from configstore.commandline import Parser
 from configstore.errors import NotThereError, RefusedError
 from configstore.model.path import ROOT, PathError, StorePath, parse_path
-from configstore.settings import StoreSettings, load_store
+from configstore.settings import SealSettings, StoreSettings, load_seal, load_store
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - the type has no public name
 
@@ -27,6 +27,11 @@ _STORE_OPTIONS = (
     ("timeout", "DURATION", "time for one call, such as 10s"),
 )
 
+_SEAL_OPTIONS = (
+    ("seal_keyring", "FILE", "keyring that seals and opens records, such as the master of `seal keygen`"),
+    ("seal", "POLICY", "required (with a keyring), accept: read plain records, too, or off: write them plain"),
+)
+
 
 def add_store_options(parser: argparse.ArgumentParser, *, told: bool) -> None:
     """Add the options that say how to reach the store, without defaults; `told`: its help lists them."""
@@ -36,7 +41,7 @@ def add_store_options(parser: argparse.ArgumentParser, *, told: bool) -> None:
             "each also from CONFIGSTORE_<NAME>, such as CONFIGSTORE_ENDPOINTS; they may follow the command, too"
         )
         group = parser.add_argument_group("store", words)
-    for name, metavar, text in _STORE_OPTIONS:
+    for name, metavar, text in (*_STORE_OPTIONS, *_SEAL_OPTIONS):
         option = f"--{name.replace('_', '-')}"
         group.add_argument(
             option, dest=name, metavar=metavar, help=text if told else argparse.SUPPRESS, default=argparse.SUPPRESS
@@ -47,6 +52,11 @@ def store_settings(args: argparse.Namespace) -> StoreSettings:
     """Return the settings of environment and options. Raises UsageError."""
     options = {name: getattr(args, name, None) for name, _, _ in _STORE_OPTIONS}
     return load_store(environ=os.environ, options=options)
+
+
+def seal_settings(args: argparse.Namespace) -> SealSettings:
+    """Return the settings of environment and options about sealing. Raises UsageError."""
+    return load_seal(environ=os.environ, options=vars(args))
 
 
 def add_command(

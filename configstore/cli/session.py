@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from urllib.parse import urlsplit
 
-from configstore.cli.arguments import store_settings
+from configstore.cli.arguments import seal_settings, store_settings
 from configstore.commandline import nearest
 from configstore.errors import (
     ConflictError,
@@ -20,6 +20,7 @@ from configstore.errors import (
     StoreUnavailableError,
     UnreachableError,
 )
+from configstore.keyring import KeyringFile
 from configstore.model.keys import Keys, prefix_end, removal
 from configstore.model.path import StorePath, ancestors, join, parent, printable, shown
 from configstore.model.record import Kind
@@ -30,6 +31,7 @@ from configstore.settings import (
     nearest_variable,
     unknown_variables,
 )
+from configstore.store.envelope import Envelopes
 from configstore.store.tree import Tree
 from configstore.store.values import Bad, Fence, Outcome, Stored, Write, Writer
 
@@ -52,14 +54,20 @@ _SHOWN = 50
 @contextlib.contextmanager
 def open_tree(args: argparse.Namespace) -> Iterator[Tree]:
     """Connect as the options and the environment say. Raises UsageError; calls raise what `Kv` raises."""
-    settings = store_settings(args)
+    settings, sealing = store_settings(args), seal_settings(args)
+    envelopes = Envelopes(
+        settings.root,
+        keyring=KeyringFile(sealing.keyring).read() if sealing.keyring else None,
+        policy=lambda _: sealing.policy,
+        lenient=True,
+    )
     warn_of_misspelt_variables()
     refuse_silent_default(args)
     from configstore.store.connect import connect  # noqa: PLC0415 - only now is grpc needed
 
     with connect(settings) as kv:
         try:
-            yield Tree(kv, Keys(settings.root), writer(), patience=settings.timeout)
+            yield Tree(kv, Keys(settings.root), writer(), envelopes=envelopes, patience=settings.timeout)
         except StoreUnavailableError as error:
             unnamed = [url for url in settings.endpoints if url not in str(error)]
             if unnamed:

@@ -3,7 +3,10 @@ r"""What the store holds for a path: one line of JSON (the header), a newline, t
     {"v":1,"kind":"file","mode":"0600","uid":0,...,"size":6,"sha256":"…","write_id":"…",...}\n
     secret
 
-`encode` and `decode` are the only readers and writers of that form; everything else sees `Record`.
+Of a sealed record (`"v":2`) the header lacks the digest, the link's target and the chunks' names: these are sealed
+together with the content (`model.seal`). Here it is read without being opened.
+
+`encode`, `header_line` and `decode` are the only readers and writers of that form; everything else sees `Record`.
 """
 
 import enum
@@ -17,8 +20,8 @@ import msgspec
 from configstore.model import untrusted
 from configstore.model.untrusted import UntrustedError
 
-VERSION = 1
-"""The header version written. A record of a later version is refused, never guessed at."""
+PLAIN, SEALED = 1, 2
+"""The header versions. A record of a later version is refused, never guessed at."""
 
 INLINE_MAX = 64 * 1024
 """Content up to this many bytes lies in the record itself, larger content in chunks."""
@@ -124,13 +127,28 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     deletion: Deletion | None = None
 
 
+class Seal(msgspec.Struct, frozen=True, kw_only=True):
+    """With what a value is sealed: the algorithm, the key's id, and the nonce in hexadecimal."""
+
+    alg: Annotated[str, msgspec.Meta(max_length=32)]
+    key: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+    nonce: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{48}$")]
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry, its origin, and its content: inline, or as the digests of its chunks in order."""
+    """An entry, its origin, and its content: inline, or as the names of its chunks in order.
+
+    seal: with what it was sealed where it lay in the store; None: it was plain.
+    locked: why its content may not be used, with the mend: no key opens it, or it is plain where sealed records
+    are required. While a sealed one is locked, its digest, target, content and chunks are not known.
+    """
 
     entry: Entry
     origin: Origin
     content: bytes | None = None
     chunks: tuple[str, ...] = ()
+    seal: Seal | None = None
+    locked: str = ""
 
     def __repr__(self) -> str:
         """Show everything but the content: it may be a private key, and a traceback may show us."""
@@ -156,6 +174,7 @@ class _Header(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lease: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     supersedes: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     deletion: Deletion | None = None
+    seal: Seal | None = None
 
 
 class _Version(msgspec.Struct, frozen=True):
@@ -167,35 +186,41 @@ _version_decoder = msgspec.json.Decoder(_Version)
 
 
 def encode(record: Record) -> bytes:
-    """Return the bytes to store. Raises RecordError when the entry and its content do not belong together."""
+    """Return the bytes to store of a plain record. Raises RecordError when entry and content do not fit."""
+    check(record)
+    return header_line(record) + b"\n" + (record.content or b"")
+
+
+def header_line(record: Record, *, seal: Seal | None = None) -> bytes:
+    """Return the header as it is stored, without the line's end. seal: what the rest is to be sealed with."""
     entry, origin = record.entry, record.origin
-    _check(entry, record.content, record.chunks)
-    _check_deletion(entry, origin.deletion)
-    header = _Header(
-        v=VERSION,
-        kind=entry.kind,
-        mode=f"{entry.mode:04o}" if entry.kind in {Kind.FILE, Kind.DIR} else None,
-        uid=entry.uid,
-        gid=entry.gid,
-        user=entry.user,
-        group=entry.group,
-        size=entry.size if entry.size or entry.kind is Kind.FILE else None,
-        sha256=entry.sha256,
-        target=entry.target,
-        chunks=record.chunks,
-        write_id=origin.write_id,
-        replica=origin.replica,
-        host=origin.host,
-        time=origin.time,
-        lease=origin.lease,
-        supersedes=origin.supersedes,
-        deletion=origin.deletion,
+    return msgspec.json.encode(
+        _Header(
+            v=SEALED if seal else PLAIN,
+            kind=entry.kind,
+            mode=f"{entry.mode:04o}" if entry.kind in {Kind.FILE, Kind.DIR} else None,
+            uid=entry.uid,
+            gid=entry.gid,
+            user=entry.user,
+            group=entry.group,
+            size=entry.size if entry.size or entry.kind is Kind.FILE else None,
+            sha256="" if seal else entry.sha256,
+            target="" if seal else entry.target,
+            chunks=() if seal else record.chunks,
+            write_id=origin.write_id,
+            replica=origin.replica,
+            host=origin.host,
+            time=origin.time,
+            lease=origin.lease,
+            supersedes=origin.supersedes,
+            deletion=origin.deletion,
+            seal=seal,
+        )
     )
-    return msgspec.json.encode(header) + b"\n" + (record.content or b"")
 
 
 def decode(value: bytes) -> Record:
-    """Read a record from untrusted bytes.
+    """Read a record from untrusted bytes; a sealed one as far as it can be read without its key.
 
     Inline content is checked against its digest. Raises RecordError; the text never quotes content.
     """
@@ -217,11 +242,6 @@ def decode(value: bytes) -> Record:
         sha256=header.sha256 if has_size else "",
         target=header.target,
     )
-    content = rest if entry.kind is Kind.FILE and not header.chunks else None
-    if content is None and rest:
-        raise RecordError(f"a {header.kind} record with content behind its header")
-    _check(entry, content, header.chunks)
-    _check_deletion(entry, header.deletion)
     origin = Origin(
         write_id=header.write_id,
         replica=header.replica,
@@ -231,7 +251,15 @@ def decode(value: bytes) -> Record:
         supersedes=header.supersedes,
         deletion=header.deletion,
     )
-    return Record(entry=entry, origin=origin, content=content, chunks=header.chunks)
+    if header.seal:
+        check_deletion(entry, header.deletion)
+        return Record(entry=entry, origin=origin, seal=header.seal, locked="it is sealed")
+    content = rest if entry.kind is Kind.FILE and not header.chunks else None
+    if content is None and rest:
+        raise RecordError(f"a {header.kind} record with content behind its header")
+    record = Record(entry=entry, origin=origin, content=content, chunks=header.chunks)
+    check(record)
+    return record
 
 
 def _read_header(line: bytes) -> _Header:
@@ -239,8 +267,12 @@ def _read_header(line: bytes) -> _Header:
         header = untrusted.decode(line, _header_decoder)
     except UntrustedError as error:
         raise RecordError(_later_version(line) or f"not a record: {error}") from None
-    if header.v != VERSION:
+    if header.v not in {PLAIN, SEALED}:
         raise RecordError(_words_of_version(header.v))
+    if (header.v == SEALED) != (header.seal is not None):
+        raise RecordError(f"header version {header.v} {'with' if header.seal else 'without'} a seal")
+    if header.seal and (header.sha256 or header.target or header.chunks):
+        raise RecordError("a sealed record with a digest, target or chunks outside of its seal")
     return header
 
 
@@ -250,14 +282,17 @@ def _later_version(line: bytes) -> str | None:
         version = untrusted.decode(line, _version_decoder).v
     except UntrustedError:
         return None
-    return _words_of_version(version) if version != VERSION else None
+    return _words_of_version(version) if version not in {PLAIN, SEALED} else None
 
 
 def _words_of_version(version: int) -> str:
-    return f"header version {version}; this configstore reads {VERSION}: upgrade it"
+    return f"header version {version}; this configstore reads up to {SEALED}: upgrade it"
 
 
-def _check(entry: Entry, content: bytes | None, chunks: tuple[str, ...]) -> None:
+def check(record: Record) -> None:
+    """Raise RecordError when a record's entry and its content do not belong together."""
+    entry, content, chunks = record.entry, record.content, record.chunks
+    check_deletion(entry, record.origin.deletion)
     if entry.kind is Kind.SYMLINK:
         if not entry.target or "\0" in entry.target:
             raise RecordError("a symlink record without a usable target")
@@ -277,7 +312,8 @@ def _check(entry: Entry, content: bytes | None, chunks: tuple[str, ...]) -> None
         raise RecordError("the content does not match its size or digest")
 
 
-def _check_deletion(entry: Entry, deletion: Deletion | None) -> None:
+def check_deletion(entry: Entry, deletion: Deletion | None) -> None:
+    """Raise RecordError when an entry cannot be a part of the deletion that it names."""
     if deletion is None:
         return
     if entry.kind is not Kind.GONE:

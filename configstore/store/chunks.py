@@ -12,8 +12,9 @@ from contextlib import suppress
 from configstore.errors import CorruptError, LeaseGoneError
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import StorePath
-from configstore.model.record import INLINE_MAX, Entry, Kind, Record, RecordError, Source, checked, sha256, split
+from configstore.model.record import INLINE_MAX, Entry, Kind, Record, RecordError, Source, checked, split
 from configstore.store.api import CreateRevision, Delete, Exists, Item, Kv, Operation, Put, Relet, range_all
+from configstore.store.envelope import Envelope
 
 UPLOAD_TTL = 900
 """Seconds that an upload may take before its first chunks expire again."""
@@ -33,18 +34,24 @@ class Chunks:
         self._retention_leases: dict[float, tuple[int, float]] = {}  # retention -> (lease, granted at)
 
     def take(
-        self, path: StorePath, entry: Entry, content: bytes | Source | None, *, known: Sequence[str] = ()
+        self,
+        path: StorePath,
+        entry: Entry,
+        content: bytes | Source | None,
+        *,
+        envelope: Envelope,
+        known: Sequence[str] = (),
     ) -> tuple[bytes | None, tuple[str, ...]]:
-        """Return what a record holds of its content: itself when it is small, else its chunks' digests.
+        """Return what a record holds of its content: itself when it is small, else its chunks' names.
 
         The chunks that the store does not have yet are uploaded, one at a time; `known` lie there for sure. Raises
         RecordError when the content is not what `entry` says, what a source raises, and what `Kv.txn` raises.
-        Repeating it is harmless: a chunk's key is its digest.
+        Repeating it is harmless: a chunk's name follows from what it is.
         """
         if not is_large(entry, content):
             return inline(entry, content), ()
         there = {item.key: item.lease for item in self._items(self._keys.chunk(path, ""))}
-        there |= {self._keys.chunk(path, digest): 0 for digest in known}
+        there |= {self._keys.chunk(path, name): 0 for name in known}
         lease = 0
 
         def upload_lease() -> int:
@@ -53,7 +60,12 @@ class Chunks:
             return lease
 
         return None, self.upload(
-            entry, content, lambda digest: self._keys.chunk(path, digest), there=there, lease=upload_lease
+            entry,
+            content,
+            lambda name: self._keys.chunk(path, name),
+            envelope=envelope,
+            there=there,
+            lease=upload_lease,
         )
 
     def upload(
@@ -62,28 +74,33 @@ class Chunks:
         content: bytes | Source | None,
         key: Callable[[str], bytes],
         *,
+        envelope: Envelope,
         there: Mapping[bytes, int],
         lease: Callable[[], int],
     ) -> tuple[str, ...]:
-        """Put the pieces of a large content that are not `there` under their keys; returns all digests in order.
+        """Put the pieces of a large content that are not `there` under their keys; returns all names in order.
 
         Equal pieces appear as often as they occur. Raises as `take` does.
         """
-        digests, sent = [], set(there)
+        names, sent = [], set(there)
         for piece in checked(pieces_of(content), entry):
-            digest = sha256(piece)
-            digests.append(digest)
-            at = key(digest)
+            name = envelope.name(piece)
+            names.append(name)
+            at = key(name)
             if at not in sent:
-                self._kv.txn((CreateRevision(at, 0),), (Put(at, piece, lease()),))
+                self._kv.txn((CreateRevision(at, 0),), (Put(at, envelope.close_piece(name, piece), lease()),))
                 sent.add(at)
-        return tuple(digests)
+        return tuple(names)
 
-    def pieces(self, path: StorePath, record: Record) -> Iterator[bytes]:
+    def pieces(self, path: StorePath, record: Record, envelope: Envelope) -> Iterator[bytes]:
         """Yield a large content's chunks, one at a time. Raises CorruptError, also behind the last one."""
-        where = "put the file again"
         yield from read_pieces(
-            self._kv, record, lambda digest: self._keys.chunk(path, digest), f"{path}: chunk", where
+            self._kv,
+            record,
+            lambda name: self._keys.chunk(path, name),
+            envelope=envelope,
+            what=f"{path}: chunk",
+            mend="put the file again",
         )
 
     def _items(self, prefix: bytes) -> Iterator[Item]:
@@ -99,15 +116,22 @@ class Chunks:
         New chunks lose their upload lease. Those no longer named expire after `retention` seconds (at once for 0),
         but never before the superseded records of the path do that may name them, too.
         """
-        before = set(old.chunks) if old else set()
+        before = self._named(path, old) if old else set()
         after = set(new.chunks)
-        fresh = [self._keys.chunk(path, digest) for digest in sorted(after - before)]
-        dropped = [self._keys.chunk(path, digest) for digest in sorted(before - after)]
+        fresh = [self._keys.chunk(path, name) for name in sorted(after - before)]
+        dropped = [self._keys.chunk(path, name) for name in sorted(before - after)]
         lease = self._longest_lease(path, retention) if dropped else 0
         if lease:
             relets: list[Operation] = [Relet(key, lease) for key in dropped]
             return [Exists(key) for key in fresh + dropped], [*(Relet(key) for key in fresh), *relets]
         return [Exists(key) for key in fresh], [*(Relet(key) for key in fresh), *(Delete(key) for key in dropped)]
+
+    def _named(self, path: StorePath, record: Record) -> set[str]:
+        """Return the names of a current record's chunks; of one that cannot be opened, those without a lease."""
+        if not (record.seal and record.locked):
+            return set(record.chunks)
+        prefix = self._keys.chunk(path, "")
+        return {item.key[len(prefix) :].decode() for item in self._items(prefix) if not item.lease}
 
     def _longest_lease(self, path: StorePath, retention: float) -> int:
         """Return the lease of `retention` seconds, or that of a superseded record of the path if it ends later.
@@ -156,7 +180,9 @@ def pieces_of(content: bytes | Source | None) -> Iterable[bytes]:
     return split(content or b"") if content is None or isinstance(content, bytes) else content()
 
 
-def read_pieces(kv: Kv, record: Record, key: Callable[[str], bytes], what: str, mend: str) -> Iterator[bytes]:
+def read_pieces(
+    kv: Kv, record: Record, key: Callable[[str], bytes], *, envelope: Envelope, what: str, mend: str
+) -> Iterator[bytes]:
     """Yield the pieces that a record names, fetched one at a time from under their keys.
 
     Raises CorruptError, which begins with `what` and ends with `mend`, when one is missing or wrong, and behind
@@ -164,13 +190,15 @@ def read_pieces(kv: Kv, record: Record, key: Callable[[str], bytes], what: str, 
     """
 
     def fetched() -> Iterator[bytes]:
-        for digest in record.chunks:
-            items = kv.range(key(digest)).items
+        for name in record.chunks:
+            items = kv.range(key(name)).items
             if not items:
-                raise CorruptError(f"{what} {digest[:12]} is missing in the store; {mend}")
-            if sha256(items[0].value) != digest:
-                raise CorruptError(f"{what} {digest[:12]} does not match its digest; {mend}")
-            yield items[0].value
+                raise CorruptError(f"{what} {name[:12]} is missing in the store; {mend}")
+            try:
+                piece = envelope.open_piece(name, items[0].value)
+            except RecordError as error:
+                raise CorruptError(f"{what} {name[:12]}: {error}; {mend}") from None
+            yield piece
 
     try:
         yield from checked(fetched(), record.entry)

@@ -10,6 +10,7 @@ from configstore.model.path import StorePath
 from configstore.model.record import Kind, Record, RecordError, encode
 from configstore.store.api import MAX_OPERATIONS, CreateRevision, Kv, ModRevision, Operation, Put, TxnResult
 from configstore.store.chunks import Chunks
+from configstore.store.envelope import Envelopes, SealingError
 from configstore.store.items import decode_item, items_at, trace
 from configstore.store.persist import persist
 from configstore.store.steps import Step, Superseded, groups
@@ -44,12 +45,14 @@ class Commit:
         chunks: Chunks,
         terms: Terms,
         *,
+        envelopes: Envelopes,
         step: Callable[[int], None] | None = None,
     ) -> None:
         """`step` is called after each txn with the number of its paths."""
         self._told = step or (lambda _: None)
         self._kv = kv
         self._keys = keys
+        self._envelopes = envelopes
         self._writer = writer
         self._chunks = chunks
         self._terms = terms
@@ -105,11 +108,19 @@ class Commit:
             item = found.get(step.key)
             if (item.mod_revision if item else 0) == step.expected:
                 continue
-            fate = trace(self._kv, self._keys, step.path, {step.write_id}, after=step.expected, current=item)
+            fate = trace(
+                self._kv,
+                self._keys,
+                self._envelopes,
+                step.path,
+                {step.write_id},
+                after=step.expected,
+                current=item,
+            )
             if fate.found:
                 self._done[step.path] = fate.found.mod_revision
                 continue
-            now = decode_item(self._keys, item) if item else None
+            now = decode_item(self._keys, self._envelopes, item) if item else None
             stale[step.path] = None if isinstance(now, Bad) else now
             if not fate.whole and (step.resent or step.path in self._lost):
                 unsure.append(step.path)
@@ -139,7 +150,8 @@ class Commit:
         unread: dict[bytes, Write] = {}
         for write in writes:
             before = write.previous
-            if before and before.mod_revision == write.expected:
+            # A sealed one is read once more: to seal it again would give other bytes than those that lie there.
+            if before and before.mod_revision == write.expected and before.record.seal is None:
                 found[write.path] = Superseded(
                     value=encode(before.record),
                     mod_revision=before.mod_revision,
@@ -150,7 +162,7 @@ class Commit:
                 unread[self._keys.file(write.path)] = write
         for item in items_at(self._kv, list(unread)):
             if item.mod_revision == unread[item.key].expected:
-                stored = decode_item(self._keys, item)
+                stored = decode_item(self._keys, self._envelopes, item)
                 record = stored.record if isinstance(stored, Stored) else None
                 found[unread[item.key].path] = Superseded(
                     value=item.value, mod_revision=item.mod_revision, version=item.version, record=record
@@ -195,10 +207,13 @@ class Commit:
             deletion=write.deletion,
         )
         try:
-            inline, digests = self._chunks.take(
-                write.path, write.entry, write.content, known=old.chunks if old else ()
+            if old and old.seal and old.locked and write.entry.kind is not Kind.GONE:
+                raise SealingError(old.locked)  # what was sealed is not made plain by who knows no better
+            envelope = self._envelopes.writing(write.path)
+            inline, names = self._chunks.take(
+                write.path, write.entry, write.content, envelope=envelope, known=old.chunks if old else ()
             )
-            record = Record(entry=write.entry, origin=origin, content=inline, chunks=digests)
-            return record, encode(record)
+            record = Record(entry=write.entry, origin=origin, content=inline, chunks=names)
+            return record, envelope.encode(record)
         except RecordError as error:
-            raise RecordError(f"{write.path}: {error}") from None
+            raise type(error)(f"{write.path}: {error}") from None

@@ -9,9 +9,11 @@ from contextlib import suppress
 
 import msgspec
 
+from configstore.errors import RefusedError
 from configstore.model.keys import Keys, prefix_end
-from configstore.model.path import ROOT, PathError, StorePath, is_below
-from configstore.model.record import Record, RecordError, decode
+from configstore.model.path import ROOT, PathError, StorePath, is_below, shown
+from configstore.model.record import Record, RecordError
+from configstore.model.seal import Place
 from configstore.store.api import MAX_OPERATIONS, Compare, Delete, Exists, Kv, ModRevision, range_all
 from configstore.store.chunks import read_pieces
 from configstore.store.tree import Tree
@@ -71,7 +73,9 @@ def count_sides(kv: Kv, keys: Keys) -> dict[StorePath, int]:
 def _side(tree: Tree, path: StorePath, name: str) -> Loser | Unread | None:
     page = tree.kv.range(tree.keys.conflict(path, name))
     try:
-        return Loser(path=path, id=name, record=decode(page.items[0].value)) if page.items else None
+        if not page.items:
+            return None
+        return Loser(path=path, id=name, record=tree.envelopes.decode(path, page.items[0].value, Place.CONFLICT))
     except RecordError as error:
         return Unread(path=path, id=name, reason=str(error))
 
@@ -79,17 +83,19 @@ def _side(tree: Tree, path: StorePath, name: str) -> Loser | Unread | None:
 def pieces_of(tree: Tree, loser: Loser) -> Iterator[bytes]:
     """Yield a losing file's content, one piece in memory at a time; it is good only when the iteration ended.
 
-    Raises CorruptError, StoreError.
+    Raises CorruptError, RefusedError (it is locked), StoreError.
     """
     record = loser.record
+    if record.locked:
+        raise RefusedError(f"{shown(loser.path)}: the conflict {loser.id}: {record.locked}")
     if record.chunks:
-        what = f"{loser.path}: the content of its conflict {loser.id} is not whole any more: chunk"
         yield from read_pieces(
             tree.kv,
             record,
-            lambda digest: tree.keys.conflict_chunk(loser.path, loser.id, digest),
-            what,
-            "`configstore resolve` with another side ends the conflict",
+            lambda name: tree.keys.conflict_chunk(loser.path, loser.id, name),
+            envelope=tree.envelopes.reading(loser.path, record, Place.CONFLICT),
+            what=f"{loser.path}: the content of its conflict {loser.id} is not whole any more: chunk",
+            mend="`configstore resolve` with another side ends the conflict",
         )
     elif record.content:
         yield record.content

@@ -79,7 +79,7 @@ def record_written_at(tree: Tree, path: StorePath, revision: int) -> Stored | Ba
             kept = tree.kv.range(tree.keys.past(path, revision)).items
             if not kept:
                 raise ExpiredError(f"{path}: its record of revision {revision} is not kept any more") from None
-            return decode_superseded(tree.keys, kept[0])
+            return decode_superseded(tree.keys, tree.envelopes, kept[0])
     return tree.decode_item(found[0]) if found and found[0].mod_revision == revision else None
 
 
@@ -102,7 +102,7 @@ def versions_below(tree: Tree, directory: StorePath, *, alone: bool = False) -> 
         current += [item for page in below for item in page.items]
     past: dict[StorePath, list[Stored | Bad]] = {}
     for item in chain.from_iterable(page.items for page in range_all(tree.kv, *past_range, revision=revision)):
-        found = decode_superseded(tree.keys, item)
+        found = decode_superseded(tree.keys, tree.envelopes, item)
         if found:
             past.setdefault(StorePath(found.path), []).append(found)
     made = {each.path: each for item in current if (each := _versions(tree, item, past))}

@@ -10,8 +10,9 @@ import msgspec
 from configstore.errors import TooLargeError
 from configstore.model.keys import Keys, prefix_end, shown_key
 from configstore.model.path import PathError, StorePath
-from configstore.model.record import RecordError, decode
+from configstore.model.record import RecordError
 from configstore.store.api import MAX_OPERATIONS, CreateRevision, Item, Kv, range_all
+from configstore.store.envelope import Envelopes
 from configstore.store.values import Bad, Stored
 
 _NEVER = -1  # no key has this create_revision: a txn that compares it only reads
@@ -32,31 +33,32 @@ def items_at(kv: Kv, keys: Sequence[bytes]) -> Iterator[Item]:
         yield from found
 
 
-def stored(path: StorePath, item: Item) -> Stored:
+def stored(envelopes: Envelopes, path: StorePath, item: Item) -> Stored:
     """Return what lies under a record's key. Raises RecordError."""
-    return Stored(path=path, record=decode(item.value), mod_revision=item.mod_revision, version=item.version)
+    record = envelopes.decode(path, item.value)
+    return Stored(path=path, record=record, mod_revision=item.mod_revision, version=item.version)
 
 
-def decode_item(keys: Keys, item: Item) -> Stored | Bad:
+def decode_item(keys: Keys, envelopes: Envelopes, item: Item) -> Stored | Bad:
     """Read what lies under one key below `files/`; what is unusable comes back as a value."""
     try:
         path = keys.path_of_file(item.key)
     except PathError as error:
         return Bad(path=shown_key(item.key), reason=str(error), mod_revision=item.mod_revision, key=item.key)
     try:
-        return stored(path, item)
+        return stored(envelopes, path, item)
     except RecordError as error:
         return Bad(path=path, reason=str(error), mod_revision=item.mod_revision)
 
 
-def decode_superseded(keys: Keys, item: Item) -> Stored | Bad | None:
+def decode_superseded(keys: Keys, envelopes: Envelopes, item: Item) -> Stored | Bad | None:
     """Read what lies under one key below `past/`; None when no path has such a key."""
     try:
         path, revision = keys.path_of_past(item.key)
     except PathError:
         return None
     try:
-        return Stored(path=path, record=decode(item.value), mod_revision=revision)
+        return Stored(path=path, record=envelopes.decode(path, item.value), mod_revision=revision)
     except RecordError as error:
         return Bad(path=path, reason=str(error), mod_revision=revision)
 
@@ -73,13 +75,20 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def trace(
-    kv: Kv, keys: Keys, path: StorePath, write_ids: Collection[str], *, after: int, current: Item | None
+    kv: Kv,
+    keys: Keys,
+    envelopes: Envelopes,
+    path: StorePath,
+    write_ids: Collection[str],
+    *,
+    after: int,
+    current: Item | None,
 ) -> Trace:
     """Look for what one of these writes made of a path at a mod_revision above `after`; of several, the newest.
 
     current: what lies under the path's key, read before. Raises StoreError.
     """
-    now = decode_item(keys, current) if current and current.mod_revision > after else None
+    now = decode_item(keys, envelopes, current) if current and current.mod_revision > after else None
     if isinstance(now, Stored) and now.record.origin.write_id in write_ids:
         return Trace(found=now, whole=True)
     if _follows(now, after):
@@ -87,7 +96,7 @@ def trace(
     follows, whole = now, now is not None
     # Back from the current record; one superseded record is in memory at a time, however many lie there.
     for key in reversed(_superseded_since(kv, keys, path, after, current)):
-        found = next((decode_superseded(keys, item) for item in kv.range(key).items), None)
+        found = next((decode_superseded(keys, envelopes, item) for item in kv.range(key).items), None)
         if isinstance(found, Stored) and found.record.origin.write_id in write_ids:
             return Trace(found=found, whole=True)
         whole = whole and found is not None and _follows(follows, found.mod_revision)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from configstore.errors import LeaseGoneError, StoreUnavailableError
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import StorePath
-from configstore.model.record import Entry, Record, RecordError, Source, decode, encode, sha256
+from configstore.model.record import Entry, Record, RecordError, Source
+from configstore.model.seal import Place
 from configstore.store.api import (
     MAX_OPERATIONS,
     Compare,
@@ -20,6 +21,7 @@ from configstore.store.api import (
     range_all,
 )
 from configstore.store.chunks import Chunks, inline, is_large
+from configstore.store.envelope import Envelopes
 from configstore.store.persist import persist
 from configstore.store.surplus import surplus_conflicts
 from configstore.store.values import Writer
@@ -35,13 +37,17 @@ etcd stores a value again when its lease changes, and what cannot be placed is k
 class Losing:
     """One losing side of a path, on its way to `conflicts/`."""
 
-    def __init__(self, kv: Kv, keys: Keys, chunks: Chunks, path: StorePath, entry: Entry) -> None:
+    def __init__(
+        self, kv: Kv, keys: Keys, chunks: Chunks, path: StorePath, entry: Entry, *, envelopes: Envelopes
+    ) -> None:
         self._kv = kv
         self._keys = keys
+        self._envelopes = envelopes
+        self._envelope = envelopes.writing(path, Place.CONFLICT)
         self._chunks = chunks
         self._path = path
         self._entry = entry
-        self._name = conflict_id(entry)
+        self._name = self._envelope.loser(entry)
         self._key = keys.conflict(path, self._name)
 
     def keep(self, content: bytes | Source | None, writer: Writer, *, retention: float, patience: float) -> str:
@@ -80,17 +86,20 @@ class Losing:
 
     def _is_whole(self, there: Mapping[bytes, Item]) -> bool:
         try:
-            record = decode(there[self._key].value) if self._key in there else None
+            record = self._decode(there[self._key].value) if self._key in there else None
         except RecordError:
             return False
         return (
             record is not None
-            and conflict_id(record.entry) == self._name
-            and all(self._piece(digest) in there for digest in record.chunks)
+            and self._envelope.loser(record.entry) == self._name
+            and all(self._piece(name) in there for name in record.chunks)
         )
 
-    def _piece(self, digest: str) -> bytes:
-        return self._keys.conflict_chunk(self._path, self._name, digest)
+    def _decode(self, value: bytes) -> Record:
+        return self._envelopes.decode(self._path, value, Place.CONFLICT)
+
+    def _piece(self, name: str) -> bytes:
+        return self._keys.conflict_chunk(self._path, self._name, name)
 
     def _let_again(
         self, there: Mapping[bytes, Item], lease: int, retention: float
@@ -113,15 +122,22 @@ class Losing:
         leases = {key: item.lease for key, item in there.items()}
         try:
             if is_large(self._entry, content):
-                digests = self._chunks.upload(self._entry, content, self._piece, there=leases, lease=lambda: lease)
-                record = Record(entry=self._entry, origin=writer.origin(writer.new_id()), chunks=digests)
+                names = self._chunks.upload(
+                    self._entry,
+                    content,
+                    self._piece,
+                    envelope=self._envelope,
+                    there=leases,
+                    lease=lambda: lease,
+                )
+                record = Record(entry=self._entry, origin=writer.origin(writer.new_id()), chunks=names)
             else:
                 small = inline(self._entry, content)
                 record = Record(entry=self._entry, origin=writer.origin(writer.new_id()), content=small)
-            value = encode(record)
+            value = self._envelope.encode(record)
         except RecordError as error:
             raise RecordError(f"{self._path}: {error}") from None
-        pieces = [self._piece(digest) for digest in sorted(set(record.chunks))]
+        pieces = [self._piece(name) for name in sorted(set(record.chunks))]
         before = there.get(self._key)
         compares: list[Compare] = [ModRevision(self._key, before.mod_revision if before else 0)]
         compares += [Exists(key) for key in pieces]
@@ -131,8 +147,3 @@ class Losing:
             surplus = surplus_conflicts(self._kv, self._keys, self._path)
             operations += surplus[: MAX_OPERATIONS - len(operations)]
         return compares, operations
-
-
-def conflict_id(entry: Entry) -> str:
-    """Return the id of a losing side, which follows from what it is."""
-    return sha256(f"{entry.kind} {entry.mode:o} {entry.sha256} {entry.target}".encode())[:24]

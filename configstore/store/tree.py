@@ -11,13 +11,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import tenacity
 
 from configstore.clock import boottime
-from configstore.errors import CompactedError
+from configstore.errors import CompactedError, RefusedError
 from configstore.model.keys import Keys
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, shown
 from configstore.model.record import Entry, Source
 from configstore.store.api import Item, Kv, range_all
 from configstore.store.chunks import Chunks
 from configstore.store.commit import Commit, Terms
+from configstore.store.envelope import Envelopes
 from configstore.store.items import decode_item, items_at, stored, trace
 from configstore.store.losing import Losing
 from configstore.store.surplus import KEEP
@@ -33,15 +34,19 @@ class Tree:
         keys: Keys,
         writer: Writer,
         *,
+        envelopes: Envelopes | None = None,
         patience: float = 10.0,
         clock: Callable[[], float] = boottime,
     ) -> None:
-        """`patience`: for how many seconds a commit with an ambiguous answer is tried again.
+        """Take what it stands on.
 
+        envelopes: how values are sealed and opened; None: not at all.
+        patience: for how many seconds a commit with an ambiguous answer is tried again.
         clock: seconds, by which retention leases are reckoned; it goes on while the machine is suspended.
         """
         self.kv = kv
         self.keys = keys
+        self.envelopes = envelopes or Envelopes(keys.root)
         self._writer = writer
         self._patience = patience
         self._chunks = Chunks(kv, keys, clock=clock)
@@ -54,7 +59,7 @@ class Tree:
         Raises RecordError (unreadable), CompactedError, FutureRevisionError.
         """
         page = self.kv.range(self.keys.file(path), revision=revision)
-        return stored(path, page.items[0]) if page.items else None
+        return stored(self.envelopes, path, page.items[0]) if page.items else None
 
     def read_many(self, paths: Collection[StorePath]) -> Iterator[Stored]:
         """Yield the records of paths, many in one call; those not there, or unreadable, are left out."""
@@ -111,7 +116,7 @@ class Tree:
 
     def decode_item(self, item: Item) -> Stored | Bad:
         """Read what lies under one key below `files/`; what is unusable comes back as a value."""
-        return decode_item(self.keys, item)
+        return decode_item(self.keys, self.envelopes, item)
 
     def content(self, found: Stored) -> bytes:
         """Return a file's content, checked against its digest; b"" for everything else.
@@ -124,11 +129,14 @@ class Tree:
         """Yield a file's content, one piece in memory at a time; nothing for everything else.
 
         Each piece is checked against its digest, and the whole behind the last one: what was yielded is good only
-        when the iteration ended. Raises CorruptError, and what `Kv.range` raises.
+        when the iteration ended. Raises CorruptError, RefusedError (its record is locked), and what `Kv.range`
+        raises.
         """
         record = found.record
+        if record.locked:
+            raise RefusedError(f"{shown(found.path)}: {record.locked}")
         if record.chunks:
-            yield from self._chunks.pieces(found.path, record)
+            yield from self._chunks.pieces(found.path, record, self.envelopes.reading(found.path, record))
         elif record.content:
             yield record.content
 
@@ -140,7 +148,7 @@ class Tree:
         """
         items = self.kv.range(self.keys.file(path)).items
         current = items[0] if items else None
-        return trace(self.kv, self.keys, path, write_ids, after=after, current=current).found
+        return trace(self.kv, self.keys, self.envelopes, path, write_ids, after=after, current=current).found
 
     # Writing
 
@@ -176,7 +184,8 @@ class Tree:
         Before anything was written: RecordError, when an entry does not fit its content, and what a source raises.
         """
         terms = Terms(retention=retention, keep=keep, fence=fence, patience=self._patience)
-        return Commit(self.kv, self.keys, self._writer, self._chunks, terms, step=step).make(writes)
+        commit = Commit(self.kv, self.keys, self._writer, self._chunks, terms, envelopes=self.envelopes, step=step)
+        return commit.make(writes)
 
     def keep_conflict(
         self, path: StorePath, entry: Entry, content: bytes | Source | None, *, retention: float
@@ -189,5 +198,5 @@ class Tree:
         Raises RecordError when the entry does not fit its content, what a source raises, and StoreError; then
         nothing is known to be kept.
         """
-        losing = Losing(self.kv, self.keys, self._chunks, path, entry)
+        losing = Losing(self.kv, self.keys, self._chunks, path, entry, envelopes=self.envelopes)
         return losing.keep(content, self._writer, retention=retention, patience=self._patience)

@@ -10,6 +10,7 @@ import msgspec
 import pathspec
 
 from configstore.model.path import StorePath, join
+from configstore.model.seal import Policy
 from configstore.model.selection import Selection, Symlinks
 
 
@@ -50,6 +51,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     retention: for how long superseded records are kept, and keep: how many of a path.
     file_mode, dir_mode: modes forced on the replica, None keeps the record's.
     run_as: the user that check, on_change and on_problem run as; None for the sidecar's own.
+    seal: whether what is written is sealed, and what is plain believed; None counts as off.
     order: patterns; what matches an earlier one is placed before what matches a later one, and all else at last.
     """
 
@@ -70,6 +72,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     retention: float = 30 * 86400.0
     keep: int = 100
     create_once: bool = False
+    seal: Policy | None = None
     owner: OwnerOverride = AS_IT_IS
     file_mode: int | None = None
     dir_mode: int | None = None

@@ -19,6 +19,7 @@ from configstore.model.path import PathError, parse_path, printable, printable_j
 from configstore.model.untrusted import UntrustedError
 from configstore.settings import read_toml
 from configstore.store.api import Item
+from configstore.store.envelope import Envelopes
 from configstore.store.items import decode_item, decode_superseded
 from configstore.store.values import Bad, Stored
 from sidecar.config import load_config
@@ -104,7 +105,7 @@ def reads_answers(text):
 def reads_keys(text):
     """`Keys` and `items`: a path that may be mirrored, or a reason that may be shown."""
     item = Item(key=b"/test/files/" + text, value=b"x\n", create_revision=1, mod_revision=1, version=1, lease=0)
-    found = decode_item(KEYS, item)
+    found = decode_item(KEYS, Envelopes(KEYS.root), item)
     assert isinstance(found, Bad)
     _is_shown(found.path), _is_shown(found.reason)
     for prefix in (b"/test/past/", b"/test/conflicts/", b"/test/files/", b""):
@@ -113,7 +114,7 @@ def reads_keys(text):
                 read(prefix + text)
             except PathError as error:
                 _is_shown(str(error))
-    past = decode_superseded(KEYS, msgspec.structs.replace(item, key=b"/test/past/" + text))
+    past = decode_superseded(KEYS, Envelopes(KEYS.root), msgspec.structs.replace(item, key=b"/test/past/" + text))
     assert past is None or isinstance(past, Bad | Stored)
 
 

@@ -17,6 +17,7 @@ from configstore.model.keys import Keys, prefix_end
 from configstore.model.record import CHUNK_SIZE, INLINE_MAX, Entry, Kind, RecordError, sha256, split
 from configstore.store.api import Delete, Put
 from configstore.store.conflicts import losers, pieces_of
+from configstore.store.envelope import PLAIN
 from configstore.store.items import decode_superseded
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
@@ -106,7 +107,7 @@ def test_only_changed_chunks_are_sent_again(tree):
 
 
 def test_chunks_are_bound_to_a_lease_until_their_record_is_committed(tree):
-    tree._chunks.take("a", a_write("a", LARGE).entry, LARGE)
+    tree._chunks.take("a", a_write("a", LARGE).entry, LARGE, envelope=PLAIN)
     assert all(item.lease for item in items(tree, "chunks/a//"))
     put(tree, "a", LARGE)
     assert not any(item.lease for item in items(tree, "chunks/a//"))
@@ -296,7 +297,7 @@ def clocked(kv_root):
 def at(tree, path, revision):
     """A path's superseded content by the revision that it had."""
     (item,) = tree.kv.range(tree.keys.past(path, revision)).items
-    return tree.content(decode_superseded(tree.keys, item))
+    return tree.content(decode_superseded(tree.keys, tree.envelopes, item))
 
 
 def test_a_shorter_retention_does_not_shorten_what_another_version_was_promised(clocked):

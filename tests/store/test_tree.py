@@ -7,6 +7,7 @@ import collections
 import itertools
 import json
 import threading
+from functools import partial
 
 import msgspec
 import pytest
@@ -16,8 +17,8 @@ from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import CHUNK_SIZE, Entry, Kind, Record, RecordError, decode, encode, sha256
 from configstore.store.api import MAX_OPERATIONS, Delete, ModRevision, Put
+from configstore.store.envelope import PLAIN
 from configstore.store.items import Trace, trace
-from configstore.store.losing import conflict_id
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
 from configstore.store.surplus import MAX_CONFLICTS, PRUNE_EVERY
@@ -504,7 +505,7 @@ def test_what_lies_in_a_losers_place_and_is_no_such_record_does_not_stay(tree):
 
 def test_a_loser_whose_piece_vanishes_before_its_record_is_written_is_whole_all_the_same(tree, network):
     loser = file(CERT, b"loser" * 20_000)
-    piece = tree.keys.conflict_chunk(CERT, conflict_id(loser.entry), sha256(loser.content))
+    piece = tree.keys.conflict_chunk(CERT, PLAIN.loser(loser.entry), sha256(loser.content))
 
     def piece_vanishes(make):
         tree.kv._kv.txn([], [Delete(piece)])
@@ -725,8 +726,9 @@ def test_what_comes_while_a_write_is_looked_for_does_not_make_it_uncertain(tree,
     third = committed(other, file(CERT, b"3", expected=second))
     current = raw(tree, CERT)
     committed(other, file(CERT, b"4", expected=third))
-    assert trace(tree.kv, tree.keys, CERT, {"mine"}, after=first, current=current) == Trace(found=None, whole=True)
-    assert not trace(tree.kv, tree.keys, CERT, {"mine"}, after=first - 1, current=current).whole
+    look = partial(trace, tree.kv, tree.keys, tree.envelopes, CERT, {"mine"}, current=current)
+    assert look(after=first) == Trace(found=None, whole=True)
+    assert not look(after=first - 1).whole
 
 
 def test_a_write_is_found_by_its_id_be_it_current_superseded_or_not_there(tree, other):
@@ -909,7 +911,7 @@ def test_a_compaction_between_two_pages_begins_the_listing_again(kv_root):
         (b"", "no header line"),
         (SECRET, "no header line"),
         (SECRET + b"\n", "malformed JSON"),
-        (b'{"v":2,"kind":"hologram"}\n', "version 2"),
+        (b'{"v":3,"kind":"hologram"}\n', "version 3"),
         (b'{"v":1,"kind":"file"}\n' + SECRET, "write_id"),
         (b'{"v":1,"kind":"file","write_id":"w","size":1,"sha256":"' + b"0" * 64 + b'"}\nx', "digest"),
     ],

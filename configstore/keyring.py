@@ -1,0 +1,58 @@
+"""A keyring's file, as a command and a sidecar read it, and as it is replaced while they run."""
+
+import os
+
+from configstore.errors import UsageError
+from configstore.model.path import printable
+from configstore.model.seal import MAX_KEYRING, Keyring, KeyringError, Master, parse
+
+
+class KeyringFile:
+    """The file that a setting names.
+
+    mode: its permission bits when it was read last. master: whether it holds the master secrets.
+    trouble: why the file is not the one that is used any more; "" while it is.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.mode = 0
+        self.master = False
+        self.trouble = ""
+        self._signature: tuple[int, ...] | None = None
+
+    def read(self) -> Keyring:
+        """Return what it holds. Raises UsageError, which quotes nothing of it."""
+        try:
+            with open(self.path, "rb") as file:
+                status = os.fstat(file.fileno())
+                text = file.read(MAX_KEYRING + 1)
+            found = parse(text)
+        except OSError as error:
+            raise UsageError(f"keyring {printable(self.path)}: {error.strerror}") from None
+        except KeyringError as error:
+            raise UsageError(f"keyring {printable(self.path)}: {error}") from None
+        self.mode = status.st_mode & 0o777
+        self._signature = _signature(status)
+        self.master = isinstance(found, Master)
+        self.trouble = ""
+        return found.keyring() if isinstance(found, Master) else found
+
+    def changed(self) -> Keyring | None:
+        """Return what it holds if it was replaced since it was read; else, and while it cannot be used, None.
+
+        Then `trouble` says why; what was read last stays good.
+        """
+        try:
+            if _signature(os.stat(self.path)) == self._signature and not self.trouble:
+                return None
+            return self.read()
+        except OSError as error:
+            self.trouble = f"keyring {printable(self.path)}: {error.strerror}; the one that was read last is used"
+        except UsageError as error:
+            self.trouble = f"{error}; the one that was read last is used"
+        return None
+
+
+def _signature(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_ino, status.st_dev, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,0 +1,294 @@
+r"""The form of what is sealed, and the keys: everything about sealing but the cipher itself (`store.sealing`).
+
+    {"v":2,"kind":"file",…,"size":6,"write_id":"…","seal":{"alg":"xchacha20poly1305","key":"3f…","nonce":"a1…"}}\n
+    <ciphertext>
+
+What is sealed is a line of JSON (digest, link target, chunk names), a newline, and small content. The associated
+data are a tag that says what it is, the root key, the path, and the header line as it is stored: a record that was
+moved to another path or store, or given another mode, owner or writer, does not open.
+
+Keys form a tree, each by HKDF-Expand (RFC 5869 §2.3) from the one above it:
+
+    master secret ─ key of a subtree ─┬─ id, public: how a header names the key
+                                      ├─ the cipher's key
+                                      └─ the key by which chunks and losing sides are named
+
+Whoever holds a subtree's key can compute neither the master secret nor another subtree's key. The path of a record
+decides which key is right: that of the longest subtree around it.
+"""
+
+import enum
+import hmac
+from collections.abc import Iterable
+from functools import cached_property
+
+import msgspec
+
+from configstore.model import untrusted
+from configstore.model.path import ROOT, PathError, StorePath, is_below, parse_path, shown
+from configstore.model.record import Entry, Record, RecordError, Seal, check, header_line
+from configstore.model.untrusted import UntrustedError
+
+ALGORITHM = "xchacha20poly1305"
+"""The only one: XChaCha20-Poly1305 in its IETF form (draft-irtf-cfrg-xchacha-03), by libsodium's name."""
+
+SECRET = 32
+"""Bytes of a master secret, and of every key that is derived from one."""
+
+MAX_KEYRING = 4 * 1024 * 1024
+"""Bytes of the longest keyring that is read."""
+
+
+class Policy(enum.StrEnum):
+    """What is done about sealing below a mapping's subtree, and by a command.
+
+    required: everything written is sealed, and a plain file or link is not believed. accept: everything written is
+    sealed, plain records are read as well: for the time in which a store is being sealed. off: what is written is
+    plain; sealed records are read where the keyring opens them, for the way back.
+    """
+
+    REQUIRED = "required"
+    ACCEPT = "accept"
+    OFF = "off"
+
+
+class Place(enum.StrEnum):
+    """Of what kind a sealed value is: one never opens as the other. A superseded record opens as a record does."""
+
+    RECORD = "record"
+    CONFLICT = "conflict"
+
+
+class KeyringError(ValueError):
+    """A keyring cannot be used; the message says why, and quotes no secret."""
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """The key of one subtree. made: when, RFC 3339, for people."""
+
+    subtree: StorePath
+    secret: bytes
+    made: str = ""
+
+    def __repr__(self) -> str:
+        """Show everything but the secret."""
+        return f"Key({self.subtree!r}, id={self.id})"
+
+    @cached_property
+    def id(self) -> str:
+        """How a header names it; the secret cannot be found from it."""
+        return derive(self.secret, "id").hex()[:16]
+
+    @cached_property
+    def cipher(self) -> bytes:
+        """What the cipher is given."""
+        return derive(self.secret, "cipher")
+
+    @cached_property
+    def naming(self) -> bytes:
+        """What names are made with that show nothing of what they name."""
+        return derive(self.secret, "naming")
+
+    def covers(self, path: StorePath) -> bool:
+        """Tell whether a path lies in the subtree."""
+        return self.subtree in (ROOT, path) or is_below(path, self.subtree)
+
+
+class Secret(msgspec.Struct, frozen=True, kw_only=True):
+    """One master secret, from which the keys of all subtrees follow. made: when, RFC 3339, for people."""
+
+    secret: bytes
+    made: str = ""
+
+    def __repr__(self) -> str:
+        """Show everything but the secret."""
+        return f"Secret(made={self.made!r})"
+
+    def key(self, subtree: StorePath) -> Key:
+        """Return the key of a subtree."""
+        return Key(subtree=subtree, secret=derive(self.secret, f"subtree {subtree}"), made=self.made)
+
+
+class Master(msgspec.Struct, frozen=True, kw_only=True):
+    """The master secrets, the newest first, and the subtrees that have keys of their own."""
+
+    secrets: tuple[Secret, ...]
+    subtrees: tuple[StorePath, ...] = ()
+
+    def keyring(self) -> "Keyring":
+        """Return the keyring that opens the whole store: whatever lies in no subtree has the root's key."""
+        return self.keyring_of((*self.subtrees, ROOT))
+
+    def keyring_of(self, subtrees: Iterable[StorePath]) -> "Keyring":
+        """Return the keyring of some subtrees."""
+        wanted = sorted(set(subtrees))
+        return Keyring(keys=tuple(secret.key(subtree) for secret in self.secrets for subtree in wanted))
+
+
+class Keyring(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+    """The keys of some subtrees; of each subtree's the newest first."""
+
+    keys: tuple[Key, ...]
+
+    def for_writing(self, path: StorePath) -> Key | None:
+        """Return the key that a path is sealed with: the newest of the longest subtree around it; else None."""
+        around = [key for key in self.keys if key.covers(path)]
+        return max(around, key=lambda key: len(key.subtree), default=None)  # the first of equals
+
+    def find(self, key_id: str, path: StorePath) -> Key | None:
+        """Return a key by its id. One of a subtree in which the path does not lie proves nothing: None."""
+        key = self._by_id.get(key_id)
+        return key if key and key.covers(path) else None
+
+    @cached_property
+    def _by_id(self) -> dict[str, Key]:
+        return {key.id: key for key in self.keys}
+
+
+def derive(secret: bytes, use: str) -> bytes:
+    """Return the key for one use (HKDF-Expand with SHA-256, one block; `secret` is uniformly random already)."""
+    return hmac.digest(secret, b"configstore seal " + use.encode() + b"\x01", "sha256")
+
+
+# Records
+
+
+class _Inside(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What of a record's header is sealed."""
+
+    sha256: str = ""
+    target: str = ""
+    chunks: tuple[str, ...] = ()
+
+
+_inside_decoder = msgspec.json.Decoder(_Inside)
+
+
+def closed(record: Record, seal: Seal) -> tuple[bytes, bytes]:
+    """Return a record's header line, and what is to be sealed beside it. Raises RecordError, as `encode` does."""
+    check(record)
+    inside = _Inside(sha256=record.entry.sha256, target=record.entry.target, chunks=record.chunks)
+    return header_line(record, seal=seal), msgspec.json.encode(inside) + b"\n" + (record.content or b"")
+
+
+def opened(record: Record, plaintext: bytes) -> Record:
+    """Return a sealed record together with what was sealed. Raises RecordError."""
+    line, _, rest = plaintext.partition(b"\n")
+    try:
+        inside = untrusted.decode(line, _inside_decoder)
+    except UntrustedError as error:
+        raise RecordError(f"what is sealed is no record: {error}") from None
+    entry = msgspec.structs.replace(record.entry, sha256=inside.sha256, target=inside.target)
+    content = rest if entry.kind == "file" and not inside.chunks else None
+    if content is None and rest:
+        raise RecordError(f"a {entry.kind} record with content behind its header")
+    whole = msgspec.structs.replace(record, entry=entry, content=content, chunks=inside.chunks, locked="")
+    check(whole)
+    return whole
+
+
+def bound_to(place: Place, root: str, path: StorePath, rest: bytes) -> bytes:
+    """Return the associated data of a value. No path and no root has a NUL, so no two of them are alike.
+
+    rest: the header line of a record; the name of a chunk.
+    """
+    return b"\0".join((b"configstore 2", place.encode(), root.encode(), path.encode(), rest))
+
+
+# Names that show nothing
+
+
+def piece_name(key: Key, path: StorePath, piece: bytes) -> str:
+    """Return the name of a piece of content: equal for equal pieces of one path, and nowhere else."""
+    return hmac.digest(key.naming, b"piece\0" + path.encode() + b"\0" + piece, "sha256").hex()
+
+
+def loser_name(key: Key, path: StorePath, entry: Entry) -> str:
+    """Return the id of a losing side, which follows from what it is."""
+    return hmac.digest(key.naming, b"loser\0" + path.encode() + b"\0" + identity(entry), "sha256").hex()[:24]
+
+
+def identity(entry: Entry) -> bytes:
+    """Return what two losing sides of a path must have in common to be one."""
+    return f"{entry.kind} {entry.mode:o} {entry.sha256} {entry.target}".encode()
+
+
+# Keyrings as files
+
+
+class _KeyLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    subtree: str
+    secret: str
+    id: str = ""
+    made: str = ""
+
+
+class _SecretLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    secret: str
+    made: str = ""
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A keyring has keys; a master's file has secrets and subtrees."""
+
+    keyring: int
+    keys: tuple[_KeyLine, ...] = ()
+    secrets: tuple[_SecretLine, ...] = ()
+    subtrees: tuple[str, ...] = ()
+
+
+_file_decoder = msgspec.json.Decoder(_File)
+
+
+def dump(ring: Keyring | Master) -> bytes:
+    """Return the bytes of a keyring's file, to be read and printed by people as well."""
+    if isinstance(ring, Master):
+        secrets = tuple(_SecretLine(secret=each.secret.hex(), made=each.made) for each in ring.secrets)
+        file = _File(keyring=1, secrets=secrets, subtrees=tuple(path or "/" for path in ring.subtrees))
+    else:
+        file = _File(keyring=1, keys=tuple(_key_line(key) for key in ring.keys))
+    return msgspec.json.format(msgspec.json.encode(file), indent=1) + b"\n"
+
+
+def _key_line(key: Key) -> _KeyLine:
+    return _KeyLine(id=key.id, subtree=key.subtree or "/", secret=key.secret.hex(), made=key.made)
+
+
+def parse(text: bytes) -> Keyring | Master:
+    """Read a keyring's file. Raises KeyringError."""
+    try:
+        file = untrusted.decode(text, _file_decoder, limit=MAX_KEYRING)
+    except UntrustedError as error:
+        raise KeyringError(f"no keyring: {error}") from None
+    if file.keyring != 1:
+        raise KeyringError(f"a keyring of version {file.keyring}; this configstore reads 1: upgrade it")
+    if bool(file.keys) == bool(file.secrets):
+        raise KeyringError("no keyring: expected either keys or secrets")
+    if file.secrets:
+        secrets = tuple(Secret(secret=_secret(each.secret), made=each.made) for each in file.secrets)
+        return Master(secrets=secrets, subtrees=tuple(_subtree(path) for path in file.subtrees))
+    return Keyring(keys=tuple(_key(line) for line in file.keys))
+
+
+def _key(line: _KeyLine) -> Key:
+    key = Key(subtree=_subtree(line.subtree), secret=_secret(line.secret), made=line.made)
+    if line.id != key.id:
+        raise KeyringError(f"the id of the key of {shown(key.subtree) or '/'} is not that of its secret")
+    return key
+
+
+def _subtree(text: str) -> StorePath:
+    try:
+        return ROOT if text == "/" else parse_path(text)
+    except PathError as error:
+        raise KeyringError(f"a subtree of it: {error}") from None
+
+
+def _secret(text: str) -> bytes:
+    try:
+        secret = bytes.fromhex(text)
+    except ValueError:
+        secret = b""
+    if len(secret) != SECRET or len(text) != 2 * SECRET:
+        raise KeyringError(f"a secret of it is not {SECRET} bytes in hexadecimal")
+    return secret

@@ -1,0 +1,162 @@
+"""What values are put into before they are stored: as they are, or sealed, as the policy of their path says.
+
+`Envelopes` is the store's one place that decides this. `tree` and what lies beside it ask it; the cipher is in
+`sealing`, which is imported only where there is a keyring.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from configstore.model.path import StorePath
+from configstore.model.record import Entry, Kind, Record, RecordError, decode, encode, sha256
+from configstore.model.seal import Key, Keyring, Place, Policy, identity
+
+
+class Envelope(Protocol):
+    """How the values of one path are stored, with one key or without any."""
+
+    def encode(self, record: Record) -> bytes:
+        """Return the bytes of a record. Raises RecordError when its entry and its content do not fit."""
+        ...
+
+    def name(self, piece: bytes) -> str:
+        """Return the name of a piece of content: the same for the same piece of this path."""
+        ...
+
+    def close_piece(self, name: str, piece: bytes) -> bytes:
+        """Return the bytes of a piece."""
+        ...
+
+    def open_piece(self, name: str, value: bytes) -> bytes:
+        """Return a piece. Raises RecordError when it is not the one of that name."""
+        ...
+
+    def loser(self, entry: Entry) -> str:
+        """Return the id of a losing side, which follows from what it is."""
+        ...
+
+
+class Opening(Envelope, Protocol):
+    """An envelope with a key."""
+
+    def open(self, record: Record, value: bytes) -> Record:
+        """Return a sealed record with what was sealed. Raises RecordError."""
+        ...
+
+
+class Plain:
+    """Values as they are."""
+
+    def encode(self, record: Record) -> bytes:
+        """As `Envelope` says."""
+        return encode(record)
+
+    def name(self, piece: bytes) -> str:
+        """As `Envelope` says."""
+        return sha256(piece)
+
+    def close_piece(self, name: str, piece: bytes) -> bytes:  # noqa: ARG002 - a sealed one depends on it
+        """As `Envelope` says."""
+        return piece
+
+    def open_piece(self, name: str, value: bytes) -> bytes:
+        """As `Envelope` says."""
+        if sha256(value) != name:
+            raise RecordError("does not match its digest")
+        return value
+
+    def loser(self, entry: Entry) -> str:
+        """As `Envelope` says."""
+        return sha256(identity(entry))[:24]
+
+
+PLAIN = Plain()
+
+
+class SealingError(RecordError):
+    """A record is of no use here: no key opens it, or it is plain where sealed ones are required."""
+
+
+class Envelopes:
+    """How the values below one root key are stored and read. Safe for use by several threads.
+
+    keyring: may be replaced at any time; whoever began to write goes on with the key that it began with.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        keyring: Keyring | None = None,
+        policy: Callable[[StorePath], Policy] = lambda _: Policy.OFF,
+        lenient: bool = False,
+    ) -> None:
+        """`lenient`: a record of no use is returned with the reason in `locked`, for whoever only lists."""
+        self._root = root
+        self._policy = policy
+        self._lenient = lenient
+        self.keyring = keyring
+
+    def writing(self, path: StorePath, place: Place = Place.RECORD) -> Envelope:
+        """Return the envelope for what is written to a path now. Raises SealingError: its key is missing."""
+        if self._policy(path) is Policy.OFF:
+            return PLAIN
+        key = self.keyring.for_writing(path) if self.keyring else None
+        if key is None:
+            raise SealingError("it cannot be sealed: the keyring has no key of a subtree around it")
+        return self._sealed(key, path, place)
+
+    def reading(self, path: StorePath, record: Record, place: Place = Place.RECORD) -> Envelope:
+        """Return the envelope that the pieces of a record lie in. Raises SealingError: no key opens them."""
+        if record.seal is None:
+            return PLAIN
+        key = self._key(path, record)
+        if key is None:
+            raise SealingError(_no_key(record))
+        return self._sealed(key, path, place)
+
+    def decode(self, path: StorePath, value: bytes, place: Place = Place.RECORD) -> Record:
+        """Read what lies under a key of a path. Raises RecordError."""
+        record = decode(value)
+        if record.seal is None:
+            if record.entry.kind in _NEED_SEAL and self._policy(path) is Policy.REQUIRED:
+                return self._useless(record, _PLAIN)
+            return record
+        key = self._key(path, record)
+        if key:
+            return self._sealed(key, path, place).open(record, value)
+        if record.entry.kind in _NEED_SEAL:
+            return self._useless(record, _no_key(record))
+        return msgspec.structs.replace(record, locked="")  # to be believed no less than a plain one
+
+    def _useless(self, record: Record, why: str) -> Record:
+        if not self._lenient:
+            raise SealingError(why)
+        return msgspec.structs.replace(record, locked=why)
+
+    def _key(self, path: StorePath, record: Record) -> Key | None:
+        return self.keyring.find(record.seal.key, path) if self.keyring and record.seal else None
+
+    def _sealed(self, key: Key, path: StorePath, place: Place) -> Opening:
+        from configstore.store.sealing import Sealed  # noqa: PLC0415 - the library is needed where there are keys
+
+        return Sealed(key, self._root, path, place)
+
+
+_NEED_SEAL = frozenset({Kind.FILE, Kind.SYMLINK})
+"""What has content. A directory and a tombstone may be plain, so that nobody needs a key to make or remove one."""
+
+_PLAIN = (
+    "it is plain, where only sealed records are believed; `configstore seal rotate` seals what is there already,"
+    " the policy `accept` reads it meanwhile"
+)
+
+
+def _no_key(record: Record) -> str:
+    key = record.seal.key if record.seal else ""
+    return (
+        f"it is sealed with the key {key}, which no keyring here has; `configstore seal status` with the master"
+        " says whose it is"
+    )
