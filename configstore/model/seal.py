@@ -21,11 +21,12 @@ import enum
 import hmac
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Annotated
 
 import msgspec
 
 from configstore.model import untrusted
-from configstore.model.path import ROOT, PathError, StorePath, is_below, parse_path, shown
+from configstore.model.path import ROOT, PathError, StorePath, ancestors, is_below, parse_path, shown
 from configstore.model.record import Entry, Record, RecordError, Seal, check, header_line
 from configstore.model.untrusted import UntrustedError
 
@@ -132,13 +133,17 @@ class Keyring(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     def for_writing(self, path: StorePath) -> Key | None:
         """Return the key that a path is sealed with: the newest of the longest subtree around it; else None."""
-        around = [key for key in self.keys if key.covers(path)]
-        return max(around, key=lambda key: len(key.subtree), default=None)  # the first of equals
+        around = (path, *reversed(ancestors(path)), ROOT)
+        return next((self._newest[subtree] for subtree in around if subtree in self._newest), None)
 
     def find(self, key_id: str, path: StorePath) -> Key | None:
         """Return a key by its id. One of a subtree in which the path does not lie proves nothing: None."""
         key = self._by_id.get(key_id)
         return key if key and key.covers(path) else None
+
+    @cached_property
+    def _newest(self) -> dict[StorePath, Key]:
+        return {key.subtree: key for key in reversed(self.keys)}
 
     @cached_property
     def _by_id(self) -> dict[str, Key]:
@@ -157,7 +162,7 @@ class _Inside(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What of a record's header is sealed."""
 
     sha256: str = ""
-    target: str = ""
+    target: Annotated[str, msgspec.Meta(max_length=4095)] = ""
     chunks: tuple[str, ...] = ()
 
 
@@ -188,9 +193,10 @@ def opened(record: Record, plaintext: bytes) -> Record:
 
 
 def bound_to(place: Place, root: str, path: StorePath, rest: bytes) -> bytes:
-    """Return the associated data of a value. No path and no root has a NUL, so no two of them are alike.
+    """Return what stands for one value of one path: the associated data, and what a name is made of.
 
-    rest: the header line of a record; the name of a chunk.
+    No path and no root has a NUL, so no two of them are alike. rest: the header line of a record; the name of a
+    chunk.
     """
     return b"\0".join((b"configstore 2", place.encode(), root.encode(), path.encode(), rest))
 
@@ -198,14 +204,15 @@ def bound_to(place: Place, root: str, path: StorePath, rest: bytes) -> bytes:
 # Names that show nothing
 
 
-def piece_name(key: Key, path: StorePath, piece: bytes) -> str:
-    """Return the name of a piece of content: equal for equal pieces of one path, and nowhere else."""
-    return hmac.digest(key.naming, b"piece\0" + path.encode() + b"\0" + piece, "sha256").hex()
+def piece_name(key: Key, place: Place, root: str, path: StorePath, piece: bytes) -> str:
+    """Return the name of a piece of content: equal for equal pieces of one path in one place, and nowhere else."""
+    return hmac.digest(key.naming, b"piece\0" + bound_to(place, root, path, piece), "sha256").hex()
 
 
-def loser_name(key: Key, path: StorePath, entry: Entry) -> str:
+def loser_name(key: Key, root: str, path: StorePath, entry: Entry) -> str:
     """Return the id of a losing side, which follows from what it is."""
-    return hmac.digest(key.naming, b"loser\0" + path.encode() + b"\0" + identity(entry), "sha256").hex()[:24]
+    what = bound_to(Place.CONFLICT, root, path, identity(entry))
+    return hmac.digest(key.naming, b"loser\0" + what, "sha256").hex()[:24]
 
 
 def identity(entry: Entry) -> bytes:

@@ -75,7 +75,12 @@ def _side(tree: Tree, path: StorePath, name: str) -> Loser | Unread | None:
     try:
         if not page.items:
             return None
-        return Loser(path=path, id=name, record=tree.envelopes.decode(path, page.items[0].value, Place.CONFLICT))
+        record = tree.envelopes.decode(path, page.items[0].value, Place.CONFLICT)
+        if record.seal and not record.locked:
+            envelope = tree.envelopes.reading(path, record, Place.CONFLICT)
+            if envelope.loser(record.entry) != name:
+                return Unread(path=path, id=name, reason="it is the one of another id, and was moved here")
+        return Loser(path=path, id=name, record=record)
     except RecordError as error:
         return Unread(path=path, id=name, reason=str(error))
 

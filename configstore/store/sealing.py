@@ -40,7 +40,7 @@ class Sealed:
 
     def name(self, piece: bytes) -> str:
         """Return the name of a piece of content: the same for the same piece of this path."""
-        return piece_name(self._key, self._path, piece)
+        return piece_name(self._key, self._place, self._root, self._path, piece)
 
     def close_piece(self, name: str, piece: bytes) -> bytes:
         """Return the bytes of a piece: its nonce, and what is sealed."""
@@ -53,7 +53,7 @@ class Sealed:
 
     def loser(self, entry: Entry) -> str:
         """Return the id of a losing side, which follows from what it is."""
-        return loser_name(self._key, self._path, entry)
+        return loser_name(self._key, self._root, self._path, entry)
 
     def _encrypt(self, plaintext: bytes, rest: bytes, nonce: bytes) -> bytes:
         return crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, self._bound(rest), nonce, self._key.cipher)

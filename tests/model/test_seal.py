@@ -81,9 +81,16 @@ def test_no_secret_is_in_any_text_about_a_key():
 def test_names_of_pieces_are_equal_for_equal_pieces_of_one_path_and_key_alone():
     key, other = NEW.key(CERTS), OLD.key(CERTS)
     a, b = StorePath("certs/a"), StorePath("certs/b")
-    assert piece_name(key, a, b"x") == piece_name(key, a, b"x")
-    named = {(a, key, b"x"), (b, key, b"x"), (a, key, b"y"), (a, other, b"x")}
-    assert len({piece_name(with_key, path, piece) for path, with_key, piece in named}) == 4
+    assert piece_name(key, Place.RECORD, "/r", a, b"x") == piece_name(key, Place.RECORD, "/r", a, b"x")
+    named = {
+        (key, Place.RECORD, "/r", a, b"x"),
+        (other, Place.RECORD, "/r", a, b"x"),
+        (key, Place.CONFLICT, "/r", a, b"x"),
+        (key, Place.RECORD, "/other", a, b"x"),
+        (key, Place.RECORD, "/r", b, b"x"),
+        (key, Place.RECORD, "/r", a, b"y"),
+    }
+    assert len({piece_name(*each) for each in named}) == len(named)
 
 
 def test_no_two_places_have_the_same_associated_data():
