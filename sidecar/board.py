@@ -24,7 +24,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
     keeps_ready: whether a mapping that was ready stays so although it is not complete. queued: paths changed here
     and not sent yet. noticed: when paths were changed here, where that is known. waiting: paths left for a later
-    cycle, and why. trouble: why not all changes are noticed at once. lost: whether the store is not, or may not
+    cycle, and why. trouble: why not all changes are noticed at once. unfit: why nothing can
+    be sealed here, or "". lost: whether the store is not, or may not
     be, the one that was known; held: how many of its files lie here. last_choice: None for as before. silent: it
     only waits for a store that does not answer, which is logged once for all mappings.
     """
@@ -42,6 +43,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     behind: int = 0
     committed: int
     trouble: str | None
+    unfit: str = ""
     lost: bool = False
     held: int = 0
     last_choice: str | None = None
@@ -98,7 +100,7 @@ class Board:
         before = self.status
         shown = tuple(dict.fromkeys(problems[path] for path in sorted(problems)))  # one may speak for many paths
         for reason in self._general(now):
-            shown += (Problem(path="", reason=reason),)
+            shown += (Problem(path="", reason=reason, sealing=reason == now.unfit),)
         under_way = [path for path in sorted(now.waiting) if path not in problems]
         waiting = now.queued | set(under_way)
         self.status = msgspec.structs.replace(
@@ -131,8 +133,8 @@ class Board:
     def _general(self, now: Figures) -> list[str]:
         """Return the problems that no path has."""
         hook = self._hook_failure()
-        found = [f"the hook failed and is tried again: {hook}"] if hook else []
-        return [*found, now.trouble] if now.trouble else found
+        failed = f"the hook failed and is tried again: {hook}" if hook else ""
+        return [each for each in (now.unfit, failed, now.trouble) if each]
 
     def _oldest(self, waiting: AbstractSet[StorePath], noticed: Map[StorePath, float]) -> float | None:
         now = self._clock()

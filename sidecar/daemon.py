@@ -54,6 +54,7 @@ CLOSING = 1.0
 def run(config: Config) -> int:
     """Mirror until SIGTERM, SIGINT or SIGQUIT, flush, and return the exit code."""
     end = End()
+    sealed = Sealed(config.store.root, config.mappings, config.seal_keyring)
     with ExitStack() as stack:
         kv = stack.enter_context(connect(config.store))
         kv.follow_contact(ContactLog().told)
@@ -63,20 +64,21 @@ def run(config: Config) -> int:
         def troubles() -> list[str]:
             found = [state.trouble, *(each.alarm.failure for each in mirrors)]
             found += [trouble for each in watchers for trouble in each.troubles()]
-            return [*presence.troubles(), *holds.troubles(), *filter(None, found)]
+            return [*presence.troubles(), *holds.troubles(), *sealed.troubles(), *filter(None, found)]
 
-        presence = _presence(config, kv, mirrors, troubles)
+        presence = _presence(config, kv, mirrors, sealed, troubles)
         keys = Keys(config.store.root)
         holds = Holds(kv, keys, mirrors, replica=config.replica, host=socket.gethostname(), now=_now)
         told = [presence.changed]
         watchers: list[Outside] = []
-        mirrors += _open(config, kv, stack, state, watch=True, told=lambda: _tell(told), holds=holds)
+        mirrors += _open(config, kv, stack, state, sealed, watch=True, told=lambda: _tell(told), holds=holds)
         door = _control_socket(config)
         if door:
             what = Api(kv, keys, mirrors, holds, replica=config.replica, troubles=troubles)
             stack.callback(ControlServer(door, what, group=config.control_group).close)
         if config.health_listen:
-            stack.callback(_health(config, kv, mirrors, holds, troubles, told=told, watchers=watchers).close)
+            health = _health(config, kv, mirrors, holds, troubles, sealed=sealed, told=told, watchers=watchers)
+            stack.callback(health.close)
         for mirror in mirrors:
             mirror.start()
         holds.start()
@@ -86,7 +88,8 @@ def run(config: Config) -> int:
         log.info(
             "mirroring", extra={"mappings": [mirror.mapping.name for mirror in mirrors], "replica": config.replica}
         )
-        end.wait()
+        while not end.wait(sealed.period):
+            _look_at_keyring(sealed, mirrors, presence)
         all_sent = _stop(config.stop_timeout, kv, mirrors, holds)
     log.info("stopped")
     return 0 if all_sent and not end.failed else 1
@@ -96,6 +99,18 @@ def _tell(whom: Iterable[Callable[[], None]]) -> None:
     """Say that a mapping has something new to tell."""
     for each in whom:
         each()
+
+
+def _look_at_keyring(sealed: Sealed, mirrors: Sequence[Mirror], presence: Presence) -> None:
+    """Use a keyring that was replaced: what could not be opened is read again, and what cannot be any more."""
+    before = sealed.troubles()
+    changed = sealed.look()
+    for mirror in mirrors:
+        if mirror.mapping in changed:
+            mirror.list_again()
+            mirror.wake()
+    if changed or sealed.troubles() != before:
+        presence.changed()
 
 
 def _stop(patience: float, kv: Kv, mirrors: Sequence[Mirror], holds: Holds) -> bool:
@@ -144,9 +159,11 @@ def init(config: Config) -> int:
 
     Waits up to `config.timeout` seconds for the store. Raises UnreachableError when it did not answer, and
     NotThereError naming what is missing for a required mapping to be complete; RefusedError when its directory
-    cannot be mirrored. The others are filled all the same.
+    cannot be mirrored, or no key opens what it misses, or that is plain and may not be. The others are filled all
+    the same.
     """
     config = _in_time(config)
+    sealed = Sealed(config.store.root, config.mappings, config.seal_keyring)
     incomplete: list[tuple[Mapping, str]] = []
     refused: list[str] = []
 
@@ -156,10 +173,13 @@ def init(config: Config) -> int:
 
     with ExitStack() as stack:
         state = stack.enter_context(closing(StateDirectory(config.state)))
-        mirrors = _open(config, stack.enter_context(connect(config.store)), stack, state, unusable=unusable)
+        kv = stack.enter_context(connect(config.store))
+        mirrors = _open(config, kv, stack, state, sealed, unusable=unusable)
         end = time.monotonic() + config.timeout
         for mirror in mirrors:
             incomplete += [(mirror.mapping, reason) for reason in _until_reachable(mirror.engine.pull_once, end)]
+            if any(problem.sealing for problem in mirror.status.problems):
+                refused.append(mirror.mapping.name)
     for mapping, reason in incomplete:
         if not mapping.required:
             log.warning("not complete", extra={"mapping": mapping.name, "reason": reason})
@@ -173,9 +193,11 @@ def init(config: Config) -> int:
 def plan(config: Config) -> dict[str, Plan]:
     """Return what a cycle of each mapping would do now, and do nothing."""
     config = _in_time(config)
+    sealed = Sealed(config.store.root, config.mappings, config.seal_keyring)
     with ExitStack() as stack:
         state = stack.enter_context(closing(StateDirectory(config.state, prepare=False)))
-        mirrors = _open(config, stack.enter_context(connect(config.store)), stack, state, preview=True)
+        kv = stack.enter_context(connect(config.store))
+        mirrors = _open(config, kv, stack, state, sealed, preview=True)
         end = time.monotonic() + config.timeout
         return {mirror.mapping.name: _until_reachable(mirror.engine.preview, end) for mirror in mirrors}
 
@@ -198,7 +220,7 @@ def _until_reachable(ask: Callable[[], T], end: float) -> T:
 
 
 def _presence(
-    config: Config, kv: Kv, mirrors: Sequence[Mirror], troubles: Callable[[], Sequence[str]]
+    config: Config, kv: Kv, mirrors: Sequence[Mirror], sealed: Sealed, troubles: Callable[[], Sequence[str]]
 ) -> Presence:
     """Return the session in which `mirrors` report and take requests; they may be made afterwards."""
     host = socket.gethostname()
@@ -214,6 +236,8 @@ def _presence(
                     session=session,
                     clock=boottime(),
                     time=_now(),
+                    keys=sealed.keys(each.mapping),
+                    master=sealed.master,
                 ),
                 filter(None, (each.stuck(), *troubles())),
             )
@@ -241,6 +265,7 @@ def _health(
     holds: Holds,
     troubles: Callable[[], Sequence[str]],
     *,
+    sealed: Sealed,
     told: list[Callable[[], None]],
     watchers: list["Outside"],
 ) -> ExitStack:
@@ -262,6 +287,7 @@ def _health(
     def samples() -> Iterator[Sample]:
         yield Sample("log_dropped_total", (), logs.dropped())
         yield from outside.samples()
+        yield Sample("keyring_unreadable", (), sealed.unreadable)
         for each in mirrors:
             name = (each.mapping.name,)
             yield Sample("stuck", name, each.stuck() is not None)
@@ -314,6 +340,7 @@ def _open(
     kv: Kv,
     stack: ExitStack,
     state: StateDirectory,
+    sealed: Sealed,
     *,
     watch: bool = False,
     preview: bool = False,
@@ -328,7 +355,6 @@ def _open(
         now=_now,
         new_id=lambda: secrets.token_hex(12),
     )
-    sealed = Sealed(config.store.root, config.mappings, config.seal_keyring)
     tree = Tree(kv, Keys(config.store.root), writer, envelopes=sealed.envelopes, patience=config.store.timeout)
     mirrors = []
     for mapping in config.mappings:

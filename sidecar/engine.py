@@ -149,7 +149,7 @@ class Engine:
         self._publish(plan, done)
         rootless = [] if self._remote.life.phase is Phase.FOLLOWING else [self._remote.words or "not followed"]
         missing = [] if self.mapping.direction is Direction.PUSH else self._problems.missing()
-        return [*rootless, *missing]
+        return [*rootless, *filter(None, [self._remote.unfit]), *missing]
 
     def unsent(self) -> dict[StorePath, str]:
         """Look at everything here once more, and return what the store does not have, each path with the reason.
@@ -330,12 +330,13 @@ class Engine:
         follows = self._remote.life.phase is Phase.FOLLOWING
         waiting_for = plan.waiting_for or self._remote.error or self._remote.words
         complete = follows and (self.mapping.direction is Direction.PUSH or not self._sides.missing)
+        unfit = self._remote.unfit
         self._board.publish(
             self._problems.shown() | self._local.open_problems(),
             Figures(
                 halted=plan.halted,
                 waiting_for=waiting_for,
-                complete=complete and not plan.halted,
+                complete=complete and not plan.halted and not unfit,
                 keeps_ready=follows or self._remote.life.phase is Phase.UNKNOWN,
                 queued=set() if self.mapping.direction is Direction.PULL else self._sides.queued(),
                 noticed=self._local.noticed,
@@ -346,6 +347,7 @@ class Engine:
                 behind=0 if self.mapping.direction is Direction.PUSH else len(self._sides.news),
                 committed=self._committed,
                 trouble=self._local.trouble,
+                unfit=unfit,
                 lost=self._remote.lost,
                 held=self._remote.held,
                 last_choice=self._choices.last,

@@ -49,6 +49,12 @@ SERIES = {
             ("certificate", "path"),
             "When the first certificate to end of a file ends by which etcd is reached: of `cacert` or of `cert`",
         ),
+        Series(
+            "keyring_unreadable",
+            "gauge",
+            (),
+            "1 while the keyring's file is gone or cannot be read, so that the one before it is used",
+        ),
         Series("ready", "gauge", _OF_MAPPING, "1 while it may be served: it was complete, and no more"),
         Series("complete", "gauge", _OF_MAPPING, "1 while every record of the mapping is applied"),
         Series("degraded", "gauge", _OF_MAPPING, "1 while it is served although a path has a problem"),
@@ -62,6 +68,13 @@ SERIES = {
             "1 while not every change of a file here is noticed at once, such as where files are polled",
         ),
         Series("problems", "gauge", _OF_MAPPING, "Paths that cannot be mirrored now"),
+        Series(
+            "unopened",
+            "gauge",
+            _OF_MAPPING,
+            "Those of the problems that are about sealing: a record that no key here opens, or that is plain where"
+            " it may not be",
+        ),
         Series(
             "conflicts", "gauge", _OF_MAPPING, "Losing sides of conflicts that the store keeps for the mapping"
         ),
@@ -99,6 +112,7 @@ _FROM_STATUS: dict[str, Callable[[Status, float], float]] = {
     "waiting": lambda status, _: status.waiting_for is not None,
     "watch_incomplete": lambda status, _: status.watch_incomplete,
     "problems": lambda status, _: len(status.problems),
+    "unopened": lambda status, _: sum(problem.sealing for problem in status.problems),
     "paths": lambda status, _: status.paths,
     "pending": lambda status, _: status.pending,
     "pending_seconds": lambda status, now: (

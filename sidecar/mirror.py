@@ -311,6 +311,10 @@ class Mirror:
             self._published.wait_for(lambda: self._looks_made >= ticket or self._stop.is_set(), patience)
             return self._looks_made >= ticket
 
+    def list_again(self) -> None:
+        """Have all that the store holds read again soon; from any thread."""
+        self._feed.list_again()
+
     def wake(self) -> None:
         """Have a cycle made soon; from any thread."""
         self._wake.set()

@@ -175,8 +175,9 @@ class Puller:
             except StoreUnavailableError:
                 raise
             except (StoreError, RecordError) as error:
-                now = self._tree.read(self._mapping.absolute(pull.path))
-                if now is None or now.mod_revision != pull.remote.mod_revision:
+                key = self._tree.keys.file(self._mapping.absolute(pull.path))
+                now = self._tree.kv.range(key, keys_only=True).items
+                if not now or now[0].mod_revision != pull.remote.mod_revision:
                     raise Overtaken from error
                 raise Withheld(str(error)) from error
 

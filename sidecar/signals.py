@@ -49,9 +49,9 @@ class End:
         threading.excepthook = self._fail
         threading.Thread(target=self._serve, args=(reader,), name="signals", daemon=True).start()
 
-    def wait(self) -> None:
-        """Wait for it."""
-        self._over.wait()
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for it, for at most so many seconds; returns whether it has come."""
+        return self._over.wait(seconds)
 
     def _serve(self, reader: int) -> None:
         while True:

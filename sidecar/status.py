@@ -88,11 +88,21 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def report_of(
-    status: Status, mapping: Mapping, *, replica: str, host: str, session: str, clock: float, time: str
+    status: Status,
+    mapping: Mapping,
+    *,
+    replica: str,
+    host: str,
+    session: str,
+    clock: float,
+    time: str,
+    keys: tuple[str, ...] = (),
+    master: bool = False,
 ) -> Report:
     """Return what the replica says of the mapping in the store.
 
-    clock: the engine's, now. time: the time of day, RFC 3339.
+    clock: the engine's, now. time: the time of day, RFC 3339. keys: the ids of those that are held for the
+    mapping. master: whether they come from a master.
     """
     since = status.pending_since
     return Report(
@@ -118,6 +128,8 @@ def report_of(
         lost=status.lost,
         held=status.held,
         last_choice=status.last_choice,
+        keys=keys or msgspec.UNSET,
+        master=True if master else msgspec.UNSET,
         version=__version__,
         time=time,
     )

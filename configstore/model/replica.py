@@ -21,6 +21,9 @@ from configstore.model.untrusted import UntrustedError
 MAX_PROBLEMS = 50
 """How many problems a report names; `problem_count` counts them all."""
 
+MAX_KEYS = 32
+"""How many keys a report names; a keyring has as many of a subtree as it had generations that are needed still."""
+
 MAX_REPORT = 1024 * 1024
 """Bytes of a report that are read: that many problems with the longest paths and reasons are less."""
 
@@ -80,6 +83,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     records vanished without a tombstone.
     lost: the store is not, or may not be, the one that was known; held: how many of its files still lie here.
     last_choice: a person's choice that its process carried out last: what, by whom, when.
+    keys: the ids of the keys that are held for the mapping, first the one that its subtree is sealed with; absent
+    without any. master: they come from a master, which no sidecar should have; else absent.
     version: of configstore; time: when this was written, RFC 3339, by the replica's clock.
     Revision and counts are as of the last change of state or request to report, or some seconds ago.
     """
@@ -106,6 +111,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     lost: bool = False
     held: _Number = 0
     last_choice: _Words | None = None
+    keys: Annotated[tuple[_Name, ...], msgspec.Meta(max_length=4 * MAX_KEYS)] | msgspec.UnsetType = msgspec.UNSET
+    master: bool | msgspec.UnsetType = msgspec.UNSET
     version: _Name = ""
     time: _Name = ""
     v: int = 1

@@ -64,6 +64,10 @@ class KeyringError(ValueError):
     """A keyring cannot be used; the message says why, and quotes no secret."""
 
 
+class SealingError(RecordError):
+    """A record is of no use here: no key opens it, it was changed or moved, or it is plain where none may be."""
+
+
 class Key(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The key of one subtree. made: when, RFC 3339, for people."""
 
@@ -140,6 +144,17 @@ class Keyring(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """Return a key by its id. One of a subtree in which the path does not lie proves nothing: None."""
         key = self._by_id.get(key_id)
         return key if key and key.covers(path) else None
+
+    def fits(self, subtree: StorePath) -> bool:
+        """Tell whether anything of a subtree can be sealed with it."""
+        return any(key.covers(subtree) or subtree == ROOT or is_below(key.subtree, subtree) for key in self.keys)
+
+    def of(self, subtree: StorePath) -> tuple[Key, ...]:
+        """Return the keys of whatever lies in a subtree: first the one that the subtree itself is sealed with."""
+        mine = [key for key in self.keys if key.covers(subtree)]
+        first = self.for_writing(subtree)
+        below = [key for key in self.keys if key.subtree != subtree and (is_below(key.subtree, subtree))]
+        return tuple(dict.fromkeys([*([first] if first else []), *mine, *below]))
 
     @cached_property
     def _newest(self) -> dict[StorePath, Key]:

@@ -11,7 +11,7 @@ import msgspec
 
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind, Record, RecordError, decode, encode, sha256
-from configstore.model.seal import Key, Keyring, Place, Policy, identity
+from configstore.model.seal import Key, Keyring, Place, Policy, SealingError, identity
 
 
 class Envelope(Protocol):
@@ -75,10 +75,6 @@ class Plain:
 PLAIN = Plain()
 
 
-class SealingError(RecordError):
-    """A record is of no use here: no key opens it, or it is plain where sealed ones are required."""
-
-
 class Envelopes:
     """How the values below one root key are stored and read. Safe for use by several threads.
 
@@ -105,8 +101,14 @@ class Envelopes:
             return PLAIN
         key = self.keyring.for_writing(path) if self.keyring else None
         if key is None:
-            raise SealingError("it cannot be sealed: the keyring has no key of a subtree around it")
+            raise SealingError(f"it cannot be sealed: {_UNFIT}")
         return self._sealed(key, path, place)
+
+    def unfit(self, subtree: StorePath) -> str:
+        """Return why nothing that is written to a subtree can be sealed as its policy wants it; "" if it can."""
+        if self._policy(subtree) is Policy.OFF or (self.keyring and self.keyring.fits(subtree)):
+            return ""
+        return f"what is written here cannot be sealed: {_UNFIT}"
 
     def reading(self, path: StorePath, record: Record, place: Place = Place.RECORD) -> Envelope:
         """Return the envelope that the pieces of a record lie in. Raises SealingError: no key opens them."""
@@ -123,13 +125,24 @@ class Envelopes:
         if record.seal is None:
             if record.entry.kind in _NEED_SEAL and self._policy(path) is Policy.REQUIRED:
                 return self._useless(record, _PLAIN)
-            return record
+            return self._unproven(path, record)
         key = self._key(path, record)
         if key:
             return self._sealed(key, path, place).open(record, value)
         if record.entry.kind in _NEED_SEAL:
             return self._useless(record, _no_key(record))
-        return msgspec.structs.replace(record, locked="")  # to be believed no less than a plain one
+        return self._unproven(path, msgspec.structs.replace(record, locked=""))  # believed as a plain one is
+
+    def _unproven(self, path: StorePath, record: Record) -> Record:
+        """Return a record that anybody may have written who can write to the store.
+
+        Where sealed ones are required, its tombstone counts, but not that a person was asked about a deletion, nor
+        how its tombstones belong together: whoever sees many of them judges by their number.
+        """
+        if record.origin.deletion is None or self._policy(path) is not Policy.REQUIRED:
+            return record
+        origin = msgspec.structs.replace(record.origin, deletion=None)
+        return msgspec.structs.replace(record, origin=origin)
 
     def _useless(self, record: Record, why: str) -> Record:
         if not self._lenient:
@@ -154,9 +167,12 @@ _PLAIN = (
 )
 
 
+_UNFIT = "the keyring has no key of a subtree around it; `configstore seal keygen --subtree` makes one that has"
+
+
 def _no_key(record: Record) -> str:
     key = record.seal.key if record.seal else ""
     return (
-        f"it is sealed with the key {key}, which no keyring here has; `configstore seal status` with the master"
-        " says whose it is"
+        f"it is sealed with the key {key}, which no keyring here has: bring the keyring that has it;"
+        " `configstore seal status` with the master says whose it is"
     )

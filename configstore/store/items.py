@@ -11,6 +11,7 @@ from configstore.errors import TooLargeError
 from configstore.model.keys import Keys, prefix_end, shown_key
 from configstore.model.path import PathError, StorePath
 from configstore.model.record import RecordError
+from configstore.model.seal import SealingError
 from configstore.store.api import MAX_OPERATIONS, CreateRevision, Item, Kv, range_all
 from configstore.store.envelope import Envelopes
 from configstore.store.values import Bad, Stored
@@ -48,7 +49,7 @@ def decode_item(keys: Keys, envelopes: Envelopes, item: Item) -> Stored | Bad:
     try:
         return stored(envelopes, path, item)
     except RecordError as error:
-        return Bad(path=path, reason=str(error), mod_revision=item.mod_revision)
+        return _bad(path, error, item.mod_revision)
 
 
 def decode_superseded(keys: Keys, envelopes: Envelopes, item: Item) -> Stored | Bad | None:
@@ -60,7 +61,11 @@ def decode_superseded(keys: Keys, envelopes: Envelopes, item: Item) -> Stored | 
     try:
         return Stored(path=path, record=envelopes.decode(path, item.value), mod_revision=revision)
     except RecordError as error:
-        return Bad(path=path, reason=str(error), mod_revision=revision)
+        return _bad(path, error, revision)
+
+
+def _bad(path: StorePath, error: RecordError, revision: int) -> Bad:
+    return Bad(path=path, reason=str(error), mod_revision=revision, sealing=isinstance(error, SealingError))
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):

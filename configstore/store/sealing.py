@@ -9,8 +9,18 @@ from nacl.bindings import (
 from nacl.exceptions import CryptoError
 
 from configstore.model.path import StorePath
-from configstore.model.record import Entry, Record, RecordError, Seal
-from configstore.model.seal import ALGORITHM, Key, Place, bound_to, closed, loser_name, opened, piece_name
+from configstore.model.record import Entry, Record, Seal
+from configstore.model.seal import (
+    ALGORITHM,
+    Key,
+    Place,
+    SealingError,
+    bound_to,
+    closed,
+    loser_name,
+    opened,
+    piece_name,
+)
 
 NONCE = 24
 """Bytes of a nonce: enough for random ones never to occur twice under a key."""
@@ -32,9 +42,9 @@ class Sealed:
         return line + b"\n" + self._encrypt(inside, line, nonce)
 
     def open(self, record: Record, value: bytes) -> Record:
-        """Return a sealed record with what was sealed. Raises RecordError."""
+        """Return a sealed record with what was sealed. Raises SealingError, RecordError."""
         if record.seal is None or record.seal.alg != ALGORITHM:
-            raise RecordError(f"sealed by another algorithm than {ALGORITHM}; a later configstore may know it")
+            raise SealingError(f"sealed by another algorithm than {ALGORITHM}; a later configstore may know it")
         line, _, sealed = value.partition(b"\n")
         return opened(record, self._decrypt(sealed, line, bytes.fromhex(record.seal.nonce)))
 
@@ -62,8 +72,9 @@ class Sealed:
         try:
             return crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, self._bound(rest), nonce, self._key.cipher)
         except (CryptoError, ValueError, TypeError):  # the latter two of what has an impossible length
-            raise RecordError(
-                f"it does not open with its key {self._key.id}: it was changed, or moved here from another path"
+            raise SealingError(
+                f"it does not open with its key {self._key.id}: it was changed, or moved here from another path;"
+                " `configstore restore` or `put` replaces it"
             ) from None
 
     def _bound(self, rest: bytes) -> bytes:

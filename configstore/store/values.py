@@ -30,13 +30,15 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 class Bad(msgspec.Struct, frozen=True, kw_only=True):
     """A key below `files/` that holds no usable record; `path` is safe to print.
 
-    key: of one that no path has, so that nothing but the key can name it; else None.
+    key: of one that no path has, so that nothing but the key can name it; else None. sealing: it is sealing that
+    makes it unusable here, and the reason tells the mend.
     """
 
     path: str
     reason: str
     mod_revision: int
     key: bytes | None = None
+    sealing: bool = False
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):

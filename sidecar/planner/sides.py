@@ -70,13 +70,15 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """One path that cannot be mirrored now, with the reason and the mend, in words for an operator.
 
     unsure: what lies there may change at any moment, so that two such problems are never known to be about the
-    same. word: a name that is no text, as it is typed into a shell.
+    same. word: a name that is no text, as it is typed into a shell. sealing: no key opens what the store holds, or
+    nothing can be sealed, or it is plain where it may not be.
     """
 
     path: str
     reason: str
     unsure: bool = False
     word: str = ""
+    sealing: bool = False
 
     @property
     def shown(self) -> str:

@@ -5,6 +5,7 @@ the one that was known changes nothing here (`lineage`).
 """
 
 import itertools
+import logging
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Map
 
@@ -18,13 +19,15 @@ from configstore.store.survey import survey
 from configstore.store.tree import Tree
 from configstore.store.values import Bad, Listing, Stored
 from sidecar.planner.lifecycle import Event, Lifecycle, Phase, rescue, words
-from sidecar.planner.mapping import Mapping
+from sidecar.planner.mapping import Direction, Mapping
 from sidecar.planner.sides import Problem, RemoteEntry
 from sidecar.planner.three_sides import Sides
 from sidecar.remote.content import Contents
 from sidecar.remote.lineage import contradiction, given_away, of_nothing, rewritten
 from sidecar.remote.sent import entry_of, settle_sent
 from sidecar.remote.watch import RemoteFeed
+
+log = logging.getLogger(__name__)
 
 LISTING_PAUSE = 1.0
 """Seconds between two listings that are asked for."""
@@ -343,9 +346,37 @@ class RemoteSide:
             event = Event.ROOT_IS_OTHER
         self._happened(event)
 
+    @property
+    def unfit(self) -> str:
+        """Why nothing that is written here can be sealed as it must be; "" where it can, or need not."""
+        writes = self._mapping.direction is not Direction.PULL
+        return self._tree.envelopes.unfit(self._mapping.store) if writes else ""
+
     def _take(self, path: StorePath, found: Stored) -> None:
+        self._tell_of_replay(path, found)
         if self._sides.told(path, entry_of(found)):
             self.contents.note(path, found)
+
+    def _tell_of_replay(self, path: StorePath, found: Stored) -> None:
+        """Say in the log when a sealed record does not follow upon the one that was known, though it is newer.
+
+        Each write compares the record that it replaces, and says which one. So this is an older one that a hostile
+        store has put back; or its path was deleted so long ago that no tombstone is left.
+        """
+        sides = (self._sides.baseline, self._sides.remote)
+        known = max((side[path].mod_revision for side in sides if path in side), default=0)
+        supersedes = found.record.origin.supersedes
+        if found.record.seal and supersedes < known < found.mod_revision:
+            log.warning(
+                "a record does not follow upon the one before it: was an older one put back?",
+                extra={
+                    "mapping": self._mapping.name,
+                    "path": path,
+                    "revision": found.mod_revision,
+                    "supersedes": supersedes,
+                    "known": known,
+                },
+            )
 
     def _take_bad(self, bad: Bad) -> set[StorePath]:
         if bad.key is None:
@@ -355,8 +386,8 @@ class RemoteSide:
         if relative is None:
             return set()
         whose = shown(self._mapping.store) if self._mapping.store else "/"
-        reason = f"{bad.reason}; `configstore ls -R {whose}` says what replaces or removes it"
-        problem = Problem(path=relative, reason=reason, word=word)
+        mend = "" if bad.sealing else f"; `configstore ls -R {whose}` says what replaces or removes it"
+        problem = Problem(path=relative, reason=f"{bad.reason}{mend}", word=word, sealing=bad.sealing)
         self._sides.unreadable(relative, problem, bad.mod_revision)
         return {relative}
 
