@@ -1,6 +1,6 @@
 """How a sidecar seals and opens: by its mappings' policies, and by a keyring that may be replaced meanwhile.
 
-The main thread, which has nothing else to do, looks every few seconds whether the keyring's file is another one
+The main thread, which has nothing else to do, looks every second whether the keyring's file is another one
 (`Sealed.look`). What could not be opened before is then read again, by a new listing.
 """
 
@@ -16,8 +16,8 @@ from sidecar.planner.mapping import Mapping
 
 log = logging.getLogger(__name__)
 
-LOOK = 3.0
-"""Seconds between two looks at the keyring's file: a new one is in use within ten."""
+LOOK = 1.0
+"""Seconds between two looks at the keyring's file; each asks for its status, and no more."""
 
 
 class Sealed:
@@ -64,12 +64,13 @@ class Sealed:
         """
         if self._file is None:
             return ()
-        before, trouble, master = list(map(self.keys, self._mappings)), self._file.trouble, self.master
+        trouble, master = self._file.trouble, self.master
         found = self._file.changed()
         if self._file.trouble and self._file.trouble != trouble:
             log.warning("the keyring cannot be read", extra={"reason": self._file.trouble})
         if found is None:
             return ()
+        before = list(map(self.keys, self._mappings))
         self.envelopes.keyring = found
         now = list(map(self.keys, self._mappings))
         log.info("the keyring was read again", extra={"keys": [key.id for key in found.keys[:MAX_KEYS]]})
