@@ -17,7 +17,17 @@ from configstore.model.record import Entry, Kind
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.moves import moved_inodes
 from sidecar.planner.plan import Plan, Pull, Push, Wait
-from sidecar.planner.reconcile import REASONS, Verdict, as_pushed, as_shown, decide, reason, shows, tombstone
+from sidecar.planner.reconcile import (
+    REASONS,
+    Verdict,
+    as_pushed,
+    as_shown,
+    decide,
+    reason,
+    shows,
+    stored_again,
+    tombstone,
+)
 from sidecar.planner.sets import keep_together, mixed_by
 from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry, agreement
 from sidecar.planner.three_sides import UNKNOWN_SET, Sides
@@ -119,7 +129,7 @@ class _Draft:
     def _plan_path(self, path: StorePath) -> None:
         base, local, remote = self.baseline.get(path), self.local.get(path), self.remote.get(path)
         verdict = decide(base, local, remote, self.mapping, pushes=self.settled.pushes)
-        overtaken = self.settled.leaseless and path in self.sides.news
+        overtaken = self.settled.leaseless and path in self.sides.news and not stored_again(base, remote)
         if verdict is Verdict.LOCAL_DRIFT and local and (self.settled.yields or overtaken):
             self._plan_to_yield(path, local, remote)
         elif verdict is Verdict.PUSH:

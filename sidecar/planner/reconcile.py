@@ -98,7 +98,7 @@ def _first_contact(local: LocalEntry | None, remote: RemoteEntry | None, mapping
 
 def _changed(base: Agreed, local: LocalEntry | None, remote: RemoteEntry | None, mapping: Mapping) -> Verdict:
     here = local is None or not same_local(base.local, local.entry)
-    there = remote is not None and remote.mod_revision != base.mod_revision
+    there = remote is not None and remote.mod_revision != base.mod_revision and not stored_again(base, remote)
     remote_lives = remote is not None and remote.entry.kind is not Kind.GONE
     if mapping.create_once and here and remote_lives:
         return Verdict.PULL if local is None else Verdict.CONFLICT
@@ -109,7 +109,20 @@ def _changed(base: Agreed, local: LocalEntry | None, remote: RemoteEntry | None,
         return Verdict.PUSH if no_edit or mapping.direction is Direction.PUSH else Verdict.CONFLICT
     if here:
         return Verdict.PUSH
+    if stored_again(base, remote):
+        return Verdict.AGREE
     return Verdict.PULL if there else Verdict.NOTHING
+
+
+def stored_again(base: Agreed | None, remote: RemoteEntry | None) -> bool:
+    """Tell whether a record is the very write that was agreed on, such as one that was sealed with another key."""
+    return (
+        base is not None
+        and remote is not None
+        and remote.mod_revision != base.mod_revision
+        and bool(base.write_id)
+        and (base.write_id, base.remote) == (remote.write_id, remote.entry)
+    )
 
 
 def _with_direction(

@@ -1,5 +1,6 @@
 """The three-way rules, one line each."""
 
+import msgspec
 import pytest
 
 from sidecar.planner.mapping import Direction
@@ -46,6 +47,23 @@ TABLE = {
         V.REMOTE_DRIFT,
         V.PULL,
     ),
+}
+KNOWN = msgspec.structs.replace(BASE, write_id="w")
+KNOWN_ELSE = msgspec.structs.replace(KNOWN, local=a_file("one", uid=7))  # it cannot show the owner
+AGAIN = msgspec.structs.replace(there(ONE, 11), write_id="w")
+TABLE |= {  # as of a record that was sealed with another key
+    "stored again": (KNOWN, here(ONE), AGAIN, V.AGREE, V.AGREE, V.AGREE, V.AGREE),
+    "stored again, not shown to the letter": (
+        KNOWN_ELSE,
+        here(a_file("one", uid=7)),
+        AGAIN,
+        V.AGREE,
+        V.AGREE,
+        V.AGREE,
+        V.AGREE,
+    ),
+    "stored again, edited here": (KNOWN, here(TWO), AGAIN, V.PUSH, V.LOCAL_DRIFT, V.PUSH, V.CONFLICT),
+    "stored again, deleted here": (KNOWN, None, AGAIN, V.PUSH, V.PULL, V.PUSH, V.PULL),
 }
 POLICIES = [
     a_mapping(),
