@@ -1,6 +1,7 @@
 """`doctor`: what is wrong with the store, its settings and its surroundings, each with the mend."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -15,17 +16,23 @@ def add(commands: Commands) -> None:
     doctor = add_command(
         commands, "doctor", _doctor, "check etcd, its settings and our rights, and name the mend", listed=True
     )
+    doctor.add_argument("--config", metavar="FILE", help="a sidecar's settings: are its keys right?")
+    doctor.add_argument("--preset", metavar="NAME", help="likewise those of a preset, such as mailu/front")
     doctor.add_argument("directories", metavar="DIR", nargs="*", help="a directory here that is to be mirrored")
 
 
 def _doctor(args: argparse.Namespace) -> int:
     from configstore.doctor.gather import gather  # noqa: PLC0415 - no other command needs these
     from configstore.doctor.judge import judge  # noqa: PLC0415 - as above
+    from configstore.doctor.mappings import Settings  # noqa: PLC0415 - as above
 
     settings = store_settings(args)
+    sidecar = Settings(file=args.config, preset=args.preset, environ=os.environ)
+    keyring = args.seal_keyring or sidecar.keyring
     warn_of_misspelt_variables()
     say_of_default(args)
-    findings = judge(gather(settings, writer(), args.directories))
+    facts = gather(settings, writer(), args.directories, keyring=keyring, mappings=sidecar.mappings(keyring))
+    findings = judge(facts)
     if args.json:
         write_json(
             [

@@ -6,6 +6,9 @@ import msgspec
 
 from configstore.expiry import Validity
 from configstore.model.lease import HeldUp
+from configstore.model.path import StorePath
+from configstore.model.replica import Report
+from configstore.model.seal import Policy
 from configstore.store.api import Status
 
 
@@ -81,7 +84,8 @@ class Records(msgspec.Struct, frozen=True, kw_only=True):
     """What lies below the root key: the names of subtrees, how many records, and the paths of unreadable ones.
 
     live: how many replicas mirror something. unwell: those that are not ready, as `mapping: replica@host: state`.
-    held_up: leases that are held for longer than is usual.
+    held_up: leases that are held for longer than is usual. unopened: how many records are sealed with which key
+    that the keyring does not have; without a keyring, with which key at all. reports: of live replicas.
     """
 
     subtrees: tuple[str, ...] = ()
@@ -90,6 +94,31 @@ class Records(msgspec.Struct, frozen=True, kw_only=True):
     live: int = 0
     unwell: tuple[str, ...] = ()
     held_up: tuple[HeldUp, ...] = ()
+    unopened: dict[str, int] = {}
+    reports: tuple[Report, ...] = ()
+
+
+class Sealing(msgspec.Struct, frozen=True, kw_only=True):
+    """A mapping of a sidecar, and what it does about sealing. fits: the keyring has a key of its subtree."""
+
+    name: str
+    store: StorePath
+    policy: Policy
+    fits: bool = True
+
+
+class Ring(msgspec.Struct, frozen=True, kw_only=True):
+    """The keyring that is set. failure: why it cannot be used. mode: of its file. keys: their ids.
+
+    mappings: those of the sidecar whose settings were named.
+    """
+
+    path: str
+    failure: str = ""
+    mode: int = 0
+    master: bool = False
+    keys: tuple[str, ...] = ()
+    mappings: tuple[Sealing, ...] = ()
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +162,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     now: this machine's clock. client_certificate_ends: when the configured one expires.
     compacted: the oldest revision that is still there; 0 when etcd was never compacted.
-    state: the directory in which a sidecar here remembers what it agreed on; None where there is none.
+    state: the directory in which a sidecar here remembers what it agreed on; None where there is none. keyring:
+    None where none is set.
     cut_off: the call of the store as a whole that nobody answered; the later ones were not made.
     """
 
@@ -151,6 +181,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     directories: tuple[Directory, ...] = ()
     state: Directory | None = None
     inotify: Inotify | None = None
+    keyring: Ring | None = None
 
     @property
     def statuses(self) -> tuple[Status, ...]:

@@ -10,6 +10,7 @@ import stat
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
@@ -17,20 +18,35 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from configstore.doctor.endpoints import failure, look_at_all, only
-from configstore.doctor.facts import Access, Directory, Facts, Failure, Inotify, Records, Room, Trial
+from configstore.doctor.facts import (
+    Access,
+    Directory,
+    Facts,
+    Failure,
+    Inotify,
+    Records,
+    Ring,
+    Room,
+    Sealing,
+    Trial,
+)
 from configstore.errors import (
     CompactedError,
     PermissionDeniedError,
     StoreError,
     StoreUnavailableError,
+    UsageError,
 )
 from configstore.expiry import validity_of_file
+from configstore.keyring import KeyringFile
 from configstore.model.keys import Keys
 from configstore.model.path import ROOT, printable
 from configstore.model.replica import State
+from configstore.model.seal import Keyring
 from configstore.settings import StoreSettings
 from configstore.store.api import CreateRevision, Delete, Kv, Put, Status
 from configstore.store.connect import connect
+from configstore.store.envelope import Envelopes
 from configstore.store.leases import held_up
 from configstore.store.replicas import live
 from configstore.store.tree import Tree
@@ -53,13 +69,25 @@ _CAP_FOWNER, _CAP_LEASE = 3, 28  # linux/capability.h
 Found = TypeVar("Found")
 
 
-def gather(settings: StoreSettings, writer: Writer, directories: Sequence[str] = ()) -> Facts:
-    """Find out all there is. Raises UsageError when a certificate file cannot be read."""
+def gather(
+    settings: StoreSettings,
+    writer: Writer,
+    directories: Sequence[str] = (),
+    *,
+    keyring: str | None = None,
+    mappings: Sequence[Sealing] = (),
+) -> Facts:
+    """Find out all there is. Raises UsageError when a certificate file cannot be read.
+
+    keyring: path of its file, None for none. mappings: of the sidecar that it is judged for.
+    """
     patience = settings.timeout / 3
     connect(settings).close()  # sends nothing, but reads the certificate files
     endpoints = look_at_all(settings, patience)
     client = validity_of_file(settings.cert)
+    ring, keys = _keyring(keyring, mappings) if keyring else (None, None)
     facts = Facts(
+        keyring=ring,
         now=time.time(),
         root=settings.root,
         endpoints=endpoints,
@@ -74,7 +102,20 @@ def gather(settings: StoreSettings, writer: Writer, directories: Sequence[str] =
     if not answering:
         return facts
     with connect(only(settings, answering, patience)) as kv:
-        return _ask(facts, kv, Tree(kv, Keys(settings.root), writer, patience=patience))
+        envelopes = Envelopes(settings.root, keyring=keys, lenient=True)
+        return _ask(facts, kv, Tree(kv, Keys(settings.root), writer, envelopes=envelopes, patience=patience))
+
+
+def _keyring(path: str, mappings: Sequence[Sealing]) -> tuple[Ring, Keyring | None]:
+    """Look at a keyring's file, and at what it is for."""
+    file = KeyringFile(path)
+    try:
+        keys = file.read()
+    except UsageError as error:
+        return Ring(path=path, failure=str(error), mappings=tuple(mappings)), None
+    fitting = tuple(msgspec.structs.replace(each, fits=keys.fits(each.store)) for each in mappings)
+    ids = tuple(key.id for key in keys.keys)
+    return Ring(path=path, mode=file.mode, master=file.master, keys=ids, mappings=fitting), keys
 
 
 def _ask(facts: Facts, kv: "EtcdKv", tree: Tree) -> Facts:
@@ -197,6 +238,12 @@ def _records(tree: Tree) -> Records:
             if each.state is not State.READY
         ),
         held_up=tuple(held_up(tree.kv, tree.keys, time.time())),
+        unopened=Counter(
+            found.record.seal.key
+            for found in listing.records.values()
+            if found.record.locked and found.record.seal
+        ),
+        reports=tuple(reports),
     )
 
 

@@ -5,7 +5,7 @@ One endpoint of several that fails is a warning, since the store works.
 
 from collections.abc import Callable, Iterator
 
-from configstore.doctor import cluster, ours, reach
+from configstore.doctor import cluster, keyrings, ours, reach
 from configstore.doctor.facts import Facts, Failure
 from configstore.doctor.finding import Finding, warn
 
@@ -37,6 +37,7 @@ _CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     cluster.compaction,
     ours.rights,
     ours.store,
+    keyrings.keyring,
     _unseen,
     ours.directories,
 )

@@ -53,7 +53,9 @@ def store(facts: Facts) -> Iterator[Finding]:
         mend = "a fresh one: `configstore import` or `bootstrap`; one that was wiped: restore etcd's snapshot"
         yield warn("store", f"nothing lies below {printable(facts.root)}", mend)
     else:
-        yield ok("store", f"all records are readable ({records.count}), in {some(records.subtrees)}")
+        sealed = sum(records.unopened.values())
+        more = f"; {sealed} of them are sealed, and are not opened here" if sealed and not facts.keyring else ""
+        yield ok("store", f"all records are readable ({records.count}), in {some(records.subtrees)}{more}")
     for lease in records.held_up:
         yield warn("leases", lease.found, lease.mend)
     yield from _replicas(records)

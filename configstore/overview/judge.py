@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from configstore.clock import span
-from configstore.doctor import cluster, reach
+from configstore.doctor import cluster, keyrings, reach
 from configstore.doctor import facts as doctor
 from configstore.doctor.finding import Finding, fail, warn
 from configstore.doctor.finding import State as Grade
@@ -99,7 +99,7 @@ def _needs(facts: Facts) -> Iterator[Finding]:
     yield from _gone(facts)
     yield from _stopped(facts.reports)
     yield from _problems((*facts.reports, *facts.late))
-    yield from lacking(facts.reports)
+    yield from keyrings.lacking(facts.reports)
     yield from _waiting(facts.reports)
     for lease in facts.held_up:
         yield warn(f"lease {lease.name}", lease.found, lease.mend)
@@ -239,27 +239,6 @@ def _problems(reports: Iterable[Report]) -> Iterator[Finding]:
         where = _some(here, max(number, len(here))) if here else ""
         found = f"{_who(whose[mapping, reason])}: {f'{where}: ' if where else ''}{printable(reason)}"
         yield warn(mapping, found)
-
-
-def lacking(reports: Iterable[Report]) -> Iterator[Finding]:
-    """Name replicas without a key with which another one of their subtree seals: they cannot read what it does."""
-    subtrees: dict[str, list[Report]] = {}
-    for each in reports:
-        subtrees.setdefault(each.store, []).append(each)
-    for store, whose in subtrees.items():
-        held = {_name(each): each.keys or () for each in whose}
-        for key in dict.fromkeys(keys[0] for keys in held.values() if keys):
-            without = [each for each in whose if key not in held[_name(each)]]
-            if not without:
-                continue
-            writers = [name for name, keys in held.items() if keys and keys[0] == key]
-            where = printable(store or "/")
-            found = (
-                f"{_who(without)}: lacks the key {printable(key)} of {where}, with which {_some(writers)} seals:"
-                " what that one writes cannot be read there"
-            )
-            mend = f"give it the keyring that `configstore seal keygen --subtree {shell_word(where)}` writes"
-            yield warn(_words(each.mapping for each in without), found, mend)
 
 
 def _waiting(reports: Iterable[Report]) -> Iterator[Finding]:
