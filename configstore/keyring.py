@@ -48,10 +48,13 @@ class KeyringFile:
                 return None
             return self.read()
         except OSError as error:
-            self.trouble = f"keyring {printable(self.path)}: {error.strerror}; the one that was read last is used"
+            self.trouble = f"keyring {printable(self.path)}: {error.strerror}{_KEPT}"
         except UsageError as error:
-            self.trouble = f"{error}; the one that was read last is used"
+            self.trouble = f"{error}{_KEPT}"
         return None
+
+
+_KEPT = "; the one that was read last is used: bring it back before the next start"
 
 
 def _signature(status: os.stat_result) -> tuple[int, ...]:

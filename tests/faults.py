@@ -46,6 +46,14 @@ FAULTS = {
     "a conflict": Fault("losing side", "configstore resolve PATH"),
     "a lease held long": Fault("longer than is usual", "configstore leases break slow"),
     "a lease that nothing ends": Fault("a key that no etcd lease ends", "configstore leases break stuck"),
+    # keys
+    "a key that is missing": Fault("it is sealed with the key", "bring the keyring that has it"),
+    "a plain record": Fault("it is plain, where only sealed records are believed", "configstore seal rotate"),
+    "a record that was changed or moved": Fault("it does not open with its key", "configstore restore"),
+    "a keyring that is gone": Fault("the one that was read last is used", "bring it back before the next start"),
+    "a keyring of other subtrees": Fault("cannot be sealed: the keyring has no key", "configstore seal keygen"),
+    "a master in a sidecar": Fault("is a master, which opens the whole store", "configstore seal keygen"),
+    "a replica without a key": Fault("lacks the key", "give it the keyring of data"),
     # replicas
     "a frozen sidecar": Fault("no answer; it was", "look at its container and its log"),
     "a killed sidecar": Fault("went without a goodbye", "configstore replicas forget"),

@@ -24,6 +24,7 @@ from configstore.store.values import Write, Writer
 from sidecar.presence import Presence
 from tests.e2e.replica import Replica
 from tests.faults import SOON, says
+from tests.keyrings import FIRST, SECOND, master, put, ring, table
 from tests.servers import cluster, connect, run_etcdctl
 from tests.waiting import freeze, wait_until
 
@@ -248,6 +249,30 @@ def test_a_conflict_and_a_set_that_cannot_be_placed(replica, configstore, kv, kv
         file.flush()
         write(kv, kv_root, {"data/a": b"2", "data/b": b"2"})
         shown(configstore, "a conflict", "a member of a set that cannot be placed")
+
+
+def test_all_that_can_be_wrong_with_keys(replica, configstore, kv, kv_root, tmp_path):
+    rings = {
+        "lacking": ring(FIRST),
+        "leading": ring(SECOND, FIRST),
+        "masterly": master(SECOND, FIRST),
+        "elsewhere": ring(FIRST, subtrees=(StorePath("other"),)),
+    }
+    made = [replica(name, more=table(put(tmp_path / f"{name}.keys", each))) for name, each in rings.items()]
+    for one in made[:3]:
+        one.start()
+    (made[1].ready().folder / "new").write_bytes(b"with the new key")
+    made[3].start()
+    (tmp_path / "lacking.keys").unlink()
+    key = Keys(kv_root).file(StorePath("data/new"))
+    wait_until(lambda: kv.range(key).items, SOON)
+    write(kv, kv_root, {"data/planted": b"plain"})
+    kv.txn((), (Put(Keys(kv_root).file(StorePath("data/moved")), kv.range(key).items[0].value),))
+    shown(
+        configstore,
+        "a key that is missing", "a plain record", "a record that was changed or moved", "a keyring that is gone",
+        "a keyring of other subtrees", "a master in a sidecar", "a replica without a key",
+    )  # fmt: skip
 
 
 @pytest.fixture
