@@ -28,7 +28,7 @@ def _doctor(args: argparse.Namespace) -> int:
 
     settings = store_settings(args)
     sidecar = Settings(file=args.config, preset=args.preset, environ=os.environ)
-    keyring = args.seal_keyring or sidecar.keyring
+    keyring = vars(args).get("seal_keyring") or sidecar.keyring
     warn_of_misspelt_variables()
     say_of_default(args)
     facts = gather(settings, writer(), args.directories, keyring=keyring, mappings=sidecar.mappings(keyring))

@@ -18,6 +18,7 @@ from configstore.settings import StoreSettings
 from configstore.store.api import Put
 from tests.certificates import Authority
 from tests.faults import says
+from tests.keyrings import FIRST, put, ring, sealed_tree, write
 from tests.servers import cluster, connect, run_etcdctl
 from tests.waiting import wait_until
 
@@ -343,3 +344,22 @@ def test_room_and_watches_of_a_directory_are_looked_at(doctor, etcd, tmp_path):
     _, rows = doctor(etcd.endpoint, words=[str(tmp_path)])
     assert "are free" in said(rows, "room")
     assert "1 folders" in said(rows, "inotify")
+
+
+def test_a_keyring_is_judged_for_the_mappings_that_are_named(etcd, doctor, kv, kv_root, tmp_path):
+    keyring = put(tmp_path / "keyring", ring(FIRST))
+    write(sealed_tree(kv, kv_root, ring(FIRST)), {"data/a": b"sealed"})
+    (tmp_path / "s.toml").write_text(f'[seal]\nkeyring = "{keyring}"\n[[mapping]]\nname = "data"\npath = "/d"\n')
+    code, rows = doctor(etcd.endpoint, root=kv_root, config=tmp_path / "s.toml")
+    assert (code, set(states(rows, "keyring"))) == (0, {"ok"})
+    code, rows = doctor(etcd.endpoint, root=kv_root, words=("--preset", "mailu/front"), seal_keyring=keyring)
+    assert code == 5
+    assert "the keyring has no key of certs" in said(rows, "keyring")
+    keyring.unlink()
+    code, rows = doctor(etcd.endpoint, root=kv_root, config=tmp_path / "s.toml")
+    assert code == 2
+    assert f"{keyring}: No such file" in said(rows, "keyring")
+    code, rows = doctor(etcd.endpoint, root=kv_root)
+    assert (code, states(rows, "store")) == (0, ["ok"])
+    assert "1 of them are sealed" in said(rows, "store")
+    assert "keyring" not in rows

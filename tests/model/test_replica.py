@@ -21,6 +21,12 @@ def test_what_a_newer_version_adds_is_passed_over():
     assert decode_report(msgspec.json.encode(fields)) == REPORT
 
 
+def test_keys_are_told_by_whoever_has_some_alone():
+    assert not {"keys", "master"} & msgspec.json.decode(encode(REPORT)).keys()
+    holder = msgspec.structs.replace(REPORT, keys=("k2", "k1"), master=True)
+    assert decode_report(encode(holder)) == holder
+
+
 def test_a_problem_shows_its_path_in_the_store():
     assert PathProblem(path="a b", reason="why").shown("mail/data") == "'mail/data/a b'"
     assert PathProblem(path="-x", reason="why").shown("") == "./-x"
