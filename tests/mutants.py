@@ -686,6 +686,72 @@ MUTANTS = {
         "blind=False",
         "tests/ui/test_door.py -k silent",
     ),
+    "a plain record is believed where sealed ones are required": Mutant(
+        "configstore/store/envelope.py",
+        "return self._useless(record, _PLAIN)",
+        "return record",
+        "tests/attacks/test_sealed_store.py -k planted_changed",
+    ),
+    "what cannot be sealed goes plain": Mutant(
+        "configstore/store/envelope.py",
+        'raise SealingError(f"it cannot be sealed: {_UNFIT}")',
+        "return PLAIN",
+        "tests/e2e/test_keyrings.py -k cannot_be_sealed",
+    ),
+    "a value opens wherever it lies": Mutant(
+        "configstore/model/seal.py",
+        "place.encode(), root.encode(), path.encode(), rest))",
+        "place.encode(), root.encode(), rest))",
+        "tests/attacks/test_sealed_store.py -k anywhere",
+    ),
+    "a header may be changed": Mutant(
+        "configstore/model/seal.py",
+        "place.encode(), root.encode(), path.encode(), rest))",
+        "place.encode(), root.encode(), path.encode()))",
+        "tests/attacks/test_sealed_store.py -k planted_changed",
+    ),
+    "what a plain tombstone says of a person is believed": Mutant(
+        "configstore/store/envelope.py",
+        "if record.origin.deletion is None or self._policy(path) is not Policy.REQUIRED:",
+        "if True:",
+        "tests/attacks/test_sealed_store.py -k tombstones",
+    ),
+    "an older record comes back unseen": Mutant(
+        "sidecar/remote/side.py",
+        "if found.record.seal and supersedes < known < found.mod_revision:",
+        "if False:",
+        "tests/attacks/test_sealed_store.py -k put_back",
+    ),
+    "a keyring is read at the start alone": Mutant(
+        "sidecar/sealed.py",
+        "return LOOK if self._file else None",
+        "return None",
+        "tests/e2e/test_keyrings.py -k by_whatever_means",
+    ),
+    "a new keyring opens what comes next alone": Mutant(
+        "sidecar/daemon.py",
+        "            mirror.list_again()\n",
+        "",
+        "tests/e2e/test_keyrings.py -k by_whatever_means",
+    ),
+    "without a fitting key it is ready all the same": Mutant(
+        "sidecar/engine.py",
+        "and not plan.halted and not unfit",
+        "and not plan.halted",
+        "tests/e2e/test_keyrings.py -k cannot_be_sealed",
+    ),
+    "init takes a missing key for a file that is not there": Mutant(
+        "sidecar/daemon.py",
+        "if any(problem.sealing for problem in mirror.status.problems):",
+        "if False:",
+        "tests/e2e/test_keyrings.py -k init_places",
+    ),
+    "a record that is sealed again is a change": Mutant(
+        "sidecar/planner/reconcile.py",
+        "and bool(base.write_id)",
+        "and False",
+        "tests/e2e/test_sealed_replicas.py tests/sidecar/planner/test_reconcile.py",
+    ),
 }
 
 

@@ -129,7 +129,10 @@ class _Draft:
     def _plan_path(self, path: StorePath) -> None:
         base, local, remote = self.baseline.get(path), self.local.get(path), self.remote.get(path)
         verdict = decide(base, local, remote, self.mapping, pushes=self.settled.pushes)
-        overtaken = self.settled.leaseless and path in self.sides.news and not stored_again(base, remote)
+        again = stored_again(base, remote)
+        if base and remote and again and verdict is Verdict.LOCAL_DRIFT:  # else it would count as not shown here
+            self.agree[path] = msgspec.structs.replace(base, mod_revision=remote.mod_revision)
+        overtaken = self.settled.leaseless and path in self.sides.news and not again
         if verdict is Verdict.LOCAL_DRIFT and local and (self.settled.yields or overtaken):
             self._plan_to_yield(path, local, remote)
         elif verdict is Verdict.PUSH:
