@@ -1,4 +1,4 @@
-"""Mailu's front as its preset has it, everything sealed: pairs, checks, certbot's folder and its lease, conflicts."""
+"""Mailu's front as its preset has it, everything sealed: pairs, checks, certbot's folder, a lease, conflicts."""
 
 import signal
 

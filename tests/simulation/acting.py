@@ -14,13 +14,15 @@ from tests.simulation.world import PAIR, World
 
 
 class Users(Counted):
-    """A world, and those who work in its directories."""
+    """A world, and those who work in its directories. sealed: as of `World`."""
+
+    sealed = False
 
     @initialize(count=st.integers(2, 3), take=st.sampled_from(Take))
     def begin(self, count, take):
         self.take = take
         self.base = Path(tempfile.mkdtemp(prefix="configstore-simulation-", dir="/dev/shm"))
-        self.world = World(self.base, count)
+        self.world = World(self.base, count, sealed=self.sealed)
         self.number = 0
         # What replaces nothing is held back by nothing, so the pair is there before anything happens.
         self.user(0).write_pair(0)

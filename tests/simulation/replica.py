@@ -217,7 +217,7 @@ class Replica:
         mapping = Mapping(
             name=SUBTREE, store=SUBTREE, path=str(self.folder), retention=retention, settle=SETTLE, **policy
         )
-        tree = Tree(Connection(self), KEYS, writer, patience=0)
+        tree = Tree(Connection(self), KEYS, writer, envelopes=self.world.envelopes, patience=0)
         self.feed = Feed(tree, self)
         self.mirror = Mirror(
             mapping,

@@ -404,10 +404,10 @@ HISTORIES = [
 ]
 
 
-def play(history, base):
+def play(history, base, *, sealed=False):
     """Play a history in a fresh world. Raises AssertionError when it does not end well."""
     base.mkdir()
-    world = World(base)
+    world = World(base, sealed=sealed)
     try:
         history(world)
         assert world.replicas[0].contents() == world.replicas[1].contents(), world.describe()
@@ -416,6 +416,7 @@ def play(history, base):
         world.close()
 
 
+@pytest.mark.parametrize("sealed", [False, True], ids=["plain", "sealed"])
 @pytest.mark.parametrize("history", HISTORIES, ids=lambda history: history.__name__)
-def test_it_ends_well(history, tmp_path):
-    play(history, tmp_path / "world")
+def test_it_ends_well(history, sealed, tmp_path):
+    play(history, tmp_path / "world", sealed=sealed)

@@ -13,14 +13,17 @@ from pathlib import Path
 
 from configstore.errors import CompactedError, StoreError
 from configstore.model.path import StorePath
-from configstore.model.record import Entry, Kind, Origin, Record, RecordError, decode, encode, sha256
+from configstore.model.record import Entry, Kind, Origin, Record, RecordError, decode, sha256
 from configstore.model.replica import Request, Take, Verb
+from configstore.model.seal import Place, Policy
 from configstore.store.api import Delete, Exists, Put
+from configstore.store.envelope import Envelopes
 from configstore.store.history import versions_below
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
+from tests.keyrings import FIRST, ring
 from tests.simulation.edges import KEYS, SUBTREE
 from tests.simulation.faults import Fault
 from tests.simulation.replica import PAIR, RETENTIONS, Replica
@@ -32,9 +35,14 @@ RETENTION = max(RETENTIONS)
 
 
 class World:
-    """One store and some replicas. `now` is the engines' clock, in seconds; `age` the store's."""
+    """One store and some replicas. `now` is the engines' clock, in seconds; `age` the store's.
 
-    def __init__(self, base: Path, count=2, policies=({},)):
+    sealed: everything is stored sealed, and nothing plain is believed.
+    """
+
+    def __init__(self, base: Path, count=2, policies=({},), *, sealed=False):
+        policy = Policy.REQUIRED if sealed else Policy.OFF
+        self.envelopes = Envelopes(KEYS.root, keyring=ring(FIRST) if sealed else None, policy=lambda _: policy)
         self.base, self.now, self.age = base, 1000.0, 0.0
         self.ids = itertools.count()
         self.store = MemoryStore(clock=lambda: self.age)
@@ -45,7 +53,7 @@ class World:
         self.deleted = set()  # what a user deleted or moved away
         self.pairs = {}  # by digest: the number of the pair to which a content belongs
         writer = Writer(replica="hand", host="h", now=lambda: "", new_id=lambda: f"w{next(self.ids)}")
-        self.tree = Tree(self.kv, KEYS, writer)
+        self.tree = Tree(self.kv, KEYS, writer, envelopes=self.envelopes)
         self.tree.commit([Write(path=SUBTREE, entry=Entry(kind=Kind.DIR, mode=0o755))], retention=RETENTION)
         self.snapshot = self.store.snapshot()
         self.restored = self.chosen = False
@@ -56,10 +64,12 @@ class World:
     def records(self, kind):
         """Return what lies below `files`, `past` or `conflicts`: path and record, in order."""
         prefix = f"/configstore/{kind}/".encode()
+        place = Place.CONFLICT if kind == "conflicts" else Place.RECORD
         found = []
         for item in self.kv.range(prefix, prefix[:-1] + b"0").items:
+            path = StorePath(item.key[len(prefix) :].decode().partition("//")[0])
             with contextlib.suppress(RecordError):
-                found.append((item.key[len(prefix) :].decode().partition("//")[0], decode(item.value)))
+                found.append((path, self.envelopes.decode(path, item.value, place)))
         return found
 
     def known(self):
@@ -141,10 +151,11 @@ class World:
         path = f"{SUBTREE}/{name}"
         key = KEYS.file(path)
         for item in self.kv.range(key).items:
-            self.accepted.discard((path, decode(item.value).entry.sha256))
+            self.accepted.discard((path, self.envelopes.decode(path, item.value).entry.sha256))
         entry = Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
         origin = Origin(write_id=f"w{next(self.ids)}", replica="", host="", time="")
-        self.kv.txn((), (Put(key, encode(Record(entry=entry, origin=origin, content=content))),))
+        record = Record(entry=entry, origin=origin, content=content)
+        self.kv.txn((), (Put(key, self.envelopes.writing(path).encode(record)),))
 
     def check_pair(self, replica):
         """Fail when a replica shows halves of two sets, though its user is not in the middle of writing one."""
