@@ -56,7 +56,7 @@ def _mappings(ring: Ring) -> Iterator[Finding]:
             found = f"{each.name}: is written plain (seal = off), though there is a keyring"
             yield warn(CHECK, found, "set seal to accept, `configstore seal rotate`, then to required")
         elif not each.fits:
-            mend = f"`configstore seal keygen --subtree {shell_word(where)}` makes one that has"
+            mend = f"`configstore seal keygen --out DIR --subtree {shell_word(where)}` makes one that has"
             yield fail(CHECK, f"{each.name}: the keyring has no key of {where}", mend, 5)
         elif each.policy is Policy.ACCEPT:
             found = f"{each.name}: plain records are believed (seal = accept), as a hostile store may make them"
@@ -96,8 +96,9 @@ def lacking(reports: Iterable[Report]) -> Iterator[Finding]:
 def _lack(key: str, where: str, without: Sequence[Report], writers: Sequence[Report]) -> Finding:
     who, whom = (some(tuple(dict.fromkeys(map(_name, each)))) for each in (without, writers))
     found = f"{who}: lacks the key {printable(key)} of {where}, with which {whom} seals, so cannot read that"
-    mend = f"give it the keyring of {where}; `configstore seal keygen --subtree {shell_word(where)}` makes it"
-    return warn(", ".join(dict.fromkeys(each.mapping for each in without)), found, mend)
+    made = f"`configstore seal keygen --out DIR --subtree {shell_word(where)}` makes it"
+    about = ", ".join(dict.fromkeys(each.mapping for each in without))
+    return warn(about, found, f"give it the keyring of {where}; {made}")
 
 
 def _keys(report: Report) -> tuple[str, ...]:

@@ -104,6 +104,10 @@ class Envelopes:
             raise SealingError(f"it cannot be sealed: {_UNFIT}")
         return self._sealed(key, path, place)
 
+    def proves(self, path: StorePath, record: Record) -> bool:
+        """Tell whether a record that was read here is a key holder's, where only such ones are to be believed."""
+        return self._policy(path) is not Policy.REQUIRED or self._key(path, record) is not None
+
     def unfit(self, subtree: StorePath) -> str:
         """Return why nothing that is written to a subtree can be sealed as its policy wants it; "" if it can."""
         if self._policy(subtree) is Policy.OFF or (self.keyring and self.keyring.fits(subtree)):
@@ -167,7 +171,10 @@ _PLAIN = (
 )
 
 
-_UNFIT = "the keyring has no key of a subtree around it; `configstore seal keygen --subtree` makes one that has"
+_UNFIT = (
+    "the keyring has no key of a subtree around it; `configstore seal keygen --out DIR --subtree PATH` makes one"
+    " that has"
+)
 
 
 def _no_key(record: Record) -> str:

@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 LISTING_PAUSE = 1.0
 """Seconds between two listings that are asked for."""
 
+_PLAIN_DIRECTORY = (
+    "a plain directory came in the place of a sealed file, which stays as it was: if it is meant, `configstore rm -r`"
+    " the path, then `configstore mkdir` it; else `configstore restore` it"
+)
+
 
 class RemoteSide:
     """The store's side of one mapping.
@@ -353,9 +358,21 @@ class RemoteSide:
         return self._tree.envelopes.unfit(self._mapping.store) if writes else ""
 
     def _take(self, path: StorePath, found: Stored) -> None:
+        if self._is_in_a_files_place(path, found):
+            problem = Problem(path=path, reason=_PLAIN_DIRECTORY, sealing=True)
+            self._sides.unreadable(path, problem, found.mod_revision)
+            return
         self._tell_of_replay(path, found)
         if self._sides.told(path, entry_of(found)):
             self.contents.note(path, found)
+
+    def _is_in_a_files_place(self, path: StorePath, found: Stored) -> bool:
+        """Tell whether a directory that anybody may have made would take a file away, which no guard counts."""
+        if found.entry.kind is not Kind.DIR or self._tree.envelopes.proves(found.path, found.record):
+            return False
+        known, base = self._sides.remote.get(path), self._sides.baseline.get(path)
+        before = known.entry if known else base.remote if base else None
+        return before is not None and before.kind in {Kind.FILE, Kind.SYMLINK}
 
     def _tell_of_replay(self, path: StorePath, found: Stored) -> None:
         """Say in the log when a sealed record does not follow upon the one that was known, though it is newer.

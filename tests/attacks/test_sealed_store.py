@@ -161,6 +161,23 @@ def test_many_planted_tombstones_halt_whatever_they_say_and_one_is_kept_under_co
     assert len(one.tree()) == 19
 
 
+def test_a_planted_directory_takes_no_files_place_until_a_person_removed_the_file(
+    sealing, kv, kv_root, configstore
+):
+    one, keys = sealing(), Keys(kv_root)
+    for name in "ab":
+        (one.folder / name).write_bytes(b"mine")
+    wait_until(lambda: one.metric("paths") == 2)
+    directory = plain(Entry(kind=Kind.DIR, mode=0o777))
+    kv.txn((), [Put(keys.file(StorePath(f"data/{name}")), directory) for name in "ab"])
+    wait_until(lambda: one.metric("unopened") == 2)
+    assert {path.read_bytes() for path in one.folder.glob("[ab]")} == {b"mine"}
+    configstore("rm", "-r", "data/a", "--yes")
+    configstore("mkdir", "data/a")
+    wait_until((one.folder / "a").is_dir)
+    assert one.metric("unopened") == 1
+
+
 def test_a_dump_of_the_store_shows_no_content_digest_target_or_equality(sealing, kv, kv_root):
     one = sealing()
     secret, large = os.urandom(24).hex().encode(), os.urandom(16).hex().encode() * 30_000
