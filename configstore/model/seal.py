@@ -147,14 +147,13 @@ class Keyring(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     def fits(self, subtree: StorePath) -> bool:
         """Tell whether anything of a subtree can be sealed with it."""
-        return any(key.covers(subtree) or subtree == ROOT or is_below(key.subtree, subtree) for key in self.keys)
+        return bool(self.of(subtree))
 
     def of(self, subtree: StorePath) -> tuple[Key, ...]:
         """Return the keys of whatever lies in a subtree: first the one that the subtree itself is sealed with."""
-        mine = [key for key in self.keys if key.covers(subtree)]
         first = self.for_writing(subtree)
-        below = [key for key in self.keys if key.subtree != subtree and (is_below(key.subtree, subtree))]
-        return tuple(dict.fromkeys([*([first] if first else []), *mine, *below]))
+        others = [key for key in self.keys if key.covers(subtree) or is_below(key.subtree, subtree)]
+        return tuple(dict.fromkeys([first, *others] if first else others))
 
     @cached_property
     def _newest(self) -> dict[StorePath, Key]:

@@ -33,8 +33,8 @@ LISTING_PAUSE = 1.0
 """Seconds between two listings that are asked for."""
 
 _PLAIN_DIRECTORY = (
-    "a plain directory came in the place of a sealed file, which stays as it was: if it is meant, `configstore rm -r`"
-    " the path, then `configstore mkdir` it; else `configstore restore` it"
+    "a plain directory came in the place of a sealed file, which stays as it was: if it is meant,"
+    " `configstore rm -r` the path, then `configstore mkdir` it; else `configstore restore` it"
 )
 
 

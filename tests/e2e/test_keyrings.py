@@ -270,6 +270,8 @@ def test_a_keyring_that_was_changed_for_another_says_at_once_what_it_does_not_op
     assert raw(kv, kv_root, "data/a") == before
     one.start()
     assert says(one, "not ready", KEY[FIRST]) == 503
+    healthy = one.command("health")
+    assert (healthy.returncode, KEY[FIRST] in healthy.stdout) == (1, True)
     put(keyring, ring(FIRST))
     one.ready()
     wait_until(lambda: raw(kv, kv_root, "data/a") != before, SOON)

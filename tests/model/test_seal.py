@@ -32,6 +32,21 @@ def test_a_keyring_of_a_subtree_has_no_key_for_another():
     assert {key.subtree for key in ring.keys} == {CERTS}
 
 
+def test_a_keyring_fits_a_subtree_when_it_has_a_key_around_it_or_in_it():
+    inner, other = MASTER.keyring_of([INNER]), MASTER.keyring_of([DKIM])
+    assert [ring.fits(CERTS) for ring in (MASTER.keyring(), inner, other)] == [True, True, False]
+    assert other.fits(ROOT)
+    assert MASTER.keyring_of([ROOT]).fits(CERTS)
+
+
+def test_of_the_keys_of_a_subtree_the_one_comes_first_that_it_is_sealed_with():
+    ring = MASTER.keyring_of([ROOT, CERTS, INNER, DKIM])
+    assert ring.of(CERTS)[0] == NEW.key(CERTS)
+    assert {key.subtree for key in ring.of(CERTS)} == {ROOT, CERTS, INNER}
+    assert ring.of(ROOT)[0] == NEW.key(ROOT)
+    assert len(ring.of(ROOT)) == len(ring.keys)
+
+
 def test_keys_of_subtrees_generations_and_uses_differ():
     keys = [secret.key(subtree) for secret in (NEW, OLD) for subtree in (ROOT, CERTS, INNER, DKIM)]
     made = [each for key in keys for each in (key.secret, key.cipher, key.naming, key.id.encode())]
