@@ -8,10 +8,9 @@ from configstore.errors import LeaseGoneError, StoreError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.model.record import Kind, Record, RecordError, encode
-from configstore.model.seal import SealingError
 from configstore.store.api import MAX_OPERATIONS, CreateRevision, Kv, ModRevision, Operation, Put, TxnResult
 from configstore.store.chunks import Chunks
-from configstore.store.envelope import Envelopes
+from configstore.store.envelope import Envelopes, SealingError
 from configstore.store.items import decode_item, items_at, trace
 from configstore.store.persist import persist
 from configstore.store.steps import Step, Superseded, groups
