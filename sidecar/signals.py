@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 _ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 _IGNORED = {
-    signal.SIGHUP: "settings are read at the start; certificates and password files are read again by themselves",
+    signal.SIGHUP: "settings are read at the start; certificates, password files and the keyring are read again by"
+    " themselves",
     signal.SIGUSR1: "the log is not ours",
     signal.SIGUSR2: "the log is not ours",
 }

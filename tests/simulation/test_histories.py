@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from tests.keyrings import SECOND, ring
 from tests.simulation.replica import SETTLE
 from tests.simulation.world import PAIR, Fault, World
 from tests.trees import look
@@ -420,3 +421,27 @@ def play(history, base, *, sealed=False):
 @pytest.mark.parametrize("history", HISTORIES, ids=lambda history: history.__name__)
 def test_it_ends_well(history, sealed, tmp_path):
     play(history, tmp_path / "world", sealed=sealed)
+
+
+def test_a_keyring_that_changes_in_the_middle_of_a_cycle_is_a_problem_and_ends_nothing(tmp_path, monkeypatch):
+    (tmp_path / "world").mkdir()
+    world = World(tmp_path / "world", sealed=True)
+    one, two = world.replicas
+    one.user.write("a", b"in pieces" * 20_000)
+    send(one)
+    engine, held = two.mirror.engine, world.envelopes.keyring
+    make = engine._make_plan
+
+    def change(settled):
+        world.envelopes.keyring = ring(SECOND)
+        return make(settled)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_make_plan", change)
+        two.cycle()
+    (problem,) = two.problems()
+    assert "which no keyring here has" in problem.reason
+    world.envelopes.keyring = held
+    world.heal()
+    assert one.contents() == two.contents() == {b"in pieces" * 20_000}
+    world.close()
