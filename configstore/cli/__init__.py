@@ -26,6 +26,7 @@ from configstore.cli import (
     remove,
     replicas,
     roots,
+    seal,
     status,
     trees,
     ui,
@@ -34,10 +35,11 @@ from configstore.cli import (
 from configstore.cli.arguments import Commands, add_store_options
 from configstore.cli.examples import SECTIONS
 from configstore.commandline import Parser, occupy_standard_files
-from configstore.errors import ConfigstoreError
+from configstore.errors import ConfigstoreError, RefusedError
 from configstore.model.path import printable
 from configstore.model.record import RecordError
 from configstore.secrecy import keep_memory_private
+from configstore.store.envelope import SealingError
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -57,6 +59,7 @@ _GROUPS: tuple[Callable[[Commands], None], ...] = (
     status.add,
     replicas.add,
     leases.add,
+    seal.add,
     doctor.add,
     ui.add,
     presets.add,
@@ -97,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse: help, version, and errors
         code = stop.code if isinstance(stop.code, int) else 0
     except (ConfigstoreError, RecordError) as error:
-        code = _say(str(error), error.exit_code if isinstance(error, ConfigstoreError) else 1)
+        code = _say(str(error), _code(error))
     except BrokenPipeError:
         code = BROKEN_PIPE
         _drop_output()
@@ -107,6 +110,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     return code
+
+
+def _code(error: ConfigstoreError | RecordError) -> int:
+    if isinstance(error, ConfigstoreError):
+        return error.exit_code
+    return RefusedError.exit_code if isinstance(error, SealingError) else 1
 
 
 def _say(message: str, code: int) -> int:

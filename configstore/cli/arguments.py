@@ -67,13 +67,17 @@ def add_command(
     *,
     connects: bool = True,
     listed: bool = False,
+    group: str = "",
 ) -> Parser:
-    """Add a command's parser; `connects` brings the store's options, `listed` brings `--json`."""
+    """Add a command's parser; `connects` brings the store's options, `listed` brings `--json`.
+
+    group: the command that it is a verb of.
+    """
     parser: Parser = commands.add_parser(
         name,
         help=text,
         description=f"{text[:1].upper()}{text[1:]}.",
-        epilog=epilog(name, connects=connects),
+        epilog=epilog(f"{group} {name}".strip(), connects=connects),
     )
     parser.set_defaults(run=run)
     if connects:

@@ -112,6 +112,8 @@ def _replacement(
     if isinstance(found, Bad) and args.if_revision is None:
         raise unreadable(found)
     before = found.entry if isinstance(found, Stored) and not found.gone else None
+    if isinstance(found, Stored):
+        refuse_locked_link(found)
     if before and before.kind is Kind.SYMLINK:
         raise ConflictError(f"{shown(path)}: is a symlink to {printable(before.target)}; remove it first")
     if (before is None or before.kind is Kind.DIR) and is_directory(tree, path, found):
@@ -196,6 +198,8 @@ def _check_file(tree: Tree, path: StorePath, found: Stored | None, at: int) -> N
     then = f" at revision {at}" if at else ""
     if found and found.entry.kind is Kind.DIR:
         raise NotThereError(f"{shown(path)}: is a directory{then}; `configstore ls` shows it")
+    if found:
+        refuse_locked_link(found)
     if found and found.entry.kind is Kind.SYMLINK:
         raise NotThereError(f"{shown(path)}: is a symlink to {printable(found.entry.target)}{then}")
     if found is None or found.gone:
@@ -205,6 +209,12 @@ def _check_file(tree: Tree, path: StorePath, found: Stored | None, at: int) -> N
             deleted = f" (deleted at revision {found.mod_revision})" if found else ""
             raise NotThereError(f"{shown(path)}: not there{then}{deleted}")
         raise not_there(tree, path)
+
+
+def refuse_locked_link(found: Stored) -> None:
+    """Raise RefusedError for a link of which nobody here knows, or believes, where it leads."""
+    if found.entry.kind is Kind.SYMLINK and found.record.locked:
+        raise RefusedError(f"{shown(found.path)}: {found.record.locked}")
 
 
 def write_local(name: str, content: bytes, permissions: int) -> None:

@@ -6,6 +6,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "moving in and out": ("bootstrap", "import", "export", "presets"),
     "what is wrong": ("status", "ui", "doctor", "replicas", "conflicts", "resolve", "resume"),
     "one at a time": ("leases", "run", "wait", "flush"),
+    "sealing": ("seal",),
     "setting up": ("dev", "check-certificates", "completion"),
 }
 """The groups of the main help; a command that none of them names is listed behind them."""
@@ -51,6 +52,21 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": ("configstore run --lease letsencrypt --mapping letsencrypt -- certbot renew",),
     "wait": ("configstore wait certs", "configstore wait certs --applied all --patience 30s"),
     "flush": ("configstore flush overrides-nginx",),
+    "seal": (
+        "configstore seal keygen --out ./keys --preset mailu",
+        "configstore seal status --seal-keyring ./keys/master",
+        "configstore seal rotate --seal-keyring ./keys/master",
+    ),
+    "seal keygen": (
+        "configstore seal keygen --out ./keys --preset mailu",
+        "configstore seal keygen --out ./keys --subtree certs --subtree dkim",
+    ),
+    "seal status": ("configstore seal status", "configstore seal status --seal-keyring ./keys/master --json"),
+    "seal rotate": (
+        "configstore seal rotate --seal-keyring ./keys/master",
+        "configstore seal rotate --seal-keyring ./keys/master --unseal",
+    ),
+    "seal forget": ("configstore seal forget --seal-keyring ./keys/master",),
     "dev": ("configstore dev --data ./etcd --port 2379",),
     "check-certificates": ("configstore check-certificates /certs --cert cert.pem --key key.pem",),
     "completion": (

@@ -78,7 +78,7 @@ def _history(args: argparse.Namespace) -> int:
     path = typed_record(args.path)
     with open_tree(args) as tree:
         found = _known(tree, path)
-    newest_first = [each for each in reversed(found.known) if isinstance(each, Stored)]
+    newest_first = [each for each in reversed(found.writes) if isinstance(each, Stored)]
     if args.json:
         write_json([record_fields(each) | {"current": each is found.now()} for each in newest_first])
     else:
@@ -104,7 +104,7 @@ def _diff(args: argparse.Namespace) -> int:
     path = typed_record(args.path)
     with open_tree(args) as tree:
         found = _known(tree, path)
-        wanted = args.rev or (found.current - 1 if found.current else found.newest)
+        wanted = args.rev or (found.began(found.known[-1]) - 1 if found.current else found.newest)
         try:
             before, now = found.at(wanted), found.at(found.current) if found.current else None
         except ExpiredError as error:
@@ -122,7 +122,10 @@ def _diff(args: argparse.Namespace) -> int:
 def compared(tree: Tree, path: StorePath, old: Stored | None, new: Stored | None) -> list[str]:
     """Return the lines in which two versions of a path differ, as `diff -u` has them. Raises StoreError."""
     was, is_now = (f"{shown(path)}@{each.mod_revision if each else 'nothing'}" for each in (old, new))
-    return list(difflib.unified_diff(_lines(tree, old), _lines(tree, new), was, is_now, lineterm=""))
+    before, now = _lines(tree, old), _lines(tree, new)
+    if before == now and old and new and not old.entry.same_content(new.entry):
+        now[-1] += ", other content"  # binary and sealed
+    return list(difflib.unified_diff(before, now, was, is_now, lineterm=""))
 
 
 def _restore(args: argparse.Namespace) -> int:
@@ -228,8 +231,13 @@ def _lines(tree: Tree, found: Stored | None) -> list[str]:
         try:
             lines += tree.content(found).decode().splitlines()
         except UnicodeDecodeError:
-            lines.append(f"binary, {found.entry.size} bytes, SHA-256 {found.entry.sha256}")
+            lines.append(f"binary, {found.entry.size} bytes{_digest(found)}")
     return lines
+
+
+def _digest(found: Stored) -> str:
+    """Return how binary content is told from another: of what is sealed, nothing shows its digest."""
+    return "" if found.record.seal else f", SHA-256 {found.entry.sha256}"
 
 
 _COMPARED = ("kind", "mode", "uid", "gid", "target")

@@ -92,19 +92,29 @@ def select(
 def _write_rows(rows: dict[StorePath, Stored | None], directory: StorePath, *, long: bool) -> None:
     now = moment_now()
     lines: list[tuple[Cell, ...]] = []
+    sealed = any(stored and stored.record.seal for stored in rows.values())
     for path, stored in rows.items():
         name = shell_word(relative_to(path, directory)) if directory not in {ROOT, path} else shown(path)
         if stored is None or stored.entry.kind is Kind.DIR:
             name += "/"
         if stored and stored.entry.kind is Kind.SYMLINK and long:
-            name += f" -> {printable(stored.entry.target)}"
+            name += f" -> {printable(stored.entry.target) or '(sealed)'}"
         cells = long_cells(stored, now) if stored and long else ("dir", *"-" * (len(LONG) - 1))
-        lines.append((*cells, name))
+        lines.append((*cells, *([_key_of(stored)] if sealed else []), name))
     if long:
-        table((*LONG, "NAME"), lines, apart=True)
+        table((*LONG, *(["SEALED"] if sealed else []), "NAME"), lines, apart=True)
         return
     for *_, last in lines:
         write_line(str(last))
+
+
+def _words_of_seal(found: Stored) -> str:
+    seal = found.record.seal
+    return f"with the key {seal.key}{'; no keyring here has it' if found.record.locked else ''}" if seal else "no"
+
+
+def _key_of(stored: Stored | None) -> str:
+    return stored.record.seal.key if stored and stored.record.seal else "-"
 
 
 def _stat(args: argparse.Namespace) -> int:
@@ -120,6 +130,8 @@ def _stat(args: argparse.Namespace) -> int:
         write_json(fields)
     else:
         known = {name: printable(str(value)) for name, value in fields.items() if value is not None}
+        if found:
+            known["sealed"] = _words_of_seal(found)
         write_table([*(known | {"path": shown(path)}).items()])
     if found and found.gone:
         say(f"{shown(path)}: not there any more")

@@ -50,6 +50,7 @@ def entry_fields(record: Record) -> dict[str, object]:
         "size": entry.size,
         "sha256": entry.sha256 or None,
         "target": entry.target or None,
+        "sealed": record.seal.key if record.seal else None,
         "write_id": origin.write_id,
         "replica": origin.replica,
         "host": origin.host,

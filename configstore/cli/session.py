@@ -24,6 +24,7 @@ from configstore.keyring import KeyringFile
 from configstore.model.keys import Keys, prefix_end, removal
 from configstore.model.path import StorePath, ancestors, join, parent, printable, shown
 from configstore.model.record import Kind
+from configstore.model.seal import Keyring, Policy
 from configstore.settings import (
     DEFAULT_ENDPOINT,
     STORE_VARIABLES,
@@ -52,15 +53,19 @@ _SHOWN = 50
 
 
 @contextlib.contextmanager
-def open_tree(args: argparse.Namespace) -> Iterator[Tree]:
-    """Connect as the options and the environment say. Raises UsageError; calls raise what `Kv` raises."""
-    settings, sealing = store_settings(args), seal_settings(args)
-    envelopes = Envelopes(
-        settings.root,
-        keyring=KeyringFile(sealing.keyring).read() if sealing.keyring else None,
-        policy=lambda _: sealing.policy,
-        lenient=True,
-    )
+def open_tree(
+    args: argparse.Namespace, *, keyring: Keyring | None = None, policy: Policy | None = None
+) -> Iterator[Tree]:
+    """Connect as the options and the environment say. Raises UsageError; calls raise what `Kv` raises.
+
+    keyring, policy: for a command that has its own about sealing.
+    """
+    settings = store_settings(args)
+    if policy is None:
+        sealing = seal_settings(args)
+        policy, keyring = sealing.policy, KeyringFile(sealing.keyring).read() if sealing.keyring else None
+    always = policy
+    envelopes = Envelopes(settings.root, keyring=keyring, policy=lambda _: always, lenient=True)
     warn_of_misspelt_variables()
     refuse_silent_default(args)
     from configstore.store.connect import connect  # noqa: PLC0415 - only now is grpc needed

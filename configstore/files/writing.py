@@ -21,8 +21,19 @@ TEMPORARY = ".configstore-"
 """How the names begin under which files are made; one that is left was of a command that was killed."""
 
 
-def replace_file(directory: int, name: str, content: bytes, mode: int, owner: tuple[int, int] = (-1, -1)) -> None:
-    """Replace a file in an open directory as a whole. owner: uid and gid, -1 for what it is. Raises OSError."""
+def replace_file(
+    directory: int,
+    name: str,
+    content: bytes,
+    mode: int,
+    owner: tuple[int, int] = (-1, -1),
+    *,
+    durable: bool = False,
+) -> None:
+    """Replace a file in an open directory as a whole. owner: uid and gid, -1 for what it is. Raises OSError.
+
+    durable: what nobody could make again is on the disk before this returns.
+    """
 
     def make(temporary: str) -> None:
         descriptor = os.open(temporary, _NEW, 0o600, dir_fd=directory)
@@ -33,10 +44,14 @@ def replace_file(directory: int, name: str, content: bytes, mode: int, owner: tu
             if owner != (-1, -1):
                 os.fchown(descriptor, *owner)
             os.fchmod(descriptor, mode)
+            if durable:
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
     _replace(directory, name, make)
+    if durable:
+        os.fsync(directory)
 
 
 def _replace(directory: int, name: str, make: Callable[[str], None]) -> None:

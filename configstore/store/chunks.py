@@ -120,7 +120,7 @@ class Chunks:
         after = set(new.chunks)
         fresh = [self._keys.chunk(path, name) for name in sorted(after - before)]
         dropped = [self._keys.chunk(path, name) for name in sorted(before - after)]
-        lease = self._longest_lease(path, retention) if dropped else 0
+        lease = self.longest_lease(path, retention) if dropped else 0
         if lease:
             relets: list[Operation] = [Relet(key, lease) for key in dropped]
             return [Exists(key) for key in fresh + dropped], [*(Relet(key) for key in fresh), *relets]
@@ -133,7 +133,7 @@ class Chunks:
         prefix = self._keys.chunk(path, "")
         return {item.key[len(prefix) :].decode() for item in self._items(prefix) if not item.lease}
 
-    def _longest_lease(self, path: StorePath, retention: float) -> int:
+    def longest_lease(self, path: StorePath, retention: float) -> int:
         """Return the lease of `retention` seconds, or that of a superseded record of the path if it ends later.
 
         etcd says how long each still has, so no clock but its own counts. 0: nothing is to be kept.

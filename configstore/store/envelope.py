@@ -128,13 +128,13 @@ class Envelopes:
         """Read what lies under a key of a path. Raises RecordError."""
         record = decode(value)
         if record.seal is None:
-            if record.entry.kind in _NEED_SEAL and self._policy(path) is Policy.REQUIRED:
+            if record.entry.kind in NEED_SEAL and self._policy(path) is Policy.REQUIRED:
                 return self._useless(record, _PLAIN)
             return self._unproven(path, record)
         key = self._key(path, record)
         if key:
             return self._sealed(key, path, place).open(record, value)
-        if record.entry.kind in _NEED_SEAL:
+        if record.entry.kind in NEED_SEAL:
             return self._useless(record, _no_key(record))
         return self._unproven(path, msgspec.structs.replace(record, locked=""))  # believed as a plain one is
 
@@ -163,7 +163,7 @@ class Envelopes:
         return Sealed(key, self._root, path, place)
 
 
-_NEED_SEAL = frozenset({Kind.FILE, Kind.SYMLINK})
+NEED_SEAL = frozenset({Kind.FILE, Kind.SYMLINK})
 """What has content. A directory and a tombstone may be plain, so that nobody needs a key to make or remove one."""
 
 _PLAIN = (

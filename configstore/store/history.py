@@ -6,7 +6,7 @@ They are ordinary keys, so all of this works after etcd was compacted, as long a
 from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
-from itertools import chain
+from itertools import chain, takewhile
 
 import msgspec
 
@@ -56,9 +56,30 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True):
         return self.known[-1] if self.current else None
 
     @property
+    def writes(self) -> tuple["Stored | Bad", ...]:
+        """What was written, oldest first: of a write that was sealed again since, its newest record alone."""
+        following = [*self.known[1:], None]
+        return tuple(each for each, after in zip(self.known, following, strict=True) if not _is_one(each, after))
+
+    def began(self, found: Stored | Bad) -> int:
+        """Return the mod_revision that a write had at first; a later one where that is not kept."""
+        before = [each for each in self.known if each.mod_revision <= found.mod_revision]
+        same = takewhile(lambda each: each is found or _is_one(each, found), reversed(before))
+        return min(each.mod_revision for each in same)
+
+    @property
     def newest(self) -> int:
         """The revision of the newest record that is known."""
         return self.known[-1].mod_revision
+
+
+def _is_one(one: Stored | Bad, other: Stored | Bad | None) -> bool:
+    """Tell whether two records are of one write: sealing again keeps its id."""
+    return (
+        isinstance(one, Stored)
+        and isinstance(other, Stored)
+        and one.record.origin.write_id == other.record.origin.write_id
+    )
 
 
 class ExpiredError(LookupError):
@@ -128,10 +149,13 @@ def _deleted(path: StorePath, known: list[Stored | Bad]) -> Versions:
 def revision_at(found: dict[StorePath, Versions], moment: datetime) -> int:
     """Return the newest revision whose record was written at `moment` or before, by its writer's clock; else 0.
 
-    `moment` has a time zone. A record whose time cannot be read does not count.
+    `moment` has a time zone. A record whose time cannot be read does not count. One that was sealed again says
+    when it was written, and so counts by the revision that it had then.
     """
-    records = (each for versions in found.values() for each in versions.known if isinstance(each, Stored))
-    return max((each.mod_revision for each in records if _written(each, moment)), default=0)
+    records = (
+        (versions, each) for versions in found.values() for each in versions.writes if isinstance(each, Stored)
+    )
+    return max((versions.began(each) for versions, each in records if _written(each, moment)), default=0)
 
 
 def _written(found: Stored, moment: datetime) -> bool:

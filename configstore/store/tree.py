@@ -48,7 +48,7 @@ class Tree:
         self.keys = keys
         self.envelopes = envelopes or Envelopes(keys.root)
         self._writer = writer
-        self._patience = patience
+        self.patience = patience
         self._chunks = Chunks(kv, keys, clock=clock)
 
     # Reading
@@ -183,7 +183,7 @@ class Tree:
         TooLargeError, NoSpaceError, PermissionDeniedError; of each, `done` and `unknown` tell how far it came.
         Before anything was written: RecordError, when an entry does not fit its content, and what a source raises.
         """
-        terms = Terms(retention=retention, keep=keep, fence=fence, patience=self._patience)
+        terms = Terms(retention=retention, keep=keep, fence=fence, patience=self.patience)
         commit = Commit(self.kv, self.keys, self._writer, self._chunks, terms, envelopes=self.envelopes, step=step)
         return commit.make(writes)
 
@@ -199,4 +199,4 @@ class Tree:
         nothing is known to be kept.
         """
         losing = Losing(self.kv, self.keys, self._chunks, path, entry, envelopes=self.envelopes)
-        return losing.keep(content, self._writer, retention=retention, patience=self._patience)
+        return losing.keep(content, self._writer, retention=retention, patience=self.patience)

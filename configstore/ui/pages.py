@@ -5,7 +5,7 @@ calls wait.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -160,13 +160,15 @@ class Pages:
         found = versions(self._tree, path)
         if found is None:
             raise NotThereError(f"{shown(path)}: was never there")
-        known = [each for each in reversed(found.known) if isinstance(each, Stored)]
+        known = [each for each in reversed(found.writes) if isinstance(each, Stored)]
         unread = [each for each in found.known if isinstance(each, Bad)]
         old, new = _chosen(request, known)
         sides = [each for each in all_sides(self._tree, path) if each.path == path]
         losing = [each.record.entry for each in sides if isinstance(each, Loser)]
         closed = bool(unread) or any(isinstance(each, Unread) for each in sides)
-        untold = why_untold(path, [*(each.entry for each in known), *losing], unread=closed)
+        untold = why_untold(path, [*(each.entry for each in known), *losing], unread=closed) or _locked(
+            known, sides
+        )
         return self.show(
             "path",
             path=path,
@@ -214,7 +216,7 @@ class Pages:
         losing = [each for each in sides if isinstance(each, Loser)]
         closed = len(losing) < len(sides) or any(isinstance(each, Bad) for each in (found.known if found else ()))
         entries = [*(each.entry for each in known), *(each.record.entry for each in losing)]
-        untold = why_untold(path, entries, unread=closed)
+        untold = why_untold(path, entries, unread=closed) or _locked(known, losing)
         texts = {each.id: "" if untold else self._against(now, each) for each in losing}
         unread = [each for each in sides if isinstance(each, Unread)]
         return {"path": path, "now": now, "losing": losing, "unread": unread, "untold": untold, "texts": texts}
@@ -307,6 +309,12 @@ def guarded(pages: Pages, page: Page) -> Page:
             return pages.refuse(500, str(error))
 
     return shown_page
+
+
+def _locked(known: Iterable[Stored], sides: Iterable[Loser | Unread]) -> str:
+    """Return why a content cannot be shown: no key here opens it, or it is not to be believed."""
+    records = [*(each.record for each in known), *(each.record for each in sides if isinstance(each, Loser))]
+    return next((each.locked for each in records if each.locked), "")
 
 
 def _chosen(request: Request, known: list[Stored]) -> tuple[Stored | None, Stored | None]:

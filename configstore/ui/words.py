@@ -91,7 +91,7 @@ def what(entry: Entry) -> str:
     if entry.kind is Kind.GONE:
         return "deleted"
     if entry.kind is Kind.SYMLINK:
-        return f"link to {printable(entry.target)}"
+        return f"link to {printable(entry.target)}" if entry.target else "link, sealed"
     mode = f"{entry.mode:04o}"
     return f"directory, {mode}" if entry.kind is Kind.DIR else f"file, {mode}, {size(entry.size)}"
 
