@@ -95,7 +95,7 @@ class Folder:
         if self.master is None and self.keyrings:
             raise RefusedError(
                 f"{self.path}: keyrings are here ({', '.join(self.keyrings)}), and their master is not: put it"
-                f" back as {self.master_file}, or name another --out; a new one would not open what theirs has sealed"
+                f" back as {self.master_file}, or name another --out; a new one would not open what is sealed"
             )
         for name, each in wanted.items():
             there = self.keyrings.get(name)

@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         listed = tree.list(top)
         _check(tree, top, listed)
         paths = _choose(listed, [part for part in wanted if not part.earlier])
+        _refuse_locked(paths)
         done = _write(tree, args.directory, paths, dry_run=args.dry_run)
     for bad in listed.bad:
         if any(is_below(StorePath(bad.path), part.store) or bad.path == part.store for part in wanted):
@@ -97,6 +98,14 @@ def _choose(listed: Listing, wanted: Sequence[Part]) -> dict[StorePath, _Wanted]
                 found[join(part.host, relative)] = _Wanted(found=record, dir_mode=part.dir_mode)
     order = {path: (PLACING_ORDER[each.found.entry.kind], depth(path), path) for path, each in found.items()}
     return {path: found[path] for path in sorted(found, key=order.__getitem__)}
+
+
+def _refuse_locked(paths: Mapping[StorePath, _Wanted]) -> None:
+    """Raise RefusedError, before anything is written, where a record has content that cannot be used."""
+    locked = [each.found for each in paths.values() if each.found.record.locked]
+    if locked:
+        more = f" (and {len(locked) - 1} more)" if len(locked) > 1 else ""
+        raise RefusedError(f"{shown(locked[0].path)}{more}: {locked[0].record.locked}; nothing was written")
 
 
 def _write(tree: Tree, directory: str, paths: Mapping[StorePath, _Wanted], *, dry_run: bool) -> _Done:

@@ -16,6 +16,7 @@ from configstore.commandline import nearest
 from configstore.errors import (
     ConflictError,
     NotThereError,
+    RefusedError,
     StoreError,
     StoreUnavailableError,
     UnreachableError,
@@ -32,7 +33,7 @@ from configstore.settings import (
     nearest_variable,
     unknown_variables,
 )
-from configstore.store.envelope import Envelopes
+from configstore.store.envelope import NEED_SEAL, Envelopes
 from configstore.store.tree import Tree
 from configstore.store.values import Bad, Fence, Outcome, Stored, Write, Writer
 
@@ -50,6 +51,9 @@ NEAR, NEAR_PAGES = 100, 20
 """So many keys at a time, and so often, are looked through for a name that was probably meant."""
 
 _SHOWN = 50
+
+_NEIGHBOURS = 5
+"""Records of a directory that tell whether what lies in it is sealed."""
 
 
 @contextlib.contextmanager
@@ -116,8 +120,9 @@ def commit(
 
     verb: what is done to the paths, for people. step: told how many more were.
     Raises StoreUnavailableError or UnreachableError where nobody can tell whether a path was
-    written, and what `Tree.commit` raises.
+    written, RefusedError for a plain record among sealed ones, and what `Tree.commit` raises.
     """
+    _refuse_plain_among_sealed(tree, writes)
     try:
         outcome = tree.commit(writes, retention=RETENTION, fence=fence, step=step)
     except StoreError as error:
@@ -131,6 +136,42 @@ def commit(
             "somebody else wrote since; look at `configstore history` before you repeat it"
         )
     return outcome
+
+
+def _refuse_plain_among_sealed(tree: Tree, writes: Sequence[Write]) -> None:
+    """Raise RefusedError where a new path would be plain though its neighbours are sealed.
+
+    Without a keyring that is forgotten easily. The first few records of the nearest directory that has files or
+    links tell; what replaces a sealed record is refused by `Tree.commit`.
+    """
+    if tree.envelopes.keyring is not None:
+        return
+    told: dict[StorePath, bool] = {}
+    for write in writes:
+        if write.entry.kind in NEED_SEAL and not _replaces(write) and _is_among_sealed(tree, write.path, told):
+            raise RefusedError(
+                f"{shown(write.path)}: would be plain among sealed records: set CONFIGSTORE_SEAL_KEYRING, or type"
+                " --seal-keyring FILE; nothing was written"
+            )
+
+
+def _replaces(write: Write) -> bool:
+    return write.previous is not None and not write.previous.gone
+
+
+def _is_among_sealed(tree: Tree, path: StorePath, told: dict[StorePath, bool]) -> bool:
+    above = parent(path)
+    if not above:
+        return False
+    if above not in told:
+        page = tree.kv.range(*tree.keys.files_below(above), limit=_NEIGHBOURS)
+        found = [each for each in map(tree.decode_item, page.items) if isinstance(each, Stored)]
+        telling = [each for each in found if each.record.seal or each.entry.kind in NEED_SEAL]
+        if telling:
+            told[above] = any(each.record.seal for each in telling)
+        else:
+            told[above] = _is_among_sealed(tree, above, told)
+    return told[above]
 
 
 def _progress(done: Collection[str], unknown: Collection[str], writes: Sequence[Write], verb: str) -> str:

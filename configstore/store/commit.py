@@ -10,7 +10,7 @@ from configstore.model.path import StorePath
 from configstore.model.record import Kind, Record, RecordError, encode
 from configstore.store.api import MAX_OPERATIONS, CreateRevision, Kv, ModRevision, Operation, Put, TxnResult
 from configstore.store.chunks import Chunks
-from configstore.store.envelope import Envelopes, SealingError
+from configstore.store.envelope import PLAIN, Envelopes, SealingError, tells
 from configstore.store.items import decode_item, items_at, trace
 from configstore.store.persist import persist
 from configstore.store.steps import Step, Superseded, groups
@@ -181,8 +181,9 @@ class Commit:
         size = len(key) + len(value)
         if before and terms.retention:
             past = self._keys.past(write.path, before.mod_revision)
-            operations.append(Put(past, before.value, self._chunks.retention_lease(terms.retention)))
-            size += len(past) + len(before.value)
+            kept = self._kept(write.path, before)
+            operations.append(Put(past, kept, self._chunks.retention_lease(terms.retention)))
+            size += len(past) + len(kept)
             surplus = surplus_past(self._kv, self._keys, write.path, before.version, terms.keep)
             operations += surplus[: MAX_OPERATIONS - len(operations)]
         return Step(
@@ -196,6 +197,17 @@ class Commit:
             set=write.set,
             resent=bool(write.write_id),
         )
+
+    def _kept(self, path: StorePath, before: Superseded) -> bytes:
+        """Return what is kept of a superseded record: it as it lay there, but a plain one sealed where all is.
+
+        Large content is in pieces that are plain still: `seal rotate` seals these with their record.
+        """
+        record = before.record
+        if record is None or record.seal or record.chunks or not tells(record.entry):
+            return before.value
+        envelope = self._envelopes.writing(path)
+        return before.value if envelope is PLAIN else envelope.encode(record)
 
     def _record(self, write: Write, write_id: str, old: Record | None) -> tuple[Record, bytes]:
         """Return the record to write and its bytes; large content is uploaded on the way."""

@@ -166,6 +166,12 @@ class Envelopes:
 NEED_SEAL = frozenset({Kind.FILE, Kind.SYMLINK})
 """What has content. A directory and a tombstone may be plain, so that nobody needs a key to make or remove one."""
 
+
+def tells(entry: Entry) -> bool:
+    """Tell whether a plain record of it shows what a sealed one hides: content, a target or a digest."""
+    return entry.kind in NEED_SEAL or bool(entry.sha256)
+
+
 _PLAIN = (
     "it is plain, where only sealed records are believed; `configstore seal rotate` seals what is there already,"
     " the policy `accept` reads it meanwhile"

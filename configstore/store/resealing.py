@@ -39,7 +39,7 @@ from configstore.store.api import (
 )
 from configstore.store.chunks import Chunks
 from configstore.store.conflicts import Loser, pieces_of
-from configstore.store.envelope import NEED_SEAL, Envelope
+from configstore.store.envelope import Envelope, tells
 from configstore.store.persist import persist
 from configstore.store.surplus import KEEP, surplus_past
 from configstore.store.tree import Tree
@@ -153,8 +153,7 @@ class Standing(enum.StrEnum):
 def standing(ring: Keyring, path: StorePath, record: Record, *, unseal: bool = False) -> Standing:
     """Tell whether a value is to be sealed again. A directory, and a tombstone without a digest, may be plain."""
     if record.seal is None:
-        plain = record.entry.kind in NEED_SEAL or bool(record.entry.sha256)
-        return Standing.DUE if plain and not unseal else Standing.FINE
+        return Standing.DUE if tells(record.entry) and not unseal else Standing.FINE
     if ring.find(record.seal.key, path) is None:
         return Standing.UNKNOWN
     newest = ring.for_writing(path)

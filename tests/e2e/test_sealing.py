@@ -1,0 +1,189 @@
+"""Sealing a store under live replicas and writers, with a kill in the middle, and back."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from configstore.model.keys import Keys
+from configstore.model.record import Entry, Kind, sha256
+from configstore.model.seal import Policy, parse
+from configstore.store.envelope import Envelopes
+from configstore.store.history import versions
+from configstore.store.resealing import survey
+from configstore.store.tree import Tree
+from configstore.store.values import Write, Writer
+from tests.e2e.replica import ENVIRONMENT
+from tests.waiting import wait_until
+
+BIG = os.urandom(700_000)
+FILES = 60
+
+
+@pytest.fixture
+def keys(configstore, tmp_path):
+    """Return the folder of a master and of the keyring of `data`."""
+    configstore("seal", "keygen", "--out", str(tmp_path / "keys"), "--subtree", "data")
+    return tmp_path / "keys"
+
+
+def stored(kv, root):
+    """Return all that lies below a root, as one string of bytes."""
+    found = kv.range(f"{root}/".encode(), f"{root}0".encode()).items
+    return b"\n".join(part for item in found for part in (item.key, item.value) if b"/replicas/" not in item.key)
+
+
+def looks(folder):
+    """Return what an application would notice of files: content, and that nobody touched them."""
+    found = {}
+    for each in sorted(folder.iterdir()):
+        if each.is_file():
+            status = each.stat()
+            found[each.name] = (each.read_bytes(), status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+    return found
+
+
+def test_a_plain_store_with_three_live_replicas_is_sealed_in_place_and_back(
+    replica, configstore, keys, kv, kv_root, tmp_path
+):
+    runs = tmp_path / "runs"
+    hook = f'on_change = ["sh", "-c", "echo ran >> {runs}"]\nseal = "accept"'
+    more = f'[seal]\nkeyring = "{keys / "data"}"'
+    configstore("put", "data/plain.conf", content=b"plaintext of the store")
+    configstore("put", "data/big.bin", content=BIG)
+    three = [replica(name, hook, more).start() for name in ("one", "two", "three")]
+    for each in three:
+        each.ready()
+    wait_until(lambda: runs.exists() and len(runs.read_text().split()) >= 3, 20, what="the hooks of the start")
+    ran, before = runs.read_text(), [looks(each.folder) for each in three]
+    assert set(before[0]) == {"plain.conf", "big.bin"}
+
+    master = ("--seal-keyring", str(keys / "master"))
+    configstore("seal", "rotate", *master)
+    revision = kv.range(b"x").revision
+    configstore("wait", "data", "--socket", "", "--applied", "all", "--revision", str(revision))
+    dump = stored(kv, kv_root)
+    assert not any(part in dump for part in (b"plaintext", BIG[:64], sha256(BIG).encode(), b'"v":1,"kind":"file"'))
+    assert [looks(each.folder) for each in three] == before
+    assert runs.read_text() == ran
+    assert configstore("conflicts", "--json", *master).strip() == b"[]"
+
+    (three[0].folder / "plain.conf").write_bytes(b"plaintext of a replica")
+    wait_until(lambda: (three[2].folder / "plain.conf").read_bytes() == b"plaintext of a replica", 20)
+    assert b"plaintext" not in stored(kv, kv_root)
+    assert configstore("get", "data/plain.conf", *master) == b"plaintext of a replica"
+
+    before = [looks(each.folder) for each in three]
+    configstore("seal", "rotate", "--unseal", *master)
+    assert b'"v":2' not in stored(kv, kv_root)
+    assert configstore("get", "data/plain.conf") == b"plaintext of a replica"
+    assert configstore("get", "data/big.bin") == BIG
+    assert [looks(each.folder) for each in three] == before
+    assert configstore("conflicts", "--json").strip() == b"[]"
+
+
+class Load:
+    """Somebody who goes on writing with the keyring as it was, and as it is, until told to stop."""
+
+    def __init__(self, kv, root, master):
+        self._master = master
+        numbers = iter(range(10**9))
+        writer = Writer(replica="load", host="h", now=lambda: "", new_id=lambda: f"load-{next(numbers)}")
+        self.envelopes = Envelopes(
+            root, keyring=parse(master.read_bytes()).keyring(), policy=lambda _: Policy.REQUIRED
+        )
+        self.tree = Tree(kv, Keys(root), writer, envelopes=self.envelopes)
+        self.written = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def put(self, path, content):
+        """Write a file, whatever lies there; as all writers do, look again after a failed compare."""
+        entry = Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
+        while True:
+            items = self.tree.kv.range(self.tree.keys.file(path)).items
+            expected = items[0].mod_revision if items else 0
+            if self.tree.commit(
+                [Write(path=path, entry=entry, content=content, expected=expected)], retention=600
+            ).complete:
+                self.written[path] = content
+                return
+
+    def _run(self):
+        count = 0
+        while not self._stop.is_set():
+            self.envelopes.keyring = parse(self._master.read_bytes()).keyring()  # as a sidecar does
+            self.put(f"data/{count % 7}", b"written under load, %d" % count)
+            count += 1
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+
+def test_a_rotation_under_load_that_is_killed_is_gone_on_with(configstore, keys, etcd, kv, kv_root):
+    load = Load(kv, kv_root, keys / "master")
+    for number in range(FILES):
+        load.put(f"data/{number}", b"first, %d" % number)
+    load.put("data/big", BIG)
+    load.put("data/big", BIG + b"more")
+    old = parse((keys / "master").read_bytes()).secrets[0]
+    master = ("--seal-keyring", str(keys / "master"))
+    words = [sys.executable, "-m", "configstore", "--endpoints", etcd.endpoint, "--root", kv_root]
+    with load:
+        command = [*words, "seal", "rotate", "--rate", "40", *master]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT)
+
+        def sealed_anew():
+            found = survey(load.tree, parse((keys / "master").read_bytes()).keyring())
+            return sum(each.total() for key, each in found.keys.items() if key != old.key("data").id)
+
+        wait_until(lambda: sealed_anew() > FILES // 4, 30, what="a rotation under way")
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        process.stderr.close()
+        halfway = survey(load.tree, parse((keys / "master").read_bytes()).keyring())
+        assert halfway.due
+        assert (
+            b"new key"
+            not in subprocess.run(
+                [*words, "seal", "rotate", "--rate", "5000", *master],
+                capture_output=True,
+                env=ENVIRONMENT,
+                check=True,
+            ).stderr
+        )
+    found = parse((keys / "master").read_bytes())
+    assert [each.secret for each in found.secrets[1:]] == [old.secret]
+    only_new = Envelopes(kv_root, keyring=found.keyring(), policy=lambda _: Policy.REQUIRED)
+    seen = Tree(kv, Keys(kv_root), None, envelopes=only_new)
+    assert survey(seen, found.keyring()).due == 0
+    assert not survey(seen, found.keyring()).needs(old.key("data").id)
+    for path, content in load.written.items():
+        assert seen.content(seen.read(path)) == content
+        for each in versions(seen, path).known:
+            assert seen.content(each)
+    assert configstore("seal", "forget", *master).split()
+    assert configstore("get", "data/big", "--seal-keyring", str(keys / "data")) == BIG + b"more"
+
+
+def test_a_signal_ends_a_rotation_cleanly(configstore, keys, etcd, kv, kv_root):
+    load = Load(kv, kv_root, keys / "master")
+    for number in range(20):
+        load.put(f"data/{number}", b"x")
+    words = [sys.executable, "-m", "configstore", "--endpoints", etcd.endpoint, "--root", kv_root]
+    command = [*words, "seal", "rotate", "--rate", "1", "--seal-keyring", str(keys / "master")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    wait_until(lambda: survey(load.tree, None).keys.__len__() > 1, 30, what="a rotation under way")
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert b"run it again to go on" in said
+    assert b"Traceback" not in said
