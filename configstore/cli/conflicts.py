@@ -10,7 +10,7 @@ from configstore.cli.arguments import Commands, add_command, typed_directory, ty
 from configstore.cli.render import entry_fields, moment_now, table, when, write_bytes, write_json, writer_of
 from configstore.cli.replicas import mappings_holding, request, wait_for
 from configstore.cli.session import commit, look, open_tree, refuse_below_file, say
-from configstore.errors import ConflictError, NotThereError, UnreachableError
+from configstore.errors import ConflictError, NotThereError, RefusedError, UnreachableError
 from configstore.model.path import StorePath, printable, shown
 from configstore.model.record import Entry, Kind
 from configstore.model.replica import Take, Verb
@@ -152,6 +152,8 @@ def take(tree: Tree, loser: Loser, *, seen: int | None = None) -> int:
     StoreError.
     """
     entry = loser.record.entry
+    if loser.record.locked:
+        raise RefusedError(f"{shown(loser.path)}: the conflict {loser.id}: {loser.record.locked}")
     refuse_below_file(tree, loser.path)
     now = look(tree, loser.path)
     there = now.mod_revision if now else 0

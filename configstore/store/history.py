@@ -10,7 +10,7 @@ from itertools import chain, takewhile
 
 import msgspec
 
-from configstore.errors import CompactedError
+from configstore.errors import CompactedError, RefusedError
 from configstore.model.path import PathError, StorePath, depth
 from configstore.model.record import Entry, Kind, RecordError
 from configstore.store.api import Item, range_all
@@ -170,7 +170,7 @@ def restoring(tree: Tree, found: dict[StorePath, Versions], revision: int) -> It
 
     What did not exist then is deleted; what is the same still is left out, be it readable or not. So is what was
     deleted so long ago that nobody knows whether it existed then.
-    Raises ExpiredError, RecordError, StoreError.
+    Raises ExpiredError, RecordError, RefusedError (no key opens what it was), StoreError.
     """
     later = {
         path: versions
@@ -181,6 +181,8 @@ def restoring(tree: Tree, found: dict[StorePath, Versions], revision: int) -> It
     for path, then in sorted(wanted.items(), key=lambda pair: _order(*pair)):
         now = found[path].now()
         before = now if isinstance(now, Stored) else None
+        if then and then.record.locked:
+            raise RefusedError(f"{path}: {then.record.locked}; nothing was changed")
         entry = then.entry if then else _tombstone(before)
         if before and (before.entry == entry or (before.gone and entry.kind is Kind.GONE)):
             continue

@@ -1,13 +1,21 @@
 """`seal`: keygen, status, rotate and forget."""
 
+import hashlib
 import json
 import os
 import stat
 
 import pytest
 
-from configstore.model.seal import parse
+from configstore.model.keys import Keys
+from configstore.model.record import CHUNK_SIZE, Entry, Kind, sha256
+from configstore.model.replica import Report, State, encode
+from configstore.model.seal import Policy, parse
 from configstore.presets import roots
+from configstore.store.api import ModRevision, Put
+from configstore.store.envelope import Envelopes
+from configstore.store.tree import Tree
+from configstore.store.values import Write
 
 BIG = bytes(range(256)) * 5000
 
@@ -22,11 +30,12 @@ def keys(tmp_path, run):
 
 @pytest.fixture
 def sealed(run, keys):
-    """Return a function that runs the command with the master as its keyring."""
+    """Return a function that runs the command with the master, which lies in its `keys`, as its keyring."""
 
     def run_sealed(*words, stdin=b""):
         return run(*words, "--seal-keyring", str(keys / "master"), stdin=stdin)
 
+    run_sealed.keys = keys
     return run_sealed
 
 
@@ -207,3 +216,195 @@ def test_rotate_needs_the_master(run, keys):
     assert run("seal", "rotate").code == 2
     done = run("seal", "rotate", "--seal-keyring", str(keys / "certs"))
     assert (done.code, "no master" in done.err) == (5, True)
+
+
+def test_rotate_that_finds_nothing_to_open_names_it_and_makes_a_key_all_the_same(sealed, kv, kv_root, keys):
+    sealed("put", "certs/a.pem", stdin=b"one")
+    key = f"{kv_root}/files/certs/a.pem".encode()
+    item = kv.range(key).items[0]
+    kv.txn((ModRevision(key, item.mod_revision),), (Put(key, item.value[:-1]),))
+    done = sealed("seal", "rotate")
+    assert (done.code, "new key" in done.err) == (1, True)
+    assert "certs/a.pem: left as it is: it does not open" in done.err
+
+
+def test_rotate_is_told_which_live_replicas_lack_the_new_key(sealed, keys, kv, kv_root, monkeypatch):
+    if "keys" not in Report.__struct_fields__:
+        return  # nobody says what he has
+    monkeypatch.setattr("configstore.cli.seal.PATIENCE", 0.0)
+    sealed("put", "certs/a.pem", stdin=b"one")
+    report = Report(mapping="certs", replica="front-1", host="h", session="s", store="certs", state=State.READY)
+    kv.txn((), (Put(Keys(kv_root).replica("certs", "front-1"), encode(report)),))
+    done = sealed("seal", "rotate")
+    assert (done.code, "certs: front-1 on h" in done.err, str(keys / "certs") in done.err) == (5, True, True)
+    assert len(ring(keys / "master").secrets) == 2
+    assert sealed("seal", "status", "--json").json()["lacking"][0]["replica"] == "front-1"
+    done = sealed("seal", "rotate", "--anyway")
+    assert (done.code, "new key" in done.err) == (0, False)
+    assert sealed("seal", "forget").code == 5
+    assert sealed("seal", "forget", "--anyway").code == 0
+
+
+def test_status_without_a_keyring_knows_ids_alone(sealed, run):
+    sealed("put", "certs/a.pem", stdin=b"one")
+    run("put", "data/instance", stdin=b"plain")
+    done = run("seal", "status", "--json")
+    (key,) = done.json()["keys"]
+    assert (key["subtree"], key["files"], done.json()["plain"]["files"]) == (None, 1, 1)
+    assert "--seal-keyring" in run("seal", "status").err
+    assert sealed("seal", "status").code == 1  # something is plain
+
+
+def test_secrets_are_in_no_output(sealed, keys):
+    sealed("put", "certs/a.pem", stdin=b"one")
+    secret = ring(keys / "master").secrets[0].secret.hex()
+    said = [sealed("seal", "status"), sealed("seal", "status", "--json"), sealed("seal", "rotate", "--json")]
+    assert not any(secret in done.err + done.out.decode() for done in said)
+
+
+# The other commands, without a key and with one
+
+
+@pytest.fixture
+def locked(sealed, run, tree):
+    """Return `run` against a store with a sealed file, large and small, a link, a history and a conflict."""
+    for content in (b"secret one", b"secret two"):
+        sealed("put", "certs/a.pem", stdin=content)
+    sealed("put", "certs/big.pem", stdin=BIG)
+    keyring = ring(sealed.keys / "master").keyring()
+    envelopes = Envelopes(tree.keys.root, keyring=keyring, policy=lambda _: Policy.REQUIRED)
+    writing = Tree(tree.kv, tree.keys, tree._writer, envelopes=envelopes)
+    link = Entry(kind=Kind.SYMLINK, target="secret-target")
+    writing.commit([Write(path="certs/link", entry=link)], retention=600)
+    lost = Entry(kind=Kind.FILE, mode=0o600, size=4, sha256=sha256(b"lost"))
+    writing.keep_conflict("certs/a.pem", lost, b"lost", retention=600)
+    return run
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("get", "certs/a.pem"),
+        ("get", "certs/link"),
+        ("put", "certs/a.pem"),
+        ("put", "certs/link"),
+        ("put", "certs/new.pem"),
+        ("put", "certs/deep/new.pem"),
+        ("diff", "certs/a.pem"),
+        ("export", "certs", "OUT"),
+        ("import", "IN", "certs"),
+        ("conflicts", "certs/a.pem", "--show", "ID"),
+        ("resolve", "certs/a.pem", "--take", "ID"),
+        ("restore", "certs/a.pem", "--revision", "FIRST"),
+    ],
+)
+def test_without_a_key_what_needs_one_is_refused(locked, tmp_path, words):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.pem").write_bytes(b"x")
+    side = locked("conflicts", "--json").json()[0]["id"]
+    first = locked("history", "certs/a.pem", "--json").json()[-1]["revision"]
+    placed = {"IN": str(tmp_path / "in"), "OUT": str(tmp_path / "out"), "ID": side, "FIRST": str(first)}
+    before = locked("ls", "-R", "--json").out
+    done = locked(*(placed.get(word, word) for word in words), stdin=b"plain")
+    assert done.code == 5, done.err
+    assert "key" in done.err
+    assert b"secret" not in done.out
+    assert locked("ls", "-R", "--json").out == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_key_everything_can_be_listed_and_nothing_shows(locked, sealed):
+    key = next(iter(ring(sealed.keys / "certs").keys)).id
+    for words in (
+        ("ls", "-lR"),
+        ("ls", "-R", "--json"),
+        ("stat", "certs/link"),
+        ("history", "certs/a.pem"),
+        ("conflicts",),
+    ):
+        done = locked(*words)
+        assert (done.code, b"secret-target" in done.out) == (0, False)
+    assert key.encode() in locked("ls", "-lR").out
+    found = locked("stat", "certs/a.pem", "--json").json()
+    assert (found["sealed"], found["sha256"], found["size"]) == (key, None, 10)
+    assert b"no keyring here has it" in locked("stat", "certs/a.pem").out
+    assert len(locked("history", "certs/a.pem", "--json").json()) == 2
+
+
+def test_without_a_key_directories_are_made_and_everything_is_removed(locked, sealed, kv, kv_root):
+    assert locked("mkdir", "certs/new").code == 0
+    assert locked("rm", "certs/big.pem").code == 0
+    assert locked("rm", "certs/a.pem").code == 0
+    assert locked("resolve", "certs/a.pem", "--take", "store").code == 0
+    gone = locked("stat", "certs/big.pem", "--json").json()
+    assert (gone["kind"], gone["sha256"], gone["sealed"]) == ("gone", None, None)
+    chunks = kv.range(f"{kv_root}/chunks/".encode(), f"{kv_root}/chunks0".encode()).items
+    assert chunks
+    assert all(item.lease for item in chunks)
+    assert sealed("ls", "certs").out.split() == [b"link", b"new/"]
+
+
+def test_a_plain_record_is_believed_where_the_policy_accepts_it(run, sealed):
+    run("put", "certs/a.pem", stdin=b"forged")
+    done = sealed("get", "certs/a.pem")
+    assert (done.code, "plain" in done.err) == (5, True)
+    assert sealed("get", "certs/a.pem", "--seal", "accept").out == b"forged"
+    assert sealed("put", "certs/a.pem", stdin=b"sealed").code == 0
+    assert sealed("get", "certs/a.pem").out == b"sealed"
+
+
+def test_with_the_keyring_everything_works_as_before(locked, sealed, tmp_path):
+    side = sealed("conflicts", "--json").json()[0]["id"]
+    assert sealed("conflicts", "certs/a.pem", "--show", side).out == b"lost"
+    difference = sealed("diff", "certs/a.pem")
+    assert (difference.code, b"-secret one" in difference.out) == (1, True)
+    first = sealed("history", "certs/a.pem", "--json").json()[-1]["revision"]
+    assert sealed("restore", "certs/a.pem", "--revision", str(first)).code == 0
+    assert sealed("get", "certs/a.pem").out == b"secret one"
+    assert sealed("resolve", "certs/a.pem", "--take", side).code == 0
+    assert sealed("get", "certs/a.pem").out == b"lost"
+    assert sealed("export", "certs", str(tmp_path / "out")).code == 0
+    assert (tmp_path / "out/big.pem").read_bytes() == BIG
+    (tmp_path / "out/more.pem").write_bytes(b"more")
+    assert sealed("import", str(tmp_path / "out"), "certs").code == 0
+    assert sealed("get", "certs/more.pem").out == b"more"
+
+
+def test_of_binary_content_that_is_sealed_no_digest_is_shown(sealed):
+    for content in (b"\xff\x00one", b"\xff\x00two"):
+        sealed("put", "certs/a.der", stdin=content)
+    done = sealed("diff", "certs/a.der")
+    assert (done.code, b"SHA-256" in done.out) == (1, False)
+    assert b"other content" in done.out
+
+
+def test_a_diff_does_not_see_that_a_record_was_sealed_again(sealed):
+    for content in (b"one\n", b"two\n"):
+        sealed("put", "certs/a.pem", stdin=content)
+    before = sealed("diff", "certs/a.pem").out
+    assert sealed("seal", "rotate").code == 0
+    assert [line for line in sealed("diff", "certs/a.pem").out.splitlines() if line[:1] in b"+-"][2:] == [
+        line for line in before.splitlines() if line[:1] in b"+-"
+    ][2:]
+
+
+def test_after_real_use_a_dump_of_the_store_shows_nothing(locked, sealed, kv, kv_root, tmp_path):
+    sealed("bootstrap", "--preset", "mailu/front")
+    sealed("put", "certs/same.pem", stdin=BIG)
+    sealed("rm", "certs/same.pem")
+    sealed("restore", "certs/same.pem", "--at", "0s")
+    sealed("mkdir", "certs/d")
+    sealed("seal", "rotate")
+    found = dump(kv, kv_root)
+    shown = b"\n".join([*found, *found.values()])
+    for content in (b"secret one", b"secret two", b"lost", BIG, b"secret-target"):
+        digest = hashlib.sha256(content)
+        assert content[:64] not in shown
+        assert digest.hexdigest().encode() not in shown
+        assert digest.digest() not in shown
+    for start in range(0, len(BIG), CHUNK_SIZE):
+        assert sha256(BIG[start : start + CHUNK_SIZE]).encode() not in shown
+    bodies = [each.partition(b"\n")[2] for each in found.values()]
+    assert len(set(bodies) - {b""}) == len([each for each in bodies if each])
+    names = [key.rpartition(b"//")[2] for key in found if b"/chunks/" in key]
+    assert len(set(names)) == len(names)
