@@ -27,6 +27,7 @@ NAVIGATION = {
         "letsencrypt",
         "fetchmail",
         "leases",
+        "sealing",
         "ui",
         "mailu-releases",
         "rights",
