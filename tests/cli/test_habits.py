@@ -236,7 +236,11 @@ def test_watch_prints_an_object_per_line(start, run):
 
 
 def test_every_command_that_prints_or_does_something_takes_json():
-    without = {name for name, each in build_parser().commands.items() if "--json" not in each.options and not each.commands}
+    without = {
+        name
+        for name, each in build_parser().commands.items()
+        if "--json" not in each.options and not each.commands
+    }
     assert without <= {"completion", "run", "ui"}  # a script; the command's own output; see the others
 
 

@@ -212,6 +212,18 @@ def test_a_rotation_reseals_everything_with_a_new_key_and_the_old_one_can_go(sea
     assert sealed("seal", "forget").code == 0
 
 
+def test_a_key_that_is_needed_still_is_never_dropped(sealed, keys, kv, kv_root):
+    sealed("put", "certs/a.pem", stdin=b"one")
+    sealed("put", "certs/b.pem", stdin=b"two")
+    key = f"{kv_root}/files/certs/b.pem".encode()
+    item = kv.range(key).items[0]
+    kv.txn((ModRevision(key, item.mod_revision),), (Put(key, item.value[:-1]),))  # which cannot be sealed again
+    assert sealed("seal", "rotate").code == 1
+    done = sealed("seal", "forget")
+    assert (done.code, "nothing was dropped" in done.err) == (0, True)
+    assert len(ring(keys / "master").secrets) == 2
+
+
 def test_rotate_needs_the_master(run, keys):
     assert run("seal", "rotate").code == 2
     done = run("seal", "rotate", "--seal-keyring", str(keys / "certs"))
