@@ -200,8 +200,16 @@ def file_name(subtree: StorePath) -> str:
     return subtree.replace("/", "-")
 
 
-def named(subtrees: Collection[StorePath], services: Mapping[str, Collection[StorePath]]) -> dict[str, Wanted]:
-    """Return the keyrings of subtrees and of services by file name. Raises UsageError where two have one."""
+def named(
+    subtrees: Collection[StorePath], services: Mapping[str, Collection[StorePath]], *, one: str | None = None
+) -> dict[str, Wanted]:
+    """Return the keyrings of subtrees and of services by file name. Raises UsageError where two have one.
+
+    one: the name of a single one for all of them.
+    """
+    if one and (subtrees or services):
+        every = tuple(sorted({*subtrees, *(store for found in services.values() for store in found)}))
+        return _usable({one: Wanted(stores=every, nested=True)})
     wanted: dict[str, Wanted] = {}
     for store in subtrees:
         name = file_name(store)
@@ -216,6 +224,11 @@ def named(subtrees: Collection[StorePath], services: Mapping[str, Collection[Sto
                 f"the subtree {name} and the service {name}: both keyrings would be {name}; name another --out"
             )
         wanted.setdefault(name, Wanted(stores=tuple(stores)))
+    return _usable(wanted)
+
+
+def _usable(wanted: dict[str, Wanted]) -> dict[str, Wanted]:
+    """Return keyrings whose names are names of keyrings. Raises UsageError."""
     if MASTER in wanted:
         raise UsageError(f"{MASTER}: a keyring of that name would take the master's place")
     if bad := next((name for name in wanted if name.startswith(TEMPORARY)), None):

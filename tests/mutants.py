@@ -94,7 +94,8 @@ MUTANTS = {
     ),
     "sealing again compares nothing": Mutant(
         "configstore/store/resealing.py",
-        "compares: list[Compare] = [ModRevision(item.key, item.mod_revision)]\n        operations: list[Operation] = []\n"
+        "compares: list[Compare] = [ModRevision(item.key, item.mod_revision)]\n"
+        "        operations: list[Operation] = []\n"
         "        if is_current:",
         "compares: list[Compare] = []\n        operations: list[Operation] = []\n        if is_current:",
         "tests/store/test_sealing.py -k in_between",

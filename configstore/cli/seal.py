@@ -23,6 +23,7 @@ from configstore.model.path import ROOT, StorePath, printable, shell_word, shown
 from configstore.model.replica import Report
 from configstore.model.seal import Key, Keyring, Master, Policy, Secret
 from configstore.progress import Progress
+from configstore.settings import parse_name
 from configstore.store.replicas import ask_reports
 from configstore.store.resealing import Family, LeftError, Resealing, Survey, survey, values
 from configstore.store.tree import Tree
@@ -62,6 +63,10 @@ def add(commands: Commands) -> None:
         "--preset", metavar="NAME", action="append", default=[],
         help="a keyring for each service of a preset, such as mailu or mailu/front (repeatable)",
     )  # fmt: skip
+    keygen.add_argument(
+        "--one", metavar="NAME", type=_name,
+        help="one keyring of this name for all of these: for a sidecar that mirrors for a whole host",
+    )  # fmt: skip
     add_command(verbs, "status", _status, "tell what is sealed with which key", listed=True, group="seal")
     rotate = add_command(
         verbs, "rotate", _rotate, "make a new key, and seal everything with it", listed=True, group="seal"
@@ -85,6 +90,13 @@ def _nothing(args: argparse.Namespace) -> int:
     raise UsageError(f"seal: expected a verb, not {args}")  # argparse asks for one
 
 
+def _name(text: str) -> str:
+    try:
+        return parse_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _rate(text: str) -> int:
     number = text.removesuffix("/s")
     if not (number.isascii() and number.isdigit()) or not 0 < int(number) <= 1_000_000:
@@ -98,7 +110,7 @@ def _rate(text: str) -> int:
 def _keygen(args: argparse.Namespace) -> int:
     subtrees = [_subtree(text) for text in args.subtree]
     services = _services(args.preset)
-    wanted = named(list(dict.fromkeys(subtrees)), services)
+    wanted = named(list(dict.fromkeys(subtrees)), services, one=args.one)
     stores = {*subtrees, *(root for name in args.preset for root in presets.roots(name))}
     with opened(args.out, make=True) as folder:
         written = folder.add(wanted, stores, made=now())

@@ -101,6 +101,14 @@ def test_a_service_gets_the_keys_of_its_own_subtrees_alone(tmp_path, offline):
     assert opens(tmp_path / "admin") == {"data", "dkim"}
 
 
+def test_one_keyring_for_a_whole_host_opens_what_all_its_services_open(tmp_path, offline):
+    words = ("--preset", "mailu/front", "--preset", "mailu/admin", "--subtree", "own", "--one", "mail-1")
+    assert offline("seal", "keygen", "--out", str(tmp_path), *words).code == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"master", "mail-1"}
+    assert opens(tmp_path / "mail-1") == {"own", *roots("mailu/front"), *roots("mailu/admin")}
+    assert offline("seal", "keygen", "--out", str(tmp_path / "k"), *words[:-1], "master").code == 2
+
+
 def test_a_keyring_that_misses_a_key_is_completed(tmp_path, offline):
     out = ("--out", str(tmp_path))
     offline("seal", "keygen", *out, "--subtree", "certs")
