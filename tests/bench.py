@@ -7,6 +7,7 @@ Machines are shared and noisy: trust the ratios.
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -25,12 +26,15 @@ import inotify_simple
 from inotify_simple import flags
 
 from configstore.embedded import EmbeddedEtcd
-from configstore.model.keys import Keys
+from configstore.model.keys import DEFAULT_ROOT, Keys
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind, sha256
+from configstore.model.seal import Master, Policy, Secret, dump
 from configstore.settings import StoreSettings
 from configstore.store.api import ModRevision, Put
 from configstore.store.connect import connect
+from configstore.store.envelope import Envelopes
+from configstore.store.resealing import Resealing, values
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
 from tests.waiting import wait_until
@@ -76,13 +80,20 @@ class Arrivals:
 class Bench:
     """One etcd, one store client, and the folders of replicas."""
 
-    def __init__(self, endpoint: str, folder: Path, *, rounds: int) -> None:
+    def __init__(self, endpoint: str, folder: Path, *, rounds: int, master: Master | None = None) -> None:
+        """`master`: below a root of its own, everything is sealed."""
         self.endpoint = endpoint
         self.folder = folder
         self.rounds = rounds
         self.kv = connect(StoreSettings(endpoints=(endpoint,)))
+        self.root = "/sealed" if master else DEFAULT_ROOT
+        self.keyring = folder / "keyring" if master else None
+        envelopes = None
+        if master and self.keyring:
+            self.keyring.write_bytes(dump(master.keyring_of([StorePath("")])))
+            envelopes = Envelopes(self.root, keyring=master.keyring(), policy=lambda _: Policy.REQUIRED)
         writer = Writer(replica="bench", host="bench", now=lambda: "", new_id=lambda: secrets.token_hex(8))
-        self.tree = Tree(self.kv, Keys(), writer)
+        self.tree = Tree(self.kv, Keys(self.root), writer, envelopes=envelopes)
 
     def put(self, contents: dict[str, bytes]) -> None:
         """Write files below their subtree in one commit, whatever they are now."""
@@ -104,8 +115,10 @@ class Bench:
         directory = self.folder / name
         directory.mkdir()
         file = self.folder / f"{name}.toml"
+        sealed = f'[seal]\nkeyring = "{self.keyring}"\n' if self.keyring else ""
         file.write_text(
-            f'[store]\nendpoints = ["{self.endpoint}"]\n[state]\ndirectory = "{self.folder}/{name}-state"\n'
+            f'{sealed}[store]\nendpoints = ["{self.endpoint}"]\nroot = "{self.root}"\n'
+            f'[state]\ndirectory = "{self.folder}/{name}-state"\n'
             '[control]\nsocket = ""\n[health]\nlisten = "127.0.0.1:0"\n[log]\nlevel = "warning"\n'
             f'[[mapping]]\nname = "{subtree}"\npath = "{directory}"\nsettle = "0ms"\n'
         )
@@ -341,6 +354,58 @@ def start_up(bench: Bench) -> tuple[float, float]:
     return statistics.median(run[0] for run in runs), statistics.median(run[1] for run in runs)
 
 
+def sealed_and_plain(plain: Bench, sealed: Bench) -> Iterator[Figure]:
+    """Measure what sealing costs: both by turns, so that whatever else the machine does befalls both."""
+    pairs: list[tuple[str, list[float], list[float]]] = [
+        ("sealed: store put → file, p50", [], []),
+        ("sealed: local write → other replica, p50", [], []),
+    ]
+    memory: dict[bool, list[float]] = {True: [], False: []}
+    with contextlib.ExitStack() as stack:
+        replicas = {}
+        for bench in (plain, sealed):
+            bench.make_subtree("bench")
+            made = [stack.enter_context(bench.replica(f"{bench.root[1:]}-{name}", "bench")) for name in ("a", "b")]
+            replicas[bench] = made
+            bench.put({f"bench/many-{number}": secrets.token_bytes(2048) for number in range(1000)})
+            for _, directory in made:
+                wait_until((directory / "many-999").exists, 60, what="1,000 files")
+        for _ in range(10):
+            for bench in (plain, sealed):
+                (_, one), (_, two) = replicas[bench]
+                pairs[0][1 + (bench is sealed)].append(put_to_file(bench, one))
+                pairs[1][1 + (bench is sealed)].append(write_to_replica(bench, two, one))
+        for bench in (plain, sealed):
+            memory[bench is sealed] += [memory_mib(process) for process, _ in replicas[bench]]
+    for what, without, within in pairs:
+        floor, value = (statistics.median(samples) * 1000 for samples in (without, within))
+        yield Figure(what, value, "ms", "≤ 1.15 × plain", value <= 1.15 * floor, floor)
+    more = max(memory[True]) - min(memory[False])
+    yield Figure("sealed: memory of a sidecar, 1,000 files", more, "MiB more", "≤ 6 MiB", more <= 6)
+
+
+def rotation(bench: Bench, master: Master) -> Figure:
+    """Measure how many records of 2 kB are sealed again in a second."""
+    newer = Master(secrets=(Secret(secret=secrets.token_bytes(32)), *master.secrets))
+    envelopes = Envelopes(bench.root, keyring=newer.keyring(), policy=lambda _: Policy.ACCEPT, lenient=True)
+    tree = Tree(bench.kv, bench.tree.keys, bench.tree._writer, envelopes=envelopes)
+    work = Resealing(tree, newer.keyring(), unseal=False, retention=RETENTION, clock=time.monotonic)
+    start = time.perf_counter()
+    count = sum(work.seal(value) for value in values(tree))
+    return Figure("sealed again with a new key", count / (time.perf_counter() - start), "/s", "", met=True)
+
+
+def sealing(endpoint: str, folder: Path, *, rounds: int) -> Iterator[Figure]:
+    """Measure sealing beside what is plain."""
+    master = Master(secrets=(Secret(secret=secrets.token_bytes(32)),))
+    for name in ("plain", "sealed"):
+        (folder / name).mkdir()
+    plain = Bench(endpoint, folder / "plain", rounds=rounds)
+    sealed = Bench(endpoint, folder / "sealed", rounds=rounds, master=master)
+    yield from sealed_and_plain(plain, sealed)
+    yield rotation(sealed, master)
+
+
 def figures(bench: Bench, *, quick: bool) -> Iterator[Figure]:
     """Measure one figure after the other."""
     floor = measure_floor(bench) * 1000
@@ -376,6 +441,7 @@ def main() -> int:
     """Print the table as it grows and return 0; 1 when a budget was missed."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--sealing", action="store_true", help="only what sealing costs")
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     parser.add_argument("--floor-replica", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -388,9 +454,11 @@ def main() -> int:
     print(f"{'figure':<46}{'value':>16}  {'ratio':>7}  budget")
     try:
         with EmbeddedEtcd() as etcd:
-            for figure in figures(
-                Bench(etcd.endpoint, folder, rounds=50 if options.quick else 300), quick=options.quick
-            ):
+            rounds = 50 if options.quick else 300
+            found = [sealing(etcd.endpoint, folder, rounds=rounds // 10)]
+            if not options.sealing:
+                found.insert(0, figures(Bench(etcd.endpoint, folder, rounds=rounds), quick=options.quick))
+            for figure in itertools.chain.from_iterable(found):
                 ratio = f"{figure.ratio:.2f} ×" if figure.ratio else ""
                 verdict = "" if not figure.budget else "met" if figure.met else "MISSED"
                 value = f"{figure.value:.2f} {figure.unit}"

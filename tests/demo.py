@@ -1,7 +1,7 @@
 """Shows configstore at work: `make demo`, or `python -m tests.demo`. Takes seconds and leaves nothing behind.
 
 One embedded etcd and two replicas, "one" and "two": real sidecar processes that mirror a Mailu tree, each on a
-tmpfs. Every line says what changed where, and how long it took until the other side had it, with equal bytes and
+tmpfs. Everything in etcd is sealed. Every line says what changed where, and how long it took until the other side had it, with equal bytes and
 modes. What does not arrive ends the demo with exit code 1, a sentence naming it, and the sidecars' last words.
 Its keys are made on the spot, and never printed.
 """
@@ -47,6 +47,9 @@ MAPPINGS = {
 }
 """The mirrored subtrees, which lie at the same place below a replica's folder, and their policies."""
 
+KEYS = "keys"
+"""The folder of the master, and of the keyring that both replicas have."""
+
 ENVIRONMENT = {name: os.environ[name] for name in os.environ if not name.startswith(("CONFIGSTORE_", "ETCDCTL_"))}
 
 
@@ -58,7 +61,7 @@ class Replica:
         self.process: subprocess.Popen[bytes] | None = None
         self._settings = base / f"{name}.toml"
         text = f'[store]\nendpoints = ["{endpoint}"]\n[state]\ndirectory = "{base}/{name}-state"\n'
-        text += '[control]\nsocket = ""\n[health]\nlisten = ""\n'
+        text += f'[seal]\nkeyring = "{base}/{KEYS}/host"\n[control]\nsocket = ""\n[health]\nlisten = ""\n'
         for store, policy in MAPPINGS.items():
             text += f'[[mapping]]\nname = "{store.replace("/", "-")}"\nstore = "{store}"\n'
             text += f'path = "{self.folder / store}"\n{policy}\n'
@@ -146,7 +149,8 @@ class Demo:
 
     def play(self) -> None:
         """Show everything."""
-        for act in (self.start, self.put, self.fill, self.edit, self.renew, self.crash, self.compare, self.end):
+        acts = (self.seal, self.start, self.put, self.fill, self.edit, self.renew, self.crash, self.compare)
+        for act in (*acts, self.look, self.rotate, self.look, self.end):
             act()
 
     def tell(self, who: str, what: str, since: float, until: float = 0.0) -> None:
@@ -168,9 +172,46 @@ class Demo:
     def configstore(self, *arguments: str, content: bytes = b"") -> bytes:
         """Run the command as a person would; content travels on stdin and stdout, never in arguments."""
         command = [sys.executable, "-m", "configstore", "--endpoints", self.endpoint, *arguments]
-        done = subprocess.run(command, input=content, capture_output=True, env=ENVIRONMENT, check=False)
+        keyring = (
+            {"CONFIGSTORE_SEAL_KEYRING": str(self.base / KEYS / "master")} if arguments[1] != "keygen" else {}
+        )
+        done = subprocess.run(command, input=content, capture_output=True, env=ENVIRONMENT | keyring, check=False)
         assert done.returncode == 0, f"`configstore {arguments[0]}` failed: {done.stderr.decode().strip()}"
         return done.stdout
+
+    def seal(self) -> None:
+        """Make the keys, of which the replicas get those of what they mirror."""
+        start = time.perf_counter()
+        subtrees = [word for store in MAPPINGS for word in ("--subtree", store)]
+        self.configstore("seal", "keygen", "--out", str(self.base / KEYS), "--one", "host", *subtrees)
+        self.tell("hand", "`configstore seal keygen` made a master, and the replicas' keyring", start)
+
+    def look(self) -> None:
+        """Look at all that lies in etcd, for anything that the replicas hold."""
+        start, root = time.perf_counter(), Keys().root.encode()
+        found = {item.key: item.value for item in self.store.range(root + b"/", root + b"0").items}
+        everything = b"\n".join([*found, *found.values()])
+        held = [file for file in self.one.folder.rglob("*") if file.is_file() and not file.is_symlink()]
+        for file in held:
+            content = file.read_bytes()
+            assert content[:64] not in everything or PRIVATE_NAME in str(file), f"{file} shows in etcd"
+            assert sha256(content).encode() not in everything, f"the digest of {file} shows in etcd"
+        self.tell("store", f"of {len(held)} files nothing shows in etcd's {len(found)} values", start)
+
+    def rotate(self) -> None:
+        """Seal everything with a new key, under the running sidecars, which must not notice."""
+        start, before = time.perf_counter(), self.one.tree()
+        with INotify() as inotify:
+            follow(inotify, self.base)
+            self.configstore("seal", "rotate")
+            self.configstore("seal", "forget", "--anyway")
+            wait_until(self.all_ready, what="both sidecars to report all mappings as ready")
+            touched = [event.name for event in inotify.read(timeout=1000)]
+        left = [
+            name for name in touched if not name.startswith(".configstore-") and name not in {"master", "host"}
+        ]
+        assert (self.one.tree(), self.two.tree(), left) == (before, before, []), f"files were touched: {left}"
+        self.tell("store", "`configstore seal rotate` sealed all with a new key; no file was touched", start)
 
     def start(self) -> None:
         """Make the subtrees and start both sidecars."""

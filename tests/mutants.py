@@ -64,7 +64,7 @@ MUTANTS = {
     ),
     "names of pieces show that content is equal": Mutant(
         "configstore/model/seal.py",
-        'b"piece\\0" + path.encode() + b"\\0" + piece',
+        'b"piece\\0" + bound_to(place, root, path, piece)',
         'b"piece\\0" + piece',
         "tests/store/test_sealing.py -k show_to_be_equal",
     ),

@@ -14,6 +14,7 @@ from tests import demo, trees
 from tests.waiting import wait_until
 
 LINES = [
+    "`configstore seal keygen` made a master",
     "`configstore bootstrap` made the subtrees",
     "both sidecars started",
     "`configstore put` of a DKIM key",
@@ -31,6 +32,8 @@ LINES = [
     "two killed by SIGKILL",
     "two restarted on an empty tmpfs",
     "both trees are equal; quiet: no revision written",
+    "nothing shows in etcd's",
+    "`configstore seal rotate` sealed all with a new key; no file was touched",
     "SIGTERM: both ended with exit code 0",
     "demo: all 9 changes arrived",
 ]

@@ -150,13 +150,10 @@ class Commit:
         unread: dict[bytes, Write] = {}
         for write in writes:
             before = write.previous
-            # A sealed one is read once more: to seal it again would give other bytes than those that lie there.
-            if before and before.mod_revision == write.expected and before.record.seal is None:
+            value = self._at_hand(write) if before and before.mod_revision == write.expected else None
+            if before and value is not None:
                 found[write.path] = Superseded(
-                    value=encode(before.record),
-                    mod_revision=before.mod_revision,
-                    version=before.version,
-                    record=before.record,
+                    value=value, mod_revision=before.mod_revision, version=before.version, record=before.record
                 )
             elif write.expected:
                 unread[self._keys.file(write.path)] = write
@@ -168,6 +165,19 @@ class Commit:
                     value=item.value, mod_revision=item.mod_revision, version=item.version, record=record
                 )
         return found
+
+    def _at_hand(self, write: Write) -> bytes | None:
+        """Return the value of what a write replaces, where the caller has it: of a sealed one, sealed anew.
+
+        None: it must be read. What is sealed anew gets the key of today, and its pieces have the names of another.
+        """
+        record = write.previous.record if write.previous else None
+        if record is None or record.seal is None:
+            return encode(record) if record else None
+        if record.locked or record.chunks:
+            return None
+        envelope = self._envelopes.writing(write.path)
+        return None if envelope is PLAIN else envelope.encode(record)
 
     def _step(self, write: Write, write_id: str, before: Superseded | None) -> Step:
         terms = self._terms
