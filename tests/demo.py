@@ -1,9 +1,9 @@
 """Shows configstore at work: `make demo`, or `python -m tests.demo`. Takes seconds and leaves nothing behind.
 
 One embedded etcd and two replicas, "one" and "two": real sidecar processes that mirror a Mailu tree, each on a
-tmpfs. Everything in etcd is sealed. Every line says what changed where, and how long it took until the other side
-had it, with equal bytes and modes. What does not arrive ends the demo with exit code 1, a sentence naming it, and the
-sidecars' last words.
+tmpfs. Everything in etcd is sealed. Every line says what changed where, and how long it took until the other
+side had it, with equal bytes and modes. What does not arrive ends the demo with exit code 1, a sentence naming it,
+and the sidecars' last words.
 Its keys are made on the spot, and never printed.
 """
 

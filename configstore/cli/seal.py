@@ -16,7 +16,7 @@ from configstore.cli.render import Cell, Style, moment_now, table, when, write_j
 from configstore.cli.session import RETENTION, now, open_tree, say, say_all
 from configstore.cli.stopping import Stopping
 from configstore.clock import boottime
-from configstore.errors import NotThereError, RefusedError, UsageError
+from configstore.errors import NoSpaceError, NotThereError, PermissionDeniedError, RefusedError, UsageError
 from configstore.keyring import KeyringFile
 from configstore.keyrings import Folder, named, opened
 from configstore.model.path import ROOT, StorePath, printable, shell_word, shown
@@ -24,7 +24,7 @@ from configstore.model.replica import Report
 from configstore.model.seal import Key, Keyring, Master, Policy, Secret
 from configstore.progress import Progress
 from configstore.settings import parse_name
-from configstore.store.replicas import ask_reports
+from configstore.store.replicas import ask_reports, live
 from configstore.store.resealing import Family, LeftError, Resealing, Survey, survey, values
 from configstore.store.tree import Tree
 
@@ -239,7 +239,7 @@ def _status(args: argparse.Namespace) -> int:
     say_all(f"{at}: cannot be read: {why}" for at, why in found.unreadable.items())
     if ring is None:
         say("without a keyring only ids are known: --seal-keyring FILE, such as the master, says whose they are")
-    return NotThereError.exit_code if found.unreadable or (ring and (found.due or found.unknown)) else 0
+    return NotThereError.exit_code if found.unreadable or (ring and found.unknown) else 0
 
 
 def _counted(counts: Counter[Family]) -> dict[str, int]:
@@ -461,9 +461,13 @@ def _lacking(tree: Tree, ring: Keyring) -> list[tuple[Report, Key]]:
     """Return the live replicas that could not read what the newest key of their mapping's subtree seals."""
     if "keys" not in Report.__struct_fields__:
         return []
-    answers = ask_reports(tree.kv, tree.keys)
+    try:
+        answers = ask_reports(tree.kv, tree.keys)
+        reports = [*answers.fresh, *answers.late]
+    except (PermissionDeniedError, NoSpaceError):  # whoever may only read has what they said last
+        reports = [report for report, _ in live(tree.kv, tree.keys).values()]
     found = []
-    for report in sorted((*answers.fresh, *answers.late), key=lambda each: (each.mapping, each.replica)):
+    for report in sorted(reports, key=lambda each: (each.mapping, each.replica)):
         key = ring.for_writing(report.store)
         if key and key.id not in _held(report):
             found.append((report, key))

@@ -464,6 +464,32 @@ def test_what_was_damaged_is_left_and_holds_up_nothing(tree, kv, kv_root):
             work.seal(each)
 
 
+class Watched(MemoryKv):
+    """A store that notes how much it was asked for, and how much it was given, at a time."""
+
+    most = 0
+
+    def range(self, *arguments, **options):
+        page = super().range(*arguments, **options)
+        self.most = max(self.most, sum(len(item.value) for item in page.items))
+        return page
+
+    def txn(self, compares, operations, **options):
+        self.most = max(self.most, sum(len(each.value) for each in operations if isinstance(each, Put)))
+        return super().txn(compares, operations, **options)
+
+
+def test_sealing_again_has_little_in_memory_at_a_time():
+    kv = Watched()
+    tree = make(kv, "/any")
+    for number in range(100):
+        put(tree, StorePath(f"certs/{number}"), b"x" * 60_000)
+    put(tree, A, BIG)
+    kv.most = 0
+    assert reseal(kv, "/any") == 101
+    assert kv.most < 3 << 20
+
+
 def test_losing_sides_keep_their_order_and_lease(tree, kv, kv_root):
     for number in range(3):
         inside = b"side %d" % number
