@@ -354,6 +354,10 @@ def start_up(bench: Bench) -> tuple[float, float]:
     return statistics.median(run[0] for run in runs), statistics.median(run[1] for run in runs)
 
 
+TURNS = 40
+"""How often what is sealed and what is plain are measured by turns: other load comes and goes in seconds."""
+
+
 def sealed_and_plain(plain: Bench, sealed: Bench) -> Iterator[Figure]:
     """Measure what sealing costs: both by turns, so that whatever else the machine does befalls both."""
     pairs: list[tuple[str, list[float], list[float]]] = [
@@ -370,8 +374,8 @@ def sealed_and_plain(plain: Bench, sealed: Bench) -> Iterator[Figure]:
             bench.put({f"bench/many-{number}": secrets.token_bytes(2048) for number in range(1000)})
             for _, directory in made:
                 wait_until((directory / "many-999").exists, 60, what="1,000 files")
-        for _ in range(10):
-            for bench in (plain, sealed):
+        for turn in range(TURNS):
+            for bench in (plain, sealed) if turn % 2 else (sealed, plain):
                 (_, one), (_, two) = replicas[bench]
                 pairs[0][1 + (bench is sealed)].append(put_to_file(bench, one))
                 pairs[1][1 + (bench is sealed)].append(write_to_replica(bench, two, one))
@@ -455,7 +459,7 @@ def main() -> int:
     try:
         with EmbeddedEtcd() as etcd:
             rounds = 50 if options.quick else 300
-            found = [sealing(etcd.endpoint, folder, rounds=rounds // 10)]
+            found = [sealing(etcd.endpoint, folder, rounds=rounds // 50)]
             if not options.sealing:
                 found.insert(0, figures(Bench(etcd.endpoint, folder, rounds=rounds), quick=options.quick))
             for figure in itertools.chain.from_iterable(found):
