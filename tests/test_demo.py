@@ -104,6 +104,7 @@ def test_a_file_with_another_mode_or_other_bytes_has_not_arrived(tmp_path, mode,
 
 def test_a_failure_ends_it_with_1_and_the_last_words_of_both_sidecars(monkeypatch, capsys):
     def play(self):
+        self.seal()
         self.start()
         trees.arrive(self.base, {"two/dkim/never.key": (Kind.FILE, 0o600, "")}, deadline=0.1)
 

@@ -459,8 +459,6 @@ class _Rotation:
 
 def _lacking(tree: Tree, ring: Keyring) -> list[tuple[Report, Key]]:
     """Return the live replicas that could not read what the newest key of their mapping's subtree seals."""
-    if "keys" not in Report.__struct_fields__:
-        return []
     try:
         answers = ask_reports(tree.kv, tree.keys)
         reports = [*answers.fresh, *answers.late]
@@ -476,8 +474,7 @@ def _lacking(tree: Tree, ring: Keyring) -> list[tuple[Report, Key]]:
 
 def _held(report: Report) -> Collection[str]:
     """Return the ids of the keys that a replica says it has; one without a keyring says nothing."""
-    keys = getattr(report, "keys", ())
-    return keys if isinstance(keys, tuple) else ()
+    return report.keys or ()
 
 
 def _words_of_lack(report: Report, key: Key) -> str:
