@@ -118,6 +118,12 @@ MUTANTS = {
         "if True:",
         "tests/e2e/test_sealing.py -k killed",
     ),
+    "a new key is used before all have it": Mutant(
+        "configstore/cli/seal.py",
+        "while lacking := _lacking(tree, self._ring):",
+        "while lacking := []:",
+        "tests/cli/test_seal.py -k lack_the_new_key",
+    ),
     "keyrings without their master get another": Mutant(
         "configstore/keyrings.py",
         "if self.master is None and self.keyrings:",

@@ -95,6 +95,25 @@ def test_a_plain_store_with_three_live_replicas_is_sealed_in_place_and_back(
     assert configstore("conflicts", "--json").strip() == b"[]"
 
 
+def test_a_new_key_is_taken_under_a_running_replica_and_waited_for(replica, configstore, keys, kv, kv_root):
+    master = ("--seal-keyring", str(keys / "master"))
+    configstore("put", "data/a.conf", *master, content=b"sealed")
+    one = replica("one", "", f'[seal]\nkeyring = "{keys / "data"}"').start().ready()
+    wait_until(lambda: moved(one) >= {"a.conf"}, 20, what="the first pull to be told")
+    one.forget_lines()
+    before = looks(one.folder)
+    configstore("seal", "rotate", *master)  # it ends when the replica has read its keyring again
+    new, old = parse((keys / "master").read_bytes()).secrets
+    (one.folder / "b.conf").write_bytes(b"of the replica")
+    wait_until(lambda: kv.range(f"{kv_root}/files/data/b.conf".encode()).items, 20, what="the edit to be sent")
+    found = survey(Tree(kv, Keys(kv_root), None), None)
+    assert found.keys[new.key("data").id].total() >= 3
+    assert not found.needs(old.key("data").id)
+    assert {name: look for name, look in looks(one.folder).items() if name in before} == before
+    assert moved(one) <= {"b.conf"}
+    assert configstore("conflicts", "--json", *master).strip() == b"[]"
+
+
 class Load:
     """Somebody who goes on writing with the keyring as it was, and as it is, until told to stop."""
 
