@@ -230,9 +230,9 @@ def _status(args: argparse.Namespace) -> int:
         if ring and row.key is None:
             say(f"key {row.id}: no keyring here has it: {row.counts.total()} values cannot be opened")
     if found.plain.total():
-        say(f"{found.plain.total()} values are plain: whoever reads the store, or a backup of it, reads them")
+        say(f"plain: {found.plain.total()}; whoever reads the store, or a backup of it, reads that")
     if ring and found.due:
-        say(f"{found.due} are to be sealed again: `configstore seal rotate` does it")
+        say(f"to be sealed again: {found.due}; `configstore seal rotate` does it")
     if unneeded:
         say("nothing needs the keys of state `not needed` any more: `configstore seal forget` drops them")
     say_all(_words_of_lack(report, key) for report, key in lacking)
@@ -453,7 +453,7 @@ class _Rotation:
             say(f"{self.sealed} were {verb}; others go on writing otherwise: see `configstore seal status`")
             return NotThereError.exit_code
         rest = f"; {self.left_count} were left" if self.left_count else ""
-        say(f"{self.sealed} were {verb}{rest}")
+        say(f"{verb}: {self.sealed}{rest}")
         return NotThereError.exit_code if self.left_count else 0
 
 
@@ -513,7 +513,7 @@ def _forget(args: argparse.Namespace) -> int:
         for name in gone:
             write_line(name)
     say(
-        f"{len(doomed)} secrets were dropped from {folder.master_file} and the keyrings beside it: give the"
+        f"dropped {len(doomed)} of {len(master.secrets)} secrets from {folder.master_file} and the keyrings beside it: give the"
         " services theirs. Snapshots of etcd from before the last `seal rotate` need the printed master"
     )
     return 0
