@@ -513,8 +513,8 @@ def _forget(args: argparse.Namespace) -> int:
         for name in gone:
             write_line(name)
     say(
-        f"dropped {len(doomed)} of {len(master.secrets)} secrets from {folder.master_file} and the keyrings beside it:"
-        " give the services theirs. Snapshots of etcd from before the last `seal rotate` need the printed master"
+        f"dropped {len(doomed)} of {len(master.secrets)} secrets from {folder.master_file} and the keyrings beside"
+        " it: give the services theirs. Snapshots of etcd from before the last `seal rotate` want the old master"
     )
     return 0
 
