@@ -117,14 +117,14 @@ class Folder:
                 return bool(os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode & _OTHERS_READ)
         return False
 
-    def write(self, name: str, content: bytes) -> None:
-        """Put a file there whole, in the place of the one before."""
+    def write(self, name: str, content: bytes, mode: int = 0o644) -> None:
+        """Put a file there whole, in the place of the one before; it has its mode from its first instant on."""
         if not self._dry_run:
-            with self._changing(name) as fd, self._beside(fd, name, content, 0o644) as temporary:
+            with self._changing(name) as fd, self._beside(fd, name, content, mode) as temporary:
                 os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
 
     def write_key(self, name: str, content: bytes) -> None:
-        """Put a file there that its owner alone may read, from its first instant on; never in another's place."""
+        """Put a file there that its owner alone may ever read; never in another's place."""
         if not self._dry_run:
             with self._changing(name) as fd, self._beside(fd, name, content, 0o600) as temporary:
                 os.link(temporary, name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)

@@ -4,7 +4,7 @@
     DIR/peer-ca.pem, peer-ca.key   the one for the members of etcd among themselves
     DIR/server/                    server.pem, server.key, ca.pem; peer.pem, peer.key, peer-ca.pem
     DIR/operator/                  operator.pem, operator.key, ca.pem
-    DIR/SERVICE/                   USER.pem, USER.key, ca.pem
+    DIR/SERVICE/                   USER.pem, USER.key, ca.pem; keyring, where one was put there
 
 Each folder is whole: it is mounted into one container as it is.
 """
@@ -25,6 +25,9 @@ SERVER_USER, PEER_USER = "etcd", "etcd-peer"
 """Common names that no user of etcd bears: what a member shows opens nothing for a client."""
 
 DEFAULT_SERVER_NAME = "etcd"
+
+KEYRING = "keyring"
+"""A service's keyring for sealed values, beside its certificate: then it is handed over with it."""
 
 _TAKEN = frozenset({CLIENTS, PEERS, SERVER, PEER, OPERATOR})
 # A folder's name becomes part of that of a Secret, which is a DNS label on Kubernetes.
