@@ -12,6 +12,7 @@ from configstore.model.path import printable
 from configstore.settings import StoreSettings
 from configstore.store.api import Compare, Contact, Operation, Page, Status, TxnResult
 from configstore.store.checks import check_txn
+from configstore.store.etcd.accounts import EtcdAccounts
 from configstore.store.etcd.calls import Calls
 from configstore.store.etcd.connection import Connection
 from configstore.store.etcd.errors import MAX_TEXT
@@ -177,6 +178,11 @@ class EtcdKv:
             return any(name == "token" for name, _ in metadata)
 
         return bool(self._calls.repeatable("login", method))
+
+    @property
+    def accounts(self) -> EtcdAccounts:
+        """Its users and roles."""
+        return EtcdAccounts(self._calls)
 
     def contact(self) -> Contact:
         """Tell whether the store answers; see `Kv.contact`."""
