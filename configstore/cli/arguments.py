@@ -50,8 +50,12 @@ def add_store_options(parser: argparse.ArgumentParser, *, told: bool) -> None:
 
 def store_settings(args: argparse.Namespace) -> StoreSettings:
     """Return the settings of environment and options. Raises UsageError."""
-    options = {name: getattr(args, name, None) for name, _, _ in _STORE_OPTIONS}
-    return load_store(environ=os.environ, options=options)
+    return load_store(environ=os.environ, options=options_of(args))
+
+
+def options_of(args: argparse.Namespace) -> dict[str, object]:
+    """Return the store's options as they were typed, None for those that were not."""
+    return {name: getattr(args, name, None) for name, _, _ in _STORE_OPTIONS}
 
 
 def seal_settings(args: argparse.Namespace) -> SealSettings:
@@ -67,13 +71,17 @@ def add_command(
     *,
     connects: bool = True,
     listed: bool = False,
+    group: str = "",
 ) -> Parser:
-    """Add a command's parser; `connects` brings the store's options, `listed` brings `--json`."""
+    """Add a command's parser; `connects` brings the store's options, `listed` brings `--json`.
+
+    group: the command that it is a verb of.
+    """
     parser: Parser = commands.add_parser(
         name,
         help=text,
         description=f"{text[:1].upper()}{text[1:]}.",
-        epilog=epilog(name, connects=connects),
+        epilog=epilog(f"{group} {name}".strip(), connects=connects),
     )
     parser.set_defaults(run=run)
     if connects:

@@ -6,7 +6,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "moving in and out": ("bootstrap", "import", "export", "presets"),
     "what is wrong": ("status", "ui", "doctor", "replicas", "conflicts", "resolve", "resume"),
     "one at a time": ("leases", "run", "wait", "flush"),
-    "setting up": ("dev", "check-certificates", "completion"),
+    "setting up": ("access", "dev", "check-certificates", "completion"),
 }
 """The groups of the main help; a command that none of them names is listed behind them."""
 
@@ -51,6 +51,24 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": ("configstore run --lease letsencrypt --mapping letsencrypt -- certbot renew",),
     "wait": ("configstore wait certs", "configstore wait certs --applied all --patience 30s"),
     "flush": ("configstore flush overrides-nginx",),
+    "access": (
+        "configstore access plan",
+        "configstore access apply --out ./etcd-tls --etcd-name etcd.example.org",
+        "configstore access apply --out ./etcd-tls --endpoints https://etcd.example.org:2379",
+        "configstore access verify --out ./etcd-tls",
+        "configstore access revoke front",
+    ),
+    "access plan": (
+        "configstore access plan --preset mailu --preset mailu/certs-source",
+        "configstore access plan --config /etc/configstore.toml --json",
+    ),
+    "access apply": (
+        "configstore access apply --out ./etcd-tls --etcd-name etcd --dry-run",
+        "configstore access apply --out ./etcd-tls --format swarm",
+        "configstore access apply --out ./etcd-tls --endpoints https://etcd:2379 --without-auth",
+    ),
+    "access verify": ("configstore access verify --out ./etcd-tls --preset mailu",),
+    "access revoke": ("configstore access revoke webmail",),
     "dev": ("configstore dev --data ./etcd --port 2379",),
     "check-certificates": ("configstore check-certificates /certs --cert cert.pem --key key.pem",),
     "completion": (

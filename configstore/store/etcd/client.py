@@ -5,14 +5,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from configstore.errors import LeaseGoneError, StoreError
 from configstore.model.path import printable
 from configstore.settings import StoreSettings
 from configstore.store.api import Compare, Contact, Operation, Page, Status, TxnResult
 from configstore.store.checks import check_txn
-from configstore.store.etcd.accounts import EtcdAccounts
 from configstore.store.etcd.calls import Calls
 from configstore.store.etcd.connection import Connection
 from configstore.store.etcd.errors import MAX_TEXT
@@ -21,6 +20,9 @@ from configstore.store.etcd.login import Metadata
 from configstore.store.etcd.messages import nonsense, page_of, status_of, ttl_of, txn_message, txn_result_of
 from configstore.store.etcd.stubs import Message, rpc
 from configstore.store.etcd.watch import EtcdWatch
+
+if TYPE_CHECKING:
+    from configstore.store.etcd.accounts import EtcdAccounts
 
 
 class EtcdKv:
@@ -180,8 +182,10 @@ class EtcdKv:
         return bool(self._calls.repeatable("login", method))
 
     @property
-    def accounts(self) -> EtcdAccounts:
+    def accounts(self) -> "EtcdAccounts":
         """Its users and roles."""
+        from configstore.store.etcd.accounts import EtcdAccounts  # noqa: PLC0415 - no sidecar pays for it
+
         return EtcdAccounts(self._calls)
 
     def contact(self) -> Contact:
