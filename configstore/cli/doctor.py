@@ -1,13 +1,17 @@
 """`doctor`: what is wrong with the store, its settings and its surroundings, each with the mend."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from itertools import groupby
 
-from configstore.cli.arguments import Commands, add_command, store_settings
+from configstore.cli.arguments import Commands, add_command, options_of
 from configstore.cli.render import Cell, Style, table, write_json, write_line
 from configstore.cli.session import say_of_default, warn_of_misspelt_variables, writer
 from configstore.doctor.finding import Finding, State, exit_code
+from configstore.model.path import shell_word
+from configstore.presets.services import of_settings, store_table
+from configstore.settings import load_store
 
 
 def add(commands: Commands) -> None:
@@ -15,6 +19,10 @@ def add(commands: Commands) -> None:
     doctor = add_command(
         commands, "doctor", _doctor, "check etcd, its settings and our rights, and name the mend", listed=True
     )
+    doctor.add_argument(
+        "--preset", metavar="NAME[,NAME]", help="whose rights to judge (default: CONFIGSTORE_PRESET)"
+    )
+    doctor.add_argument("--config", metavar="FILE", help="a sidecar's settings, which say whose rights to judge")
     doctor.add_argument("directories", metavar="DIR", nargs="*", help="a directory here that is to be mirrored")
 
 
@@ -22,10 +30,18 @@ def _doctor(args: argparse.Namespace) -> int:
     from configstore.doctor.gather import gather  # noqa: PLC0415 - no other command needs these
     from configstore.doctor.judge import judge  # noqa: PLC0415 - as above
 
-    settings = store_settings(args)
+    told = store_table(args.config)
+    settings = load_store(environ=os.environ, table=told, source=args.config or "", options=options_of(args))
+    preset = args.preset or os.environ.get("CONFIGSTORE_PRESET") or ""
+    service, how = None, ""
+    if preset or args.config:
+        service = of_settings(file=args.config, preset=preset, environ=os.environ)
+        given = (("--config", args.config), ("--preset", preset))
+        how = " ".join(f"{option} {shell_word(value)}" for option, value in given if value)
     warn_of_misspelt_variables()
-    say_of_default(args)
-    findings = judge(gather(settings, writer(), args.directories))
+    if "endpoints" not in told:
+        say_of_default(args)
+    findings = judge(gather(settings, writer(), args.directories, service, how))
     if args.json:
         write_json(
             [

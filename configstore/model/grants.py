@@ -2,7 +2,7 @@
 
 A listing or a watch wants one grant that covers all of its range. That of a subtree S is `[files/S, files/S0)`,
 its own record and all below it, and a neighbour whose name goes on with a sign that sorts before `/`, such as
-`certs-x` beside `certs`, lies in it: `beside` finds these. All other ranges begin with `S/` and hold no stranger's.
+`certs-x` beside `certs`, lies in it: `beside` finds these. All other ranges begin with `S/` and hold no other's.
 
 Whoever reads needs, of its subtree, only that, and to write what it loses to `conflicts/`. Whoever writes may not
 write into the subtree of another service's mapping that lies within its own.

@@ -64,9 +64,7 @@ def _with_companions(preset: str) -> tuple[str, ...]:
     return presets.containers(product).get(service, (preset,))
 
 
-def of_settings(
-    *, file: str | None, preset: str, environ: Mapping[str, str], name: str = ""
-) -> Service:
+def of_settings(*, file: str | None, preset: str, environ: Mapping[str, str], name: str = "") -> Service:
     """Return the service of one sidecar, by its settings file, its presets and its variables, as it merges them.
 
     name: of the service; else that of its first preset, or of the file. Raises UsageError.
@@ -81,11 +79,11 @@ def of_settings(
         set_there = {key: environ[prefix + key.upper()] for key in _KEYS if prefix + key.upper() in environ}
         needs[mapping] = _changed(need, set_there, lambda key, prefix=prefix: f"{prefix}{key.upper()}")
     if not needs:
-        raise UsageError("no mapping: expected a preset such as mailu/front, or a [[mapping]] in the file of --config")
+        raise UsageError(
+            "no mapping: expected a preset such as mailu/front, or a [[mapping]] in the file of --config"
+        )
     name = name or _first_service(names) or os.path.basename(file or "").removesuffix(".toml")
-    return Service(
-        name=checked_name(name), user=user_of(name), needs=tuple(needs.values()), known=_known(names)
-    )
+    return Service(name=checked_name(name), user=user_of(name), needs=tuple(needs.values()), known=_known(names))
 
 
 def checked_name(name: str) -> str:

@@ -1,7 +1,7 @@
-"""The contract of etcd's users and roles, as far as configstore needs them, and what brings them to a wanted state.
+"""The contract of etcd's users and roles, as far as configstore needs them, and what makes them as they should be.
 
-A user has no password: who it is, etcd takes from the certificate that it shows. Each has one role, which is called
-as the user. `memory_accounts.MemoryAccounts` is the double for tests, `etcd.accounts.EtcdAccounts` the real one.
+A user has no password: who it is, etcd takes from the certificate that it shows. Each has one role, called as the
+user is. `memory_accounts.MemoryAccounts` is the double for tests, `etcd.accounts.EtcdAccounts` the real one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -22,7 +22,6 @@ _RIGHTS = {Right.READ: 0, Right.WRITE: 1, Right.READWRITE: 2}  # authpb.Permissi
 _RIGHT_OF = {number: right for right, number in _RIGHTS.items()}
 
 
-
 class EtcdAccounts:
     """Users and roles of etcd. Safe for use by several threads."""
 
