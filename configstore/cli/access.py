@@ -57,8 +57,13 @@ def add(commands: Commands) -> None:
         parser.add_argument("--service", metavar="NAME", help="what that sidecar is called")
     for parser in (apply, verify, revoke):
         parser.add_argument("--out", metavar="DIR", help="the certificates' directory; the operator's is used")
-    apply.add_argument("--etcd-name", metavar="NAME", action="append", default=[],
-                       help="a name or address of etcd, for its certificate (default: etcd); may be repeated")  # fmt: skip
+    apply.add_argument(
+        "--etcd-name",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a name or address of etcd, for its certificate (default: etcd); may be repeated",
+    )
     apply.add_argument(
         "--ca-cert", metavar="FILE", help="your own authority for clients, rather than one made here"
     )
