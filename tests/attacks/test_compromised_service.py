@@ -27,6 +27,8 @@ from tests.waiting import wait_until
 HERE = Path(__file__).parents[2]
 ROOT = "/configstore"
 
+ALL = Grant(b"\0", b"\0", Right.READWRITE)
+
 VICTIMS = {"front": "dkim/example.org.dkim.key", "antispam": "fetchmail/fetchids"}
 """What each thief is after."""
 
@@ -57,6 +59,12 @@ class Thief:
 
     def key(self, family: str, rest: str = "") -> bytes:
         return f"{ROOT}/{family}/{self.path}{rest}".encode()
+
+    def read_only(self, family: str, rest: str = "") -> bytes:
+        return f"{ROOT}/{family}/{READ_ONLY[self.name]}{rest}".encode()
+
+    def place(self, lease: int) -> bytes:
+        return f"{ROOT}/leases/admin-start/{lease:x}".encode()
 
     def read(self, key, end=None):
         return self.kv.range(key, end)
@@ -93,11 +101,16 @@ class Thief:
             raise
 
 
+def below(top):
+    """Return the range of all that lies below a directory of keys."""
+    return f"{ROOT}/{top}/".encode(), f"{ROOT}/{top}0".encode()
+
+
 REFUSED_BY_ETCD = {
     # reading
     "reads another's file": lambda t: t.read(t.key("files")),
-    "lists another's subtree": lambda t: t.read(f"{ROOT}/files/{t.mapping}/".encode(), f"{ROOT}/files/{t.mapping}0".encode()),
-    "lists all files": lambda t: t.read(f"{ROOT}/files/".encode(), f"{ROOT}/files0".encode()),
+    "lists another's subtree": lambda t: t.read(*below(f"files/{t.mapping}")),
+    "lists all files": lambda t: t.read(*below("files")),
     "watches another's file": lambda t: t.watch(t.key("files")),
     "reads another's large content": lambda t: t.read(t.key("chunks", "//"), t.key("chunks", "/0")),
     "reads what another's file was": lambda t: t.read(t.key("past", "//"), t.key("past", "/0")),
@@ -106,8 +119,8 @@ REFUSED_BY_ETCD = {
     # writing
     "writes another's file": lambda t: t.write(t.key("files")),
     "deletes another's record": lambda t: t.delete(t.key("files")),
-    "writes a file that it only reads": lambda t: t.write(f"{ROOT}/files/{READ_ONLY[t.name]}".encode()),
-    "writes history of a file that it only reads": lambda t: t.write(f"{ROOT}/past/{READ_ONLY[t.name]}//1".encode()),
+    "writes a file that it only reads": lambda t: t.write(t.read_only("files")),
+    "writes history of a file that it only reads": lambda t: t.write(t.read_only("past", "//1")),
     "forges another's large content": lambda t: t.write(t.key("chunks", "//00")),
     "removes another's history": lambda t: t.delete(t.key("past", f"//{1:020d}")),
     "plants a losing side for another": lambda t: t.write(t.key("conflicts", "//x")),
@@ -121,9 +134,9 @@ REFUSED_BY_ETCD = {
     "removes a person's request": lambda t: t.delete(f"{ROOT}/requests/x".encode()),
     "writes where the doctor tries": lambda t: t.write(f"{ROOT}/doctor/x".encode()),
     # leases
-    "sees the queue of another's lease": lambda t: t.read(f"{ROOT}/leases/admin-start/".encode(), f"{ROOT}/leases/admin-start0".encode()),
-    "queues for another's lease": lambda t: t.write(f"{ROOT}/leases/admin-start/{t.empty:x}".encode(), lease=t.empty),
-    "removes another's place in a queue": lambda t: t.delete(f"{ROOT}/leases/admin-start/{t.lease:x}".encode()),
+    "sees the queue of another's lease": lambda t: t.read(*below("leases/admin-start")),
+    "queues for another's lease": lambda t: t.write(t.place(t.empty), lease=t.empty),
+    "removes another's place in a queue": lambda t: t.delete(t.place(t.lease)),
     "rewrites what another began": lambda t: t.write(f"{ROOT}/intents/admin-start".encode()),
     "revokes an etcd lease that holds another's key": lambda t: t.kv.lease_revoke(t.lease),
     # users, members, maintenance
@@ -132,7 +145,7 @@ REFUSED_BY_ETCD = {
     "makes a user": lambda t: t.kv.accounts.add_user("thief", "password"),
     "removes a user": lambda t: t.kv.accounts.delete_user("mailu-imap"),
     "gives itself the role root": lambda t: t.kv.accounts.give_role(f"mailu-{t.name}", "root"),
-    "widens its own role": lambda t: t.kv.accounts.grant(f"mailu-{t.name}", Grant(b"\0", b"\0", Right.READWRITE)),
+    "widens its own role": lambda t: t.kv.accounts.grant(f"mailu-{t.name}", ALL),
     "switches access control off": lambda t: t.kv.accounts.disable(),
     "takes a snapshot": lambda t: t.call("maintenance", "Snapshot", rpc.SnapshotRequest()),
     "defragments a member": lambda t: t.call("maintenance", "Defragment", rpc.DefragmentRequest()),
@@ -147,9 +160,10 @@ ALLOWED_BY_ETCD = {
     "hangs a key of its own on another's etcd lease": lambda t: t.write(f"{ROOT}/asks/x".encode(), lease=t.lease),
     "keeps another's etcd lease alive": lambda t: t.kv.lease_keepalive(t.lease),
     "revokes another's etcd lease that holds no key yet": lambda t: t.kv.lease_revoke(t.empty),
-    "reads the reports of all replicas": lambda t: t.read(f"{ROOT}/replicas/".encode(), f"{ROOT}/replicas0".encode()),
-    "reads what a person asks": lambda t: t.read(f"{ROOT}/requests/".encode(), f"{ROOT}/requests0".encode()),
-    "asks others for reports, and removes such asks": lambda t: (t.write(f"{ROOT}/asks/x".encode()), t.delete(f"{ROOT}/asks/x".encode())),
+    "reads the reports of all replicas": lambda t: t.read(*below("replicas")),
+    "reads what a person asks": lambda t: t.read(*below("requests")),
+    "asks others for reports": lambda t: t.write(f"{ROOT}/asks/x".encode()),
+    "removes others' asks for reports": lambda t: t.delete(f"{ROOT}/asks/x".encode()),
     "reads its own role": lambda t: t.call("auth", "RoleGet", rpc.AuthRoleGetRequest(role=f"mailu-{t.name}")),
     "asks a member for its version and size": lambda t: t.kv.status(),
 }  # fmt: skip

@@ -1,8 +1,9 @@
-"""Every service of Mailu under its own certificate, user and role: what it does all day, and nothing is refused."""
+"""Every service of Mailu, under its own certificate, user and role, does all that it does, and is refused nothing."""
 
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -112,17 +113,28 @@ def test_the_guides_presets_are_those_of_the_services():
 
 
 def places(sidecars, wanted):
-    """Return the file of each mapping that is wanted, with its sidecar, its path in the store and the mapping."""
+    """Return the file of each mapping that is wanted: its sidecar, where it lies here and in the store, whose."""
     return [
-        (one, one.directories[need.mapping] / FILES.get(need.mapping, "some.conf"), need)
+        Place(one, one.directories[need.mapping] / name_in(need), f"{need.store}/{name_in(need)}", need.mapping)
         for name, one in sidecars.items()
         for need in SERVICES[name].needs
         if need.mapping not in NO_FILES and wanted(need)
     ]
 
 
-def path_of(place, need):
-    return f"{need.store}/{FILES.get(need.mapping, 'some.conf')}"
+def name_in(need):
+    return FILES.get(need.mapping, "some.conf")
+
+
+class Place(NamedTuple):
+    one: Sidecar
+    file: Path
+    path: str
+    mapping: str
+
+    def wait(self, condition):
+        """Wait until something is so."""
+        wait_until(condition, 30, what=f"{self.path}: {self.one.words()}")
 
 
 def a_file(content):
@@ -153,38 +165,38 @@ def test_every_service_does_all_its_work_by_its_own_role(store, sidecars):
         pushed = places(sidecars, lambda need: need.direction is not Direction.PULL and not need.lease)
         leased = places(sidecars, lambda need: need.direction is not Direction.PULL and need.lease)
 
-        put(tree, {path_of(place, need): LARGE for _, place, need in pulled})
-        for _, place, _ in pushed:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(LARGE)
-        for one, place, need in leased:
-            command = f"mkdir -p {place.parent} && head -c 200000 /dev/zero > {place}"
-            one.ask_client("hold", need.mapping, "--", "sh", "-c", command)
-        for one, place, need in pulled:
-            wait_until(lambda at=place: at.exists() and at.read_bytes() == LARGE, 30, what=one.words())
-            place.write_text("changed here")
-        for one, place, need in pushed + leased:
-            wait_until(lambda at=path_of(place, need): tree.read(at), 30, what=one.words())
+        put(tree, {each.path: LARGE for each in pulled})
+        for each in pushed:
+            each.file.parent.mkdir(parents=True, exist_ok=True)
+            each.file.write_bytes(LARGE)
+        for each in leased:
+            command = f"mkdir -p {each.file.parent} && head -c 200000 /dev/zero > {each.file}"
+            each.one.ask_client("hold", each.mapping, "--", "sh", "-c", command)
+        for each in pulled:
+            each.wait(lambda each=each: each.file.exists() and each.file.read_bytes() == LARGE)
+            each.file.write_text("changed here")
+        for each in pushed + leased:
+            each.wait(lambda each=each: tree.read(each.path))
 
-        put(tree, {path_of(place, need): LARGE + b"y" for _, place, need in pulled})
-        again = [each for each in pushed if each[2].mapping not in ONCE]
-        for _, place, _ in again:
-            place.write_bytes(LARGE + b"y")
-        for one, place, need in pulled:
-            wait_until(lambda at=place: at.read_bytes() == LARGE + b"y", 30, what=one.words())
-        for one, place, need in again:
-            wait_until(lambda at=path_of(place, need): tree.read(at).entry.size > len(LARGE), 30, what=one.words())
+        put(tree, {each.path: LARGE + b"y" for each in pulled})
+        again = [each for each in pushed if each.mapping not in ONCE]
+        for each in again:
+            each.file.write_bytes(LARGE + b"y")
+        for each in pulled:
+            each.wait(lambda each=each: each.file.read_bytes() == LARGE + b"y")
+        for each in again:
+            each.wait(lambda each=each: tree.read(each.path).entry.size > len(LARGE))
 
-        put(tree, {path_of(place, need): None for _, place, need in pulled})
-        for _, place, _ in again:
-            place.unlink()
-        for one, place, need in pulled:
-            wait_until(lambda at=place: not at.exists(), 30, what=one.words())
-        for one, place, need in again:
-            wait_until(lambda at=path_of(place, need): tree.read(at).gone, 30, what=one.words())
+        put(tree, dict.fromkeys(each.path for each in pulled))
+        for each in again:
+            each.file.unlink()
+        for each in pulled:
+            each.wait(lambda each=each: not each.file.exists())
+        for each in again:
+            each.wait(lambda each=each: tree.read(each.path).gone)
 
         lost = {loser.path for loser in losers(tree, ROOT)}
-        assert lost >= {path_of(place, need) for _, place, need in pulled}, "what was changed here is kept"
+        assert lost >= {each.path for each in pulled}, "what was changed here is kept"
     for name, one in sidecars.items():
         idle = [need.mapping for need in SERVICES[name].needs if need.mapping in NO_FILES]
         for mapping in idle:

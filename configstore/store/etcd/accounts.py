@@ -4,7 +4,7 @@ What etcd answers when a change was made already is no error here, so that each 
 those of etcd's api/v3rpc/rpctypes/error.go.
 """
 
-from configstore.errors import ConfigstoreError, StoreError
+from configstore.errors import AuthenticationError, ConfigstoreError, StoreError
 from configstore.model.grants import Grant, Right
 from configstore.model.keys import shown_key
 from configstore.model.path import printable
@@ -18,6 +18,8 @@ from configstore.store.etcd.stubs import Message, rpc
 _NO_PASSWORD = b"\x1a\x02\x08\x01"
 """AuthUserAddRequest.options.no_password = true: field 3, a message with field 1, a varint (etcd 3.4)."""
 
+_NOBODY = "configstore-nobody"
+
 _RIGHTS = {Right.READ: 0, Right.WRITE: 1, Right.READWRITE: 2}  # authpb.Permission.Type
 _RIGHT_OF = {number: right for right, number in _RIGHTS.items()}
 
@@ -29,15 +31,14 @@ class EtcdAccounts:
         self._calls = calls
 
     def enabled(self) -> bool:
-        """Tell whether access control is on, by a login that is refused in either case."""
-        request = rpc.AuthenticateRequest(name=ROOT, password="")
+        """Tell whether access control is on, by a login of nobody, which is refused in either case."""
         try:
-            self._call("Authenticate", request)
+            self._call("Authenticate", rpc.AuthenticateRequest(name=_NOBODY, password=_NOBODY))
+        except AuthenticationError:
+            return True
         except StoreError as error:
             if "authentication is not enabled" in str(error):
                 return False
-            if "authentication failed" in str(error) or "no password" in str(error) or "user name" in str(error):
-                return True
             raise
         return True
 
