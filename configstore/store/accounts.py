@@ -16,6 +16,10 @@ ROOT = "root"
 """The user, and the role, that may do everything; etcd switches access control on with them alone."""
 
 
+_LOOKS = 3
+"""How often it is looked at what is still to be done: some servers keep a right beside its successor."""
+
+
 class Accounts(Protocol):
     """Users and roles. Each change may be made again without harm. Any call raises what `Kv` raises."""
 
@@ -143,17 +147,30 @@ def _steps_of(name: str, account: Account, grants: Sequence[Grant]) -> Iterator[
         yield Step(do="add role", user=name, make=lambda to: to.add_role(name))
     differs = account.differs(grants)
     for grant in differs.missing:
-        yield Step(do="grant", user=name, grant=grant, make=lambda to, grant=grant: to.grant(name, grant))  # type: ignore[misc]
-    ranges = {(grant.start, grant.end) for grant in grants}
+        yield _grant(name, grant)
+    replaced = {(grant.start, grant.end) for grant in differs.missing}
+    wanted = {(grant.start, grant.end): grant for grant in grants}
     for grant in differs.excess:
-        if (grant.start, grant.end) not in ranges:  # else a right was replaced by what was granted just now
-            yield Step(do="revoke", user=name, grant=grant, make=lambda to, grant=grant: to.revoke(name, grant))  # type: ignore[misc]
+        at = (grant.start, grant.end)
+        if at in replaced:
+            continue  # by what was granted just now
+        yield _revoke(name, grant)
+        if at in wanted:  # which a server had beside it, and has taken away, too
+            yield _grant(name, wanted[at])
     if not account.user:
         yield Step(do="add user", user=name, make=lambda to: to.add_user(name))
     if not account.given:
         yield Step(do="give role", user=name, make=lambda to: to.give_role(name, name))
     for other in account.others:
         yield Step(do=f"take role {other}", user=name, make=lambda to, other=other: to.take_role(name, other))  # type: ignore[misc]
+
+
+def _grant(role: str, grant: Grant) -> Step:
+    return Step(do="grant", user=role, grant=grant, make=lambda to: to.grant(role, grant))
+
+
+def _revoke(role: str, grant: Grant) -> Step:
+    return Step(do="revoke", user=role, grant=grant, make=lambda to: to.revoke(role, grant))
 
 
 class Wrong(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,18 +210,15 @@ def settle(
     It goes on where an earlier call stopped. Raises StoreError.
     """
     count = 0
-    for step in steps(everybody(accounts), wanted):
-        step.make(accounts)
-        told(step)
-        count += 1
-    wrong = judge(everybody(accounts), wanted) if count else []
-    for each in wrong:
-        # Some servers keep a right beside another one on the same range, rather than replace it.
-        for grant in each.differs.excess:
-            accounts.revoke(each.user, grant)
-        for grant in wanted.get(each.user, ()):
-            if each.differs.excess or grant in each.differs.missing:
-                accounts.grant(each.user, grant)
-    if wrong and (still := judge(everybody(accounts), wanted)):
-        raise StoreError(f"user {still[0].user}: is not as it was made just now; does another one change users?")
+    for _ in range(_LOOKS):
+        todo = list(steps(everybody(accounts), wanted))
+        if not todo:
+            return count
+        for step in todo:
+            step.make(accounts)
+            told(step)
+        count += len(todo)
+    wrong = judge(everybody(accounts), wanted)
+    if wrong:
+        raise StoreError(f"user {wrong[0].user}: is not as it was made just now; does another one change users?")
     return count

@@ -1,4 +1,4 @@
-"""Every service of Mailu, under its own certificate, user and role, does all that it does, and is refused nothing."""
+"""Every service of Mailu, under its own certificate, user and role, does its work and is refused nothing."""
 
 import os
 import sys
