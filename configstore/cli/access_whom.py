@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from configstore.access import places
-from configstore.cli.arguments import options_of
+from configstore.cli.arguments import store_settings
 from configstore.errors import PermissionDeniedError, RefusedError, StoreError, UsageError
 from configstore.model.grants import (
     Beside,
@@ -26,7 +26,7 @@ from configstore.model.grants import (
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath, printable
 from configstore.presets.services import of_presets, of_settings, store_table
-from configstore.settings import StoreSettings, endpoints_are_set, load_store
+from configstore.settings import StoreSettings, endpoints_are_set
 from configstore.store.api import range_all
 from configstore.store.connect import connect
 from configstore.store.envelope import Envelopes
@@ -70,8 +70,7 @@ def refuse_beside(found: Sequence[Beside]) -> None:
 def settings_of(args: argparse.Namespace) -> StoreSettings:
     """Return how etcd is reached: as the operator of --out, where nothing else is said."""
     config = getattr(args, "config", None)
-    options = options_of(args)
-    settings = load_store(environ=os.environ, table=store_table(config), source=config or "", options=options)
+    settings = store_settings(args, store_table(config), config or "")
     out = getattr(args, "out", None)
     if out and settings.cert is None and settings.user is None and all_tls(settings):
         files = places.operator_files(out)

@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from configstore.cli.examples import epilog
@@ -48,14 +48,12 @@ def add_store_options(parser: argparse.ArgumentParser, *, told: bool) -> None:
         )
 
 
-def store_settings(args: argparse.Namespace) -> StoreSettings:
-    """Return the settings of environment and options. Raises UsageError."""
-    return load_store(environ=os.environ, options=options_of(args))
-
-
-def options_of(args: argparse.Namespace) -> dict[str, object]:
-    """Return the store's options as they were typed, None for those that were not."""
-    return {name: getattr(args, name, None) for name, _, _ in _STORE_OPTIONS}
+def store_settings(
+    args: argparse.Namespace, table: Mapping[str, object] | None = None, source: str = ""
+) -> StoreSettings:
+    """Return the settings of environment and options, over the `[store]` table of a file. Raises UsageError."""
+    options = {name: getattr(args, name, None) for name, _, _ in _STORE_OPTIONS}
+    return load_store(environ=os.environ, table=table, source=source, options=options)
 
 
 def seal_settings(args: argparse.Namespace) -> SealSettings:

@@ -5,13 +5,12 @@ import os
 from collections.abc import Sequence
 from itertools import groupby
 
-from configstore.cli.arguments import Commands, add_command, options_of
+from configstore.cli.arguments import Commands, add_command, store_settings
 from configstore.cli.render import Cell, Style, table, write_json, write_line
 from configstore.cli.session import say_of_default, warn_of_misspelt_variables, writer
 from configstore.doctor.finding import Finding, State, exit_code
 from configstore.model.path import shell_word
 from configstore.presets.services import of_settings, store_table
-from configstore.settings import load_store
 
 
 def add(commands: Commands) -> None:
@@ -31,7 +30,7 @@ def _doctor(args: argparse.Namespace) -> int:
     from configstore.doctor.judge import judge  # noqa: PLC0415 - as above
 
     told = store_table(args.config)
-    settings = load_store(environ=os.environ, table=told, source=args.config or "", options=options_of(args))
+    settings = store_settings(args, told, args.config or "")
     preset = args.preset or os.environ.get("CONFIGSTORE_PRESET") or ""
     service, how = None, ""
     if preset or args.config:

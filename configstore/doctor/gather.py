@@ -174,7 +174,7 @@ def _access(kv: "EtcdKv", key: bytes, *, user: bool) -> Access:
         kv.range(key)
     except PermissionDeniedError:  # so it knows who we are, by the client certificate
         return Access.ON
-    return Access.OPEN
+    return Access.ON if kv.accounts.enabled() else Access.OPEN
 
 
 def try_rights(kv: Kv, key: bytes) -> Trial:

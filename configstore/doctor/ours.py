@@ -50,8 +50,8 @@ def _grant(facts: Facts) -> str:
     """Return how a person gets what is missing. A service must not: with all rights it could act as a person."""
     root = printable(facts.root)
     return (
-        f"for a person `etcdctl role grant-permission ROLE readwrite {root}/ --prefix`; a service's user gets"
-        " less: docs/store-layout.md names its rights"
+        f"for a person `etcdctl role grant-permission ROLE readwrite {root}/ --prefix`; a service gets less, by"
+        " `configstore access apply`: then say whose rights to judge by --preset or --config"
     )
 
 
