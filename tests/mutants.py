@@ -362,6 +362,42 @@ MUTANTS = {
         "_NEW, 0o644,",
         "tests/cli/test_import_export.py -k birth",
     ),
+    "who only reads may write": Mutant(
+        "configstore/model/grants.py",
+        'writes = need.writes or family == "conflicts"',
+        "writes = True",
+        "tests/model/test_grants.py tests/attacks/test_compromised_service.py",
+    ),
+    "another's subtree within one's own may be written": Mutant(
+        "configstore/model/grants.py",
+        "strangers = _strangers_within(service, need) if need.writes else []",
+        "strangers = []",
+        "tests/model/test_grants.py",
+    ),
+    "a neighbour's name is let into a range": Mutant(
+        "configstore/cli/access_whom.py",
+        "    if found:\n        one = found[0]",
+        "    if False:\n        one = found[0]",
+        "tests/cli/test_access.py -k neighbour",
+    ),
+    "access control stays on though nobody is known": Mutant(
+        "configstore/cli/access_apply.py",
+        "            kv.accounts.disable()\n",
+        "            pass\n",
+        "tests/cli/test_access.py -k taken_back",
+    ),
+    "what a role has too much stays": Mutant(
+        "configstore/store/accounts.py",
+        "        yield _revoke(name, grant)\n",
+        "        pass\n",
+        "tests/store/test_accounts.py",
+    ),
+    "a right that a mapping lacks is not told": Mutant(
+        "configstore/doctor/gather.py",
+        "        if not may(kv, each.grant)\n",
+        "        if False\n",
+        "tests/cli/test_access.py -k by_mapping",
+    ),
     "an import heeds no lease": Mutant(
         "configstore/cli/imports.py",
         "    if not name:\n",

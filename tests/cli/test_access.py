@@ -1,7 +1,10 @@
 """`configstore access`, at a real etcd with TLS: from nothing to users, their verification, and away again."""
 
 import json
+import re
+import shlex
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +22,7 @@ from tests.faults import FAULTS
 from tests.protected import Protected, client_flags, make_certificates
 from tests.waiting import wait_until
 
+HERE = Path(__file__).parents[2]
 KEYS = Keys()
 
 
@@ -309,6 +313,16 @@ def _follow(watch, seen):
             seen += [event.item.value for event in batch.events] or ["alive"]
     except StoreError:
         seen.append("refused")
+
+
+def test_the_commands_of_the_page_work_as_they_stand_there(access, store, tls, accounts):
+    (block,) = re.findall(r"```sh\n(.*?)```", (HERE / "docs/rights.md").read_text(), re.DOTALL)
+    block = block.replace("./etcd-tls", str(tls)).replace("https://etcd.example.org:2379", store.endpoint)
+    for line in block.replace("etcd.example.org", "127.0.0.1").splitlines():
+        words = shlex.split(line, comments=True)
+        assert words[:2] == ["configstore", "access"]
+        access(*words[2:], out=False)
+    assert accounts.enabled()
 
 
 @pytest.fixture
