@@ -18,7 +18,7 @@ from configstore.store.conflicts import losers
 from configstore.store.tree import Tree
 from configstore.store.values import Write
 from tests.e2e.replica import Replica
-from tests.protected import PRESETS, protected
+from tests.protected import PRESETS, protected, unprotected
 from tests.waiting import wait_until
 
 SERVICES = {service.name: service for service in of_presets(PRESETS)}
@@ -204,6 +204,29 @@ def test_every_service_does_all_its_work_by_its_own_role(store, sidecars):
         one.ask_client("wait", SERVICES[name].needs[0].mapping, "--applied", "all")
         assert "PERMISSION_DENIED" not in one.words(), name
         assert one.ask("/readyz")[0] == 200, one.ask("/readyz")
+
+
+def test_a_running_sidecar_meets_access_control_and_its_own_end(binary_named, tmp_path):
+    with unprotected(binary_named("debian"), tmp_path) as store:
+        store.run("mkdir", "overrides/dovecot")
+        with Sidecar("imap", tmp_path, store) as one, store.kv("root") as kv:
+            place = Place(
+                one, one.directories["overrides-dovecot"] / "a", "overrides/dovecot/a", "overrides-dovecot"
+            )
+            one.start().ready()
+            tree = Tree(kv, Keys("/configstore"), writer())
+            put(tree, {place.path: b"before"})
+            place.wait(place.file.exists)
+            store.apply("--yes", presets=["mailu/imap"])
+            put(tree, {place.path: b"after"})
+            place.wait(lambda: place.file.read_bytes() == b"after")
+            one.ask_client("wait", place.mapping, "--applied", "all")
+            assert "PERMISSION_DENIED" not in one.words(), "it was switched on under it, and nothing was refused"
+            store.run("access", "revoke", "imap", "--out", str(store.tls))
+            store.server.restart()
+            wait_until(lambda: "PERMISSION_DENIED" in one.ask("/readyz")[1], 40, what=one.words())
+            put(tree, {place.path: b"unseen"})
+            assert place.file.read_bytes() == b"after", "what it has stays, and nothing more comes"
 
 
 def test_the_doctor_finds_each_services_rights(store, sidecars, monkeypatch, capsys):
