@@ -52,18 +52,20 @@ def run(args: argparse.Namespace) -> int:
         _certificates(args, services, done)
     elif args.ca_cert or args.roll_over or args.etcd_name or args.format != "files":
         raise UsageError("--out DIR: is missing; the others are about the certificates there")
+    settings = settings_of(args)
     try:
-        if is_named(args) or not args.out:
-            _at_etcd(_Run(args=args, settings=settings_of(args), services=services, done=done))
-        else:
+        if args.out and not is_named(args):
             say("no endpoint is set, so etcd was not asked; when it runs with these, call this with --endpoints")
+        elif args.out and args.dry_run and all_tls(settings) and not (settings.cert or settings.user):
+            say("the certificate of the operator is still to be made, so etcd was not asked")
+        else:
+            _at_etcd(_Run(args=args, settings=settings, services=services, done=done))
     except ConfigstoreError:
         if args.out:
             _say_flags(args.out)
         raise
-    finally:
-        if args.json:
-            write_json(done)
+    if args.json:
+        write_json(done)
     if args.out and done["access_control"] is None:
         _say_flags(args.out)
     return 0

@@ -183,6 +183,29 @@ def test_where_nobody_named_an_etcd_the_files_are_made_and_what_to_do_is_said(ac
     assert "call this with --endpoints" in said.err
 
 
+def test_before_there_are_certificates_a_dry_run_asks_no_etcd(access, tmp_path):
+    said = access("apply", "--preset", "mailu/imap", "--out", str(tmp_path / "new"), "--dry-run", out=False)
+    assert "still to be made, so etcd was not asked" in said.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_certificates_are_handed_over_as_a_deployment_takes_them(access, tmp_path, monkeypatch):
+    monkeypatch.delenv("CONFIGSTORE_ENDPOINTS")
+    words = ("apply", "--preset", "mailu/imap", "--out", str(tmp_path / "new"))
+    said = access(*words, "--format", "kubernetes", out=False).out
+    assert f"{tmp_path}/new/kubernetes/configstore-imap.yaml" in said.splitlines()
+    done = json.loads(access(*words, "--format", "swarm", "--json", out=False).out)
+    assert f"{tmp_path}/new/swarm/secrets.sh" in done["files"]
+    assert {each["user"] for each in done["certificates"]} >= {"root", "etcd", "mailu-imap"}
+    assert (done["changes"], done["access_control"]) == ([], None)
+
+
+def test_what_failed_prints_no_json(access, tmp_path, monkeypatch):
+    monkeypatch.setenv("CONFIGSTORE_ENDPOINTS", "https://127.0.0.1:1")
+    words = ("apply", "--preset", "mailu/imap", "--out", str(tmp_path / "new"), "--timeout", "300ms", "--json")
+    assert access(*words, out=False, code=4).out == ""
+
+
 def test_where_etcd_does_not_answer_the_files_are_made_and_what_to_do_is_said(access, tmp_path, monkeypatch):
     monkeypatch.setenv("CONFIGSTORE_ENDPOINTS", "https://127.0.0.1:1")
     out = tmp_path / "new"

@@ -88,7 +88,7 @@ class Sidecar(Replica):
 def store(request, binary_named, tmp_path_factory):
     """Return an etcd that gives each service just its rights."""
     with protected(binary_named(request.param), tmp_path_factory.mktemp("access")) as found:
-        found.names = list(CONTAINERS) if request.param == "wheel" else ["front", "fetchmail", "certs-source"]
+        found.names = list(CONTAINERS) if request.param == "wheel" else ["front", "certs-source"]
         yield found
 
 
