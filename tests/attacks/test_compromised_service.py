@@ -24,6 +24,8 @@ from tests.attacks.test_network import REFUSED, ask
 from tests.protected import make_certificates, protected
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("stolen certificate")
+
 HERE = Path(__file__).parents[2]
 ROOT = "/configstore"
 

@@ -23,6 +23,7 @@ from tests.protected import Protected, client_flags, make_certificates
 from tests.waiting import wait_until
 
 HERE = Path(__file__).parents[2]
+pytestmark = pytest.mark.xdist_group("access")
 KEYS = Keys()
 
 

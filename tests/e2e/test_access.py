@@ -21,6 +21,8 @@ from tests.e2e.replica import Replica
 from tests.protected import PRESETS, protected, unprotected
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("access at work")
+
 SERVICES = {service.name: service for service in of_presets(PRESETS)}
 CONTAINERS = {
     "admin": "mailu/admin,mailu/admin-start",
