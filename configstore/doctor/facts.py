@@ -152,7 +152,7 @@ class Directory(msgspec.Struct, frozen=True, kw_only=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """All that was found out. What was not asked, since nobody would have answered, is None.
 
-    now: this machine's clock. client_certificate_ends: when the configured one expires.
+    now: this machine's clock. client_validity: of the configured one.
     compacted: the oldest revision that is still there; 0 when etcd was never compacted.
     state: the directory in which a sidecar here remembers what it agreed on; None where there is none.
     part: the rights by mapping, where mappings are known and etcd does not take us for a person.
@@ -164,7 +164,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...]
     user: str | None = None
     client_certificate: bool = False
-    client_certificate_ends: float | None = None
+    client_validity: Validity | None = None
     access: Access | Failure | None = None
     trial: Trial | None = None
     part: Part | Failure | None = None

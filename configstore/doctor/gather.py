@@ -69,14 +69,13 @@ def gather(
     patience = settings.timeout / 3
     connect(settings).close()  # sends nothing, but reads the certificate files
     endpoints = look_at_all(settings, patience)
-    client = validity_of_file(settings.cert)
     facts = Facts(
         now=time.time(),
         root=settings.root,
         endpoints=endpoints,
         user=settings.user,
         client_certificate=settings.cert is not None,
-        client_certificate_ends=client.end if client else None,
+        client_validity=validity_of_file(settings.cert),
         directories=tuple(map(look_at, directories)),
         state=_state(),
         inotify=_inotify(),

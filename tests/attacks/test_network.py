@@ -1,5 +1,6 @@
 """A service's certificate where it is worth nothing: at the peer port of every cluster."""
 
+import datetime as dt
 import json
 import os
 import ssl
@@ -10,11 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from configstore.access.certificates import ensure
 from configstore.embedded import LOOPBACK, free_ports, wheel_binary
 from tests.servers import debian_binary
 from tests.waiting import wait_until
 
 DEPLOY = Path(__file__).parents[2] / "docs/deploy"
+
+SERVICES = {"front": "mailu-front"}
 
 REFUSED = r"(?i)certificate|reset|closed|EOF|broken pipe"
 """How the end of a connection reads that was ended for what was shown."""
@@ -59,7 +63,7 @@ def of_kubernetes() -> dict[str, str]:
 def member(request, tmp_path):
     """Start one real member with a shipped cluster's settings for TLS; return its ports and its certificates."""
     tls = tmp_path / "tls"
-    subprocess.run([str(DEPLOY / "compose/make-certs"), str(tls), LOOPBACK], check=True, capture_output=True)
+    ensure(str(tls), SERVICES, server_names=[LOOPBACK], now=dt.datetime.now(dt.UTC))
     client, peer = (f"https://{LOOPBACK}:{port}" for port in free_ports(2))
     shipped = {
         name: value.replace("TLS/", f"{tls}/server/")
@@ -107,11 +111,11 @@ def ask(url: str, tls: Path, who: str | None, authority: str | None = None) -> o
 
 def test_a_services_certificate_is_worthless_at_the_peer_port(member):
     client, peer, tls = member
-    for stolen in ("client/client", "server/server", None):
+    for stolen in ("front/mailu-front", "operator/operator", "server/server", None):
         with pytest.raises(OSError, match=REFUSED):
             ask(f"{peer}/members", tls, stolen)
     (alone,) = ask(f"{peer}/members", tls, "server/peer", "peer-ca")
     assert alone["name"] == "a"
-    assert ask(f"{client}/version", tls, "client/client", "ca"), "at the client port it is good"
+    assert ask(f"{client}/version", tls, "front/mailu-front", "ca"), "at the client port it is good"
     with pytest.raises(OSError, match=REFUSED):
         ask(f"{client}/version", tls, "server/peer")

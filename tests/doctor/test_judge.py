@@ -52,7 +52,7 @@ WELL = Facts(
     endpoints=(ONE, TWO),
     user="mail",
     client_certificate=True,
-    client_certificate_ends=NOW + 300 * DAY,
+    client_validity=Validity(NOW - 65 * DAY, NOW + 300 * DAY),
     access=Access.ON,
     trial=Trial(allowed=("read", "grant a lease", "write", "watch", "delete"), took=0.003),
     compacted=400,
@@ -128,7 +128,7 @@ WARNINGS = {
     ),
     "a certificate without a date": (web(certificate=None), "tls", "could not be seen", ""),
     "a client certificate soon to expire": (
-        but(client_certificate_ends=NOW + DAY),
+        but(client_validity=Validity(0, NOW + DAY)),
         "client certificate",
         "2027-01-16 (days left: 1)",
         "renew",
@@ -223,7 +223,7 @@ FAILURES = {
     "an endpoint refuses": (only(status=DENIED, web=Web()), "endpoint", "PERMISSION_DENIED", "", 5),
     "a strange certificate": (only(**STRANGE), "tls", "not trusted here (unable to get issuer)", "cacert", 2),
     "an expired client certificate": (
-        but(client_certificate_ends=NOW - DAY),
+        but(client_validity=Validity(0, NOW - DAY)),
         "client certificate",
         "expired on 2027-01-14",
         "renew",
@@ -311,7 +311,9 @@ def test_what_needs_nothing_is_ok(name):
 
 
 def test_the_worst_failure_gives_the_exit_code():
-    facts = but(trial=Trial(refused={"write": DENIED}), client_certificate_ends=NOW - DAY, cut_off=UNREACHABLE)
+    facts = but(
+        trial=Trial(refused={"write": DENIED}), client_validity=Validity(0, NOW - DAY), cut_off=UNREACHABLE
+    )
     assert exit_code(judge(facts)) == 4
     assert exit_code(judge(but(facts, cut_off=None))) == 5
     assert exit_code(judge(but(facts, cut_off=None, trial=WELL.trial))) == 2
