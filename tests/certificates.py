@@ -11,7 +11,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from configstore.access.certificates import ensure
 from configstore.embedded import LOOPBACK
+
+SERVICES = {
+    name: f"mailu-{name}"
+    for name in ("front", "admin", "imap", "smtp", "antispam", "fetchmail", "webmail", "certs-source")
+}
+"""All that the guides for deployments give a certificate of its own, with the users that these name."""
+
+
+def deployed(folder: Path, *names: str) -> Path:
+    """Make what `configstore access apply` makes where etcd has these names; return the folder."""
+    ensure(str(folder), SERVICES, server_names=names, now=dt.datetime.now(dt.UTC))
+    return folder
 
 
 class Pem(NamedTuple):

@@ -27,6 +27,7 @@ FAULTS = {
     "little space in etcd": Fault("the quota is", "see compaction, too"),
     "another authority": Fault("the certificate is signed by an authority that is not trusted here", "set cacert"),
     "a certificate about to end": Fault("days left", "renew it"),
+    "a sidecar's certificate about to end": Fault("(cert) ends in", "configstore access apply"),
     "a person without rights": Fault("it cannot be read", "configstore doctor"),
     "a sidecar without rights": Fault("PERMISSION_DENIED", "configstore access apply"),
     "a mapping without a right": Fault("lacks the right to", "configstore access apply"),

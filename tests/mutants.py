@@ -716,6 +716,48 @@ MUTANTS = {
         "if False",
         "tests/sidecar/test_outside.py",
     ),
+    "members and clients are of one authority": Mutant(
+        "configstore/access/certificates.py",
+        "places.PEER, peers, places.PEER_USER",
+        "places.PEER, clients, places.PEER_USER",
+        "tests/access/test_certificates.py",
+    ),
+    "a client's certificate is a server's, too": Mutant(
+        "configstore/access/issuing.py",
+        "CLIENT = (ExtendedKeyUsageOID.CLIENT_AUTH,)",
+        "CLIENT = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)",
+        "tests/access/test_certificates.py",
+    ),
+    "a renewed certificate is for another key": Mutant(
+        "configstore/access/certificates.py",
+        "key = found.key or issuing.new_key()",
+        "key = issuing.new_key()",
+        "tests/access/test_certificates.py",
+    ),
+    "a key is closed to others only when it is whole": Mutant(
+        "configstore/access/folder.py",
+        "| _FILE, 0o600, dir_fd=fd)",
+        "| _FILE, 0o644, dir_fd=fd)",
+        "tests/access/test_certificates.py",
+    ),
+    "a new authority signs before it is trusted": Mutant(
+        "configstore/access/authorities.py",
+        "authority.bundle.append(issuing.self_signed(issuing.name(_TITLES[name]), key, now))",
+        "authority.key, authority.bundle = key, [issuing.self_signed(authority.signing.subject, key, now)]",
+        "tests/access/test_certificates.py",
+    ),
+    "half of a new pair is used": Mutant(
+        "configstore/store/etcd/connection.py",
+        'return error.reason != "KEY_VALUES_MISMATCH"',
+        "return True",
+        "tests/store/test_etcd_access.py -k certificate",
+    ),
+    "certificates are read once": Mutant(
+        "configstore/store/etcd/connection.py",
+        "if tls_signature(self._settings) == self._tls.signature:",
+        "if True:",
+        "tests/e2e/test_renewal.py --timeout 100",
+    ),
     "a silent store's replicas are fresh": Mutant(
         "configstore/ui/pages.py",
         "blind=bool(self._watching.trouble) or not self._tree.kv.contact().connected",

@@ -143,6 +143,10 @@ def given_authority(top: Folder, given: Given, now: dt.datetime) -> Authority:
     if issuing.nears_end(signing, _RENEWED, now):
         authority.why = f"ends on {end:%Y-%m-%d}, and with it all that it signs; it is yours to renew"
     before = top.read(cert_file)
+    if before is None and not authority.why:
+        authority.why = (
+            "it must sign nothing else: whoever gets the name root from it, or a service's, is that to etcd"
+        )
     if before is not None:
         old = issuing.read_certificates(before, top.place(cert_file))
         if issuing.public(old[0]) not in {issuing.public(each) for each in bundle}:

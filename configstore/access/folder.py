@@ -38,7 +38,11 @@ class Folder:
         except OSError as error:
             raise RefusedError(f"{printable(path)}: {error.strerror}") from error
         if self._fd is not None:
-            self._check(os.fstat(self._fd), outermost=at is None)
+            try:
+                self._check(os.fstat(self._fd), outermost=at is None)
+            except RefusedError:
+                os.close(self._fd)
+                raise
 
     def below(self, name: str) -> "Folder":
         """Open the directory of that name in it."""

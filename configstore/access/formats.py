@@ -86,19 +86,23 @@ def _server(stack: ExitStack, top: Folder) -> _Member:
 
 
 def _service(stack: ExitStack, top: Folder, service: str, user: str) -> _Member:
-    return _Member(service, _read(stack, top, service, [f"{user}.pem", f"{user}.key", f"{places.CLIENTS}.pem"]))
+    files = [f"{user}.pem", f"{user}.key", f"{places.CLIENTS}.pem"]
+    return _Member(service, _read(stack, top, service, files, maybe=[places.KEYRING]))
 
 
-def _read(stack: ExitStack, top: Folder, name: str, files: Sequence[str]) -> dict[str, bytes]:
+def _read(
+    stack: ExitStack, top: Folder, name: str, files: Sequence[str], maybe: Sequence[str] = ()
+) -> dict[str, bytes]:
+    """Return what files of a folder hold; those of `maybe` need not be there."""
     folder = stack.enter_context(top.below(name))
     found = {}
-    for file in files:
+    for file in (*files, *maybe):
         content = folder.read(file)
-        if content is None:
+        if content is not None:
+            found[file] = content
+        elif file in files:
             raise RefusedError(f"{folder.shown(file)}: is not there; make it by `configstore access apply`")
-        found[file] = content
-    keyring = folder.read(places.KEYRING)
-    return found if keyring is None else {**found, places.KEYRING: keyring}
+    return found
 
 
 # -- Swarm --
@@ -135,6 +139,16 @@ def _swarm(members: Sequence[_Member]) -> dict[str, str]:
         "secrets:",
         *(f"  {alias}: {{external: true, name: {name}}}" for alias, (name, _) in secrets.items()),
     ]
+    sealed = [folder for folder, files in members if places.KEYRING in files]
+    if sealed:
+        stack.append("services:")
+    for service in sealed:
+        secret = f"{service}.{places.KEYRING}"
+        stack += [
+            f"  {service}-sidecar:",
+            f"    environment: {{CONFIGSTORE_SEAL_KEYRING: /run/secrets/{secret}}}",
+            f"    secrets: [{{source: {secret}, target: {secret}, mode: 0400}}]",
+        ]
     return {"secrets.sh": _lines(script), "secrets.yml": _lines(stack)}
 
 
@@ -165,7 +179,7 @@ def _kubernetes(members: Sequence[_Member]) -> dict[str, str]:
         if folder == places.SERVER:
             name, keys = "etcd-server", {_KUBERNETES[file]: content for file, content in files.items()}
         else:
-            name, keys = f"configstore-{folder}", {_key(file): content for file, content in files.items()}
+            name, keys = f"configstore-etcd-{folder}", {_key(file): content for file, content in files.items()}
         made[f"{name}.yaml"] = _lines(
             [
                 "apiVersion: v1",

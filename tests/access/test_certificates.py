@@ -141,6 +141,17 @@ def test_keys_fit_and_are_of_their_owner_alone(tls):
     assert stat.S_IMODE(os.stat(found["mailu-front"].path).st_mode) == 0o644
 
 
+def test_no_key_can_be_read_by_others_for_an_instant(tls, monkeypatch):
+    """With its mode as it is made: whatever is set afterwards comes too late."""
+    monkeypatch.setattr(os, "fchmod", lambda *_: None)
+    umask = os.umask(0)
+    try:
+        make(tls)
+    finally:
+        os.umask(umask)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tls.rglob("*") if file.is_file()} == {0o600}
+
+
 def test_a_second_call_changes_nothing(tls):
     make(tls, server_names=["etcd-1"])
     before = tree(tls)
@@ -251,6 +262,7 @@ def test_an_authority_of_the_operators_own_signs_and_its_key_stays_where_it_is(t
     make(own)
     given = Given(str(own / "ca.pem"), str(own / "ca.key"))
     found = make(tls, given=given)
+    assert "it must sign nothing else" in found["ca"].why
     assert not (tls / "ca.key").exists()
     assert (tls / "front/ca.pem").read_bytes() == (own / "ca.pem").read_bytes()
     load(found["mailu-front"].path).verify_directly_issued_by(load(own / "ca.pem"))

@@ -134,7 +134,7 @@ def test_each_pod_has_a_secret_with_what_is_its_own(tls):
             "peer.key": (tls / "server/peer.key").read_bytes(),
         },
         **{
-            f"configstore-{folder}": {
+            f"configstore-etcd-{folder}": {
                 "ca.crt": (tls / "ca.pem").read_bytes(),
                 "tls.crt": (tls / folder / f"{user}.pem").read_bytes(),
                 "tls.key": (tls / folder / f"{user}.key").read_bytes(),
@@ -157,11 +157,20 @@ def test_what_is_written_is_of_its_owner_alone_from_its_first_instant(tls, which
 
 def test_a_keyring_is_handed_over_with_the_certificate_beside_it(tls, create):
     (tls / "front/keyring").write_bytes(b"keys of front")
+    (tls / "operator/keyring").write_bytes(b"the master")
     found = dict(map(secret, write(str(tls), SERVICES, Format.KUBERNETES)))
-    assert found["configstore-front"]["keyring"] == b"keys of front"
-    assert "keyring" not in found["configstore-admin"]
+    assert found["configstore-etcd-front"]["keyring"] == b"keys of front"
+    assert "keyring" not in found["configstore-etcd-admin"]
     write(str(tls), SERVICES, Format.SWARM)
-    assert create()[stack(tls)["front.keyring"]] == b"keys of front"
+    made = create()
+    assert made[stack(tls)["front.keyring"]] == b"keys of front"
+    assert b"the master" not in (*made.values(), *(each for one in found.values() for each in one.values()))
+    assert yaml.safe_load((tls / "swarm/secrets.yml").read_text())["services"] == {
+        "front-sidecar": {
+            "environment": {"CONFIGSTORE_SEAL_KEYRING": "/run/secrets/front.keyring"},
+            "secrets": [{"source": "front.keyring", "target": "front.keyring", "mode": 0o400}],
+        }
+    }
 
 
 @pytest.mark.parametrize("which", [Format.SWARM, Format.KUBERNETES])

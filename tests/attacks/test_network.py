@@ -39,11 +39,9 @@ def of_swarm() -> dict[str, str]:
     member = stack["services"]["etcd-1"]
     found = member["environment"]
     for secret in member["secrets"]:
-        file = Path(stack["secrets"][secret]["file"])
-        assert file in (Path("tls/ca.pem"), Path("tls/server") / file.name)
+        file = secret.removeprefix("etcd-")
         found = {
-            name: f"TLS/{file.name}" if value == f"/run/secrets/{secret}" else value
-            for name, value in found.items()
+            name: f"TLS/{file}" if value == f"/run/secrets/{secret}" else value for name, value in found.items()
         }
     return found
 

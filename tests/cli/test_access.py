@@ -194,7 +194,7 @@ def test_certificates_are_handed_over_as_a_deployment_takes_them(access, tmp_pat
     monkeypatch.delenv("CONFIGSTORE_ENDPOINTS")
     words = ("apply", "--preset", "mailu/imap", "--out", str(tmp_path / "new"))
     said = access(*words, "--format", "kubernetes", out=False).out
-    assert f"{tmp_path}/new/kubernetes/configstore-imap.yaml" in said.splitlines()
+    assert f"{tmp_path}/new/kubernetes/configstore-etcd-imap.yaml" in said.splitlines()
     done = json.loads(access(*words, "--format", "swarm", "--json", out=False).out)
     assert f"{tmp_path}/new/swarm/secrets.sh" in done["files"]
     assert {each["user"] for each in done["certificates"]} >= {"root", "etcd", "mailu-imap"}
