@@ -15,6 +15,7 @@ from configstore.model.path import ROOT
 from configstore.model.record import Entry, Kind, sha256
 from configstore.presets.services import of_presets
 from configstore.store.conflicts import losers
+from configstore.store.replicas import ask_reports
 from configstore.store.tree import Tree
 from configstore.store.values import Write
 from tests.e2e.replica import Replica
@@ -243,7 +244,8 @@ def test_the_doctor_finds_each_services_rights(store, sidecars, monkeypatch, cap
         assert f"service {name}: all that its mappings need" in said
 
 
-def test_status_hears_all_of_them(store, sidecars):
-    shown = store.run("status", code=1)  # there are conflicts
-    assert "no answer" not in shown.stdout
-    assert "ERMISSION" not in shown.stdout
+def test_each_answers_who_asks_for_reports(store, sidecars):
+    with store.kv("root") as kv:
+        found = ask_reports(kv, Keys("/configstore"), 20.0)
+    assert {report.replica for report in found.fresh} == sidecars.keys()
+    assert found.late == []
