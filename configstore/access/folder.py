@@ -154,7 +154,8 @@ class Folder:
     @contextmanager
     def _changing(self, name: str) -> Iterator[int]:
         """Give the directory to be changed, and see to it that the change is there to stay."""
-        assert self._fd is not None  # noqa: S101 - it is there unless this is a dry run
+        if self._fd is None:
+            raise RefusedError(f"{self.shown(name)}: its directory is not there")  # a dry run changes nothing
         try:
             yield self._fd
             os.fsync(self._fd)

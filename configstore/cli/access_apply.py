@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
     services = services_of(args)
     if bool(args.ca_cert) != bool(args.ca_key):
         raise UsageError("--ca-cert and --ca-key: expected both or neither")
-    done: dict[str, object] = {"certificates": [], "files": [], "changes": [], "access_control": None}
+    changes: list[dict[str, str | None]] = []
+    done: dict[str, object] = {"certificates": [], "files": [], "changes": changes, "access_control": None}
     if args.out:
         _certificates(args, services, done)
     elif args.ca_cert or args.roll_over or args.etcd_name or args.format != "files":
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         elif args.out and args.dry_run and all_tls(settings) and not (settings.cert or settings.user):
             say("the certificate of the operator is still to be made, so etcd was not asked")
         else:
-            _at_etcd(_Run(args=args, settings=settings, services=services, done=done))
+            _at_etcd(_Run(args=args, settings=settings, services=services, done=done, changes=changes))
     except ConfigstoreError:
         if args.out:
             _say_flags(args.out)
@@ -125,12 +126,16 @@ def _say_flags(out: str) -> None:
 
 
 class _Run(msgspec.Struct, kw_only=True):
-    """One call: what it was told, what it is about, and what was done, as it is printed in the end."""
+    """One call: what it was told, what it is about, and what was done, as it is printed in the end.
+
+    changes: those at etcd, which `done` has as well.
+    """
 
     args: argparse.Namespace
     settings: StoreSettings
     services: Sequence[Service]
     done: dict[str, object]
+    changes: list[dict[str, str | None]]
 
     @property
     def keys(self) -> Keys:
@@ -201,11 +206,9 @@ def _finish(run: _Run, accounts: Accounts, *, enabled: bool) -> None:
 
 def _note(run: _Run, step: Step) -> str:
     """Note a change, and return it in words."""
-    changes = run.done["changes"]
-    assert isinstance(changes, list)  # noqa: S101 - it was made above
     where = words(run.keys.root, step.grant, printable) if step.grant else ""
     right = str(step.grant.right) if step.grant else ""
-    changes.append({"user": step.user, "do": step.do, "right": right or None, "keys": where or None})
+    run.changes.append({"user": step.user, "do": step.do, "right": right or None, "keys": where or None})
     return f"{step.user}: {step.do}" + (f" {right} {where}" if where else "")
 
 

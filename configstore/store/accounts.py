@@ -35,7 +35,7 @@ class Accounts(Protocol):
         """Return all roles, each with what it grants."""
         ...
 
-    def add_user(self, name: str, password: str = "") -> None:
+    def add_user(self, name: str, password: str | None = None) -> None:
         """Make a user; without a password it is known by its certificate alone."""
         ...
 

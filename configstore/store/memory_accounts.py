@@ -25,7 +25,7 @@ class MemoryAccounts:
         """Return all roles, each with what it grants."""
         return {name: tuple(sorted(grants.values())) for name, grants in self._roles.items()}
 
-    def add_user(self, name: str, password: str = "") -> None:  # noqa: ARG002 - nobody logs in here
+    def add_user(self, name: str, password: str | None = None) -> None:  # noqa: ARG002 - nobody logs in here
         """Make a user."""
         self._users.setdefault(name, set())
 

@@ -62,9 +62,9 @@ class EtcdAccounts:
                 found[str(name)] = tuple(sorted(map(_grant, answer.perm))) if name != ROOT else ()
         return found
 
-    def add_user(self, name: str, password: str = "") -> None:
+    def add_user(self, name: str, password: str | None = None) -> None:
         """Make a user; without a password it is known by its certificate alone."""
-        request = rpc.AuthUserAddRequest(name=name, password=password)
+        request = rpc.AuthUserAddRequest(name=name, password=password or "")
         if not password:
             request.MergeFromString(_NO_PASSWORD)
         self._unless("user name already exists", "UserAdd", request)
