@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-SOON = 14 * 86400.0
+SOON = 30 * 86400.0
 """Seconds before its end from which on a certificate is about to end."""
 
-SHORT = 2 * 86400.0
-"""Seconds of a life that a machine renews day by day: then it is about to end in the last tenth of it."""
+SOON_PART = 1 / 4
+"""The part of its life, at its end, before which it is not: what lives shortly is renewed late, by a machine."""
 
 # X.509's Validity in DER: a sequence of two times, each UTCTime or GeneralizedTime.
 _TIME = rb"(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)"
@@ -28,8 +28,7 @@ class Validity(msgspec.Struct, frozen=True):
 
     def ends_soon(self, now: float) -> bool:
         """Tell whether it is about to end, or has ended."""
-        life = self.end - self.begin
-        return self.end - now < (SOON if life > SHORT else life / 10)
+        return self.end - now < min(SOON, (self.end - self.begin) * SOON_PART)
 
 
 def validity_of(pem: bytes) -> Validity | None:

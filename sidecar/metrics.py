@@ -44,6 +44,12 @@ SERIES = {
         Series("last_contact_timestamp_seconds", "gauge", (), "When the store last answered; 0 for never"),
         Series("log_dropped_total", "counter", (), "Log lines lost because nobody read them"),
         Series(
+            "certificate_begin_timestamp_seconds",
+            "gauge",
+            ("certificate", "path"),
+            "From when on that certificate is valid: what lives shortly is renewed late",
+        ),
+        Series(
             "certificate_expiry_timestamp_seconds",
             "gauge",
             ("certificate", "path"),

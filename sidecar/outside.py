@@ -76,6 +76,7 @@ class Outside:
         for name, path in self._files.items():
             seen = self._ends.get(name)
             if seen and seen.validity:
+                yield Sample("certificate_begin_timestamp_seconds", (name, path), seen.validity.begin)
                 yield Sample("certificate_expiry_timestamp_seconds", (name, path), seen.validity.end)
         for mapping, count in sorted(self._conflicts.copy().items()):
             yield Sample("conflicts", (mapping,), count)
@@ -87,7 +88,7 @@ class Outside:
         return [
             f"the certificate in {printable(self._files[name])} ({name}) "
             + ("has ended" if each.end <= now else f"ends in {span(each.end - now)}")
-            + ": renew it; the file is read again by itself"
+            + ": renew it, by `configstore access apply` or where it came from; it is read again by itself"
             for name, each in known
             if each.ends_soon(now)
         ]

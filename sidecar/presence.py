@@ -300,7 +300,7 @@ def _with_mend(error: ConfigstoreError, right: str, start: bytes) -> str:
     if not isinstance(error, PermissionDeniedError):
         return str(error)
     where = printable(start.decode("utf-8", "replace"))
-    return f"{error}; `etcdctl role grant-permission ROLE {right} {where} --prefix`"
+    return f"{error}; it needs {right} on all keys that begin with {where}"
 
 
 def _read(text: bytes) -> Report | None:

@@ -11,7 +11,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from configstore.access.certificates import ensure
 from configstore.embedded import LOOPBACK
+
+SERVICES = {
+    name: f"mailu-{name}"
+    for name in ("front", "admin", "imap", "smtp", "antispam", "fetchmail", "webmail", "certs-source")
+}
+"""All that the guides for deployments give a certificate of its own, with the users that these name."""
+
+
+def deployed(folder: Path, *names: str) -> Path:
+    """Make what `configstore access apply` makes where etcd has these names; return the folder."""
+    ensure(str(folder), SERVICES, server_names=names, now=dt.datetime.now(dt.UTC))
+    return folder
 
 
 class Pem(NamedTuple):
@@ -44,15 +57,16 @@ class Authority:
         self.cacert = folder / "ca.pem"
         self.cacert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def _builder(self, subject, public_key, days=1):
+    def _builder(self, subject, public_key, days=1, age=0):
         now = dt.datetime.now(dt.UTC)
+        begin = now - dt.timedelta(hours=1, days=age) + min(dt.timedelta(days=days), dt.timedelta())
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._subject)
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1) + min(dt.timedelta(days=days), dt.timedelta()))
+            .not_valid_before(begin)
             .not_valid_after(now + dt.timedelta(days=days))
         )
 
@@ -63,14 +77,18 @@ class Authority:
         addresses: tuple[str, ...] = (LOOPBACK,),
         hosts: tuple[str, ...] = (),
         days: float = 1,
+        age: float = 0,
     ) -> Pem:
-        """Write a certificate with CN `name` for servers and clients alike; with `days` below 0 it has expired."""
+        """Write a certificate with CN `name` for servers and clients alike, which ends in some days.
+
+        With `days` below 0 it has expired. age: days for which it has been valid by now.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         names = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         names += [x509.DNSName(host) for host in hosts]
         certificate = (
-            self._builder(subject, key.public_key(), days)
+            self._builder(subject, key.public_key(), days, age)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),

@@ -27,8 +27,11 @@ FAULTS = {
     "little space in etcd": Fault("the quota is", "see compaction, too"),
     "another authority": Fault("the certificate is signed by an authority that is not trusted here", "set cacert"),
     "a certificate about to end": Fault("days left", "renew it"),
+    "a sidecar's certificate about to end": Fault("(cert) ends in", "configstore access apply"),
     "a person without rights": Fault("it cannot be read", "configstore doctor"),
-    "a sidecar without rights": Fault("PERMISSION_DENIED", "etcdctl role"),
+    "a sidecar without rights": Fault("PERMISSION_DENIED", "configstore access apply"),
+    "a mapping without a right": Fault("lacks the right to", "configstore access apply"),
+    "a right that is a person's": Fault("that is a person's, such as ending a halt", "configstore access apply"),
     "a wiped etcd": Fault("still holds", "configstore resume data"),
     "a restored etcd": Fault("restored snapshot?", "configstore resume data --take"),
     # what lies in it

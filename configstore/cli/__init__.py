@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from configstore import __version__
 from configstore.cli import (
+    access,
     certificates,
     completion,
     conflicts,
@@ -63,6 +64,7 @@ _GROUPS: tuple[Callable[[Commands], None], ...] = (
     doctor.add,
     ui.add,
     presets.add,
+    access.add,
     certificates.add,
     dev.add,
     completion.add,

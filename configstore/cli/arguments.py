@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from configstore.cli.examples import epilog
@@ -48,10 +48,12 @@ def add_store_options(parser: argparse.ArgumentParser, *, told: bool) -> None:
         )
 
 
-def store_settings(args: argparse.Namespace) -> StoreSettings:
-    """Return the settings of environment and options. Raises UsageError."""
+def store_settings(
+    args: argparse.Namespace, table: Mapping[str, object] | None = None, source: str = ""
+) -> StoreSettings:
+    """Return the settings of environment and options, over the `[store]` table of a file. Raises UsageError."""
     options = {name: getattr(args, name, None) for name, _, _ in _STORE_OPTIONS}
-    return load_store(environ=os.environ, options=options)
+    return load_store(environ=os.environ, table=table, source=source, options=options)
 
 
 def seal_settings(args: argparse.Namespace) -> SealSettings:

@@ -9,6 +9,8 @@ from configstore.cli.arguments import Commands, add_command, store_settings
 from configstore.cli.render import Cell, Style, table, write_json, write_line
 from configstore.cli.session import say_of_default, warn_of_misspelt_variables, writer
 from configstore.doctor.finding import Finding, State, exit_code
+from configstore.model.path import shell_word
+from configstore.presets.services import of_settings, store_table
 
 
 def add(commands: Commands) -> None:
@@ -16,8 +18,10 @@ def add(commands: Commands) -> None:
     doctor = add_command(
         commands, "doctor", _doctor, "check etcd, its settings and our rights, and name the mend", listed=True
     )
-    doctor.add_argument("--config", metavar="FILE", help="a sidecar's settings: are its keys right?")
-    doctor.add_argument("--preset", metavar="NAME", help="likewise those of a preset, such as mailu/front")
+    doctor.add_argument(
+        "--preset", metavar="NAME[,NAME]", help="whose rights and keys to judge (default: CONFIGSTORE_PRESET)"
+    )
+    doctor.add_argument("--config", metavar="FILE", help="a sidecar's settings, which say whose to judge")
     doctor.add_argument("directories", metavar="DIR", nargs="*", help="a directory here that is to be mirrored")
 
 
@@ -26,13 +30,30 @@ def _doctor(args: argparse.Namespace) -> int:
     from configstore.doctor.judge import judge  # noqa: PLC0415 - as above
     from configstore.doctor.mappings import Settings  # noqa: PLC0415 - as above
 
-    settings = store_settings(args)
-    sidecar = Settings(file=args.config, preset=args.preset, environ=os.environ)
-    keyring = vars(args).get("seal_keyring") or sidecar.keyring
+    told = store_table(args.config)
+    settings = store_settings(args, told, args.config or "")
+    preset = args.preset or os.environ.get("CONFIGSTORE_PRESET") or ""
+    service, how = None, ""
+    if preset or args.config:
+        service = of_settings(file=args.config, preset=preset, environ=os.environ)
+        given = (("--config", args.config), ("--preset", preset))
+        how = " ".join(f"{option} {shell_word(value)}" for option, value in given if value)
     warn_of_misspelt_variables()
-    say_of_default(args)
-    facts = gather(settings, writer(), args.directories, keyring=keyring, mappings=sidecar.mappings(keyring))
-    findings = judge(facts)
+    if "endpoints" not in told:
+        say_of_default(args)
+    sidecar = Settings(file=args.config, preset=preset, environ=os.environ)
+    keyring = vars(args).get("seal_keyring") or sidecar.keyring
+    findings = judge(
+        gather(
+            settings,
+            writer(),
+            args.directories,
+            service,
+            how,
+            keyring=keyring,
+            mappings=sidecar.mappings(keyring),
+        )
+    )
     if args.json:
         write_json(
             [

@@ -7,7 +7,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "what is wrong": ("status", "ui", "doctor", "replicas", "conflicts", "resolve", "resume"),
     "one at a time": ("leases", "run", "wait", "flush"),
     "sealing": ("seal",),
-    "setting up": ("dev", "check-certificates", "completion"),
+    "setting up": ("access", "dev", "check-certificates", "completion"),
 }
 """The groups of the main help; a command that none of them names is listed behind them."""
 
@@ -40,7 +40,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "presets": ("configstore presets", "configstore presets mailu/front"),
     "ui": ("configstore ui", "configstore ui --no-browser --port 9660 --write"),
     "status": ("configstore status", "configstore status --watch"),
-    "doctor": ("configstore doctor", "configstore doctor /dkim /certs"),
+    "doctor": (
+        "configstore doctor",
+        "configstore doctor /dkim /certs",
+        "configstore doctor --preset mailu/front",
+    ),
     "replicas": ("configstore replicas certs", "configstore replicas forget mail-1"),
     "conflicts": ("configstore conflicts", "configstore conflicts dkim/example.org.dkim.key --show 4f2a"),
     "resolve": (
@@ -67,6 +71,24 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "configstore seal rotate --seal-keyring ./keys/master --unseal",
     ),
     "seal forget": ("configstore seal forget --seal-keyring ./keys/master",),
+    "access": (
+        "configstore access plan",
+        "configstore access apply --out ./etcd-tls --etcd-name etcd.example.org",
+        "configstore access apply --out ./etcd-tls --endpoints https://etcd.example.org:2379",
+        "configstore access verify --out ./etcd-tls",
+        "configstore access revoke front",
+    ),
+    "access plan": (
+        "configstore access plan --preset mailu --preset mailu/certs-source",
+        "configstore access plan --config /etc/configstore.toml --json",
+    ),
+    "access apply": (
+        "configstore access apply --out ./etcd-tls --etcd-name etcd --dry-run",
+        "configstore access apply --out ./etcd-tls --format swarm",
+        "configstore access apply --out ./etcd-tls --endpoints https://etcd:2379 --without-auth",
+    ),
+    "access verify": ("configstore access verify --out ./etcd-tls --preset mailu",),
+    "access revoke": ("configstore access revoke webmail",),
     "dev": ("configstore dev --data ./etcd --port 2379",),
     "check-certificates": ("configstore check-certificates /certs --cert cert.pem --key key.pem",),
     "completion": (

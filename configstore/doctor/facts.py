@@ -80,6 +80,27 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     left: bool = False
 
 
+class Lack(msgspec.Struct, frozen=True):
+    """A right that a mapping needs and that was refused: of which mapping ("": of all), what, and what for."""
+
+    mapping: str
+    what: str
+    why: str
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of trying the rights that a service needs, by one who has not those of a person.
+
+    how: the options that tell its mappings. mappings: their names. beyond: what it may do and must not.
+    """
+
+    service: str
+    how: str
+    mappings: tuple[str, ...] = ()
+    lacks: tuple[Lack, ...] = ()
+    beyond: tuple[str, ...] = ()
+
+
 class Records(msgspec.Struct, frozen=True, kw_only=True):
     """What lies below the root key: the names of subtrees, how many records, and the paths of unreadable ones.
 
@@ -160,10 +181,11 @@ class Directory(msgspec.Struct, frozen=True, kw_only=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """All that was found out. What was not asked, since nobody would have answered, is None.
 
-    now: this machine's clock. client_certificate_ends: when the configured one expires.
+    now: this machine's clock. client_validity: of the configured one.
     compacted: the oldest revision that is still there; 0 when etcd was never compacted.
-    state: the directory in which a sidecar here remembers what it agreed on; None where there is none. keyring:
-    None where none is set.
+    state: the directory in which a sidecar here remembers what it agreed on; None where there is none.
+    part: the rights by mapping, where mappings are known and etcd does not take us for a person.
+    keyring: None where none is set.
     cut_off: the call of the store as a whole that nobody answered; the later ones were not made.
     """
 
@@ -172,9 +194,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...]
     user: str | None = None
     client_certificate: bool = False
-    client_certificate_ends: float | None = None
+    client_validity: Validity | None = None
     access: Access | Failure | None = None
     trial: Trial | None = None
+    part: Part | Failure | None = None
     compacted: int | Failure | None = None
     records: Records | Failure | None = None
     cut_off: Failure | None = None

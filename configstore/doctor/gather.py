@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +24,8 @@ from configstore.doctor.facts import (
     Facts,
     Failure,
     Inotify,
+    Lack,
+    Part,
     Records,
     Ring,
     Room,
@@ -39,8 +41,9 @@ from configstore.errors import (
 )
 from configstore.expiry import validity_of_file
 from configstore.keyring import KeyringFile
+from configstore.model.grants import Grant, Right, Service, wanted, words
 from configstore.model.keys import Keys
-from configstore.model.path import ROOT, printable
+from configstore.model.path import ROOT, StorePath, printable
 from configstore.model.replica import State
 from configstore.model.seal import Keyring
 from configstore.settings import StoreSettings
@@ -50,6 +53,7 @@ from configstore.store.envelope import Envelopes
 from configstore.store.leases import held_up
 from configstore.store.replicas import live
 from configstore.store.tree import Tree
+from configstore.store.trying import may
 from configstore.store.values import Writer
 
 if TYPE_CHECKING:
@@ -73,18 +77,20 @@ def gather(
     settings: StoreSettings,
     writer: Writer,
     directories: Sequence[str] = (),
+    service: Service | None = None,
+    how: str = "",
     *,
     keyring: str | None = None,
     mappings: Sequence[Sealing] = (),
 ) -> Facts:
     """Find out all there is. Raises UsageError when a certificate file cannot be read.
 
-    keyring: path of its file, None for none. mappings: of the sidecar that it is judged for.
+    service: whose mappings are mirrored here, if that is known; `how`: the options that told it. keyring: path of
+    its file, None for none. mappings: of the sidecar that it is judged for.
     """
     patience = settings.timeout / 3
     connect(settings).close()  # sends nothing, but reads the certificate files
     endpoints = look_at_all(settings, patience)
-    client = validity_of_file(settings.cert)
     ring, keys = _keyring(keyring, mappings) if keyring else (None, None)
     facts = Facts(
         keyring=ring,
@@ -93,7 +99,7 @@ def gather(
         endpoints=endpoints,
         user=settings.user,
         client_certificate=settings.cert is not None,
-        client_certificate_ends=client.end if client else None,
+        client_validity=validity_of_file(settings.cert),
         directories=tuple(map(look_at, directories)),
         state=_state(),
         inotify=_inotify(),
@@ -103,7 +109,8 @@ def gather(
         return facts
     with connect(only(settings, answering, patience)) as kv:
         envelopes = Envelopes(settings.root, keyring=keys, lenient=True)
-        return _ask(facts, kv, Tree(kv, Keys(settings.root), writer, envelopes=envelopes, patience=patience))
+        tree = Tree(kv, Keys(settings.root), writer, envelopes=envelopes, patience=patience)
+        return _ask(facts, kv, tree, service, how)
 
 
 def _keyring(path: str, mappings: Sequence[Sealing]) -> tuple[Ring, Keyring | None]:
@@ -118,7 +125,7 @@ def _keyring(path: str, mappings: Sequence[Sealing]) -> tuple[Ring, Keyring | No
     return Ring(path=path, mode=file.mode, master=file.master, keys=ids, mappings=fitting), keys
 
 
-def _ask(facts: Facts, kv: "EtcdKv", tree: Tree) -> Facts:
+def _ask(facts: Facts, kv: "EtcdKv", tree: Tree, service: Service | None, how: str) -> Facts:
     """Add what the store as a whole says, up to the first call that nobody answers."""
     key = tree.keys.trial(uuid.uuid4().hex)
     try:
@@ -126,11 +133,65 @@ def _ask(facts: Facts, kv: "EtcdKv", tree: Tree) -> Facts:
         facts = msgspec.structs.replace(facts, access=access)
         if isinstance(access, Failure):
             return facts
+        if service and access is Access.ON and not _is_person(kv, tree.keys):
+            return _ask_as_service(facts, kv, tree, service, how)
         facts = msgspec.structs.replace(facts, trial=try_rights(kv, key))
         facts = msgspec.structs.replace(facts, compacted=_or_failure(lambda: compacted(kv, key)))
         return msgspec.structs.replace(facts, records=_or_failure(lambda: _records(tree)))
     except StoreUnavailableError as error:
         return msgspec.structs.replace(facts, cut_off=failure(error))
+
+
+def _is_person(kv: Kv, keys: Keys) -> bool:
+    """Tell whether the user may do all below the root key. Raises StoreUnavailableError."""
+    with suppress(StoreError):
+        return may(kv, Grant(f"{keys.root}/".encode(), f"{keys.root}0".encode(), Right.READWRITE))
+    return False
+
+
+def _ask_as_service(facts: Facts, kv: Kv, tree: Tree, service: Service, how: str) -> Facts:
+    """As `_ask`, within what a service may do. Raises StoreUnavailableError."""
+    facts = msgspec.structs.replace(facts, trial=try_leases(kv))
+    part = _or_failure(lambda: _part(kv, tree.keys, service, how))
+    facts = msgspec.structs.replace(facts, part=part)
+    if isinstance(part, Failure) or part.lacks:
+        return facts
+    somewhere = tree.keys.file(service.needs[0].store)
+    facts = msgspec.structs.replace(facts, compacted=_or_failure(lambda: compacted(kv, somewhere)))
+    stores = tuple(need.store for need in service.needs)
+    leases = {need.lease for need in service.needs} - {""}
+    return msgspec.structs.replace(facts, records=_or_failure(lambda: _records(tree, stores, leases)))
+
+
+def _part(kv: Kv, keys: Keys, service: Service, how: str) -> Part:
+    """Try all that a service needs, and what no service may have. Raises StoreError."""
+    lacks = tuple(
+        Lack(each.mapping, f"{each.grant.right} {words(keys.root, each.grant, printable)}", each.why)
+        for each in wanted(keys, service)
+        if not may(kv, each.grant)
+    )
+    start, end = keys.requests()
+    beyond = ("write requests/*",) if may(kv, Grant(start, end, Right.WRITE)) else ()
+    return Part(
+        service=service.name,
+        how=how,
+        mappings=tuple(need.mapping for need in service.needs),
+        lacks=lacks,
+        beyond=beyond,
+    )
+
+
+def try_leases(kv: Kv) -> Trial:
+    """Try what every user may do: to grant, renew and end a lease. Raises StoreUnavailableError."""
+    lease = _or_failure(lambda: kv.lease_grant(TRIAL_TTL))
+    if isinstance(lease, Failure):
+        return Trial(refused={"grant a lease": lease}, untried=("renew a lease",))
+    renewed = _or_failure(lambda: kv.lease_keepalive(lease))
+    with suppress(StoreError):
+        kv.lease_revoke(lease)
+    if isinstance(renewed, Failure):
+        return Trial(allowed=("grant a lease",), refused={"renew a lease": renewed})
+    return Trial(allowed=("grant a lease", "renew a lease"))
 
 
 def _or_failure(call: Callable[[], Found]) -> Found | Failure:
@@ -150,7 +211,7 @@ def _access(kv: "EtcdKv", key: bytes, *, user: bool) -> Access:
         kv.range(key)
     except PermissionDeniedError:  # so it knows who we are, by the client certificate
         return Access.ON
-    return Access.OPEN
+    return Access.ON if kv.accounts.enabled() else Access.OPEN
 
 
 def try_rights(kv: Kv, key: bytes) -> Trial:
@@ -223,23 +284,25 @@ def _first_event(kv: Kv, key: bytes, revision: int, patience: float = 2.0) -> bo
     return True
 
 
-def _records(tree: Tree) -> Records:
-    listing = tree.list(ROOT)
-    there = [path for path, found in listing.records.items() if not found.gone]
+def _records(tree: Tree, stores: Sequence[StorePath] = (ROOT,), leases: Collection[str] | None = None) -> Records:
+    """Look at the records of subtrees and at leases, at all of them unless told otherwise. Raises StoreError."""
+    listings = [tree.list(store) for store in stores]
+    there = {path for listing in listings for path, found in listing.records.items() if not found.gone}
     reports = [report for report, _ in live(tree.kv, tree.keys).values()]
     return Records(
         subtrees=tuple(sorted({path.partition("/")[0] for path in there})),
         count=len(there),
-        unreadable=tuple(bad.path for bad in listing.bad),
+        unreadable=tuple(sorted({bad.path for listing in listings for bad in listing.bad})),
         live=len(reports),
         unwell=tuple(
             printable(f"{each.mapping}: {each.replica}@{each.host}: {each.state}")
             for each in reports
             if each.state is not State.READY
         ),
-        held_up=tuple(held_up(tree.kv, tree.keys, time.time())),
+        held_up=tuple(held_up(tree.kv, tree.keys, time.time(), leases)),
         unopened=Counter(
             found.record.seal.key
+            for listing in listings
             for found in listing.records.values()
             if found.record.locked and found.record.seal
         ),

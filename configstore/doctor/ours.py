@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from configstore.doctor.facts import Directory, Facts, Failure, Records
+from configstore.doctor.facts import Directory, Facts, Failure, Part, Records
 from configstore.doctor.finding import Finding, fail, mib, ok, some, warn
 from configstore.doctor.reach import SLOW
 from configstore.model.path import printable
@@ -22,18 +22,36 @@ def rights(facts: Facts) -> Iterator[Finding]:
         yield warn("rights", f"{' and '.join(trial.untried)}: not tried without the former")
     if trial.left:
         yield warn("rights", "a key below doctor/ is left; it ends with its lease, within a minute")
-    if not trial.refused:
+    if facts.part is not None:
+        yield from _by_mapping(facts.part)
+    elif not trial.refused:
         found = f"{', '.join(trial.allowed)}: all allowed; a write takes {trial.took * 1000:.0f} ms"
         mend = "look at the disks' sync times and at the network between members"
         yield warn("rights", found, mend) if trial.took > SLOW else ok("rights", found)
+
+
+def _by_mapping(part: Part | Failure) -> Iterator[Finding]:
+    """Judge the rights of a service by what each of its mappings needs."""
+    if isinstance(part, Failure):
+        yield fail("rights", f"of the mappings: {part.reason}", "see above", part.exit_code)
+        return
+    mend = f"a person with the operator's certificate: `configstore access apply {part.how}`"
+    for each in part.lacks:
+        whose = f"mapping {each.mapping}" if each.mapping else "every mapping"
+        yield fail("rights", f"{whose} lacks the right to {each.what} {each.why}", mend, 5)
+    for what in part.beyond:
+        found = f"the service {part.service} may {what}: that is a person's, such as ending a halt"
+        yield warn("rights", found, mend)
+    if not part.lacks:
+        yield ok("rights", f"service {part.service}: all that its mappings need ({', '.join(part.mappings)})")
 
 
 def _grant(facts: Facts) -> str:
     """Return how a person gets what is missing. A service must not: with all rights it could act as a person."""
     root = printable(facts.root)
     return (
-        f"for a person `etcdctl role grant-permission ROLE readwrite {root}/ --prefix`; a service's user gets"
-        " less: docs/store-layout.md names its rights"
+        f"for a person `etcdctl role grant-permission ROLE readwrite {root}/ --prefix`; a service gets less, by"
+        " `configstore access apply`: then say whose rights to judge by --preset or --config"
     )
 
 

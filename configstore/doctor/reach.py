@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from configstore.doctor.facts import Access, Endpoint, Facts, Failure, Refusal
 from configstore.doctor.finding import Finding, fail, ok, warn
+from configstore.expiry import Validity
 from configstore.model.path import printable
 from configstore.store.api import Status
 
@@ -15,8 +16,7 @@ SEE_TLS = "see tls below"
 SLOW = 0.5
 """Seconds for an answer, or for a write, above which everything feels slow."""
 
-ENDING = 30 * 86400.0
-"""Seconds before its end when a certificate is to be renewed."""
+RENEW = "renew it, by `configstore access apply` or where it came from; its files are read anew"
 
 APART = 5.0
 """Seconds by which clocks may differ before times in a history mislead people."""
@@ -47,7 +47,7 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
 _TLS_MENDS = {
     Refusal.NAME: "use one of its names in the endpoint, or set server_name to it",
     Refusal.AUTHORITY: "set cacert to the certificates of the authority that signed it",
-    Refusal.EXPIRED: "renew etcd's certificate",
+    Refusal.EXPIRED: "renew etcd's certificate, by `configstore access apply` or where it came from",
     Refusal.NOT_YET: "compare the clocks here and where it was made",
     Refusal.CLIENT: "set cert and key to a certificate that etcd's --trusted-ca-file signed",
     Refusal.PLAIN: "http:// in the endpoint, or better: give etcd --cert-file and --key-file",
@@ -68,7 +68,7 @@ def tls(facts: Facts) -> Iterator[Finding]:
     if not any(each.url.startswith("https://") or not _is_local(each.url) for each in facts.endpoints):
         yield ok("tls", "none, on this host's loopback")
     if facts.client_certificate:
-        yield _ending("client certificate", "it", facts.client_certificate_ends, facts.now)
+        yield _ending("client certificate", "it", facts.client_validity, facts.now)
 
 
 def _is_local(url: str) -> bool:
@@ -85,7 +85,7 @@ def _certificate(each: Endpoint, facts: Facts) -> Iterator[Finding]:
         yield _ending(
             "tls",
             f"the certificate of {each.url}",
-            each.web.certificate.end if each.web.certificate else None,
+            each.web.certificate,
             facts.now,
         )
         return
@@ -96,15 +96,15 @@ def _certificate(each: Endpoint, facts: Facts) -> Iterator[Finding]:
     yield warn("tls", found, _TLS_MENDS[refusal]) if works else fail("tls", found, _TLS_MENDS[refusal], 2)
 
 
-def _ending(check: str, what: str, ends: float | None, now: float) -> Finding:
-    if ends is None:
+def _ending(check: str, what: str, validity: Validity | None, now: float) -> Finding:
+    if validity is None:
         return warn(check, f"when {what} expires could not be seen")
-    day = f"{dt.datetime.fromtimestamp(ends, dt.UTC):%Y-%m-%d}"
-    if ends <= now:
-        return fail(check, f"{what} expired on {day}", "renew it", 2)
-    if ends - now < ENDING:
-        days = int((ends - now) // 86400)
-        return warn(check, f"{what} expires on {day} (days left: {days})", "renew it; its files are read anew")
+    day = f"{dt.datetime.fromtimestamp(validity.end, dt.UTC):%Y-%m-%d}"
+    if validity.end <= now:
+        return fail(check, f"{what} expired on {day}", RENEW, 2)
+    if validity.ends_soon(now):
+        days = int((validity.end - now) // 86400)
+        return warn(check, f"{what} expires on {day} (days left: {days})", RENEW)
     return ok(check, f"{what} is valid until {day}")
 
 

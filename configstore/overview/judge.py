@@ -154,7 +154,7 @@ def _certificates(facts: Facts) -> Iterator[Finding]:
             day = f"{datetime.fromtimestamp(validity.end, UTC):%Y-%m-%d}"
             left = max(0, int((validity.end - facts.now) // 86400))
             words = f"ended on {day}" if validity.end <= facts.now else f"ends on {day} (days left: {left})"
-            yield warn("store", f"{what} {words}", "renew it; its files are read anew")
+            yield warn("store", f"{what} {words}", reach.RENEW)
 
 
 def _without_latency(endpoint: doctor.Endpoint) -> doctor.Endpoint:

@@ -84,6 +84,7 @@ class _Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 class _Product(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     services: dict[str, tuple[str, ...]]
+    access: dict[str, tuple[str, ...]]
     common: _Common
     mapping: dict[str, PresetMapping]
     left: tuple[Left, ...] = ()
@@ -114,6 +115,14 @@ def load(name: str) -> tuple[PresetMapping, ...]:
     for mapping in found.mapping.values():
         every.setdefault(mapping.name, mapping)
     return tuple(every.values())
+
+
+def containers(product: str) -> dict[str, tuple[str, ...]]:
+    """Return who has a certificate of its own in a product, each with the presets that run under it."""
+    return {
+        service: tuple(f"{product}/{preset}" for preset in names)
+        for service, names in _read(product).access.items()
+    }
 
 
 def roots(name: str) -> tuple[StorePath, ...]:

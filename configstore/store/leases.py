@@ -7,7 +7,7 @@ token, which every commit compares in its own transaction: who lost the lease wi
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import TypeVar
@@ -141,14 +141,19 @@ def _read_intent(kv: Kv, keys: Keys, name: str) -> tuple[Intent | None, int]:
     return None, 0
 
 
-def held_up(kv: Kv, keys: Keys, now: float) -> list[HeldUp]:
-    """Return which leases are held for longer than is usual. Raises StoreError.
+def held_up(kv: Kv, keys: Keys, now: float, only: Iterable[str] | None = None) -> list[HeldUp]:
+    """Return which leases are held for longer than is usual; of some alone with `only`. Raises StoreError.
 
     now: in seconds since the epoch. The times are those of the holders' clocks.
     """
     found = []
-    intents = _intents(kv, keys)
-    for name, places in sorted(queues(kv, keys).items()):
+    if only is None:
+        intents, queued = _intents(kv, keys), queues(kv, keys)
+    else:
+        names = sorted(only)
+        intents = {name: each for name in names if (each := last_intent(kv, keys, name))}
+        queued = {name: places for name in names if (places := queue(kv, keys, name))}
+    for name, places in sorted(queued.items()):
         holder, intent = places[0], intents.get(name)
         begun = intent.begun if intent and intent.token == holder.token else ""
         seconds = _since(begun or (holder.contender.time if holder.contender else ""), now)

@@ -1,23 +1,24 @@
-"""A service's certificate where it is worth nothing: at the peer port of every cluster, and for requests."""
+"""A service's certificate where it is worth nothing: at the peer port of every cluster."""
 
+import datetime as dt
 import json
 import os
-import re
 import ssl
 import subprocess
-import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
 import yaml
 
-from configstore.embedded import LOOPBACK, EmbeddedEtcd, free_ports, wheel_binary
-from tests.e2e.replica import ENVIRONMENT, Replica
-from tests.servers import debian_binary, etcdctl
+from configstore.access.certificates import ensure
+from configstore.embedded import LOOPBACK, free_ports, wheel_binary
+from tests.servers import debian_binary
 from tests.waiting import wait_until
 
 DEPLOY = Path(__file__).parents[2] / "docs/deploy"
+
+SERVICES = {"front": "mailu-front"}
 
 REFUSED = r"(?i)certificate|reset|closed|EOF|broken pipe"
 """How the end of a connection reads that was ended for what was shown."""
@@ -38,11 +39,9 @@ def of_swarm() -> dict[str, str]:
     member = stack["services"]["etcd-1"]
     found = member["environment"]
     for secret in member["secrets"]:
-        file = Path(stack["secrets"][secret]["file"])
-        assert file in (Path("tls/ca.pem"), Path("tls/server") / file.name)
+        file = secret.removeprefix("etcd-")
         found = {
-            name: f"TLS/{file.name}" if value == f"/run/secrets/{secret}" else value
-            for name, value in found.items()
+            name: f"TLS/{file}" if value == f"/run/secrets/{secret}" else value for name, value in found.items()
         }
     return found
 
@@ -62,7 +61,7 @@ def of_kubernetes() -> dict[str, str]:
 def member(request, tmp_path):
     """Start one real member with a shipped cluster's settings for TLS; return its ports and its certificates."""
     tls = tmp_path / "tls"
-    subprocess.run([str(DEPLOY / "compose/make-certs"), str(tls), LOOPBACK], check=True, capture_output=True)
+    ensure(str(tls), SERVICES, server_names=[LOOPBACK], now=dt.datetime.now(dt.UTC))
     client, peer = (f"https://{LOOPBACK}:{port}" for port in free_ports(2))
     shipped = {
         name: value.replace("TLS/", f"{tls}/server/")
@@ -110,69 +109,11 @@ def ask(url: str, tls: Path, who: str | None, authority: str | None = None) -> o
 
 def test_a_services_certificate_is_worthless_at_the_peer_port(member):
     client, peer, tls = member
-    for stolen in ("client/client", "server/server", None):
+    for stolen in ("front/mailu-front", "operator/operator", "server/server", None):
         with pytest.raises(OSError, match=REFUSED):
             ask(f"{peer}/members", tls, stolen)
     (alone,) = ask(f"{peer}/members", tls, "server/peer", "peer-ca")
     assert alone["name"] == "a"
-    assert ask(f"{client}/version", tls, "client/client", "ca"), "at the client port it is good"
+    assert ask(f"{client}/version", tls, "front/mailu-front", "ca"), "at the client port it is good"
     with pytest.raises(OSError, match=REFUSED):
         ask(f"{client}/version", tls, "server/peer")
-
-
-def test_a_service_mirrors_by_its_role_and_forges_no_request_of_a_person(tmp_path):
-    """With what make-certs makes, and the commands of docs/rights.md as they stand there."""
-    tls = tmp_path / "tls"
-    subprocess.run([str(DEPLOY / "compose/make-certs"), str(tls), LOOPBACK], check=True, capture_output=True)
-    server = tls / "server"
-    arguments = (
-        f"--cert-file={server}/server.pem",
-        f"--key-file={server}/server.key",
-        f"--trusted-ca-file={server}/ca.pem",
-        "--client-cert-auth",
-    )
-    with EmbeddedEtcd(folder=tmp_path / "etcd", tls_arguments=arguments) as etcd:
-
-        def run(who, *command, **options):
-            shown = {
-                "CACERT": f"{tls}/{who}/ca.pem",
-                "CERT": f"{tls}/{who}/{who}.pem",
-                "KEY": f"{tls}/{who}/{who}.key",
-            }
-            variables = {
-                f"{tool}_{name}": value for tool in ("CONFIGSTORE", "ETCDCTL") for name, value in shown.items()
-            }
-            endpoints = {
-                "CONFIGSTORE_ENDPOINTS": etcd.endpoint,
-                "ETCDCTL_ENDPOINTS": etcd.endpoint,
-                "ETCDCTL_API": "3",
-            }
-            path = f"{Path(etcdctl()).parent}:{os.environ['PATH']}"
-            environment = {**ENVIRONMENT, **variables, **endpoints, "PATH": path}
-            return subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=60, check=False, **options
-            )
-
-        command = (sys.executable, "-m", "configstore")
-        (block,) = re.findall(r"```sh\n(.*?)```", (DEPLOY.parent / "rights.md").read_text(), re.DOTALL)
-        done = run("client", "sh", "-euc", block)
-        assert done.returncode == 0, done.stderr
-        assert run("operator", *command, "mkdir", "data").returncode == 0
-        assert run("operator", *command, "put", "data/a", input="stored").returncode == 0
-        with Replica("one", tmp_path, [etcd.endpoint], "/configstore") as one:
-            shown = {"cacert": "ca.pem", "cert": "client.pem", "key": "client.key"}
-            lines = "".join(f'{key} = "{tls}/client/{file}"\n' for key, file in shown.items())
-            one.settings.write_text(one.settings.read_text().replace("[store]\n", f"[store]\n{lines}"))
-            one.start().ready()
-            assert (one.folder / "a").read_text() == "stored"
-            (one.folder / "b").write_text("written")
-            wait_until(lambda: run("operator", *command, "get", "data/b").stdout == "written", 20)
-            status = json.loads(run("operator", *command, "status", "--json").stdout)
-            assert "one" in json.dumps(status)
-            assert one.metric("problems") == 0
-            forged = run("client", "etcdctl", "put", "/configstore/requests/forged", "{}")
-            assert "permission denied" in forged.stderr
-            assert run("client", "etcdctl", "get", "/configstore/requests/", "--prefix").returncode == 0
-            assert run("operator", "etcdctl", "put", "/configstore/requests/real", "{}").returncode == 0
-            assert run("server", "etcdctl", "endpoint", "health").returncode == 0
-            assert "ermission" not in one.words()

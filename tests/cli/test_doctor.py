@@ -194,7 +194,7 @@ def tls_etcd(pem, *more, binary=None):
 @pytest.mark.parametrize("version", ["wheel", "debian"])
 def test_certificates_are_read_and_clock_and_quota_are_had_over_tls(doctor, run, authority, binary_named, version):
     mutual = ("--client-cert-auth", f"--trusted-ca-file={authority.cacert}")
-    pem, client = authority.issue("soon", days=10), authority.issue("client", days=40)
+    pem, client = authority.issue("soon", days=10, age=80), authority.issue("client", days=40, age=80)
     with tls_etcd(pem, *mutual, binary=binary_named(version)) as server:
         tls = {"cacert": authority.cacert, "cert": client.cert, "key": client.key}
         code, rows = doctor(server.endpoint, **tls)
@@ -212,7 +212,7 @@ def test_certificates_are_read_and_clock_and_quota_are_had_over_tls(doctor, run,
 
 def test_a_certificate_that_does_not_fit_says_why_and_what_to_do(doctor, run, authority, tmp_path):
     stranger = Authority(tmp_path / "stranger", "stranger")
-    named = authority.issue("named", addresses=(), hosts=("etcd.test",))
+    named = authority.issue("named", addresses=(), hosts=("etcd.test",), age=300)
     with tls_etcd(named) as server:
         code, rows = doctor(server.endpoint, cacert=stranger.cacert)
         assert (code, "not trusted" in said(rows, "tls")) == (2, True)

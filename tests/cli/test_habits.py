@@ -135,7 +135,7 @@ def test_without_any_endpoint_it_is_said_at_once_what_to_type(offline, monkeypat
     assert "CONFIGSTORE_ENDPOINTS=" in done.err
     nowhere = StoreSettings(endpoints=("http://127.0.0.1:1",), timeout=0.3)
     for command in ("status", "doctor"):
-        monkeypatch.setattr(f"configstore.cli.{command}.store_settings", lambda _: nowhere)
+        monkeypatch.setattr(f"configstore.cli.{command}.store_settings", lambda *_: nowhere)
         done = offline(command)
         assert (done.code, "no endpoint is set" in done.err) == (4, True)
 
@@ -236,11 +236,12 @@ def test_watch_prints_an_object_per_line(start, run):
 
 
 def test_every_command_that_prints_or_does_something_takes_json():
-    without = {
-        name
+    commands = {
+        f"{name} {verb}".strip(): parser
         for name, each in build_parser().commands.items()
-        if "--json" not in each.options and not each.commands
+        for verb, parser in (each.commands or {"": each}).items()
     }
+    without = {name for name, each in commands.items() if "--json" not in each.options}
     assert without <= {"completion", "run", "ui"}  # a script; the command's own output; see the others
 
 

@@ -10,6 +10,8 @@ from configstore.doctor.facts import (
     Facts,
     Failure,
     Inotify,
+    Lack,
+    Part,
     Records,
     Refusal,
     Room,
@@ -50,7 +52,7 @@ WELL = Facts(
     endpoints=(ONE, TWO),
     user="mail",
     client_certificate=True,
-    client_certificate_ends=NOW + 300 * DAY,
+    client_validity=Validity(NOW - 65 * DAY, NOW + 300 * DAY),
     access=Access.ON,
     trial=Trial(allowed=("read", "grant a lease", "write", "watch", "delete"), took=0.003),
     compacted=400,
@@ -103,7 +105,16 @@ PLAIN = but(
 GONE = but(ONE, status=UNREACHABLE)
 STRANGE = {"status": UNREACHABLE, "web": Web(refusal=Refusal.AUTHORITY, detail="unable to get issuer")}
 
+LACK = Lack("certs", "read files/certs", "to read its records")
+PART = Part(service="front", how="--preset mailu/front", mappings=("certs", "acme"))
+
 WARNINGS = {
+    "a service that may act as a person": (
+        but(part=but(PART, beyond=("write requests/*",))),
+        "rights",
+        "service front may write requests/*: that is a person's",
+        "configstore access apply --preset mailu/front",
+    ),
     "a slow endpoint": (first(latency=0.8), "endpoint", "800 ms", "load"),
     "one endpoint of two is away": (but(endpoints=(GONE, TWO)), "endpoint", "refused", "other endpoints"),
     "one endpoint of two has a strange certificate": (first(**STRANGE), "endpoint", "without TLS", "tls below"),
@@ -117,7 +128,7 @@ WARNINGS = {
     ),
     "a certificate without a date": (web(certificate=None), "tls", "could not be seen", ""),
     "a client certificate soon to expire": (
-        but(client_certificate_ends=NOW + DAY),
+        but(client_validity=Validity(0, NOW + DAY)),
         "client certificate",
         "2027-01-16 (days left: 1)",
         "renew",
@@ -187,11 +198,32 @@ WARNINGS = {
 }
 
 FAILURES = {
+    "a right that a mapping lacks": (
+        but(part=but(PART, lacks=(LACK,)), records=None),
+        "rights",
+        "mapping certs lacks the right to read files/certs to read its records",
+        "configstore access apply --preset mailu/front",
+        5,
+    ),
+    "a right that every mapping lacks": (
+        but(part=but(PART, lacks=(but(LACK, mapping=""),)), records=None),
+        "rights",
+        "every mapping lacks the right",
+        "operator's certificate",
+        5,
+    ),
+    "rights that could not be tried": (
+        but(part=Failure("no space", 5), records=None),
+        "rights",
+        "of the mappings: no space",
+        "see above",
+        5,
+    ),
     "nobody answers": (only(status=UNREACHABLE, web=Web()), "endpoint", "refused", "running", 4),
     "an endpoint refuses": (only(status=DENIED, web=Web()), "endpoint", "PERMISSION_DENIED", "", 5),
     "a strange certificate": (only(**STRANGE), "tls", "not trusted here (unable to get issuer)", "cacert", 2),
     "an expired client certificate": (
-        but(client_certificate_ends=NOW - DAY),
+        but(client_validity=Validity(0, NOW - DAY)),
         "client certificate",
         "expired on 2027-01-14",
         "renew",
@@ -244,6 +276,7 @@ def test_what_does_not_work_is_a_failure_with_its_exit_code(name):
 
 
 WELL_AS_WELL = {
+    "a service with all rights": (but(part=PART), ("all that its mappings need (certs, acme)",)),
     "loopback without anything": (
         but(PLAIN, endpoints=(but(ONE, url="http://127.0.0.1:2379"),)),
         ("none, on this host's loopback", "no user is needed, on this host's loopback"),
@@ -278,7 +311,9 @@ def test_what_needs_nothing_is_ok(name):
 
 
 def test_the_worst_failure_gives_the_exit_code():
-    facts = but(trial=Trial(refused={"write": DENIED}), client_certificate_ends=NOW - DAY, cut_off=UNREACHABLE)
+    facts = but(
+        trial=Trial(refused={"write": DENIED}), client_validity=Validity(0, NOW - DAY), cut_off=UNREACHABLE
+    )
     assert exit_code(judge(facts)) == 4
     assert exit_code(judge(but(facts, cut_off=None))) == 5
     assert exit_code(judge(but(facts, cut_off=None, trial=WELL.trial))) == 2

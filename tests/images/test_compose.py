@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import pair
+from tests.certificates import deployed, pair
 from tests.guides import BACKUP, Shell, blocks, choice, halts, section
 from tests.images.conftest import PROJECT
 from tests.waiting import wait_until
@@ -55,8 +55,7 @@ class Host:
 
     def stored(self, path: str) -> str:
         """Return a file's content in the store; empty when it is not there."""
-        sidecar = self.container("admin-sidecar")
-        return self.engine.run("exec", sidecar, "configstore", "get", path).stdout.strip()
+        return self.attempt("run", "--rm", "-T", "--no-deps", "configstore", "get", path)
 
     def container(self, service: str) -> str:
         """Return the name of a service's container."""
@@ -83,11 +82,6 @@ class Host:
     def down(self) -> None:
         """Remove everything of it."""
         self.compose("--profile", "tools", "down", "-v", "--timeout", "5")
-
-
-def make_certs(folder: Path, *names: str) -> Path:
-    subprocess.run([str(DEPLOY / "make-certs"), str(folder), *names], check=True, capture_output=True, timeout=30)
-    return folder
 
 
 def follow(hosts: list[Host], keys: dict[str, str]) -> None:
@@ -118,6 +112,10 @@ class GuidedHost(Host):
     def compose(self, *arguments: str, timeout: float = 150) -> str:
         """Run `docker compose ARGUMENTS` in the folder; .env says with which files."""
         return self.type(f"docker compose {' '.join(arguments)}", timeout)
+
+    def attempt(self, *arguments: str) -> str:
+        """Run `docker compose ARGUMENTS` in the folder and return what it prints, whatever comes of it."""
+        return self.try_line(f"docker compose {' '.join(arguments)}").stdout.strip()
 
     def here(self, line: str) -> str:
         """Return a line with this host's folders; what `configstore` is told are those of its container."""
@@ -248,7 +246,7 @@ def guided(engine, image, clone, tmp_path):
 @pytest.fixture
 def hosts(engine, image, tmp_path):
     """Return three hosts with admin and its sidecar up, and a fourth project with their etcd's members."""
-    tls = make_certs(tmp_path / "tls", "etcd", "etcd-2", "etcd-3")
+    tls = deployed(tmp_path / "tls", "etcd", "etcd-2", "etcd-3")
     engine("network", "create", "hosts")
     endpoints = ",".join(f"https://{name}:2379" for name in ("etcd", "etcd-2", "etcd-3"))
     store = Host(engine, "store", tmp_path, tls, HERE / "cluster.yml")
@@ -312,7 +310,7 @@ def test_one_host_moves_in_restarts_and_moves_out_and_in_again_by_the_guide(guid
     never_without_files(host, starts=1)
     assert host.sees_that_it_works() == "seen"
     name = os.uname().nodename
-    shown = host.compose("exec", "-T", "admin-sidecar", "configstore", "replicas", "--json")
+    shown = host.compose("run", "--rm", "-T", "--no-deps", "configstore", "replicas", "--json")
     assert {one["host"] for one in json.loads(shown)} == {f"{name}-{service}" for service in SERVICES}
     assert host.sh("fetchmail", "ls /run/configstore").split() == ["configstore-client", "control.sock"]
     wrappers_are_found(host)
@@ -441,9 +439,13 @@ def test_certificates_and_overrides_are_followed_as_the_guide_says(guided):
     # Certificates of etcd, renewed without a restart of anybody.
     tls, sidecar = host.folder / "configstore-tls", host.container("admin-sidecar")
     running = engine.inspect(host.container("etcd"))["State"]["Pid"], engine.inspect(sidecar)["State"]["Pid"]
-    host.type(next(line for line in host.steps() if "make-certs" in line))
-    said = engine("exec", sidecar, "cat", "/run/configstore-tls/client.pem")
-    assert said == (tls / "client/client.pem").read_text().strip()
+    before = {file: (tls / file).read_text() for file in ("admin/mailu-admin.pem", "server/server.pem")}
+    for file in before:
+        (tls / file).unlink()
+    host.type(next(line for line in host.steps() if line.startswith("docker run") and "access apply" in line))
+    assert not [file for file, content in before.items() if (tls / file).read_text() == content]
+    said = engine("exec", sidecar, "cat", "/run/configstore-tls/mailu-admin.pem")
+    assert said == (tls / "admin/mailu-admin.pem").read_text().strip()
     shown = "import ssl; print(ssl.get_server_certificate(('etcd', 2379)))"
     assert engine("exec", sidecar, "python3", "-c", shown) == (tls / "server/server.pem").read_text().strip()
     host.write_key("after.org", "after")
@@ -459,7 +461,7 @@ def test_three_members_on_three_addresses_are_one_cluster(engine, image, tmp_pat
     net = f"127.{random.randint(1, 254)}.{random.randint(1, 254)}"
     addresses = [f"{net}.{last}" for last in (11, 12, 13)]
     # From one loopback address to another, the kernel calls from 127.0.0.1; members check where a peer comes from.
-    tls = make_certs(tmp_path / "tls", *addresses, "127.0.0.1")
+    tls = deployed(tmp_path / "tls", *addresses, "127.0.0.1")
     (tls / "ca.key").unlink()
     members = ",".join(f"{address}=https://{address}:2380" for address in addresses)
     hosts = [

@@ -1,4 +1,4 @@
-"""What can be said of the files of docs/deploy without an engine: schemas, linters, making certificates."""
+"""What can be said of the files of docs/deploy without an engine: schemas, linters, whose certificate is where."""
 
 import os
 import re
@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from configstore.access import formats
+from tests.certificates import SERVICES, deployed
 from tests.images.conftest import PROJECT
 from tests.images.engine import FETCHED
 
+OURS = ("configstore", "etcd", "etcdctl", "member", "operator")
 COMPOSE, SWARM = PROJECT / "docs/deploy/compose", PROJECT / "docs/deploy/swarm"
 
 
@@ -59,7 +62,9 @@ def services(folder: Path) -> tuple[dict[str, dict], dict[str, dict | None]]:
     for each in found.values():
         if "extends" in each:
             common = found[each["extends"]["service"]]
-            each.update({**common, **each, "volumes": [*common["volumes"], *each.get("volumes", ())]})
+            environment = {**common["environment"], **each.get("environment", {})}
+            volumes = [*common["volumes"], *each.get("volumes", ())]
+            each.update({**common, **each, "environment": environment, "volumes": volumes})
     return found, {name: each for one in everything for name, each in one.get("volumes", {}).items()}
 
 
@@ -87,8 +92,8 @@ def test_what_a_sidecar_remembers_outlives_it_and_no_application_mounts_it(folde
 
 def test_what_is_ours_has_no_capability_of_its_own_and_gains_no_privileges():
     found, _ = services(COMPOSE)
-    ours = [found[name] for name in found if name.endswith("sidecar") or name in ("configstore", "etcd", "member")]
-    assert len(ours) == 9 + 1 + 2
+    ours = [found[name] for name in found if name.endswith("sidecar") or name in OURS]
+    assert len(ours) == 9 + len(OURS)
     for each in ours:
         assert each["read_only"] is True
         assert each["cap_drop"] == ["ALL"]
@@ -96,7 +101,7 @@ def test_what_is_ours_has_no_capability_of_its_own_and_gains_no_privileges():
 
 
 def test_the_shell_scripts_are_executable_and_parse():
-    for script in (COMPOSE / name for name in ("make-certs", "front-start", "on-change-start")):
+    for script in (COMPOSE / name for name in ("front-start", "on-change-start", "../place-keyrings")):
         assert os.access(script, os.X_OK)
         assert_passes("sh", "-n", str(script))
 
@@ -107,53 +112,98 @@ def test_the_stack_is_one_that_swarm_takes(tmp_path):
         words = "no docker client that knows `stack config`: tests/get-engine .venv/engine"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(words)
     shutil.copy(SWARM / "stack.yml", tmp_path)
+    tls = deployed(tmp_path / "tls", "etcd-1")
+    (tls / "front/keyring").write_text("keys of front")
+    formats.write(str(tls), SERVICES, formats.Format.SWARM)
     (tmp_path / "mailu.env").write_text("TLS_FLAVOR=letsencrypt\n")
     variables = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "CONFIGSTORE_IMAGE": "x/configstore:1",
                  "FETCHMAIL_GID": "1000"}  # fmt: skip
-    done = run(str(client), "stack", "config", "-c", "stack.yml", cwd=tmp_path, env=variables)
+    done = run(
+        str(client),
+        "stack",
+        "config",
+        "-c",
+        "stack.yml",
+        "-c",
+        "tls/swarm/secrets.yml",
+        cwd=tmp_path,
+        env=variables,
+    )
     assert done.returncode == 0, done.stderr
     assert "Ignoring" not in done.stderr
     assert "node.labels.mailu.storage == smtp" in done.stdout
-
-
-def test_keys_are_their_owners_alone_and_a_second_run_keeps_the_authority(tmp_path):
-    tls = tmp_path / "tls"
-    assert_passes(str(COMPOSE / "make-certs"), str(tls), "etcd-1.example.org", "192.0.2.7", "fd00::7")
-    assert {str(file.relative_to(tls)) for file in tls.rglob("*") if file.is_file()} == {
-        "ca.pem", "ca.key", "peer-ca.pem", "peer-ca.key",
-        "server/peer-ca.pem", "server/peer.pem", "server/peer.key",
-        *(f"{who}/{name}" for who in ("server", "client", "operator")
-          for name in ("ca.pem", f"{who}.pem", f"{who}.key")),
+    front = yaml.safe_load(done.stdout)["services"]["front-sidecar"]
+    assert {one["source"] for one in front["secrets"]} == {
+        "etcd-ca.pem", "mailu-front.pem", "mailu-front.key", "front.keyring",
     }  # fmt: skip
-    for key in tls.rglob("*.key"):
-        assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    server, client = tls / "server/server.pem", tls / "client/client.pem"
-    for member in (server, tls / "server/peer.pem"):
-        text = run("openssl", "x509", "-in", str(member), "-noout", "-ext", "subjectAltName").stdout
-        assert "DNS:etcd-1.example.org" in text
-        assert "IP Address:192.0.2.7" in text
-        assert "IP Address:FD00:0:0:0:0:0:0:7" in text
-        assert "localhost" not in text
-    authority, before = (tls / "ca.pem").read_bytes(), client.read_bytes()
-    assert_passes(str(COMPOSE / "make-certs"), str(tls), "etcd-1.example.org")
-    assert (tls / "ca.pem").read_bytes() == authority
-    assert client.read_bytes() != before
-    for folder in (server.parent, client.parent):
-        assert (folder / "ca.pem").read_bytes() == authority
-    assert_passes("openssl", "verify", "-CAfile", str(tls / "ca.pem"), str(client), str(server))
+    assert front["environment"]["CONFIGSTORE_SEAL_KEYRING"] == "/run/secrets/front.keyring"
 
 
-def test_what_was_made_is_listed_with_its_end(tmp_path):
-    said = run(str(COMPOSE / "make-certs"), str(tmp_path / "tls"), "etcd-1", "192.0.2.7").stdout
-    rows = dict(re.findall(r"^(\S+\.pem) +until (.*)$", said, re.MULTILINE))
-    made = {str(file.relative_to(tmp_path / "tls")) for file in (tmp_path / "tls").rglob("*.pem")}
-    assert rows.keys() == {name for name in made if not re.search(r"/(peer-)?ca\.pem$", name)}
-    for name, row in rows.items():
-        until = run("openssl", "x509", "-in", str(tmp_path / "tls" / name), "-noout", "-enddate").stdout
-        assert row.startswith(until.strip().removeprefix("notAfter="))
-    for name in ("server/server.pem", "server/peer.pem"):
-        assert "DNS:etcd-1,IP:192.0.2.7" in rows[name]
-    assert rows["operator/operator.pem"].endswith(" root")
+def of_service(sidecar: str) -> str:
+    """Return the service whose certificate a sidecar shows, by the sidecar's name."""
+    return {"certs": "certs-source"}.get(sidecar.removesuffix("-sidecar"), sidecar.removesuffix("-sidecar"))
+
+
+def test_each_sidecar_of_compose_shows_the_certificate_of_its_service_and_no_application_has_any():
+    found, _ = services(COMPOSE)
+    folders = {}
+    for name, each in found.items():
+        mounted = mounts(each).get("/run/configstore-tls")
+        if isinstance(mounted, dict):
+            assert mounted["read_only"] is True
+            assert mounted["bind"] == {"create_host_path": False}
+            folders[name] = mounted["source"].rpartition("/")[2]
+            files = {each["environment"][f"CONFIGSTORE_{one}"] for one in ("CERT", "KEY")}
+            shown = "operator" if name == "configstore" else SERVICES[folders[name]]
+            assert files == {f"/run/configstore-tls/{shown}.{end}" for end in ("pem", "key")}
+    assert folders.pop("configstore") == "operator", "a person's"
+    sidecars = {name for name in found if name.endswith("-sidecar")}
+    assert folders == {name: of_service(name) for name in sidecars}
+    assert set(folders.values()) == set(SERVICES)
+
+
+def test_a_keyring_is_named_where_it_was_put_and_not_at_all_where_there_is_none():
+    found, _ = services(COMPOSE)
+    for name in (name for name in found if name.endswith("-sidecar") or name == "configstore"):
+        assert found[name]["environment"]["CONFIGSTORE_SEAL_KEYRING"] is None, "as in .env, or not set"
+    assert "\n# CONFIGSTORE_SEAL_KEYRING=/run/configstore-tls/keyring\n" in (COMPOSE / "env.example").read_text()
+    assert "/tls/keyring" in (SWARM / "README.md").read_text()
+
+
+def test_each_sidecar_of_the_stack_shows_the_certificate_of_its_service_and_no_application_has_any():
+    found, _ = services(SWARM)
+    for name, each in found.items():
+        if name.startswith("etcd"):
+            assert all(secret.startswith("etcd-") for secret in each["secrets"])
+            continue
+        if not name.endswith("-sidecar"):
+            assert "secrets" not in each
+            continue
+        user = SERVICES[of_service(name)]
+        assert each["secrets"] == ["etcd-ca.pem", f"{user}.pem", f"{user}.key"]
+        assert each["environment"]["CONFIGSTORE_CERT"] == f"/run/secrets/{user}.pem"
+        assert each["environment"]["CONFIGSTORE_KEY"] == f"/run/secrets/{user}.key"
+
+
+def test_keyrings_come_beside_the_certificates_of_their_services(tmp_path):
+    tls, keys = deployed(tmp_path / "tls", "etcd"), tmp_path / "keys"
+    place = str(COMPOSE.parent / "place-keyrings")
+    assert run(place, str(tmp_path), str(tls)).returncode == 1, "a folder without keyrings"
+    keys.mkdir()
+    for name in ("master", "front", "unknown"):
+        (keys / name).write_text(f"keys of {name}")
+    said = run(place, str(keys), str(tls))
+    assert said.returncode == 0, said.stderr
+    assert "unknown is not there, so nobody gets" in said.stderr
+    found = {str(file.relative_to(tls)): file.read_text() for file in tls.rglob("*keyring*")}
+    assert found == {"front/keyring": "keys of front", "operator/keyring": "keys of master"}
+    (keys / "front").write_text("new keys of front")
+    before = (tls / "front/keyring").stat().st_ino
+    assert_passes(place, str(keys), str(tls))
+    after = (tls / "front/keyring").stat()
+    assert (tls / "front/keyring").read_text() == "new keys of front"
+    assert after.st_ino != before, "replaced whole, so that nobody reads half of it"
+    assert stat.S_IMODE(after.st_mode) == 0o600
 
 
 def test_every_sidecar_says_in_status_which_host_and_service_it_is():
@@ -163,37 +213,3 @@ def test_every_sidecar_says_in_status_which_host_and_service_it_is():
     found, _ = services(SWARM)
     for name in (name for name in found if name.endswith("-sidecar")):
         assert found[name]["hostname"] == f"{{{{.Node.Hostname}}}}-{name.removesuffix('-sidecar')}"
-
-
-@pytest.mark.parametrize(
-    ("left", "key"),
-    [
-        ("ca.pem", "ca.key"),
-        ("client/ca.pem", "ca.key"),
-        ("peer-ca.pem", "peer-ca.key"),
-        ("server/peer-ca.pem", "peer-ca.key"),
-    ],
-)
-def test_no_second_authority_is_made_while_the_key_of_the_first_is_elsewhere(tmp_path, left, key):
-    tls, safe = tmp_path / "tls", tmp_path / "ca.key"
-    assert_passes(str(COMPOSE / "make-certs"), str(tls))
-    shutil.move(tls / "ca.key", safe)
-    for file in [file for file in tls.rglob("*") if file.is_file() and file != tls / left]:
-        file.unlink()
-    before = (tls / left).read_bytes()
-    refused = run(str(COMPOSE / "make-certs"), str(tls))
-    assert refused.returncode == 1
-    assert f"put {key} back, or use another folder" in refused.stderr
-    assert [file for file in tls.rglob("*") if file.is_file()] == [tls / left]
-    assert (tls / left).read_bytes() == before
-
-
-def test_the_authority_goes_on_when_its_key_is_back(tmp_path):
-    tls = tmp_path / "tls"
-    assert_passes(str(COMPOSE / "make-certs"), str(tls))
-    authority = (tls / "ca.pem").read_bytes()
-    shutil.move(tls / "ca.key", tmp_path / "ca.key")
-    assert run(str(COMPOSE / "make-certs"), str(tls)).returncode == 1
-    shutil.move(tmp_path / "ca.key", tls / "ca.key")
-    assert_passes(str(COMPOSE / "make-certs"), str(tls))
-    assert (tls / "ca.pem").read_bytes() == authority

@@ -9,6 +9,9 @@ import subprocess
 import pytest
 import yaml
 
+from configstore.access import formats
+from tests.certificates import SERVICES as CERTIFIED
+from tests.certificates import deployed, pair
 from tests.guides import BACKUP, Shell, blocks, chooses_what_lies_here, section
 from tests.images.conftest import PROJECT
 from tests.waiting import wait_until
@@ -25,9 +28,7 @@ def stack(engine, image, tmp_path):
     for folder in ("deploy", "letsencrypt", "fetchmail", "starts"):
         shutil.copytree(PROJECT / "docs" / folder, tmp_path / folder)
     here = tmp_path / "deploy/swarm"
-    subprocess.run(
-        ["../compose/make-certs", "tls", *MEMBERS], cwd=here, check=True, capture_output=True, timeout=30
-    )
+    formats.write(str(deployed(here / "tls", *MEMBERS)), CERTIFIED, formats.Format.SWARM)
     (here / "mailu.env").write_text("DB_FLAVOR=postgresql\n")
     whole = yaml.safe_load((here / "stack.yml").read_text())
     whole["services"] = {name: whole["services"][name] for name in SERVICES}
@@ -40,7 +41,9 @@ def stack(engine, image, tmp_path):
         node = engine("node", "ls", "-q")
         engine("node", "update", *(f"--label-add={label}" for label in labels), node)
         variables = {"CONFIGSTORE_IMAGE": image, "FETCHMAIL_GID": "1000"}
-        engine("stack", "deploy", "--resolve-image=never", "-c", str(here / "part.yml"), "mailu", env=variables)
+        subprocess.run(["sh", "tls/swarm/secrets.sh"], cwd=here, env=engine.environment, check=True, timeout=60)
+        files = [word for file in ("part.yml", "tls/swarm/secrets.yml") for word in ("-c", str(here / file))]
+        engine("stack", "deploy", "--resolve-image=never", *files, "mailu", env=variables)
 
         def container(service):
             return wait_until(
@@ -91,11 +94,12 @@ def test_a_service_waits_for_the_sidecar_of_its_node_and_its_next_task_finds_its
 GUIDE = PROJECT / "docs/deploy/swarm/README.md"
 REPLICATED = ("front", "admin", "antispam", "webmail", "fetchmail")
 BESIDE = (*REPLICATED, "smtp", "imap")
+CERTIFICATE, KEY = pair("mail.example.org")
 MAILU = {
     "data/instance": "42",
     "data/fetchmail/fetchids": "ids",
-    "certs/cert.pem": "certificate",
-    "certs/key.pem": "key",
+    "certs/cert.pem": CERTIFICATE,
+    "certs/key.pem": KEY,
     "dkim/moved.org.dkim.key": "moved",
     "overrides/nginx/proxy.conf": "nginx",
     "overrides/dovecot/dovecot.conf": "dovecot",
@@ -224,13 +228,14 @@ def loses_etcd_and_restores_it(node):
 def test_a_host_moves_into_a_swarm_by_the_guide_and_out_again(node):
     shell, lines = node.shell, typed("Set up")
     etcd, tls = where(lines, "docker service ls"), where(lines, "cd docs/deploy/swarm")
+    settings = where(lines, "export FETCHMAIL_GID")
     function, imports = where(lines, "configstore() {"), where(lines, "configstore import")
     labels = where(lines, "docker node update --label-add mailu.app")
 
     shell.type("export CONFIGSTORE_IMAGE=configstore")  # it is built already, and there is no registry
-    shell.type(*lines[tls : tls + 2])
+    shell.type(*lines[tls:settings])
     (node.clone / "docs/deploy/swarm/mailu.env").write_text("DB_FLAVOR=postgresql\n")
-    shell.type(*lines[tls + 2 : etcd + 1])
+    shell.type(*lines[settings : etcd + 1])
     wait_until(lambda: node.all_have(1, MEMBERS), 90, what="etcd")
 
     # A hurried operator: roots before files are refused, and services that begin too early wait.
@@ -273,5 +278,5 @@ def test_a_host_moves_into_a_swarm_by_the_guide_and_out_again(node):
     shell.type(*back[1 : where(back, "docker stack rm")])
     out = node.folder / "mailu-back"
     assert {path.name for path in (out / "dkim").iterdir()} == {"new.org.dkim.key", "after.org.dkim.key"}
-    assert (out / "certs/key.pem").read_text() == "key\n"
+    assert (out / "certs/key.pem").read_text() == f"{KEY}\n"
     assert (out / "webmail/gpg/u@example.org/pubring.kbx").read_text() == "ring\n"

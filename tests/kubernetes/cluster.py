@@ -4,6 +4,7 @@ A pod is a folder with a folder for each path that its container mounts. What is
 kubectl and helm, and kept; etcd is real, with the files of its Secret, and so are `init` and the pods' sidecars.
 """
 
+import base64
 import json
 import os
 import re
@@ -112,10 +113,10 @@ class Cluster:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def client(self) -> dict[str, str]:
-        """Return the variables with which a pod reaches etcd: the ConfigMap's, with the files here."""
+    def client(self, secret: str) -> dict[str, str]:
+        """Return the variables with which a pod reaches etcd: the ConfigMap's, with the Secret's files here."""
         data = self.applied()["ConfigMap", "configstore"]["data"]
-        files = self.secret("configstore-etcd")
+        files = self.secret(secret)
         return {
             name: value.replace("/etc/configstore-etcd", str(files))
             for name, value in data.items()
@@ -131,7 +132,8 @@ class Cluster:
         data.pop("CONFIGSTORE_CONTROL_GROUP", None)  # a group of Mailu's image
         own = self.folder / "sidecars" / pod
         (own / "run").mkdir(parents=True, mode=0o700, exist_ok=True)
-        data |= self.client()
+        (volume,) = [one for one in template["volumes"] if one["name"] == "configstore-etcd"]
+        data |= self.client(volume["secret"]["secretName"])
         data |= {
             "CONFIGSTORE_HEALTH_LISTEN": "none", "CONFIGSTORE_STATE": str(own / "state"),
             "CONFIGSTORE_CONTROL_SOCKET": str(own / "run/control.sock"),
@@ -180,12 +182,11 @@ class Cluster:
             self.scale(0)
 
     def reachable(self) -> bool:
-        """Say whether etcd answers."""
-        environment = {**_bare(), **self.client()}
+        """Say whether etcd answers, be it that admin may not list everything."""
+        environment = {**_bare(), **self.client("configstore-etcd-admin")}
         command = [*self.inside, ROOT / ".venv/bin/configstore", "ls"]
-        return (
-            subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60).returncode == 0
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
+        return done.returncode in (0, 5)
 
 
 def _lives(process: int) -> bool:
@@ -209,6 +210,9 @@ def kubectl(cluster: Cluster, words: list[str]) -> int:
     match words:
         case ["create", "secret", "generic", name, *files] | ["create", "configmap", name, *files]:
             return _create(cluster, name, files)
+        case ["apply", "-f", folder] if folder != "-":
+            for file in sorted(Path(folder).glob("*.yaml")):
+                _secret(cluster, yaml.safe_load(file.read_text()))
         case ["apply", "-k", folder]:
             done = subprocess.run(
                 [TOOLS / "kubectl", "kustomize", folder], capture_output=True, text=True, check=True
@@ -239,6 +243,14 @@ def kubectl(cluster: Cluster, words: list[str]) -> int:
         case _:
             raise SystemExit(f"kubectl {words}: not stood in for")
     return 0
+
+
+def _secret(cluster: Cluster, one: dict) -> None:
+    assert one["kind"] == "Secret"
+    folder = cluster.secret(one["metadata"]["name"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for key, value in one["data"].items():
+        (folder / key).write_bytes(base64.b64decode(value))
 
 
 def _create(cluster: Cluster, name: str, files: list[str]) -> int:

@@ -65,8 +65,8 @@ def shell(cluster, clone, tmp_path):
     path = f"{cluster.programs}:{os.environ['PATH']}"
 
     def here(line):
-        if "make-certs tls" in line:
-            line += " 127.0.0.1"  # from there members call each other here, and they look at it
+        if "--etcd-name" in line:
+            line += " --etcd-name 127.0.0.1"  # from there members call each other here, and they look at it
         return line.replace("/backup", f"{tmp_path}/backup")
 
     environment = {**kept, "HOME": str(home), "PATH": path, "PYTHONPATH": str(GUIDE.parents[3])}
@@ -134,12 +134,12 @@ def test_mailu_moves_in_by_the_guide_and_out_again(cluster, shell, tmp_path):
         assert files(cluster.mounted(pod, path)) == before, pod
     assert files(cluster.mounted("mailu-admin", "data")) == {"instance": "42", "main.db": "accounts"}
 
-    ours = "kubectl -n mailu exec deploy/mailu-admin -c configstore -- configstore"
+    ours = "configstore"
     mappings = {"dkim", "instance", "overrides-dovecot", "overrides-postfix", "overrides-rspamd", "fetchmail"}
     wait_until(lambda: _replicas(shell, ours) >= mappings, 60, what="a replica of each mapping")
     wait_until(lambda: _is_well(shell, ours), 120, what="a status without complaint")
     look, file = blocks(section(GUIDE, "See that it works"))
-    shell.type(look)
+    shell.type(look, "kill %1")
     put, cat, remove = file.splitlines()
     shell.type(put)
     wait_until(lambda: shell.attempt([cat]).stdout == "seen\n", 20, what="the file in the pod")

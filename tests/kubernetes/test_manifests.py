@@ -1,9 +1,12 @@
 """The Kubernetes files: they build over the chart's pods, are valid on several versions, and keep what matters."""
 
+import base64
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import textwrap
 import tomllib
 from contextlib import ExitStack
@@ -12,7 +15,9 @@ import pytest
 import yaml
 
 from configstore import presets
+from configstore.access import formats
 from configstore.embedded import LOOPBACK, free_ports, wheel_binary
+from tests.e2e.replica import ENVIRONMENT
 from tests.kubernetes.conftest import CHART, DEPLOY, ROOT
 from tests.waiting import wait_until
 
@@ -394,10 +399,13 @@ def certificates(tmp_path_factory):
     """Return a folder with the certificates that the command of the README makes."""
     folder = tmp_path_factory.mktemp("certificates")
     (line,) = re.findall(
-        r"^ +~/mailu-on-kubernetes/(make-certs .*)$", (DEPLOY / "README.md").read_text(), re.MULTILINE
+        r"^ +configstore (access apply .*--etcd-name.*)$", (DEPLOY / "README.md").read_text(), re.MULTILINE
     )
-    command = f"{ROOT}/docs/deploy/compose/{line} {LOOPBACK}"  # where the members are for a test
-    subprocess.run(["bash", "-c", command], cwd=folder, check=True, capture_output=True, timeout=60)
+    # Its last name is where the members are for a test.
+    command = f"{sys.executable} -m configstore {line} --etcd-name={LOOPBACK}"
+    subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=ENVIRONMENT, check=True, capture_output=True, timeout=60
+    )
     return folder
 
 
@@ -414,7 +422,7 @@ def test_the_readme_makes_certificates_for_all_members_and_keeps_keys_private(ce
 
 @pytest.mark.parametrize(
     ("authority", "taken"),
-    [("ca", {"server/server", "client/client", "operator/operator"}), ("peer-ca", {"server/peer"})],
+    [("ca", {"server/server", "front/mailu-front", "operator/operator"}), ("peer-ca", {"server/peer"})],
     ids=["clients", "members"],
 )
 def test_what_a_client_shows_is_of_another_authority_than_what_members_show(certificates, authority, taken):
@@ -422,26 +430,65 @@ def test_what_a_client_shows_is_of_another_authority_than_what_members_show(cert
         command = ["openssl", "verify", "-CAfile", f"tls/{authority}.pem", f"tls/{role}.pem"]
         return subprocess.run(command, cwd=certificates, capture_output=True, check=False).returncode == 0
 
-    roles = ("server/server", "client/client", "operator/operator", "server/peer")
+    roles = ("server/server", "front/mailu-front", "operator/operator", "server/peer")
     assert {role for role in roles if verified(role)} == taken
 
 
-def secret(name):
-    """Return what the README puts into a Secret: the name there, and the file."""
-    text = (DEPLOY / "README.md").read_text()
-    (command,) = re.findall(rf"create secret generic {name} ((?:.*\\\n)*.*)", text)
-    return [tuple(one.split("=")) for one in re.findall(r"--from-file=(\S+)", command)]
+def secrets(certificates):
+    """Return the Secrets that the command of the README writes: of each its files, by their names there."""
+    found = [yaml.safe_load(file.read_text()) for file in (certificates / "tls/kubernetes").glob("*.yaml")]
+    return {
+        one["metadata"]["name"]: {key: base64.b64decode(value) for key, value in one["data"].items()}
+        for one in found
+    }
 
 
-def test_the_secrets_have_what_pods_and_members_read(overlays):
+def test_the_secrets_have_what_pods_and_members_read(overlays, certificates):
     by_name = {(one["kind"], one["metadata"]["name"]): one for one in overlays["native"]}
     settings = by_name["ConfigMap", "configstore"]["data"].values()
-    assert {key for key, _ in secret("configstore-etcd")} == {
-        value.rpartition("/")[2] for value in settings if value.startswith("/etc/configstore-etcd/")
-    }
+    read = {value.rpartition("/")[2] for value in settings if value.startswith("/etc/configstore-etcd/")}
+    found = secrets(certificates)
     (etcd,) = by_name["StatefulSet", "etcd"]["spec"]["template"]["spec"]["containers"]
     files = {one["value"] for one in etcd["env"] if one.get("value", "").startswith("/etc/etcd/")}
-    assert {f"/etc/etcd/{key}" for key, _ in secret("etcd-server")} == files
+    assert {f"/etc/etcd/{key}" for key in found.pop("etcd-server")} == files
+    assert set(found) == {f"configstore-etcd-{service}" for service in SERVICES.values()}
+    for files in found.values():
+        assert set(files) == read
+
+
+def test_the_secrets_are_valid_and_have_a_keyring_where_the_settings_look_for_it(certificates, tmp_path):
+    folder = tmp_path / "tls"
+    shutil.copytree(certificates / "tls", folder)
+    (folder / "front/keyring").write_text("keys of front")
+    users = {service: f"mailu-{service}" for service in SERVICES.values()}
+    paths = formats.write(str(folder), users, formats.Format.KUBERNETES)
+    command = [".venv/bin/kubernetes-validate", "--strict", "-k", NATIVE_VERSIONS[0], *paths]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    front = yaml.safe_load((folder / "kubernetes/configstore-etcd-front.yaml").read_text())
+    assert base64.b64decode(front["data"]["keyring"]) == b"keys of front"
+    for file in ("base/settings.yaml", "README.md"):
+        assert "CONFIGSTORE_SEAL_KEYRING: /etc/configstore-etcd/keyring" in (DEPLOY / file).read_text()
+
+
+@pytest.mark.parametrize("form", ["native", "ordinary", "daemonset"])
+def test_each_pod_has_the_certificate_of_its_service_and_no_application_mounts_it(overlays, form):
+    for component, service in SERVICES.items():
+        spec = workloads(overlays[form])[component]["spec"]
+        (volume,) = [one for one in spec["volumes"] if one["name"] == "configstore-etcd"]
+        assert volume["secret"] == {"secretName": f"configstore-etcd-{service}", "defaultMode": 0o400}
+        for name, container in containers(spec).items():
+            mounted = [one["name"] for one in container["volumeMounts"] if one["name"] == "configstore-etcd"]
+            assert bool(mounted) == (name in ("configstore-init", "configstore")), name
+
+
+def test_the_certificate_of_a_person_is_in_no_pod_but_that_of_the_job(overlays):
+    shown = {
+        one["metadata"]["name"]
+        for one in overlays["native"]
+        if "configstore-etcd-operator" in json.dumps(one) or "tls/operator" in json.dumps(one)
+    }
+    assert shown == {"configstore-bootstrap"}
 
 
 @pytest.fixture
@@ -452,8 +499,8 @@ def members(overlays, certificates, tmp_path):
     ]
     given = {one["name"]: one.get("value") for one in etcd["spec"]["template"]["spec"]["containers"][0]["env"]}
     ports = free_ports(9)
-    for key, file in secret("etcd-server"):
-        shutil.copy(certificates / file, tmp_path / key)
+    for key, content in secrets(certificates)["etcd-server"].items():
+        (tmp_path / key).write_bytes(content)
     with ExitStack() as stack:
         for member in range(3):
             client, peer, metrics = ports[member::3]
@@ -488,9 +535,9 @@ def test_the_job_makes_the_roots_in_the_etcd_of_three_members_with_a_certificate
     (container,) = job["spec"]["template"]["spec"]["containers"]
     settings = {
         "CONFIGSTORE_ENDPOINTS": ",".join(members),
-        "CONFIGSTORE_CACERT": str(certificates / "tls/client/ca.pem"),
-        "CONFIGSTORE_CERT": str(certificates / "tls/client/client.pem"),
-        "CONFIGSTORE_KEY": str(certificates / "tls/client/client.key"),
+        "CONFIGSTORE_CACERT": str(certificates / "tls/operator/ca.pem"),
+        "CONFIGSTORE_CERT": str(certificates / "tls/operator/operator.pem"),
+        "CONFIGSTORE_KEY": str(certificates / "tls/operator/operator.key"),
     }
     (config,) = [one for one in overlays["native"] if one["metadata"]["name"] == "configstore"]
     assert settings.keys() <= config["data"].keys()

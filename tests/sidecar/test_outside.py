@@ -115,13 +115,13 @@ def test_of_several_certificates_the_first_to_end_counts(tmp_path):
     assert first_to_end(chain[0] + broken) is None
 
 
-def test_what_ends_within_two_weeks_is_a_trouble_with_its_mend(kv, tmp_path, monkeypatch):
+def test_what_ends_within_thirty_days_is_a_trouble_with_its_mend(kv, tmp_path, monkeypatch):
     pair = Authority(tmp_path / "a", "a").issue("client", days=300)
     settings = StoreSettings(endpoints=("https://etcd:2379",), cert=str(pair.cert), key=str(pair.key))
     outside = Outside(kv, settings, ())
     outside.look()
     now = time.time()
-    for days, words in ((301, "has ended: renew it"), (290, "ends in 10 days: renew it"), (280, "")):
+    for days, words in ((301, "has ended: renew it"), (271, "ends in 29 days: renew it"), (269, "")):
         monkeypatch.setattr("sidecar.outside.time.time", lambda days=days: now + days * 86400)
         told = " ".join(outside.troubles())
         assert words in told
@@ -129,7 +129,8 @@ def test_what_ends_within_two_weeks_is_a_trouble_with_its_mend(kv, tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    ("life", "left", "soon"), [(365, 13, True), (365, 15, False), (3, 2.9, True), (1, 0.9, False), (1, 0.09, True)]
+    ("life", "left", "soon"),
+    [(825, 29, True), (825, 31, False), (90, 22, True), (90, 23, False), (1, 0.3, False), (1, 0.2, True)],
 )
 def test_what_lives_shortly_is_about_to_end_late(life, left, soon):
     validity = Validity(0.0, life * 86400.0)

@@ -147,7 +147,7 @@ def test_a_report_that_may_not_be_written_is_said_with_the_right_that_is_missing
     telling.presence.changed()
     (words,) = wait_until(telling.presence.troubles)
     assert "cannot report to the store" in words
-    assert "grant-permission ROLE readwrite /configstore/replicas/ --prefix" in words
+    assert "it needs readwrite on all keys that begin with /configstore/replicas/" in words
     del telling.kv.txn
     wait_until(lambda: again(telling) and not telling.presence.troubles())
 
@@ -173,7 +173,7 @@ def test_what_may_not_be_followed_is_said_with_the_right_that_is_missing(where, 
     try:
         (words,) = wait_until(telling.presence.troubles)
         assert said in words
-        assert f"grant-permission ROLE {right} /configstore/{where}/ --prefix" in words
+        assert f"it needs {right} on all keys that begin with /configstore/{where}/" in words
         telling.kv.range = normal
         wait_until(lambda: not telling.presence.troubles(), 20)
     finally:

@@ -123,6 +123,14 @@ def test_new_certificate_files_are_used_without_a_restart(mutual_etcd, authority
         kv.range(b"a")
         cert.unlink()
         kv.range(b"a")
+        cert.write_bytes(authority.issue("another").cert.read_bytes())
+        kv.range(b"a")
+
+
+def test_a_key_that_is_not_the_certificates_is_an_error(tls_etcd, authority):
+    one, other = authority.issue("one"), authority.issue("other")
+    with pytest.raises(UsageError, match=r"other-key\.pem: is not the key of cert .*one\.pem"):
+        connect(tls_etcd.endpoint, cacert=str(authority.cacert), cert=str(one.cert), key=str(other.key))
 
 
 def test_a_missing_certificate_file_is_named(tls_etcd, tmp_path):

@@ -5,7 +5,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from configstore.errors import LeaseGoneError, StoreError
 from configstore.model.path import printable
@@ -20,6 +20,9 @@ from configstore.store.etcd.login import Metadata
 from configstore.store.etcd.messages import nonsense, page_of, status_of, ttl_of, txn_message, txn_result_of
 from configstore.store.etcd.stubs import Message, rpc
 from configstore.store.etcd.watch import EtcdWatch
+
+if TYPE_CHECKING:
+    from configstore.store.etcd.accounts import EtcdAccounts
 
 
 class EtcdKv:
@@ -177,6 +180,13 @@ class EtcdKv:
             return any(name == "token" for name, _ in metadata)
 
         return bool(self._calls.repeatable("login", method))
+
+    @property
+    def accounts(self) -> "EtcdAccounts":
+        """Its users and roles."""
+        from configstore.store.etcd.accounts import EtcdAccounts  # noqa: PLC0415 - no sidecar pays for it
+
+        return EtcdAccounts(self._calls)
 
     def contact(self) -> Contact:
         """Tell whether the store answers; see `Kv.contact`."""

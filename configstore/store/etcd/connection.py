@@ -105,7 +105,27 @@ def read_tls_files(settings: StoreSettings) -> TlsFiles:
                 content[name] = file.read()
         except OSError as error:
             raise UsageError(f"{name} {path}: {error.strerror}") from error
+    if settings.cert and settings.key and not _fit(settings.cert, settings.key):
+        raise UsageError(f"key {settings.key}: is not the key of cert {settings.cert}")
     return TlsFiles(signature, **content)
+
+
+def _fit(cert: str, key: str) -> bool:
+    """Tell whether a key is a certificate's; what else is wrong with them, the handshake says.
+
+    Between the two steps of a rotation they are not: gRPC would take the pair, and fail without a word on why.
+    """
+    import ssl  # noqa: PLC0415 - some milliseconds, for those who show a certificate
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(
+            cert, key, password=""
+        )  # never ask on the terminal
+    except ssl.SSLError as error:
+        return error.reason != "KEY_VALUES_MISMATCH"
+    except OSError:
+        pass
+    return True
 
 
 class _Client(etcd3.Etcd3Client):  # type: ignore[misc] # etcd3 has no types
@@ -238,7 +258,7 @@ class Connections:
     def _follow_tls_files(self) -> None:
         """Retire the connections made with certificates that were replaced since.
 
-        While a file is missing or unreadable, as between two steps of a rotation, the old ones stay.
+        While a file is missing, unreadable, or not the other's, as amid a rotation, the old ones stay.
         """
         now = time.monotonic()
         if self._tls is None or now - self._looked < FILE_CHECK_INTERVAL:

@@ -91,7 +91,7 @@ MEANINGS = (
     Meaning(Code.INVALID_ARGUMENT, "auth store is old", StoreUnavailableError, again=True, login=True),
     Meaning(Code.UNAUTHENTICATED, "", AuthenticationError, "the token was not accepted", login=True),
     Meaning(
-        Code.PERMISSION_DENIED, "", PermissionDeniedError, "give the user's role this right with `etcdctl role`"
+        Code.PERMISSION_DENIED, "", PermissionDeniedError, "`configstore access apply` gives a service its rights"
     ),
     # Before the certificates' names: gRPC's resolver says `hostname lookup error`, too.
     Meaning(

@@ -1,0 +1,80 @@
+"""Where the certificates of an installation lie below one directory, and what they are called.
+
+    DIR/ca.pem, ca.key             the authority for etcd's clients and for what etcd shows them
+    DIR/peer-ca.pem, peer-ca.key   the one for the members of etcd among themselves
+    DIR/server/                    server.pem, server.key, ca.pem; peer.pem, peer.key, peer-ca.pem
+    DIR/operator/                  operator.pem, operator.key, ca.pem
+    DIR/SERVICE/                   USER.pem, USER.key, ca.pem; keyring, where one was put there
+
+Each folder is whole: it is mounted into one container as it is.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from configstore.errors import UsageError
+from configstore.model.path import printable
+
+CLIENTS, PEERS = "ca", "peer-ca"
+SERVER, PEER, OPERATOR = "server", "peer", "operator"
+OPERATOR_USER = "root"
+SERVER_USER, PEER_USER = "etcd", "etcd-peer"
+"""Common names that no user of etcd bears: what a member shows opens nothing for a client."""
+
+DEFAULT_SERVER_NAME = "etcd"
+
+KEYRING = "keyring"
+"""A service's keyring for sealed values, beside its certificate: then it is handed over with it."""
+
+_TAKEN = frozenset({CLIENTS, PEERS, SERVER, PEER, OPERATOR})
+# A folder's name becomes part of that of a Secret, which is a DNS label on Kubernetes.
+_SERVICE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+_USER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+
+
+class ClientFiles(msgspec.Struct, frozen=True):
+    """The paths of what a client of etcd is given, by the names of the settings."""
+
+    cacert: str
+    cert: str
+    key: str
+
+
+def client_files(directory: str, folder: str, user: str) -> ClientFiles:
+    """Return where a client's files lie, whether they are there or not."""
+    here = os.path.join(directory, folder)
+    name = OPERATOR if folder == OPERATOR else user
+    return ClientFiles(
+        os.path.join(here, f"{CLIENTS}.pem"),
+        os.path.join(here, f"{name}.pem"),
+        os.path.join(here, f"{name}.key"),
+    )
+
+
+def operator_files(directory: str) -> ClientFiles:
+    """Return where the files of a person lie, whom etcd knows as root."""
+    return client_files(directory, OPERATOR, OPERATOR_USER)
+
+
+def check_services(services: Mapping[str, str]) -> None:
+    """Hold the names of services and of their users to what files, Secrets and etcd take. Raises UsageError."""
+    for service, user in services.items():
+        if not _SERVICE.fullmatch(service):
+            raise UsageError(
+                f"service {printable(service)!r}: expected at most 40 small letters, digits and '-', such as front"
+            )
+        if service in _TAKEN:
+            raise UsageError(f"service {service!r}: the certificates of etcd and of a person have that name")
+        if not _USER.fullmatch(user):
+            raise UsageError(
+                f"user {printable(user)!r}: expected at most 64 letters, digits, '-', '_' and '.', as mailu-front"
+            )
+        if user in {OPERATOR_USER, SERVER_USER, PEER_USER}:
+            raise UsageError(f"user {user!r} of service {service!r}: is not a service's")
+    users = list(services.values())
+    for user in users:
+        if users.count(user) > 1:
+            raise UsageError(f"user {user!r}: is that of two services; each has its own")

@@ -1,0 +1,283 @@
+"""`access apply`: certificates first, then users and roles; when each was verified, access control comes last."""
+
+import argparse
+import datetime as dt
+import secrets
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from configstore.access import formats
+from configstore.cli.access_whom import (
+    SWITCH,
+    all_tls,
+    as_root,
+    beside_in_store,
+    is_named,
+    refuse_beside,
+    services_of,
+    settings_of,
+    wanted_by,
+    wrong_by_certificate,
+)
+from configstore.cli.render import Cell, table, write_json, write_line
+from configstore.cli.session import refuse_silent_default, say, say_all, warn_of_misspelt_variables
+from configstore.errors import ConfigstoreError, RefusedError, StoreError, UsageError
+from configstore.model.grants import Service, words
+from configstore.model.keys import Keys
+from configstore.model.path import printable
+from configstore.settings import StoreSettings
+from configstore.store.accounts import ROOT, Accounts, Step, everybody, settle, steps
+from configstore.store.connect import connect
+from configstore.store.replicas import live
+
+if TYPE_CHECKING:
+    from configstore.access.certificates import Made
+    from configstore.store.etcd.client import EtcdKv
+
+_NAMED = 3
+"""Replicas that are named to who is asked."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
+    services = services_of(args)
+    if bool(args.ca_cert) != bool(args.ca_key):
+        raise UsageError("--ca-cert and --ca-key: expected both or neither")
+    changes: list[dict[str, str | None]] = []
+    done: dict[str, object] = {"certificates": [], "files": [], "changes": changes, "access_control": None}
+    if args.out:
+        _certificates(args, services, done)
+    elif args.ca_cert or args.roll_over or args.etcd_name or args.format != "files":
+        raise UsageError("--out DIR: is missing; the others are about the certificates there")
+    settings = settings_of(args)
+    try:
+        if args.out and not is_named(args):
+            say("no endpoint is set, so etcd was not asked; when it runs with these, call this with --endpoints")
+        elif args.out and args.dry_run and all_tls(settings) and not (settings.cert or settings.user):
+            say("the certificate of the operator is still to be made, so etcd was not asked")
+        else:
+            _at_etcd(_Run(args=args, settings=settings, services=services, done=done, changes=changes))
+    except ConfigstoreError:
+        if args.out:
+            _say_flags(args.out)
+        raise
+    if args.json:
+        write_json(done)
+    if args.out and done["access_control"] is None:
+        _say_flags(args.out)
+    return 0
+
+
+def _certificates(args: argparse.Namespace, services: Sequence[Service], done: dict[str, object]) -> None:
+    """Make what certificates are missing, and hand them over as a deployment takes them."""
+    try:
+        from configstore.access import certificates  # noqa: PLC0415 - a library that only this needs
+    except ImportError:
+        raise UsageError(
+            "access apply --out: needs the library cryptography: pip install 'mailu-configstore[certificates]'"
+        ) from None
+    users = {service.name: service.user for service in services}
+    made = certificates.ensure(
+        args.out,
+        users,
+        server_names=args.etcd_name,
+        given=certificates.Given(args.ca_cert, args.ca_key) if args.ca_cert else None,
+        now=dt.datetime.now(dt.UTC),
+        roll_over=args.roll_over,
+        dry_run=args.dry_run,
+    )
+    done["certificates"] = [
+        {
+            "name": one.name,
+            "path": one.path,
+            "user": one.user,
+            "state": str(one.state),
+            "ends": one.end,
+            "why": one.why,
+        }
+        for one in made
+    ]
+    if not args.json:
+        table(("CERTIFICATE", "STATE", "ENDS", "FILE"), [_made_row(one, dry_run=args.dry_run) for one in made])
+    say_all(f"{one.path}: {one.why}" for one in made if one.why)
+    if args.format != "files" and not args.dry_run:
+        written = formats.write(args.out, users, formats.Format(args.format))
+        done["files"] = written
+        if not args.json:
+            for path in written:
+                write_line(printable(path))
+
+
+def _made_row(made: "Made", *, dry_run: bool) -> tuple[Cell, ...]:
+    state = f"to be {made.state}" if dry_run and str(made.state) != "kept" else str(made.state)
+    return made.user, state, f"{made.end:%Y-%m-%d}", made.path
+
+
+def _say_flags(out: str) -> None:
+    say(
+        f"each member of etcd uses the folder {printable(out)}/server by these options, and is restarted for them:"
+    )
+    for flag in formats.etcd_flags(out):
+        print(f"  {printable(flag)}", file=sys.stderr)
+
+
+class _Run(msgspec.Struct, kw_only=True):
+    """One call: what it was told, what it is about, and what was done, as it is printed in the end.
+
+    changes: those at etcd, which `done` has as well.
+    """
+
+    args: argparse.Namespace
+    settings: StoreSettings
+    services: Sequence[Service]
+    done: dict[str, object]
+    changes: list[dict[str, str | None]]
+
+    @property
+    def keys(self) -> Keys:
+        """The keys below the root key."""
+        return Keys(self.settings.root)
+
+
+def _at_etcd(run: _Run) -> None:
+    """Bring users and roles to what is wanted, and switch access control on."""
+    args = run.args
+    warn_of_misspelt_variables()
+    if not args.config:
+        refuse_silent_default(args)
+    with connect(run.settings) as kv:
+        enabled = kv.accounts.enabled()
+        if not enabled and not all_tls(run.settings):
+            plain = next(url for url in run.settings.endpoints if not url.startswith("https://"))
+            raise RefusedError(
+                f"endpoint {plain}: is not TLS, so no service could show etcd who it is; nothing was changed"
+                " there. Start it with certificates and --client-cert-auth, then call this again with https://"
+            )
+        with as_root():
+            refuse_beside(beside_in_store(kv, run.keys, run.services))
+            if args.dry_run:
+                _tell(run, kv.accounts, enabled=enabled)
+            else:
+                if not enabled and not args.without_auth:
+                    _ask(run, kv)
+                _settle(run, kv.accounts)
+                _finish(run, kv.accounts, enabled=enabled)
+
+
+def _tell(run: _Run, accounts: Accounts, *, enabled: bool) -> None:
+    """Print what would be done."""
+    for step in steps(everybody(accounts), wanted_by(run.keys, run.services)):
+        _line(run.args, _note(run, step))
+    if not enabled and not run.args.without_auth:
+        _line(run.args, "switch access control on, after each user was verified")
+    run.done["access_control"] = enabled
+
+
+def _settle(run: _Run, accounts: Accounts) -> None:
+    """Make what differs, and see that it is so."""
+    if SWITCH in accounts.users():  # of a call that was killed
+        accounts.delete_user(SWITCH)
+    made: list[Step] = []
+    try:
+        settle(accounts, wanted_by(run.keys, run.services), made.append)
+    finally:
+        for step in made:
+            _note(run, step)
+        for line in _summary(made):
+            _line(run.args, line)
+    if not made:
+        _line(run.args, f"users and roles: all {len(run.services)} are as planned")
+
+
+def _finish(run: _Run, accounts: Accounts, *, enabled: bool) -> None:
+    """See with each certificate that is there what it can do, and switch access control on."""
+    _verify_by_certificates(run, enabled=enabled)
+    if not enabled and run.args.without_auth:
+        say("access control is off: whoever has a certificate may do everything; call this again to switch it on")
+    elif not enabled:
+        _switch_on(run, accounts)
+        _line(run.args, "access control is on")
+    run.done["access_control"] = enabled or not run.args.without_auth
+
+
+def _note(run: _Run, step: Step) -> str:
+    """Note a change, and return it in words."""
+    where = words(run.keys.root, step.grant, printable) if step.grant else ""
+    right = str(step.grant.right) if step.grant else ""
+    run.changes.append({"user": step.user, "do": step.do, "right": right or None, "keys": where or None})
+    return f"{step.user}: {step.do}" + (f" {right} {where}" if where else "")
+
+
+def _summary(made: Iterable[Step]) -> Iterator[str]:
+    """Yield a line for each user of which something was changed."""
+    by_user: dict[str, Counter[str]] = {}
+    for step in made:
+        by_user.setdefault(step.user, Counter())[step.do] += 1
+    for user, counts in by_user.items():
+        yield f"{user}: " + ", ".join(f"{do} ({count} ranges)" if do in {"grant", "revoke"} else do
+                                      for do, count in counts.items())  # fmt: skip
+
+
+def _line(args: argparse.Namespace, text: str) -> None:
+    if not args.json:
+        write_line(printable(text))
+
+
+def _ask(run: _Run, kv: "EtcdKv") -> None:
+    """Have a person confirm that those who are connected have certificates of their own. Raises RefusedError."""
+    there = sorted({f"{report.mapping} on {report.host}" for report, _ in live(kv, run.keys).values()})
+    if not there or run.args.yes:
+        return
+    shown = ", ".join(map(printable, there[:_NAMED])) + (" and more" if len(there) > _NAMED else "")
+    much = (
+        f"replicas are connected ({shown}); those that do not show the certificate of their own service are"
+        " outside once access control is on"
+    )
+    if not (sys.stdin and sys.stdin.isatty()):
+        raise RefusedError(
+            f"{much}; nothing was changed at etcd: `--without-auth` makes users and roles alone, `--yes` goes on"
+        )
+    say(much)
+    print("Switch it on? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        raise RefusedError("nothing was changed at etcd")
+
+
+def _switch_on(run: _Run, accounts: Accounts) -> None:
+    """Switch access control on; off again when etcd then does not know us, or a service, by the certificate.
+
+    A user with a password that nobody else learns does that: root has none.
+    """
+    password = secrets.token_urlsafe(32)
+    accounts.add_user(SWITCH, password)
+    try:
+        accounts.give_role(SWITCH, ROOT)
+        accounts.enable()
+        accounts.users()  # as whom the certificate says
+        _verify_by_certificates(run, enabled=True)
+        accounts.delete_user(SWITCH)
+    except BaseException as error:
+        as_switch = msgspec.structs.replace(run.settings, user=SWITCH, password=password, password_file=None)
+        with connect(as_switch) as kv:
+            kv.accounts.disable()
+        accounts.delete_user(SWITCH)
+        if isinstance(error, StoreError):
+            raise RefusedError(
+                f"access control was switched on, and off again: {error}. Is etcd started with"
+                " --client-cert-auth, and is ours the certificate of root?"
+            ) from error
+        raise
+
+
+def _verify_by_certificates(run: _Run, *, enabled: bool) -> None:
+    """See with each service's own certificate, where it is there, that etcd takes it, and lets it do its part.
+
+    Raises RefusedError naming the service.
+    """
+    for service in run.services:
+        for found in wrong_by_certificate(run.args.out, run.settings, service, enabled=enabled):
+            raise RefusedError(f"{service.name}: {found}")

@@ -1,0 +1,84 @@
+"""`access revoke`: takes a service's user and role away, and says what goes on all the same."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+from configstore.cli.access_whom import as_root, settings_of
+from configstore.cli.render import write_json, write_line
+from configstore.cli.session import refuse_silent_default, say_all, warn_of_misspelt_variables
+from configstore.errors import NotThereError, RefusedError
+from configstore.model.keys import Keys
+from configstore.model.path import printable, shell_word
+from configstore.presets.services import user_of
+from configstore.store.accounts import ROOT, Everybody, everybody
+from configstore.store.connect import connect
+from configstore.store.leases import queue
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it."""
+    settings = settings_of(args)
+    warn_of_misspelt_variables()
+    refuse_silent_default(args)
+    keys = Keys(settings.root)
+    with connect(settings) as kv, as_root():
+        found = everybody(kv.accounts)
+        user = _user_to_revoke(args.service, found)
+        roles = found.users.get(user, ())
+        leases = _leases_of(keys, found, user)
+        held = [lease for lease in leases if queue(kv, keys, lease)]
+        for role in roles:
+            kv.accounts.take_role(user, role)
+        kv.accounts.delete_user(user)
+        own_role = user in found.roles
+        if own_role:
+            kv.accounts.delete_role(user)
+    if args.json:
+        write_json({"user": user, "roles": list(roles), "leases": held})
+    else:
+        write_line(printable(f"{user}: its user is gone{' and its role' if own_role else ''}: etcd answers no new"
+                             " request of it about keys"))  # fmt: skip
+    say_all(_what_is_left(user, held))
+    return 0
+
+
+def _user_to_revoke(name: str, found: Everybody) -> str:
+    if name == ROOT:
+        raise RefusedError("root: is a person's; without it nobody could change users any more")
+    for user in (user_of(name), name):
+        if user in found.users or user in found.roles:
+            return user
+    known = ", ".join(sorted(printable(user) for user in found.users if user != ROOT)) or "none but root"
+    raise NotThereError(f"{printable(name)}: etcd has no such user; there are {known}")
+
+
+def _leases_of(keys: Keys, found: Everybody, user: str) -> list[str]:
+    """Return the names of the leases that a user could take."""
+    top = keys.lease_queue("")
+    held = dict.fromkeys(
+        grant.start[len(top) : -1].decode("utf-8", "replace")
+        for grant in (*found.grants_of(user), *found.roles.get(user, ()))
+        if grant.start.startswith(top) and grant.start.endswith(b"/") and grant.start != top
+    )
+    return list(held)
+
+
+def _what_is_left(user: str, held: Sequence[str]) -> Iterator[str]:
+    yield (
+        "a watch that it opened before goes on until its connection ends: stop what shows the certificate, or"
+        " restart the members of etcd, one after another"
+    )
+    yield (
+        "its certificate stays good for TLS: whoever has it may still connect, grant leases, and keep those alive"
+        " that it has"
+    )
+    for lease in held:
+        yield (
+            f"lease {printable(lease)} is held or waited for, maybe by it: `configstore leases` shows by whom, and"
+            f" `configstore leases break {shell_word(lease)}` ends that"
+        )
+    yield (
+        f"etcd knows it by its name alone. Before `configstore access apply` makes {printable(user)} again: remove"
+        " the service's folder, so that it gets another key, and have etcd refuse the old certificate, by"
+        " --client-crl-file or by another authority (`access apply --roll-over`, three steps)"
+    )

@@ -1,0 +1,256 @@
+"""What a service needs of etcd, as ranges of keys: from its mappings alone, and pure.
+
+A listing or a watch wants one grant that covers all of its range. That of a subtree S is `[files/S, files/S0)`,
+its own record and all below it, and a neighbour whose name goes on with a sign that sorts before `/`, such as
+`certs-x` beside `certs`, lies in it: `beside` finds these. All other ranges begin with `S/` and hold no other's.
+
+Whoever reads needs, of its subtree, only that, and to write what it loses to `conflicts/`. Whoever writes may not
+write into the subtree of another service's mapping that lies within its own.
+"""
+
+import enum
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from configstore.model.keys import Keys, prefix_end
+from configstore.model.path import ROOT, StorePath, is_below
+
+
+class Right(enum.StrEnum):
+    """What may be done in a range. WRITE alone is etcd's, and nothing of ours asks for it."""
+
+    READ = "read"
+    WRITE = "write"
+    READWRITE = "readwrite"
+
+    def covers(self, other: "Right") -> bool:
+        """Tell whether who has this has the other, too."""
+        return self in {other, Right.READWRITE}
+
+
+class Grant(msgspec.Struct, frozen=True, order=True):
+    """A right on the keys [start, end), or on `start` alone where `end` is empty."""
+
+    start: bytes
+    end: bytes
+    right: Right
+
+    def covers(self, other: "Grant") -> bool:
+        """Tell whether who has this has the other, too."""
+        return self.right.covers(other.right) and self.start <= other.start and _end(other) <= _end(self)
+
+    def holds(self, key: bytes) -> bool:
+        """Tell whether a key lies in the range."""
+        return self.start <= key < _end(self)
+
+
+def _end(grant: Grant) -> bytes:
+    return grant.end or grant.start + b"\0"
+
+
+class Direction(enum.StrEnum):
+    """Which way a mapping's changes go."""
+
+    BOTH = "both"
+    PULL = "pull"
+    PUSH = "push"
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """One mapping, as far as it matters who may do what. lease: "" for none."""
+
+    mapping: str
+    store: StorePath
+    direction: Direction = Direction.BOTH
+    lease: str = ""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes files in the store."""
+        return self.direction is not Direction.PULL
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """Who has one certificate, and with it one user and one role at etcd, which are called alike.
+
+    known: the mappings of all services that there may be, its own among them.
+    """
+
+    name: str
+    user: str
+    needs: tuple[Need, ...]
+    known: tuple[Need, ...] = ()
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A grant, and what it is for: a mapping, "" where it is for all of them, in words."""
+
+    grant: Grant
+    mapping: str
+    why: str
+
+
+def wanted(keys: Keys, service: Service) -> list[Wanted]:
+    """Return all that a service needs, each mapping's on its own, whatever another one brings already."""
+    found = [each for need in service.needs for each in _of_mapping(keys, service, need)]
+    return [*found, *_of_all(keys)]
+
+
+def grants(keys: Keys, service: Service) -> tuple[Grant, ...]:
+    """Return what a service's role has: as few grants as cover all that it needs, sorted."""
+    every = sorted({each.grant for each in wanted(keys, service)})
+    return tuple(each for each in every if not any(other != each and other.covers(each) for other in every))
+
+
+def _of_mapping(keys: Keys, service: Service, need: Need) -> Iterator[Wanted]:
+    def want(start: bytes, end: bytes, right: Right, why: str) -> Wanted:
+        return Wanted(grant=Grant(start, end, right), mapping=need.mapping, why=why)
+
+    strangers = _strangers_within(service, need) if need.writes else []
+    for family, why in _FAMILIES:
+        start, end = _range(keys, family, need.store)
+        writes = need.writes or family == "conflicts"
+        if not writes or strangers:
+            yield want(start, end, Right.READ, f"to read {why}")
+        if writes:
+            holes = [_range(keys, family, store) for store in strangers]
+            for part in _without(start, end, holes):
+                yield want(*part, Right.READWRITE, f"to keep {why}")
+    yield want(*_below(f"{keys.root}/replicas/{need.mapping}/"), Right.READWRITE, "to report what it does")
+    if need.lease:
+        queue = keys.lease_queue(need.lease)
+        yield want(queue, b"", Right.READ, "to see the queue of its lease")
+        yield want(queue + b"/", prefix_end(queue + b"/"), Right.READWRITE, "to take its lease")
+        yield want(keys.intent(need.lease), b"", Right.READWRITE, "to note what it does under its lease")
+
+
+def _of_all(keys: Keys) -> Iterator[Wanted]:
+    for (start, end), right, why in (
+        (keys.replicas(), Right.READ, "to wait until all have applied a change"),
+        (keys.asks(), Right.READWRITE, "to ask others for a report, and to be asked"),
+        (keys.requests(), Right.READ, "to hear what a person wants"),
+    ):
+        yield Wanted(grant=Grant(start, end, right), mapping="", why=why)
+
+
+_FAMILIES = (
+    ("files", "its records"),
+    ("chunks", "large content"),
+    ("past", "what was superseded"),
+    ("conflicts", "losing sides"),
+)
+
+
+def _range(keys: Keys, family: str, store: StorePath) -> tuple[bytes, bytes]:
+    """Return the range of a subtree in a family of keys; of `files` with the subtree's own record."""
+    if store == ROOT:
+        return _below(f"{keys.root}/{family}/")
+    start, end = _below(f"{keys.root}/{family}/{store}/")
+    return (keys.file(store) if family == "files" else start), end
+
+
+def _below(prefix: str) -> tuple[bytes, bytes]:
+    return prefix.encode(), prefix_end(prefix.encode())
+
+
+def _strangers_within(service: Service, need: Need) -> list[StorePath]:
+    """Return the subtrees within a mapping's that only other services write."""
+    ours = [each.store for each in service.needs if each.writes]
+    within = {each.store for each in service.known if is_below(each.store, need.store)}
+    strangers = sorted(store for store in within if not any(_is_at(one, store) for one in ours))
+    return [store for store in strangers if not any(is_below(store, other) for other in strangers)]
+
+
+def _is_at(path: StorePath, top: StorePath) -> bool:
+    return path == top or is_below(path, top)
+
+
+def _without(start: bytes, end: bytes, holes: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield what of a range is left without others in it, which are sorted and apart."""
+    for first, last in holes:
+        if start < first:
+            yield start, first
+        start = last
+    if start < end:
+        yield start, end
+
+
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """A neighbour that a service's grant includes, and that is not for it: of which mapping, and where it lies."""
+
+    service: str
+    mapping: str
+    store: StorePath
+    neighbour: StorePath
+    right: Right
+
+
+def beside(services: Iterable[Service]) -> list[Beside]:
+    """Return the subtrees of known mappings that lie in another one's range of `files`, though not below it."""
+    found = []
+    for service in services:
+        stores = sorted({each.store for each in (*service.known, *service.needs)})
+        found += [each for store in stores for each in included(service, store)]
+    return found
+
+
+def included(service: Service, path: StorePath) -> Iterator[Beside]:
+    """Yield through which of a service's mappings a path can be read or written as a mere neighbour of theirs."""
+    for need in service.needs:
+        if not (need.store and _lies_beside(path, need.store)):
+            continue
+        right = Right.READWRITE if need.writes else Right.READ
+        if not any(_is_at(path, each.store) and (each.writes or not need.writes) for each in service.needs):
+            first = path[len(need.store) :].partition("/")[0]
+            yield Beside(
+                service=service.name,
+                mapping=need.mapping,
+                store=need.store,
+                neighbour=StorePath(need.store + first),
+                right=right,
+            )
+
+
+def _lies_beside(path: StorePath, store: StorePath) -> bool:
+    rest = path[len(store) :]
+    return path.startswith(store) and rest[:1] != "" and rest[:1] < "/"
+
+
+def neighbours(keys: Keys, need: Need) -> tuple[bytes, bytes]:
+    """Return the range of `files` in which the neighbours of a mapping lie that its grant includes."""
+    start = keys.file(need.store)
+    return start + b"\0", start + b"/"
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """What a role lacks, and what it has too much."""
+
+    missing: tuple[Grant, ...] = ()
+    excess: tuple[Grant, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Tell whether there is any."""
+        return bool(self.missing or self.excess)
+
+
+def difference(has: Iterable[Grant], wants: Iterable[Grant]) -> Difference:
+    """Compare what a role has with what it is to have, grant by grant."""
+    before, after = set(has), set(wants)
+    return Difference(missing=tuple(sorted(after - before)), excess=tuple(sorted(before - after)))
+
+
+def words(root: str, grant: Grant, escape: Callable[[str], str]) -> str:
+    """Return a range as a person reads it, without the root key where it lies below that."""
+    start, end = (_relative(root, key, escape) for key in (grant.start, grant.end))
+    if not grant.end:
+        return start
+    if grant.start.endswith(b"/") and grant.end == prefix_end(grant.start):
+        return f"{start}*"
+    if grant.end == prefix_end(grant.start + b"/"):
+        return f"{start}, {start}/*"
+    return f"{start} … {end}"
+
+
+def _relative(root: str, key: bytes, escape: Callable[[str], str]) -> str:
+    return escape(key.removeprefix(f"{root}/".encode()).decode("utf-8", "backslashreplace"))

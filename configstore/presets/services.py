@@ -1,0 +1,174 @@
+"""Which services there are, and what each needs of etcd: from presets, or as a sidecar's settings say.
+
+Only what matters to rights is read of a [[mapping]]; the sidecar checks the rest.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from configstore import presets
+from configstore.errors import UsageError
+from configstore.model.grants import Direction, Need, Service
+from configstore.model.path import ROOT, PathError, StorePath, parse_path, printable
+from configstore.settings import parse_name, read_toml, set_variables
+
+USER = "mailu-"
+"""What the user of a service begins with, before the service's name."""
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+_KEYS = ("store", "direction", "lease")
+
+
+def user_of(service: str) -> str:
+    """Return the name of a service's user at etcd, of its role, and of its certificate."""
+    return f"{USER}{service}"
+
+
+def of_presets(names: Sequence[str]) -> tuple[Service, ...]:
+    """Return the services of presets: of a product all of today's, of one preset that which runs it.
+
+    Presets with commas between run in one sidecar: they are one service, called as the first. Raises UsageError.
+    """
+    found: dict[str, Service] = {}
+    for name in names:
+        parts = [part.strip() for part in name.split(",") if part.strip()]
+        if not parts:
+            raise UsageError("--preset: expected a name such as mailu or mailu/front")
+        if len(parts) == 1 and "/" not in parts[0]:
+            presets.load(parts[0])  # refuses one that is unknown
+            many = [_of_parts(together) for together in presets.containers(parts[0]).values()]
+        else:
+            many = [_of_parts(parts)]
+        for service in many:
+            if found.setdefault(service.name, service) != service:
+                raise UsageError(f"--preset {printable(name)}: service {service.name} is named twice, and differs")
+    return tuple(found.values())
+
+
+def _of_parts(parts: Sequence[str]) -> Service:
+    names = [name for part in parts for name in _with_companions(part)]
+    name = parts[0].partition("/")[2]
+    if not name:
+        raise UsageError(
+            f"preset {printable(parts[0])}: holds those of all services; name one, such as {parts[0]}/front"
+        )
+    needs = _needs_of(names)
+    return Service(name=name, user=user_of(name), needs=tuple(needs.values()), known=_known(names))
+
+
+def _with_companions(preset: str) -> tuple[str, ...]:
+    product, _, service = preset.partition("/")
+    presets.load(preset)
+    return presets.containers(product).get(service, (preset,))
+
+
+def of_settings(*, file: str | None, preset: str, environ: Mapping[str, str], name: str = "") -> Service:
+    """Return the service of one sidecar, by its settings file, its presets and its variables, as it merges them.
+
+    name: of the service; else that of its first preset, or of the file. Raises UsageError.
+    """
+    names = [part.strip() for part in preset.split(",") if part.strip()]
+    needs = _needs_of(names)
+    for number, table in enumerate(_tables(file), 1):
+        needs |= _need_in_file(file or "", number, table, needs)
+    environ = set_variables(environ)
+    for mapping, need in needs.items():
+        prefix = f"CONFIGSTORE_MAPPING_{re.sub(r'[^A-Z0-9]', '_', mapping.upper())}_"
+        set_there = {key: environ[prefix + key.upper()] for key in _KEYS if prefix + key.upper() in environ}
+        needs[mapping] = _changed(need, set_there, lambda key, prefix=prefix: f"{prefix}{key.upper()}")
+    if not needs:
+        raise UsageError(
+            "no mapping: expected a preset such as mailu/front, or a [[mapping]] in the file of --config"
+        )
+    name = name or _first_service(names) or os.path.basename(file or "").removesuffix(".toml")
+    return Service(name=checked_name(name), user=user_of(name), needs=tuple(needs.values()), known=_known(names))
+
+
+def checked_name(name: str) -> str:
+    """Return the name of a service: it becomes part of a user's, of files' and of Secrets'. Raises UsageError."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"service {printable(name)!r}: expected at most 40 small letters, digits and '-', such as front"
+        )
+    return name
+
+
+def store_table(file: str | None) -> dict[str, Any]:
+    """Return the `[store]` table of a settings file. Raises UsageError."""
+    table = read_toml(file).get("store", {}) if file else {}
+    if not isinstance(table, dict):
+        raise UsageError(f"{file}: store: expected a table [store]")
+    return table
+
+
+def _first_service(names: Sequence[str]) -> str:
+    return names[0].partition("/")[2] if names else ""
+
+
+def _needs_of(names: Iterable[str]) -> dict[str, Need]:
+    found: dict[str, Need] = {}
+    for name in names:
+        for mapping in presets.load(name):
+            need = Need(
+                mapping=mapping.name,
+                store=parse_path(mapping.store),
+                direction=Direction(mapping.direction),
+                lease=mapping.lease,
+            )
+            if found.setdefault(mapping.name, need) != need:
+                raise UsageError(f"presets: two of them have a mapping {mapping.name!r}: choose one")
+    return found
+
+
+def _known(names: Iterable[str]) -> tuple[Need, ...]:
+    """Return all mappings of the products that presets are of."""
+    products = dict.fromkeys(name.partition("/")[0] for name in names)
+    return tuple(need for product in products for need in _needs_of([product]).values())
+
+
+def _tables(file: str | None) -> list[dict[str, Any]]:
+    found = read_toml(file).get("mapping", []) if file else []
+    if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
+        raise UsageError(f"{file}: mapping: expected tables [[mapping]]")
+    return found
+
+
+def _need_in_file(
+    file: str, number: int, table: Mapping[str, object], needs: Mapping[str, Need]
+) -> dict[str, Need]:
+    where = f"{printable(file)}: mapping {printable(str(table.get('name', f'number {number}')))}: "
+    try:
+        name = parse_name(table.get("name"))
+    except ValueError as error:
+        raise UsageError(f"{where}name: {error}") from None
+    base = needs.get(name)
+    if base is None:
+        base = Need(mapping=name, store=_store(table.get("store", name), f"{where}store"))
+    given = {key: table[key] for key in _KEYS if key in table}
+    return {name: _changed(base, given, lambda key: f"{where}{key}")}
+
+
+def _changed(need: Need, given: Mapping[str, object], label: Any) -> Need:  # noqa: ANN401 - a function of a key
+    store, direction, lease = need.store, need.direction, need.lease
+    for key, value in given.items():
+        try:
+            if key == "store":
+                store = _store(value, label(key))
+            elif key == "direction":
+                direction = Direction(str(value))
+            else:
+                lease = parse_name(value) if value else ""
+        except ValueError as error:
+            expected = "expected both, pull or push" if key == "direction" else error
+            raise UsageError(f"{label(key)}: {expected}") from None
+    return Need(mapping=need.mapping, store=store, direction=direction, lease=lease)
+
+
+def _store(value: object, label: str) -> StorePath:
+    text = value if isinstance(value, str) else ""
+    try:
+        return ROOT if text == "/" else parse_path(text)
+    except PathError as error:
+        raise UsageError(f"{label}: {error}") from None

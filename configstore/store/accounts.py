@@ -1,0 +1,224 @@
+"""The contract of etcd's users and roles, as far as configstore needs them, and what makes them as they should be.
+
+A user has no password: who it is, etcd takes from the certificate that it shows. Each has one role, called as the
+user is. `memory_accounts.MemoryAccounts` is the double for tests, `etcd.accounts.EtcdAccounts` the real one.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from configstore.errors import StoreError
+from configstore.model.grants import Difference, Grant, difference
+
+ROOT = "root"
+"""The user, and the role, that may do everything; etcd switches access control on with them alone."""
+
+
+_LOOKS = 3
+"""How often it is looked at what is still to be done: some servers keep a right beside its successor."""
+
+
+class Accounts(Protocol):
+    """Users and roles. Each change may be made again without harm. Any call raises what `Kv` raises."""
+
+    def enabled(self) -> bool:
+        """Tell whether access control is on."""
+        ...
+
+    def users(self) -> dict[str, tuple[str, ...]]:
+        """Return all users, each with its roles."""
+        ...
+
+    def roles(self) -> dict[str, tuple[Grant, ...]]:
+        """Return all roles, each with what it grants."""
+        ...
+
+    def add_user(self, name: str, password: str | None = None) -> None:
+        """Make a user; without a password it is known by its certificate alone."""
+        ...
+
+    def delete_user(self, name: str) -> None:
+        """Remove a user."""
+        ...
+
+    def add_role(self, name: str) -> None:
+        """Make a role that grants nothing."""
+        ...
+
+    def delete_role(self, name: str) -> None:
+        """Remove a role, and take it from all users."""
+        ...
+
+    def give_role(self, user: str, role: str) -> None:
+        """Give a user a role."""
+        ...
+
+    def take_role(self, user: str, role: str) -> None:
+        """Take a role from a user."""
+        ...
+
+    def grant(self, role: str, grant: Grant) -> None:
+        """Give a role a right on a range; another right on the same range is replaced."""
+        ...
+
+    def revoke(self, role: str, grant: Grant) -> None:
+        """Take a range from a role, whatever right it has there."""
+        ...
+
+    def enable(self) -> None:
+        """Switch access control on. Raises StoreError where `root` is not ready for it."""
+        ...
+
+    def disable(self) -> None:
+        """Switch access control off."""
+        ...
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """What is of one user: whether it and its role are there, what the role has, and the user's other roles."""
+
+    user: bool = False
+    role: bool = False
+    given: bool = False
+    grants: tuple[Grant, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def differs(self, wants: Iterable[Grant]) -> Difference:
+        """Compare with what its role is to have; of ROOT nothing is compared."""
+        return difference(self.grants, wants)
+
+
+class Everybody(msgspec.Struct, frozen=True, kw_only=True):
+    """All users and roles at one look."""
+
+    users: dict[str, tuple[str, ...]]
+    roles: dict[str, tuple[Grant, ...]]
+
+    def account(self, name: str) -> Account:
+        """Return what is of one user and of the role that is called as it."""
+        given = self.users.get(name, ())
+        return Account(
+            user=name in self.users,
+            role=name in self.roles,
+            given=name in given,
+            grants=self.roles.get(name, ()),
+            others=tuple(sorted(set(given) - {name})),
+        )
+
+    def grants_of(self, user: str) -> tuple[Grant, ...]:
+        """Return all that a user may do by its roles."""
+        return tuple(grant for role in self.users.get(user, ()) for grant in self.roles.get(role, ()))
+
+
+def everybody(accounts: Accounts) -> Everybody:
+    """Look at all users and roles. Raises StoreError."""
+    return Everybody(users=accounts.users(), roles=accounts.roles())
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One change: what it is, and what makes it. role, grant: what it is about, where it is about a range."""
+
+    do: str
+    user: str
+    make: Callable[[Accounts], None]
+    grant: Grant | None = None
+
+
+def steps(found: Everybody, wanted: Mapping[str, Sequence[Grant]]) -> Iterator[Step]:
+    """Yield what is missing, `root` first; what is too much is taken away after what is missing is given.
+
+    wanted: what each user's role is to have.
+    """
+    root = found.account(ROOT)
+    if not root.user:
+        yield Step(do="add user", user=ROOT, make=lambda to: to.add_user(ROOT))
+    if not root.role:
+        yield Step(do="add role", user=ROOT, make=lambda to: to.add_role(ROOT))
+    if not root.given:
+        yield Step(do="give role", user=ROOT, make=lambda to: to.give_role(ROOT, ROOT))
+    for name, grants in wanted.items():
+        yield from _steps_of(name, found.account(name), grants)
+
+
+def _steps_of(name: str, account: Account, grants: Sequence[Grant]) -> Iterator[Step]:
+    if not account.role:
+        yield Step(do="add role", user=name, make=lambda to: to.add_role(name))
+    differs = account.differs(grants)
+    for grant in differs.missing:
+        yield _grant(name, grant)
+    replaced = {(grant.start, grant.end) for grant in differs.missing}
+    wanted = {(grant.start, grant.end): grant for grant in grants}
+    for grant in differs.excess:
+        at = (grant.start, grant.end)
+        if at in replaced:
+            continue  # by what was granted just now
+        yield _revoke(name, grant)
+        if at in wanted:  # which a server had beside it, and has taken away, too
+            yield _grant(name, wanted[at])
+    if not account.user:
+        yield Step(do="add user", user=name, make=lambda to: to.add_user(name))
+    if not account.given:
+        yield Step(do="give role", user=name, make=lambda to: to.give_role(name, name))
+    for other in account.others:
+        yield Step(do=f"take role {other}", user=name, make=lambda to, other=other: to.take_role(name, other))  # type: ignore[misc]
+
+
+def _grant(role: str, grant: Grant) -> Step:
+    return Step(do="grant", user=role, grant=grant, make=lambda to: to.grant(role, grant))
+
+
+def _revoke(role: str, grant: Grant) -> Step:
+    return Step(do="revoke", user=role, grant=grant, make=lambda to: to.revoke(role, grant))
+
+
+class Wrong(msgspec.Struct, frozen=True, kw_only=True):
+    """How a user is not as it should be, in words, with the ranges that it lacks or has too much."""
+
+    user: str
+    why: str = ""
+    differs: Difference = Difference()
+
+
+def judge(found: Everybody, wanted: Mapping[str, Sequence[Grant]]) -> list[Wrong]:
+    """Return what is wrong, by reading back what is there: of `root` first, then of each user."""
+    wrong = []
+    root = found.account(ROOT)
+    if not (root.user and root.role and root.given):
+        wrong.append(Wrong(user=ROOT, why="there is no user root with the role root"))
+    for name, grants in wanted.items():
+        account = found.account(name)
+        if not account.user:
+            wrong.append(Wrong(user=name, why="there is no such user"))
+        if not account.role:
+            wrong.append(Wrong(user=name, why="there is no such role"))
+        elif account.user and not account.given:
+            wrong.append(Wrong(user=name, why="it has not its role"))
+        if account.others:
+            wrong.append(Wrong(user=name, why=f"it has other roles, too: {', '.join(account.others)}"))
+        if account.role and (differs := account.differs(grants)):
+            wrong.append(Wrong(user=name, differs=differs))
+    return wrong
+
+
+def settle(
+    accounts: Accounts, wanted: Mapping[str, Sequence[Grant]], told: Callable[[Step], None] = lambda _: None
+) -> int:
+    """Make what differs as it is wanted, and see that it is so; returns the number of changes.
+
+    It goes on where an earlier call stopped. Raises StoreError.
+    """
+    count = 0
+    for _ in range(_LOOKS):
+        todo = list(steps(everybody(accounts), wanted))
+        if not todo:
+            return count
+        for step in todo:
+            step.make(accounts)
+            told(step)
+        count += len(todo)
+    wrong = judge(everybody(accounts), wanted)
+    if wrong:
+        raise StoreError(f"user {wrong[0].user}: is not as it was made just now; does another one change users?")
+    return count
