@@ -116,7 +116,7 @@ class Pusher:
                 continue
             problems[path] = problem
             companions = {other for other in committed.left if sets[other] == sets[path] != UNKNOWN_SET}
-            why = f"cannot be read: {problem.reason}"
+            why = problem.reason if problem.sealing else f"cannot be read: {problem.reason}"
             problems |= {other: held_back(other, path, why) for other in companions}
         done.problems |= problems
         done.again -= problems.keys()

@@ -76,7 +76,7 @@ MUTANTS = {
     ),
     "what was sealed is made plain by who has no key": Mutant(
         "configstore/store/commit.py",
-        "if old and old.seal and old.locked and write.entry.kind is not Kind.GONE:",
+        "if needs_seal and not self._envelopes.opens(write.path, old):",
         "if False:",
         "tests/store/test_sealing.py -k changes_nothing",
     ),
@@ -852,7 +852,7 @@ MUTANTS = {
     ),
     "a plain record is believed where sealed ones are required": Mutant(
         "configstore/store/envelope.py",
-        "return self._useless(record, _PLAIN)",
+        "return msgspec.structs.replace(record, locked=_PLAIN)",
         "return record",
         "tests/attacks/test_sealed_store.py -k planted_changed",
     ),

@@ -48,6 +48,7 @@ def ensure(
     services: Mapping[str, str],
     *,
     server_names: Sequence[str] = (),
+    reached_at: Sequence[str] = (),
     given: Given | None = None,
     now: dt.datetime,
     roll_over: bool = False,
@@ -56,7 +57,8 @@ def ensure(
     """Make what is missing below a directory, renew what nears its end, and say of each what was done.
 
     services: the user at etcd of each service, by the name of its folder. server_names: the names and addresses at
-    which clients and members find etcd; none: those of the certificate that is there, else `etcd`. given: sign
+    which clients and members find etcd; none: those of the certificate that is there, else the default ones, and
+    those of `reached_at`, where this machine finds it. given: sign
     clients and etcd's server by that authority, whose key is not copied; members have one of ours all the same.
     roll_over: take the next step to another key for each authority of ours (`authorities.roll_over`). dry_run: say
     it only.
@@ -83,7 +85,7 @@ def ensure(
             for each in (clients, peers):
                 if each.ours:
                     authorities.roll_over(top, each, now)
-        names = names or _names_of(server)
+        names = names or _names_of(server, [issuing.general_name(name) for name in reached_at])
         wanted = [
             _Wanted(server, places.SERVER, clients, places.SERVER_USER, issuing.MEMBER, names),
             _Wanted(server, places.PEER, peers, places.PEER_USER, issuing.MEMBER, names),
@@ -95,12 +97,13 @@ def ensure(
         return [*_write(top, clients, peers), *(_settle(each, found, now) for each, found in judged)]
 
 
-def _names_of(server: Folder) -> list[x509.GeneralName]:
-    """Return the names that etcd's certificate has by now, else the one that it has by default."""
+def _names_of(server: Folder, more: Sequence[x509.GeneralName]) -> list[x509.GeneralName]:
+    """Return the names that etcd's certificate has by now, else those that it has by default; and `more`."""
     file = f"{places.SERVER}.pem"
     pem = server.read(file)
     found = issuing.names_in(issuing.read_certificates(pem, server.place(file))[0]) if pem else []
-    return found or [issuing.general_name(places.DEFAULT_SERVER_NAME)]
+    found = found or [issuing.general_name(name) for name in places.DEFAULT_SERVER_NAMES]
+    return [*found, *(name for name in dict.fromkeys(more) if name not in found)]
 
 
 class _Wanted(NamedTuple):

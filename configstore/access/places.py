@@ -24,7 +24,7 @@ OPERATOR_USER = "root"
 SERVER_USER, PEER_USER = "etcd", "etcd-peer"
 """Common names that no user of etcd bears: what a member shows opens nothing for a client."""
 
-DEFAULT_SERVER_NAME = "etcd"
+DEFAULT_SERVER_NAMES = ("etcd", "localhost", "127.0.0.1", "::1")
 
 KEYRING = "keyring"
 """A service's keyring for sealed values, beside its certificate: then it is handed over with it."""

@@ -62,7 +62,8 @@ def add(commands: Commands) -> None:
         metavar="NAME",
         action="append",
         default=[],
-        help="a name or address of etcd, for its certificate (default: etcd); may be repeated",
+        help="a name or address of etcd, for its certificate (default: etcd, localhost, the endpoints' hosts);"
+        " may be repeated",
     )
     apply.add_argument(
         "--ca-cert", metavar="FILE", help="your own authority for clients, rather than one made here"

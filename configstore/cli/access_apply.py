@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,7 +26,7 @@ from configstore.cli.access_whom import (
 )
 from configstore.cli.render import Cell, table, write_json, write_line
 from configstore.cli.session import refuse_silent_default, say, say_all, warn_of_misspelt_variables
-from configstore.errors import ConfigstoreError, RefusedError, StoreError, UsageError
+from configstore.errors import ConfigstoreError, RefusedError, StoreError, StoreUnavailableError, UsageError
 from configstore.model.grants import Service, words
 from configstore.model.keys import Keys
 from configstore.model.path import printable
@@ -54,22 +55,43 @@ def run(args: argparse.Namespace) -> int:
     elif args.ca_cert or args.roll_over or args.etcd_name or args.format != "files":
         raise UsageError("--out DIR: is missing; the others are about the certificates there")
     settings = settings_of(args)
-    try:
-        if args.out and not is_named(args):
-            say("no endpoint is set, so etcd was not asked; when it runs with these, call this with --endpoints")
-        elif args.out and args.dry_run and all_tls(settings) and not (settings.cert or settings.user):
-            say("the certificate of the operator is still to be made, so etcd was not asked")
-        else:
-            _at_etcd(_Run(args=args, settings=settings, services=services, done=done, changes=changes))
-    except ConfigstoreError:
-        if args.out:
-            _say_flags(args.out)
-        raise
+    if args.out and not is_named(args):
+        say("no endpoint is set, so etcd was not asked; when it runs with these, call this with --endpoints")
+    elif args.out and args.dry_run and all_tls(settings) and not (settings.cert or settings.user):
+        say("the certificate of the operator is still to be made, so etcd was not asked")
+    else:
+        _try_etcd(_Run(args=args, settings=settings, services=services, done=done, changes=changes))
     if args.json:
         write_json(done)
     if args.out and done["access_control"] is None:
         _say_flags(args.out)
     return 0
+
+
+def _try_etcd(run: "_Run") -> None:
+    """Do what is to be done at etcd; one that is not there yet is none of the first call's faults."""
+    try:
+        _at_etcd(run)
+    except ConfigstoreError as error:
+        if isinstance(error, StoreUnavailableError) and _is_fresh(run.done):
+            say(f"{error}; no etcd can have these certificates yet: when it runs with them, call this again")
+            return
+        if run.args.out:
+            _say_flags(run.args.out)
+        raise
+
+
+def _is_fresh(done: dict[str, object]) -> bool:
+    """Tell whether the authorities were made by this very call, so that no etcd knows them."""
+    made = done["certificates"]
+    return isinstance(made, list) and bool(made) and all(one["state"] == "made" for one in made[:2])
+
+
+def _hosts(args: argparse.Namespace) -> list[str]:
+    """Return the hosts of the endpoints that were named: by these clients will look for etcd."""
+    if not is_named(args):
+        return []
+    return [urlsplit(url).hostname or "" for url in settings_of(args).endpoints]
 
 
 def _certificates(args: argparse.Namespace, services: Sequence[Service], done: dict[str, object]) -> None:
@@ -85,6 +107,7 @@ def _certificates(args: argparse.Namespace, services: Sequence[Service], done: d
         args.out,
         users,
         server_names=args.etcd_name,
+        reached_at=_hosts(args),
         given=certificates.Given(args.ca_cert, args.ca_key) if args.ca_cert else None,
         now=dt.datetime.now(dt.UTC),
         roll_over=args.roll_over,

@@ -91,7 +91,7 @@ def _compare(tree: Tree, host: Host, wanted: Sequence[Part], *, create: bool) ->
         _refuse_other_kind(path, found.entry, there, directories)
         if before and not before.gone:
             same_directory = create and found.entry.kind is Kind.DIR
-            if same_directory or found.entry.alike(before.entry):
+            if same_directory or (found.entry.alike(before.entry) and not before.record.locked):
                 plan.same += 1
                 continue
             if create or (found.part.create_once and found.relative):

@@ -336,6 +336,11 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def is_name(text: str) -> bool:
+    """Tell whether a text may be the name of a chunk: of a plain one the SHA-256, in hexadecimal."""
+    return bool(_DIGEST.match(text))
+
+
 def split(content: bytes) -> Iterator[bytes]:
     """Cut large content into its chunks; only the last may be shorter than CHUNK_SIZE."""
     return (content[start : start + CHUNK_SIZE] for start in range(0, len(content), CHUNK_SIZE))

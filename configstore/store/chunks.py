@@ -4,6 +4,7 @@ Called by `tree` alone. A chunk is uploaded under a short lease, so that an aban
 that commits the record compares that its chunks exist and takes that lease away.
 """
 
+import itertools
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,19 @@ from contextlib import suppress
 from configstore.errors import CorruptError, LeaseGoneError
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import StorePath
-from configstore.model.record import INLINE_MAX, Entry, Kind, Record, RecordError, Source, checked, split
+from configstore.model.record import (
+    CHUNK_SIZE,
+    INLINE_MAX,
+    MAX_SIZE,
+    Entry,
+    Kind,
+    Record,
+    RecordError,
+    Source,
+    checked,
+    is_name,
+    split,
+)
 from configstore.store.api import CreateRevision, Delete, Exists, Item, Kv, Operation, Put, Relet, range_all
 from configstore.store.envelope import Envelope
 
@@ -131,7 +144,10 @@ class Chunks:
         if not (record.seal and record.locked):
             return set(record.chunks)
         prefix = self._keys.chunk(path, "")
-        return {item.key[len(prefix) :].decode() for item in self._items(prefix) if not item.lease}
+        names = (item.key[len(prefix) :].decode("latin-1") for item in self._items(prefix) if not item.lease)
+        return set(
+            itertools.islice(filter(is_name, names), MAX_SIZE // CHUNK_SIZE)
+        )  # what is more is no piece of it
 
     def longest_lease(self, path: StorePath, retention: float) -> int:
         """Return the lease of `retention` seconds, or that of a superseded record of the path if it ends later.

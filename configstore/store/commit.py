@@ -7,10 +7,10 @@ import msgspec
 from configstore.errors import LeaseGoneError, StoreError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
-from configstore.model.record import Kind, Record, RecordError, encode
+from configstore.model.record import Entry, Kind, Record, RecordError, encode
 from configstore.store.api import MAX_OPERATIONS, CreateRevision, Kv, ModRevision, Operation, Put, TxnResult
 from configstore.store.chunks import Chunks
-from configstore.store.envelope import PLAIN, Envelopes, SealingError, tells
+from configstore.store.envelope import NEED_SEAL, PLAIN, Envelope, Envelopes, SealingError, tells
 from configstore.store.items import decode_item, items_at, trace
 from configstore.store.persist import persist
 from configstore.store.steps import Step, Superseded, groups
@@ -159,12 +159,21 @@ class Commit:
                 unread[self._keys.file(write.path)] = write
         for item in items_at(self._kv, list(unread)):
             if item.mod_revision == unread[item.key].expected:
-                stored = decode_item(self._keys, self._envelopes, item)
-                record = stored.record if isinstance(stored, Stored) else None
-                found[unread[item.key].path] = Superseded(
-                    value=item.value, mod_revision=item.mod_revision, version=item.version, record=record
+                path = unread[item.key].path
+                found[path] = Superseded(
+                    value=item.value,
+                    mod_revision=item.mod_revision,
+                    version=item.version,
+                    record=self._replaced(path, item.value),
                 )
         return found
+
+    def _replaced(self, path: StorePath, value: bytes) -> Record | None:
+        """Return what lies there, be it locked: its pieces go with it all the same. None: it is no record."""
+        try:
+            return self._envelopes.peek(path, value)
+        except RecordError:
+            return None
 
     def _at_hand(self, write: Write) -> bytes | None:
         """Return the value of what a write replaces, where the caller has it: of a sealed one, sealed anew.
@@ -229,13 +238,34 @@ class Commit:
             deletion=write.deletion,
         )
         try:
-            if old and old.seal and old.locked and write.entry.kind is not Kind.GONE:
-                raise SealingError(old.locked)  # what was sealed is not made plain by who knows no better
-            envelope = self._envelopes.writing(write.path)
+            envelope, entry = self._envelope(write, old)
             inline, names = self._chunks.take(
-                write.path, write.entry, write.content, envelope=envelope, known=old.chunks if old else ()
+                write.path, entry, write.content, envelope=envelope, known=old.chunks if old else ()
             )
-            record = Record(entry=write.entry, origin=origin, content=inline, chunks=names)
+            record = Record(entry=entry, origin=origin, content=inline, chunks=names)
             return record, envelope.encode(record)
         except RecordError as error:
             raise type(error)(f"{write.path}: {error}") from None
+
+    def _envelope(self, write: Write, old: Record | None) -> tuple[Envelope, Entry]:
+        """Return the envelope for a write, and what may show of it there. Raises SealingError.
+
+        A directory or a tombstone needs no key, but tells nothing then of what was sealed. Content that replaces
+        what was sealed does not become plain by the hand of who has not even the key to that: it was forgotten.
+        """
+        entry = write.entry
+        needs_seal = entry.kind in NEED_SEAL
+        try:
+            envelope = self._envelopes.writing(write.path)
+        except SealingError:
+            if needs_seal:
+                raise
+            envelope = PLAIN
+        if envelope is PLAIN and old and old.seal:
+            if needs_seal and not self._envelopes.opens(write.path, old):
+                raise SealingError(
+                    f"it would be plain, where a record lies that is sealed with the key {old.seal.key}: set"
+                    " CONFIGSTORE_SEAL_KEYRING"
+                )
+            entry = entry if needs_seal else msgspec.structs.replace(entry, sha256="")
+        return envelope, entry

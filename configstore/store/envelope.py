@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, shown
 from configstore.model.record import Entry, Kind, Record, RecordError, decode, encode, sha256
 from configstore.model.seal import Key, Keyring, Place, Policy, identity
 from configstore.model.seal import SealingError as SealingError  # noqa: PLC0414 - those who store look for it here
@@ -105,6 +105,10 @@ class Envelopes:
             raise SealingError(f"it cannot be sealed: {_UNFIT}")
         return self._sealed(key, path, place)
 
+    def opens(self, path: StorePath, record: Record) -> bool:
+        """Tell whether the key is here that a record was sealed with; a plain one needs none."""
+        return record.seal is None or self._key(path, record) is not None
+
     def proves(self, path: StorePath, record: Record) -> bool:
         """Tell whether a record that was read here is a key holder's, where only such ones are to be believed."""
         return self._policy(path) is not Policy.REQUIRED or self._key(path, record) is not None
@@ -121,21 +125,28 @@ class Envelopes:
             return PLAIN
         key = self._key(path, record)
         if key is None:
-            raise SealingError(_no_key(record))
+            raise SealingError(self._no_key(path, record))
         return self._sealed(key, path, place)
 
     def decode(self, path: StorePath, value: bytes, place: Place = Place.RECORD) -> Record:
         """Read what lies under a key of a path. Raises RecordError."""
+        record = self.peek(path, value, place)
+        if record.locked and not self._lenient:
+            raise SealingError(record.locked)
+        return record
+
+    def peek(self, path: StorePath, value: bytes, place: Place = Place.RECORD) -> Record:
+        """As `decode`, but a record of no use is returned with the reason in `locked`. Raises RecordError."""
         record = decode(value)
         if record.seal is None:
             if record.entry.kind in NEED_SEAL and self._policy(path) is Policy.REQUIRED:
-                return self._useless(record, _PLAIN)
+                return msgspec.structs.replace(record, locked=_PLAIN)
             return self._unproven(path, record)
         key = self._key(path, record)
         if key:
             return self._sealed(key, path, place).open(record, value)
         if record.entry.kind in NEED_SEAL:
-            return self._useless(record, _no_key(record))
+            return msgspec.structs.replace(record, locked=self._no_key(path, record))
         return self._unproven(path, msgspec.structs.replace(record, locked=""))  # believed as a plain one is
 
     def _unproven(self, path: StorePath, record: Record) -> Record:
@@ -149,13 +160,28 @@ class Envelopes:
         origin = msgspec.structs.replace(record.origin, deletion=None)
         return msgspec.structs.replace(record, origin=origin)
 
-    def _useless(self, record: Record, why: str) -> Record:
-        if not self._lenient:
-            raise SealingError(why)
-        return msgspec.structs.replace(record, locked=why)
-
     def _key(self, path: StorePath, record: Record) -> Key | None:
-        return self.keyring.find(record.seal.key, path) if self.keyring and record.seal else None
+        """Return the key that opens a record, if it is here and may.
+
+        Where sealing is required, the key of an outer subtree proves nothing about what has a key of its own: who
+        holds the outer one alone could have sealed it. With `accept` it counts, while a subtree gets its own.
+        """
+        if self.keyring is None or record.seal is None:
+            return None
+        key = self.keyring.find(record.seal.key, path)
+        if key and self._policy(path) is Policy.REQUIRED:
+            own = self.keyring.for_writing(path)
+            return key if own and own.subtree == key.subtree else None
+        return key
+
+    def _no_key(self, path: StorePath, record: Record) -> str:
+        outer = self.keyring.find(record.seal.key, path) if self.keyring and record.seal else None
+        if outer:
+            return (
+                f"it is sealed with the key {outer.id} of {shown(outer.subtree) or '/'} around it, and not with"
+                " its own: `configstore seal rotate` mends that, the policy `accept` reads it meanwhile"
+            )
+        return _no_key(record)
 
     def _sealed(self, key: Key, path: StorePath, place: Place) -> Opening:
         from configstore.store.sealing import Sealed  # noqa: PLC0415 - the library is needed where there are keys

@@ -4,6 +4,7 @@ Called by `tree` and what lies beside it.
 """
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import TypeGuard
 
 import msgspec
 
@@ -94,7 +95,7 @@ def trace(
     current: what lies under the path's key, read before. Raises StoreError.
     """
     now = decode_item(keys, envelopes, current) if current and current.mod_revision > after else None
-    if isinstance(now, Stored) and now.record.origin.write_id in write_ids:
+    if _is_of(now, write_ids):
         return Trace(found=now, whole=True)
     if _follows(now, after):
         return Trace(found=None, whole=True)  # nothing came in between
@@ -102,11 +103,16 @@ def trace(
     # Back from the current record; one superseded record is in memory at a time, however many lie there.
     for key in reversed(_superseded_since(kv, keys, path, after, current)):
         found = next((decode_superseded(keys, envelopes, item) for item in kv.range(key).items), None)
-        if isinstance(found, Stored) and found.record.origin.write_id in write_ids:
+        if _is_of(found, write_ids):
             return Trace(found=found, whole=True)
         whole = whole and found is not None and _follows(follows, found.mod_revision)
         follows = found
     return Trace(found=None, whole=whole and _follows(follows, after))
+
+
+def _is_of(found: Stored | Bad | None, write_ids: Collection[str]) -> TypeGuard[Stored]:
+    """Tell whether a record is of one of these writes; one that is locked says so to nobody's credit."""
+    return isinstance(found, Stored) and not found.record.locked and found.record.origin.write_id in write_ids
 
 
 def _superseded_since(kv: Kv, keys: Keys, path: StorePath, after: int, current: Item | None) -> list[bytes]:

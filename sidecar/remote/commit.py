@@ -10,11 +10,13 @@ import msgspec
 from configstore.errors import RefusedError, StoreError, TooLargeError
 from configstore.model.path import StorePath, parent
 from configstore.model.record import INLINE_MAX, Kind, RecordError, Source
+from configstore.store.envelope import NEED_SEAL, SealingError
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Outcome, Stored, Write
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Push
 from sidecar.planner.sides import Problem, RemoteEntry
+from sidecar.planner.three_sides import UNKNOWN_SET
 
 _BATCH = 4 * 1024 * 1024
 """Bytes of small files that are held in memory at once. A set within one request's limit never reaches it; larger
@@ -67,7 +69,7 @@ def commit(
     if mapping.lease is not None and fence is None:
         raise RefusedError(f"{mapping.name}: not written without its lease {mapping.lease}")
     committed = Committed()
-    todo = list(reversed(list(_batches(pushes))))
+    todo = list(reversed(list(_batches(_sealable(tree, mapping, pushes, alone, committed)))))
     while todo:
         batch = todo.pop()
         sets = _sets(batch)
@@ -80,6 +82,12 @@ def commit(
         except PathFailed as failure:
             rest = _without(batch, failure, alone, committed)
             todo += [rest] if rest else []
+            continue
+        except SealingError as error:
+            if len(batch) == 1 or _is_one_set(batch):  # no set is taken apart for want of a key
+                committed.refused |= {push.path: str(error) for push in batch}
+            else:
+                todo.extend(reversed(list(_parts(batch))))
             continue
         except (TooLargeError, RecordError) as error:  # by this etcd's own limits; what makes no record
             if len(batch) == 1:
@@ -101,6 +109,22 @@ def commit(
             committed.left |= {push.path for batch in todo for push in batch}
             return committed
     return committed
+
+
+def _sealable(
+    tree: Tree, mapping: Mapping, pushes: Sequence[Push], alone: AbstractSet[StorePath], committed: Committed
+) -> list[Push]:
+    """Return what can be sealed as the policy wants it. Without the key for one of a set, none of it is sent."""
+    rest = list(pushes)
+    for push in pushes:
+        try:
+            if push.entry.kind in NEED_SEAL:
+                tree.envelopes.writing(mapping.absolute(push.path))
+        except SealingError as error:
+            problem = Problem(path=push.path, reason=str(error), sealing=True)
+            rest = _without(rest, PathFailed(push.path, problem), alone, committed)
+    committed.left -= committed.failed.keys()
+    return rest
 
 
 def _take(outcome: Outcome, writes: Iterable[tuple[Write, Push]], committed: Committed) -> None:
@@ -159,6 +183,10 @@ def _without(
     rest = [push for push in batch if push.path != failure.path and push.in_set not in numbers]
     committed.left |= {push.path for push in batch if push.in_set in numbers} - {failure.path}
     return rest
+
+
+def _is_one_set(batch: Sequence[Push]) -> bool:
+    return len({push.in_set for push in batch}) == 1 and batch[0].in_set != UNKNOWN_SET
 
 
 def _parts(batch: Sequence[Push]) -> Iterator[list[Push]]:
