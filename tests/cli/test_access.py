@@ -205,15 +205,19 @@ def test_certificates_are_handed_over_as_a_deployment_takes_them(access, tmp_pat
 def test_what_failed_prints_no_json(access, tmp_path, monkeypatch):
     monkeypatch.setenv("CONFIGSTORE_ENDPOINTS", "https://127.0.0.1:1")
     words = ("apply", "--preset", "mailu/imap", "--out", str(tmp_path / "new"), "--timeout", "300ms", "--json")
+    access(*words, out=False)  # before there are certificates, none that answers is no failure
     assert access(*words, out=False, code=4).out == ""
 
 
 def test_where_etcd_does_not_answer_the_files_are_made_and_what_to_do_is_said(access, tmp_path, monkeypatch):
     monkeypatch.setenv("CONFIGSTORE_ENDPOINTS", "https://127.0.0.1:1")
     out = tmp_path / "new"
-    said = access("apply", "--preset", "mailu/imap", "--out", str(out), "--timeout", "300ms", out=False, code=4)
+    words = ("apply", "--preset", "mailu/imap", "--out", str(out), "--timeout", "300ms")
+    said = access(*words, out=False)
     assert (out / "imap/mailu-imap.key").exists()
     assert "--client-cert-auth" in said.err
+    assert "call this again" in said.err
+    assert "UNAVAILABLE" in access(*words, out=False, code=4).err
 
 
 def test_access_control_is_taken_back_where_etcd_does_not_know_us_by_certificates(tls, binary_named, access,
