@@ -70,9 +70,10 @@ class Folder:
             descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._descriptor)
         except OSError as error:
             return error.strerror or str(error)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a folder of certificates, perhaps
+            os.close(descriptor)
+            return "no regular file"
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return "no regular file"
             try:
                 return parse(file.read(MAX_KEYRING + 1))
             except (KeyringError, OSError) as error:

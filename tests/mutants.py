@@ -78,7 +78,19 @@ MUTANTS = {
         "configstore/store/commit.py",
         "if needs_seal and not self._envelopes.opens(write.path, old):",
         "if False:",
-        "tests/store/test_sealing.py -k changes_nothing",
+        "tests/store/test_sealing.py -k lost_the_keyring",
+    ),
+    "an outer subtree's key is believed in an inner one": Mutant(
+        "configstore/store/envelope.py",
+        "return key if own and own.subtree == key.subtree else None",
+        "return key",
+        "tests/store/test_sealing.py -k of_an_outer_subtree",
+    ),
+    "a set is cut for want of a key": Mutant(
+        "sidecar/remote/commit.py",
+        "_batches(_sealable(tree, mapping, pushes, alone, committed))",
+        "_batches(pushes)",
+        "tests/sidecar/test_commit.py -k want_of_a_key",
     ),
     "a plain record is written among sealed ones": Mutant(
         "configstore/cli/session.py",

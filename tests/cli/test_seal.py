@@ -152,6 +152,14 @@ def test_what_cannot_be_a_keyring_is_refused(tmp_path, offline, code, words):
     assert (done.code, (tmp_path / "k").exists()) == (code, False)
 
 
+def test_a_folder_of_certificates_is_no_folder_of_keyrings(tmp_path, offline):
+    (tmp_path / "tls/front").mkdir(parents=True)
+    done = offline("seal", "keygen", "--out", str(tmp_path / "tls"), "--preset", "mailu/front")
+    assert done.code == 5
+    assert f"{tmp_path}/tls/front: is there and no keyring" in done.err
+    assert not (tmp_path / "tls/master").exists()
+
+
 # rotate and status
 
 

@@ -1,9 +1,13 @@
 """What a plan pushes reaches the store as sets, large members included, and is recognised as one's own."""
 
+import msgspec
+
 from configstore.errors import TooLargeError
 from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind, sha256, split
+from configstore.model.seal import Master, Policy, Secret
 from configstore.model.signature import Signature
+from configstore.store.envelope import Envelopes
 from configstore.store.memory import MemoryKv
 from configstore.store.tree import Tree
 from configstore.store.values import Writer
@@ -15,10 +19,10 @@ from sidecar.remote.commit import commit
 MAPPING = Mapping(name="data", store="data", path="/data")
 
 
-def a_tree(kv):
+def a_tree(kv, envelopes=None):
     ids = iter(range(10**6))
     writer = Writer(replica="r", host="h", now=lambda: "", new_id=lambda: f"w{next(ids)}")
-    return Tree(kv, Keys(), writer)
+    return Tree(kv, Keys(), writer, envelopes=envelopes)
 
 
 def pushes_of(contents):
@@ -80,3 +84,41 @@ def test_a_plan_that_is_taken_apart_after_a_part_of_it_landed_is_no_conflict_wit
     assert (committed.stale, committed.refused) == ({}, {})
     assert set(committed.done) == set(contents)
     assert all(found.version == 1 for found in tree.list("data").records.values())
+
+
+def sealing(*subtrees):
+    """Return envelopes of a keyring that has keys of these alone."""
+    ring = Master(secrets=(Secret(secret=b"s" * 32),)).keyring_of(subtrees)
+    return Envelopes(Keys().root, keyring=ring, policy=lambda _: Policy.REQUIRED)
+
+
+def test_no_set_is_cut_for_want_of_a_key():
+    tree = a_tree(MemoryKv(), sealing("data/certs"))
+    pushes, source = pushes_of({"certs/cert": b"c", "dkim/key": b"k", "certs/other": b"o"})
+    pushes = [msgspec.structs.replace(push, in_set=number) for push, number in zip(pushes, (1, 1, 2), strict=True)]
+    committed = commit_all(tree, pushes, source)
+    assert set(committed.done) == {"certs/other"}
+    assert committed.left == {"certs/cert"}
+    assert "no key" in committed.failed["dkim/key"].reason
+    assert set(tree.list("data").records) == {"data/certs/other"}
+
+
+class Swapped(MemoryKv):
+    """A store during whose first uploads the keyring is replaced by one that fits less."""
+
+    tree = None
+
+    def lease_grant(self, ttl):
+        self.tree.envelopes.keyring = sealing("data/dkim").keyring
+        return super().lease_grant(ttl)
+
+
+def test_no_set_is_cut_when_the_keyring_is_replaced_meanwhile():
+    kv = Swapped()
+    kv.tree = tree = a_tree(kv, sealing("data/certs", "data/dkim"))
+    pushes, source = pushes_of({"dkim/large": b"l" * 100_000, "certs/cert": b"c", "dkim/key": b"k"})
+    pushes = [msgspec.structs.replace(push, in_set=1) for push in pushes]
+    committed = commit_all(tree, pushes, source)
+    assert committed.done == {}
+    assert set(committed.refused) == {"dkim/large", "certs/cert", "dkim/key"}
+    assert tree.list("data").records == {}

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configstore.errors import CorruptError, RefusedError
-from configstore.model.keys import Keys
+from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import StorePath
 from configstore.model.record import CHUNK_SIZE, Entry, Kind, RecordError, header_line, sha256
-from configstore.model.seal import Master, Place, Policy, Secret
+from configstore.model.seal import Keyring, Master, Place, Policy, Secret
 from configstore.store.api import Delete, ModRevision, Put
 from configstore.store.conflicts import all_sides, losers, pieces_of
 from configstore.store.envelope import Envelopes, SealingError
@@ -295,6 +295,53 @@ def test_who_has_no_key_lists_everything_and_changes_nothing_that_is_sealed(tree
     assert all(item.lease for item in chunks_of(tree, A).values())
     assert tree.read(A).gone
     assert tree.content(versions(tree, A).known[0]) == BIG
+
+
+def test_the_key_of_an_outer_subtree_is_not_believed_in_an_inner_one_that_has_its_own(kv, kv_root):
+    outer = make(kv, kv_root, MASTER.keyring_of([CERTS]))
+    put(outer, StorePath("certs/inner/a"), b"forged")
+    both = Master(secrets=MASTER.secrets, subtrees=(*MASTER.subtrees, StorePath("certs/inner")))
+    with pytest.raises(SealingError, match="of certs around it"):
+        make(kv, kv_root, both).read(StorePath("certs/inner/a"))
+    put(outer, A, b"of the outer one")
+    assert content(make(kv, kv_root, both), A) == b"of the outer one"
+    assert content(make(kv, kv_root, both, Policy.ACCEPT), StorePath("certs/inner/a")) == b"forged"
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_whoever_lost_the_keyring_makes_nothing_plain_that_was_sealed(tree, kv, kv_root, deleted):
+    at = put(tree, A, b"sealed")
+    if deleted:
+        entry = Entry(kind=Kind.GONE, size=6, sha256=sha256(b"sealed"))
+        at = tree.commit([Write(path=A, entry=entry, expected=at)], retention=MONTH).done[A]
+    keyless = make(kv, kv_root, Keyring(keys=()), Policy.OFF)
+    with pytest.raises(SealingError, match="would be plain"):
+        put(keyless, A, b"in plain")
+    assert not any(b"in plain" in each for each in everything(tree).values())
+    with_another = make(kv, kv_root, Master(secrets=(NEW,), subtrees=MASTER.subtrees))
+    put(with_another, A, b"anew")  # what no key opens any more is replaced by who seals
+    assert content(with_another, A) == b"anew"
+
+
+def test_a_replaced_record_that_does_not_open_takes_its_pieces_along(tree, kv, kv_root):
+    put(tree, A, BIG)
+    kv.txn((), (Put(tree.keys.chunk(A, "") + b"\xff", b"of a stranger"),))
+    with_another = make(kv, kv_root, Master(secrets=(NEW,), subtrees=MASTER.subtrees))
+    put(with_another, A, b"small")
+    below = (item for item in everything_of(kv, tree.keys.chunk(A, "")) if item.value != b"of a stranger")
+    assert all(item.lease for item in below)
+
+
+def test_a_losing_side_counts_under_its_own_id_alone(tree, kv):
+    entry = Entry(kind=Kind.FILE, mode=0o600, size=5, sha256=sha256(b"loser"))
+    name = tree.keep_conflict(A, entry, b"loser", retention=MONTH)
+    replace(kv, tree.keys.conflict(A, "0" * 24), kv.range(tree.keys.conflict(A, name)).items[0].value)
+    assert [each.id for each in losers(tree, CERTS)] == [name]
+    assert [each.id for each in all_sides(tree, CERTS)] == [name, "0" * 24]
+
+
+def everything_of(kv, prefix):
+    return kv.range(prefix, prefix_end(prefix)).items
 
 
 def test_what_a_sealed_record_replaces_is_not_kept_in_plain(kv, kv_root):
