@@ -146,8 +146,13 @@ class Alarm:
         words = {"mapping": mapping.name, "health": str(now.health), "output": outcome.output}
         failure = None
         if outcome.failure:
-            failure = f"on_problem of {mapping.name} did not tell that it is {now.health}: {outcome.failure}"
-            log.error("on_problem failed, so that nobody was told", extra={**words, "reason": outcome.failure})
+            failure = (
+                f"on_problem of {mapping.name} did not tell that it is {now.health}: {outcome.words(mapping)}"
+            )
+            log.error(
+                "on_problem failed, so that nobody was told",
+                extra={**words, "reason": f"{outcome.failure}{outcome.said}"},
+            )
         else:
             log.info("on_problem done", extra=words)
         self._note(failure)

@@ -20,6 +20,7 @@ from typing import IO, cast
 import msgspec
 
 from configstore.model.path import printable
+from configstore.model.seal import Policy
 from sidecar import children
 from sidecar.planner.mapping import AS_IT_IS, Mapping, OwnerOverride
 from sidecar.rights import User, start_without_rights
@@ -45,12 +46,23 @@ _COMM = 15  # bytes of a process's name that the kernel keeps
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a command ended. failure: in words, None when it did well. output: its end, safe to print.
 
+    said: the last line of the output, where it failed, as a part of words.
     judged: it came to an end of its own, or took too long; a signal says nothing about what it was to look at.
     """
 
     failure: str | None
     output: str = ""
+    said: str = ""
     judged: bool = True
+
+    def words(self, mapping: Mapping) -> str | None:
+        """Return the failure as it is told outside of the log, and so in the store as well.
+
+        What a command said may quote a file's content, which is sealed there.
+        """
+        if self.failure and self.said and mapping.seal not in {None, Policy.OFF}:
+            return f"{self.failure}; the sidecar's log has its output"
+        return self.failure and f"{self.failure}{self.said}"
 
 
 def run(
@@ -101,7 +113,8 @@ def run(
     if failure is None:
         return Outcome(failure=None, output=text)
     said = f": {printable(lines[-1].strip())[-LAST_LINE:]}" if lines else ""
-    return Outcome(failure=f"{command[0]}: {failure}{said}", output=text, judged=late or process.returncode >= 0)
+    judged = late or process.returncode >= 0
+    return Outcome(failure=f"{command[0]}: {failure}", output=text, said=said, judged=judged)
 
 
 def _ended_badly(code: int) -> str | None:
@@ -225,10 +238,12 @@ class Hooks:
             outcome = send_signal(signal.Signals[f"SIG{number}"], name)
         words = {"mapping": mapping.name, "output": outcome.output}
         if outcome.failure:
-            log.error("a hook failed; it is tried again", extra={**words, "reason": outcome.failure})
+            log.error(
+                "a hook failed; it is tried again", extra={**words, "reason": f"{outcome.failure}{outcome.said}"}
+            )
         else:
             log.info("hook done", extra=words)
-        if outcome.failure != self.failure:
-            self.failure = outcome.failure
+        if outcome.words(mapping) != self.failure:
+            self.failure = outcome.words(mapping)
             self._told()
         return outcome.failure is not None

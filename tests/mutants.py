@@ -86,6 +86,12 @@ MUTANTS = {
         "return key",
         "tests/store/test_sealing.py -k of_an_outer_subtree",
     ),
+    "what a hook says of a sealed file is reported": Mutant(
+        "sidecar/hooks.py",
+        "mapping.seal not in {None, Policy.OFF}",
+        "False",
+        "tests/sidecar/test_hooks.py -k files_are_sealed",
+    ),
     "a set is cut for want of a key": Mutant(
         "sidecar/remote/commit.py",
         "_batches(_sealable(tree, mapping, pushes, alone, committed))",
