@@ -131,15 +131,15 @@ MUTANTS = {
         "tests/store/test_sealing.py -k nothing_left",
     ),
     "an unfinished rotation is begun anew": Mutant(
-        "configstore/cli/seal.py",
+        "configstore/cli/seal_rotate.py",
         "if not self._is_unfinished(tree):",
         "if True:",
         "tests/e2e/test_sealing.py -k killed",
     ),
     "a new key is used before all have it": Mutant(
-        "configstore/cli/seal.py",
-        "while lacking := _lacking(tree, self._ring):",
-        "while lacking := []:",
+        "configstore/cli/seal_rotate.py",
+        "while lack := lacking(tree, self._ring):",
+        "while lack := []:",
         "tests/cli/test_seal.py -k lack_the_new_key",
     ),
     "keyrings without their master get another": Mutant(
@@ -155,7 +155,7 @@ MUTANTS = {
         "tests/cli/test_seal.py -k never_overwritten",
     ),
     "a key that is needed is dropped": Mutant(
-        "configstore/cli/seal.py",
+        "configstore/cli/seal_forget.py",
         "if not _is_needed(master, secret, found)",
         "if True",
         "tests/cli/test_seal.py -k needed_still",

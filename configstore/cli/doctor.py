@@ -10,7 +10,6 @@ from configstore.cli.render import Cell, Style, table, write_json, write_line
 from configstore.cli.session import say_of_default, warn_of_misspelt_variables, writer
 from configstore.doctor.finding import Finding, State, exit_code
 from configstore.model.path import shell_word
-from configstore.presets.services import of_settings, store_table
 
 
 def add(commands: Commands) -> None:
@@ -29,6 +28,7 @@ def _doctor(args: argparse.Namespace) -> int:
     from configstore.doctor.gather import gather  # noqa: PLC0415 - no other command needs these
     from configstore.doctor.judge import judge  # noqa: PLC0415 - as above
     from configstore.doctor.mappings import Settings  # noqa: PLC0415 - as above
+    from configstore.presets.services import of_settings, store_table  # noqa: PLC0415 - as above
 
     told = store_table(args.config)
     settings = store_settings(args, told, args.config or "")

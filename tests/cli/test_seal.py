@@ -257,7 +257,7 @@ def test_rotate_that_finds_nothing_to_open_names_it_and_makes_a_key_all_the_same
 
 
 def test_rotate_is_told_which_live_replicas_lack_the_new_key(sealed, keys, kv, kv_root, monkeypatch):
-    monkeypatch.setattr("configstore.cli.seal.PATIENCE", 0.0)
+    monkeypatch.setattr("configstore.cli.seal_rotate.PATIENCE", 0.0)
     sealed("put", "certs/a.pem", stdin=b"one")
     report = Report(mapping="certs", replica="front-1", host="h", session="s", store="certs", state=State.READY)
     kv.txn((), (Put(Keys(kv_root).replica("certs", "front-1"), encode(report)),))

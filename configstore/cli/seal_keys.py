@@ -1,0 +1,63 @@
+"""What the verbs of `seal` share: which keyring is meant, and which replicas lack its newest keys."""
+
+import argparse
+import os
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+
+from configstore.cli.arguments import seal_settings
+from configstore.errors import NoSpaceError, PermissionDeniedError, RefusedError, UsageError
+from configstore.keyring import KeyringFile
+from configstore.keyrings import Folder, opened
+from configstore.model.path import printable, shown
+from configstore.model.replica import Report
+from configstore.model.seal import Key, Keyring
+from configstore.store.replicas import ask_reports, live
+from configstore.store.tree import Tree
+
+
+def keyring_file(args: argparse.Namespace) -> KeyringFile | None:
+    """Return the keyring that the settings name; None for none."""
+    path = seal_settings(args).keyring
+    return KeyringFile(path) if path else None
+
+
+def master_folder(args: argparse.Namespace) -> AbstractContextManager[Folder]:
+    """Open the folder of the master that the settings name. Raises UsageError, RefusedError."""
+    path = seal_settings(args).keyring
+    verb = "it needs the master that `configstore seal keygen` made"
+    if not path:
+        raise UsageError(f"{verb}: --seal-keyring DIR/master, or CONFIGSTORE_SEAL_KEYRING")
+    file = KeyringFile(path)
+    file.read()
+    if not file.master:
+        raise RefusedError(f"keyring {printable(path)}: opens some subtrees and is no master; {verb}")
+    return opened(os.path.dirname(path) or ".", master_name=os.path.basename(path))
+
+
+def lacking(tree: Tree, ring: Keyring) -> list[tuple[Report, Key]]:
+    """Return the live replicas that could not read what the newest key of their mapping's subtree seals."""
+    try:
+        answers = ask_reports(tree.kv, tree.keys)
+        reports = [*answers.fresh, *answers.late]
+    except (PermissionDeniedError, NoSpaceError):  # whoever may only read has what they said last
+        reports = [report for report, _ in live(tree.kv, tree.keys).values()]
+    found = []
+    for report in sorted(reports, key=lambda each: (each.mapping, each.replica)):
+        key = ring.for_writing(report.store)
+        if key and key.id not in _held(report):
+            found.append((report, key))
+    return found
+
+
+def _held(report: Report) -> Collection[str]:
+    """Return the ids of the keys that a replica says it has; one without a keyring says nothing."""
+    return report.keys or ()
+
+
+def words_of_lack(report: Report, key: Key) -> str:
+    """Return what is said of a replica that lacks a key."""
+    return (
+        f"{report.mapping}: {report.replica} on {report.host} does not have the key {key.id} of"
+        f" {shown(key.subtree) if key.subtree else '/'}"
+    )
