@@ -130,10 +130,11 @@ def test_everything_can_be_reached_and_used_by_keyboard_alone(browser, reading):
     press(browser, Keys.ENTER)
     assert browser.execute_script("return document.activeElement.id") == "main"
     visit(browser, reading, "path")
-    wanted = browser.execute_script(
+    count = (
         "return [...document.querySelectorAll('a, button, input, [tabindex=\"0\"]')]"
         ".filter(each => each.checkVisibility()).length"
     )
+    wanted = wait_until(lambda: browser.execute_script(count), 30, what="the page to be drawn")
     reached = set()
     for _ in range(wanted + 5):
         press(browser, Keys.TAB)
