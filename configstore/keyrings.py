@@ -5,6 +5,7 @@ killed in between has lost nothing, and the next call makes the keyrings that ar
 `forget`.
 """
 
+import errno
 import fcntl
 import os
 import secrets
@@ -67,8 +68,11 @@ class Folder:
     def _parsed(self, name: str) -> Keyring | Master | str:
         """Return what a file of it holds, or why that is no keyring."""
         try:
-            descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._descriptor)
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(name, flags, dir_fd=self._descriptor)
         except OSError as error:
+            if error.errno == errno.ELOOP:  # what is written there would not be written where it leads
+                return "it is a link: name the folder in which the file itself lies"
             return error.strerror or str(error)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a folder of certificates, perhaps
             os.close(descriptor)
@@ -181,15 +185,19 @@ def _fresh(made: str) -> Secret:
 @contextmanager
 def opened(path: str, *, make: bool = False, master_name: str = MASTER) -> Iterator[Folder]:
     """Open a folder; `make`: also one that is not there (0700). Raises UsageError, RefusedError, OSError."""
-    if make:
-        with suppress(FileExistsError):
-            os.mkdir(path, 0o700)
     try:
+        if make:
+            with suppress(FileExistsError):
+                os.mkdir(path, 0o700)
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except NotADirectoryError:
-        raise RefusedError(f"{printable(path)}: is no directory") from None
+    except OSError as error:
+        raise UsageError(f"{printable(path)}: {error.strerror}") from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # ends with the descriptor
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the descriptor
+    except BlockingIOError:
+        os.close(descriptor)
+        raise RefusedError(f"{printable(path)}: another command is at work there; wait for it") from None
+    try:
         folder = Folder(path, descriptor, master_name)
         yield folder
     finally:

@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = named(list(dict.fromkeys(subtrees)), services, one=args.one)
     stores = {*subtrees, *(root for name in args.preset for root in presets.roots(name))}
     with opened(args.out, make=True) as folder:
+        before = folder.master
         written = folder.add(wanted, stores, made=now())
         master = folder.master
         rings = dict(sorted(folder.keyrings.items()))
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
         say(f"{folder.file(name)}: {what}")
     if not written:
         say(f"{folder.file('')}: has all of this already; nothing was changed")
+    if before and master != before:
+        say("the master knows more subtrees now: print it anew")
     say(f"{folder.master_file} belongs on no host of a sidecar: keep it offline, and printed, in two places")
     say("without it, and without a keyring, nobody can read what was sealed: there is no other way")
     if rings:

@@ -25,7 +25,7 @@ def keyring_file(args: argparse.Namespace) -> KeyringFile | None:
 def master_folder(args: argparse.Namespace) -> AbstractContextManager[Folder]:
     """Open the folder of the master that the settings name. Raises UsageError, RefusedError."""
     path = seal_settings(args).keyring
-    verb = "it needs the master that `configstore seal keygen` made"
+    verb = "the master is needed that `configstore seal keygen` made"
     if not path:
         raise UsageError(f"{verb}: --seal-keyring DIR/master, or CONFIGSTORE_SEAL_KEYRING")
     file = KeyringFile(path)

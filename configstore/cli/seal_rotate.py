@@ -11,6 +11,7 @@ from configstore.cli.stopping import Stopping
 from configstore.clock import boottime
 from configstore.errors import NotThereError, RefusedError
 from configstore.keyrings import Folder
+from configstore.model.path import ROOT
 from configstore.model.replica import Report
 from configstore.model.seal import Key, Keyring, Policy
 from configstore.progress import Progress
@@ -49,7 +50,6 @@ class _Rotation:
         self._stop = stop
         self._next = 0.0
         self.new = False
-        self.written: list[str] = []
         self.sealed = 0
         self.again = False  # the last pass still found something
         self.left: dict[str, str] = {}
@@ -63,6 +63,8 @@ class _Rotation:
         """Do it. Raises RefusedError, StoreError; returns early when it is stopped."""
         args = self._args
         policy = Policy.OFF if args.unseal else Policy.ACCEPT
+        if args.unseal:
+            say("sidecars do not believe what is plain unless CONFIGSTORE_SEAL=off or accept was set before")
         with open_tree(args, keyring=self._ring, policy=policy) as tree:
             try:
                 if not args.unseal:
@@ -73,7 +75,9 @@ class _Rotation:
 
     def _bring_keys(self, tree: Tree) -> None:
         """Make a new key, unless the newest one is not everywhere yet; and see that the replicas have it."""
-        self.written = self._folder.sync()
+        if completed := self._folder.sync():
+            names = ", ".join(self._folder.file(name) for name in completed)
+            say(f"missed a key, and have it now: {names}: bring them to their sidecars")
         if not self._is_unfinished(tree):
             self._folder.renew(made=now())
             self.new = True
@@ -92,7 +96,7 @@ class _Rotation:
                     " Then run it again, it goes on; `--anyway` does not wait for them"
                 )
             if not told:
-                say(f"waiting for {len(lack)} replicas to have the newest keys")
+                say(f"waiting for replicas to have the newest keys: {len(lack)}")
                 told = True
             self._pause(1.0)
 
@@ -105,8 +109,11 @@ class _Rotation:
         return f"{words_of_lack(report, key)}: give it {' or '.join(files) or 'a keyring of that subtree'}"
 
     def _is_unfinished(self, tree: Tree) -> bool:
-        """Tell whether something is to be sealed again that can be opened."""
+        """Tell whether something is to be sealed again that can be opened, or nothing has the newest key yet."""
         resealing = self._resealing(tree)
+        master = self._folder.the_master()
+        newest = {master.secrets[0].key(subtree).id for subtree in (*master.subtrees, ROOT)}
+        used = False
         with Progress("looked at") as progress:
             for value in values(tree):
                 progress.step()
@@ -116,7 +123,8 @@ class _Rotation:
                         return True
                 except LeftError:
                     continue
-        return False
+                used = used or value.sealed_with() in newest
+        return not used
 
     def _resealing(self, tree: Tree) -> Resealing:
         return Resealing(tree, self._ring, unseal=self._args.unseal, retention=RETENTION, clock=boottime)
@@ -181,4 +189,6 @@ class _Rotation:
             return NotThereError.exit_code
         rest = f"; {self.left_count} were left" if self.left_count else ""
         say(f"{verb}: {self.sealed}{rest}")
+        if not self.new and not self._args.unseal:
+            say("no key was made, since not all was sealed with the newest one; for another one run it again")
         return NotThereError.exit_code if self.left_count else 0

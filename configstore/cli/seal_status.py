@@ -70,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
         _write_rows(rows, found, known=ring is not None)
     for row in rows:
         if ring and row.key is None:
-            say(f"key {row.id}: no keyring here has it: {row.counts.total()} values cannot be opened")
+            closed = "no keyring here has it, and nobody opens what it sealed"
+            why = closed if found.unknown else "of a subtree that the master does not name"
+            say(f"key {row.id}: {why}: {row.counts.total()} values")
     if found.plain.total():
         say(f"plain: {found.plain.total()}; whoever reads the store, or a backup of it, reads that")
     if ring and found.due:

@@ -121,8 +121,12 @@ class Master(msgspec.Struct, frozen=True, kw_only=True):
     subtrees: tuple[StorePath, ...] = ()
 
     def keyring(self) -> "Keyring":
-        """Return the keyring that opens the whole store: whatever lies in no subtree has the root's key."""
-        return self.keyring_of((*self.subtrees, ROOT))
+        """Return the keyring that opens the whole store: whatever lies in no subtree has the root's key.
+
+        It opens what was sealed with a key of any other subtree as well, of which an older print does not know.
+        """
+        keys = self.keyring_of((*self.subtrees, ROOT)).keys
+        return Keyring(keys=keys, secrets=self.secrets)
 
     def keyring_of(self, subtrees: Iterable[StorePath]) -> "Keyring":
         """Return the keyring of some subtrees."""
@@ -131,9 +135,10 @@ class Master(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Keyring(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """The keys of some subtrees; of each subtree's the newest first."""
+    """The keys of some subtrees; of each subtree's the newest first. secrets: of a master, what they come from."""
 
     keys: tuple[Key, ...]
+    secrets: tuple[Secret, ...] = ()
 
     def for_writing(self, path: StorePath) -> Key | None:
         """Return the key that a path is sealed with: the newest of the longest subtree around it; else None."""
@@ -143,6 +148,9 @@ class Keyring(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def find(self, key_id: str, path: StorePath) -> Key | None:
         """Return a key by its id. One of a subtree in which the path does not lie proves nothing: None."""
         key = self._by_id.get(key_id)
+        if key is None and self.secrets:
+            made = (secret.key(subtree) for subtree in (path, *ancestors(path)) for secret in self.secrets)
+            key = next((each for each in made if each.id == key_id), None)
         return key if key and key.covers(path) else None
 
     def fits(self, subtree: StorePath) -> bool:

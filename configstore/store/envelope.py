@@ -171,7 +171,7 @@ class Envelopes:
         key = self.keyring.find(record.seal.key, path)
         if key and self._policy(path) is Policy.REQUIRED:
             own = self.keyring.for_writing(path)
-            return key if own and own.subtree == key.subtree else None
+            return key if own and len(own.subtree) <= len(key.subtree) else None
         return key
 
     def _no_key(self, path: StorePath, record: Record) -> str:

@@ -77,6 +77,11 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
         """As what it is sealed."""
         return Place.CONFLICT if self.family is Family.CONFLICTS else Place.RECORD
 
+    def sealed_with(self) -> str:
+        """Return the id of the key that it is sealed with; "" for none. Raises RecordError."""
+        seal = decode(self.item.value).seal
+        return seal.key if seal else ""
+
     def shown(self) -> str:
         """Return how it is named to a person."""
         at = shown_key(self.item.key) if self.strange else shown(self.path)

@@ -240,6 +240,31 @@ def test_a_key_that_is_needed_still_is_never_dropped(sealed, keys, kv, kv_root):
     assert len(ring(keys / "master").secrets) == 2
 
 
+def test_a_rotation_that_made_no_key_says_so_and_the_next_one_makes_it(sealed):
+    sealed("put", "certs/a", stdin=b"a")
+    assert sealed("put", "certs/stray", "--seal", "off", stdin=b"plain").code == 0
+    first = sealed("seal", "rotate", "--anyway")
+    assert "no key was made" in first.err
+    again = sealed("seal", "rotate", "--anyway")
+    assert "a new key is in" in again.err
+    assert "no key was made" not in again.err
+
+
+def test_a_key_that_nothing_is_sealed_with_yet_is_the_newest_one_still(sealed, keys):
+    before = (keys / "master").read_bytes()
+    assert "no key was made" in sealed("seal", "rotate", "--anyway").err
+    assert (keys / "master").read_bytes() == before
+
+
+def test_a_master_that_is_a_link_is_not_replaced(run, keys, tmp_path):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/master").symlink_to(keys / "master")
+    before = (keys / "master").read_bytes()
+    done = run("seal", "rotate", "--seal-keyring", str(tmp_path / "linked/master"))
+    assert (done.code, "is a link" in done.err) == (2, True)
+    assert (keys / "master").read_bytes() == before
+
+
 def test_rotate_needs_the_master(run, keys):
     assert run("seal", "rotate").code == 2
     done = run("seal", "rotate", "--seal-keyring", str(keys / "certs"))
