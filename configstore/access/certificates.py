@@ -82,13 +82,15 @@ def ensure(
         )
         peers = authorities.read_or_make(top, places.PEERS, [server], now)
         if roll_over:
-            for each in (clients, peers):
-                if each.ours:
+            for each, name in ((clients, places.SERVER), (peers, places.PEER)):
+                if each.ours and _has_signed(each, server, name):
                     authorities.roll_over(top, each, now)
-        names = names or _names_of(server, [issuing.general_name(name) for name in reached_at])
+        reached = [issuing.general_name(name) for name in reached_at]
+        shown_names = names or _names_of(server, places.SERVER, reached)
+        peer_names = names or _names_of(server, places.PEER, ())
         wanted = [
-            _Wanted(server, places.SERVER, clients, places.SERVER_USER, issuing.MEMBER, names),
-            _Wanted(server, places.PEER, peers, places.PEER_USER, issuing.MEMBER, names),
+            _Wanted(server, places.SERVER, clients, places.SERVER_USER, issuing.MEMBER, shown_names),
+            _Wanted(server, places.PEER, peers, places.PEER_USER, issuing.MEMBER, peer_names),
             _Wanted(operator, places.OPERATOR, clients, places.OPERATOR_USER, issuing.CLIENT),
             *(_Wanted(folders[name], user, clients, user, issuing.CLIENT) for name, user in services.items()),
         ]
@@ -97,9 +99,18 @@ def ensure(
         return [*_write(top, clients, peers), *(_settle(each, found, now) for each, found in judged)]
 
 
-def _names_of(server: Folder, more: Sequence[x509.GeneralName]) -> list[x509.GeneralName]:
-    """Return the names that etcd's certificate has by now, else those that it has by default; and `more`."""
-    file = f"{places.SERVER}.pem"
+def _has_signed(authority: Authority, server: Folder, name: str) -> bool:
+    """Tell whether the key that signs has signed what a member shows; else a step was ended before that."""
+    file = f"{name}.pem"
+    pem = server.read(file)
+    return pem is None or issuing.signed_by(
+        issuing.read_certificates(pem, server.place(file))[0], authority.signing
+    )
+
+
+def _names_of(server: Folder, name: str, more: Sequence[x509.GeneralName]) -> list[x509.GeneralName]:
+    """Return the names that a certificate of etcd has by now, else those that it has by default; and `more`."""
+    file = f"{name}.pem"
     pem = server.read(file)
     found = issuing.names_in(issuing.read_certificates(pem, server.place(file))[0]) if pem else []
     found = found or [issuing.general_name(name) for name in places.DEFAULT_SERVER_NAMES]

@@ -3,9 +3,11 @@
 import argparse
 import datetime as dt
 import secrets
+import socket
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from configstore.access.certificates import Made
     from configstore.store.etcd.client import EtcdKv
 
+_AT_ONCE = 1.0
+"""Seconds in which what listens takes a connection."""
+
 _NAMED = 3
 """Replicas that are named to who is asked."""
 
@@ -50,6 +55,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--ca-cert and --ca-key: expected both or neither")
     changes: list[dict[str, str | None]] = []
     done: dict[str, object] = {"certificates": [], "files": [], "changes": changes, "access_control": None}
+    if args.roll_over and is_named(args):
+        with connect(settings_of(args)) as kv:  # no next step before the one before is where it belongs
+            kv.accounts.enabled()
     if args.out:
         _certificates(args, services, done)
     elif args.ca_cert or args.roll_over or args.etcd_name or args.format != "files":
@@ -74,11 +82,28 @@ def _try_etcd(run: "_Run") -> None:
         _at_etcd(run)
     except ConfigstoreError as error:
         if isinstance(error, StoreUnavailableError) and _is_fresh(run.done):
+            if _listens(run.settings):
+                say("an etcd is there, and not with these certificates, which are new: is --out the right folder?")
+                raise
             say(f"{error}; no etcd can have these certificates yet: when it runs with them, call this again")
             return
-        if run.args.out:
+        if run.args.roll_over:
+            say("the step to another authority was taken: call this again without --roll-over")
+        elif run.args.out:
             _say_flags(run.args.out)
         raise
+
+
+def _listens(settings: StoreSettings) -> bool:
+    """Tell whether anything takes a connection at one of the endpoints."""
+    for url in settings.endpoints:
+        where = urlsplit(url)
+        with (
+            suppress(OSError),
+            socket.create_connection((where.hostname or "", where.port or 0), timeout=_AT_ONCE),
+        ):
+            return True
+    return False
 
 
 def _is_fresh(done: dict[str, object]) -> bool:
@@ -88,10 +113,14 @@ def _is_fresh(done: dict[str, object]) -> bool:
 
 
 def _hosts(args: argparse.Namespace) -> list[str]:
-    """Return the hosts of the endpoints that were named: by these clients will look for etcd."""
-    if not is_named(args):
+    """Return the hosts of the endpoints that were named: by these clients will look for etcd.
+
+    None where its name was given as well: then the endpoint is a way to it, such as a tunnel.
+    """
+    settings = settings_of(args)
+    if not is_named(args) or settings.server_name:
         return []
-    return [urlsplit(url).hostname or "" for url in settings_of(args).endpoints]
+    return [urlsplit(url).hostname or "" for url in settings.endpoints]
 
 
 def _certificates(args: argparse.Namespace, services: Sequence[Service], done: dict[str, object]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from configstore.cli.access_whom import as_root, settings_of
 from configstore.cli.render import write_json, write_line
-from configstore.cli.session import refuse_silent_default, say_all, warn_of_misspelt_variables
+from configstore.cli.session import refuse_silent_default, say, say_all, warn_of_misspelt_variables
 from configstore.errors import NotThereError, RefusedError
 from configstore.model.keys import Keys
 from configstore.model.path import printable, shell_word
@@ -27,17 +27,23 @@ def run(args: argparse.Namespace) -> int:
         roles = found.users.get(user, ())
         leases = _leases_of(keys, found, user)
         held = [lease for lease in leases if queue(kv, keys, lease)]
-        for role in roles:
-            kv.accounts.take_role(user, role)
-        kv.accounts.delete_user(user)
-        own_role = user in found.roles
+        enabled = kv.accounts.enabled()
+        if user in found.users:
+            kv.accounts.delete_user(user)  # and with it what roles it has, at once
+        others = sorted(other for other, its in found.users.items() if user in its and other != user)
+        own_role = user in found.roles and not others
         if own_role:
             kv.accounts.delete_role(user)
     if args.json:
         write_json({"user": user, "roles": list(roles), "leases": held})
     else:
-        write_line(printable(f"{user}: its user is gone{' and its role' if own_role else ''}: etcd answers no new"
-                             " request of it about keys"))  # fmt: skip
+        role = " and its role" if own_role else ""
+        effect = ": etcd answers no new request of it about keys" if enabled else ""
+        write_line(printable(f"{user}: its user is gone{role}{effect}"))
+    if not enabled:
+        say("access control is off: whoever has a certificate may do everything, this one as well")
+    if others:
+        say(f"the role {printable(user)} stays: others have it, too: {printable(', '.join(others))}")
     say_all(_what_is_left(user, held))
     return 0
 

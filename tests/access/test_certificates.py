@@ -93,6 +93,16 @@ def test_the_common_name_is_the_user_and_no_member_is_one(tls):
     }
 
 
+def test_where_etcd_is_reached_comes_to_the_servers_names_and_to_no_members(tls):
+    first = make(tls)
+    default = {"etcd", "localhost", "127.0.0.1", "::1"}
+    assert names(load(first["server"].path)) == names(load(first["peer"].path)) == default
+    found = make(tls, reached_at=["etcd.example.org", "localhost"])
+    assert names(load(found["server"].path)) == default | {"etcd.example.org"}
+    assert (found["server"].state, found["peer"].state) == (State.RENEWED, State.KEPT)
+    assert make(tls)["server"].state is State.KEPT
+
+
 def test_each_certificate_may_do_what_it_is_for_and_no_more(tls):
     found = make(tls, server_names=["etcd-1", "192.0.2.11", "fd00::7", "*.etcd.mailu.svc"])
     server, client = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH

@@ -413,6 +413,34 @@ def test_the_doctor_reads_a_sidecars_settings(access, doctor, store, tmp_path):
     assert "service imap: all that its mappings need (m)" in doctor("imap", "--config", str(file))
 
 
+def test_a_role_that_others_have_too_stays_when_a_user_is_revoked(access, accounts):
+    accounts.add_role("shared")
+    for user in ("shared", "alice"):
+        accounts.add_user(user)
+        accounts.give_role(user, "shared")
+    said = access("revoke", "shared")
+    assert "others have it, too: alice" in said.err
+    assert "shared" in accounts.roles()
+    assert accounts.users()["alice"] == ("shared",)
+    accounts.delete_user("alice")
+    accounts.delete_role("shared")
+
+
+def test_no_step_to_another_authority_is_taken_before_etcd_answers(access, tmp_path, monkeypatch):
+    out = str(tmp_path / "new")
+    words = ("apply", "--preset", "mailu/imap", "--out", out, "--timeout", "300ms")
+    monkeypatch.setenv("CONFIGSTORE_ENDPOINTS", "https://127.0.0.1:1")
+    access(*words, out=False)
+    before = sorted((tmp_path / "new").iterdir())
+    access(*words, "--roll-over", out=False, code=4)
+    assert sorted((tmp_path / "new").iterdir()) == before
+
+
+def test_a_new_folder_for_an_etcd_that_runs_with_another_is_told(access, tmp_path):
+    said = access("apply", "--preset", "mailu/imap", "--out", str(tmp_path / "wrong"), out=False, code=4)
+    assert "is --out the right folder?" in said.err
+
+
 def test_revoke_takes_any_other_user_away(access, accounts):
     access("apply", "--preset", "mailu/imap", "--without-auth")
     accounts.add_user("configstore")

@@ -197,6 +197,13 @@ def test_keyrings_come_beside_the_certificates_of_their_services(tmp_path):
     assert "unknown is not there, so nobody gets" in said.stderr
     found = {str(file.relative_to(tls)): file.read_text() for file in tls.rglob("*keyring*")}
     assert found == {"front/keyring": "keys of front", "operator/keyring": "keys of master"}
+    (tmp_path / "victim").write_text("of root")
+    (tls / "front/.keyring.new").symlink_to(tmp_path / "victim")
+    (tls / "front/keyring").unlink()
+    (tls / "front/keyring").symlink_to(tmp_path / "victim")
+    assert_passes(place, str(keys), str(tls))
+    assert (tmp_path / "victim").read_text() == "of root", "a link that a service laid there is not followed"
+    (tls / "front/.keyring.new").unlink()
     (keys / "front").write_text("new keys of front")
     before = (tls / "front/keyring").stat().st_ino
     assert_passes(place, str(keys), str(tls))
