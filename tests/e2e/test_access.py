@@ -126,7 +126,9 @@ def places(sidecars, wanted):
 
 
 def name_in(need):
-    return FILES.get(need.mapping, "some.conf")
+    """Return the name of a mapping's file; what a service alone sends is nobody else's to write."""
+    name = FILES.get(need.mapping, "some.conf")
+    return f"sent-{name}" if need.direction is Direction.PUSH else name
 
 
 class Place(NamedTuple):
