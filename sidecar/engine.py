@@ -15,6 +15,7 @@ import msgspec
 from configstore.errors import ConfigstoreError, NoSpaceError, StoreError, StoreUnavailableError
 from configstore.model.path import ROOT, StorePath
 from configstore.model.replica import Request, Take
+from configstore.model.selection import Direction
 from sidecar.baseline import Baseline
 from sidecar.board import Board, Figures
 from sidecar.choices import Choices
@@ -24,7 +25,7 @@ from sidecar.latency import Latency
 from sidecar.leased import Leased, LeaseView
 from sidecar.local.side import LocalSide
 from sidecar.planner.lifecycle import Phase
-from sidecar.planner.mapping import Direction, Mapping
+from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Plan, deletes
 from sidecar.planner.planner import Settled, make_plan, siding_with_local
 from sidecar.planner.setbacks import Setbacks

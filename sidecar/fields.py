@@ -17,9 +17,9 @@ from typing import Any
 import pathspec
 
 from configstore.model.path import ROOT, PathError, StorePath, parse_path
-from configstore.model.selection import Symlinks
+from configstore.model.selection import Direction, Symlinks
 from configstore.settings import Parser, parse_duration, parse_name, parse_policy, parse_text
-from sidecar.planner.mapping import Direction, OwnerOverride, WatchMode
+from sidecar.planner.mapping import OwnerOverride, WatchMode
 
 _MODE = re.compile(r"0[0-7]{3}")
 _OWNER = re.compile(r"([0-9]{0,10}):([0-9]{0,10})")

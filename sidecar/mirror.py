@@ -11,6 +11,7 @@ from configstore.errors import RefusedError
 from configstore.files.words import words
 from configstore.model.path import PRIVATE_NAME, ROOT, StorePath
 from configstore.model.replica import Request
+from configstore.model.selection import Direction
 from configstore.store.tree import Tree
 from sidecar import memory
 from sidecar.alarm import Alarm
@@ -27,7 +28,7 @@ from sidecar.local.root import Root, RootLostError
 from sidecar.local.scan import Scanner
 from sidecar.local.side import LocalSide
 from sidecar.local.watch import LocalWatch, choose
-from sidecar.planner.mapping import Direction, Mapping
+from sidecar.planner.mapping import Mapping
 from sidecar.progress import Progress
 from sidecar.remote.side import RemoteSide
 from sidecar.remote.watch import RemoteFeed, RemoteOnce, RemoteWatch

@@ -7,9 +7,10 @@ import msgspec
 
 from configstore.model.path import StorePath, shown
 from configstore.model.record import Entry
+from configstore.model.selection import Direction
 from configstore.model.signature import Signature
 from sidecar.conflicts import Keeper
-from sidecar.planner.mapping import Direction, Mapping
+from sidecar.planner.mapping import Mapping
 from sidecar.planner.sides import Problem
 from sidecar.planner.three_sides import Sides
 from sidecar.planner.unsent import unsent

@@ -111,7 +111,8 @@ def _issuer_identifier(signing: x509.Certificate) -> x509.AuthorityKeyIdentifier
     try:
         own = signing.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:
-        return x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key())  # type: ignore[arg-type]
+        key = signing.public_key()  # of a kind that signs, since it signed itself or its authority says so
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)  # type: ignore[arg-type]  # see the line above
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 

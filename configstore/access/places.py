@@ -17,6 +17,7 @@ import msgspec
 
 from configstore.errors import UsageError
 from configstore.model.path import printable
+from configstore.presets.services import checked_name
 
 CLIENTS, PEERS = "ca", "peer-ca"
 SERVER, PEER, OPERATOR = "server", "peer", "operator"
@@ -30,8 +31,6 @@ KEYRING = "keyring"
 """A service's keyring for sealed values, beside its certificate: then it is handed over with it."""
 
 _TAKEN = frozenset({CLIENTS, PEERS, SERVER, PEER, OPERATOR})
-# A folder's name becomes part of that of a Secret, which is a DNS label on Kubernetes.
-_SERVICE = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _USER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 
 
@@ -62,10 +61,7 @@ def operator_files(directory: str) -> ClientFiles:
 def check_services(services: Mapping[str, str]) -> None:
     """Hold the names of services and of their users to what files, Secrets and etcd take. Raises UsageError."""
     for service, user in services.items():
-        if not _SERVICE.fullmatch(service):
-            raise UsageError(
-                f"service {printable(service)!r}: expected at most 40 small letters, digits and '-', such as front"
-            )
+        checked_name(service)
         if service in _TAKEN:
             raise UsageError(f"service {service!r}: the certificates of etcd and of a person have that name")
         if not _USER.fullmatch(user):

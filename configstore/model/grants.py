@@ -15,6 +15,7 @@ import msgspec
 
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import ROOT, StorePath, is_below
+from configstore.model.selection import Direction
 
 
 class Right(enum.StrEnum):
@@ -47,14 +48,6 @@ class Grant(msgspec.Struct, frozen=True, order=True):
 
 def _end(grant: Grant) -> bytes:
     return grant.end or grant.start + b"\0"
-
-
-class Direction(enum.StrEnum):
-    """Which way a mapping's changes go."""
-
-    BOTH = "both"
-    PULL = "pull"
-    PUSH = "push"
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Which paths belong to a mapping, and what becomes of symlinks there."""
+"""Which paths belong to a mapping, which way they travel, and what becomes of symlinks there."""
 
 import enum
 from collections.abc import Iterable
@@ -8,6 +8,14 @@ import msgspec
 import pathspec
 
 from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, is_below, relative_to
+
+
+class Direction(enum.StrEnum):
+    """Which way changes travel."""
+
+    BOTH = "both"
+    PULL = "pull"
+    PUSH = "push"
 
 
 class Symlinks(enum.StrEnum):

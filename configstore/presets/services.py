@@ -10,8 +10,9 @@ from typing import Any
 
 from configstore import presets
 from configstore.errors import UsageError
-from configstore.model.grants import Direction, Need, Service
+from configstore.model.grants import Need, Service
 from configstore.model.path import ROOT, PathError, StorePath, parse_path, printable
+from configstore.model.selection import Direction
 from configstore.settings import parse_name, read_toml, set_variables
 
 USER = "mailu-"

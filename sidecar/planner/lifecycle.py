@@ -11,7 +11,8 @@ import msgspec
 
 from configstore.model.path import ROOT, shell_word, shown
 from configstore.model.replica import Take
-from sidecar.planner.mapping import Direction, Mapping
+from configstore.model.selection import Direction
+from sidecar.planner.mapping import Mapping
 
 
 class Phase(enum.StrEnum):

@@ -11,15 +11,7 @@ import pathspec
 
 from configstore.model.path import StorePath, join
 from configstore.model.seal import Policy
-from configstore.model.selection import Selection, Symlinks
-
-
-class Direction(enum.StrEnum):
-    """Which way changes travel."""
-
-    BOTH = "both"
-    PULL = "pull"
-    PUSH = "push"
+from configstore.model.selection import Direction, Selection, Symlinks
 
 
 class WatchMode(enum.StrEnum):

@@ -14,7 +14,8 @@ import enum
 import msgspec
 
 from configstore.model.record import Entry, Kind
-from sidecar.planner.mapping import Direction, Mapping
+from configstore.model.selection import Direction
+from sidecar.planner.mapping import Mapping
 from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry
 
 

@@ -13,13 +13,14 @@ from configstore.errors import FutureRevisionError
 from configstore.model.path import ROOT, PathError, StorePath, relative_to, shown
 from configstore.model.record import Entry, Kind
 from configstore.model.replica import Take
+from configstore.model.selection import Direction
 from configstore.store.api import Batch, Item
 from configstore.store.history import ExpiredError, record_written_at
 from configstore.store.survey import survey
 from configstore.store.tree import Tree
 from configstore.store.values import Bad, Listing, Stored
 from sidecar.planner.lifecycle import Event, Lifecycle, Phase, rescue, words
-from sidecar.planner.mapping import Direction, Mapping
+from sidecar.planner.mapping import Mapping
 from sidecar.planner.sides import Problem, RemoteEntry
 from sidecar.planner.three_sides import Sides
 from sidecar.remote.content import Contents

@@ -9,10 +9,10 @@ import pytest
 
 from configstore.cli import main
 from configstore.cli.session import writer
-from configstore.model.grants import Direction
 from configstore.model.keys import Keys
 from configstore.model.path import ROOT
 from configstore.model.record import Entry, Kind, sha256
+from configstore.model.selection import Direction
 from configstore.presets.services import of_presets
 from configstore.store.conflicts import losers
 from configstore.store.replicas import ask_reports

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configstore.errors import UsageError
-from configstore.model.selection import Symlinks
+from configstore.model.selection import Direction, Symlinks
 from configstore.settings import StoreSettings
 from sidecar.config import LogFormat, LogLevel, load_config
-from sidecar.planner.mapping import Direction, OwnerOverride, WatchMode
+from sidecar.planner.mapping import OwnerOverride, WatchMode
 
 FULL = """
 [store]

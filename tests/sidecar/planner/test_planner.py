@@ -2,8 +2,8 @@
 
 from configstore.model.path import parse_path
 from configstore.model.record import Deletion, Kind
+from configstore.model.selection import Direction
 from sidecar.planner.guards import refusal
-from sidecar.planner.mapping import Direction
 from sidecar.planner.plan import Wait
 from sidecar.planner.planner import Settled, make_plan
 from sidecar.planner.sides import Problem

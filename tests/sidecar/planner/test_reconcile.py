@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from sidecar.planner.mapping import Direction
+from configstore.model.selection import Direction
 from sidecar.planner.reconcile import Verdict, as_pushed, decide
 from tests.sidecar.planner.named import GONE, a_dir, a_file, a_link, a_mapping, agreed_on, here, there
 

@@ -6,7 +6,7 @@
 import itertools
 from pathlib import Path
 
-from sidecar.planner.mapping import Direction
+from configstore.model.selection import Direction
 from sidecar.planner.reconcile import decide
 from tests.sidecar.planner.named import GONE, a_file, a_mapping, agreed_on, here, there
 

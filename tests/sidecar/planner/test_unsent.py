@@ -3,7 +3,7 @@
 import pytest
 
 from configstore.model.record import Entry, Kind
-from sidecar.planner.mapping import Direction
+from configstore.model.selection import Direction
 from sidecar.planner.sides import Problem
 from sidecar.planner.three_sides import Sides
 from sidecar.planner.unsent import BEING_WRITTEN, unsent
