@@ -1,0 +1,135 @@
+"""How long a change travels, beside the floor: the same client's raw put, watched, written and renamed there."""
+
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from configstore.model.path import StorePath
+from configstore.settings import StoreSettings
+from configstore.store.api import ModRevision, Put
+from configstore.store.connect import connect
+from configstore.store.values import Write
+from tests.bench.measures import RETENTION, Arrivals, Bench, a_file
+from tests.waiting import wait_until
+
+
+def floor_replica(endpoint: str, key: str, directory: str) -> None:
+    """Run the floor's other side: watch one key range, write and rename each value. Ends when killed."""
+    prefix = key.encode()
+    with connect(StoreSettings(endpoints=(endpoint,))) as kv:
+        revision = kv.range(prefix).revision
+        for batch in kv.watch(prefix, prefix + b"\xff", start_revision=revision + 1):
+            for event in batch.events:
+                name = event.item.key[len(prefix) :].decode()
+                temporary = f"{directory}/.{name}"
+                with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                    file.write(event.item.value)
+                os.rename(temporary, f"{directory}/{name}")
+
+
+def measure_floor(bench: Bench) -> float:
+    """Return the median seconds of raw put → watch event → rename in another process."""
+    directory = bench.folder / "floor"
+    directory.mkdir()
+    command = [sys.executable, "-m", "tests.bench", "--floor-replica", bench.endpoint, "/floor/", str(directory)]
+    process = subprocess.Popen(command)
+    try:
+        arrivals = Arrivals(directory)
+        ready = 0
+
+        def answers() -> bool:
+            nonlocal ready
+            ready += 1
+            bench.kv.txn((ModRevision(b"/floor/r%d" % ready, 0),), (Put(b"/floor/r%d" % ready, b""),))
+            return any(name.startswith("r") for name in os.listdir(directory))
+
+        wait_until(answers, 30, what="the floor's watcher")
+        samples = []
+        for number in range(bench.rounds):
+            key = b"/floor/%d" % number
+            content = secrets.token_bytes(2048)
+            start = time.perf_counter()
+            bench.kv.txn((ModRevision(key, 0),), (Put(key, content),))
+            samples.append(arrivals.wait({str(number)}) - start)
+        return statistics.median(samples)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def put_to_file(bench: Bench, directory: Path) -> float:
+    """Return the median seconds from a guarded put of an existing path to its file on a replica."""
+    arrivals = Arrivals(directory)
+    path = StorePath("bench/put")
+    bench.put({path: b"0"})
+    arrivals.wait({"put"})
+    samples = []
+    for _ in range(bench.rounds):
+        content = secrets.token_bytes(2048)
+        found = bench.tree.read(path)
+        start = time.perf_counter()
+        write = Write(
+            path=path,
+            entry=a_file(content),
+            content=content,
+            expected=found.mod_revision if found else 0,
+            previous=found,
+        )
+        bench.tree.commit([write], retention=RETENTION)
+        samples.append(arrivals.wait({"put"}) - start)
+    return statistics.median(samples)
+
+
+def write_to_replica(bench: Bench, here: Path, there: Path) -> float:
+    """Return the median seconds from a rename in one replica to the file on the other one."""
+    arrivals = Arrivals(there)
+    samples = []
+    for _ in range(bench.rounds):
+        (bench.folder / "new").write_bytes(secrets.token_bytes(2048))
+        start = time.perf_counter()
+        os.rename(bench.folder / "new", here / "written")
+        samples.append(arrivals.wait({"written"}) - start)
+    return statistics.median(samples)
+
+
+def a_set(bench: Bench, directory: Path) -> tuple[float, float]:
+    """Return the median seconds until a set of 60 is on a replica, and for which old and new are mixed."""
+    names = [f"set-{number:02d}" for number in range(60)]
+    bench.put({f"bench/{name}": b"0" for name in names})
+    arrivals = Arrivals(directory)
+    wait_until((directory / names[-1]).exists)
+    whole, mixed = [], []
+    first, last = str(directory / names[0]), str(directory / names[-1])
+    for _ in range(max(5, bench.rounds // 10)):
+        contents = {f"bench/{name}": secrets.token_bytes(2048) for name in names}
+        listing = bench.tree.list(StorePath("bench")).records
+        writes = [
+            Write(path=StorePath(path), entry=a_file(content), content=content,
+                  expected=listing[StorePath(path)].mod_revision)
+            for path, content in contents.items()
+        ]  # fmt: skip
+        window: list[float] = []
+        watcher = threading.Thread(target=_time_mixed, args=(first, last, window))
+        watcher.start()
+        start = time.perf_counter()
+        bench.tree.commit(writes, retention=RETENTION)
+        whole.append(arrivals.wait(set(names)) - start)
+        watcher.join()
+        mixed += window
+    return statistics.median(whole), statistics.median(mixed)
+
+
+def _time_mixed(first: str, last: str, window: list[float]) -> None:
+    """Measure for how long the first file of a set is new and the last one still old."""
+    old_first, old_last = os.stat(first).st_ino, os.stat(last).st_ino
+    while os.stat(first).st_ino == old_first:
+        pass
+    start = time.perf_counter()
+    while os.stat(last).st_ino == old_last:
+        pass
+    window.append(time.perf_counter() - start)
