@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 
 from configstore.embedded import EmbeddedEtcd, wheel_binary
+from tests import zygote
 from tests.servers import connect, debian_binary
 
 HERE = Path(__file__).parents[1]
 _roots = itertools.count(1)
+
+
+def pytest_sessionfinish():
+    """End what forks the tests' processes."""
+    zygote.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,8 @@
 """Fixtures for tests with real sidecars: two replicas of one subtree, and the command."""
 
-import subprocess
-import sys
-
 import pytest
 
+from tests import zygote
 from tests.e2e.replica import ENVIRONMENT, Replica
 from tests.waiting import wait_until
 
@@ -14,19 +12,8 @@ def configstore(etcd, kv_root):
     """Return a function that runs the command against the test's root and returns what it prints."""
 
     def run(*arguments, content=b"", code=None):
-        command = [
-            sys.executable,
-            "-m",
-            "configstore",
-            "--endpoints",
-            etcd.endpoint,
-            "--root",
-            kv_root,
-            *arguments,
-        ]
-        done = subprocess.run(
-            command, input=content, capture_output=True, env=ENVIRONMENT, timeout=60, check=False
-        )
+        words = ["--endpoints", etcd.endpoint, "--root", kv_root, *arguments]
+        done = zygote.run("configstore", words, ENVIRONMENT, content)
         well = {0, 1} if arguments[:1] == ("status",) else {0}  # 1: something needs a look
         assert done.returncode in (well if code is None else {code}), done.stderr.decode()
         return done.stdout

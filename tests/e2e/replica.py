@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from configstore.embedded import free_ports
+from tests import zygote
 from tests.trees import Look, tree
 from tests.waiting import wait_until
 
@@ -42,8 +43,9 @@ class Replica:
         self.shared = Path(
             tempfile.mkdtemp(prefix="cs-")
         )  # with the application: short, as a socket's path must be
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | zygote.Forked | None = None
         self.environment = ENVIRONMENT
+        self.anew = False  # whether it is started by a new interpreter: where memory or the start itself counts
         self.under: tuple[str, ...] = ()  # a command that runs the sidecar, with fewer rights or resources
         self.settings.write_text(
             f'[store]\nendpoints = {json.dumps(endpoints)}\nroot = "{root}"\ntimeout = "3s"\n'
@@ -58,17 +60,21 @@ class Replica:
 
     def command(self, verb: str, *options: str) -> subprocess.CompletedProcess[str]:
         """Run `init` or `plan` to its end."""
-        command = [sys.executable, "-m", "sidecar", verb, "--config", str(self.settings), *options]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=self.environment, timeout=60, check=False
+        words = [verb, "--config", str(self.settings), *options]
+        done = zygote.run("sidecar", words, self.environment)
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
         )
 
     def start(self) -> Self:
         """Start `run`."""
-        options = ("--replica", self.name, "--config", str(self.settings))
-        command = [*self.under, sys.executable, "-m", "sidecar", "run", *options]
+        words = ["run", "--replica", self.name, "--config", str(self.settings)]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, stderr=log, env=self.environment)
+            if self.under or self.anew:
+                command = [*self.under, sys.executable, "-m", "sidecar", *words]
+                self.process = subprocess.Popen(command, stderr=log, env=self.environment)
+            else:
+                self.process = zygote.start("sidecar", words, self.environment, log)
         return self
 
     def ask(self, path: str) -> tuple[int, str]:
