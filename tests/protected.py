@@ -4,7 +4,6 @@ import contextlib
 import datetime as dt
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from configstore.access.formats import etcd_flags
 from configstore.embedded import LOOPBACK, EmbeddedEtcd
 from configstore.presets.services import of_presets
 from configstore.store.etcd import EtcdKv
+from tests import zygote
 from tests.e2e.replica import ENVIRONMENT
 from tests.servers import connect
 
@@ -50,14 +50,7 @@ class Protected:
 
     def run(self, *words: str, who: str = "root", code: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
         """Run the command as somebody; fails the test unless it exits with `code`."""
-        done = subprocess.run(
-            [sys.executable, "-m", "configstore", *words],
-            capture_output=True,
-            text=True,
-            env=self.environment(who) | more,
-            timeout=60,
-            check=False,
-        )
+        done = zygote.run_text("configstore", [*words], self.environment(who) | more)
         assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
         return done
 

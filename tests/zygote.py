@@ -1,10 +1,11 @@
 """Starts `python -m sidecar` and `python -m configstore` by a fork of a process that has imported them already.
 
 Half a second of imports is most of what a short test costs. What runs is the same: a process of its own, with the
-module run as `__main__`, with arguments, environment, working directory and standard files of its own, which ends as
-any interpreter ends. It is a child of the process that asked, so that it can be waited for. What is about the start
-itself (a command in front of it, limits, the memory of a new process) is started by `subprocess` instead, and so is
-all where CONFIGSTORE_TEST_EXEC is set.
+module run as `__main__`, with arguments, environment, directory and standard files of its own, which ends as any
+interpreter ends. It is a child of the process that asked, so that it can be waited for.
+
+What is about the start itself (a command in front of it, limits, the memory of a new process) is started by
+`subprocess` instead, and so is everything where CONFIGSTORE_TEST_EXEC is set.
 """
 
 import contextlib
@@ -26,8 +27,8 @@ from typing import Any
 
 HERE = Path(__file__).parents[1]
 PRELOADED = (
-    "sidecar.daemon", "sidecar.config", "sidecar.health", "sidecar.outside", "configstore.cli", "configstore.store.etcd",
-    "configstore.store.connect", "configstore.store.sealing", "urllib.request",
+    "configstore.cli", "configstore.store.connect", "configstore.store.etcd", "configstore.store.sealing",
+    "sidecar.config", "sidecar.daemon", "sidecar.health", "sidecar.outside", "urllib.request",
 )  # fmt: skip
 _AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "MALLOC_", "GRPC_")
 """Variables by which the interpreter or a library is another from its start on."""
@@ -140,9 +141,9 @@ def start(module: str, arguments: list[str], environment: dict[str, str], stderr
 
 
 def run(
-    module: str, arguments: list[str], environment: dict[str, str], content: bytes = b"", timeout: float = 120
+    module: str, arguments: list[str], environment: dict[str, str], content: bytes = b"", *, timeout: float = 120
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a module to its end, as `subprocess.run` with captured output."""
+    """Run a module to its end, as `subprocess.run` with captured output does."""
     command = [sys.executable, "-m", module, *arguments]
     if not may_fork(environment):
         return subprocess.run(
@@ -162,6 +163,12 @@ def run(
         for each in (out, err):
             each.seek(0)
         return subprocess.CompletedProcess(command, code, out.read(), err.read())
+
+
+def run_text(module: str, arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a module to its end and return what it says as text."""
+    done = run(module, arguments, environment)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def _adopt(whether: bool) -> None:

@@ -44,7 +44,9 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="looks into, or plays,
 @pytest.fixture
 def one(replica):
     """Return a running replica."""
-    return replica("one", 'lease = "job"').start().ready()
+    one = replica("one", 'lease = "job"')
+    one.anew = True  # its memory is looked at
+    return one.start().ready()
 
 
 @pytest.fixture(params=["health", "control"])

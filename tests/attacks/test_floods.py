@@ -38,6 +38,7 @@ def below(kv, kv_root):
 
 
 def starts_and_mirrors(one, configstore):
+    one.anew = True  # its memory is looked at
     one.start()
     configstore("put", "data/good", content=b"1")
     wait_until((one.folder / "good").exists, 60, what=one.words())

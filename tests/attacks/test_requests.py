@@ -5,8 +5,6 @@ Over a real etcd with access control on and just the rights of docs/store-layout
 
 import os
 import pwd
-import subprocess
-import sys
 
 import pytest
 
@@ -16,6 +14,7 @@ from configstore.model.keys import Keys
 from configstore.model.replica import Ask, Request, State, Take, Verb, encode
 from configstore.store.api import CreateRevision, Delete, Put
 from configstore.store.replicas import live
+from tests import zygote
 from tests.e2e.replica import ENVIRONMENT, Replica
 from tests.servers import connect, run_etcdctl
 from tests.waiting import wait_until
@@ -68,8 +67,7 @@ def person(guarded, tmp_path):
 
     def run(*words, code=0):
         environment = ENVIRONMENT | login | {"CONFIGSTORE_PASSWORD_FILE": str(password)}
-        command = [sys.executable, "-m", "configstore", *words]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+        done = zygote.run_text("configstore", [*words], environment)
         looks = {1} if words[:1] == ("status",) else set()  # something needs a look
         assert done.returncode in {code} | looks, done.stderr
         return done.stdout

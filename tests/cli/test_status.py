@@ -18,6 +18,7 @@ from configstore.model.path import StorePath
 from configstore.model.replica import Alike, Expected, PathProblem, Report, State, encode
 from configstore.store.api import Put
 from configstore.store.replicas import MANY, QUIET, ask_reports
+from tests import zygote
 from tests.e2e.replica import ENVIRONMENT
 from tests.faults import says
 from tests.servers import connect, run_etcdctl
@@ -25,10 +26,8 @@ from tests.waiting import freeze
 
 
 def status(endpoint, *words, root="/configstore", **environment):
-    command = [sys.executable, "-m", "configstore", "--endpoints", endpoint, "--root", root, "status", *words]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=ENVIRONMENT | environment, timeout=60, check=False
-    )
+    command = ["--endpoints", endpoint, "--root", root, "status", *words]
+    done = zygote.run_text("configstore", command, ENVIRONMENT | environment)
     return done.returncode, done.stdout, done.stderr
 
 

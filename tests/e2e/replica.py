@@ -60,11 +60,7 @@ class Replica:
 
     def command(self, verb: str, *options: str) -> subprocess.CompletedProcess[str]:
         """Run `init` or `plan` to its end."""
-        words = [verb, "--config", str(self.settings), *options]
-        done = zygote.run("sidecar", words, self.environment)
-        return subprocess.CompletedProcess(
-            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
-        )
+        return zygote.run_text("sidecar", [verb, "--config", str(self.settings), *options], self.environment)
 
     def start(self) -> Self:
         """Start `run`."""

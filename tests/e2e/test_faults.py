@@ -6,7 +6,6 @@ Those that can be are made together, in mappings of one sidecar, so that all of 
 import os
 import signal
 import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +21,7 @@ from configstore.store.api import Delete, Exists, Put
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
 from sidecar.presence import Presence
+from tests import zygote
 from tests.e2e.replica import Replica
 from tests.faults import SOON, says
 from tests.keyrings import FIRST, SECOND, master, put, ring, table
@@ -280,10 +280,8 @@ def run(tmp_path):
     """Return a function that runs the command against an etcd, and returns all that it prints."""
 
     def run(endpoints, *words, **environment):
-        command = [sys.executable, "-m", "configstore", "--endpoints", ",".join(endpoints), *words]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=os.environ | environment, timeout=60, check=False
-        )
+        command = ["--endpoints", ",".join(endpoints), *words]
+        done = zygote.run_text("configstore", command, os.environ | environment)
         return done.stdout + done.stderr
 
     return run

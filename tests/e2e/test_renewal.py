@@ -4,8 +4,6 @@ import datetime as dt
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 from cryptography import x509
@@ -14,6 +12,7 @@ from configstore.access import issuing, places
 from configstore.access.certificates import ensure
 from configstore.embedded import LOOPBACK, EmbeddedEtcd
 from configstore.model.keys import Keys
+from tests import zygote
 from tests.e2e.replica import ENVIRONMENT, Replica
 from tests.faults import says
 from tests.servers import connect
@@ -92,10 +91,7 @@ class Installation:
 
     def command(self, *words):
         options = [f"--{name}={value}" for name, value in self.operator().items()]
-        return subprocess.run(
-            [sys.executable, "-m", "configstore", *words, f"--endpoints={self.etcd.endpoint}", *options],
-            env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        return zygote.run_text("configstore", [*words, f"--endpoints={self.etcd.endpoint}", *options], ENVIRONMENT)
 
     def age(self, age):
         """Have the sidecar's certificate be one that was made so long ago, for the same key."""

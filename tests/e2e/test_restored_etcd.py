@@ -2,14 +2,13 @@
 
 import shutil
 import signal
-import subprocess
-import sys
 
 from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind, sha256
 from configstore.store.survey import survey
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
+from tests import zygote
 from tests.e2e.replica import ENVIRONMENT, Replica
 from tests.faults import says
 from tests.servers import connect
@@ -53,8 +52,7 @@ def test_a_restored_backup_freezes_the_mapping_until_the_right_etcd_is_back(own_
         wait_until(lambda: one.metric("halted") == 1, 60, what="the restored backup to be noticed")
         status, words = one.ask("/readyz")
         assert (status, "restored snapshot?" in words) == (503, True)
-        command = [sys.executable, "-m", "configstore", "--endpoints", etcd.endpoint, "status"]
-        told = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
+        told = zygote.run_text("configstore", ["--endpoints", etcd.endpoint, "status"], ENVIRONMENT)
         assert says("a restored etcd", told.stdout), told.stdout
         (one.folder / "c").write_bytes(b"edited here")
         cycles = one.metric("cycles_total")

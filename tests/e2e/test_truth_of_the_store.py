@@ -2,12 +2,11 @@
 
 import contextlib
 import shutil
-import subprocess
-import sys
 import time
 
 import pytest
 
+from tests import zygote
 from tests.e2e.replica import ENVIRONMENT, Replica
 from tests.faults import says
 from tests.waiting import wait_until
@@ -16,13 +15,17 @@ SOON = 40.0
 """Four times the 10 s of the contract."""
 
 
+def make_subtree(etcd):
+    """Make the subtree `data`."""
+    zygote.run("configstore", ["--endpoints", etcd.endpoint, "mkdir", "data"], ENVIRONMENT).check_returncode()
+
+
 @pytest.fixture
 def wiped(own_etcd, tmp_path):
     """Return two replicas that hold what their etcd does not any more, one without files, and the command."""
 
     def run(*words):
-        command = [sys.executable, "-m", "configstore", "--endpoints", own_etcd.endpoint, *words]
-        done = subprocess.run(command, capture_output=True, env=ENVIRONMENT, timeout=60, check=False)
+        done = zygote.run("configstore", ["--endpoints", own_etcd.endpoint, *words], ENVIRONMENT)
         assert done.returncode in ({0, 1} if words == ("status",) else {0}), done.stderr.decode()
         return done.stdout.decode()
 
@@ -88,8 +91,9 @@ def test_a_wiped_store_with_none_but_fresh_replicas(wiped):
 
 def test_the_age_of_an_edit_counts_from_the_edit_while_etcd_is_away(own_etcd, tmp_path):
     with Replica("one", tmp_path, [own_etcd.endpoint], "/configstore") as one:
-        command = [sys.executable, "-m", "configstore", "--endpoints", own_etcd.endpoint, "mkdir", "data"]
-        subprocess.run(command, env=ENVIRONMENT, check=True)
+        zygote.run(
+            "configstore", ["--endpoints", own_etcd.endpoint, "mkdir", "data"], ENVIRONMENT
+        ).check_returncode()
         one.start().ready()
         own_etcd.kill()
         edited = time.monotonic()
@@ -104,8 +108,9 @@ def test_the_age_of_an_edit_counts_from_the_edit_while_etcd_is_away(own_etcd, tm
 
 def test_the_age_of_an_edit_outlives_a_restart_of_etcd(own_etcd, tmp_path):
     with Replica("one", tmp_path, [own_etcd.endpoint], "/configstore", 'lease = "job"') as one:
-        command = [sys.executable, "-m", "configstore", "--endpoints", own_etcd.endpoint, "mkdir", "data"]
-        subprocess.run(command, env=ENVIRONMENT, check=True)
+        zygote.run(
+            "configstore", ["--endpoints", own_etcd.endpoint, "mkdir", "data"], ENVIRONMENT
+        ).check_returncode()
         one.start().ready()
         edited = time.monotonic()
         (one.folder / "a").write_text("x")  # it waits for the lease

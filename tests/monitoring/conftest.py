@@ -4,13 +4,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from configstore.embedded import EmbeddedEtcd
+from tests import zygote
 from tests.certificates import Authority
 from tests.e2e.replica import ENVIRONMENT, Replica
 from tests.waiting import wait_until
@@ -68,8 +68,7 @@ def live(tmp_path_factory):
         with Replica("one", folder, [etcd.endpoint], "/configstore", more=guarded) as replica:
             replica.environment = ENVIRONMENT | variables
             for subtree in ("data", "guarded"):
-                command = [sys.executable, "-m", "configstore", "mkdir", subtree]
-                subprocess.run(command, env=replica.environment, check=True, timeout=60)
+                zygote.run("configstore", ["mkdir", subtree], replica.environment).check_returncode()
             replica.start().ready()
             (replica.folder / "file").write_text("content")
             name = "set_latency_seconds_count"
