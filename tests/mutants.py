@@ -948,7 +948,11 @@ def caught(mutant: Mutant) -> bool:
         target.write_text(text.replace(mutant.before, mutant.after))
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests.split()]
         done = subprocess.run(
-            command, cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)}, capture_output=True, check=False
+            command,
+            cwd=copy,
+            env=os.environ | {"PYTHONPATH": str(copy), "CONFIGSTORE_TEST_PATIENCE": "30"},
+            capture_output=True,
+            check=False,
         )
         assert done.returncode in {0, 1}, done.stdout.decode()[-2000:]
         return done.returncode == 1

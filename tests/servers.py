@@ -32,7 +32,7 @@ def run_etcdctl(endpoint: str, *arguments: str, user: str = "") -> str:
     """Run etcdctl against an endpoint and return what it says; fails the test when it fails."""
     environment = {"PATH": os.environ.get("PATH", ""), "ETCDCTL_API": "3"}
     command = [etcdctl(), f"--endpoints={endpoint}", *([f"--user={user}"] if user else []), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False, env=environment)
     assert done.returncode == 0, f"etcdctl {arguments}: {done.stderr}"
     return done.stdout
 

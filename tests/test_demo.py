@@ -82,7 +82,7 @@ def test_interrupted_it_leaves_nothing_behind(tmp_path):
         assert wait_until(lambda: "both sidecars" in process.stdout.readline(), 60)
         assert len(processes_with(f"TMPDIR={tmp_path}\0")) > 3
         process.send_signal(signal.SIGINT)
-        _, complaints = process.communicate(timeout=30)
+        _, complaints = process.communicate(timeout=90)
     assert (process.returncode, complaints) == (130, "demo: interrupted; everything is taken down\n")
     assert left_behind(process.pid, tmp_path) == []
 

@@ -204,7 +204,6 @@ print(count)
 """
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", range(2))
 def test_whoever_races_with_it_leads_it_nowhere(attacked, configstore, volume, seed):
     secret = a_secret(volume)

@@ -148,7 +148,7 @@ def test_a_services_rights_suffice_to_mirror_report_and_wait_for_all(service, pe
     (one.folder / "b").write_text("b")
     for words in (("flush", "data"), ("wait", "data", "--applied", "all")):
         client = one.client(*words)
-        said = client.communicate(timeout=30)
+        said = client.communicate(timeout=90)
         assert client.returncode == 0, said
     assert (two.folder / "a").stat().st_size == 200_000
     (two.folder / "b").unlink()

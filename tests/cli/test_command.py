@@ -193,11 +193,11 @@ def test_a_reader_that_stops_early_is_no_drama(start, run, environment, unbuffer
     process = start("get", "big")
     process.stdout.read(1)
     process.stdout.close()
-    assert process.wait(20) == 141
+    assert process.wait(90) == 141
     assert process.stderr.read() == b""
 
 
 def test_the_process_passes_bytes_through(start):
     content = bytes(range(256))
-    assert start("put", "a").communicate(content, timeout=20)[0] == b""
-    assert start("get", "a").communicate(timeout=20)[0] == content
+    assert start("put", "a").communicate(content, timeout=90)[0] == b""
+    assert start("get", "a").communicate(timeout=90)[0] == content

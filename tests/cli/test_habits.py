@@ -232,7 +232,7 @@ def test_watch_prints_an_object_per_line(start, run):
     run("put", "a", stdin=b"1")
     assert set(json.loads(process.stdout.readline())) == documented()["watch"]
     process.terminate()
-    assert process.wait(20) == 0
+    assert process.wait(90) == 0
 
 
 def test_every_command_that_prints_or_does_something_takes_json():

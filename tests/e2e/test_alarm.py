@@ -82,9 +82,9 @@ def test_a_lease_that_is_held_and_waited_for_shows(replica, tmp_path):
                 wait_until(lambda: value(one, 'lease_waiting_seconds{lease="certbot"}') > 0)
                 assert value(one, 'lease_held_seconds{lease="certbot"}') > 0
                 waiter.send_signal(signal.SIGTERM)
-                waiter.communicate(timeout=20)
+                waiter.communicate(timeout=90)
             wait_until(lambda: value(one, 'lease_waiting{lease="certbot"}') == 0)
-        assert holder.communicate(timeout=20)[1] is not None
+        assert holder.communicate(timeout=90)[1] is not None
     wait_until(lambda: value(one, 'lease_held{lease="certbot"}') == 0)
     assert value(one, 'lease_held_seconds{lease="certbot"}') == 0
 

@@ -244,7 +244,6 @@ def check(figures, wanted):
     assert all(figures["guests' turns"])
 
 
-@pytest.mark.timeout(300)
 def test_no_increment_is_lost_and_none_is_made_twice(tmp_path, binary_named):
     figures = contend(40, 5, os.environ.get("CONFIGSTORE_SOAK_SEED", "1"), tmp_path, binary_named("debian"))
     assert set(figures["spoilt"].values()) == {1}

@@ -118,7 +118,7 @@ def test_a_hold_whose_client_dies_while_it_waits_leaves_the_queue(one, kv, kv_ro
     waiting.communicate()
     wait_until(lambda: len(queue(kv, keys, "job")) == 1)
     first.terminate()
-    first.communicate(timeout=20)
+    first.communicate(timeout=90)
 
 
 def as_nobody(one, *groups):
@@ -175,7 +175,7 @@ def test_another_sidecar_at_the_same_socket_is_refused_and_a_dead_ones_is_taken_
     two = replica("two")
     two.settings.write_text(two.settings.read_text().replace(str(two.shared), str(one.shared)))
     two.start()
-    assert two.process.wait(20) == 5
+    assert two.process.wait(90) == 5
     two.process = None
     assert "another sidecar serves this socket" in two.words()
     one.end(9)
@@ -188,7 +188,7 @@ def test_a_directory_in_which_others_have_files_is_not_closed_to_them(replica):
     two.shared.chmod(0o1777)
     (two.shared / "of somebody else").touch()
     two.start()
-    assert two.process.wait(20) == 5
+    assert two.process.wait(90) == 5
     two.process = None
     assert "of somebody else lies there, too" in two.words()
     assert stat.S_IMODE(two.shared.stat().st_mode) == 0o1777

@@ -99,7 +99,7 @@ def test_a_stop_waits_for_etcd_as_long_as_it_may(away):
     wait_until(lambda: any(line["message"].startswith("stopping") for line in one.lines()))
     etcd.start()
     wait_until((two.folder / "a").exists, 40)
-    assert one.process.wait(40) == 0
+    assert one.process.wait(90) == 0
     one.process = None
 
 

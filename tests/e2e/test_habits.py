@@ -49,7 +49,7 @@ def test_a_log_that_nobody_reads_holds_neither_the_mirror_nor_the_end_up(replica
     wait_until((two.folder / "last").exists, 20)
     assert one.ask("/livez")[0] == 200
     one.process.terminate()
-    assert one.process.wait(20) == 0
+    assert one.process.wait(90) == 0
     one.process = None
     os.close(reader)
 
@@ -111,7 +111,7 @@ def test_as_process_1_it_reaps_what_a_hook_leaves_behind_and_knows_the_hooks_own
     wait_until(lambda: b"sh: ended with exit code 3: the reason" in configstore("status"), 20)
     wait_until(lambda: not zombies(first), 20, what="no zombies")
     os.kill(int(first), signal.SIGTERM)
-    assert one.process.wait(20) == 0
+    assert one.process.wait(90) == 0
     one.process = None
 
 
@@ -139,7 +139,7 @@ def test_two_sidecars_of_one_id_are_named_by_both_until_one_is_gone(replica, con
         wait_until(lambda each=each: "has the same replica id" in each.ask("/readyz")[1], 30)
     assert older.ask("/readyz")[0] == 200
     wait_until(lambda: b"has the same replica id" in configstore("status"))
-    told = json.loads(older.client("status").communicate(timeout=30)[0])
+    told = json.loads(older.client("status").communicate(timeout=90)[0])
     assert "CONFIGSTORE_REPLICA" in told["troubles"][0]
     younger.end(signal.SIGKILL)
     wait_until(lambda: "replica id" not in older.ask("/readyz")[1], 60)
@@ -164,6 +164,6 @@ def test_an_engine_that_hangs_does_not_keep_the_end_from_coming(replica, tmp_pat
     (one.folder / "a").write_text("x")
     wait_until((tmp_path / "began").exists)
     one.process.terminate()
-    assert one.process.wait(20) == 1
+    assert one.process.wait(90) == 1
     one.process = None
     assert "the end takes too long; what was not sent is not known: ending at once" in one.words()

@@ -394,10 +394,10 @@ def test_with_etcd_away_at_the_end_it_says_so_and_for_how_long_it_waits(replica,
 
 def test_a_lease_that_somebody_ends_stops_the_command(guarded, held, configstore):
     one, _ = guarded
-    holder = one.client("hold", "job", "--ttl", "4", "--", "sh", "-c", "trap '' TERM; sleep 60 & wait; wait")
+    holder = one.client("hold", "job", "--ttl", "4", "--", "sh", "-c", "trap '' TERM; sleep 600 & wait; wait")
     wait_until(held)
     configstore("leases", "break", "job", "--yes")
-    code, _, err = outcome(holder, 20)
+    code, _, err = outcome(holder, 90)
     assert code == 3
     assert "lease job is lost" in err
     assert "was stopped" in err
@@ -415,7 +415,7 @@ def test_nothing_that_the_command_left_behind_outlives_a_lost_lease(guarded, hel
     holder = one.client("hold", "job", "--ttl", "4", "--", *beside(stubborn), stdout=subprocess.DEVNULL)
     wait_until(lambda: mark.exists() and mark.read_text())
     configstore("leases", "break", "job", "--yes")
-    assert outcome(holder, 20)[0] == 3
+    assert outcome(holder, 90)[0] == 3
     wait_until(lambda: not Path(f"/proc/{mark.read_text().strip()}/cmdline").exists())
 
 
@@ -425,7 +425,7 @@ def test_a_command_that_is_told_to_end_has_ended_when_all_its_processes_have(gua
     holder = one.client("hold", "job", "--ttl", "4", "--", *beside(tidying))
     assert holder.stdout.readline() == "runs\n"
     holder.terminate()
-    assert outcome(holder, 20)[0] == 128 + signal.SIGTERM
+    assert outcome(holder, 90)[0] == 128 + signal.SIGTERM
     assert configstore("get", "data/file") == b"last"
 
 
@@ -487,7 +487,7 @@ def test_a_stopped_sidecar_lets_the_command_end_and_commits_what_it_wrote(guarde
     one.process.terminate()
     client.terminate()
     assert outcome(client)[0] == 0
-    assert one.process.wait(20) == 0
+    assert one.process.wait(90) == 0
     one.process = None
     assert configstore("get", "data/file") == b"last"
     assert held() == []
@@ -598,7 +598,7 @@ def test_run_holds_the_lease_in_etcd_itself_and_a_person_can_break_it(etcd, kv_r
         assert (row["lease"], row["holder"]["command"], row["waiting"]) == ("job", "sh", [])
         configstore("run", "--lease", "job", "--no-wait", "--", "true", code=3)
         configstore("leases", "break", "job", "--yes")
-        code, _, said = outcome(process, 20)
+        code, _, said = outcome(process, 90)
     assert (code, "lease job is lost" in said, said.count("lost"), said.count("\n")) == (3, True, 1, 1)
     assert configstore("run", "--lease", "job", "--", "echo", "free") == b"free\n"
     configstore("run", "--lease", "job", "--", "sh", "-c", "exit 9", code=9)

@@ -124,7 +124,7 @@ def test_a_queue_of_sixteen_events_loses_no_file(replica, configstore):
     for number in range(500):
         (one.folder / str(number)).write_bytes(b"x")
     one.process.send_signal(signal.SIGCONT)
-    wait_until(lambda: one.metric("paths") == 500, 20)  # long before the full scan of every minute
+    wait_until(lambda: one.metric("paths") == 500, 20)
     assert len(configstore("ls", "data").split()) == 500
 
 

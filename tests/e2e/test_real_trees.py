@@ -17,8 +17,6 @@ from tests.e2e.conftest import equal
 from tests.trees import tree
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(180)
-
 TOOLS = {
     "git": """
         git clone -q "$outside/origin" "$top/clone"

@@ -212,7 +212,7 @@ def test_a_signal_ends_a_rotation_cleanly(configstore, keys, etcd, kv, kv_root):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT)
     wait_until(lambda: survey(load.tree, None).keys.__len__() > 1, 30, what="a rotation under way")
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=90)
     assert process.returncode == 1
     assert b"run it again to go on" in said
     assert b"Traceback" not in said

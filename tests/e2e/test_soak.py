@@ -132,7 +132,6 @@ def check(figures):
     assert figures["mixed for seconds"] < MIXED
 
 
-@pytest.mark.timeout(300)
 def test_nothing_is_lost_under_kills(tmp_path, binary_named):
     figures = soak(15, os.environ.get("CONFIGSTORE_SOAK_SEED", "1"), tmp_path, binary_named("debian"))
     check(figures)

@@ -92,7 +92,7 @@ def test_a_file_held_open_for_writing(replica, told, over, configstore):
         assert b"degraded" in configstore("replicas")
         assert told(" 1 of 1  degraded ")
         done = one.client("flush", "data", "--timeout", "1s")
-        assert "'app log': " in done.communicate(timeout=30)[1]
+        assert "'app log': " in done.communicate(timeout=90)[1]
         assert done.returncode != 0
     over("app log", "degraded")
 

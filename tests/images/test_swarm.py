@@ -59,7 +59,6 @@ def stack(engine, image, tmp_path):
         engine("swarm", "leave", "--force")
 
 
-@pytest.mark.timeout(240)
 def test_a_service_waits_for_the_sidecar_of_its_node_and_its_next_task_finds_its_files(engine, stack):
     def in_sidecar(*command):
         return engine.run("exec", stack("admin-sidecar"), *command)

@@ -38,7 +38,7 @@ def configstore(etcd):
 
     def run(*arguments, stdin=b""):
         command = [".venv/bin/configstore", "--endpoints", etcd.endpoint, "--root", "/pod", *arguments]
-        done = subprocess.run(command, input=stdin, capture_output=True, timeout=30, check=False)
+        done = subprocess.run(command, input=stdin, capture_output=True, timeout=90, check=False)
         assert done.returncode == 0, f"{arguments}: {done.stderr.decode()}"
         return done.stdout
 

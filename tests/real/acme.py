@@ -87,7 +87,7 @@ class Pebble:
     def __exit__(self, *_):
         for process in self._processes:
             process.terminate()
-            process.wait(20)
+            process.wait(90)
 
 
 NGINX = """
@@ -159,7 +159,7 @@ class Front:
 
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(20)
+        self.process.wait(90)
 
 
 class Balancer:

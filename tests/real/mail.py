@@ -104,7 +104,7 @@ class Mailboxes:
 
     def __exit__(self, *_):
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(90)
         shutil.rmtree(self.folder)
 
 

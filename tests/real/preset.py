@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from configstore import presets
-from tests.e2e.replica import ENVIRONMENT, Replica
+from tests.e2e.replica import ENVIRONMENT, Replica, seldom
 
 
 class PresetReplica(Replica):
@@ -32,7 +32,7 @@ class PresetReplica(Replica):
         """Return the settings: where each directory lies, and what the test adds."""
         more = self.more(self.at)
         return "\n".join(
-            f'[[mapping]]\nname = "{each.name}"\npath = "{self.at(each.path)}"\n{more.get(each.name, "")}'
+            f'[[mapping]]\nname = "{each.name}"\npath = "{self.at(each.path)}"\n{seldom(more.get(each.name, ""))}'
             for each in self.presets()
         )
 

@@ -99,7 +99,7 @@ class Rspamd:
 
     def __exit__(self, *_):
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(90)
 
 
 def test_rspamd_signs_with_a_key_that_admin_made_elsewhere(pair, key, tmp_path):

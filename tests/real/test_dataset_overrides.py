@@ -57,7 +57,7 @@ class Nginx:
             yield
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(90)
 
 
 def test_nginx_takes_an_override_and_a_bad_one_never_reaches_it(service, configstore, tmp_path):

@@ -106,7 +106,7 @@ class Site:
         """End that again."""
         if self.follower:
             self.follower.terminate()
-            self.follower.communicate(timeout=20)
+            self.follower.communicate(timeout=90)
 
 
 @pytest.fixture

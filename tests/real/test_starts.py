@@ -128,7 +128,7 @@ class Services:
         """End all."""
         for process in self.running.values():
             process.kill()
-            process.wait(20)
+            process.wait(90)
 
 
 @pytest.fixture

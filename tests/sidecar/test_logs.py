@@ -56,7 +56,7 @@ def test_what_is_queued_is_written_before_the_end():
         "with logs.configured('info', 'text'):\n"
         "    for number in range(500): logging.info('line %d', number)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=True)
     assert [line.split()[-1] for line in done.stderr.splitlines()] == [str(number) for number in range(500)]
 
 

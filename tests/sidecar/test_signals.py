@@ -25,7 +25,7 @@ KILL = "os.kill(os.getpid(), signal.{})"
 
 def run(strike, after=""):
     script = WAIT.format(strike=strike, after=after)
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=False)
 
 
 @pytest.mark.parametrize(

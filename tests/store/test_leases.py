@@ -467,4 +467,4 @@ def test_we_keep_etcdctl_lock_out(etcdctl_lock, contender, kv, keys):
     wait_until(lambda: len(queue(kv, keys, NAME)) == 2)
     assert theirs.poll() is None
     one.release()
-    assert "entered" in theirs.communicate(timeout=20)[0]
+    assert "entered" in theirs.communicate(timeout=90)[0]
