@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -87,20 +88,20 @@ class Zygote:
             command = [sys.executable, "-m", "tests.zygote", str(theirs.fileno())]
             self._process = subprocess.Popen(command, cwd=HERE, pass_fds=[theirs.fileno()])
         self._answers = self._mine.makefile("r", encoding="ascii")
+        self._one_at_a_time = threading.Lock()
 
     def start(self, module: str, arguments: list[str], environment: dict[str, str], files: list[int]) -> Forked:
         """Start a module with descriptors as standard files."""
         request = {"module": module, "arguments": arguments, "environment": environment, "cwd": os.getcwd()}
-        # Its parent hands it over by ending; orphans of others are no business of ours.
-        _adopt(True)
-        try:
-            with tempfile.TemporaryFile() as text:  # longer than one message may be
-                text.write(json.dumps(request).encode())
-                text.flush()
+        with self._one_at_a_time, tempfile.TemporaryFile() as text:  # longer than one message may be
+            text.write(json.dumps(request).encode())
+            text.flush()
+            _adopt(True)  # its parent hands it over by ending; orphans of others are no business of ours
+            try:
                 socket.send_fds(self._mine, [b"."], [*files, text.fileno()])
                 pid = int(self._answers.readline())
-        finally:
-            _adopt(False)
+            finally:
+                _adopt(False)
         return Forked(pid, [sys.executable, "-m", module, *arguments])
 
     def close(self) -> None:
@@ -111,12 +112,14 @@ class Zygote:
 
 
 _zygotes: dict[int, Zygote] = {}
+_making = threading.Lock()
 
 
 def _zygote() -> Zygote:
-    if os.getpid() not in _zygotes:
-        _zygotes[os.getpid()] = Zygote()
-    return _zygotes[os.getpid()]
+    with _making:
+        if os.getpid() not in _zygotes:
+            _zygotes[os.getpid()] = Zygote()
+        return _zygotes[os.getpid()]
 
 
 def close() -> None:
