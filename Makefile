@@ -4,27 +4,52 @@ PYTHON ?= $(shell for v in 3.14 3.13 3.12 3.11 3; do \
     command -v python$$v >/dev/null && python$$v -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' \
     2>/dev/null && { echo python$$v; break; }; done)
 BIN := .venv/bin
+TOGETHER := $(MAKE) --no-print-directory --jobs=4 --output-sync=target
+
+# Most tests wait for something: so many at once keep two processors at work.
+WORKERS ?= 4
 
 .PHONY: demo test check audit lock docs reference man bench handover mutants fuzz guides soak clean
+.PHONY: debian-packages kubernetes-tools formatted linted typed layered old-python safe
 
 demo: .venv/ready
 	$(BIN)/python -m tests.demo
 
-test: check .venv/docs-ready
+# What is fetched waits for networks, and what is checked computes. Nothing is installed into .venv while it is used.
+test:
+	$(TOGETHER) .venv/docs-ready debian-packages
+	$(TOGETHER) check kubernetes-tools
+	CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+# One after another: there is one lock for all of Debian's packages.
+debian-packages:
 	tests/get-tools .venv/debian-etcd
 	tests/get-services
 	tests/get-engine .venv/engine
-	tests/get-kubernetes .venv/kubernetes
 	tests/get-prometheus .venv/prometheus
 	tests/get-browser .venv/axe
-	CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -n 3 --dist loadgroup
 
-check: .venv/ready
+kubernetes-tools: .venv/ready
+	tests/get-kubernetes .venv/kubernetes
+
+check: formatted linted typed layered old-python safe
+
+formatted: .venv/ready
 	$(BIN)/ruff format --check .
+
+linted: .venv/ready
 	$(BIN)/ruff check .
+
+typed: .venv/ready
 	$(BIN)/mypy
+
+layered: .venv/ready
 	$(BIN)/lint-imports
+
+old-python: .venv/ready
 	$(BIN)/vermin --target=3.8- --quiet --no-tips configstore/client.py
+
+safe: .venv/ready
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive configstore sidecar
 
 # Asks an advisory database over the network, so it is no part of `check`. --strict: what the database cannot be asked

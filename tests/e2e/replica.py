@@ -24,7 +24,7 @@ CLIENTS_PYTHON = os.environ.get("CONFIGSTORE_TEST_CLIENTS_PYTHON", sys.executabl
 
 
 def seldom(policy: str) -> str:
-    """Return a mapping's settings, with full looks so rare that nothing is right by them alone, unless they say."""
+    """Return a mapping's settings, with full looks so rare that nothing is right by them alone."""
     return policy if "rescan" in policy else f'rescan = "1h"\n{policy}'
 
 
