@@ -21,12 +21,16 @@ _FIRST, _LONGEST = 0.005, 0.05
 
 
 def wait_until(
-    condition: Callable[[], Found], deadline: float = 10.0, *, what: str = "", bound: float | None = None
+    condition: Callable[[], Found],
+    deadline: float = 10.0,
+    *,
+    what: str | Callable[[], str] = "",
+    bound: float | None = None,
 ) -> Found:
     """Return the condition's first true value; fail after some time, saying what was waited for.
 
     deadline: seconds for what takes long by itself; it counts where it is longer than PATIENCE. bound: seconds
-    within which it must be, where just that is to be shown.
+    within which it must be, where just that is to be shown. what: a function tells it as it is at the end.
     """
     end = time.monotonic() + (max(deadline, PATIENCE) if bound is None else bound)
     began, wait = time.monotonic(), _FIRST
@@ -37,7 +41,8 @@ def wait_until(
             return found
         if time.monotonic() >= end:
             after = f"not within {time.monotonic() - began:.0f} s"
-            raise AssertionError(f"{after}: {what or getattr(condition, '__name__', condition)}")
+            said = what() if callable(what) else what
+            raise AssertionError(f"{after}: {said or getattr(condition, '__name__', condition)}")
         pause.wait(wait)
         wait = min(1.1 * wait, _LONGEST)
 

@@ -91,7 +91,9 @@ class Replica:
 
     def ready(self) -> Self:
         """Wait until it is ready."""
-        wait_until(lambda: self.ask("/readyz")[0] == 200, 20, what=f"{self.name} to be ready: {self.words()}")
+        wait_until(
+            lambda: self.ask("/readyz")[0] == 200, 20, what=lambda: f"{self.name} to be ready: {self.words()}"
+        )
         return self
 
     def metric(self, name: str) -> float:

@@ -140,6 +140,17 @@ def are_quiet(*replicas):
     return all(one.metric("cycles_total") - made <= 2 for one, made in zip(replicas, before, strict=True))
 
 
+def differences(one, two, wanted):
+    """Say what is not as a tool left it, and what both have said of it."""
+    here, there = one.tree(), two.tree()
+    names = sorted(
+        path for path in here | there | wanted if not here.get(path) == there.get(path) == wanted.get(path)
+    )
+    lines = [f"{path}: left {wanted.get(path)}, one {here.get(path)}, two {there.get(path)}" for path in names]
+    asked = [f"{each.name}: {each.ask('/readyz')}\n{each.words()[-3000:]}" for each in (one, two)]
+    return "\n".join(["what the tool left to be everywhere", *lines, *asked])
+
+
 def end_well(one, two, configstore, *, problems=frozenset(), perhaps=frozenset()):
     """Wait until both replicas are at rest, the first with just these problems, and perhaps some of the others."""
     wait_until(lambda: are_quiet(one, two), 30, what="both to be at rest")
@@ -164,7 +175,7 @@ def test_what_a_tool_left_is_everywhere_and_quiet_returns(pair, configstore, out
     names_outside = {path for path, (kind, _, target) in left.items() if kind is Kind.SYMLINK and target[0] == "/"}
     wanted = {path: look for path, look in left.items() if path not in names_outside}
     assert wanted
-    wait_until(lambda: two.tree() == wanted, 30, what="what the tool left to be everywhere")
+    wait_until(lambda: two.tree() == wanted, what=lambda: differences(one, two, wanted))
     end_well(one, two, configstore, problems=frozenset(names_outside))
     assert one.tree() == left
     assert configstore("conflicts") == b""
