@@ -246,12 +246,16 @@ def a_deletion_is_judged_by_what_has_arrived(patch):
     patch(guards, "_incoming", arrived)
 
 
+ROWS = {"a_deletion_is_judged_by_what_has_arrived": 6}
+"""Which fixed row of histories misses a mutant soon, where the usual one takes long."""
+
+
 def live(name, base):
     """Play the short histories, then random ones."""
     for history in HISTORIES:
         play(history, base / history.__name__)
     run = test_deletions.run if name in DELETIONS else test_simulation.run
-    run(1500, steps=40, number=2, phases=[Phase.generate], database=None)
+    run(1500, steps=40, number=ROWS.get(name, 2), phases=[Phase.generate], database=None)
 
 
 @pytest.mark.timeout(900)
