@@ -1,5 +1,6 @@
 """Critical sections through the control socket: one writer at a time, everything it wrote committed, fenced."""
 
+import itertools
 import json
 import os
 import signal
@@ -575,9 +576,15 @@ def test_on_change_runs_after_each_set_and_again_when_it_failed(guarded, configs
     log = tmp_path / "log"
     script = f"cat {one.folder}/hand >> {log}; echo >> {log}; test -e {tmp_path}/works"
     watching = one.client("on-change", "data", "--", "sh", "-c", script)
-    wait_until(lambda: "on-change" in Path(f"/proc/{watching.pid}/cmdline").read_text())
-    configstore("put", "data/hand", content=b"first")
-    wait_until(lambda: log.exists() and log.read_text().count("first") >= 2)
+    sets = itertools.count()
+
+    def watches():
+        configstore("put", "data/hand", content=b"first %d" % next(sets))
+        return log.exists()
+
+    wait_until(watches, what="it to have begun")
+    last = f"first {next(sets) - 1}\n"
+    wait_until(lambda: log.read_text().count(last) >= 3)  # of its set, perhaps of the one before, and again
     (tmp_path / "works").touch()
     configstore("put", "data/hand", content=b"second")
     wait_until(lambda: "second" in log.read_text())
