@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from configstore.errors import RefusedError, StoreError, TooLargeError
-from configstore.model.path import StorePath, parent
+from configstore.model.path import StorePath, ancestors, parent
 from configstore.model.record import INLINE_MAX, Kind, RecordError, Source
 from configstore.store.envelope import NEED_SEAL, SealingError
 from configstore.store.tree import Tree
@@ -70,8 +70,7 @@ def commit(
         raise RefusedError(f"{mapping.name}: not written without its lease {mapping.lease}")
     committed = Committed()
     todo = list(reversed(list(_batches(_sealable(tree, mapping, pushes, alone, committed)))))
-    while todo:
-        batch = todo.pop()
+    while batch := _next(todo, committed):
         sets = _sets(batch)
         writes = [
             _write(push, mapping, write_ids[push.path], source(push), together=together)
@@ -183,6 +182,23 @@ def _without(
     rest = [push for push in batch if push.path != failure.path and push.in_set not in numbers]
     committed.left |= {push.path for push in batch if push.in_set in numbers} - {failure.path}
     return rest
+
+
+def _next(todo: list[list[Push]], committed: Committed) -> list[Push]:
+    """Take the next batch, without tombstones of directories in which something stays for now; empty at the end.
+
+    The halves of a move wait for each other, and what is left of a file may wait in a directory that is gone here.
+    Another replica would meet a deleted directory in which something lives, and write it again for good.
+    """
+    while todo:
+        batch = todo.pop()
+        stays = committed.left | committed.failed.keys() | committed.refused.keys()
+        lived_in = {above for path in stays for above in ancestors(path)}
+        held = {push.path for push in batch if push.entry.kind is Kind.GONE and push.path in lived_in}
+        committed.left |= held
+        if rest := [push for push in batch if push.path not in held]:
+            return rest
+    return []
 
 
 def _is_one_set(batch: Sequence[Push]) -> bool:

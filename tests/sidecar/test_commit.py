@@ -14,7 +14,7 @@ from configstore.store.values import Writer
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.plan import Push
 from sidecar.planner.sides import LocalEntry
-from sidecar.remote.commit import commit
+from sidecar.remote.commit import PathFailed, commit
 
 MAPPING = Mapping(name="data", store="data", path="/data")
 
@@ -84,6 +84,34 @@ def test_a_plan_that_is_taken_apart_after_a_part_of_it_landed_is_no_conflict_wit
     assert (committed.stale, committed.refused) == ({}, {})
     assert set(committed.done) == set(contents)
     assert all(found.version == 1 for found in tree.list("data").records.values())
+
+
+def test_no_directory_is_gone_before_what_waits_in_it():
+    """What a move leaves behind waits for the file, and where it lies is no other set's to take away."""
+    tree = a_tree(MemoryKv())
+    there, source = pushes_of({"old/d/moved": b"x"})
+    folders = [
+        Push(path=path, entry=Entry(kind=Kind.DIR, mode=0o755), local=None, expected=0)
+        for path in ("old", "old/d")
+    ]
+    done = commit_all(tree, [*folders, *there], lambda push: source(push) if push.local else None).done
+    new, _ = pushes_of({"new": b"x"})
+    new = [msgspec.structs.replace(new[0], in_set=1)]
+    gone = [
+        Push(path=path, entry=Entry(kind=Kind.GONE), local=None, expected=done[path].mod_revision, in_set=number)
+        for path, number in (("old/d/moved", 1), ("old/d", 0), ("old", 0))
+    ]
+
+    def changed(push):
+        def pieces():
+            raise PathFailed(push.path, None)
+
+        return pieces if push.local else None
+
+    committed = commit_all(tree, [*new, *gone], changed)
+    assert committed.done == {}
+    assert committed.left == {"old/d/moved", "old/d", "old"}
+    assert commit_all(tree, gone, lambda _: None).done.keys() == {"old/d/moved", "old/d", "old"}
 
 
 def sealing(*subtrees):
