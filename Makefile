@@ -95,7 +95,7 @@ guides: .venv/ready
 
 soak: .venv/ready
 	tests/get-tools .venv/debian-etcd
-	CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -m soak --timeout 7200
+	CONFIGSTORE_TEST_EXEC=1 CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m pytest -m soak --timeout 7200
 
 clean:
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

@@ -622,6 +622,12 @@ MUTANTS = {
         "",
         "tests/sidecar/planner/test_planner.py",
     ),
+    "a directory's tombstone is sent before what was not": Mutant(
+        "sidecar/remote/commit.py",
+        "lived_in = {above for path in stays for above in ancestors(path)}",
+        "lived_in = set()",
+        "tests/sidecar/test_commit.py -k waits_in_it",
+    ),
     "deletes wait for everybody": Mutant(
         "sidecar/local/side.py",
         "        if gone - self._deleted:\n",
