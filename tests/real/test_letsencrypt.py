@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -100,7 +101,10 @@ class Site:
 
     def follow(self):
         """Start what reloads the front when another one has renewed."""
+        descriptors = Path(f"/proc/{self.replica.process.pid}/fd")
+        before = len(list(descriptors.iterdir()))
         self.follower = self.replica.client("on-change", "data", "--", *self.front.reload)
+        wait_until(lambda: len(list(descriptors.iterdir())) > before, what="the follower to be connected")
 
     def close(self):
         """End that again."""
