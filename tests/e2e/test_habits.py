@@ -38,9 +38,9 @@ def test_a_log_that_nobody_reads_holds_neither_the_mirror_nor_the_end_up(replica
     os.close(writer)
     names = [f"{'x' * 200}-{number}" for number in range(19)]
     for number in range(1000):
+        pushed = total(one, "pushed_total") + len(names)  # before the first of them can be
         for name in names:
             (one.folder / name).write_text(str(number))
-        pushed = total(one, "pushed_total") + len(names)
         wait_until(lambda pushed=pushed: total(one, "pushed_total") >= pushed, 20)
         if total(one, "log_dropped_total"):
             break
