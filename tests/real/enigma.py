@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 
 NO_AGENT = re.compile(rb"can't connect to the (gpg-)?agent|[Nn]o agent running|no running gpg-agent")
 SPOILT = re.compile(rb"key generation failed: Corrupted protection")
-"""gpg cannot open the key that it just made; it happens on busy machines without a sidecar, too (rnpgp/rnp #2457)."""
+"""gpg cannot open the key that it made; busy machines without a sidecar see that, too (rnpgp/rnp issue 2457)."""
 
 OPTIONS = (
     "--no-secmem-warning",
