@@ -9,7 +9,7 @@ TOGETHER := $(MAKE) --no-print-directory --jobs=4 --output-sync=target
 # Most tests wait for something: so many at once keep two processors at work.
 WORKERS ?= 4
 
-.PHONY: demo test check audit lock docs reference man bench handover mutants fuzz guides soak clean
+.PHONY: demo test check audit lock docs reference man bench bench-host handover mutants fuzz guides soak clean
 .PHONY: debian-packages kubernetes-tools formatted linted typed layered old-python safe
 
 demo: .venv/ready
@@ -74,6 +74,9 @@ man: reference
 
 bench: .venv/ready
 	$(BIN)/python -m tests.bench
+
+bench-host: .venv/ready
+	$(BIN)/python -m tests.bench --host
 
 handover: .venv/ready
 	$(BIN)/python -m tests.handover

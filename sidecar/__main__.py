@@ -36,7 +36,7 @@ _EXAMPLES = {
     ),
     "init": ("configstore-sidecar init --preset mailu/front --timeout 5m",),
     "plan": ("configstore-sidecar plan --preset mailu/front --json",),
-    "health": ("configstore-sidecar health",),
+    "health": ("configstore-sidecar health", "configstore-sidecar health --service front"),
     "completion": ("configstore-sidecar completion bash > /etc/bash_completion.d/configstore-sidecar",),
 }
 
@@ -88,6 +88,9 @@ def parser() -> Parser:
             command.add_argument(f"--{option}", metavar=metavar, help=told)
         if name == "plan":
             command.add_argument("--json", action="store_true", help="print the plan as JSON")
+        if name == "health":
+            command.add_argument("--service", metavar="NAME", help="of one service alone, such as front")
+            command.add_argument("--live", action="store_true", help="only whether it works at all (/livez)")
     words = "print a completion script for a shell"
     completion = commands.add_parser(
         "completion",
@@ -114,9 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     file = options.pop("config")
     as_json = options.pop("json", False)
+    service, live = options.pop("service", None), options.pop("live", False)
     config = None
     try:
         config = load_config(file=file, environ=os.environ, options=options)
+        if command == "health":
+            return _health(config.health_listen, "/livez" if live else _readiness(service))
         return _dispatch(command, config, as_json=as_json)
     except ConfigstoreError as error:
         from sidecar import logs  # noqa: PLC0415  # whoever succeeds does not pay for it
@@ -130,8 +136,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(command: str, config: Config, *, as_json: bool) -> int:
-    if command == "health":
-        return _health(config.health_listen)
     # Only what works with the store pays for loading its client.
     from sidecar import daemon, logs, memory  # noqa: PLC0415 - see above
 
@@ -169,8 +173,17 @@ def _plan_lines(plans: dict[str, Plan]) -> Iterator[str]:
             yield f"{name}: problem {problem}"
 
 
-def _health(listen: str) -> int:
-    """Return 0 when /readyz says yes, 1 when it says no or nobody answers."""
+def _readiness(service: str | None) -> str:
+    """Return what to ask for. Raises UsageError."""
+    if service is None:
+        return "/readyz"
+    from configstore.presets.services import checked_name  # noqa: PLC0415  # nobody else pays for it
+
+    return f"/readyz?service={checked_name(service)}"
+
+
+def _health(listen: str, what: str) -> int:
+    """Return 0 when the answer is yes, 1 when it is no or nobody answers."""
     if not listen:
         print("configstore-sidecar: [health] listen is off, so there is nobody to ask", file=sys.stderr)
         return 2
@@ -180,7 +193,7 @@ def _health(listen: str) -> int:
 
     connection = http.client.HTTPConnection(host, int(port), timeout=5)
     try:
-        connection.request("GET", "/readyz")
+        connection.request("GET", what)
         answer = connection.getresponse()
         for line in answer.read(_MAX_ANSWER).decode(errors="replace").splitlines():
             print(printable(line))

@@ -20,6 +20,7 @@ from configstore.errors import UsageError
 from configstore.model.path import printable
 from configstore.model.seal import Policy
 from configstore.model.selection import taken_out
+from configstore.presets import together
 from configstore.settings import (
     STORE_PARSERS,
     Label,
@@ -43,6 +44,9 @@ from sidecar.state import DEFAULT as DEFAULT_STATE
 from sidecar.state import IN_MOUNT
 
 DEFAULT_SOCKET = "/run/configstore/control.sock"
+
+MAX_SOCKET = 107
+"""Bytes of a Unix socket's path (unix(7)), the NUL at its end left out."""
 
 INIT_TIMEOUT = 60.0
 """Seconds for which `init` waits for the store unless `--timeout` says otherwise."""
@@ -75,6 +79,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         these where it cannot be had.
     control_socket: path of the control socket, "" for none.
     control_group: number of the group that may use it besides root and our own user, None for no other.
+    control_groups: the same for the sockets of single services, by their names, in a sidecar of a whole host.
+    local: directory in which each service of the presets has a folder of its own, which makes this the sidecar of
+        a whole host: with a control socket for each service. None for the paths that the presets name.
     health_listen: `host:port`, "" for none.
     replica: this replica's id.
     timeout: seconds for which `init` waits for the store.
@@ -89,6 +96,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     state: str | None = None
     control_socket: str = DEFAULT_SOCKET
     control_group: int | None = None
+    control_groups: Mapped[str, int] = {}
+    local: str | None = None
     health_listen: str = "127.0.0.1:9650"
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.TEXT
@@ -98,6 +107,20 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = INIT_TIMEOUT
     stop_timeout: float = STOP_TIMEOUT
     notes: tuple[str, ...] = ()
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Those of a whole host, each with a control socket of its own, "" for mappings of none; else "" alone."""
+        return tuple(dict.fromkeys(mapping.service for mapping in self.mappings)) if self.local else ("",)
+
+    def socket_of(self, service: str) -> str:
+        """Return the path of a service's control socket, "" for none."""
+        above, _, name = self.control_socket.rpartition("/")
+        return f"{above}/{service}/{name}" if name and service else self.control_socket
+
+    def group_of(self, service: str) -> int | None:
+        """Return the group that may use a service's control socket, None for no other."""
+        return self.control_groups.get(service, self.control_group)
 
 
 _NOWHERE = ("", "none")  # an empty variable is an unset one, so that it takes a word to switch something off
@@ -116,8 +139,8 @@ def _listen(value: object) -> str:
 def _socket(value: object) -> str:
     if value in _NOWHERE:
         return ""
-    if not (parse_text(value).startswith("/") and len(parse_text(value).encode()) < 108):
-        raise ValueError('expected an absolute path of at most 107 bytes, or "none"')
+    if not (parse_text(value).startswith("/") and len(parse_text(value).encode()) <= MAX_SOCKET):
+        raise ValueError(f'expected an absolute path of at most {MAX_SOCKET} bytes, or "none"')
     return str(value)
 
 
@@ -128,6 +151,21 @@ def _group(value: object) -> int:
     return int(text)
 
 
+_OF_SERVICE = re.compile(r"([a-z0-9-]+):([0-9]+)")
+
+
+def _groups(value: object) -> dict[str, int]:
+    words = [part.strip() for part in value.split(",")] if isinstance(value, str) else []
+    found = [_OF_SERVICE.fullmatch(word) for word in words]
+    try:
+        groups = [(match[1], _group(match[2])) for match in found if match]
+    except ValueError:
+        groups = []
+    if not groups or len(dict(groups)) != len(words):
+        raise ValueError('expected services with the numbers of their groups, such as "fetchmail:101"')
+    return dict(groups)
+
+
 def _state(value: object) -> str:
     return IN_MOUNT if value == IN_MOUNT else parse_directory(value)
 
@@ -136,6 +174,8 @@ _SETTINGS: dict[tuple[str, str], tuple[str, Parser]] = {
     ("state", "directory"): ("state", _state),
     ("control", "socket"): ("control_socket", _socket),
     ("control", "group"): ("control_group", _group),
+    ("control", "groups"): ("control_groups", _groups),
+    ("local", "directory"): ("local", parse_directory),
     ("health", "listen"): ("health_listen", _listen),
     ("seal", "keyring"): ("seal_keyring", parse_text),
     ("seal", "policy"): ("seal", parse_policy),
@@ -175,11 +215,31 @@ def load_config(*, file: str | None, environ: Mapped[str, str], options: Mapped[
     store = load_store(
         environ=environ, table=_table(document, "store", source), source=source, options=store_options
     )
-    mappings = load_mappings(_tables(document, source), source=source, preset=str(preset), environ=environ)
+    mappings = load_mappings(
+        _tables(document, source), source=source, preset=str(preset), environ=environ, local=settings.get("local")
+    )
     mappings = _sealed(mappings, settings.get("seal_keyring"), settings.get("seal"))
     _check_state(settings.get("state") or DEFAULT_STATE, mappings)
     settings.setdefault("replica", default_replica())
-    return Config(store=store, mappings=mappings, notes=_notes(mappings, environ), **settings)
+    config = Config(store=store, mappings=mappings, notes=_notes(mappings, environ), **settings)
+    _check_services(config)
+    return config
+
+
+def _check_services(config: Config) -> None:
+    """Raise UsageError for groups of services that are none, and for a socket whose path is too long."""
+    for service in config.control_groups:
+        if config.local is None:
+            raise UsageError("control.groups: is for the sidecar of a whole host: set CONFIGSTORE_LOCAL, too")
+        if service not in config.services:
+            hint = nearest(service, config.services)
+            raise UsageError(f"control.groups: {service}: no such service here; {hint}")
+    for service in config.services:
+        if len(config.socket_of(service).encode()) > MAX_SOCKET:
+            raise UsageError(
+                f"control.socket: {config.socket_of(service)}: expected at most {MAX_SOCKET} bytes, the folder of"
+                f" {service} included"
+            )
 
 
 def _sealed(mappings: Iterable[Mapping], keyring: str | None, default: Policy | None) -> tuple[Mapping, ...]:
@@ -260,19 +320,24 @@ def _always(text: str) -> Label:
 
 
 def load_mappings(
-    tables: Iterable[Mapped[str, object]], *, source: str, preset: str, environ: Mapped[str, str]
+    tables: Iterable[Mapped[str, object]],
+    *,
+    source: str,
+    preset: str,
+    environ: Mapped[str, str],
+    local: str | None = None,
 ) -> tuple[Mapping, ...]:
     """Merge presets (names with commas between), the file's tables and the variables, and check the result.
 
-    Raises UsageError.
+    local: directory in which each service of the presets has a folder. Raises UsageError.
     """
     merged: dict[str, dict[str, Any]] = {}
-    for name in filter(None, (part.strip() for part in preset.split(","))):
-        for mapping in presets.load(name):
-            where = f"preset {name}: mapping {mapping.name}: "
-            layer = parse_layer(mapping.settings(), MAPPING_PARSERS, _label(where))
-            if merged.setdefault(mapping.name, layer) != layer:
-                raise UsageError(f"{_PRESET}: two of its presets have a mapping {mapping.name!r}: choose one")
+    services: dict[str, str] = {}
+    for each in together.taken(together.names_in(preset)):
+        name, where = each.mapping.name, f"preset {each.preset}: mapping {each.mapping.name}: "
+        path = {"path": each.path_below(local)} if local else {}
+        merged[name] = parse_layer(each.mapping.settings() | path, MAPPING_PARSERS, _label(where))
+        services[name] = each.service
     in_file: set[str] = set()
     for number, table in enumerate(tables, 1):
         where = f"{source}: mapping {printable(str(table.get('name', f'number {number}')))}: "
@@ -288,7 +353,7 @@ def load_mappings(
         _complete(layer, f"{source}: mapping {name}: " if name in in_file else f"mapping {name}: ")
     if not merged:
         raise UsageError(f"no mapping: expected a [[mapping]] in the file of --config, or {_PRESET}=mailu/front")
-    mappings = [Mapping(**layer) for layer in merged.values()]
+    mappings = [Mapping(service=services.get(name, ""), **layer) for name, layer in merged.items()]
     _check_apart(mappings, source)
     places = [(mapping.store, mapping.path) for mapping in mappings]
     return tuple(
@@ -339,6 +404,9 @@ def _check_apart(mappings: Iterable[Mapping], source: str) -> None:
     for one, other in combinations(mappings, 2):
         both = f"{prefix}mappings {one.name} and {other.name}"
         if one.path == other.path:
-            raise UsageError(f"{both}: path: both mirror {one.path}; expected a directory for each")
+            hint = (
+                "; CONFIGSTORE_LOCAL gives each service of a host a folder" if one.service != other.service else ""
+            )
+            raise UsageError(f"{both}: path: both mirror {one.path}; expected a directory for each{hint}")
         if one.store == other.store:
             raise UsageError(f"{both}: store: both mirror {one.store or '/'}; expected a subtree for each")

@@ -27,9 +27,8 @@ from sidecar import logs
 from sidecar.config import DEFAULT_SOCKET, Config
 from sidecar.contact import ContactLog
 from sidecar.control.api import Api
+from sidecar.control.doors import Doors
 from sidecar.control.holds import Holds
-from sidecar.control.place import Door, listen
-from sidecar.control.server import ControlServer
 from sidecar.metrics import Sample
 from sidecar.mirror import Mirror
 from sidecar.planner.mapping import Mapping
@@ -64,18 +63,27 @@ def run(config: Config) -> int:
         def troubles() -> list[str]:
             found = [state.trouble, *(each.alarm.failure for each in mirrors)]
             found += [trouble for each in watchers for trouble in each.troubles()]
-            return [*presence.troubles(), *holds.troubles(), *sealed.troubles(), *filter(None, found)]
+            return [
+                *presence.troubles(),
+                *holds.troubles(),
+                *sealed.troubles(),
+                *doors.troubles(),
+                *filter(None, found),
+            ]
+
+        def behind(service: str) -> Api:
+            shown = [each for each in mirrors if each.mapping.service == service or not config.local]
+            return Api(kv, keys, shown, holds, replica=config.replica, troubles=troubles)
 
         presence = _presence(config, kv, mirrors, sealed, troubles)
         keys = Keys(config.store.root)
         holds = Holds(kv, keys, mirrors, replica=config.replica, host=socket.gethostname(), now=_now)
+        doors = Doors(config, behind, default=DEFAULT_SOCKET)
         told = [presence.changed]
         watchers: list[Outside] = []
         mirrors += _open(config, kv, stack, state, sealed, watch=True, told=lambda: _tell(told), holds=holds)
-        door = _control_socket(config)
-        if door:
-            what = Api(kv, keys, mirrors, holds, replica=config.replica, troubles=troubles)
-            stack.callback(ControlServer(door, what, group=config.control_group).close)
+        stack.callback(doors.close)
+        doors.open()
         if config.health_listen:
             health = _health(config, kv, mirrors, holds, troubles, sealed=sealed, told=told, watchers=watchers)
             stack.callback(health.close)
@@ -88,8 +96,9 @@ def run(config: Config) -> int:
         log.info(
             "mirroring", extra={"mappings": [mirror.mapping.name for mirror in mirrors], "replica": config.replica}
         )
-        while not end.wait(sealed.period):
+        while not end.wait(min(filter(None, (sealed.period, doors.period)), default=None)):
             _look_at_keyring(sealed, mirrors, presence)
+            doors.open()
         all_sent = _stop(config.stop_timeout, kv, mirrors, holds)
     log.info("stopped")
     return 0 if all_sent and not end.failed else 1
@@ -281,6 +290,8 @@ def _health(
     def statuses() -> list[Status]:
         return [each.status for each in mirrors]
 
+    services = {each.name: each.service for each in config.mappings if each.service}
+
     def alive() -> str | None:
         return next(filter(None, (each.stuck() for each in mirrors)), None)
 
@@ -290,6 +301,7 @@ def _health(
         yield Sample("keyring_unreadable", (), sealed.unreadable)
         for each in mirrors:
             name = (each.mapping.name,)
+            yield Sample("mapping_info", (*name, each.mapping.service), 1)
             yield Sample("stuck", name, each.stuck() is not None)
             yield Sample("set_latency_seconds", name, each.latency)
         for lease in holds.standing():
@@ -307,6 +319,7 @@ def _health(
         alive=alive,
         notes=troubles,
         samples=samples,
+        services=services,
     )
     told.append(outside.wake)
     watchers.append(outside)
@@ -316,19 +329,6 @@ def _health(
     end.callback(outside.close)
     end.callback(health.close)
     return end
-
-
-def _control_socket(config: Config) -> Door | None:
-    """Return the control socket. Raises RefusedError, but where nobody has asked for it."""
-    if not config.control_socket:
-        return None
-    try:
-        return listen(config.control_socket, config.control_group)
-    except RefusedError as error:
-        if config.control_socket != DEFAULT_SOCKET:
-            raise
-        log.warning("no control socket, so nobody can hold a lease here", extra={"reason": str(error)})
-        return None
 
 
 def _now() -> str:

@@ -5,7 +5,7 @@ Served from values that the engines publish; a request never reaches the store o
 """
 
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -17,6 +17,8 @@ from sidecar.metrics import Sample, metrics
 from sidecar.serving import BACKLOG, Exchange, MalformedError, Request, Server
 from sidecar.status import Status
 
+_OF_SERVICE = "/readyz?service="
+
 
 class _Source(msgspec.Struct, frozen=True):
     """Where the answers come from; each is called at each request, from any thread, and answers at once."""
@@ -27,15 +29,20 @@ class _Source(msgspec.Struct, frozen=True):
     alive: Callable[[], str | None]
     notes: Callable[[], Sequence[str]]
     samples: Callable[[], Iterable[Sample]]
+    services: Mapping[str, str]
 
 
-def ready(statuses: Sequence[Status], contact: Contact, notes: Sequence[str] = ()) -> tuple[bool, str]:
+def ready(
+    statuses: Sequence[Status], contact: Contact, notes: Sequence[str] = (), services: Mapping[str, str] = {}
+) -> tuple[bool, str]:
     """Return whether all required mappings are ready and none of them is halted, with a line for each mapping.
 
     A store that fell silent changes nothing of that, since the files stay usable; each line ends with it. notes:
-    lines about the process as a whole, which make no difference either.
+    lines about the process as a whole, which make no difference either. services: by mapping, whose it is; said
+    where there are several.
     """
     lines = []
+    several = len(set(services.values())) > 1
     silent = f"; {words}" if (words := silence(contact)) else ""
     fine = True
     for status in statuses:
@@ -45,7 +52,8 @@ def ready(statuses: Sequence[Status], contact: Contact, notes: Sequence[str] = (
         # While the store is silent, that it is waited for is said once, behind what else is to be said.
         served = msgspec.structs.replace(status, waiting_for=None) if silent and good else status
         reason = _reason(served)
-        lines.append(f"{status.mapping}: {verdict}: {reason}{silent}")
+        whose = f" ({services[status.mapping]})" if several and status.mapping in services else ""
+        lines.append(f"{status.mapping}{whose}: {verdict}: {reason}{silent}")
     return fine, "\n".join([*lines, *notes]) + "\n"
 
 
@@ -71,11 +79,13 @@ class HealthServer:
         alive: Callable[[], str | None] = lambda: None,
         notes: Callable[[], Sequence[str]] = tuple,
         samples: Callable[[], Iterable[Sample]] = tuple,
+        services: Mapping[str, str] = {},
     ) -> None:
         """Listen on `host:port` (IPv6 in brackets). Raises UsageError when that cannot be had.
 
         statuses: of all mappings. alive: why the process makes no progress, or None. notes: what an operator
         should know of the process as a whole, in lines. samples: what `/metrics` has besides the statuses.
+        services: whose each mapping is, by its name, so that one may ask for one service alone.
         """
         try:
             listener = _listener(listen)
@@ -83,7 +93,7 @@ class HealthServer:
             raise UsageError(
                 f'[health] listen = {listen!r}: {error}; expected host:port, or "" for none'
             ) from None
-        self._source = _Source(statuses, clock, contact, alive, notes, samples)
+        self._source = _Source(statuses, clock, contact, alive, notes, samples, services)
         self.port: int = listener.getsockname()[1]
         self._server = Server(listener, self._answer, name="health")
 
@@ -105,11 +115,23 @@ class HealthServer:
             why = source.alive()
             return _verdict(not why), f"{why or 'ok'}\n"
         if target == "/readyz":
-            fine, text = ready(source.statuses(), source.contact(), source.notes())
+            fine, text = ready(source.statuses(), source.contact(), source.notes(), source.services)
             return _verdict(fine), text
+        if target.startswith(_OF_SERVICE):
+            return self._ready_of(target.removeprefix(_OF_SERVICE))
         if target == "/metrics":
             return HTTPStatus.OK, metrics(source.statuses(), source.contact(), source.clock(), source.samples())
         return HTTPStatus.NOT_FOUND, "there are /livez, /readyz and /metrics\n"
+
+    def _ready_of(self, service: str) -> tuple[HTTPStatus, str]:
+        source = self._source
+        its = {mapping for mapping, whose in source.services.items() if whose == service}
+        if not its:
+            known = ", ".join(sorted(set(source.services.values()))) or "none"
+            return HTTPStatus.NOT_FOUND, f"no mapping here is of that service; there are: {known}\n"
+        statuses = [status for status in source.statuses() if status.mapping in its]
+        fine, text = ready(statuses, source.contact(), source.notes())
+        return _verdict(fine), text
 
 
 def _listener(listen: str) -> socket.socket:

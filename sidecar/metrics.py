@@ -61,6 +61,12 @@ SERIES = {
             (),
             "1 while the keyring's file is gone or cannot be read, so that the one before it is used",
         ),
+        Series(
+            "mapping_info",
+            "gauge",
+            ("mapping", "service"),
+            "1; its labels say whose container a mapping of a preset is for",
+        ),
         Series("ready", "gauge", _OF_MAPPING, "1 while it may be served: it was complete, and no more"),
         Series("complete", "gauge", _OF_MAPPING, "1 while every record of the mapping is applied"),
         Series("degraded", "gauge", _OF_MAPPING, "1 while it is served although a path has a problem"),

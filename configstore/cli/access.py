@@ -54,7 +54,11 @@ def add(commands: Commands) -> None:
         parser.add_argument(
             "--config", metavar="FILE", help="one sidecar's settings, with its presets by --preset"
         )
-        parser.add_argument("--service", metavar="NAME", help="what that sidecar is called")
+        parser.add_argument(
+            "--service",
+            metavar="NAME",
+            help="one sidecar for all that --preset or --config names, such as a host's, is called so",
+        )
     for parser in (apply, verify, revoke):
         parser.add_argument("--out", metavar="DIR", help="the certificates' directory; the operator's is used")
     apply.add_argument(

@@ -47,10 +47,10 @@ def services_of(args: argparse.Namespace) -> tuple[Service, ...]:
     if args.config:
         preset = ",".join(args.preset or ())
         services = (of_settings(file=args.config, preset=preset, environ={}, name=args.service or ""),)
-    elif args.service:
-        raise UsageError("--service: names a sidecar of --config FILE; a preset's service has its own name")
+    elif args.service and not args.preset:
+        raise UsageError("--service: names one sidecar; say which by --config FILE, or by --preset NAME,NAME")
     else:
-        services = of_presets(args.preset or ["mailu"])
+        services = of_presets(args.preset or ["mailu"], name=args.service or "")
     refuse_beside(beside(services))
     return services
 

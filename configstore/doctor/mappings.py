@@ -12,6 +12,7 @@ from configstore.doctor.facts import Sealing
 from configstore.errors import UsageError
 from configstore.model.path import ROOT, PathError, StorePath, parse_path, printable
 from configstore.model.seal import Policy
+from configstore.presets import together
 from configstore.settings import parse_policy, read_toml, set_variables
 
 
@@ -27,8 +28,8 @@ class Settings:
         self.keyring = environ.get("CONFIGSTORE_SEAL_KEYRING") or table.get("keyring")
         self._default = environ.get("CONFIGSTORE_SEAL") or table.get("policy")
         self._found: dict[str, dict[str, Any]] = {}
-        for name in (preset or environ.get("CONFIGSTORE_PRESET") or "").split(","):
-            for each in presets.load(name.strip()) if name.strip() else ():
+        for name in together.names_in(preset or environ.get("CONFIGSTORE_PRESET") or ""):
+            for each in presets.load(name):
                 self._found[each.name] = {"store": each.store}
         tables = document.get("mapping", [])
         for each in tables if isinstance(tables, list) else ():

@@ -33,6 +33,7 @@ class PresetMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     "": nowhere.
     earlier: where earlier releases kept it. about, advice, warning: for people: what it is, what picks up a
     change, and what must be known before it costs something.
+    own: the directory is the sidecar's alone, mounted by no application.
     """
 
     name: str = ""
@@ -54,6 +55,7 @@ class PresetMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     dir_mode: str = ""
     refuse_empty: tuple[str, ...] = ()
     check: tuple[str, ...] = ()
+    own: bool = False
     about: str
     advice: str = ""
     warning: str = ""
@@ -61,10 +63,10 @@ class PresetMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def settings(self) -> dict[str, object]:
         """Return what differs from the defaults, keyed as a [[mapping]] of a settings file."""
         table: dict[str, object] = msgspec.to_builtins(self)
-        return {key: value for key, value in table.items() if key not in _FOR_PEOPLE}
+        return {key: value for key, value in table.items() if key not in _NO_SETTINGS}
 
 
-_FOR_PEOPLE = {"host", "earlier", "about", "advice", "warning"}
+_NO_SETTINGS = {"host", "earlier", "own", "about", "advice", "warning"}
 
 
 class Left(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +87,7 @@ class _Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class _Product(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     services: dict[str, tuple[str, ...]]
     access: dict[str, tuple[str, ...]]
+    instead: dict[str, str] = {}
     common: _Common
     mapping: dict[str, PresetMapping]
     left: tuple[Left, ...] = ()
@@ -123,6 +126,17 @@ def containers(product: str) -> dict[str, tuple[str, ...]]:
         service: tuple(f"{product}/{preset}" for preset in names)
         for service, names in _read(product).access.items()
     }
+
+
+def container(name: str) -> str:
+    """Return the container that a preset of one service is for: `mailu/nginx` is for front. Raises UsageError."""
+    product, slash, service = name.partition("/")
+    load(name)
+    if not slash:
+        raise UsageError(f"preset {printable(name)}: holds those of all services; name one, such as {name}/front")
+    found = _read(product)
+    runs = (each for each, names in found.access.items() if service in names)
+    return next(runs, found.instead.get(service, service))
 
 
 def roots(name: str) -> tuple[StorePath, ...]:

@@ -13,6 +13,7 @@ from configstore.errors import UsageError
 from configstore.model.grants import Need, Service
 from configstore.model.path import ROOT, PathError, StorePath, parse_path, printable
 from configstore.model.selection import Direction
+from configstore.presets import together
 from configstore.settings import parse_name, read_toml, set_variables
 
 USER = "mailu-"
@@ -27,14 +28,18 @@ def user_of(service: str) -> str:
     return f"{USER}{service}"
 
 
-def of_presets(names: Sequence[str]) -> tuple[Service, ...]:
+def of_presets(names: Sequence[str], *, name: str = "") -> tuple[Service, ...]:
     """Return the services of presets: of a product all of today's, of one preset that which runs it.
 
-    Presets with commas between run in one sidecar: they are one service, called as the first. Raises UsageError.
+    Presets with commas between run in one sidecar: they are one service, called as the first. name: all of them
+    run in one sidecar, such as a whole host's, which is called so. Raises UsageError.
     """
+    if name:
+        every = together.names_in(",".join(names))
+        return (_service(checked_name(name), [each for one in every for each in _with_companions(one)]),)
     found: dict[str, Service] = {}
-    for name in names:
-        parts = [part.strip() for part in name.split(",") if part.strip()]
+    for text in names:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
         if not parts:
             raise UsageError("--preset: expected a name such as mailu or mailu/front")
         if len(parts) == 1 and "/" not in parts[0]:
@@ -44,7 +49,7 @@ def of_presets(names: Sequence[str]) -> tuple[Service, ...]:
             many = [_of_parts(parts)]
         for service in many:
             if found.setdefault(service.name, service) != service:
-                raise UsageError(f"--preset {printable(name)}: service {service.name} is named twice, and differs")
+                raise UsageError(f"--preset {printable(text)}: service {service.name} is named twice, and differs")
     return tuple(found.values())
 
 
@@ -55,6 +60,11 @@ def _of_parts(parts: Sequence[str]) -> Service:
         raise UsageError(
             f"preset {printable(parts[0])}: holds those of all services; name one, such as {parts[0]}/front"
         )
+    return _service(name, names)
+
+
+def _service(name: str, presets_of_it: Iterable[str]) -> Service:
+    names = tuple(dict.fromkeys(presets_of_it))
     needs = _needs_of(names)
     return Service(name=name, user=user_of(name), needs=tuple(needs.values()), known=_known(names))
 
@@ -70,7 +80,7 @@ def of_settings(*, file: str | None, preset: str, environ: Mapping[str, str], na
 
     name: of the service; else that of its first preset, or of the file. Raises UsageError.
     """
-    names = [part.strip() for part in preset.split(",") if part.strip()]
+    names = together.names_in(preset)
     needs = _needs_of(names)
     for number, table in enumerate(_tables(file), 1):
         needs |= _need_in_file(file or "", number, table, needs)

@@ -29,7 +29,7 @@ from configstore.model.keys import Keys
 from configstore.model.untrusted import UntrustedError
 from configstore.settings import parse_name
 from configstore.store.api import Kv
-from configstore.store.leases import MAX_TTL, MIN_TTL
+from configstore.store.leases import MAX_TTL, MIN_TTL, Lease
 from configstore.store.replicas import named, wait_applied
 from configstore.store.survey import revision_due
 from sidecar.contact import fields
@@ -125,7 +125,7 @@ class Api:
         replica: str,
         troubles: Callable[[], Sequence[str]] = tuple,
     ) -> None:
-        """`mirrors` may be filled afterwards. troubles: what is wrong with the replica as a whole, in words."""
+        """Take `mirrors`, all that may be asked about here. troubles: of the replica as a whole, in words."""
         self.holds = holds
         self._kv = kv
         self._keys = keys
@@ -139,6 +139,7 @@ class Api:
         mappings = [
             {
                 "mapping": each.mapping.name,
+                "service": each.mapping.service,
                 "store": each.mapping.store,
                 "path": each.mapping.path,
                 "lease": each.mapping.lease,
@@ -155,6 +156,16 @@ class Api:
             "troubles": list(self._troubles()),
             "mappings": mappings,
         }
+
+    def contender(self, asked: HoldRequest) -> tuple[Lease, list[Mirror]]:
+        """Return a contender for a lease, and the mirrors it concerns. Raises UsageError."""
+        return self.holds.contender(
+            asked.lease,
+            mapping=asked.mapping,
+            command=asked.command,
+            ttl=None if asked.ttl is None else int(asked.ttl),
+            among=self._mirrors,
+        )
 
     def flush(self, asked: FlushRequest, present: Present) -> object:
         """Have what was changed in a mapping committed, for as long as the client is `present`.

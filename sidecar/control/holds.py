@@ -162,15 +162,26 @@ class Holds:
         return next(lost, None)
 
     def contender(
-        self, name: str, *, mapping: str | None, command: str, ttl: int | None
+        self,
+        name: str,
+        *,
+        mapping: str | None,
+        command: str,
+        ttl: int | None,
+        among: Sequence[Mirror] | None = None,
     ) -> tuple[Lease, list[Mirror]]:
-        """Return a contender that has not queued up yet, and the mirrors it concerns. Raises UsageError."""
-        known = {each.mapping.name: each for each in self._mirrors}
-        concerned = [each for each in self._mirrors if each.mapping.lease == name]
+        """Return a contender that has not queued up yet, and the mirrors it concerns. Raises UsageError.
+
+        among: the mirrors that whoever asks may speak of; all of them else.
+        """
+        shown = self._mirrors if among is None else among
+        known = {each.mapping.name: each for each in shown}
+        of_lease = [each for each in self._mirrors if each.mapping.lease == name]  # all of them push under it
+        concerned = of_lease if any(each in shown for each in of_lease) else []
         if mapping is not None and mapping not in known:
             raise UsageError(f"no mapping {mapping!r} here; there are {', '.join(sorted(known))}")
         if not concerned:
-            leases = sorted({each.mapping.lease for each in self._mirrors if each.mapping.lease})
+            leases = sorted({each.mapping.lease for each in shown if each.mapping.lease})
             there = f"there are {', '.join(leases)}" if leases else "none has a lease"
             raise UsageError(f"no mapping here has lease {name!r}, so nothing would be fenced; {there}")
         if mapping is not None and known[mapping] not in concerned:

@@ -148,12 +148,7 @@ class ControlServer:
     def _hold(self, exchange: Exchange, asked: api.HoldRequest) -> None:
         """Tell in lines how it goes; the hold lasts until it is released or the connection ends."""
         holds = self._api.holds
-        lease, mirrors = holds.contender(
-            asked.lease,
-            mapping=asked.mapping,
-            command=asked.command,
-            ttl=None if asked.ttl is None else int(asked.ttl),
-        )
+        lease, mirrors = self._api.contender(asked)
         exchange.begin("application/x-ndjson")
         threading.Thread(target=self._interrupt_when_gone, args=(exchange, lease), daemon=True).start()
         try:

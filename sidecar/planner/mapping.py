@@ -36,7 +36,8 @@ AS_IT_IS = OwnerOverride()
 class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One mapping, checked and complete. Durations are in seconds.
 
-    store: subtree of the store. path: absolute local directory.
+    store: subtree of the store. path: absolute local directory. service: whose container it is for, by its preset,
+    "" for none.
     include, exclude: gitignore-style patterns, relative to the subtree.
     holes: paths below the subtree that another mapping has taken out of this one, relative to it.
     within: directory of another mapping in which this one's lies, "" for none.
@@ -50,6 +51,7 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     name: str
     store: StorePath
     path: str
+    service: str = ""
     direction: Direction = Direction.BOTH
     include: tuple[str, ...] = ("**",)
     exclude: tuple[str, ...] = ()

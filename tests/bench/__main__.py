@@ -18,6 +18,7 @@ from pathlib import Path
 
 from configstore.embedded import EmbeddedEtcd
 from tests.bench.commands import a_thousand_keys, measure_init, start_up
+from tests.bench.host import one_host
 from tests.bench.latency import a_set, floor_replica, measure_floor, put_to_file, write_to_replica
 from tests.bench.measures import Bench, Figure, cpu_share, memory_mib
 from tests.bench.sealing import sealing
@@ -62,6 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--sealing", action="store_true", help="only what sealing costs")
+    parser.add_argument("--host", action="store_true", help="only one sidecar for a host, beside one a service")
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     parser.add_argument("--floor-replica", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -75,9 +77,13 @@ def main() -> int:
     try:
         with EmbeddedEtcd() as etcd:
             rounds = 50 if options.quick else 300
-            found = [sealing(etcd.endpoint, folder, rounds=rounds // 50)]
+            found = []
+            if not (options.sealing or options.host):
+                found.append(figures(Bench(etcd.endpoint, folder, rounds=rounds), quick=options.quick))
+            if not options.host:
+                found.append(sealing(etcd.endpoint, folder, rounds=rounds // 50))
             if not options.sealing:
-                found.insert(0, figures(Bench(etcd.endpoint, folder, rounds=rounds), quick=options.quick))
+                found.append(one_host(etcd.endpoint, folder, seconds=5 if options.quick else 30))
             for figure in itertools.chain.from_iterable(found):
                 ratio = f"{figure.ratio:.2f} ×" if figure.ratio else ""
                 verdict = "" if not figure.budget else "met" if figure.met else "MISSED"

@@ -147,8 +147,11 @@ def cpu_share(process: subprocess.Popen[bytes], seconds: float) -> float:
 
     def used() -> float:
         """Return seconds from the scheduler: ticks are too coarse, and timers wake in step with them."""
-        tasks = Path(f"/proc/{process.pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+        total = 0
+        for task in Path(f"/proc/{process.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a thread that ended meanwhile, such as of one request
+                total += int((task / "schedstat").read_text().split()[0])
+        return total / 1e9
 
     def idle() -> bool:
         before = used()

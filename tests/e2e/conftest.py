@@ -43,6 +43,30 @@ def pair(replica):
     return one.ready(), two.ready()
 
 
+@pytest.fixture
+def on_tmpfs():
+    """Return a function that mounts a tmpfs at a directory; all are unmounted in the end."""
+    mounted = []
+
+    def mount(folder, *options):
+        command = [
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            ",".join(["mode=0755", *options]),
+            "configstore-test",
+            str(folder),
+        ]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert not done.returncode, f"needs the right to mount (root with CAP_SYS_ADMIN): {done.stderr}"
+        mounted.append(folder)
+
+    yield mount
+    for folder in reversed(mounted):
+        subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)
+
+
 def equal(one, two, deadline=20.0):
     """Wait until two replicas hold the same, and return it."""
     wait_until(lambda: one.tree() == two.tree(), deadline, what="equal trees")

@@ -14,30 +14,6 @@ import pytest
 from tests.waiting import freeze, wait_until
 
 
-@pytest.fixture
-def on_tmpfs():
-    """Return a function that mounts a tmpfs at a directory; all are unmounted in the end."""
-    mounted = []
-
-    def mount(folder, *options):
-        command = [
-            "mount",
-            "-t",
-            "tmpfs",
-            "-o",
-            ",".join(["mode=0755", *options]),
-            "configstore-test",
-            str(folder),
-        ]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        assert not done.returncode, f"needs the right to mount (root with CAP_SYS_ADMIN): {done.stderr}"
-        mounted.append(folder)
-
-    yield mount
-    for folder in reversed(mounted):
-        subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)
-
-
 def remount(folder, options):
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 

@@ -330,3 +330,97 @@ def test_a_variable_of_a_mapping_that_presets_had_once_ends_nothing_and_is_told(
     assert len(config.notes) == 1
     assert "CONFIGSTORE_MAPPING_OVERRIDES_SNAPPYMAIL_PATH: nothing comes of it" in config.notes[0]
     assert not load(environ={"CONFIGSTORE_PRESET": "mailu/snappymail"}).notes
+
+
+HOST = "mailu/admin,mailu/front,mailu/imap,mailu/smtp,mailu/antispam,mailu/fetchmail,mailu/webmail"
+EACH = {"CONFIGSTORE_PRESET": HOST, "CONFIGSTORE_LOCAL": "/m"}
+GROUPS = "CONFIGSTORE_CONTROL_GROUPS"
+
+
+def test_all_services_of_a_host_have_a_folder_each(load):
+    config = load(environ=EACH | {"CONFIGSTORE_LOCAL": "/mirror"})
+    found = {mapping.name: (mapping.service, mapping.path) for mapping in config.mappings}
+    assert found == {
+        "instance": ("admin", "/mirror/admin/data"),
+        "dkim": ("admin", "/mirror/admin/dkim"),
+        "certs": ("front", "/mirror/front/certs"),
+        "letsencrypt": ("front", "/mirror/front/certs/letsencrypt"),
+        "overrides-nginx": ("front", "/mirror/front/overrides"),
+        "overrides-dovecot": ("imap", "/mirror/imap/overrides"),
+        "overrides-postfix": ("smtp", "/mirror/smtp/overrides"),
+        "overrides-rspamd": ("antispam", "/mirror/antispam/overrides"),
+        "fetchmail": ("fetchmail", "/mirror/fetchmail/data"),
+        "gpg": ("webmail", "/mirror/webmail/data/gpg"),
+        "rainloop-salt": ("webmail", "/mirror/webmail/data"),
+        "rainloop": ("webmail", "/mirror/webmail/data/_data_/_default_/storage"),
+        "overrides-roundcube": ("webmail", "/mirror/webmail/overrides"),
+    }
+    assert config.services == ("admin", "front", "imap", "smtp", "antispam", "fetchmail", "webmail")
+    assert config.socket_of("front") == "/run/configstore/front/control.sock"
+
+
+def test_a_products_name_is_all_its_services_with_what_runs_beside_them(load):
+    config = load(environ={"CONFIGSTORE_PRESET": "mailu"}, local="/mirror")
+    found = {mapping.name: mapping for mapping in config.mappings}
+    assert len(found) == 17
+    assert (found["acme"].service, found["acme"].path) == ("front", "/mirror/front/acme")
+    assert found["admin-start"].path == "/tmp/admin-start", "no application mounts it"
+
+
+def test_a_preset_that_takes_anothers_place_has_its_folder(load):
+    found = load(environ={"CONFIGSTORE_PRESET": "mailu/snappymail,mailu/webmail-start", "CONFIGSTORE_LOCAL": "/m"})
+    assert {mapping.service for mapping in found.mappings} == {"webmail"}
+
+
+def test_a_mapping_of_the_file_is_of_no_service_and_stays_where_it_is(load):
+    config = load(table("own", "/own"), {"CONFIGSTORE_PRESET": "mailu/imap", "CONFIGSTORE_LOCAL": "/mirror"})
+    assert [(mapping.service, mapping.path) for mapping in config.mappings][-1] == ("", "/own")
+    assert config.services == ("imap", "")
+    assert config.socket_of("") == "/run/configstore/control.sock"
+
+
+def test_without_a_folder_for_each_service_there_is_one_socket(load):
+    config = load(environ={"CONFIGSTORE_PRESET": "mailu/imap,mailu/admin"})
+    assert (config.services, config.socket_of("")) == (("",), "/run/configstore/control.sock")
+    off = load(
+        environ={"CONFIGSTORE_PRESET": HOST, "CONFIGSTORE_LOCAL": "/m", "CONFIGSTORE_CONTROL_SOCKET": "none"}
+    )
+    assert off.socket_of("front") == ""
+
+
+def test_a_group_is_of_one_service_or_of_all(load):
+    environ = {
+        "CONFIGSTORE_PRESET": HOST,
+        "CONFIGSTORE_LOCAL": "/m",
+        "CONFIGSTORE_CONTROL_GROUPS": "fetchmail:101",
+    }
+    config = load(environ=environ)
+    assert (config.group_of("fetchmail"), config.group_of("front")) == (101, None)
+    config = load(environ=environ | {"CONFIGSTORE_CONTROL_GROUP": "7"})
+    assert (config.group_of("fetchmail"), config.group_of("front")) == (101, 7)
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"CONFIGSTORE_PRESET": "mailu/front,mailu/fronts"}, "'mailu/fronts': unknown; did you mean mailu/front"),
+        ({"CONFIGSTORE_PRESET": "mailu/front,mailu/imap,mailu/front"}, "has mailu/front twice"),
+        ({"CONFIGSTORE_PRESET": "mailu,mailu/front"}, "has mailu/front twice"),
+        ({"CONFIGSTORE_PRESET": "mailu/front,,mailu/imap"}, "a name is empty"),
+        ({"CONFIGSTORE_PRESET": "mailu/front,"}, "a name is empty"),
+        ({"CONFIGSTORE_PRESET": "mailu/front,mailu/nginx"}, "mailu/front and mailu/nginx: both are for front"),
+        ({"CONFIGSTORE_PRESET": "mailu/webmail,mailu/snappymail"}, "both are for webmail: choose one"),
+        ({"CONFIGSTORE_PRESET": "mailu/front,mailu/certs-source"}, "both have a mapping 'certs'"),
+        ({"CONFIGSTORE_PRESET": HOST}, "CONFIGSTORE_LOCAL gives each service of a host a folder"),
+        (EACH | {"CONFIGSTORE_LOCAL": "mirror"}, "CONFIGSTORE_LOCAL: expected an absolute"),
+        ({"CONFIGSTORE_PRESET": "mailu/imap", GROUPS: "imap:1"}, "set CONFIGSTORE_LOCAL"),
+        (EACH | {GROUPS: "fetch:1"}, "control.groups: fetch: no such service here"),
+        (EACH | {GROUPS: "101"}, f"{GROUPS}: expected services with the numbers of their groups"),
+        (EACH | {GROUPS: "fetchmail:x"}, "expected services with"),
+        (EACH | {GROUPS: "fetchmail:1,fetchmail:2"}, "expected services with"),
+        (EACH | {GROUPS: "fetchmail:4294967295"}, "expected services with"),
+        (EACH | {"CONFIGSTORE_CONTROL_SOCKET": f"/{'x' * 90}/control.sock"}, "the folder of admin included"),
+    ],
+)
+def test_what_cannot_run_in_one_sidecar_is_refused_and_named(refused, environ, words):
+    assert words in refused(environ=environ)

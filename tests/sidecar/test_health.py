@@ -27,8 +27,8 @@ def serve():
     """Return a function that makes a server of one mapping that is not ready yet, and one that asks it."""
     made = []
 
-    def serve(listen="127.0.0.1:0", host="127.0.0.1", status=None, contact=FINE, **sources):
-        statuses = [status or Status(mapping="data")]
+    def serve(listen="127.0.0.1:0", host="127.0.0.1", status=None, contact=FINE, statuses=None, **sources):
+        statuses = statuses or [status or Status(mapping="data")]
         server = HealthServer(listen, lambda: statuses, time.monotonic, contact=lambda: contact, **sources)
         made.append(server)
 
@@ -184,3 +184,31 @@ def test_a_silent_store_does_not_hide_that_a_mapping_is_degraded():
     fine, words = ready([msgspec.structs.replace(found, waiting_for="the store")], silent)
     assert fine
     assert re.match(r"data: ok: degraded: 1 problems, such as a: why; the store has not answered", words)
+
+
+def test_one_service_is_asked_for_alone_and_unknown_ones_are_named(serve):
+    statuses = [Status(mapping="certs", ready=True), Status(mapping="dkim"), Status(mapping="own")]
+    ask = serve(statuses=statuses, services={"certs": "front", "dkim": "admin"})
+    status, _, text = ask("GET", "/readyz")
+    assert (status, text.decode().splitlines()) == (
+        503,
+        [f"{name}: {how}" for name, how in (
+            ("certs (front)", "ok: ready"),
+            ("dkim (admin)", "not ready: first cycle under way"),
+            ("own", "not ready: first cycle under way"),
+        )],
+    )  # fmt: skip
+    assert ask("GET", "/readyz?service=front")[::2] == (200, b"certs: ok: ready\n")
+    assert ask("GET", "/readyz?service=admin")[::2] == (503, b"dkim: not ready: first cycle under way\n")
+    status, _, text = ask("GET", "/readyz?service=fronts")
+    assert (status, text) == (404, b"no mapping here is of that service; there are: admin, front\n")
+
+
+def test_the_health_command_asks_for_one_service_or_only_for_life(serve, monkeypatch):
+    statuses = [Status(mapping="certs", ready=True), Status(mapping="dkim")]
+    serve(statuses=statuses, services={"certs": "front", "dkim": "admin"})
+    monkeypatch.setenv("CONFIGSTORE_HEALTH_LISTEN", f"127.0.0.1:{serve.port()}")
+    asked = ["health", "--preset", "mailu/front"]
+    assert (main(asked), main([*asked, "--live"])) == (1, 0)
+    assert (main([*asked, "--service", "front"]), main([*asked, "--service", "admin"])) == (0, 1)
+    assert (main([*asked, "--service", "imap"]), main([*asked, "--service", "a b"])) == (1, 2)

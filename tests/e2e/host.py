@@ -1,0 +1,105 @@
+"""A sidecar of a whole host for tests and for the benchmark, with folders that stand for its services' volumes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from configstore.client import Sidecar
+from configstore.embedded import free_ports
+from configstore.presets import together
+from tests.e2e.replica import ENVIRONMENT
+from tests.waiting import wait_until
+
+
+class Host:
+    """A sidecar of some services, of all by default: a folder and a control socket for each."""
+
+    def __init__(self, name: str, endpoint: str, root: str, base: Path, preset: str = "mailu") -> None:
+        self.name, self.local = name, base / name
+        self.shared = Path(tempfile.mkdtemp(prefix="cs-"))  # short, as a socket's path must be
+        self.health = f"127.0.0.1:{free_ports(1)[0]}"
+        self.log = base / f"{name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.environment = {
+            **ENVIRONMENT,
+            "CONFIGSTORE_ENDPOINTS": endpoint,
+            "CONFIGSTORE_ROOT": root,
+            "CONFIGSTORE_PRESET": preset,
+            "CONFIGSTORE_LOCAL": str(self.local),
+            "CONFIGSTORE_STATE": str(base / f"{name}-state"),
+            "CONFIGSTORE_CONTROL_SOCKET": f"{self.shared}/control.sock",
+            "CONFIGSTORE_HEALTH_LISTEN": self.health,
+            "CONFIGSTORE_REPLICA": name,
+        }
+        for each in together.taken(together.names_in(preset)):
+            (self.shared / each.service).mkdir(mode=0o700, exist_ok=True)
+            mapping = each.mapping
+            if mapping.own:  # others on this machine have it, too
+                own = base / f"{name}-{mapping.name}"
+                own.mkdir()
+                self.set(mapping.name, path=str(own))
+            else:
+                self.folder(each.service, mapping.path).mkdir(parents=True, exist_ok=True)
+            if mapping.owner:  # root, which a test need not be
+                self.set(mapping.name, owner=f"{os.getuid()}:{os.getgid()}")
+
+    def folder(self, service: str, path: str) -> Path:
+        """Return where a directory of a service's container lies."""
+        return self.local / service / path.strip("/")
+
+    def set(self, mapping: str, **keys: str) -> None:
+        """Set keys of a mapping, before the start."""
+        for key, value in keys.items():
+            self.environment[f"CONFIGSTORE_MAPPING_{mapping.upper().replace('-', '_')}_{key.upper()}"] = value
+
+    def start(self) -> "Host":
+        """Start `run`."""
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "sidecar", "run"]
+            self.process = subprocess.Popen(command, stderr=log, env=self.environment)
+        return self
+
+    @property
+    def running(self) -> "subprocess.Popen[bytes]":
+        """Its process, after `start`."""
+        assert self.process is not None
+        return self.process
+
+    def ready(self, service: str = "") -> "Host":
+        """Wait until it, or one service of it, is ready."""
+        wait_until(lambda: self.ask(service)[0] == 200, 40, what=f"{self.name} {service}: {self.log}")
+        return self
+
+    def ask(self, service: str = "") -> tuple[int, str]:
+        """Return what /readyz says, of one service if it is named."""
+        query = f"?service={service}" if service else ""
+        try:
+            with urllib.request.urlopen(f"http://{self.health}/readyz{query}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as answer:
+            with answer:
+                return answer.code, answer.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def control(self, service: str) -> Sidecar:
+        """Return a client at a service's socket."""
+        return Sidecar(str(self.shared / service / "control.sock"))
+
+    def client(self, service: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the client that a service finds beside its socket."""
+        command = [sys.executable, str(self.shared / service / "configstore-client"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
+
+    def end(self) -> None:
+        """Kill it."""
+        if self.process:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait(20)
+        shutil.rmtree(self.shared, ignore_errors=True)
