@@ -27,11 +27,23 @@ def host(etcd, kv_root, tmp_path, configstore):
         each.end()
 
 
+OVERRIDES = {"nginx": "front", "dovecot": "imap", "postfix": "smtp", "rspamd": "antispam", "roundcube": "webmail"}
+
+
+def bring_overrides(configstore, folder, services):
+    """Put a file into the store for each of these services, all at once."""
+    for program, service in OVERRIDES.items():
+        if service in services:
+            (folder / program).mkdir(parents=True)
+            (folder / program / "own.conf").write_text(program)
+    configstore("import", str(folder), "overrides")
+
+
 def arrives(path, content):
     wait_until(lambda: path.exists() and path.read_text() == content, 30, what=f"{path} to hold {content!r}")
 
 
-def test_two_hosts_exchange_the_files_of_all_services_each_through_its_own_socket(host, configstore):
+def test_two_hosts_exchange_the_files_of_all_services_each_through_its_own_socket(host, configstore, tmp_path):
     one, two = host("one").start(), host("two").start()
     one.ready(), two.ready()
     for path, service, name in (
@@ -46,9 +58,8 @@ def test_two_hosts_exchange_the_files_of_all_services_each_through_its_own_socke
         written.parent.mkdir(parents=True, exist_ok=True)
         written.write_text(name)
         arrives(two.folder(service, path), name)
-    for name in ("nginx", "dovecot", "postfix", "rspamd", "roundcube"):
-        configstore("put", f"overrides/{name}/own.conf", content=name.encode())
-    for name, service in (("nginx", "front"), ("dovecot", "imap"), ("postfix", "smtp"), ("rspamd", "antispam")):
+    bring_overrides(configstore, tmp_path / "overrides", OVERRIDES.values())
+    for name, service in OVERRIDES.items():
         for each in (one, two):
             arrives(each.folder(service, "/overrides/own.conf"), name)
             assert sorted(os.listdir(each.folder(service, "/overrides"))) == [".configstore", "own.conf"]
@@ -84,18 +95,21 @@ def test_what_befalls_one_service_holds_up_no_other(host, configstore, tmp_path,
     shutil.rmtree(one.folder("imap", "/overrides"))
     one.folder("imap", "/overrides").write_text("no directory")
     begun = tmp_path / "begun"
-    one.set("overrides-postfix", on_change=f"sh -c 'touch {begun}; sleep 55'")
+    one.set("overrides-postfix", on_change=f"sh -c 'touch {begun}; while [ -e {begun} ]; do sleep 0.1; done'")
     (one.shared / "antispam").chmod(0o777)
     one.start().ready("front").ready("antispam")
     assert (one.ask("imap")[0], one.ask("webmail")[0], one.ask()[0]) == (503, 503, 503)
-    assert "gpg (webmail): not ready: incomplete: 1 problems, such as user/pubring.kbx" in one.ask()[1]
+    words = "gpg (webmail): not ready: incomplete: 1 problems, such as user/pubring.kbx"
+    wait_until(lambda: words in one.ask()[1], 20, what=words)
     assert "overrides-dovecot (imap): not ready" in one.ask()[1]
     assert "antispam: no control socket" in one.ask()[1]
     wait_until(begun.exists, 20, what="the slow hook")
+    bring_overrides(configstore, tmp_path / "overrides", {"smtp", "front", "antispam"})
     for name, service in (("postfix", "smtp"), ("nginx", "front"), ("rspamd", "antispam")):
-        configstore("put", f"overrides/{name}/own.conf", content=name.encode())
         arrives(one.folder(service, "/overrides/own.conf"), name)
     assert one.client("front", "flush", "acme").returncode == 0
+
+    begun.unlink()
 
     # Mended, it goes on by itself.
     (one.shared / "antispam").chmod(0o700)
