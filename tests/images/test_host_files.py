@@ -1,15 +1,12 @@
 """The files of docs/deploy/host, without an engine: each service has its own directories and socket, and no more."""
 
-import os
 import re
-import shutil
 
 import pytest
 import yaml
 
 from configstore.presets import together
 from sidecar.config import load_config
-from tests.certificates import deployed
 from tests.images.conftest import PROJECT
 from tests.images.test_deploy_files import SWARM, assert_passes, mounts, services
 
