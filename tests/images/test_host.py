@@ -1,4 +1,4 @@
-"""docs/deploy/host on a real engine: the guide for compose with its differences, one sidecar for seven services."""
+"""docs/deploy/host on a real engine: the guide for compose with its differences, one sidecar for all services."""
 
 import json
 import re

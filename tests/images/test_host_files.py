@@ -1,4 +1,4 @@
-"""The files of docs/deploy/host, without an engine: each service has its own directories and socket, and no more."""
+"""The files of docs/deploy/host, without an engine: a service has its own directories and socket, and no more."""
 
 import re
 
@@ -8,7 +8,7 @@ import yaml
 from configstore.presets import together
 from sidecar.config import load_config
 from tests.images.conftest import PROJECT
-from tests.images.test_deploy_files import SWARM, assert_passes, mounts, services
+from tests.images.test_deploy_files import COMPOSE, SWARM, assert_passes, mounts, services
 
 HOST = PROJECT / "docs/deploy/host"
 EVERY = "mailu"
@@ -112,12 +112,14 @@ def test_a_service_of_compose_waits_at_its_gate_for_its_own_files_and_not_for_th
 
 def test_but_for_the_sidecars_it_is_what_the_guides_have():
     found, _ = compose()
-    guides, _ = services(PROJECT / "docs/deploy/compose")
+    guides, _ = services(COMPOSE)
     there, volumes = stack()
     swarm, before = services(SWARM)
     for name in config(found["host-sidecar"]).services:
         assert found[name]["command"] == guides[name]["command"]
         assert found[name]["volumes"] == [plain(one) for one in guides[name]["volumes"]]
+    command = yaml.safe_load((HOST / "compose.yml").read_text())["services"]["configstore"]
+    assert command == yaml.safe_load((COMPOSE / "configstore.yml").read_text())["services"]["configstore"]
     assert {name: each for name, each in there.items() if name != "host-sidecar"} == {
         name: each for name, each in swarm.items() if not name.endswith("-sidecar")
     }
