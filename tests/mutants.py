@@ -940,6 +940,18 @@ MUTANTS = {
         "and False",
         "tests/e2e/test_sealed_replicas.py tests/sidecar/planner/test_reconcile.py",
     ),
+    "a service speaks of all services' mappings": Mutant(
+        "sidecar/daemon.py",
+        "each.mapping.service == service or not config.local",
+        "True",
+        "tests/e2e/test_host.py",
+    ),
+    "one service's socket ends the sidecar of all": Mutant(
+        "sidecar/control/doors.py",
+        'if not service and self._settings.services == ("",) and path != self._default:',
+        "if path != self._default:",
+        "tests/e2e/test_host.py",
+    ),
 }
 
 

@@ -21,6 +21,7 @@ def add(commands: Commands) -> None:
         "--preset", metavar="NAME[,NAME]", help="whose rights and keys to judge (default: CONFIGSTORE_PRESET)"
     )
     doctor.add_argument("--config", metavar="FILE", help="a sidecar's settings, which say whose to judge")
+    doctor.add_argument("--service", metavar="NAME", help="what a sidecar of several services is called")
     doctor.add_argument("directories", metavar="DIR", nargs="*", help="a directory here that is to be mirrored")
 
 
@@ -35,8 +36,9 @@ def _doctor(args: argparse.Namespace) -> int:
     preset = args.preset or os.environ.get("CONFIGSTORE_PRESET") or ""
     service, how = None, ""
     if preset or args.config:
-        service = of_settings(file=args.config, preset=preset, environ=os.environ)
-        given = (("--config", args.config), ("--preset", preset))
+        service = of_settings(file=args.config, preset=preset, environ=os.environ, name=args.service or "")
+        whole = args.service or (service.name if preset and "/" not in preset else "")
+        given = (("--config", args.config), ("--preset", preset), ("--service", whole))
         how = " ".join(f"{option} {shell_word(value)}" for option, value in given if value)
     warn_of_misspelt_variables()
     if "endpoints" not in told:

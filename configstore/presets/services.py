@@ -19,6 +19,9 @@ from configstore.settings import parse_name, read_toml, set_variables
 USER = "mailu-"
 """What the user of a service begins with, before the service's name."""
 
+WHOLE = "host"
+"""What one sidecar for all services of a product is called, unless it is told."""
+
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _KEYS = ("store", "direction", "lease")
 
@@ -78,7 +81,7 @@ def _with_companions(preset: str) -> tuple[str, ...]:
 def of_settings(*, file: str | None, preset: str, environ: Mapping[str, str], name: str = "") -> Service:
     """Return the service of one sidecar, by its settings file, its presets and its variables, as it merges them.
 
-    name: of the service; else that of its first preset, or of the file. Raises UsageError.
+    name: of the service; else that of its first preset, `host` for a product's, or of the file. Raises UsageError.
     """
     names = together.names_in(preset)
     needs = _needs_of(names)
@@ -93,7 +96,7 @@ def of_settings(*, file: str | None, preset: str, environ: Mapping[str, str], na
         raise UsageError(
             "no mapping: expected a preset such as mailu/front, or a [[mapping]] in the file of --config"
         )
-    name = name or _first_service(names) or os.path.basename(file or "").removesuffix(".toml")
+    name = name or _first_service(preset) or os.path.basename(file or "").removesuffix(".toml")
     return Service(name=checked_name(name), user=user_of(name), needs=tuple(needs.values()), known=_known(names))
 
 
@@ -114,8 +117,9 @@ def store_table(file: str | None) -> dict[str, Any]:
     return table
 
 
-def _first_service(names: Sequence[str]) -> str:
-    return names[0].partition("/")[2] if names else ""
+def _first_service(preset: str) -> str:
+    first = preset.partition(",")[0].strip()
+    return (first.partition("/")[2] or WHOLE) if first else ""
 
 
 def _needs_of(names: Iterable[str]) -> dict[str, Need]:

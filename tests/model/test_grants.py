@@ -181,6 +181,32 @@ def test_presets_of_one_sidecar_are_one_service():
     assert (found.name, {need.mapping for need in found.needs}) == ("imap", {"overrides-dovecot", "acme"})
 
 
+def test_one_sidecar_for_all_may_do_what_all_services_may_and_no_more():
+    (host,) = of_presets(["mailu"], name="mail-1")
+    assert (host.name, host.user) == ("mail-1", "mailu-mail-1")
+    found, apart = grants(KEYS, host), of_presets(["mailu"])
+    every = {each for service in apart for each in grants(KEYS, service)}
+    assert all(any(one.covers(each) for one in found) for each in every), "it does all their work"
+    assert all(any(each.covers(one) for each in every) for one in found), "and no more"
+    assert beside([host]) == []
+    assert of_settings(file=None, preset="mailu", environ={}).user == "mailu-host"
+    assert grants(KEYS, of_settings(file=None, preset="mailu", environ={}, name="mail-1")) == found
+    assert of_presets(["mailu/front,mailu/imap"], name="x") == of_presets(["mailu/front", "mailu/imap"], name="x")
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["mailu/front", "mailu/front"], "has mailu/front twice"),
+        (["mailu", "mailu/certs-source"], "a mapping 'certs'|choose one"),
+        (["mailu/frnt"], "did you mean mailu/front"),
+    ],
+)
+def test_what_cannot_be_one_sidecar_is_no_service(names, why):
+    with pytest.raises(UsageError, match=why):
+        of_presets(names, name="host")
+
+
 @pytest.mark.parametrize(
     ("names", "why"),
     [
