@@ -1,13 +1,19 @@
 """The files of docs/deploy/host, without an engine: a service has its own directories and socket, and no more."""
 
+import datetime as dt
+import os
 import re
+import shutil
 
 import pytest
 import yaml
 
+from configstore.access import formats
+from configstore.access.certificates import ensure
 from configstore.presets import together
 from sidecar.config import load_config
 from tests.images.conftest import PROJECT
+from tests.images.engine import FETCHED
 from tests.images.test_deploy_files import COMPOSE, SWARM, assert_passes, mounts, services
 
 HOST = PROJECT / "docs/deploy/host"
@@ -118,6 +124,11 @@ def test_but_for_the_sidecars_it_is_what_the_guides_have():
     for name in config(found["host-sidecar"]).services:
         assert found[name]["command"] == guides[name]["command"]
         assert found[name]["volumes"] == [plain(one) for one in guides[name]["volumes"]]
+    one, other = (yaml.safe_load((folder / "etcd.yml").read_text()) for folder in (HOST, COMPOSE))
+    assert one["services"].keys() - {"host-sidecar"} == {"etcd", "etcdctl", "configstore"}
+    assert all(one["services"][name] == other["services"][name] for name in ("etcd", "etcdctl", "configstore"))
+    assert one["services"]["host-sidecar"] == other["services"]["admin-sidecar"]
+    assert one["volumes"] == other["volumes"]
     command = yaml.safe_load((HOST / "compose.yml").read_text())["services"]["configstore"]
     assert command == yaml.safe_load((COMPOSE / "configstore.yml").read_text())["services"]["configstore"]
     assert {name: each for name, each in there.items() if name != "host-sidecar"} == {
@@ -133,3 +144,46 @@ def test_swarm_ends_the_sidecar_only_when_it_does_not_work_at_all():
     assert there["host-sidecar"]["healthcheck"]["test"] == ["CMD", "configstore-sidecar", "health", "--live"]
     assert there["host-sidecar"]["cap_drop"] == ["ALL"]
     assert there["host-sidecar"]["read_only"]
+
+
+def tool(path):
+    """Return a program of the engine's, which must be there in CI."""
+    if not (FETCHED / path).exists():
+        words = f"{path} is not there: tests/get-engine .venv/engine"
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(words)
+    return str(FETCHED / path)
+
+
+def test_compose_takes_the_files_laid_over_mailus(tmp_path):
+    shutil.copy(PROJECT / "tests/images/mailu.yml", tmp_path / "docker-compose.yml")
+    names = [str(HOST / f"{name}.yml") for name in ("compose", "etcd", "webmail", "fetchmail")]
+    files = [word for file in ("docker-compose.yml", *names) for word in ("-f", file)]
+    variables = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "CONFIGSTORE": str(PROJECT),
+                 "MAILU_ROOT": str(tmp_path), "FETCHMAIL_GID": "101"}  # fmt: skip
+    program = tool("tools/usr/libexec/docker/cli-plugins/docker-compose")
+    done = run(program, *files, "config", cwd=tmp_path, env=variables)
+    assert done.returncode == 0, done.stderr
+    found = yaml.safe_load(done.stdout)["services"]
+    assert {name for name in found if name.endswith("-sidecar")} == {"host-sidecar"}
+    groups = found["host-sidecar"]["environment"]["CONFIGSTORE_CONTROL_GROUPS"]
+    assert groups == "fetchmail:101"
+
+
+def test_swarm_takes_the_stack_with_the_secrets_of_one_sidecar(tmp_path):
+    shutil.copy(HOST / "stack.yml", tmp_path)
+    tls = tmp_path / "tls"
+    ensure(str(tls), {"host": "mailu-host"}, server_names=["etcd-1"], now=dt.datetime.now(dt.UTC))
+    (tls / "host/keyring").write_text("keys of all")
+    formats.write(str(tls), {"host": "mailu-host"}, formats.Format.SWARM)
+    (tmp_path / "mailu.env").write_text("TLS_FLAVOR=letsencrypt\n")
+    variables = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "CONFIGSTORE_IMAGE": "x/configstore:1",
+                 "FETCHMAIL_GID": "1000"}  # fmt: skip
+    command = ("stack", "config", "-c", "stack.yml", "-c", "tls/swarm/secrets.yml")
+    done = run(tool("tools/usr/bin/docker"), *command, cwd=tmp_path, env=variables)
+    assert done.returncode == 0, done.stderr
+    assert "Ignoring" not in done.stderr
+    sidecar = yaml.safe_load(done.stdout)["services"]["host-sidecar"]
+    assert {one["source"] for one in sidecar["secrets"]} == {
+        "etcd-ca.pem", "mailu-host.pem", "mailu-host.key", "host.keyring",
+    }  # fmt: skip
+    assert sidecar["environment"]["CONFIGSTORE_SEAL_KEYRING"] == "/run/secrets/host.keyring"
