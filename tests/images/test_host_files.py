@@ -14,7 +14,7 @@ from configstore.presets import together
 from sidecar.config import load_config
 from tests.images.conftest import PROJECT
 from tests.images.engine import FETCHED
-from tests.images.test_deploy_files import COMPOSE, SWARM, assert_passes, mounts, services
+from tests.images.test_deploy_files import COMPOSE, SWARM, assert_passes, mounts, run, services
 
 HOST = PROJECT / "docs/deploy/host"
 EVERY = "mailu"
