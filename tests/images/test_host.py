@@ -59,12 +59,19 @@ def test_one_sidecar_brings_all_services_their_files_and_holds_none_up_for_anoth
     host.write_key("example.org", "key")
     wait_until(lambda: host.stored("dkim/example.org.dkim.key") == "key", 20, what="a key in the store")
 
-    # A service that fills its tmpfs, and takes away its control socket, takes both from nobody else.
-    full = "dd if=/dev/zero of=/overrides-full bs=1k count=1; rm -f /run/configstore/control.sock"
-    engine("exec", "-u0", host.container("imap"), "sh", "-c", full)
+    # A service that fills its tmpfs and takes its control socket away takes them from nobody else.
+    full = "dd if=/dev/zero of=/dkim/full bs=1M 2>/dev/null; rm /run/configstore/control.sock"
+    engine("exec", "-u0", host.container("admin"), "sh", "-c", full)
     health = ("exec", host.container("host-sidecar"), "configstore-sidecar", "health")
-    assert "overrides-nginx: ok" in engine(*health, "--service", "front")
+    for path, content in (("dkim/more.dkim.key", "more"), ("overrides/nginx/more.txt", "more")):
+        host.compose(f"run --rm -T --no-deps configstore put {path} <<<{content}")
+    seen = ("exec", host.container("front"), "cat", "/overrides/more.txt")
+    wait_until(lambda: engine.run(*seen).stdout.strip() == "more", 20, what="a file in front")
+    wait_until(lambda: "dkim (admin): ok: degraded" in engine.run(*health).stdout, 20, what="a full tmpfs")
+    assert "degraded" not in engine(*health, "--service", "front")
     assert engine.run(*health, "--live").returncode == 0
+    engine("exec", "-u0", host.container("admin"), "rm", "/dkim/full")
+    wait_until(lambda: "more.dkim.key" in host.keys(), 20, what="the key that had no room")
 
     # After a reboot all is filled before a service starts.
     engine.restart()
