@@ -18,6 +18,7 @@ NAVIGATION = {
         "deploy/compose/README",
         "deploy/swarm/README",
         "deploy/kubernetes/README",
+        "deploy/host/README",
         "deploy/image",
         "moving-in",
     ],
