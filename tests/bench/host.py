@@ -39,6 +39,7 @@ def one_host(endpoint: str, folder: Path, *, seconds: float) -> Iterator[Figure]
         for name, preset in wanted.items():
             hosts[name] = Host(name, endpoint, DEFAULT_ROOT, folder, preset)
             stack.callback(hosts[name].end)
+            hosts[name].anew = True
             hosts[name].start()
         shares = {name: cpu_share(each.ready().running, seconds) for name, each in hosts.items()}
         memory = {name: memory_mib(each.running) for name, each in hosts.items()}

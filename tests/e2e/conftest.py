@@ -1,5 +1,7 @@
 """Fixtures for tests with real sidecars: two replicas of one subtree, and the command."""
 
+import subprocess
+
 import pytest
 
 from tests import zygote

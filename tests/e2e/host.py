@@ -13,6 +13,7 @@ from pathlib import Path
 from configstore.client import Sidecar
 from configstore.embedded import free_ports
 from configstore.presets import together
+from tests import zygote
 from tests.e2e.replica import ENVIRONMENT
 from tests.waiting import wait_until
 
@@ -25,7 +26,8 @@ class Host:
         self.shared = Path(tempfile.mkdtemp(prefix="cs-"))  # short, as a socket's path must be
         self.health = f"127.0.0.1:{free_ports(1)[0]}"
         self.log = base / f"{name}.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | zygote.Forked | None = None
+        self.anew = False  # whether it is started by a new interpreter: where memory counts
         self.environment = {
             **ENVIRONMENT,
             "CONFIGSTORE_ENDPOINTS": endpoint,
@@ -61,14 +63,17 @@ class Host:
     def start(self) -> "Host":
         """Start `run`."""
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "sidecar", "run"]
-            self.process = subprocess.Popen(command, stderr=log, env=self.environment)
+            if self.anew:
+                command = [sys.executable, "-m", "sidecar", "run"]
+                self.process = subprocess.Popen(command, stderr=log, env=self.environment)
+            else:
+                self.process = zygote.start("sidecar", ["run"], self.environment, log)
         return self
 
     @property
     def running(self) -> "subprocess.Popen[bytes]":
-        """Its process, after `start`."""
-        assert self.process is not None
+        """Its process, a new interpreter's (`anew`), after `start`."""
+        assert isinstance(self.process, subprocess.Popen)
         return self.process
 
     def ready(self, service: str = "") -> "Host":

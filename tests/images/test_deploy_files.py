@@ -18,7 +18,7 @@ from tests.images.conftest import PROJECT
 from tests.images.engine import FETCHED
 
 OURS = ("configstore", "etcd", "etcdctl", "member", "operator")
-COMPOSE, SWARM = PROJECT / "docs/deploy/compose", PROJECT / "docs/deploy/swarm"
+COMPOSE, SWARM, HOST = (PROJECT / "docs/deploy" / name for name in ("compose", "swarm", "host"))
 
 
 def run(*command: str, **options) -> subprocess.CompletedProcess[str]:
@@ -45,13 +45,13 @@ def test_the_lock_pins_every_dependency_with_hashes():
     assert {re.match(r"[\w-]+", requirement)[0] for requirement in wanted} <= pinned
 
 
-@pytest.mark.parametrize("folder", [COMPOSE, SWARM], ids=["compose", "swarm"])
+@pytest.mark.parametrize("folder", [COMPOSE, SWARM, HOST], ids=["compose", "swarm", "host"])
 def test_the_yaml_is_clean(folder):
     assert_passes("yamllint", "--strict", "-c", str(PROJECT / ".yamllint"), str(folder))
 
 
 def test_the_files_have_the_shape_of_the_compose_specification():
-    files = [str(file) for folder in (COMPOSE, SWARM) for file in folder.glob("*.yml")]
+    files = [str(file) for folder in (COMPOSE, SWARM, HOST) for file in folder.glob("*.yml")]
     assert_passes("check-jsonschema", "--builtin-schema", "vendor.compose-spec", *files)
 
 
