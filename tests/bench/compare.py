@@ -1,9 +1,9 @@
-"""Compares this version with an older one: `python -m tests.bench.compare [REF]`, or `make bench-compare BASE=REF`.
+"""Compares this version with an older one: `python -m tests.bench.compare [REF]`, or `make bench-compare`.
 
-Milliseconds of another machine or another day say nothing. So both versions run here, now, and are measured by turns:
-each turn gives a ratio new by old, and the median of the ratios is the verdict. The older one is unpacked from git into
-a temporary folder; both are driven from outside only, by their programs and a directory. What needs no clock,
-function calls and instructions, is compared with what was recorded with the last release.
+Milliseconds of another machine or another day say nothing. So both versions run here, now, and are measured by
+turns: each turn gives a ratio new by old, and the median of the ratios is the verdict. The older one is unpacked
+from git into a temporary folder; both are driven from outside only, by their programs and a directory. What needs
+no clock, function calls and instructions, is compared with what was recorded with the last release.
 """
 
 import argparse
@@ -110,44 +110,33 @@ class Version:
                     total += int((task / "schedstat").read_text().split()[0])
         return total / 1e9
 
-    def turn(self, note: Callable[[str, str, float], None]) -> None:
-        """Measure all figures once."""
+    def turn(self) -> Iterator[tuple[str, str, float]]:
+        """Measure all figures once: name, unit and value of each."""
         for subtree, words in (("quick", "settle 0"), ("plain", "nothing set")):
             results = self.meters[subtree].results
             results.edits.clear()
             before = self.cpu()
             self.meters[subtree].edit(5.0, 15)
             if subtree == "quick":
-                note("CPU of both sidecars for an edit", "ms", (self.cpu() - before) * 1000 / len(results.edits))
-            note(f"local write → other replica, p50, {words}", "ms", statistics.median(results.edits))
+                yield "CPU of both sidecars for an edit", "ms", (self.cpu() - before) * 1000 / len(results.edits)
+            yield f"local write → other replica, p50, {words}", "ms", statistics.median(results.edits)
         results = self.meters["quick"].results
         results.sets.clear()
         results.mixed.clear()
         self.meters["quick"].replace_sets(5.0, 4)
-        note("a set of 60 → other replica, p50", "ms", statistics.median(results.sets))
-        note("  of that, old and new mixed", "ms", statistics.median(results.mixed))
-        note(f"{FILES} new files → other replica", "s", self._new_files())
+        yield "a set of 60 → other replica, p50", "ms", statistics.median(results.sets)
+        yield "  of that, old and new mixed", "ms", statistics.median(results.mixed)
+        yield f"{FILES} new files → other replica", "s", self._new_files()
         for what, command in (
             ("configstore get", ("get", "quick/edited")),
             ("configstore status", ("status", "--json")),
             ("configstore import, 200 files", ("import", str(self._folder_of_files()), f"import{self._made}")),
         ):
-            with contextlib.suppress(
-                subprocess.CalledProcessError
-            ):  # `status` exits 1 when something needs a look
-                self._timed(what, functools.partial(self.call, *command), note)
-        self._timed("configstore-sidecar init", self._init, note)
+            yield from _timed(what, functools.partial(self.call, *command))
+        yield from _timed("configstore-sidecar init", self._init)
         for what, key in (("RSS", "Rss"), ("PSS", "Pss")):
             sizes = [_memory(process.pid, key) for process in self.processes]
-            note(f"memory of a sidecar, {what}", "MiB", statistics.median(sizes))
-
-    def _timed(self, what: str, action: Callable[[], object], note: Callable[[str, str, float], None]) -> None:
-        used, start = _children(), time.perf_counter()
-        try:
-            action()
-        finally:
-            note(f"`{what}`, whole process", "s", time.perf_counter() - start)
-            note("  of that, CPU", "s", _children() - used)
+            yield f"memory of a sidecar, {what}", "MiB", statistics.median(sizes)
 
     def _folder_of_files(self) -> Path:
         self._made += 1
@@ -177,6 +166,14 @@ class Version:
         if not (directory / "edited").exists():
             raise SystemExit("bench-compare: init brought nothing")
         shutil.rmtree(where)
+
+
+def _timed(what: str, action: Callable[[], object]) -> Iterator[tuple[str, str, float]]:
+    used, start = _children(), time.perf_counter()
+    with contextlib.suppress(subprocess.CalledProcessError):  # `status` exits 1 when something needs a look
+        action()
+    yield f"`{what}`, whole process", "s", time.perf_counter() - start
+    yield f"`{what}`, CPU", "s", _children() - used
 
 
 def _children() -> float:
@@ -219,9 +216,7 @@ def newest_release() -> dict[str, object]:
     """Return what was recorded with the newest release. Exits in words when nothing was."""
     files = sorted(RELEASES.glob("*.json"), key=lambda file: [int(part) for part in file.stem.split(".")])
     if not files:
-        raise SystemExit(
-            f"bench-compare: nothing is recorded in {RELEASES.relative_to(HERE)}: name a version, BASE=REF"
-        )
+        raise SystemExit(f"bench-compare: nothing is in {RELEASES.relative_to(HERE)}: name a version, BASE=REF")
     return json.loads(files[-1].read_text())
 
 
@@ -235,24 +230,17 @@ def measured(new: Program, old: Program, folder: Path, turns: int) -> Iterator[F
         for turn in range(turns + 1):
             print(f"bench-compare: turn {turn} of {turns}", file=sys.stderr, flush=True)
             for name in ("new", "old") if turn % 2 else ("old", "new"):
-                last = ""
-
-                def note(what: str, unit: str, value: float, name: str = name) -> None:
-                    nonlocal last
-                    what = f"{last}, CPU" if what == "  of that, CPU" else what
-                    last = what
+                for what, unit, value in versions[name].turn():
                     figure = figures.setdefault(what, Figure(what, unit))
                     if turn:  # the first one warms up
                         getattr(figure, name).append(value)
-
-                versions[name].turn(note)
         idle = figures.setdefault("idle CPU of a pair", Figure("idle CPU of a pair", "ms/s"))
         threading.Event().wait(2)
-        for _ in range(3):
+        for _ in range(8):
             before = {name: version.cpu() for name, version in versions.items()}
-            threading.Event().wait(4)
+            threading.Event().wait(2)
             for name, version in versions.items():
-                getattr(idle, name).append((version.cpu() - before[name]) * 250)
+                getattr(idle, name).append((version.cpu() - before[name]) * 500)
     yield from figures.values()
 
 
@@ -260,9 +248,7 @@ def counted(release: dict[str, object]) -> None:
     """Print what needs no clock beside what was recorded."""
     now = counts()
     before = release["counts"]
-    print(
-        f"\ncounts beside those of {release['version']}, recorded with Python {before['python']}; here {now['python']}"
-    )
+    print(f"\ncounts: here with Python {now['python']}, and of {release['version']} with {before['python']}")
     if before["python"].split(".")[:2] != now["python"].split(".")[:2]:
         print("another Python counts differently: these ratios say little")
     for kind in ("calls", "instructions"):
@@ -294,14 +280,13 @@ def main() -> int:
         figures = list(measured(Program(), old, folder, options.turns))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(
-        f"{'figure, median of ' + str(options.turns) + ' turns':<62}{'new':>12}{'old':>12}  ratio (least to most)   verdict"
-    )
+    head = f"figure, median of {options.turns} turns"
+    print(f"{head:<56}{'new':>12}{'old':>12}  {'ratio (least to most)':<23} verdict")
     for each in figures:
         new, old_one = (f"{statistics.median(values):.2f} {each.unit}" for values in (each.new, each.old))
         ratios = sorted(each.ratios)
         spread = f"{statistics.median(ratios):.2f} × ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        print(f"{each.what:<62}{new:>12}{old_one:>12}  {spread:<23} {each.verdict()}")
+        print(f"{each.what:<56}{new:>12}{old_one:>12}  {spread:<23} {each.verdict()}")
     print(
         f"old: {base}; load average {load:.1f} before, {os.getloadavg()[0]:.1f} after; less is better everywhere"
     )

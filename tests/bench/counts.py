@@ -2,8 +2,8 @@
 
 Two replicas of the real engine over the store in memory, in one thread, as the simulation drives them: files and
 inotify are real, the network is not. Function calls are counted by the interpreter, instructions by the processor
-(`perf stat`) or, where that is not to be had, by valgrind. Neither knows of other load; both go with the version of
-Python and of the libraries, which stand beside them.
+(`perf stat`) or, where that is not to be had, by valgrind. Neither knows of other load; both go with the version
+of Python, which stands beside them, and with that of the libraries.
 """
 
 import argparse
@@ -28,11 +28,11 @@ CHANGES = 100
 """Changes whose instructions are counted; fewer than make a replica look at everything again (once in 60 s)."""
 
 SHORT = 10
-"""Changes of the run that is taken away from it: start, imports and the first 100 files cost the same in both."""
+"""Changes of the run that is taken away from it: start, imports and first files cost the same in both."""
 
 
 REPEATS = 7
-"""Times that function calls are counted; the median is taken, since files of ours are written anew now and then."""
+"""Times that function calls are counted; the median is taken: files of ours are written anew now and then."""
 
 
 class Pair:

@@ -1,8 +1,8 @@
 """Keeps what a release costs: `python -m tests.bench.record`, or `make bench-record`, once for each release.
 
 Writes tests/bench/releases/VERSION.json: the figures that `make bench` printed, the counts, and where they were
-measured. `tests.bench.compare` takes the newest of them: its commit to measure this version beside, its counts as they
-are. Milliseconds are kept to be read, not to be compared: they are of one machine and one day.
+measured. `tests.bench.compare` takes the newest of them: its commit to measure this version beside, its counts as
+they are. Milliseconds are kept to be read, not to be compared: they are of one machine and one day.
 """
 
 import argparse

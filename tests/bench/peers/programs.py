@@ -32,7 +32,11 @@ class Peer:
     needs: tuple[str, ...] = ()
     package: str = ""
     version: tuple[str, ...] = ()
-    how: str = ""
+
+    @property
+    def how(self) -> str:
+        """How it is run, and what it cannot do."""
+        return HOW[self.name]
 
     def missing(self) -> str:
         """Return what cannot be found, in words; "" when all is there."""
@@ -250,7 +254,9 @@ def unison(place: Place) -> Iterator[Running]:
     if shutil.which("unison-fsmonitor"):
         place.start([*command, "-repeat=watch"], **home)
     else:
-        place.start(["bash", "-c", GATHER.replace("%s", '"${@:2}"'), "gather", place.source, *command], **home)
+        place.start(
+            ["bash", "-c", GATHER.replace("%s", '"${@:2}" || "${@:2}"'), "gather", place.source, *command], **home
+        )
     try:
         yield place.running()
     finally:
@@ -292,39 +298,51 @@ def glusterfs(place: Place) -> Iterator[Running]:
         place.stop()
 
 
-def configstore_version() -> tuple[str, ...]:
-    """Return the command that prints our version."""
-    return (sys.executable, "-m", "configstore", "--version")
+HOW = {
+    "configstore": "two sidecars and an etcd, nothing set: a set is closed by 20 ms of quiet (`settle`)",
+    "configstore, settle 0": 'the same with `settle = "0ms"`: what a program that replaces single files wants',
+    "etcdctl scripts": (
+        "`inotifywait` | `etcdctl put` one way, `etcdctl watch` | `mv` the other, in bash; base64, "
+        "since etcdctl prints a line. No deletions, no start-up, no lost connection is thought of"
+    ),
+    "confd": (
+        "`-watch` on etcdv3, a template for each file that was named beforehand; `inotifywait` | "
+        "`etcdctl put` as above. New files are not its trade"
+    ),
+    "lsyncd": (
+        "`delay = 0`, `default.rsync` to an rsync daemon, `--delay-updates`; `--modify-window=-1`, "
+        "without which an edit of the same size within the same second is lost. One way only"
+    ),
+    "csync2": (
+        "`csync2 -c FILES` and `-u` with the names that `inotifywait` tells, a listener on the other "
+        "side, no TLS, the database asynchronous (`-A`). It watches nothing itself"
+    ),
+    "syncthing": "`fsWatcherDelayS=1`, the least whole number; no discovery, no relays; TLS, as always",
+    "unison": (
+        "a server by socket; `-repeat watch` where there is a `unison-fsmonitor`, which Debian does not "
+        "package: else started anew by `inotifywait`, which sees one side only"
+    ),
+    "GlusterFS": (
+        "a replicated volume of two bricks, mounted twice by FUSE, its caches off. It is no mirror: a "
+        "write returns when both bricks have it, and each read goes through it. No inotify from the "
+        "other host: arrival is seen by looking"
+    ),
+}
 
+US = (sys.executable, "-m", "configstore", "--version")
 
 PEERS = (
-    Peer("configstore", configstore, version=configstore_version(),
-         how="two sidecars and an etcd, nothing set: a set is closed by 20 ms of quiet (`settle`)"),
-    Peer("configstore, settle 0", configstore_at_once, version=configstore_version(),
-         how='the same with `settle = "0ms"`: what a program that replaces single files wants'),
+    Peer("configstore", configstore, version=US),
+    Peer("configstore, settle 0", configstore_at_once, version=US),
     Peer("etcdctl scripts", etcdctl, ("etcdctl", "inotifywait", "bash", "base64"), "etcd-client inotify-tools",
-         ("etcdctl", "version"),
-         "`inotifywait` | `etcdctl put` one way, `etcdctl watch` | `mv` the other, in bash; base64, since etcdctl "
-         "prints a line. No deletions, no start-up, no lost connection is thought of"),
-    Peer("confd", confd, ("confd", "etcdctl", "inotifywait"), "", ("confd", "-version"),
-         "`-watch` on etcdv3, a template for each file that was named beforehand; `inotifywait` | `etcdctl put` as "
-         "above. New files are not its trade"),
-    Peer("lsyncd", lsyncd, ("lsyncd", "rsync"), "lsyncd rsync", ("lsyncd", "--version"),
-         "`delay = 0`, `default.rsync` to an rsync daemon, `--delay-updates`; `--modify-window=-1`, without which "
-         "an edit of the same size within the same second is lost. One way only"),
-    Peer("csync2", csync2, ("csync2", "inotifywait"), "csync2 inotify-tools", ("csync2",),
-         "`csync2 -c FILES` and `-u` with the names that `inotifywait` tells, a listener on the other side, no TLS, "
-         "the database asynchronous (`-A`). It watches nothing itself"),
-    Peer("syncthing", syncthing, ("syncthing",), "syncthing", ("syncthing", "--version"),
-         "`fsWatcherDelayS=1`, the least whole number; no discovery, no relays; TLS, as always"),
-    Peer("unison", unison, ("unison", "inotifywait"), "unison inotify-tools", ("unison", "-version"),
-         "a server by socket; `-repeat watch` where there is a `unison-fsmonitor`, which Debian does not package: "
-         "else started anew by `inotifywait`, which sees one side only"),
+         ("etcdctl", "version")),
+    Peer("confd", confd, ("confd", "etcdctl", "inotifywait"), "", ("confd", "-version")),
+    Peer("lsyncd", lsyncd, ("lsyncd", "rsync"), "lsyncd rsync", ("lsyncd", "--version")),
+    Peer("csync2", csync2, ("csync2", "inotifywait"), "csync2 inotify-tools", ("csync2",)),
+    Peer("syncthing", syncthing, ("syncthing",), "syncthing", ("syncthing", "--version")),
+    Peer("unison", unison, ("unison", "inotifywait"), "unison inotify-tools", ("unison", "-version")),
     Peer("GlusterFS", glusterfs, ("glusterd", "gluster", "glusterfs"), "glusterfs-server glusterfs-client",
-         ("glusterfs", "--version"),
-         "a replicated volume of two bricks, mounted twice by FUSE, its caches off. It is no mirror: a write returns "
-         "when both bricks have it, and each read goes through it. No inotify from the other host: arrival is seen by "
-         "looking"),
+         ("glusterfs", "--version")),
 )  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def picture(lines: list[Line], found: dict[str, Any]) -> str:
     return draw(
         panels,
         title="configstore beside other programs",
-        description=f"Bars of latency, mixed window, throughput and memory. Medians of edit and mixed window: {said}.",
+        description=f"Latency, mixed window, throughput and memory. Medians of edit and mixed window: {said}.",
         caption=f"one machine, by turns, {found['date']}; short is good, but for new files",
     )
 
