@@ -9,7 +9,7 @@ TOGETHER := $(MAKE) --no-print-directory --jobs=4 --output-sync=target
 # Most tests wait for something: so many at once keep two processors at work.
 WORKERS ?= 4
 
-.PHONY: demo test check audit lock docs reference man bench bench-host handover mutants fuzz guides soak clean
+.PHONY: demo test check audit lock docs reference man bench bench-host bench-peers bench-compare bench-counts bench-record handover mutants fuzz guides soak clean
 .PHONY: debian-packages kubernetes-tools formatted linted typed layered old-python safe
 
 demo: .venv/ready
@@ -77,6 +77,26 @@ bench: .venv/ready
 
 bench-host: .venv/ready
 	$(BIN)/python -m tests.bench --host
+
+# Beside lsyncd, syncthing, GlusterFS and others of Debian's packages; DOCS=1 puts table and picture into the pages.
+bench-peers: .venv/ready
+	tests/get-peers .venv/peers
+	mkdir -p build
+	$(BIN)/python -m tests.bench.peers --json build/peers.json $(if $(DOCS),--docs)
+
+# Beside an older version, by turns: make bench-compare BASE=v0.1.0; without BASE, the last release. STRICT=1 fails on it.
+bench-compare: .venv/ready
+	$(BIN)/python -m tests.bench.compare $(BASE) $(if $(STRICT),--strict)
+
+# Function calls and instructions of a change, which no other load alters.
+bench-counts: .venv/ready
+	$(BIN)/python -m tests.bench.compare --counts
+
+# Once for each release, on a machine that does nothing else: its figures and counts, into tests/bench/releases.
+bench-record: .venv/ready
+	mkdir -p build
+	$(BIN)/python -m tests.bench --json build/bench.json || echo "budgets were missed, and are recorded so" >&2
+	$(BIN)/python -m tests.bench.record --figures build/bench.json
 
 handover: .venv/ready
 	$(BIN)/python -m tests.handover

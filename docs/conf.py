@@ -44,6 +44,7 @@ NAVIGATION = {
         "lifecycle",
         "architecture",
         "store-layout",
+        "peers",
         "threat-model",
         "promises",
         "decisions/README",

@@ -38,10 +38,15 @@ REPEATS = 7
 class Pair:
     """Two replicas: files that one's user writes, cycle by cycle, until the other one has them."""
 
-    def __init__(self, base: Path, files: int) -> None:
+    def __init__(self, base: Path, files: int, *, elsewhere: int = 0) -> None:
+        """`files` lie in the mapping's own directory, `elsewhere` in others below it, ten in each."""
         self.world = World(base)
         self.one, self.two = self.world.replicas
         self._contents = itertools.count()
+        for number in range(elsewhere):
+            folder = self.one.folder / "elsewhere" / f"d{number // 10}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / str(number)).write_bytes(b"%d" % number)
         self.write([f"f{number}" for number in range(files)])
         self.send()
         self.apply()
@@ -66,8 +71,10 @@ class Pair:
         """Have the second replica take it."""
         self.two.mirror._cycle()
 
-    def check(self) -> None:
-        """Fail unless both have the same: what was counted was the work."""
+    def end(self) -> None:
+        """Stop both; fail unless they have the same: what was counted was the work."""
+        for each in self.world.replicas:
+            each.mirror.close()
         for each in self.one.folder.glob("f*"):
             if (self.two.folder / each.name).read_bytes() != each.read_bytes():
                 raise SystemExit(f"counts: {each.name} did not travel")
@@ -110,7 +117,7 @@ def function_calls(base: Path) -> dict[str, int]:
             found[f"{what} sent, {files:,} files"] = statistics.median(sent)
             found[f"{what} applied, {files:,} files"] = statistics.median(applied)
         found[f"a cycle with nothing to do, {files:,} files"] = calls(pair.apply)
-        pair.check()
+        pair.end()
     return found
 
 
@@ -121,7 +128,7 @@ def change(base: Path, times: int) -> None:
         pair.write(["f1"])
         pair.send()
         pair.apply()
-    pair.check()
+    pair.end()
 
 
 def instructions() -> tuple[int, str]:

@@ -28,13 +28,13 @@ from tests.bench.peers.report import Line, publish, table
 PAUSES = [0.0, 0.05, 0.3, 1.2]
 """Seconds for which a slow writer rests in the middle of a file."""
 
-HARD_STOP = 600
+HARD_STOP = 900
 """Seconds after which all of it ends, whatever hangs."""
 
 
 def measure(peers: list[Peer], files: Path, state: Path, packages: Path, *, quick: bool) -> list[Line]:
     """Start all, measure all by turns, stop all; returns a line for each."""
-    turns, count, rounds = (1, 300, 1) if quick else (6, 2000, 3)
+    turns, count, rounds = (1, 300, 1) if quick else (5, 2000, 3)
     lines = [Line(peer.name, peer.how, missing=peer.missing()) for peer in peers]
     meters: dict[str, Meter] = {}
     places: dict[str, Place] = {}

@@ -90,7 +90,7 @@ def table(lines: list[Line], found: dict[str, Any]) -> str:
 
 def short(lines: list[Line]) -> str:
     """Return the README's table: the columns that one chooses by."""
-    chosen = (0, 1, 3, 4, 5, 6, 8)
+    chosen = (0, 1, 3, 4, 5, 6, 7, 8)
     rows = [cells(line) for line in lines if line.results]
     rows = [[row[index] for index in chosen] for row in [list(HEADINGS), ["---"] * len(HEADINGS), *rows]]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
