@@ -14,6 +14,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -269,6 +270,7 @@ def main() -> int:
     parser.add_argument("--counts", action="store_true", help="only what needs no clock")
     parser.add_argument("--json", metavar="FILE", help="write all turns there")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it cleans up, as it does for Ctrl-C
     if options.counts:
         counted(newest_release())
         return 0

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -49,7 +50,8 @@ def measure(peers: list[Peer], files: Path, state: Path, packages: Path, *, quic
                 stack.callback(meter.close)
                 meter.get_ready(30)
             except (AbsentError, AssertionError, OSError) as error:
-                line.missing = f"did not start: {error}; the last that it said: {place.last_words()}"
+                why = f"did not start: {error}; the last that it said: {place.last_words()}"
+                line.missing = " ".join(why.replace("|", "/").split())
                 continue
             line.version = peer.says()
             meters[peer.name], places[peer.name] = meter, place
@@ -122,6 +124,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.inside:
         return in_namespace(options)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it cleans up, as it does for Ctrl-C
     found = json.loads(Path(options.from_json).read_text()) if options.from_json else run(options)
     if options.json:
         Path(options.json).write_text(dump(found))

@@ -14,7 +14,7 @@ ROLE = 'role="img" aria-labelledby="title description"'
 STYLE = """
     text { font: 13px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; fill: #1c2530 }
     .head { font-size: 14px; font-weight: 600 }
-    .small { font-size: 12px; fill: #4a5766 }
+    .small { font-size: 12px; font-weight: 400; fill: #4a5766 }
     .name { text-anchor: end }
     .paper { fill: #ffffff; stroke: #d5dce4 }
     .ours { fill: #2f74b5 }

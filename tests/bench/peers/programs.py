@@ -307,7 +307,7 @@ HOW = {
     ),
     "confd": (
         "`-watch` on etcdv3, a template for each file that was named beforehand; `inotifywait` | "
-        "`etcdctl put` as above. New files are not its trade"
+        "`etcdctl put` as above. Debian has no package: it is the one on PATH. New files are not its trade"
     ),
     "lsyncd": (
         "`delay = 0`, `default.rsync` to an rsync daemon, `--delay-updates`; `--modify-window=-1`, "

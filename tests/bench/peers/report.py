@@ -82,18 +82,24 @@ def table(lines: list[Line], found: dict[str, Any]) -> str:
     rows = [list(HEADINGS), ["---"] * len(HEADINGS), *(cells(line) for line in lines)]
     samples = [len(line.results.edits) for line in lines if line.results]
     least = f"{min(samples)} to {max(samples)}" if samples else "no"
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + (
-        f"\n\nMeasured on {found['date']} on {found['cores']} cores; load average {found['load'][0]} before and "
-        f"{found['load'][1]} after, with all programs running; {least} edits each."
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{when(found)}; {least} edits each."
+
+
+def when(found: dict[str, Any]) -> str:
+    """Say when and where it was measured."""
+    before, after = found["load"]
+    return (
+        f"Measured on {found['date']} on {found['cores']} cores, with all programs running: load average {before} "
+        f"before, {after} after"
     )
 
 
-def short(lines: list[Line]) -> str:
+def short(lines: list[Line], found: dict[str, Any]) -> str:
     """Return the README's table: the columns that one chooses by."""
     chosen = (0, 1, 3, 4, 5, 6, 7, 8)
     rows = [cells(line) for line in lines if line.results]
     rows = [[row[index] for index in chosen] for row in [list(HEADINGS), ["---"] * len(HEADINGS), *rows]]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{when(found)}."
 
 
 def methods(lines: list[Line]) -> str:
@@ -120,7 +126,8 @@ def picture(lines: list[Line], found: dict[str, Any]) -> str:
         Panel("One edit: ms until the other side has it", "log",
               bars(lambda line: median(line.results.edits), " ms")),
         Panel("A set of 60: ms of old and new mixed", "log", bars(lambda line: median(line.results.mixed), " ms")),
-        Panel("New files a second", "linear", bars(lambda line: line.results.files_per_second, "")),
+        Panel("New files a second (more is better)", "linear",
+              bars(lambda line: line.results.files_per_second, "")),
         Panel("Memory of both hosts and the server: MiB (PSS)", "linear",
               bars(lambda line: line.hosts.pss + line.server.pss, " MiB")),
     ]  # fmt: skip
@@ -132,7 +139,7 @@ def picture(lines: list[Line], found: dict[str, Any]) -> str:
         panels,
         title="configstore beside other programs",
         description=f"Latency, mixed window, throughput and memory. Medians of edit and mixed window: {said}.",
-        caption=f"one machine, by turns, {found['date']}; short is good, but for new files",
+        caption=f"one machine, by turns, {found['date']}",
     )
 
 
@@ -149,7 +156,7 @@ def publish(lines: list[Line], found: dict[str, Any], root: Path) -> None:
     (root / "docs" / "pictures" / "peers.svg").write_text(svg)
     between(page, "figures", table(lines, found))
     between(page, "methods", methods(lines))
-    between(readme, "peers", short(lines))
+    between(readme, "peers", short(lines, found))
     print("written: docs/peers.md, docs/pictures/peers.svg, README.md")
 
 
