@@ -41,6 +41,9 @@ SLOWER = 1.10
 AGREED = 0.75
 """Share of the turns that must point the same way: what a noisy neighbour did to one turn decides nothing."""
 
+TRIES = 2
+"""Runs of a command in a turn, of which the quicker one counts."""
+
 FILES = 200
 """New files of a turn."""
 
@@ -97,6 +100,10 @@ class Version:
                 raise SystemExit(f"bench-compare: {name}: {error}") from error
             self.meters[subtree] = meter
         self._made = 0
+        self._files = folder / "files"
+        self._files.mkdir()
+        for number in range(200):
+            (self._files / str(number)).write_bytes(os.urandom(1700))
 
     def call(self, *arguments: str) -> None:
         """Run `configstore` to its end."""
@@ -118,6 +125,8 @@ class Version:
             results.edits.clear()
             before = self.cpu()
             self.meters[subtree].edit(5.0, 15)
+            if not results.edits:
+                raise SystemExit(f"bench-compare: an edit did not arrive: {self.program.tree}")
             if subtree == "quick":
                 yield "CPU of both sidecars for an edit", "ms", (self.cpu() - before) * 1000 / len(results.edits)
             yield f"local write → other replica, p50, {words}", "ms", statistics.median(results.edits)
@@ -125,30 +134,29 @@ class Version:
         results.sets.clear()
         results.mixed.clear()
         self.meters["quick"].replace_sets(5.0, 4)
+        if not results.sets:
+            raise SystemExit(f"bench-compare: a set did not arrive: {self.program.tree}")
         yield "a set of 60 → other replica, p50", "ms", statistics.median(results.sets)
         yield "  of that, old and new mixed", "ms", statistics.median(results.mixed)
         yield f"{FILES} new files → other replica", "s", self._new_files()
         for what, command in (
             ("configstore get", ("get", "quick/edited")),
             ("configstore status", ("status", "--json")),
-            ("configstore import, 200 files", ("import", str(self._folder_of_files()), f"import{self._made}")),
         ):
             yield from _timed(what, functools.partial(self.call, *command))
+        yield from _timed("configstore import, 200 files", self._import)
         yield from _timed("configstore-sidecar init", self._init)
         for what, key in (("RSS", "Rss"), ("PSS", "Pss")):
             sizes = [_memory(process.pid, key) for process in self.processes]
             yield f"memory of a sidecar, {what}", "MiB", statistics.median(sizes)
 
-    def _folder_of_files(self) -> Path:
+    def _import(self) -> None:
         self._made += 1
-        folder = self.folder / f"import{self._made}"
-        folder.mkdir()
-        for number in range(200):
-            (folder / str(number)).write_bytes(os.urandom(1700))
-        return folder
+        self.call("import", str(self._files), f"import{self._made}")
 
     def _new_files(self) -> float:
         running = self.meters["quick"].running
+        self._made += 1
         names = {f"new-{self._made}-{number}" for number in range(FILES)}
         start = time.perf_counter()
         for name in names:
@@ -170,11 +178,15 @@ class Version:
 
 
 def _timed(what: str, action: Callable[[], object]) -> Iterator[tuple[str, str, float]]:
-    used, start = _children(), time.perf_counter()
-    with contextlib.suppress(subprocess.CalledProcessError):  # `status` exits 1 when something needs a look
-        action()
-    yield f"`{what}`, whole process", "s", time.perf_counter() - start
-    yield f"`{what}`, CPU", "s", _children() - used
+    took, cpu = [], []
+    for _ in range(TRIES):
+        used, start = _children(), time.perf_counter()
+        with contextlib.suppress(subprocess.CalledProcessError):  # `status` exits 1 when something needs a look
+            action()
+        took.append(time.perf_counter() - start)
+        cpu.append(_children() - used)
+    yield f"`{what}`, whole process", "s", min(took)
+    yield f"`{what}`, CPU", "s", min(cpu)
 
 
 def _children() -> float:
@@ -208,6 +220,14 @@ def unpacked(reference: str, folder: Path) -> Program:
     return Program(tree, python)
 
 
+def beside(folder: Path) -> Program:
+    """Return a copy of what is worked on, so that both versions lie on the same file system."""
+    tree = folder / "this"
+    for name in ("configstore", "sidecar"):
+        shutil.copytree(HERE / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return Program(tree)
+
+
 def _needs(tree: Path) -> set[str]:
     project = tomllib.loads((tree / "pyproject.toml").read_text())["project"]
     return {*project["dependencies"], *project["optional-dependencies"].get("embedded", ())}
@@ -230,8 +250,9 @@ def measured(new: Program, old: Program, folder: Path, turns: int) -> Iterator[F
         }
         for turn in range(turns + 1):
             print(f"bench-compare: turn {turn} of {turns}", file=sys.stderr, flush=True)
-            for name in ("new", "old") if turn % 2 else ("old", "new"):
-                for what, unit, value in versions[name].turn():
+            names = ("new", "old") if turn % 2 else ("old", "new")
+            for both in zip(*(versions[name].turn() for name in names), strict=True):  # figure by figure
+                for name, (what, unit, value) in zip(names, both, strict=True):
                     figure = figures.setdefault(what, Figure(what, unit))
                     if turn:  # the first one warms up
                         getattr(figure, name).append(value)
@@ -278,8 +299,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="bench-compare-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     load = os.getloadavg()[0]
     try:
-        old = unpacked(base, folder)
-        figures = list(measured(Program(), old, folder, options.turns))
+        figures = list(measured(beside(folder), unpacked(base, folder), folder, options.turns))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     head = f"figure, median of {options.turns} turns"
