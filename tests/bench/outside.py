@@ -40,10 +40,11 @@ class Program:
         )
 
     @contextlib.contextmanager
-    def sidecar(self, settings: Path) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a sidecar, and end it."""
+    def sidecar(self, settings: Path, log: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a sidecar, and end it; what it says goes into a log, if there is one."""
         command = self.command("sidecar", "run", "--config", str(settings))
-        process = subprocess.Popen(command, env=self.environment())
+        with log.open("ab") if log else contextlib.nullcontext() as file:
+            process = subprocess.Popen(command, env=self.environment(), stderr=file)
         try:
             yield process
         finally:

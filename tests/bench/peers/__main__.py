@@ -48,7 +48,7 @@ def measure(peers: list[Peer], files: Path, state: Path, packages: Path, *, quic
             try:
                 meter = Meter(stack.enter_context(peer.start(place)))
                 stack.callback(meter.close)
-                meter.get_ready(30)
+                meter.get_ready(60)
             except (AbsentError, AssertionError, OSError) as error:
                 why = f"did not start: {error}; the last that it said: {place.last_words()}"
                 line.missing = " ".join(why.replace("|", "/").split())

@@ -66,7 +66,7 @@ def _configstore(place: Place, mapping: tuple[str, ...]) -> Iterator[Running]:
             directories = []
             for name in ("one", "two"):
                 file, directory = settings(place.files, name, "tree", etcd.endpoint, mapping)
-                stack.enter_context(program.sidecar(file))
+                stack.enter_context(program.sidecar(file, place.state / "log"))
                 directories.append(directory)
         yield Running(directories[0], directories[1], place.scratch)
 
