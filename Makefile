@@ -72,8 +72,9 @@ reference: .venv/ready
 
 man: reference
 
+# ARGS: such as ARGS=--trace, which shows where the time of one change goes.
 bench: .venv/ready
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(ARGS)
 
 bench-host: .venv/ready
 	$(BIN)/python -m tests.bench --host

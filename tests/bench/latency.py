@@ -18,25 +18,41 @@ from tests.bench.measures import RETENTION, Arrivals, Bench, a_file
 from tests.waiting import wait_until
 
 
-def floor_replica(endpoint: str, key: str, directory: str) -> None:
-    """Run the floor's other side: watch one key range, write and rename each value. Ends when killed."""
+def floor_replica(endpoint: str, key: str, directory: str, stamps: str = "") -> None:
+    """Run the floor's other side: watch one key range, write and rename each value. Ends when killed.
+
+    stamps: a file that gets a line for each value: its name, when it was seen, and when it was renamed.
+    """
     prefix = key.encode()
     with connect(StoreSettings(endpoints=(endpoint,))) as kv:
         revision = kv.range(prefix).revision
         for batch in kv.watch(prefix, prefix + b"\xff", start_revision=revision + 1):
+            seen = time.monotonic()
             for event in batch.events:
                 name = event.item.key[len(prefix) :].decode()
                 temporary = f"{directory}/.{name}"
                 with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                     file.write(event.item.value)
                 os.rename(temporary, f"{directory}/{name}")
+                if stamps:
+                    with open(stamps, "a") as told:
+                        told.write(f"{name} {seen} {time.monotonic()}\n")
 
 
 def measure_floor(bench: Bench) -> float:
     """Return the median seconds of raw put → watch event → rename in another process."""
+    return statistics.median(arrived - begun for begun, _, arrived in floor_rounds(bench))
+
+
+def floor_rounds(bench: Bench, stamps: str = "") -> list[tuple[float, float, float]]:
+    """Return when each raw put began, was answered, and was there as a file in another process.
+
+    stamps: as `floor_replica` has it.
+    """
     directory = bench.folder / "floor"
     directory.mkdir()
     command = [sys.executable, "-m", "tests.bench", "--floor-replica", bench.endpoint, "/floor/", str(directory)]
+    command += [stamps] if stamps else []
     process = subprocess.Popen(command)
     try:
         arrivals = Arrivals(directory)
@@ -55,8 +71,9 @@ def measure_floor(bench: Bench) -> float:
             content = secrets.token_bytes(2048)
             start = time.perf_counter()
             bench.kv.txn((ModRevision(key, 0),), (Put(key, content),))
-            samples.append(arrivals.wait({str(number)}) - start)
-        return statistics.median(samples)
+            answered = time.perf_counter()
+            samples.append((start, answered, arrivals.wait({str(number)})))
+        return samples
     finally:
         process.kill()
         process.wait()

@@ -110,11 +110,14 @@ class Bench:
         return file, directory
 
     @contextlib.contextmanager
-    def replica(self, name: str, subtree: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-        """Run a sidecar whose first cycle is made."""
+    def replica(
+        self, name: str, subtree: str, stamps: Path | None = None
+    ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+        """Run a sidecar whose first cycle is made. stamps: the file to which it says at its end when it came by."""
         file, directory = self.settings(name, subtree)
         marker = f"{name}-ready"
-        process = subprocess.Popen([sys.executable, "-m", "sidecar", "run", "--config", str(file)])
+        module = ["tests.bench.traced", str(stamps)] if stamps else ["sidecar"]
+        process = subprocess.Popen([sys.executable, "-m", *module, "run", "--config", str(file)])
         try:
             self.put({f"{subtree}/{marker}": b""})
             wait_until((directory / marker).exists, 60, what=f"{name} to be ready")
