@@ -182,7 +182,7 @@ class Mirror:
                 baseline=baseline,
                 remote=self._remote,
                 scanner=scanner,
-                applier=Applier(root, mapping, journal, scanner.note),
+                applier=Applier(root, mapping, journal, scanner.note, local_watch),
             ),
             board=self._board,
             clock=self._clock,

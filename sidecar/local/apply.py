@@ -25,6 +25,7 @@ from sidecar.local.journal import Journal, Placing, Removing
 from sidecar.local.root import Root
 from sidecar.local.stage import PERMISSIONS, Stage, give_owner
 from sidecar.local.verdicts import Applied, Stale, Verdicts
+from sidecar.local.watch import LocalWatch, Moves
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.sides import LocalEntry
 
@@ -35,13 +36,19 @@ class Applier:
     """Applies sets of changes to one mapping's directory."""
 
     def __init__(
-        self, root: Root, mapping: Mapping, journal: Journal, note: Callable[[StorePath], None] = lambda _: None
+        self,
+        root: Root,
+        mapping: Mapping,
+        journal: Journal,
+        note: Callable[[StorePath], None] = lambda _: None,
+        watch: LocalWatch | None = None,
     ) -> None:
-        """`note` is told each path that was put in place."""
+        """`note` is told each path that was put in place; `watch` sleeps meanwhile."""
         self._root = root
         self._mapping = mapping
         self._journal = journal
         self._note = note
+        self._watch = watch
         self._stage = Stage(root, mapping.symlinks)
         self._entries = Entries()
 
@@ -63,13 +70,23 @@ class Applier:
             except Exception:
                 self._stage.clear()
                 raise
-            one.put_in_place()
+            self._put_in_place(one)
             self._stage.clear()
             directories.give_back()
         for path, local in one.applied.done.items():
             if local:
                 self._note(path)
         return one.applied
+
+    def _put_in_place(self, one: "_Set") -> None:
+        if self._watch is None:
+            one.put_in_place()
+            return
+        self._watch.hold()
+        try:
+            one.put_in_place()
+        finally:
+            self._watch.release(one.moves)
 
     def finish(self) -> None:
         """Forget the set's intents: it is agreed on."""
@@ -104,10 +121,16 @@ class _Set:
         self._cleared: set[StorePath] = set()
         self._laid: dict[StorePath, LocalEntry] = {}  # what is about to be placed
         self._placed: set[StorePath] = set()
+        self._moves: dict[StorePath, Moves] = {}  # what the kernel tells of by our own doing
         self._directories = directories
         self._stage = stage
         self._entries = entries
         self._journal = journal
+
+    @property
+    def moves(self) -> dict[StorePath, Moves]:
+        """The moves that were made of files, if nothing else was done with any: nobody has to look at them."""
+        return {} if self._verdicts.broken else self._moves
 
     def make_ready(self) -> None:
         """Make all that is needed, and let nothing be placed of a group of which a part cannot be."""
@@ -200,6 +223,7 @@ class _Set:
             above = self._directories.unlock(parent(change.path))
             if self._verify(change):
                 self._stage.take_out(change.path, above, spare)
+                self._moves[change.path] = Moves(0, 1)
         except FileNotFoundError:
             pass
         self.applied.done[change.path] = None
@@ -323,6 +347,8 @@ class _Set:
         except (FileExistsError, FileNotFoundError):
             raise Stale from None
         self._placed.add(change.path)
+        if change.desired.kind is not Kind.DIR:
+            self._moves[change.path] = Moves(1, int(self._stage.has_out(change.path)))
 
     def _record(self, change: LocalChange) -> None:
         """Note what lies at a path now: what we laid there, even if the application was at it already."""

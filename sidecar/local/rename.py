@@ -14,6 +14,9 @@ _NOREPLACE, _EXCHANGE = 1, 2
 _MISSING = {errno.ENOSYS, errno.EINVAL, errno.EPERM}
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_renameat2 = getattr(_libc, "renameat2", None)
+if _renameat2:  # told once what it takes: the renames of a set are made back to back
+    _renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 
 
 def place(source: int, name: str, target: int, new_name: str, *, replace: bool) -> bool:
@@ -39,8 +42,8 @@ def exchange(source: int, name: str, target: int, new_name: str) -> None:
 
 def renameat2(source: int, name: str, target: int, new_name: str, flags: int) -> None:
     """Make the system call. Raises OSError, ENOSYS where the C library lacks it."""
-    if not hasattr(_libc, "renameat2"):
+    if not _renameat2:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if _libc.renameat2(source, os.fsencode(name), target, os.fsencode(new_name), ctypes.c_uint(flags)):
+    if _renameat2(source, os.fsencode(name), target, os.fsencode(new_name), flags):
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error), new_name)

@@ -9,7 +9,9 @@ import logging
 import os
 import select
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from collections.abc import Mapping as Map
 from contextlib import suppress
 from ctypes import CDLL
 from typing import Protocol
@@ -46,6 +48,9 @@ _MASK = (
     | flags.ONLYDIR
     | flags.EXCL_UNLINK  # the end of a file that has no name any more is not that of one by the same name
 )
+_EVENTS = _MASK & ~(flags.ONLYDIR | flags.EXCL_UNLINK) | flags.ISDIR
+"""What tells one event from another; a directory's are never taken for a file's."""
+
 _SELF = flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT | flags.IGNORED
 
 
@@ -66,6 +71,13 @@ class Dirty(msgspec.Struct, kw_only=True):
         """Remember when the first change happened."""
         if self.since is None:
             self.since = boottime()
+
+
+class Moves(msgspec.Struct, frozen=True):
+    """How often something was moved to a path, and away from it."""
+
+    to: int
+    away: int
 
 
 class LocalWatch(Protocol):
@@ -90,6 +102,14 @@ class LocalWatch(Protocol):
         """Return where something may have changed since the last call."""
         ...
 
+    def hold(self) -> None:
+        """Wake nobody until `release`: renames of our own come now, and no other thread is to get in between."""
+        ...
+
+    def release(self, own: Map[StorePath, Moves]) -> None:
+        """Wake again. own: what was renamed meanwhile; of a path with just these events there is nothing to see."""
+        ...
+
     @property
     def trouble(self) -> str | None:
         """Why not all changes are noticed at once, and the mend; None when they are."""
@@ -102,6 +122,8 @@ class LocalWatch(Protocol):
 
 class InotifyWatch:
     """A watch on every directory that was scanned (inotify(7))."""
+
+    _poller: "select.epoll | None" = None
 
     def __init__(self, wake: Callable[[], None]) -> None:
         """Start watching; raises OSError when inotify is not to be had (EMFILE: fs.inotify.max_user_instances)."""
@@ -120,6 +142,9 @@ class InotifyWatch:
         except OSError:
             self._inotify.close()
             raise
+        self._poller = select.epoll()
+        self._poller.register(self._end, select.EPOLLIN)
+        self._poller.register(self._inotify.fileno(), select.EPOLLIN)
         self._thread = threading.Thread(target=self._run, name="local-watch", daemon=True)
         self._thread.start()
 
@@ -186,13 +211,40 @@ class InotifyWatch:
         if not self._inotify.closed:
             self._inotify.close()
             os.close(self._end)
+            self._poller.close()
+
+    def hold(self) -> None:
+        """Let the thread sleep until `release`; the kernel keeps what happens.
+
+        Else each rename would wake it, and the renames would wait for the interpreter's lock.
+        """
+        if self._poller:
+            self._poller.modify(self._inotify.fileno(), 0)
+
+    def release(self, own: Map[StorePath, Moves]) -> None:
+        """Take in what happened since `hold`, and let the thread wake again.
+
+        Whoever else was at a path of `own` caused one more event there, so that all of them count.
+        """
+        with self._lock:
+            events = self._inotify.read(timeout=0)
+            seen = Counter((event.wd, event.name, event.mask & _EVENTS) for event in events)
+            others = Counter((event.wd, event.name) for event in events)
+            ours = set()
+            for path, moves in own.items():
+                file = self._watches.get(parent(path), -1), path.rpartition("/")[2]
+                made = (seen[(*file, flags.MOVED_TO)], seen[(*file, flags.MOVED_FROM)])
+                if made == (moves.to, moves.away) and others[file] == sum(made):
+                    ours.add(file)
+            noted = [self._note(event, own=(event.wd, event.name) in ours) for event in events]
+        if self._poller:
+            self._poller.modify(self._inotify.fileno(), select.EPOLLIN)
+        if any(noted):
+            self._wake()
 
     def _run(self) -> None:
-        poller = select.poll()
-        poller.register(self._end, select.POLLIN)
-        poller.register(self._inotify.fileno(), select.POLLIN)
         while True:
-            ready = [descriptor for descriptor, _ in poller.poll()]
+            ready = [descriptor for descriptor, _ in self._poller.poll()]
             if self._end in ready:
                 return
             with self._lock:
@@ -205,15 +257,15 @@ class InotifyWatch:
         noted = [self._note(event) for event in self._inotify.read(timeout=0)]
         return any(noted)
 
-    def _note(self, event: inotify_simple.Event) -> bool:
-        """Remember where an event points; returns whether anybody needs to look."""
+    def _note(self, event: inotify_simple.Event, *, own: bool = False) -> bool:
+        """Remember where an event points; returns whether anybody needs to look. own: it is known what it was."""
         if event.mask & flags.Q_OVERFLOW:
             log.warning("the kernel dropped inotify events; scanning everything")
             self._dirty.note()
             self._dirty.everything = True
             self._writers = Writers()
             return True
-        goes_on = self._writers.note(event)
+        goes_on = self._writers.note(event) or own
         directory = self._paths.get(event.wd)
         if directory is None or (directory == ROOT and event.name == PRIVATE_NAME):
             return False
@@ -306,6 +358,12 @@ class PollWatch:
 
     def quiet(self, path: StorePath) -> None:
         """Do nothing: a poll sees nobody write."""
+
+    def hold(self) -> None:
+        """Do nothing: a poll is woken by nothing."""
+
+    def release(self, own: Map[StorePath, Moves]) -> None:
+        """Do nothing: a poll sees no renames."""
 
     def drain(self) -> Dirty:
         """Return where something may have changed since the last call: everywhere, or nowhere."""

@@ -131,7 +131,7 @@ def _print_puts(rounds: Sequence[tuple[float, float, float]], placing: Sequence[
         cycles.append(sum(step == "wake" and start <= at < end for step, at, *_ in placing))
     print(*table("store put → file on a replica", begun, chains), sep="\n")
     print(*table("  after that", [steps[0][1] for steps in after], after), sep="\n")
-    print(f"  cycles a change: {statistics.mean(cycles):.2f}")
+    print(f"  cycles a change, p50: {statistics.median(cycles):g}")
 
 
 def _print_writes(
@@ -149,7 +149,7 @@ def _print_writes(
         cycles.append(sum(step == "wake" and start <= at < end for step, at, *_ in sending))
     print(*table("local write → other replica", begun, chains), sep="\n")
     print(*table("  after that, at the sender", [steps[0][1] for steps in after], after), sep="\n")
-    print(f"  the sender's cycles a change: {statistics.mean(cycles):.2f}")
+    print(f"  the sender's cycles a change, p50: {statistics.median(cycles):g}")
 
 
 def _ends(begun: Sequence[float]) -> list[float]:
