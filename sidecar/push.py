@@ -55,7 +55,16 @@ class Pusher:
             return
         write_ids = {push.path: self._tree.new_write_id() for push in pushes}
         self._baseline.sending({push.path: _sent(push, write_ids[push.path]) for push in pushes})
-        committed = commit(self._tree, self._mapping, pushes, write_ids, self._source, fence=fence, alone=alone)
+        committed = commit(
+            self._tree,
+            self._mapping,
+            pushes,
+            write_ids,
+            self._source,
+            fence=fence,
+            alone=alone,
+            at_hand=self._remote.at_hand.find,
+        )
         self._note(pushes, write_ids, committed, done)
 
     def _refused(self, pushes: Sequence[Push], done: Done) -> str | None:

@@ -61,7 +61,14 @@ class Exists(msgspec.Struct, frozen=True):
     key: bytes
 
 
-Compare = ModRevision | CreateRevision | Exists
+class Holds(msgspec.Struct, frozen=True):
+    """Compare: the key holds a value."""
+
+    key: bytes
+    value: bytes
+
+
+Compare = ModRevision | CreateRevision | Exists | Holds
 
 
 class Put(msgspec.Struct, frozen=True):

@@ -8,7 +8,17 @@ from configstore.errors import LeaseGoneError, StoreError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind, Record, RecordError, encode
-from configstore.store.api import MAX_OPERATIONS, CreateRevision, Kv, ModRevision, Operation, Put, TxnResult
+from configstore.store.api import (
+    MAX_OPERATIONS,
+    CreateRevision,
+    Holds,
+    Item,
+    Kv,
+    ModRevision,
+    Operation,
+    Put,
+    TxnResult,
+)
 from configstore.store.chunks import Chunks
 from configstore.store.envelope import NEED_SEAL, PLAIN, Envelope, Envelopes, SealingError, tells
 from configstore.store.items import decode_item, items_at, trace
@@ -20,6 +30,10 @@ from configstore.store.values import Bad, Fence, Outcome, Stored, Write, Writer
 _ATTEMPTS = 3
 """How often what is left is sent again: chunks or a lease expired under our hands, or a part was there already."""
 
+
+_FEW = 32
+"""Writes of which each may compare the value that it replaces; of more the values are read, in one call: a compare
+more for each would cut a set in two that fits into one txn."""
 
 TOMBSTONE_LIFE = 30 * 86400.0
 """Seconds for which a tombstone is kept at least; who was away for longer asks what became of a file."""
@@ -68,7 +82,8 @@ class Commit:
         try:
             for _ in range(_ATTEMPTS):
                 refused = self._send(pending, write_ids)
-                pending = [write for write in pending if write.path not in self._done]
+                left = (write for write in pending if write.path not in self._done)
+                pending = [msgspec.structs.replace(write, replaced=None) for write in left]  # it is read now
                 if not pending or not refused.complete:
                     return msgspec.structs.replace(refused, done=self._done, write_ids=write_ids)
             raise StoreUnavailableError(
@@ -148,8 +163,12 @@ class Commit:
         """Return what the writes replace; what their callers do not have at hand is read."""
         found: dict[StorePath, Superseded] = {}
         unread: dict[bytes, Write] = {}
+        read: list[tuple[StorePath, Item]] = []
         for write in writes:
             before = write.previous
+            if write.replaced and len(writes) <= _FEW and write.replaced.mod_revision == write.expected:
+                read.append((write.path, write.replaced))
+                continue
             value = self._at_hand(write) if before and before.mod_revision == write.expected else None
             if before and value is not None:
                 found[write.path] = Superseded(
@@ -157,15 +176,15 @@ class Commit:
                 )
             elif write.expected:
                 unread[self._keys.file(write.path)] = write
-        for item in items_at(self._kv, list(unread)):
-            if item.mod_revision == unread[item.key].expected:
-                path = unread[item.key].path
-                found[path] = Superseded(
-                    value=item.value,
-                    mod_revision=item.mod_revision,
-                    version=item.version,
-                    record=self._replaced(path, item.value),
-                )
+        items = items_at(self._kv, list(unread))
+        read += [(unread[item.key].path, item) for item in items if item.mod_revision == unread[item.key].expected]
+        for path, item in read:
+            found[path] = Superseded(
+                value=item.value,
+                mod_revision=item.mod_revision,
+                version=item.version,
+                record=self._replaced(path, item.value),
+            )
         return found
 
     def _replaced(self, path: StorePath, value: bytes) -> Record | None:
@@ -191,13 +210,14 @@ class Commit:
     def _step(self, write: Write, write_id: str, before: Superseded | None) -> Step:
         terms = self._terms
         old = before.record if before else None
+        at_hand = write.replaced if before and write.replaced and before.value is write.replaced.value else None
         record, value = self._record(write, write_id, old)
         key = self._keys.file(write.path)
         compares, settled = self._chunks.settle(write.path, old, record, retention=terms.retention)
         gone = write.entry.kind is Kind.GONE
         lease = self._chunks.retention_lease(max(terms.retention, TOMBSTONE_LIFE)) if gone else 0
         operations: list[Operation] = [Put(key, value, lease), *settled]
-        size = len(key) + len(value)
+        size = len(key) + len(value) + (len(at_hand.value) if at_hand else 0)
         if before and terms.retention:
             past = self._keys.past(write.path, before.mod_revision)
             kept = self._kept(write.path, before)
@@ -210,7 +230,12 @@ class Commit:
             key=key,
             write_id=write_id,
             expected=write.expected,
-            compares=(ModRevision(key, write.expected), *compares),
+            compares=(
+                ModRevision(key, write.expected),
+                # Another store, such as a restored one, may hold something else at the same revision.
+                *((Holds(key, at_hand.value),) if at_hand else ()),
+                *compares,
+            ),
             operations=tuple(operations),
             size=size,
             set=write.set,

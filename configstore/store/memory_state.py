@@ -25,6 +25,7 @@ from configstore.store.api import (
     CreateRevision,
     Delete,
     Event,
+    Holds,
     Item,
     ModRevision,
     Operation,
@@ -191,6 +192,8 @@ class MemoryStore:
         item = self.current(compare.key)
         if isinstance(compare, ModRevision):
             return compare.revision == (item.mod_revision if item else 0)
+        if isinstance(compare, Holds):
+            return item is not None and item.value == compare.value
         if isinstance(compare, CreateRevision):
             return compare.revision == (item.create_revision if item else 0)
         return item is not None

@@ -6,6 +6,7 @@ import msgspec
 
 from configstore.model.path import StorePath
 from configstore.model.record import Deletion, Entry, Kind, Origin, Record, Source, shown_size
+from configstore.store.api import Item
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +65,7 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
     None).
     expected: the mod_revision that the path must have, 0 for "never written".
     previous: what lies there at `expected`, where the caller has it at hand; it saves reading it once more.
+    replaced: the same as it came from the store, for who has it as that.
     write_id: chosen by the sender beforehand, so that it can be looked for after a crash; "" for a new one.
     set: writes with the same number above 0 are never cut in two while they fit into one txn.
     deletion: of a tombstone, the deletion that it is a part of.
@@ -74,6 +76,7 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes | Source | None = None
     expected: int = 0
     previous: Stored | None = None
+    replaced: Item | None = None
     write_id: str = ""
     set: int = 0
     deletion: Deletion | None = None

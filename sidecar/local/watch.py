@@ -107,7 +107,7 @@ class LocalWatch(Protocol):
         ...
 
     def release(self, own: Map[StorePath, Moves]) -> None:
-        """Wake again. own: what was renamed meanwhile; of a path with just these events there is nothing to see."""
+        """Wake again. own: what we moved meanwhile; at a path with just these events there is nothing to see."""
         ...
 
     @property
@@ -142,10 +142,10 @@ class InotifyWatch:
         except OSError:
             self._inotify.close()
             raise
-        self._poller = select.epoll()
-        self._poller.register(self._end, select.EPOLLIN)
-        self._poller.register(self._inotify.fileno(), select.EPOLLIN)
-        self._thread = threading.Thread(target=self._run, name="local-watch", daemon=True)
+        self._poller = poller = select.epoll()
+        poller.register(self._end, select.EPOLLIN)
+        poller.register(self._inotify.fileno(), select.EPOLLIN)
+        self._thread = threading.Thread(target=self._run, args=(poller,), name="local-watch", daemon=True)
         self._thread.start()
 
     def ensure(self, directory: StorePath, descriptor: int | None) -> None:
@@ -211,7 +211,8 @@ class InotifyWatch:
         if not self._inotify.closed:
             self._inotify.close()
             os.close(self._end)
-            self._poller.close()
+            if self._poller:
+                self._poller.close()
 
     def hold(self) -> None:
         """Let the thread sleep until `release`; the kernel keeps what happens.
@@ -242,9 +243,9 @@ class InotifyWatch:
         if any(noted):
             self._wake()
 
-    def _run(self) -> None:
+    def _run(self, poller: "select.epoll") -> None:
         while True:
-            ready = [descriptor for descriptor, _ in self._poller.poll()]
+            ready = [descriptor for descriptor, _ in poller.poll()]
             if self._end in ready:
                 return
             with self._lock:

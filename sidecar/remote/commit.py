@@ -10,6 +10,7 @@ import msgspec
 from configstore.errors import RefusedError, StoreError, TooLargeError
 from configstore.model.path import StorePath, ancestors, parent
 from configstore.model.record import INLINE_MAX, Kind, RecordError, Source
+from configstore.store.api import Item
 from configstore.store.envelope import NEED_SEAL, SealingError
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Outcome, Stored, Write
@@ -60,10 +61,12 @@ def commit(
     *,
     fence: Fence | None = None,
     alone: AbstractSet[StorePath] = frozenset(),
+    at_hand: Callable[[StorePath, int], Item | None] = lambda *_: None,
 ) -> Committed:
     """Write pushes in their order; what became of each is in the result.
 
-    source: returns what gives a file's content, which raises PathFailed. alone: paths that no other waits for.
+    at_hand: returns what lies at a path since a revision, where that is known. source: returns what gives a file's
+    content, which raises PathFailed. alone: paths that no other waits for.
     Stops at the first failed compare. A set that is too large for this etcd's own limits is taken apart.
     """
     if mapping.lease is not None and fence is None:
@@ -73,7 +76,14 @@ def commit(
     while batch := _next(todo, committed):
         sets = _sets(batch)
         writes = [
-            _write(push, mapping, write_ids[push.path], source(push), together=together)
+            _write(
+                push,
+                mapping,
+                write_ids[push.path],
+                source(push),
+                together=together,
+                replaced=at_hand(push.path, push.expected),
+            )
             for push, together in zip(batch, sets, strict=True)
         ]
         try:
@@ -151,12 +161,21 @@ def _sets(batch: Sequence[Push]) -> list[int]:
     ]
 
 
-def _write(push: Push, mapping: Mapping, write_id: str, content: Source | None, *, together: int) -> Write:
+def _write(
+    push: Push,
+    mapping: Mapping,
+    write_id: str,
+    content: Source | None,
+    *,
+    together: int,
+    replaced: Item | None,
+) -> Write:
     return Write(
         path=mapping.absolute(push.path),
         entry=push.entry,
         content=content,
         expected=push.expected,
+        replaced=replaced,
         write_id=write_id,
         set=together,
         deletion=push.deletion,

@@ -1,7 +1,7 @@
-"""Content that came with the news of this cycle, so that what is placed at once is not fetched a second time.
+"""What came with the news, so that it is not fetched a second time. Called by the engine's thread only.
 
-It lasts until the pulls of the cycle are over, or until the next news; what was not placed by then is read again
-when it is. Called by the engine's thread only.
+`AtHand` is for what is sent, `Contents` for what is placed at once. The latter lasts until the pulls of the cycle are
+over, or until the next news; what was not placed by then is read again when it is.
 """
 
 import itertools
@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from configstore.model.path import StorePath
+from configstore.store.api import Item
 from configstore.store.tree import Tree
 from configstore.store.values import Stored
 from sidecar.planner.mapping import Mapping
@@ -19,6 +20,35 @@ _AHEAD = 48
 
 LIMIT = 4 * 1024 * 1024
 """Bytes of content that are kept; small files of a set, and no more."""
+
+
+AT_HAND = 256 * 1024
+"""Bytes of values that are kept for what replaces them."""
+
+
+class AtHand:
+    """The values that the watch brought last, as they lie in the store.
+
+    Whatever replaces one of them keeps it in `past/`, and need not read it first: that is a round trip for each set
+    that is sent. What is not here is read.
+    """
+
+    def __init__(self) -> None:
+        self._items: OrderedDict[StorePath, Item] = OrderedDict()
+        self._bytes = 0
+
+    def note(self, path: StorePath, item: Item) -> None:
+        """Keep what lies at a path now; the oldest go when there is no room."""
+        self._bytes -= len(before.value) if (before := self._items.pop(path, None)) else 0
+        self._items[path] = item
+        self._bytes += len(item.value)
+        while self._bytes > AT_HAND:
+            self._bytes -= len(self._items.popitem(last=False)[1].value)
+
+    def find(self, path: StorePath, revision: int) -> Item | None:
+        """Return what lies at a path since a revision, if it is here."""
+        found = self._items.get(path)
+        return found if found and found.mod_revision == revision else None
 
 
 class Contents:

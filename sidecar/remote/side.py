@@ -23,7 +23,7 @@ from sidecar.planner.lifecycle import Event, Lifecycle, Phase, rescue, words
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.sides import Problem, RemoteEntry
 from sidecar.planner.three_sides import Sides
-from sidecar.remote.content import Contents
+from sidecar.remote.content import AtHand, Contents
 from sidecar.remote.lineage import contradiction, given_away, of_nothing, rewritten
 from sidecar.remote.sent import entry_of, settle_sent
 from sidecar.remote.watch import RemoteFeed
@@ -75,6 +75,7 @@ class RemoteSide:
         self.revision = 0
         self.highest = max((agreed.mod_revision for agreed in sides.baseline.values()), default=0)
         self.contents = Contents(tree, mapping)
+        self.at_hand = AtHand()
 
     # What the engine asks for
 
@@ -325,7 +326,14 @@ class RemoteSide:
     def _absorb_batch(self, batch: Batch) -> None:
         top = self._tree.keys.file(self._mapping.store)
         below, _ = self._tree.keys.files_below(self._mapping.store)
+        known, unread = self._sides.remote, self._sides.remote_problems
         for event in batch.events:
+            if not event.deleted and event.item.key.startswith(below):
+                told = StorePath(event.item.key[len(below) :].decode("utf-8", "surrogateescape"))
+                remote = known.get(told)
+                self.at_hand.note(told, event.item)
+                if remote and remote.mod_revision == event.item.mod_revision and told not in unread:
+                    continue  # the echo of our own commit
             if event.item.key == top:
                 self._take_top(None if event.deleted else self._tree.decode_item(event.item))
             if not event.item.key.startswith(below):
@@ -425,6 +433,9 @@ class RemoteSide:
         if path == self._mapping.store:
             return None
         relative = relative_to(path, self._mapping.store)
+        known = self._sides.remote.get(relative)
+        if known and known.entry.kind is kind:  # it was selected then, and what is selected never changes
+            return relative
         possible = {Kind.GONE: (False, True), Kind.DIR: (True,)}.get(kind, (False,))
         return relative if any(self._mapping.selects(relative, is_dir=is_dir) for is_dir in possible) else None
 

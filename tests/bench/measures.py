@@ -113,7 +113,7 @@ class Bench:
     def replica(
         self, name: str, subtree: str, stamps: Path | None = None
     ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-        """Run a sidecar whose first cycle is made. stamps: the file to which it says at its end when it came by."""
+        """Run a sidecar whose first cycle is made. stamps: the file into which it says where it was when."""
         file, directory = self.settings(name, subtree)
         marker = f"{name}-ready"
         module = ["tests.bench.traced", str(stamps)] if stamps else ["sidecar"]

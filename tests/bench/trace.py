@@ -32,7 +32,7 @@ Chain = list[Stamp]
 
 
 def chain(begun: float, steps: Sequence[str], stamps: Sequence[Stamp], until: float) -> Chain | None:
-    """Return the stamps of the steps that followed `begun`, each after the one before; None when one is missing."""
+    """Return the stamps of the steps that followed `begun`, in their order; None when one is missing."""
     found: Chain = []
     coming = (stamp for stamp in stamps if begun <= stamp[1] < until)
     for wanted in steps:

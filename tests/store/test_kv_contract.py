@@ -11,6 +11,7 @@ from configstore.store.api import (
     Delete,
     Event,
     Exists,
+    Holds,
     Item,
     ModRevision,
     Put,
@@ -189,6 +190,13 @@ def test_exists_holds_for_a_present_key_alone(kv, key):
     assert not kv.txn([Exists(key("a"))], []).succeeded
     put(kv, key("a"), b"")
     assert kv.txn([Exists(key("a"))], []).succeeded
+
+
+def test_a_value_is_compared_as_a_whole(kv, key):
+    assert not kv.txn([Holds(key("a"), b"")], []).succeeded
+    put(kv, key("a"), b"1")
+    assert kv.txn([Holds(key("a"), b"1")], []).succeeded
+    assert not kv.txn([Holds(key("a"), b"12")], []).succeeded
 
 
 def test_a_failed_txn_returns_the_keys_asked_for_and_changes_nothing(kv, key):

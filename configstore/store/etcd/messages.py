@@ -20,6 +20,7 @@ from configstore.store.api import (
     CreateRevision,
     Delete,
     Event,
+    Holds,
     Item,
     ModRevision,
     Operation,
@@ -181,6 +182,10 @@ def compare_message(compare: Compare) -> Message:
     if isinstance(compare, CreateRevision):
         return rpc.Compare(
             result=rpc.Compare.EQUAL, target=rpc.Compare.CREATE, key=compare.key, create_revision=compare.revision
+        )
+    if isinstance(compare, Holds):
+        return rpc.Compare(
+            result=rpc.Compare.EQUAL, target=rpc.Compare.VALUE, key=compare.key, value=compare.value
         )
     return rpc.Compare(
         result=rpc.Compare.GREATER, target=rpc.Compare.CREATE, key=compare.key, create_revision=_ABSENT_FROM
