@@ -16,7 +16,7 @@ from contextlib import suppress
 from configstore.files.entries import Entries
 from configstore.files.reading import signature
 from configstore.files.words import words
-from configstore.model.path import StorePath, depth, is_below, parent
+from configstore.model.path import StorePath, depth, is_below
 from configstore.model.record import PLACING_ORDER, Kind
 from sidecar.local.change import LocalChange
 from sidecar.local.directories import Directories, special_bits
@@ -154,6 +154,9 @@ class _Set:
         spares = {change.path: self._stage.spare_name() for change in doomed}
         self._note_intents(ready, doomed, spares)
         each(ready, self._place, self._hold_back)
+        self._moves |= {
+            path: Moves(1, int(self._stage.has_out(path))) for path in self._laid.keys() & self._placed
+        }
         each(doomed, lambda change: self._take_out(change, spares[change.path]), self._hold_back)
         each((change for change in self._changes if self._stage.has_out(change.path)), self._judge)
         self._take_back()
@@ -175,7 +178,7 @@ class _Set:
         """
         known = None if change.path in self._cleared else change.expected
         try:
-            above = self._directories.open(parent(change.path))
+            above = self._directories.open(change.above)
             found = os.stat(change.name, dir_fd=above, follow_symlinks=False)
         except FileNotFoundError:
             found = None
@@ -220,7 +223,7 @@ class _Set:
     def _take_out(self, change: LocalChange, spare: str) -> None:
         """Move aside what shall be gone, to be judged there."""
         try:
-            above = self._directories.unlock(parent(change.path))
+            above = self._directories.unlock(change.above)
             if self._verify(change):
                 self._stage.take_out(change.path, above, spare)
                 self._moves[change.path] = Moves(0, 1)
@@ -230,7 +233,7 @@ class _Set:
 
     def _remove_directory(self, change: LocalChange) -> None:
         with suppress(FileNotFoundError):
-            above = self._directories.unlock(parent(change.path))
+            above = self._directories.unlock(change.above)
             os.rmdir(change.name, dir_fd=above)
         self.applied.done[change.path] = None
 
@@ -255,7 +258,7 @@ class _Set:
         if change.desired.kind is Kind.DIR and change.path in self._placed:
             self._undo_directory(change)
             return
-        above = self._directories.open(parent(change.path))
+        above = self._directories.open(change.above)
         laid = expected(self._laid[change.path]) if change.path in self._placed else None
         if self._stage.put_back(change.path, above, laid) or self._verdicts.given_up(change):
             self._placed.discard(change.path)
@@ -263,7 +266,7 @@ class _Set:
 
     def _undo_directory(self, change: LocalChange) -> None:
         if change.path in self._laid:  # it was not there before
-            os.rmdir(change.name, dir_fd=self._directories.open(parent(change.path)))
+            os.rmdir(change.name, dir_fd=self._directories.open(change.above))
         elif change.expected:
             before, descriptor = change.expected.signature, self._directories.open(change.path)
             now = os.fstat(descriptor)
@@ -274,7 +277,7 @@ class _Set:
     def _place_directory(self, change: LocalChange) -> None:
         """Put a new directory in place, or make a known one no wider than it shall be; its mode comes last."""
         if change.path in self._stage:
-            above = self._directories.make(parent(change.path))
+            above = self._directories.make(change.above)
             self._inherit(change)
             self._verify(change)
             try:
@@ -299,7 +302,7 @@ class _Set:
         return status
 
     def _inherit(self, change: LocalChange) -> None:
-        above = self._directories.make(parent(change.path))
+        above = self._directories.make(change.above)
         status, desired = self._stage.inherit(change, above), change.desired
         entry = self._entries.make(
             desired.kind, status, size=desired.size, sha256=desired.sha256, target=desired.target
@@ -341,21 +344,19 @@ class _Set:
 
     def _place(self, change: LocalChange) -> None:
         replace = self._verify(change)
-        above = self._directories.open(parent(change.path))
+        above = self._directories.open(change.above)
         try:
             self._stage.move(change.path, above, replace=replace)
         except (FileExistsError, FileNotFoundError):
             raise Stale from None
         self._placed.add(change.path)
-        if change.desired.kind is not Kind.DIR:
-            self._moves[change.path] = Moves(1, int(self._stage.has_out(change.path)))
 
     def _record(self, change: LocalChange) -> None:
         """Note what lies at a path now: what we laid there, even if the application was at it already."""
         laid = self._laid[change.path]
         mark = laid.signature
         try:
-            above = self._directories.open(parent(change.path))
+            above = self._directories.open(change.above)
             found = os.stat(change.name, dir_fd=above, follow_symlinks=False)
             if unchanged_since(mark, found):
                 mark = signature(found)  # only the rename changed it

@@ -1,8 +1,10 @@
 """One change to the mirrored directory, as a value: made by `transfer`, carried out by `apply`."""
 
+from functools import cached_property
+
 import msgspec
 
-from configstore.model.path import StorePath
+from configstore.model.path import StorePath, parent
 from configstore.model.record import Entry, Kind, Source
 from sidecar.planner.sides import LocalEntry, RemoteEntry
 
@@ -15,7 +17,7 @@ class Withheld(Exception):  # noqa: N818  # becomes a Problem
     """The content cannot be had now; the text says why, and the mend. Raised by a source."""
 
 
-class LocalChange(msgspec.Struct, frozen=True, kw_only=True):
+class LocalChange(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One path to bring to a state.
 
     expected: what must lie there now (None: nothing). desired: what shall; kind `gone` removes. content: where a
@@ -31,10 +33,15 @@ class LocalChange(msgspec.Struct, frozen=True, kw_only=True):
     group: int
     remote: RemoteEntry | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The last component of the path."""
         return self.path.rpartition("/")[2]
+
+    @cached_property
+    def above(self) -> StorePath:
+        """The directory in which it lies."""
+        return parent(self.path)
 
     @property
     def gone(self) -> bool:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from configstore.files import descent
-from configstore.model.path import StorePath, ancestors, depth, parent
+from configstore.model.path import ROOT, StorePath, ancestors, depth, parent
 from sidecar.local.change import LocalChange
 from sidecar.local.journal import Journal, Unlocking
 from sidecar.local.root import Root
@@ -43,16 +43,22 @@ class Directories:
         self._mode = _IMPLICIT_MODE if mode is None else mode
         self._open: OrderedDict[StorePath, int] = OrderedDict()
         self._inodes: dict[StorePath, int] = {}
+        self._unlocked: set[StorePath] = set()
 
     def open(self, path: StorePath) -> int:
         """Return a descriptor, valid until some others were opened.
 
         Raises OSError, ESTALE when another directory lies there than before.
         """
-        if path not in self._open:
+        if path == ROOT:
+            return self._root.fd
+        descriptor = self._open.get(path)
+        if descriptor is None:
             self._keep(path, self._root.open_directory(path))
-        self._open.move_to_end(path)
-        return self._open[path]
+            return self._open[path]
+        if len(self._open) > 1:
+            self._open.move_to_end(path)
+        return descriptor
 
     def _keep(self, path: StorePath, descriptor: int) -> None:
         self._open[path] = descriptor
@@ -67,6 +73,8 @@ class Directories:
     def unlock(self, path: StorePath) -> int:
         """Open a directory of our own and let us write to it until `give_back`. Raises OSError."""
         descriptor = self.open(path)
+        if path in self._unlocked:
+            return descriptor
         if not os.access(".", os.W_OK | os.X_OK, dir_fd=descriptor, effective_ids=True):
             status = os.fstat(descriptor)
             if status.st_uid == os.geteuid():
@@ -74,6 +82,7 @@ class Directories:
                 self._journal.note(Unlocking(path=path, mode=mode))
                 self.modes.setdefault(path, mode)
                 os.fchmod(descriptor, mode | 0o700)
+        self._unlocked.add(path)
         return descriptor
 
     def make(self, path: StorePath) -> int:

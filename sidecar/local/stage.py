@@ -33,6 +33,7 @@ class Stage:
         self._symlinks = symlinks
         self._numbers = itertools.count()
         self._names: dict[StorePath, str] = {}
+        self._made: dict[StorePath, os.stat_result] = {}  # how what was made ready looks
         self._out: dict[StorePath, str] = {}  # what came out of a path and waits to be judged
 
     def __contains__(self, path: StorePath) -> bool:
@@ -44,7 +45,7 @@ class Stage:
         make = {Kind.FILE: self._make_file, Kind.SYMLINK: self._make_link, Kind.DIR: self._make_directory}
         self._names[change.path] = name = str(next(self._numbers))
         try:
-            make[change.desired.kind](name, change)
+            self._made[change.path] = make[change.desired.kind](name, change)
         except BaseException:
             self._discard(change.path)  # at once: it may fill the file system
             raise
@@ -55,7 +56,7 @@ class Stage:
         Returns the final stat, but for the ctime of the rename. Raises OSError.
         """
         name, desired = self._names[change.path], change.desired
-        status = self._status(name)
+        status = self._made[change.path]
         if desired.uid is None or desired.gid is None:
             if change.expected:
                 uid, gid = change.expected.signature.uid, change.expected.signature.gid
@@ -67,7 +68,7 @@ class Stage:
             if (uid, gid) != (status.st_uid, status.st_gid):
                 with suppress(PermissionError):
                     os.chown(name, uid, gid, dir_fd=self._directory, follow_symlinks=False)
-                status = self._status(name)
+                status = self._made[change.path] = self._status(name)
         return status
 
     def move(self, path: StorePath, above: int, *, replace: bool) -> None:
@@ -78,6 +79,7 @@ class Stage:
         if place(self._directory, self._names[path], above, _last(path), replace=replace):
             self._out[path] = self._names[path]
         del self._names[path]
+        self._made.pop(path, None)
 
     def name(self, path: StorePath) -> str:
         """Return the name under which something waits to be moved to a path."""
@@ -148,23 +150,27 @@ class Stage:
 
     def _discard(self, path: StorePath) -> None:
         name = self._names.pop(path)
+        self._made.pop(path, None)
         with suppress(OSError):
             try:
                 os.unlink(name, dir_fd=self._directory)
             except IsADirectoryError:
                 os.rmdir(name, dir_fd=self._directory)
 
-    def _make_directory(self, name: str, change: LocalChange) -> None:
+    def _make_directory(self, name: str, change: LocalChange) -> os.stat_result:
         os.mkdir(name, 0o700, dir_fd=self._directory)
-        self._give(name, change.desired)
+        return self._give(name, change.desired)
 
-    def _make_file(self, name: str, change: LocalChange) -> None:
+    def _make_file(self, name: str, change: LocalChange) -> os.stat_result:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(name, flags, 0o600, dir_fd=self._directory)
         try:
             self._write(descriptor, change)
             os.fchmod(descriptor, change.desired.mode & PERMISSIONS)
-            self._give(name, change.desired)
+            status = os.fstat(descriptor)
+            if give_owner(change.desired, status, lambda uid, gid: os.fchown(descriptor, uid, gid)):
+                status = os.fstat(descriptor)
+            return status
         finally:
             os.close(descriptor)
 
@@ -179,7 +185,7 @@ class Stage:
         if digest.hexdigest() != change.desired.sha256:
             raise Refused("the content does not match the digest in its record; restore an earlier one")
 
-    def _make_link(self, name: str, change: LocalChange) -> None:
+    def _make_link(self, name: str, change: LocalChange) -> os.stat_result:
         if self._symlinks is not Symlinks.PRESERVE:
             raise Refused(f'a symlink in the store, and this mapping has symlinks = "{self._symlinks}"')
         reason = unsafe_target(change.path, change.desired.target)
@@ -187,13 +193,15 @@ class Stage:
             raise Refused(reason)
         os.symlink(change.desired.target, name, dir_fd=self._directory)
         with suppress(Refused):  # nobody is kept from reading a link by its owner
-            self._give(name, change.desired)
+            return self._give(name, change.desired)
+        return self._status(name)
 
-    def _give(self, name: str, desired: Entry) -> None:
+    def _give(self, name: str, desired: Entry) -> os.stat_result:
         def chown(uid: int, gid: int) -> None:
             os.chown(name, uid, gid, dir_fd=self._directory, follow_symlinks=False)
 
         give_owner(desired, self._status(name), chown)
+        return self._status(name)
 
     def _status(self, name: str) -> os.stat_result:
         return os.stat(name, dir_fd=self._directory, follow_symlinks=False)
@@ -203,12 +211,15 @@ def _last(path: StorePath) -> str:
     return path.rpartition("/")[2]
 
 
-def give_owner(desired: Entry, status: os.stat_result, chown: Callable[[int, int], None]) -> None:
-    """Give something the owner that its record names, where it names one. Raises Refused with the mend."""
+def give_owner(desired: Entry, status: os.stat_result, chown: Callable[[int, int], None]) -> bool:
+    """Give something the owner that its record names, where it names one; returns whether it had another.
+
+    Raises Refused with the mend.
+    """
     uid = status.st_uid if desired.uid is None else desired.uid
     gid = status.st_gid if desired.gid is None else desired.gid
     if (uid, gid) == (status.st_uid, status.st_gid):
-        return
+        return False
     try:
         chown(uid, gid)
     except PermissionError as error:
@@ -216,3 +227,4 @@ def give_owner(desired: Entry, status: os.stat_result, chown: Callable[[int, int
             f"its owner is {uid}:{gid}, which this sidecar (uid {os.geteuid()}) may not set: run"
             ' it as that user, or as root with CHOWN, or set the mapping\'s owner, such as owner = "1000:1000"'
         ) from error
+    return True

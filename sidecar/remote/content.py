@@ -1,7 +1,7 @@
 """What came with the news, so that it is not fetched a second time. Called by the engine's thread only.
 
-`AtHand` is for what is sent, `Contents` for what is placed at once. The latter lasts until the pulls of the cycle are
-over, or until the next news; what was not placed by then is read again when it is.
+`AtHand` is for what is sent, `Contents` for what is placed at once. The latter lasts until the pulls of the cycle
+are over, or until the next news; what was not placed by then is read again when it is.
 """
 
 import itertools
@@ -29,8 +29,8 @@ AT_HAND = 256 * 1024
 class AtHand:
     """The values that the watch brought last, as they lie in the store.
 
-    Whatever replaces one of them keeps it in `past/`, and need not read it first: that is a round trip for each set
-    that is sent. What is not here is read.
+    Whatever replaces one of them keeps it in `past/`, and need not read it first: that is a round trip for each
+    set that is sent. What is not here is read.
     """
 
     def __init__(self) -> None:
