@@ -99,7 +99,7 @@ class Watch(InotifyWatch):
     """inotify without a thread of its own: the kernel's events are taken when somebody asks, or later."""
 
     def __init__(self):
-        self.late = False
+        self.late, self._wake = False, lambda: None
         self._inotify = _spare.pop() if _spare else INotify()
         self._lock = threading.Lock()
         self._paths, self._watches, self._unwatched = {}, {}, {}
