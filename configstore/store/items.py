@@ -41,10 +41,13 @@ def stored(envelopes: Envelopes, path: StorePath, item: Item) -> Stored:
     return Stored(path=path, record=record, mod_revision=item.mod_revision, version=item.version)
 
 
-def decode_item(keys: Keys, envelopes: Envelopes, item: Item) -> Stored | Bad:
-    """Read what lies under one key below `files/`; what is unusable comes back as a value."""
+def decode_item(keys: Keys, envelopes: Envelopes, item: Item, path: StorePath | None = None) -> Stored | Bad:
+    """Read what lies under one key below `files/`; what is unusable comes back as a value.
+
+    path: the key's, where it is known.
+    """
     try:
-        path = keys.path_of_file(item.key)
+        path = path or keys.path_of_file(item.key)
     except PathError as error:
         return Bad(path=shown_key(item.key), reason=str(error), mod_revision=item.mod_revision, key=item.key)
     try:

@@ -114,9 +114,12 @@ class Tree:
         """Tell whether the record that a path had at `mod_revision` was kept when it was superseded."""
         return bool(self.kv.range(self.keys.past(path, mod_revision), keys_only=True).items)
 
-    def decode_item(self, item: Item) -> Stored | Bad:
-        """Read what lies under one key below `files/`; what is unusable comes back as a value."""
-        return decode_item(self.keys, self.envelopes, item)
+    def decode_item(self, item: Item, path: StorePath | None = None) -> Stored | Bad:
+        """Read what lies under one key below `files/`; what is unusable comes back as a value.
+
+        path: the key's, where it is known, such as that of a record which was read before.
+        """
+        return decode_item(self.keys, self.envelopes, item, path)
 
     def content(self, found: Stored) -> bytes:
         """Return a file's content, checked against its digest; b"" for everything else.

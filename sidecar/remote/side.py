@@ -326,26 +326,28 @@ class RemoteSide:
     def _absorb_batch(self, batch: Batch) -> None:
         top = self._tree.keys.file(self._mapping.store)
         below, _ = self._tree.keys.files_below(self._mapping.store)
-        known, unread = self._sides.remote, self._sides.remote_problems
         for event in batch.events:
-            if not event.deleted and event.item.key.startswith(below):
-                told = StorePath(event.item.key[len(below) :].decode("utf-8", "surrogateescape"))
-                remote = known.get(told)
-                self.at_hand.note(told, event.item)
-                if remote and remote.mod_revision == event.item.mod_revision and told not in unread:
-                    continue  # the echo of our own commit
-            if event.item.key == top:
-                self._take_top(None if event.deleted else self._tree.decode_item(event.item))
-            if not event.item.key.startswith(below):
+            item = event.item
+            if item.key == top:
+                self._take_top(None if event.deleted else self._tree.decode_item(item))
+            if not item.key.startswith(below):
                 continue  # a neighbour whose name begins alike
             if event.deleted:
-                self._take_vanished(event.item)
-                continue
-            found = self._tree.decode_item(event.item)
-            if isinstance(found, Bad):
-                self._take_bad(found)
-            elif (relative := self._relative(found.path, found.entry.kind)) is not None:
-                self._take(relative, found)
+                self._take_vanished(item)
+            else:
+                self._absorb_item(item, StorePath(item.key[len(below) :].decode("utf-8", "surrogateescape")))
+
+    def _absorb_item(self, item: Item, path: StorePath) -> None:
+        """Take in what lies under a key; `path` is what the key says, as the mapping sees it."""
+        self.at_hand.note(path, item)
+        known = self._sides.remote.get(path)
+        if known and known.mod_revision == item.mod_revision and path not in self._sides.remote_problems:
+            return  # the echo of our own commit
+        found = self._tree.decode_item(item, self._mapping.absolute(path) if known else None)
+        if isinstance(found, Bad):
+            self._take_bad(found)
+        elif (relative := self._relative(found.path, found.entry.kind)) is not None:
+            self._take(relative, found)
 
     def _take_top(self, found: Stored | Bad | None) -> None:
         """Note what lies at the subtree's root."""
