@@ -550,6 +550,18 @@ MUTANTS = {
         "",
         "tests/sidecar/local/test_sets_on_disk.py",
     ),
+    "a move of ours hides what others did": Mutant(
+        "sidecar/local/watch.py",
+        "and others[file] == sum(made)",
+        "and file in others",
+        "tests/sidecar/local/test_watch.py -k beside_our_moves",
+    ),
+    "what is at hand is believed of any store": Mutant(
+        "configstore/store/commit.py",
+        "*((Holds(key, at_hand.value),) if at_hand else ()),",
+        "",
+        "tests/store/test_tree.py -k at_the_same_revision",
+    ),
     "a set is quiet while the kernel has news": Mutant(
         "sidecar/local/watch.py",
         "            self._take_events()\n            dirty, self._dirty = self._dirty, Dirty()\n",

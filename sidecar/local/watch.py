@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from collections.abc import Mapping as Map
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from ctypes import CDLL
 from typing import Protocol
 
@@ -137,12 +137,12 @@ class InotifyWatch:
         self._writers = Writers()
         self._dirty = Dirty()
         self._unwatched: dict[StorePath, str] = {}  # directories that cannot be watched, and the mend
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._inotify.close)
             self._end = os.eventfd(0, os.EFD_CLOEXEC)
-        except OSError:
-            self._inotify.close()
-            raise
-        self._poller = poller = select.epoll()
+            undo.callback(os.close, self._end)
+            self._poller = poller = select.epoll()
+            undo.pop_all()
         poller.register(self._end, select.EPOLLIN)
         poller.register(self._inotify.fileno(), select.EPOLLIN)
         self._thread = threading.Thread(target=self._run, args=(poller,), name="local-watch", daemon=True)

@@ -1,6 +1,7 @@
 """Measures the budgets: `python -m tests.bench [--quick] [--json FILE]`, or `make bench`.
 
-With --trace, or `make bench ARGS=--trace`: where the time of one change goes, step by step.
+With --trace, or `make bench ARGS=--trace`: where the time of one change goes, step by step. With --settle: which
+rules for the end of a set would have torn how many of those that real programs write.
 
 Every latency stands beside the floor of the same run: the same client's raw put, seen by a watch in another
 process, written and renamed there. Arrival is the inotify event of the rename, for the floor as for a replica.
@@ -24,6 +25,7 @@ from tests.bench.host import one_host
 from tests.bench.latency import a_set, floor_replica, measure_floor, put_to_file, write_to_replica
 from tests.bench.measures import Bench, Figure, cpu_share, memory_mib
 from tests.bench.sealing import sealing
+from tests.bench.settle import torn_sets
 from tests.bench.trace import print_trace
 from tests.waiting import wait_until
 
@@ -68,6 +70,7 @@ def main() -> int:
     parser.add_argument("--sealing", action="store_true", help="only what sealing costs")
     parser.add_argument("--host", action="store_true", help="only one sidecar for a host, beside one a service")
     parser.add_argument("--trace", action="store_true", help="only where the time of one change goes")
+    parser.add_argument("--settle", action="store_true", help="only which rule would close sets too soon")
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     parser.add_argument("--floor-replica", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -76,8 +79,12 @@ def main() -> int:
         return 0
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     folder = Path(tempfile.mkdtemp(prefix="configstore-bench-", dir=memory))
-    if options.trace:
+    if options.trace or options.settle:
         try:
+            if options.settle:
+                for line in torn_sets(folder):
+                    print(line, flush=True)
+                return 0
             with EmbeddedEtcd() as etcd:
                 print_trace(Bench(etcd.endpoint, folder, rounds=50 if options.quick else 200))
         finally:

@@ -44,6 +44,7 @@ class Network:
         self.faults = collections.deque()
         self.after_range = lambda: None
         self.txns = []
+        self.calls = 0
 
     def __getattr__(self, name):
         return getattr(self._kv, name)
@@ -54,6 +55,8 @@ class Network:
         return page
 
     def txn(self, compares, operations, *, otherwise_get=()):
+        self.calls += 1
+
         def make():
             result = self._kv.txn(compares, operations, otherwise_get=otherwise_get)
             if result.succeeded:
@@ -141,6 +144,42 @@ def past(tree, path):
 
 def put_raw(tree, key, value=b""):
     return tree.kv.txn([], [Put(key, value)]).revision
+
+
+# What is replaced
+
+
+def replacing(tree, write):
+    """Return a write of a path with what lies there at hand."""
+    return msgspec.structs.replace(write, replaced=raw(tree, write.path))
+
+
+def test_what_is_at_hand_is_not_read_again_and_kept_all_the_same(tree, network):
+    first = committed(tree, file(CERT, b"first"))
+    write = replacing(tree, file(CERT, b"second", expected=first))
+    before = network.calls
+    committed(tree, write)
+    assert network.calls == before + 1
+    assert past(tree, CERT) == {first: b"first"}
+
+
+def test_what_another_store_holds_at_the_same_revision_is_kept_and_not_what_was_at_hand(tree):
+    """A restored etcd may have come to the same revision by another write."""
+    first = committed(tree, file(CERT, b"in this store"))
+    at_hand = raw(tree, CERT)
+    elsewhere = msgspec.structs.replace(at_hand, value=at_hand.value.replace(b"in this", b"another"))
+    committed(tree, msgspec.structs.replace(file(CERT, b"second", expected=first), replaced=elsewhere))
+    assert past(tree, CERT) == {first: b"in this store"}
+
+
+def test_a_set_that_fits_into_one_transaction_does_so_with_all_of_it_at_hand(tree):
+    names = [StorePath(f"many/{number}") for number in range(100)]
+    tree.commit([file(name, b"old") for name in names], retention=0)
+    writes = [
+        msgspec.structs.replace(replacing(tree, file(name, b"new", expected=raw(tree, name).mod_revision)), set=1)
+        for name in names
+    ]
+    assert len(set(tree.commit(writes, retention=0).done.values())) == 1
 
 
 # One path

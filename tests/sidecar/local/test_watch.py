@@ -10,8 +10,9 @@ import pytest
 from configstore.errors import RefusedError
 from configstore.model.path import StorePath
 from sidecar.local import watch as watch_module
+from sidecar.local.rename import place
 from sidecar.local.root import Root
-from sidecar.local.watch import POLL_DEPTH, InotifyWatch, PollWatch, choose
+from sidecar.local.watch import POLL_DEPTH, InotifyWatch, Moves, PollWatch, choose
 from sidecar.planner.mapping import WatchMode
 from tests.sidecar.local.named import Mirrored, Woken, open_descriptors, unmount, write
 from tests.waiting import wait_until
@@ -274,6 +275,63 @@ def test_a_directory_that_could_not_be_watched_is_no_trouble_once_it_is_gone(wat
     assert ": a: Too many" in woken.watch.trouble
 
 
+def exchanged(here, name):
+    """Let a file change places with one in the staging directory, as a set's are."""
+    write(here.path / ".configstore" / "staging" / "0", "new")
+    descriptor = here.root.open_directory(StorePath("a"))
+    assert place(here.root.staging_fd, "0", descriptor, name, replace=True)
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("wakes", [True, False])
+def test_moves_of_our_own_wake_nobody(watched, woken, wakes):
+    for name in ("one", "two", "gone"):
+        write(watched.path / "a" / name, "old")
+    wait_until(lambda: woken.says("a"))
+    wait_until(lambda: quiet(woken))
+    before = woken.wakes
+    woken.watch.hold()
+    exchanged(watched, "one")
+    exchanged(watched, "two")
+    os.rename(watched.path / "a" / "gone", watched.path / ".configstore" / "staging" / "1")
+    moves = {"a/one": Moves(1, 1), "a/two": Moves(1, 1), "a/gone": Moves(0, 1)}
+    woken.watch.release({} if wakes else moves)
+    assert (woken.wakes > before) is wakes
+    assert woken.says("a") is wakes
+
+
+OTHERS = {
+    "writes into it": lambda file: file.write_text("edited"),
+    "removes it": lambda file: file.unlink(),
+    "moves it away": lambda file: file.rename(file.with_name("away")),
+    "moves another onto it": lambda file: file.with_name("two").rename(file),
+    "changes its mode": lambda file: file.chmod(0o640),
+    "was at another": lambda file: file.with_name("two").write_text("edited"),
+}
+
+
+@pytest.mark.parametrize("does", OTHERS)
+def test_what_somebody_else_does_beside_our_moves_is_told(watched, woken, does):
+    for name in ("one", "two"):
+        write(watched.path / "a" / name, "old")
+    wait_until(lambda: woken.says("a"))
+    wait_until(lambda: quiet(woken))
+    woken.watch.hold()
+    exchanged(watched, "one")
+    OTHERS[does](watched.path / "a" / "one")
+    woken.watch.release({"a/one": Moves(1, 1)})
+    assert woken.says("a")
+
+
+def test_after_our_moves_the_watch_goes_on(watched, woken):
+    woken.watch.hold()
+    woken.watch.release({})
+    before = woken.wakes
+    write(watched.path / "a" / "file", "content")
+    wait_until(lambda: woken.wakes > before)
+    assert woken.says("a")
+
+
 def test_a_closed_watch_leaves_no_descriptor_and_no_thread(tmp_path):
     before = open_descriptors(), threading.active_count()
     for _ in range(3):
@@ -286,11 +344,12 @@ def test_a_closed_watch_leaves_no_descriptor_and_no_thread(tmp_path):
     assert (open_descriptors(), threading.active_count()) == before
 
 
-def test_no_descriptor_is_left_when_the_watch_cannot_start(monkeypatch):
+@pytest.mark.parametrize("call", ["os.eventfd", "select.epoll"])
+def test_no_descriptor_is_left_when_the_watch_cannot_start(monkeypatch, call):
     def refused(*_):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(watch_module.os, "eventfd", refused)
+    monkeypatch.setattr(f"{watch_module.__name__}.{call}", refused)
     before = open_descriptors()
     with pytest.raises(OSError, match="Too many open files"):
         InotifyWatch(lambda: None)
