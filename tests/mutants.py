@@ -558,7 +558,7 @@ MUTANTS = {
     ),
     "what is at hand is believed of any store": Mutant(
         "configstore/store/commit.py",
-        "*((Holds(key, at_hand.value),) if at_hand else ()),",
+        "*((Holds(key, known),) if known is not None else ()),",
         "",
         "tests/store/test_tree.py -k at_the_same_revision",
     ),

@@ -163,11 +163,10 @@ class Commit:
         """Return what the writes replace; what their callers do not have at hand is read."""
         found: dict[StorePath, Superseded] = {}
         unread: dict[bytes, Write] = {}
-        read: list[tuple[StorePath, Item]] = []
         for write in writes:
-            before = write.previous
-            if write.replaced and len(writes) <= _FEW and write.replaced.mod_revision == write.expected:
-                read.append((write.path, write.replaced))
+            before, replaced = write.previous, write.replaced
+            if replaced and replaced.mod_revision == write.expected and len(writes) <= _FEW:
+                found[write.path] = self._as_it_lies(write.path, replaced, known=True)
                 continue
             value = self._at_hand(write) if before and before.mod_revision == write.expected else None
             if before and value is not None:
@@ -176,16 +175,20 @@ class Commit:
                 )
             elif write.expected:
                 unread[self._keys.file(write.path)] = write
-        items = items_at(self._kv, list(unread))
-        read += [(unread[item.key].path, item) for item in items if item.mod_revision == unread[item.key].expected]
-        for path, item in read:
-            found[path] = Superseded(
-                value=item.value,
-                mod_revision=item.mod_revision,
-                version=item.version,
-                record=self._replaced(path, item.value),
-            )
+        for item in items_at(self._kv, list(unread)):
+            if item.mod_revision == unread[item.key].expected:
+                path = unread[item.key].path
+                found[path] = self._as_it_lies(path, item)
         return found
+
+    def _as_it_lies(self, path: StorePath, item: Item, *, known: bool = False) -> Superseded:
+        return Superseded(
+            value=item.value,
+            mod_revision=item.mod_revision,
+            version=item.version,
+            record=self._replaced(path, item.value),
+            known=known,
+        )
 
     def _replaced(self, path: StorePath, value: bytes) -> Record | None:
         """Return what lies there, be it locked: its pieces go with it all the same. None: it is no record."""
@@ -210,14 +213,14 @@ class Commit:
     def _step(self, write: Write, write_id: str, before: Superseded | None) -> Step:
         terms = self._terms
         old = before.record if before else None
-        at_hand = write.replaced if before and write.replaced and before.value is write.replaced.value else None
+        known = before.value if before and before.known else None
         record, value = self._record(write, write_id, old)
         key = self._keys.file(write.path)
         compares, settled = self._chunks.settle(write.path, old, record, retention=terms.retention)
         gone = write.entry.kind is Kind.GONE
         lease = self._chunks.retention_lease(max(terms.retention, TOMBSTONE_LIFE)) if gone else 0
         operations: list[Operation] = [Put(key, value, lease), *settled]
-        size = len(key) + len(value) + (len(at_hand.value) if at_hand else 0)
+        size = len(key) + len(value) + len(known or b"")
         if before and terms.retention:
             past = self._keys.past(write.path, before.mod_revision)
             kept = self._kept(write.path, before)
@@ -233,7 +236,7 @@ class Commit:
             compares=(
                 ModRevision(key, write.expected),
                 # Another store, such as a restored one, may hold something else at the same revision.
-                *((Holds(key, at_hand.value),) if at_hand else ()),
+                *((Holds(key, known),) if known is not None else ()),
                 *compares,
             ),
             operations=tuple(operations),

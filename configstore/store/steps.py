@@ -10,12 +10,16 @@ from configstore.store.api import MAX_OPERATIONS, MAX_REQUEST, Compare, Operatio
 
 
 class Superseded(msgspec.Struct, frozen=True, kw_only=True):
-    """What a write replaces: the bytes that go to `past/`, and the record in them where it can be read."""
+    """What a write replaces: the bytes that go to `past/`, and the record in them where it can be read.
+
+    known: it was not read for this commit, so the txn compares the bytes, too.
+    """
 
     value: bytes
     mod_revision: int
     version: int
     record: Record | None
+    known: bool = False
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
