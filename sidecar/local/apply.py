@@ -137,7 +137,8 @@ class _Set:
         each = self._verdicts.each
         each((change for change in self._made if not change.keeps_directory), self._stage.make)
         each(self._changes, self._verify)
-        each(self._changes, self._directories.refuse_mount)
+        if len(self._changes) > 1:  # of a single one the rename itself tells, and nothing is torn by that
+            each(self._changes, self._directories.refuse_mount)
         self._verdicts.hold_back(())
         each(self._in_the_way(), self._clear_way)
         directories = [change for change in self._made if change.desired.kind is Kind.DIR]

@@ -54,6 +54,7 @@ class Root:
             self.read_only = only_read and _is_read_only(self.fd)
             self.private = Private(self.fd, path, prepare=prepare and not self.read_only)
             self._parts.callback(self.private.close)
+            self._ours = self._identities()
         except OSError as error:
             self.close()
             raise RefusedError(f"{path}: cannot be mirrored: {_mend(error)}") from error
@@ -95,17 +96,19 @@ class Root:
             raise RootLostError(f"{self.path}: another directory lies here now")
         if self.read_only:
             return None
-        for name, above, held in (
-            (PRIVATE_NAME, self.fd, self.private.fd),
-            (STAGING, self.private.fd, self.private.staging_fd),
-        ):
+        for name, above, held in self._ours:
             try:
                 found = os.stat(name, dir_fd=above, follow_symlinks=False)
             except FileNotFoundError:
                 raise RootLostError(f"{self.path}: was emptied: {name} is gone") from None
-            if not os.path.samestat(found, os.fstat(held)):
+            if _identity(found) != held:
                 raise RootLostError(f"{self.path}: {name} was replaced")
         return None
+
+    def _identities(self) -> tuple[tuple[str, int, tuple[int, int]], ...]:
+        """Return our directories: the name, where it lies, and what is held, which stays the same while it is."""
+        held = (PRIVATE_NAME, self.fd, self.private.fd), (STAGING, self.private.fd, self.private.staging_fd)
+        return tuple((name, above, _identity(os.fstat(ours))) for name, above, ours in held if ours >= 0)
 
     def open_directory(self, relative: StorePath) -> int:
         """Open a directory below for listing and as a base for *at() calls. Raises OSError."""

@@ -76,6 +76,8 @@ class RemoteSide:
         self.highest = max((agreed.mod_revision for agreed in sides.baseline.values()), default=0)
         self.contents = Contents(tree, mapping)
         self.at_hand = AtHand()
+        self._top = tree.keys.file(mapping.store)
+        self._below, _ = tree.keys.files_below(mapping.store)
 
     # What the engine asks for
 
@@ -324,8 +326,7 @@ class RemoteSide:
             sides.lost(path)
 
     def _absorb_batch(self, batch: Batch) -> None:
-        top = self._tree.keys.file(self._mapping.store)
-        below, _ = self._tree.keys.files_below(self._mapping.store)
+        top, below = self._top, self._below
         for event in batch.events:
             item = event.item
             if item.key == top:

@@ -19,7 +19,7 @@ from pathlib import Path
 import inotify_simple
 from inotify_simple import flags
 
-RUNS = 20
+RUNS = 40
 PAUSE = 0.15
 """Seconds between two runs: longer than any rule waits."""
 
@@ -28,8 +28,12 @@ SETTLE = 0.02
 WRITERS = {
     "sed -i of one file": 'sed -i "s/^/$1/" one/a',
     "sed -i of two files": 'sed -i "s/^/$1/" one/a one/b',
+    "sed -i of one file or two, by turns": 'sed -i "s/^/$1/" one/a $([ $(($1 % 2)) = 0 ] || echo one/b)',
     "vim, one file": 'vim -Nu NONE -es -c "normal G" -c "s/^/$1/" -c "wq" one/a',
     "install of a certificate and its key": "install -m 600 $outside/c one/a; install -m 600 $outside/k one/b",
+    "install of one or both, by turns": (
+        "install -m 600 $outside/c one/a; [ $(($1 % 2)) = 0 ] || install -m 600 $outside/k one/b"
+    ),
     "two mv in a script": "cp $outside/c one/.a; cp $outside/k one/.b; mv one/.a one/a; mv one/.b one/b",
     "renames of a pair in one program": """$python -c '
 import os, sys
