@@ -121,3 +121,31 @@ def test_a_path_that_fails_again_and_again_pauses_and_the_others_go_on(watched, 
         watched.cycle(0.05)
     assert watched.stored("cert") == b"new"
     assert 3 <= len(tries) <= 12
+
+
+def test_what_was_placed_is_not_looked_at_again(watched):
+    watched.put("cert", b"theirs")
+    watched.put("new", b"theirs")
+    watched.follow()
+    watched.cycle(0.1)
+    assert watched.contents() | {"cert": b"theirs", "new": b"theirs"} == watched.contents()
+    dirty = watched.engine._local._watch.drain()
+    assert (dirty.directories, dirty.everything) == (set(), False)
+
+
+def test_what_replaces_what_the_watch_brought_is_sent_in_one_call(watched, monkeypatch):
+    watched.put("cert", b"theirs")
+    watched.follow()
+    watched.cycle(0.1)
+    calls = []
+    real = watched.tree.kv.txn
+
+    def txn(compares, operations, **how):
+        calls.append(operations)
+        return real(compares, operations, **how)
+
+    monkeypatch.setattr(watched.tree.kv, "txn", txn)
+    (watched.folder / "cert").write_bytes(b"ours")
+    watched.send()
+    assert watched.stored("cert") == b"ours"
+    assert [bool(operations) for operations in calls] == [True]
