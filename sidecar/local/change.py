@@ -1,7 +1,5 @@
 """One change to the mirrored directory, as a value: made by `transfer`, carried out by `apply`."""
 
-from functools import cached_property
-
 import msgspec
 
 from configstore.model.path import StorePath, parent
@@ -17,7 +15,7 @@ class Withheld(Exception):  # noqa: N818  # becomes a Problem
     """The content cannot be had now; the text says why, and the mend. Raised by a source."""
 
 
-class LocalChange(msgspec.Struct, frozen=True, kw_only=True, dict=True):
+class LocalChange(msgspec.Struct, frozen=True, kw_only=True):
     """One path to bring to a state.
 
     expected: what must lie there now (None: nothing). desired: what shall; kind `gone` removes. content: where a
@@ -33,12 +31,12 @@ class LocalChange(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     group: int
     remote: RemoteEntry | None = None
 
-    @cached_property
+    @property
     def name(self) -> str:
         """The last component of the path."""
         return self.path.rpartition("/")[2]
 
-    @cached_property
+    @property
     def above(self) -> StorePath:
         """The directory in which it lies."""
         return parent(self.path)
