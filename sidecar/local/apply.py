@@ -159,6 +159,7 @@ class _Set:
             path: Moves(1, int(self._stage.has_out(path))) for path in self._laid.keys() & self._placed
         }
         each(doomed, lambda change: self._take_out(change, spares[change.path]), self._hold_back)
+        os.sched_yield()  # who waits for the files goes first: what is left to do here is bookkeeping
         each((change for change in self._changes if self._stage.has_out(change.path)), self._judge)
         self._take_back()
         each((change for change in gone if change.was_directory), self._remove_directory)
