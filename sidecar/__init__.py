@@ -4,3 +4,8 @@ local.watch ──┐              ┌ local.scan  ┐
 ├─ wake → engine ┤ baseline    ├→ planner → guards → remote.commit → etcd
 remote.watch ─┘              └ remote.fetch ┘                   └→ local.apply → hooks
 """
+
+from configstore.later import load_later
+
+# Of use for checks and hooks alone; inotify_simple imports them with ctypes.util, of which it needs nothing here.
+load_later("shutil", "subprocess", "tempfile")

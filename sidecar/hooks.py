@@ -124,7 +124,7 @@ def _ended_badly(code: int) -> str | None:
     return f"ended with exit code {code}" if code else None
 
 
-def _follow(process: subprocess.Popen[bytes], pipe: int, end: float) -> tuple[bytes, bool]:
+def _follow(process: "subprocess.Popen[bytes]", pipe: int, end: float) -> tuple[bytes, bool]:
     """Wait for a command's end, stopping it when it is too late; returns the end of its output.
 
     What it left running may go on writing; nobody waits for that.

@@ -1,46 +1,26 @@
 """The command `configstore`: looks at the store and changes it by hand.
 
 One short module a command group; each has `add(commands)`, which adds its parsers, and functions that take the
-parsed arguments and return an exit code. Nothing here imports grpc: a command that connects does, through
-`session.open_tree`.
+parsed arguments and return an exit code. A group is imported when one of its commands is typed. Nothing here
+imports grpc: a command that connects does, through `session.open_tree`.
 """
 
 import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
+from importlib import import_module
+from typing import Never
 
 from configstore import __version__
-from configstore.cli import (
-    access,
-    certificates,
-    completion,
-    conflicts,
-    content,
-    dev,
-    doctor,
-    history,
-    leases,
-    listing,
-    presets,
-    remove,
-    replicas,
-    roots,
-    seal,
-    status,
-    trees,
-    ui,
-    watch,
-)
-from configstore.cli.arguments import Commands, add_store_options
+from configstore.cli.arguments import add_store_options
 from configstore.cli.examples import SECTIONS
 from configstore.commandline import Parser, occupy_standard_files
 from configstore.errors import ConfigstoreError, RefusedError
 from configstore.model.path import printable
 from configstore.model.record import RecordError
 from configstore.secrecy import keep_memory_private
-from configstore.store.envelope import SealingError
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -48,32 +28,54 @@ BROKEN_PIPE = 141
 _UNSAID = logging.NullHandler()
 """What the store logs for a daemon, such as a lease that is lost, a command says by its one line."""
 
-_GROUPS: tuple[Callable[[Commands], None], ...] = (
-    content.add,
-    listing.add,
-    trees.add,
-    history.add,
-    conflicts.add,
-    remove.add,
-    roots.add,
-    watch.add,
-    status.add,
-    replicas.add,
-    leases.add,
-    seal.add,
-    doctor.add,
-    ui.add,
-    presets.add,
-    access.add,
-    certificates.add,
-    dev.add,
-    completion.add,
-)
+GROUPS: dict[str, tuple[str, ...]] = {
+    "content": ("put", "get"),
+    "listing": ("ls", "stat"),
+    "trees": ("import", "export"),
+    "history": ("history", "diff", "restore"),
+    "conflicts": ("conflicts", "resolve"),
+    "remove": ("rm",),
+    "roots": ("mkdir", "bootstrap"),
+    "watch": ("watch",),
+    "status": ("status",),
+    "replicas": ("replicas", "resume"),
+    "leases": ("leases", "run", "wait", "flush"),
+    "seal": ("seal",),
+    "doctor": ("doctor",),
+    "ui": ("ui",),
+    "presets": ("presets",),
+    "access": ("access",),
+    "certificates": ("check-certificates",),
+    "dev": ("dev",),
+    "completion": ("completion",),
+}
+"""The commands of each module, in the order of `configstore --help`."""
 
 
-def build_parser() -> Parser:
-    """Return the parser of the whole command line."""
-    parser = Parser(
+class _AllNeeded(Exception):  # noqa: N818 - nothing is wrong
+    """What is to be printed needs every command."""
+
+
+class _Part(Parser):
+    """The parser with some of the commands: it parses these, and tells nothing about commands as such."""
+
+    def format_help(self) -> str:
+        """Raise _AllNeeded: the help lists all commands."""
+        raise _AllNeeded
+
+    def error(self, message: str) -> Never:  # noqa: ARG002 - another one says it
+        """Raise _AllNeeded: what was meant may be another command."""
+        raise _AllNeeded
+
+
+def build_parser(typed: Collection[str] | None = None) -> Parser:
+    """Return the parser of the whole command line.
+
+    typed: with only those commands that are among these words, where there are any. One that has not all commands
+    raises _AllNeeded where it would have to know them.
+    """
+    wanted = [group for group, names in GROUPS.items() if typed is not None and not set(names).isdisjoint(typed)]
+    parser = (_Part if wanted else Parser)(
         prog="configstore",
         usage="configstore [OPTIONS] COMMAND [ARGUMENTS]",
         description="Looks at and changes the files that configstore keeps in etcd.",
@@ -83,9 +85,11 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"configstore {__version__}")
     add_store_options(parser, told=True)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, prog="configstore")
-    for add in _GROUPS:
-        add(commands)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, prog="configstore", parser_class=Parser
+    )
+    for group in wanted or GROUPS:
+        import_module(f"configstore.cli.{group}").add(commands)
     parser.sections = SECTIONS
     return parser
 
@@ -96,7 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_memory_private()
     logging.getLogger("configstore").addHandler(_UNSAID)
     try:
-        args = build_parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        try:
+            args = build_parser(words).parse_args(argv)
+        except _AllNeeded:
+            args = build_parser().parse_args(argv)
         code: int = args.run(args)
         sys.stdout.flush()
     except SystemExit as stop:  # argparse: help, version, and errors
@@ -117,6 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _code(error: ConfigstoreError | RecordError) -> int:
     if isinstance(error, ConfigstoreError):
         return error.exit_code
+    from configstore.store.envelope import SealingError  # noqa: PLC0415 - whoever meets one has loaded it
+
     return RefusedError.exit_code if isinstance(error, SealingError) else 1
 
 

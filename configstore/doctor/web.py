@@ -65,7 +65,7 @@ Certificate = dict[str, Any]
 """As Python's ssl module shows one that was verified; empty without TLS."""
 
 
-def _context(settings: StoreSettings) -> ssl.SSLContext:
+def _context(settings: StoreSettings) -> "ssl.SSLContext":
     context = ssl.create_default_context(cafile=settings.cacert)
     # From Python 3.13 on the default asks more of a certificate than gRPC does, which is what talks with etcd.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -76,7 +76,7 @@ def _context(settings: StoreSettings) -> ssl.SSLContext:
 
 @contextmanager
 def _connection(
-    where: SplitResult, context: ssl.SSLContext | None, settings: StoreSettings, patience: float
+    where: SplitResult, context: "ssl.SSLContext | None", settings: StoreSettings, patience: float
 ) -> Iterator[tuple[http.client.HTTPConnection, Certificate]]:
     """Connect, and yield the connection with the server's certificate. Raises OSError."""
     host, port = where.hostname or "", where.port or 0
@@ -169,7 +169,7 @@ def _names(where: SplitResult, settings: StoreSettings, patience: float) -> tupl
         return ()
 
 
-def _refusal(error: ssl.SSLError) -> Refusal:
+def _refusal(error: "ssl.SSLError") -> Refusal:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFICATION.get(error.verify_code, Refusal.UNFIT)
     # Where Python's table is older than OpenSSL's, the reason is only among the words, with blanks.

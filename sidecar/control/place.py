@@ -11,7 +11,7 @@ import socket
 import stat
 from pathlib import Path
 
-import configstore.client
+import configstore
 from configstore import __version__
 from configstore.errors import RefusedError
 from configstore.files import descent
@@ -149,7 +149,7 @@ def _bind(listener: socket.socket, directory: int, name: str, group: int | None)
 
 def _place_client(directory: int, group: int | None) -> None:
     """Put the client there under its name, whole."""
-    text = Path(configstore.client.__file__).read_text(encoding="utf-8")
+    text = Path(configstore.__file__).with_name("client.py").read_text(encoding="utf-8")
     text = text.replace('VERSION = "unplaced"', f'VERSION = "{__version__}"')
     new = _new(CLIENT)
     _remove(directory, new)

@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from tests.bench.commands import a_thousand_keys, measure_init, start_up
 from tests.bench.host import one_host
 from tests.bench.latency import a_set, floor_replica, measure_floor, put_to_file, write_to_replica
 from tests.bench.measures import Bench, Figure, cpu_share, memory_mib
+from tests.bench.memory import a_map, memory, traced_sidecar
 from tests.bench.sealing import sealing
 from tests.bench.settle import torn_sets
 from tests.bench.trace import print_trace
@@ -63,6 +65,13 @@ def figures(bench: Bench, *, quick: bool) -> Iterator[Figure]:
             yield Figure(what, value, "s", f"≤ {budget:g} s", value <= budget, seconds["nothing"])
 
 
+EVERYTHING = (
+    "import configstore.cli, sidecar.daemon, sidecar.health, sidecar.outside, configstore.store.etcd.client; "
+    "configstore.cli.build_parser()"
+)
+"""What has its byte code before anything is measured."""
+
+
 def main() -> int:
     """Print the table as it grows and return 0; 1 when a budget was missed."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
@@ -71,14 +80,22 @@ def main() -> int:
     parser.add_argument("--host", action="store_true", help="only one sidecar for a host, beside one a service")
     parser.add_argument("--trace", action="store_true", help="only where the time of one change goes")
     parser.add_argument("--settle", action="store_true", help="only which rule would close sets too soon")
+    parser.add_argument("--memory", action="store_true", help="only where a sidecar's memory goes")
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     parser.add_argument("--floor-replica", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--traced", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.floor_replica:
         floor_replica(*options.floor_replica)
         return 0
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    folder = Path(tempfile.mkdtemp(prefix="configstore-bench-", dir=memory))
+    if options.traced:
+        traced_sidecar(options.traced)
+    # A release has its byte code. Without it each start compiles, which takes more time and memory than all else.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    in_memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    folder = Path(tempfile.mkdtemp(prefix="configstore-bench-", dir=in_memory))
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "byte-code")  # nothing of ours beside the sources
+    subprocess.run([sys.executable, "-c", EVERYTHING], check=True)
     if options.trace or options.settle:
         try:
             if options.settle:
@@ -95,12 +112,15 @@ def main() -> int:
     try:
         with EmbeddedEtcd() as etcd:
             rounds = 50 if options.quick else 300
-            found = []
-            if not (options.sealing or options.host):
-                found.append(figures(Bench(etcd.endpoint, folder, rounds=rounds), quick=options.quick))
-            if not options.host:
+            bench = Bench(etcd.endpoint, folder, rounds=rounds)
+            if options.memory and not options.quick:
+                a_map(bench)
+            found = [memory(bench, quick=options.quick)] if options.memory else []
+            if not (options.sealing or options.host or options.memory):
+                found.append(figures(bench, quick=options.quick))
+            if not (options.host or options.memory):
                 found.append(sealing(etcd.endpoint, folder, rounds=rounds // 50))
-            if not options.sealing:
+            if not (options.sealing or options.memory):
                 found.append(one_host(etcd.endpoint, folder, seconds=5 if options.quick else 30))
             for figure in itertools.chain.from_iterable(found):
                 ratio = f"{figure.ratio:.2f} ×" if figure.ratio else ""
