@@ -414,6 +414,8 @@ class Mirror:
             moved = status.pulled + status.pushed
             if (given_back is None and status.ready) or (given_back is not None and moved - given_back >= BURST):
                 memory.give_back()
+                if given_back is None:
+                    memory.let_go_of_code()
                 given_back = moved
         self._flush()
 

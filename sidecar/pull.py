@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 _BATCH = 8 * 1024 * 1024
 """Bytes that are staged at once while pulling; a set is never split for it."""
 
+_PATHS = 500
+"""Paths that are staged at once; likewise. Each takes some KiB of memory until it is agreed on."""
+
 
 class Puller:
     """Brings what the store holds to one mapping's directory."""
@@ -81,8 +84,9 @@ class Puller:
             done.problems |= {pull.path: Problem(path=pull.path, reason=refused) for pull in pulls}
             done.refused |= {pull.path for pull in pulls} if self._check.known_of(pulls) else set()
         elif changes:
-            small = (each for each in ready if each.remote.entry.size <= INLINE_MAX)
-            self._remote.contents.expect(each.path for each in small if each.remote.entry.kind is Kind.FILE)
+            files = (each for each in ready if each.remote.entry.kind is Kind.FILE)
+            sizes = {each.path: each.remote.entry.size for each in files}
+            self._remote.contents.expect({path: size for path, size in sizes.items() if size <= INLINE_MAX})
             self._note(ready, self._applier.apply(changes), done)
             self._applier.finish()
 
@@ -224,15 +228,16 @@ def _give_up(pull: Pull, culprit: StorePath, problem: Problem | None, done: Done
 
 
 def _batches(pulls: Sequence[Pull]) -> Iterator[list[Pull]]:
-    """Cut pulls by size, in the order in which they were committed, without cutting a txn in two."""
-    if sum(pull.remote.entry.size for pull in pulls) <= _BATCH:
+    """Cut pulls by size and number, in the order in which they were committed, without cutting a txn in two."""
+    if len(pulls) <= _PATHS and sum(pull.remote.entry.size for pull in pulls) <= _BATCH:
         if pulls:
             yield list(pulls)
         return
     batch: list[Pull] = []
     size = 0
     for pull in sorted(pulls, key=lambda pull: pull.remote.mod_revision):
-        if size > _BATCH and pull.remote.mod_revision != batch[-1].remote.mod_revision:
+        full = size > _BATCH or len(batch) >= _PATHS
+        if full and pull.remote.mod_revision != batch[-1].remote.mod_revision:
             yield batch
             batch, size = [], 0
         batch.append(pull)

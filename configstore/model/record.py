@@ -60,7 +60,7 @@ PLACING_ORDER = {Kind.DIR: 0, Kind.FILE: 1, Kind.SYMLINK: 2}
 """In which order the paths of a set are placed: what holds the others, and what links lead to, first."""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a path *is*, apart from when and by whom it was written; the value that both sides compare.
 
     mode: permission bits, at most 0o777 (setuid, setgid and sticky never travel); 0 for links and tombstones.
@@ -95,7 +95,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
-class Deletion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Deletion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One deletion as a person made it, however many tombstones and transactions it has.
 
     id: the same in all its tombstones, at most 64 printable characters. count: how many tombstones it has, so that
@@ -107,7 +107,7 @@ class Deletion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     confirmed: bool = False
 
 
-class Origin(msgspec.Struct, frozen=True, kw_only=True):
+class Origin(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Who made a write.
 
     write_id: unique for every write; how the outcome of an ambiguous txn is found out.
@@ -127,7 +127,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     deletion: Deletion | None = None
 
 
-class Seal(msgspec.Struct, frozen=True, kw_only=True):
+class Seal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """With what a value is sealed: the algorithm, the key's id, and the nonce in hexadecimal."""
 
     alg: Annotated[str, msgspec.Meta(max_length=32)]
@@ -135,7 +135,7 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True):
     nonce: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{48}$")]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An entry, its origin, and its content: inline, or as the names of its chunks in order.
 
     seal: with what it was sealed where it lay in the store; None: it was plain.

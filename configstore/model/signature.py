@@ -3,7 +3,7 @@
 import msgspec
 
 
-class Signature(msgspec.Struct, frozen=True, array_like=True):
+class Signature(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The part of a stat that changes whenever a file may have changed: the cheap test before hashing."""
 
     ino: int

@@ -18,7 +18,7 @@ import msgspec
 from configstore.errors import CorruptError, StoreError, TooLargeError
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True):
+class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One key with its value.
 
     create_revision: the revision at which the key came into being (again).
@@ -302,7 +302,7 @@ LONGEST_PAGE = 1000
 FIRST_PAGE = 100
 """Keys of a first page, from which the size of those that follow is reckoned."""
 
-PAGE_BYTES = 4 * 1024 * 1024
+PAGE_BYTES = 1024 * 1024
 """Bytes of keys and values that a page shall have: it is in memory as a whole, several times over."""
 
 MAX_KEYS = 1_000_000

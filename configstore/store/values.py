@@ -9,7 +9,7 @@ from configstore.model.record import Deletion, Entry, Kind, Origin, Record, Sour
 from configstore.store.api import Item
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
+class Stored(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A record as it lies in the store: at which path, since which revision, after how many writes."""
 
     path: StorePath

@@ -27,7 +27,7 @@ class Push(msgspec.Struct, frozen=True, kw_only=True):
     deletion: Deletion | None = None
 
 
-class Pull(msgspec.Struct, frozen=True, kw_only=True):
+class Pull(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Bring the store's state to the local directory; a tombstone removes.
 
     local: what must still lie there when it is overwritten. keep: keep the local content under `conflicts/`

@@ -11,14 +11,14 @@ from configstore.model.record import Deletion, Entry
 from configstore.model.signature import Signature
 
 
-class LocalEntry(msgspec.Struct, frozen=True, kw_only=True):
+class LocalEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What lies at a local path. `entry` has the real mode and the owner's numbers (and names where known)."""
 
     entry: Entry
     signature: Signature
 
 
-class RemoteEntry(msgspec.Struct, frozen=True, kw_only=True):
+class RemoteEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the store holds for a path, at which mod_revision; `supersedes`: that of the record it replaced.
 
     write_id: of the write that made it. After a restore another write may have the same mod_revision.
@@ -32,7 +32,7 @@ class RemoteEntry(msgspec.Struct, frozen=True, kw_only=True):
     deletion: Deletion | None = None
 
 
-class Agreed(msgspec.Struct, frozen=True, kw_only=True):
+class Agreed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What store and replica last agreed on for one path.
 
     Both sides are kept, because a replica may be unable to show what the store says to the letter (an owner
@@ -46,7 +46,7 @@ class Agreed(msgspec.Struct, frozen=True, kw_only=True):
     ino: int = 0
 
 
-class Sent(msgspec.Struct, frozen=True, kw_only=True):
+class Sent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A write that was sent, or is about to be, and of which it is not known yet whether it was made.
 
     write_id: by which the store's record is recognised as this write. local: what lay here when it was sent, None

@@ -4,19 +4,18 @@
 are over, or until the next news; what was not placed by then is read again when it is.
 """
 
-import itertools
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Mapping as Map
 
 from configstore.model.path import StorePath
-from configstore.store.api import Item
+from configstore.store.api import MAX_OPERATIONS, Item
 from configstore.store.tree import Tree
 from configstore.store.values import Stored
 from sidecar.planner.mapping import Mapping
 from sidecar.planner.sides import RemoteEntry
 
-_AHEAD = 48
-"""Records that are read at a time: so many of the largest that lie in a record fit into what is kept."""
+_AHEAD = 1024 * 1024
+"""Bytes of content that are read at a time, of as many records as one call takes: a fraction of what is kept."""
 
 LIMIT = 4 * 1024 * 1024
 """Bytes of content that are kept; small files of a set, and no more."""
@@ -58,11 +57,14 @@ class Contents:
         self._tree = tree
         self._mapping = mapping
         self._kept: OrderedDict[StorePath, Stored] = OrderedDict()
-        self._ahead: dict[StorePath, None] = {}
+        self._wanted: dict[StorePath, int] = {}  # what is expected and was not found yet, with its size
         self._bytes = 0
 
     def note(self, path: StorePath, found: Stored) -> None:
-        """Keep a record that came in, if its content lies in it; the oldest go when there is no room."""
+        """Keep a record that came in, if its content lies in it.
+
+        Where there is no room what was found already goes, then the oldest.
+        """
         self._drop(path)
         if found.record.content is None:
             return
@@ -79,28 +81,39 @@ class Contents:
         if path not in self._kept:
             self._read_ahead(path)
         found = self._kept.get(path)
+        if found:
+            self._kept.move_to_end(path, last=False)
+        self._wanted.pop(path, None)
         if found is None or found.mod_revision != wanted.mod_revision:
             found = self._tree.read(self._mapping.absolute(path))
         return found if found and found.mod_revision == wanted.mod_revision else None
 
-    def expect(self, paths: Iterable[StorePath]) -> None:
-        """Say which records with small content will be wanted next, in order: they are read many at a time."""
-        self._ahead = dict.fromkeys(path for path in paths if path not in self._kept)
+    def expect(self, sizes: Map[StorePath, int]) -> None:
+        """Say which records with small content will be wanted next, in order, and how large it is.
+
+        They are read many at a time.
+        """
+        self._wanted = dict(sizes)
 
     def clear(self) -> None:
         """Forget what came before."""
         self._kept.clear()
-        self._ahead.clear()
+        self._wanted.clear()
         self._bytes = 0
 
     def _read_ahead(self, path: StorePath) -> None:
         """Read a record together with some of those that are expected after it. Raises StoreError."""
-        if path not in self._ahead:
+        if path not in self._wanted:
             return
-        wanted = [path, *itertools.islice((each for each in self._ahead if each != path), _AHEAD - 1)]
+        wanted, size = [path], self._wanted[path]
+        for each, more in self._wanted.items():
+            if each in self._kept or each == path:
+                continue
+            size += more
+            if size > _AHEAD or len(wanted) == MAX_OPERATIONS:
+                break
+            wanted.append(each)
         absolute = {self._mapping.absolute(each): each for each in wanted}
-        for each in wanted:
-            del self._ahead[each]
         for found in self._tree.read_many(absolute):
             self.note(absolute[found.path], found)
 

@@ -244,11 +244,18 @@ def listing_of(
         if found.gone and not (found.path == mapping.store or wants(relative_to(found.path, mapping.store))):
             newest = found if newest is None or newest.mod_revision < found.mod_revision else newest
             return None
-        size = len(found.record.content or b"")
-        if size > room:
-            return msgspec.structs.replace(found, record=msgspec.structs.replace(found.record, content=None))
-        room -= size
-        return found
+        record = found.record
+        size = len(record.content or b"")
+        before = room
+        room -= size if size <= room else 0
+        return msgspec.structs.replace(
+            found,
+            record=msgspec.structs.replace(
+                record,
+                origin=msgspec.structs.replace(record.origin, replica="", host="", time=""),
+                content=record.content if size <= before else None,
+            ),
+        )
 
     listing = tree.list(mapping.store, keep=keep)
     if newest:
