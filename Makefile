@@ -9,7 +9,7 @@ TOGETHER := $(MAKE) --no-print-directory --jobs=4 --output-sync=target
 # Most tests wait for something: so many at once keep two processors at work.
 WORKERS ?= 4
 
-.PHONY: demo test check audit lock docs reference man bench bench-host bench-peers bench-compare bench-counts bench-record handover mutants fuzz guides soak clean
+.PHONY: demo test check audit lock docs reference man bench bench-host bench-memory bench-peers bench-compare bench-counts bench-record handover mutants fuzz guides soak clean
 .PHONY: debian-packages kubernetes-tools formatted linted typed layered old-python safe
 
 demo: .venv/ready
@@ -78,6 +78,9 @@ bench: .venv/ready
 
 bench-host: .venv/ready
 	$(BIN)/python -m tests.bench --host
+
+bench-memory: .venv/ready
+	$(BIN)/python -m tests.bench --memory
 
 # Beside lsyncd, syncthing, GlusterFS and others of Debian's packages; DOCS=1 puts table and picture into the pages.
 bench-peers: .venv/ready
