@@ -5,7 +5,9 @@ parsed arguments and return an exit code. A group is imported when one of its co
 imports grpc: a command that connects does, through `session.open_tree`.
 """
 
+import atexit
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -24,6 +26,9 @@ from configstore.secrecy import keep_memory_private
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+
+_GARBAGE = 20_000
+"""New objects after which garbage is looked for: imports alone make more than Python's 700 many times over."""
 
 _UNSAID = logging.NullHandler()
 """What the store logs for a daemon, such as a lease that is lost, a command says by its one line."""
@@ -98,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; failures are one line on stderr, never a traceback."""
     occupy_standard_files()
     keep_memory_private()
+    gc.set_threshold(_GARBAGE)
+    atexit.register(gc.freeze)  # what is there at the end is not looked through for garbage once more
     logging.getLogger("configstore").addHandler(_UNSAID)
     try:
         words = sys.argv[1:] if argv is None else argv
