@@ -145,23 +145,32 @@ def memory_mib(process: subprocess.Popen[bytes]) -> float:
     return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
 
 
-def cpu_share(process: subprocess.Popen[bytes], seconds: float) -> float:
-    """Return the share of a core, in percent, that a process uses over so many seconds."""
+def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
+    """Return the seconds of CPU that a process has used, from the scheduler.
 
-    def used() -> float:
-        """Return seconds from the scheduler: ticks are too coarse, and timers wake in step with them."""
-        total = 0
-        for task in Path(f"/proc/{process.pid}/task").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # a thread that ended meanwhile, such as of one request
-                total += int((task / "schedstat").read_text().split()[0])
-        return total / 1e9
+    Ticks are too coarse, and timers wake in step with them.
+    """
+    total = 0
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that ended meanwhile, such as of one request
+            total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def wait_for_rest(process: subprocess.Popen[bytes], deadline: float = 30) -> None:
+    """Wait until a process does nothing but what it always does."""
 
     def idle() -> bool:
-        before = used()
+        before = cpu_seconds(process)
         threading.Event().wait(1)
-        return used() - before < 0.005
+        return cpu_seconds(process) - before < 0.005
 
-    wait_until(idle, 30, what="the first pull's aftermath to be over")
-    before, start = used(), time.monotonic()
+    wait_until(idle, deadline, what="the first pull's aftermath to be over")
+
+
+def cpu_share(process: subprocess.Popen[bytes], seconds: float) -> float:
+    """Return the share of a core, in percent, that a process uses over so many seconds."""
+    wait_for_rest(process)
+    before, start = cpu_seconds(process), time.monotonic()
     threading.Event().wait(seconds)
-    return 100 * (used() - before) / (time.monotonic() - start)
+    return 100 * (cpu_seconds(process) - before) / (time.monotonic() - start)

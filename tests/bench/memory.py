@@ -21,7 +21,7 @@ from pathlib import Path
 
 from configstore.model.path import StorePath
 from configstore.store.values import Write
-from tests.bench.measures import RETENTION, Bench, Figure, a_file
+from tests.bench.measures import RETENTION, Bench, Figure, a_file, wait_for_rest
 from tests.waiting import wait_until
 
 IMPORTED = (
@@ -141,7 +141,7 @@ def filled(
         wait_until(lambda: _files_below(directory) >= count, 300, what=f"{count} files")
         bench.put({f"{subtree}/ready": b""})
         wait_until((directory / "ready").exists, 60, what="the next change")
-        threading.Event().wait(3)  # longer than the store is left alone: its first sign of life was asked for
+        wait_for_rest(process, 300)
         yield process
     finally:
         process.terminate()
