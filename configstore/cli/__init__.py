@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import Never
 
+import configstore.lean  # noqa: F401 - before all that loads less by it
 from configstore import __version__
 from configstore.cli.arguments import add_store_options
 from configstore.cli.examples import SECTIONS

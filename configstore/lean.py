@@ -1,0 +1,15 @@
+"""What our programs do without until they use it: imported first by `configstore.cli` and by `sidecar`.
+
+It changes what the whole process imports, so no library module imports it.
+"""
+
+import sys
+
+from configstore.later import load_later
+
+# For what was probably meant, settings in files, TLS, archives of shutil's, addresses of urllib.parse's.
+load_later("difflib", "tomllib", "ssl", "bz2", "lzma", "ipaddress")
+
+# Python's own SHA-256 instead of OpenSSL's library, which would be a tenth of a sidecar's memory and 3 ms of each
+# command: of small files it is not felt, and 300 MB of a large one it does in a second.
+sys.modules.setdefault("_hashlib", None)  # type: ignore[arg-type] # None: it cannot be imported
