@@ -9,7 +9,7 @@ TOGETHER := $(MAKE) --no-print-directory --jobs=4 --output-sync=target
 # Most tests wait for something: so many at once keep two processors at work.
 WORKERS ?= 4
 
-.PHONY: demo test check audit lock docs reference man bench bench-host bench-memory bench-peers bench-compare bench-counts bench-record handover mutants fuzz guides soak clean
+.PHONY: demo test check audit lock docs reference man bench bench-host bench-memory bench-scale bench-peers bench-compare bench-counts bench-record handover mutants fuzz guides soak clean
 .PHONY: debian-packages kubernetes-tools formatted linted typed layered old-python safe
 
 demo: .venv/ready
@@ -101,6 +101,11 @@ bench-record: .venv/ready
 	mkdir -p build
 	$(BIN)/python -m tests.bench --json build/bench.json || echo "budgets were missed, and are recorded so" >&2
 	$(BIN)/python -m tests.bench.record --figures build/bench.json
+
+# Many replicas on one etcd: minutes for each number of them. Others: make bench-scale REPLICAS=50,100
+REPLICAS ?= 50,100,200,400
+bench-scale: .venv/ready
+	$(BIN)/python -m tests.bench --scale --replicas $(REPLICAS)
 
 handover: .venv/ready
 	$(BIN)/python -m tests.handover
