@@ -18,6 +18,7 @@ import msgspec
 from configstore import presets
 from configstore.errors import UsageError
 from configstore.model.path import printable
+from configstore.model.replica import made_id
 from configstore.model.seal import Policy
 from configstore.model.selection import taken_out
 from configstore.presets import together
@@ -272,8 +273,7 @@ def _variable(mapping: str) -> str:
 
 def default_replica() -> str:
     """Return a fresh replica id: the host's name and something random."""
-    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:50].lstrip("-.")
-    return f"{host or 'replica'}-{secrets.token_hex(4)}"
+    return made_id(socket.gethostname(), secrets.token_hex(4))
 
 
 def _table(document: Mapped[str, Any], name: str, source: str) -> dict[str, Any]:

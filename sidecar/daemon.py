@@ -285,7 +285,7 @@ def _health(
     from sidecar.health import HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
     from sidecar.outside import Outside  # noqa: PLC0415 - as above
 
-    outside = Outside(kv, config.store, config.mappings)
+    outside = Outside(kv, config.store, config.mappings, lambda: [each.lost for each in mirrors])
 
     def statuses() -> list[Status]:
         return [each.status for each in mirrors]

@@ -169,6 +169,11 @@ class Engine:
         """What the mapping is doing; from any thread."""
         return self._board.status
 
+    @property
+    def lost(self) -> int:
+        """How many times the store's version took the place of a change made here; from any thread."""
+        return self._transfer.keeper.count
+
     def request(self, request: Request) -> None:
         """Take a person's choice for the next cycle; from any thread."""
         self._choices.put(request)

@@ -6,14 +6,14 @@ that is started again takes the place of those that mirrored the same directory 
 `presence`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from collections.abc import Mapping as Map
 
 from configstore.errors import ConfigstoreError, LeaseGoneError
 from configstore.model.keys import Keys
-from configstore.model.replica import Expected, Report, encode
+from configstore.model.replica import Expected, Report, encode, made_of
 from configstore.store.api import Delete, Kv, ModRevision, Put
-from configstore.store.replicas import everyone, live
+from configstore.store.replicas import expected
 
 KEPT = 7 * 86400
 """Seconds for which a replica that went without a goodbye is known."""
@@ -36,7 +36,8 @@ class Enrolment:
         self._directories = directories
         self._lease = 0
         self._due = 0.0
-        self._replica = ""
+        self._at: dict[str, int] = {}  # by mapping: since which revision we are known
+        self._before: dict[bytes, tuple[bytes, int]] = {}  # who was in our places before us, and may live
 
     def again(self) -> None:
         """Enrol anew with the next `keep`: the store lost what it held, or others may have forgotten us."""
@@ -67,34 +68,41 @@ class Enrolment:
         for mapping, directory in self._directories.items():
             key = self._keys.expected(mapping, us.replica)
             found = self._kv.range(key).items
+            at = found[0].mod_revision if found else 0
             if not found or found[0].lease != self._lease:
                 mine = Expected(
                     mapping=mapping, replica=us.replica, host=us.host, directory=directory, time=us.time
                 )
-                revision = found[0].mod_revision if found else 0
-                self._kv.txn((ModRevision(key, revision),), (Put(key, encode(mine), self._lease),))
-        self._replica = us.replica
+                result = self._kv.txn((ModRevision(key, at),), (Put(key, encode(mine), self._lease),))
+                at = result.revision if result.succeeded else 0
+            if self._at.get(mapping) != at:
+                self._before |= self._earlier(mapping, us, directory, at)
+                self._at[mapping] = at
         # The last report of a run that died just now stands for a minute: by its key it is known who replaced it.
-        self._take_places(alive=self._alive)
+        self._take_places(also_living=False)
 
     def leave(self) -> None:
         """Say goodbye, also for those in whose places we are. Raises StoreError."""
         if self._lease:
-            self._take_places(alive=set)
+            self._take_places(also_living=True)
             self._kv.lease_revoke(self._lease)
 
-    def _take_places(self, alive: Callable[[], set[bytes]]) -> None:
-        """Remove those who were in our places before us, but for those that live. Raises StoreError."""
-        before: dict[bytes, int] = {}
-        for mapping in self._directories:
-            known = everyone(self._kv, self._keys, mapping).expected
-            mine = known.get(self._keys.expected(mapping, self._replica))
-            if mine:
-                same = {key: at for key, (each, at) in known.items() if each.place == mine[0].place}
-                before |= {key: at for key, at in same.items() if at < mine[1]}
-        for key in before.keys() - alive() if before else ():
-            self._kv.txn((ModRevision(key, before[key]),), (Delete(key),))
+    def _earlier(self, mapping: str, us: Report, directory: str, at: int) -> dict[bytes, tuple[bytes, int]]:
+        """Return who was in our place of a mapping before us, by key: the key of the report, and the revision.
 
-    def _alive(self) -> set[bytes]:
-        reports = (each for each, _ in live(self._kv, self._keys).values())
-        return {self._keys.expected(each.mapping, each.replica) for each in reports}
+        Where our id was made from the host's name, so was theirs, and only those of this host are read: else each
+        replica that starts would read all there are.
+        """
+        known = expected(self._kv, self._keys, mapping, beginning=made_of(us.replica, us.host))
+        return {
+            key: (self._keys.replica(mapping, each.replica), made)
+            for key, (each, made) in known.items()
+            if each.place == (mapping, us.host, directory) and made < at
+        }
+
+    def _take_places(self, *, also_living: bool) -> None:
+        """Remove those who were in our places before us. Raises StoreError."""
+        for key, (report, at) in list(self._before.items()):
+            if also_living or not self._kv.range(report, keys_only=True).items:
+                self._kv.txn((ModRevision(key, at),), (Delete(key),))
+                del self._before[key]

@@ -137,6 +137,11 @@ class Mirror:
         """What the mapping is doing; from any thread."""
         return self._board.status
 
+    @property
+    def lost(self) -> int:
+        """How many times the store's version took the place of a change made here; from any thread."""
+        return self._engine.lost if self._engine else 0
+
     def _make_feed(self) -> RemoteFeed:
         if not self._watching:
             return RemoteOnce(self._tree, self.mapping, self._known)

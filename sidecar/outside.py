@@ -1,13 +1,14 @@
 """What the figures tell of that lies outside: conflicts in the store, and when certificates end.
 
-A thread looks at both from time to time, and soon after a mapping has something new to tell, so that no request of
-`/metrics` waits for the store or for a disk. Made by the daemon where there is a health endpoint.
+A thread looks at both from time to time, and soon after a conflict was lost here, so that no request of
+`/metrics` waits for the store or for a disk. Other news are no reason to look: each replica has those of every
+change. Made by the daemon where there is a health endpoint.
 """
 
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import msgspec
@@ -46,10 +47,19 @@ class _Seen(msgspec.Struct, frozen=True):
 class Outside:
     """The thread that looks, and what it saw last."""
 
-    def __init__(self, kv: Kv, settings: StoreSettings, mappings: Sequence[Mapping]) -> None:
+    def __init__(
+        self,
+        kv: Kv,
+        settings: StoreSettings,
+        mappings: Sequence[Mapping],
+        lost: Callable[[], object] = lambda: 0,
+    ) -> None:
+        """`lost` returns what differs whenever more was lost here in conflicts; from any thread, and cheap."""
         self._kv = kv
         self._keys = Keys(settings.root)
         self._mappings = mappings
+        self._lost = lost
+        self._lost_then = lost()
         named = {"cacert": settings.cacert, "cert": settings.cert} if settings.tls else {}
         self._files = {name: path for name, path in named.items() if path}
         self._ends: dict[str, _Seen] = {}
@@ -68,8 +78,9 @@ class Outside:
         self._news.set()
 
     def wake(self) -> None:
-        """Have a look soon, since something happened; from any thread, and cheap."""
-        self._news.set()
+        """Have a look soon if more was lost here since the last one; from any thread, and cheap."""
+        if self._lost() != self._lost_then:
+            self._news.set()
 
     def samples(self) -> Iterator[Sample]:
         """Yield what was seen last, from any thread; nothing of what could not be seen yet."""
@@ -95,6 +106,7 @@ class Outside:
 
     def look(self) -> None:
         """Look at everything once. A store that does not answer leaves what was known of it."""
+        self._lost_then = self._lost()
         for name, path in self._files.items():
             self._look_at(name, path)
         for mapping in self._mappings:

@@ -39,6 +39,7 @@ from configstore.model.lease import Contender, Intent
 from configstore.model.path import StorePath, printable
 from configstore.model.replica import State, Verb
 from configstore.settings import parse_duration, parse_name
+from configstore.store.following import wait_applied
 from configstore.store.leases import (
     MAX_TTL,
     MIN_TTL,
@@ -51,7 +52,7 @@ from configstore.store.leases import (
     queue,
     queues,
 )
-from configstore.store.replicas import ask_reports, asking, live, named, wait_applied
+from configstore.store.replicas import ask_reports, asking, live, named
 from configstore.store.survey import revision_due, survey
 from configstore.store.tree import Tree
 

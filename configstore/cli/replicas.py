@@ -1,7 +1,6 @@
 """`replicas` and `resume`: the sidecars, what they do, and ending a halt by a person's choice."""
 
 import argparse
-import time
 import uuid
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +14,7 @@ from configstore.errors import ConflictError, NotThereError, RefusedError, Unrea
 from configstore.model.keys import removal, shown_key
 from configstore.model.path import StorePath, printable, shell_word
 from configstore.model.replica import Expected, Report, Request, State, Take, Verb
+from configstore.store import following
 from configstore.store.api import Delete, ModRevision
 from configstore.store.replicas import ask_reports, asking, everyone, live
 from configstore.store.tree import Tree
@@ -49,13 +49,12 @@ def request(args: argparse.Namespace, verb: Verb, **fields: object) -> Request:
 
 def wait_for(tree: Tree, asked: Sequence[Report], patience: float = RESUME_PATIENCE) -> list[Report]:
     """Return the replicas of which, after `patience` seconds, what was asked about is still so."""
-    end = time.monotonic() + patience
-    while True:
-        now = {(found.mapping, found.replica): found for found, _ in live(tree.kv, tree.keys).values()}
-        left = [each for each in asked if _still(each, now.get((each.mapping, each.replica)))]
-        if not left or time.monotonic() >= end:
-            return left
-        time.sleep(0.05)
+
+    def left(reports: Iterable[Report]) -> list[Report]:
+        now = {(found.mapping, found.replica): found for found in reports}
+        return [each for each in asked if _still(each, now.get((each.mapping, each.replica)))]
+
+    return following.wait_for(tree.kv, tree.keys, left, patience=patience)
 
 
 def _still(before: Report, now: Report | None) -> bool:

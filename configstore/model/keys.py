@@ -141,11 +141,6 @@ class Keys:
         """Return the key that says of a replica that it is to be there."""
         return f"{self.root}/replicas/{mapping}//{replica}".encode()
 
-    def all_expected(self, mapping: str) -> tuple[bytes, bytes]:
-        """Return the half-open key range of the replicas of a mapping that are to be there."""
-        prefix = self.expected(mapping, "")
-        return prefix, prefix_end(prefix)
-
     def is_expected(self, key: bytes) -> bool:
         """Tell of a key in the range `replicas` whether it is no report but says that one is to be there."""
         return b"//" in key[len(self.replicas()[0]) :]

@@ -10,6 +10,7 @@ command that made it waits.
 """
 
 import enum
+import re
 from typing import Annotated
 
 import msgspec
@@ -26,6 +27,8 @@ MAX_KEYS = 32
 
 MAX_REPORT = 1024 * 1024
 """Bytes of a report that are read: that many problems with the longest paths and reasons are less."""
+
+_UNIQUE = re.compile(r"[0-9a-f]{8}")
 
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
@@ -147,6 +150,22 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     def place(self) -> tuple[str, str, str]:
         """Where it is: mapping, host and directory."""
         return self.mapping, self.host, self.directory
+
+
+def made_id(host: str, unique: str) -> str:
+    """Return the id of a replica that was given none: the host's name, and something unique in hexadecimal."""
+    return f"{_beginning(host)}{unique}"
+
+
+def made_of(replica: str, host: str) -> str:
+    """Return with what the ids begin that were made of a host's name as this one was; "" for one that was not."""
+    beginning = _beginning(host)
+    unique = replica.removeprefix(beginning)
+    return beginning if replica.startswith(beginning) and _UNIQUE.fullmatch(unique) else ""
+
+
+def _beginning(host: str) -> str:
+    return f"{re.sub(r'[^A-Za-z0-9.-]', '-', host)[:50].lstrip('-.') or 'replica'}-"
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True, tag_field="verb", tag="report"):

@@ -8,8 +8,7 @@ from contextlib import contextmanager, suppress
 import msgspec
 
 from configstore.errors import StoreError
-from configstore.model.keys import Keys
-from configstore.model.path import StorePath
+from configstore.model.keys import Keys, prefix_end
 from configstore.model.replica import Ask, Expected, Report, Request, decode_expected, decode_report, encode
 from configstore.model.untrusted import UntrustedError
 from configstore.store.api import CreateRevision, Item, Kv, Put, range_all
@@ -66,13 +65,22 @@ class Everyone(msgspec.Struct, frozen=True, kw_only=True):
         return {each.place: key for key, (each, _) in in_turn}
 
 
-def everyone(kv: Kv, keys: Keys, mapping: str | None = None) -> Everyone:
-    """Return all replicas that the store knows of; with a `mapping`, who is expected there alone.
+def expected(kv: Kv, keys: Keys, mapping: str, *, beginning: str = "") -> dict[bytes, tuple[Expected, int]]:
+    """Return who is expected at a mapping, by key with the mod_revision; of ids that begin so alone.
 
     Raises StoreError.
     """
+    prefix = keys.expected(mapping, beginning)
+    return _read_all(kv, keys, prefix, prefix_end(prefix)).expected
+
+
+def everyone(kv: Kv, keys: Keys) -> Everyone:
+    """Return all replicas that the store knows of. Raises StoreError."""
+    return _read_all(kv, keys, *keys.replicas())
+
+
+def _read_all(kv: Kv, keys: Keys, start: bytes, end: bytes) -> Everyone:
     found = Everyone()
-    start, end = keys.replicas() if mapping is None else keys.all_expected(mapping)
     for page in range_all(kv, start, end):
         for item in page.items:
             try:
@@ -124,30 +132,6 @@ def asking(kv: Kv, keys: Keys, *wanted: Ask | Request) -> Iterator[int]:
     finally:
         with suppress(StoreError):  # else its TTL ends it
             kv.lease_revoke(lease)
-
-
-def wait_applied(
-    kv: Kv,
-    keys: Keys,
-    store: StorePath,
-    *,
-    revision: int,
-    patience: float,
-    pause: Callable[[float], None] = time.sleep,
-) -> list[Report]:
-    """Wait until every live replica of a subtree has applied a revision; returns those that have not in time.
-
-    One that is frozen or cut off is among them until its session ends. Raises StoreError.
-    """
-    end = time.monotonic() + patience
-    with asking(kv, keys, Ask(id=uuid.uuid4().hex, revision=revision)):
-        while True:
-            late = [
-                each for each, _ in live(kv, keys).values() if each.store == store and each.revision < revision
-            ]
-            if not late or time.monotonic() >= end:
-                return late
-            pause(0.02)
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,8 +29,9 @@ from configstore.model.keys import Keys
 from configstore.model.untrusted import UntrustedError
 from configstore.settings import parse_name
 from configstore.store.api import Kv
+from configstore.store.following import wait_applied
 from configstore.store.leases import MAX_TTL, MIN_TTL, Lease
-from configstore.store.replicas import named, wait_applied
+from configstore.store.replicas import named
 from configstore.store.survey import revision_due
 from sidecar.contact import fields
 from sidecar.control.holds import Holds, NoSuchHoldError

@@ -1,15 +1,19 @@
 """That a replica is to be there: known until it says goodbye, or another takes its place."""
 
+import socket
+
+import msgspec
 import pytest
 
 from configstore.errors import PermissionDeniedError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
-from configstore.model.replica import Expected, Report, State, encode
+from configstore.model.replica import Expected, Report, State, encode, made_of
 from configstore.store.api import Delete, Put
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
 from configstore.store.replicas import everyone
+from sidecar.config import default_replica
 from sidecar.enrolment import KEPT, RENEW, RETRY, Enrolment
 
 KEYS = Keys()
@@ -134,6 +138,33 @@ def test_a_goodbye_is_said_for_those_who_were_there_before_too(kv):
     assert known(kv) == {"old", "new"}
     new.leave()
     assert known(kv) == set()
+
+
+def test_of_many_replicas_only_those_of_this_host_are_read(kv, monkeypatch):
+    """What each replica reads at its start must not grow with how many there are."""
+    others = [f"elsewhere{number}-00000000" for number in range(50)]
+    for name in others:
+        enrolled(kv, msgspec.structs.replace(report(name), host=name.partition("-")[0]))
+    enrolled(kv, report("h-00000001"))
+    read, ranged = [], kv.range
+
+    def counted(*arguments, **options):
+        page = ranged(*arguments, **options)
+        read.extend(page.items)
+        return page
+
+    monkeypatch.setattr(kv, "range", counted)
+    new = enrolled(kv, report("h-00000002"))
+    new.keep([report("h-00000002")], RENEW + 1)
+    new.leave()
+    assert len(read) <= 4
+    assert known(kv) == set(others)
+
+
+def test_an_id_that_was_set_is_not_taken_for_one_of_the_host():
+    assert made_of("h-00000001", "h") == "h-"
+    assert made_of("h-eu", "h") == made_of("web", "h") == made_of("hx-00000001", "h") == ""
+    assert made_of(default_replica(), socket.gethostname())
 
 
 @pytest.mark.parametrize("how", ["forgotten", "wiped"])

@@ -15,6 +15,7 @@ from configstore.store.memory_state import MemoryStore
 from sidecar.outside import Outside
 from sidecar.planner.mapping import Mapping
 from tests.certificates import Authority
+from tests.waiting import wait_until
 
 KEYS = Keys()
 MAPPINGS = (
@@ -53,6 +54,26 @@ def test_what_a_service_may_not_read_is_not_told_as_none(kv, monkeypatch):
     outside = Outside(kv, StoreSettings(), MAPPINGS)
     outside.look()
     assert samples(outside, "conflicts") == {}
+
+
+def test_only_a_conflict_that_was_lost_here_is_a_reason_to_look_sooner(kv, monkeypatch):
+    """Every replica hears of every change: one that only came in must not have each read the store again."""
+    monkeypatch.setattr("sidecar.outside.PAUSE", 0.0)
+    monkeypatch.setattr("sidecar.outside.LOOK", 600.0)
+    lost, ranged, reads = [0], kv.range, []
+    monkeypatch.setattr(kv, "range", lambda *a, **b: reads.append(a) or ranged(*a, **b))
+    outside = Outside(kv, StoreSettings(), MAPPINGS[2:], lambda: list(lost))
+    outside.start()
+    wait_until(lambda: samples(outside, "conflicts") == {("all",): 0})
+    first = len(reads)
+    outside.wake()
+    assert not outside._news.is_set()
+    kv.txn((), [Put(KEYS.conflict("a", "id"), b"", 0)])
+    lost[0] += 1
+    outside.wake()
+    wait_until(lambda: samples(outside, "conflicts") == {("all",): 1})
+    assert len(reads) == 2 * first
+    outside.close()
 
 
 @pytest.fixture

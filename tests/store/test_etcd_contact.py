@@ -188,7 +188,7 @@ def test_a_refusal_is_contact(server):
         assert follower.told == []
 
 
-def test_an_idle_client_asks_once_in_two_seconds(etcd, questions):
+def test_an_idle_client_asks_no_more_often_than_is_needed(etcd, questions):
     with connect(etcd.endpoint) as kv:
         follower = Follower(kv)
         for _ in range(2):

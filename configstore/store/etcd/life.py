@@ -6,8 +6,9 @@ with a deadline is made where nothing else was answered for INTERVAL. When the m
 soon, all others are asked, too, and the first that answers is used from then on. A member that stays silent until
 the deadline loses its streams, which reconnect elsewhere.
 
-The steps fit into the 5 s within which a silence is promised to be told: INTERVAL, then DOUBT, then what the
-others need, all before `contact.SILENCE`.
+The steps fit into the 5 s within which a silence is promised to be told: INTERVAL, then TURN, then what the
+others need, all before `contact.SILENCE`. These questions are most of what a replica at rest costs etcd, so
+INTERVAL is as long as that allows.
 """
 
 import enum
@@ -26,11 +27,14 @@ from configstore.store.etcd.connection import Connection
 from configstore.store.etcd.errors import from_a_member, meaning_of, short_words
 from configstore.store.etcd.stubs import rpc
 
-INTERVAL = 2.0
+INTERVAL = 3.5
 """Seconds without an answer from the store after which it is asked for one."""
 
-DOUBT = 1.0
+TURN = 0.5
 """Seconds that the member in use has for it before all others are asked."""
+
+DOUBT = 1.0
+"""Seconds after the first question before which no silence is told."""
 
 AGAIN = 0.5
 """Seconds between two questions to one member: after an election it answers within the next of them."""
@@ -187,7 +191,7 @@ class SignsOfLife:
         """Ask the member in use when nothing was heard, the others if it is silent, and those of quiet streams."""
         current = self._calls.connections.current()
         question_now = self._questions.get(current)
-        if question_now and now - question_now.asked >= DOUBT:
+        if question_now and now - question_now.asked >= TURN:
             self._contact.failed(str(current.endpoint), "does not answer", question_now.asked)
         quiet = now - self._contact.heard >= INTERVAL
         wanted = [current] if quiet else []
@@ -266,8 +270,8 @@ class SignsOfLife:
         due = [now + PATIENCE]
         if current not in self._questions:
             due.append(max(heard + INTERVAL, asked + AGAIN))
-        elif now < asked + DOUBT:
-            due.append(asked + DOUBT)
+        elif now < asked + TURN:
+            due.append(asked + TURN)
         for stream in streams:
             if stream.connection not in self._questions:
                 again = self._asked.get(stream.connection.endpoint, -AGAIN) + AGAIN
