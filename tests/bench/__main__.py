@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from configstore.embedded import EmbeddedEtcd
-from tests.bench import scale
+from tests.bench import files, scale
 from tests.bench.commands import a_thousand_keys, measure_init, start_up
 from tests.bench.host import one_host
 from tests.bench.latency import a_set, floor_replica, measure_floor, put_to_file, write_to_replica
@@ -84,6 +84,10 @@ def main() -> int:
     parser.add_argument("--memory", action="store_true", help="only where a sidecar's memory goes")
     parser.add_argument("--scale", action="store_true", help="only what many replicas cost; takes minutes")
     parser.add_argument("--replicas", metavar="N,…", default="50,100,200,400", help="how many, with --scale")
+    parser.add_argument("--files", action="store_true", help="only what many files cost; takes minutes")
+    parser.add_argument(
+        "--sizes", metavar="N,…", default="1000,3000,10000,30000,100000", help="how many, with --files"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     parser.add_argument("--floor-replica", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--traced", help=argparse.SUPPRESS)
@@ -101,6 +105,8 @@ def main() -> int:
     subprocess.run([sys.executable, "-c", EVERYTHING], check=True)
     if options.scale:
         return scale.main([int(count) for count in options.replicas.split(",")], options.json)
+    if options.files:
+        return files.main([int(size) for size in options.sizes.split(",")], options.json)
     if options.trace or options.settle:
         try:
             if options.settle:
