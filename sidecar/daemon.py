@@ -79,13 +79,18 @@ def run(config: Config) -> int:
         keys = Keys(config.store.root)
         holds = Holds(kv, keys, mirrors, replica=config.replica, host=socket.gethostname(), now=_now)
         doors = Doors(config, behind, default=DEFAULT_SOCKET)
-        told = [presence.changed]
+        told, advanced = [presence.changed], [presence.advanced]
         watchers: list[Outside] = []
-        mirrors += _open(config, kv, stack, state, sealed, watch=True, told=lambda: _tell(told), holds=holds)
+        mirrors += _open(
+            config, kv, stack, state, sealed, watch=True, holds=holds,
+            told=lambda: _tell(told), advanced=lambda: _tell(advanced),
+        )  # fmt: skip
         stack.callback(doors.close)
         doors.open()
         if config.health_listen:
-            health = _health(config, kv, mirrors, holds, troubles, sealed=sealed, told=told, watchers=watchers)
+            health = _health(
+                config, kv, mirrors, holds, troubles, sealed=sealed, told=(told, advanced), watchers=watchers
+            )
             stack.callback(health.close)
         for mirror in mirrors:
             mirror.start()
@@ -275,12 +280,12 @@ def _health(
     troubles: Callable[[], Sequence[str]],
     *,
     sealed: Sealed,
-    told: list[Callable[[], None]],
+    told: Iterable[list[Callable[[], None]]],
     watchers: list["Outside"],
 ) -> ExitStack:
     """Serve probes, until what is returned is closed. Raises UsageError when the address cannot be had.
 
-    told: gets what wants to hear that a mapping has something new to tell. watchers: gets who has troubles.
+    told: get what wants to hear that a mapping has something new to tell. watchers: gets who has troubles.
     """
     from sidecar.health import HealthServer  # noqa: PLC0415  # 2 MiB that only its users pay
     from sidecar.outside import Outside  # noqa: PLC0415 - as above
@@ -321,7 +326,8 @@ def _health(
         samples=samples,
         services=services,
     )
-    told.append(outside.wake)
+    for each in told:
+        each.append(outside.wake)
     watchers.append(outside)
     outside.start()
     log.info("health endpoint", extra={"port": health.port})
@@ -345,6 +351,7 @@ def _open(
     watch: bool = False,
     preview: bool = False,
     told: Callable[[], None] = lambda: None,
+    advanced: Callable[[], None] = lambda: None,
     holds: Holds | None = None,
     unusable: Callable[[Mapping, RefusedError], None] | None = None,
 ) -> list[Mirror]:
@@ -367,6 +374,7 @@ def _open(
                 clock=boottime,
                 state=state.open,
                 told=told,
+                advanced=advanced,
                 lease=holds.view(mapping.lease) if holds and mapping.lease else None,
             )
         except RefusedError as error:

@@ -67,6 +67,7 @@ class Mirror:
         clock: Callable[[], float] = boottime,
         state: Callable[[str, str], Place | None] = lambda *_: None,
         told: Callable[[], None] = lambda: None,
+        advanced: Callable[[], None] = lambda: None,
         lease: LeaseView | None = None,
     ) -> None:
         """Open the directory and read the baseline.
@@ -75,14 +76,15 @@ class Mirror:
         again. Else look once, as `init` and `plan` do, and raise RefusedError when it cannot be mirrored at all.
         preview: change nothing, as `plan` must; `cycle` and `pull_once` cannot be used then. feed: instead of
         etcd's watch. local_watch: makes what is used instead of inotify. state: opens the place for the state, as
-        `StateDirectory.open`; None for the mount. told: called when there is something new
-        to report. lease: that of the mapping; None where nobody can hold one.
+        `StateDirectory.open`; None for the mount. told: called when there is something new to report; advanced:
+        when it is only further on. lease: that of the mapping; None where nobody can hold one.
         """
         self.mapping = mapping
         self._tree = tree
         self._clock = clock
         self._open_state = state
         self._told = told
+        self._advanced = advanced
         self._lease = lease or NoLease()
         self.sets = 0
         self.progress = Progress(mapping.name, clock)
@@ -362,8 +364,10 @@ class Mirror:
         self.alarm.seen(now)
         if now.ready and not before.ready:
             self.hooks.changed()  # a run that died may have applied a set and no more
-        if not now.looks_as(before) or now.applied != before.applied:
+        if not now.looks_as(before):
             self._told()
+        elif now.applied != before.applied:
+            self._advanced()
 
     def request(self, request: Request) -> None:
         """Hand a person's choice to the engine; from any thread."""

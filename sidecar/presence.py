@@ -126,6 +126,11 @@ class Presence:
         """Say that a report may have changed; from any thread, and cheap."""
         self._wake.set()
 
+    def advanced(self) -> None:
+        """Say that a mapping is further on; from any thread. At once it is told only to those who wait for it."""
+        if self._awaited:
+            self._wake.set()
+
     def troubles(self) -> list[str]:
         """Return what is wrong with this replica as a whole, in words with the mend; from any thread."""
         found = []

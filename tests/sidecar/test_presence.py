@@ -60,6 +60,20 @@ def test_progress_alone_is_told_with_the_next_renewal(telling):
     assert telling.kv.status().revision == before  # a quiet replica writes nothing
 
 
+def test_progress_that_nobody_waits_for_is_not_even_looked_at(telling):
+    """Each replica gets further with every change: that must cost it nothing, and the store no write."""
+    telling.after_a_round()
+    rounds = telling.rounds
+    telling.report = msgspec.structs.replace(telling.report, revision=7)
+    telling.presence.advanced()
+    assert not telling.presence._wake.is_set()
+    telling.kv.txn((), (Put(Keys().ask("a"), encode(Ask(id="a", revision=9))),))
+    wait_until(lambda: telling.rounds > rounds and telling.told() == 7)
+    telling.report = msgspec.structs.replace(telling.report, revision=9)
+    telling.presence.advanced()
+    wait_until(lambda: telling.told() == 9)
+
+
 def test_another_state_is_told_at_once(telling):
     telling.report = msgspec.structs.replace(telling.report, revision=7, ready=True)
     telling.presence.changed()
