@@ -178,9 +178,10 @@ class Scene:
         waiting = list(numbers)
         late = time.monotonic() + PATIENCE
         while waiting:
-            if time.monotonic() > late or self.farm.died():
-                words = {number: _tail(self.folder / f"{number}.log") for number in waiting[:3]}
-                raise SystemExit(f"bench: {len(waiting)} sidecars are not ready: {words}")
+            died = self.farm.died()
+            if died or time.monotonic() > late:
+                words = {number: _tail(self.folder / f"{number}.log") for number in (died or waiting)[:3]}
+                raise SystemExit(f"bench: {len(waiting)} sidecars are not ready, {len(died)} have ended: {words}")
             while waiting and _is_ready(self.health[waiting[-1]]):
                 waiting.pop()
             time.sleep(0.05)

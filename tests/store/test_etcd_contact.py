@@ -10,7 +10,7 @@ from configstore.clock import boottime
 from configstore.embedded import LOOPBACK, EmbeddedEtcd, free_ports
 from configstore.errors import PermissionDeniedError
 from configstore.store.api import Put
-from configstore.store.etcd import life
+from configstore.store.etcd import life, watch
 from configstore.store.etcd.contact import SILENCE, LastContact
 from tests.servers import Proxy, cluster, connect, run_etcdctl
 from tests.waiting import freeze, wait_until
@@ -228,3 +228,25 @@ def test_a_machine_that_was_suspended_claims_no_contact_before_it_has_asked():
     now[0] += 3600.0
     found = contact.now()
     assert (found.connected, found.last, found.silent) == (False, 1e9, 3600.0)
+
+
+def test_a_watch_that_waits_for_its_next_try_goes_on_once_the_store_answers(server, monkeypatch):
+    """After an outage a change is everywhere at once, however long the pauses between two tries had become."""
+    for name in ("SHORTEST_WAIT", "LONGEST_WAIT"):
+        monkeypatch.setattr(watch, name, 1000.0)
+    with connect(server.endpoint) as kv:
+        put(kv, b"a")
+        batches = iter(kv.watch(b"a", b"b", start_revision=1))
+        seen = []
+        reader = threading.Thread(
+            target=lambda: seen.extend(itertools.chain.from_iterable(b.events for b in batches))
+        )
+        reader.start()
+        wait_until(lambda: seen, 20)
+        server.kill()
+        wait_until(lambda: kv.contact().reason, 20, what="the loss to be noticed")
+        server.start()
+        put(kv, b"a")
+        wait_until(lambda: len(seen) == 2, 30, what="the watch to go on")
+        kv.close()
+        reader.join(20)

@@ -24,7 +24,7 @@ class LastContact:
     ) -> None:
         self._clock = clock
         self._time_of_day = time_of_day
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._heard = clock()  # before the first answer: since when there was none
         self._last = 0.0
         self._failures: dict[str, str] = {}
@@ -33,7 +33,9 @@ class LastContact:
         """Note that the store answered just now."""
         with self._lock:
             self._heard, self._last = self._clock(), self._time_of_day()
-            self._failures.clear()
+            if self._failures:
+                self._failures.clear()
+                self._lock.notify_all()
 
     def failed(self, endpoint: str, words: str, asked: float) -> None:
         """Note why an endpoint did not answer; nothing, when another was heard after this one was asked."""
@@ -45,6 +47,22 @@ class LastContact:
     def doubtful(self) -> bool:
         """Whether something failed since the last answer."""
         return bool(self._failures)
+
+    def wait_while_doubtful(self, seconds: float, over: Callable[[], bool]) -> bool:
+        """Wait until the store answers again, if something failed since it did; returns whether it does.
+
+        At most so many seconds, and until `over` is true, of which `look_again` tells.
+        """
+        end = time.monotonic() + seconds
+        with self._lock:
+            while self._failures and not over() and (left := end - time.monotonic()) > 0:
+                self._lock.wait(left)
+            return not self._failures and not over() and time.monotonic() < end
+
+    def look_again(self) -> None:
+        """Have those who wait ask whether their waiting is over."""
+        with self._lock:
+            self._lock.notify_all()
 
     @property
     def heard(self) -> float:

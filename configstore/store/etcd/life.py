@@ -154,8 +154,8 @@ class SignsOfLife:
         if thread is not None and thread is not threading.current_thread():
             thread.join(PATIENCE)
 
-    def _ended(self) -> None:
-        """Have the thread look at a question that is over; called by gRPC's."""
+    def look(self) -> None:
+        """Have the thread look at once, as at a question that is over; from any thread, such as gRPC's."""
         with self._wake:
             self._news = True
             self._wake.notify_all()
@@ -194,7 +194,7 @@ class SignsOfLife:
         if question_now and now - question_now.asked >= TURN:
             self._contact.failed(str(current.endpoint), "does not answer", question_now.asked)
         quiet = now - self._contact.heard >= INTERVAL
-        wanted = [current] if quiet else []
+        wanted = [current] if quiet or self._contact.doubtful else []
         if quiet and self._contact.doubtful:
             wanted += self._calls.connections.others()
         self._asking_since = (self._asking_since or now) if quiet else None
@@ -210,7 +210,7 @@ class SignsOfLife:
         self._asked[endpoint] = now
         metadata = self._calls.login.metadata_at_hand()
         try:
-            self._questions[connection] = Question(connection, self._key, metadata, self._ended)
+            self._questions[connection] = Question(connection, self._key, metadata, self.look)
         except ValueError:  # the channel was closed meanwhile; another is there by the next look
             return
 
@@ -269,7 +269,7 @@ class SignsOfLife:
         asked = self._asked.get(current.endpoint, -AGAIN)
         due = [now + PATIENCE]
         if current not in self._questions:
-            due.append(max(heard + INTERVAL, asked + AGAIN))
+            due.append(asked + AGAIN if self._contact.doubtful else max(heard + INTERVAL, asked + AGAIN))
         elif now < asked + TURN:
             due.append(asked + TURN)
         for stream in streams:

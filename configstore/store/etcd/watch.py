@@ -30,6 +30,9 @@ SHORTEST_WAIT = 0.1
 
 LONGEST_WAIT = 10.0
 
+SPREAD = 1.0
+"""Seconds within which a watch begins again, by chance, once the store answers again: many do at once then."""
+
 WORKED = 1.0
 """Seconds after which a stream that brought something has worked, so that the next one is opened at once."""
 
@@ -103,19 +106,30 @@ class EtcdWatch:
             stream = self._stream
         if stream is not None:
             stream.cut()
+        self._calls.contact.look_again()
 
     def _wait(self, failures: int) -> None:
-        """Wait before reconnecting: not at all after a stream that worked, else longer each round, jittered."""
+        """Wait before reconnecting: not at all after a stream that worked, else longer each round, jittered.
+
+        Where the store is silent, signs of life are asked for all the while: with the first it goes on.
+        """
         if failures:
             rounds = failures // len(self._calls.connections)
             limit = min(LONGEST_WAIT, SHORTEST_WAIT * 2 ** min(rounds, 16))
-            self._closed.wait(limit * random.uniform(0.5, 1.0))  # noqa: S311 # spreads load, guards nothing
+            seconds = limit * random.uniform(0.5, 1.0)  # noqa: S311 # spreads load, guards nothing
+            end = time.monotonic() + seconds
+            if self._calls.contact.wait_while_doubtful(seconds, self._closed.is_set):
+                left = min(SPREAD, end - time.monotonic())
+                self._closed.wait(left * random.uniform(0.0, 1.0))  # noqa: S311 # as above
+            else:
+                self._closed.wait(end - time.monotonic())
 
     def _batches(self) -> Iterator[Batch]:
         """Open a stream and yield what it brings until it ends. Raises CallFailedError and what `_read` raises."""
         connection = self._calls.connections.current()
         metadata: Metadata = ()
         stream = None
+        asked = boottime()
         with connection:
             try:
                 metadata = self._calls.login.metadata(connection, time.monotonic() + self._calls.attempt_timeout)
@@ -124,6 +138,8 @@ class EtcdWatch:
             except grpc.RpcError as error:
                 failure = call_failed(error, what=f"watch at {connection.endpoint}")
                 self._after(failure, connection, metadata)
+                if not (stream and stream.established):
+                    self._doubt(failure, connection, asked)
                 raise failure from error
             except CallFailedError as failure:
                 self._after(failure, connection, metadata)
@@ -139,6 +155,12 @@ class EtcdWatch:
             self._calls.login.forget(metadata)
         elif issubclass(failure.meaning.error, StoreUnavailableError):
             self._calls.connections.failed(connection)
+
+    def _doubt(self, failure: CallFailedError, connection: Connection, asked: float) -> None:
+        """Have the store asked for a sign of life at once: a new stream could not be had."""
+        if issubclass(failure.meaning.error, StoreUnavailableError):
+            self._calls.contact.failed(str(connection.endpoint), failure.short, asked)
+            self._life.look()
 
     def _open(self, connection: Connection, metadata: Metadata) -> "Stream":
         stream = Stream(connection, watch_create_request(self._start, self._end, self._next), metadata)
