@@ -18,6 +18,9 @@ UNKNOWN_SET = 0
 """The set of what was found without an event: whether it was changed together with anything is not known."""
 
 
+_ROOM = 256
+"""Bytes of a set for each of its paths above which it is made anew: four times what one takes that only grew."""
+
 MAX_DELETIONS = 1000
 """Deletions of which it is remembered how many of their tombstones were buried: one that goes on is heard of."""
 
@@ -194,6 +197,8 @@ class Sides:
     def planned(self, paths: Iterable[StorePath]) -> None:
         """Note that paths were planned, so that they need not be again until a side of them changes."""
         self._pending.difference_update(paths)
+        self._pending, self._news = _fitting(self._pending), _fitting(self._news)
+        self._missing, self._gone = _fitting(self._missing), _fitting(self._gone)
 
     # What a look at the directory found
 
@@ -212,8 +217,8 @@ class Sides:
         touched: paths with a problem that were changed, so that they belong to the set though they cannot be read.
         """
         joining = {self._sets[path] for path in (*changed, *touched) if path in self._sets} - {UNKNOWN_SET, in_set}
-        for path in [path for path, number in self._sets.items() if number in joining]:
-            self._sets[path] = in_set  # a set of which a member was changed again before it was sent
+        if joining:  # a set of which a member was changed again before it was sent
+            self._sets |= dict.fromkeys((path for path, each in self._sets.items() if each in joining), in_set)
         for path, entry in changed.items():
             self._lies(path, entry)
             self._sets[path] = in_set
@@ -404,6 +409,14 @@ class Sides:
         if revision is None or (base is None and not unread and not _lives(remote)):
             return False  # there is none, or it is the tombstone of what never was here
         return base is None or revision != base.mod_revision
+
+
+def _fitting(paths: set[StorePath]) -> set[StorePath]:
+    """Return a set of the size that its paths need.
+
+    Python never makes one smaller, and walks through all of its room: each cycle would, ever after a first pull.
+    """
+    return set(paths) if paths.__sizeof__() > _ROOM * (len(paths) + 16) else paths
 
 
 def _put(path: StorePath, paths: set[StorePath], *, wanted: bool) -> None:

@@ -1,5 +1,7 @@
 """What is known of a path, and what follows for it."""
 
+import sys
+
 import pytest
 
 from configstore.model.path import ROOT, parse_path
@@ -243,3 +245,20 @@ def test_of_what_is_known_here_a_tombstone_is_wanted_whole():
     sides = Sides(local={A: here(NEW)}, remote={parse_path("b"): there(OLD)})
     sides.told(parse_path("c"), there(GONE, 11))
     assert [name for name in ("a", "b", "c", "x") if sides.wants(parse_path(name))] == ["a", "b", "c"]
+
+
+def test_many_that_were_planned_leave_no_room_to_walk_through():
+    """A cycle looks at what is pending: after a first pull of everything that must be as quick as before."""
+    sides = Sides()
+    paths = [parse_path(f"a{number}") for number in range(5000)]
+    for path in paths:
+        sides.told(path, there(NEW, 11))
+        sides.placed(path, here(NEW))
+    sides.agree({path: agreed_on(NEW, 11) for path in paths})
+    large = sys.getsizeof(sides.pending)
+    sides.plan_again(paths)
+    sides.planned(paths[1:])
+    assert sides.pending == {"a0"}
+    assert large > 100_000
+    for left in (sides.pending, sides.news, sides.missing):
+        assert sys.getsizeof(left) < 10_000
