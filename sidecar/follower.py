@@ -88,7 +88,7 @@ class Follower:
         with self._lock:
             if self._stop.is_set():
                 return
-            self._watch = self._kv.watch(self._start, self._end, start_revision=revision + 1)
+            self._watch = self._kv.watch(self._start, self._end, start_revision=revision + 1, aside=True)
         self.trouble = None
         try:
             for batch in self._watch:

@@ -234,8 +234,11 @@ class Kv(Protocol):
         """
         ...
 
-    def watch(self, start: bytes, end: bytes, *, start_revision: int) -> Watch:
-        """Watch [start, end) from `start_revision` (inclusive) on; returns at once and connects by itself."""
+    def watch(self, start: bytes, end: bytes, *, start_revision: int, aside: bool = False) -> Watch:
+        """Watch [start, end) from `start_revision` (inclusive) on; returns at once and connects by itself.
+
+        aside: it seldom hears anything and need not be quick: what many of them cost the store is kept small.
+        """
         ...
 
     def lease_grant(self, ttl: int) -> int:

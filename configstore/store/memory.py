@@ -102,7 +102,7 @@ class MemoryKv:
         """Compare and write; see `Kv.txn`."""
         return self._call("txn", lambda: self.store.commit(compares, operations, otherwise_get))
 
-    def watch(self, start: bytes, end: bytes, *, start_revision: int) -> MemoryWatch:
+    def watch(self, start: bytes, end: bytes, *, start_revision: int, aside: bool = False) -> MemoryWatch:  # noqa: ARG002 - all are alike
         """Watch a range; see `Kv.watch`."""
         watch = MemoryWatch(self.store, start, end, start_revision)
         self._watches.append(watch)

@@ -18,6 +18,7 @@ from configstore.store.etcd.errors import MAX_TEXT
 from configstore.store.etcd.life import SignsOfLife
 from configstore.store.etcd.login import Metadata
 from configstore.store.etcd.messages import nonsense, page_of, status_of, ttl_of, txn_message, txn_result_of
+from configstore.store.etcd.shared import SharedStreams
 from configstore.store.etcd.stubs import Message, rpc
 from configstore.store.etcd.watch import EtcdWatch
 
@@ -35,6 +36,7 @@ class EtcdKv:
         """Raise UsageError for a bad endpoint or an unreadable certificate file."""
         self._calls = Calls(settings)
         self._life = SignsOfLife(self._calls, settings.root.encode())
+        self._shared = SharedStreams()
         self._watches: weakref.WeakSet[EtcdWatch] = weakref.WeakSet()
 
     def range(
@@ -72,9 +74,11 @@ class EtcdKv:
 
         return txn_result_of(self._calls.once("txn", method), otherwise_get)
 
-    def watch(self, start: bytes, end: bytes, *, start_revision: int) -> EtcdWatch:
+    def watch(self, start: bytes, end: bytes, *, start_revision: int, aside: bool = False) -> EtcdWatch:
         """Watch a range; see `Kv.watch`. Its first batch, and the one after each reconnect, is empty."""
-        watch = EtcdWatch(self._calls, self._life, start, end, start_revision)
+        watch = EtcdWatch(
+            self._calls, self._life, start, end, start_revision, shared=self._shared if aside else None
+        )
         self._watches.add(watch)
         if self._calls.closed.is_set():
             watch.close()

@@ -1,8 +1,9 @@
 """A watch that outlives its stream: what was delivered is remembered, and the rest asked for again.
 
-One stream of etcd's Watch service per watch and connection. The server may split the events of a revision over
-several answers (`fragment`); a revision is handed on when it is complete, so that a broken stream never leaves
-half of one behind, and the next stream starts at the revision after the last one handed on.
+One stream of etcd's Watch service per watch and connection, but for those that share one (`shared`). The server
+may split the events of a revision over several answers (`fragment`); a revision is handed on when it is complete,
+so that a broken stream never leaves half of one behind, and the next stream starts at the revision after the last
+one handed on.
 """
 
 import queue
@@ -23,6 +24,7 @@ from configstore.store.etcd.errors import CallFailedError, call_failed, exceptio
 from configstore.store.etcd.life import SignsOfLife
 from configstore.store.etcd.login import Metadata
 from configstore.store.etcd.messages import events_of, is_fragment, nonsense, revision_of, watch_create_request
+from configstore.store.etcd.shared import Part, SharedStreams
 from configstore.store.etcd.stubs import Message, rpc
 
 SHORTEST_WAIT = 0.1
@@ -60,14 +62,25 @@ _CANCEL_CODES = (
 class EtcdWatch:
     """A running watch; see `configstore.store.api.Watch`. To be iterated by one thread, once."""
 
-    def __init__(self, calls: Calls, life: SignsOfLife, start: bytes, end: bytes, start_revision: int) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        life: SignsOfLife,
+        start: bytes,
+        end: bytes,
+        start_revision: int,
+        *,
+        shared: SharedStreams | None = None,
+    ) -> None:
+        """`shared`: where it is opened, in place of a stream of its own."""
         self._calls = calls
         self._life = life
         self._start = start
         self._end = end
         self._next = start_revision
         self._closed = threading.Event()
-        self._stream: Stream | None = None
+        self._shared = shared
+        self._stream: Stream | Part | None = None
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[Batch]:
@@ -162,8 +175,9 @@ class EtcdWatch:
             self._calls.contact.failed(str(connection.endpoint), failure.short, asked)
             self._life.look()
 
-    def _open(self, connection: Connection, metadata: Metadata) -> "Stream":
-        stream = Stream(connection, watch_create_request(self._start, self._end, self._next), metadata)
+    def _open(self, connection: Connection, metadata: Metadata) -> "Stream | Part":
+        create = watch_create_request(self._start, self._end, self._next)
+        stream = (self._shared.open if self._shared else Stream)(connection, create, metadata)
         with self._lock:
             self._stream = stream
         if self._closed.is_set():
@@ -171,7 +185,7 @@ class EtcdWatch:
         self._life.add(stream)
         return stream
 
-    def _read(self, stream: "Stream") -> Iterator[Batch]:
+    def _read(self, stream: "Stream | Part") -> Iterator[Batch]:
         """Turn a stream's answers into batches of whole revisions."""
         pending: list[Event] = []
         held = 0
@@ -226,7 +240,7 @@ class EtcdWatch:
                 "it was restored from an older snapshot"
             )
 
-    def _raise_canceled(self, answer: Message, stream: "Stream") -> None:
+    def _raise_canceled(self, answer: Message, stream: "Stream | Part") -> None:
         """Raise what the server's cancelling of the watch means."""
         if answer.compact_revision:
             raise CompactedError(
