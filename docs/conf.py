@@ -36,6 +36,7 @@ NAVIGATION = {
         "backup",
         "upgrading",
         "sizing",
+        "scale",
     ],
     "Trouble": ["troubleshooting", "limits", "etcd-bad-days"],
     "Look up": ["cli", "settings", "reference/configstore", "reference/configstore-sidecar", "reference/*"],

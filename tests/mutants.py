@@ -816,8 +816,8 @@ MUTANTS = {
     ),
     "no goodbye is said": Mutant(
         "sidecar/enrolment.py",
-        "            self._take_places(alive=set)\n            self._kv.lease_revoke(self._lease)\n",
-        "            self._take_places(alive=set)\n",
+        "            self._take_places(also_living=True)\n            self._kv.lease_revoke(self._lease)\n",
+        "            self._take_places(also_living=True)\n",
         "tests/sidecar/test_enrolment.py",
     ),
     "a problem of many paths hides one of another kind": Mutant(
