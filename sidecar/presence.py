@@ -207,7 +207,7 @@ class Presence:
         if not self._lease:
             self._lease = self._kv.lease_grant(TTL)
             # The first renewal comes earlier, each time by another while: those who began together drift apart.
-            self._renewed = self._clock() - random.uniform(0.0, RENEW / 2)  # noqa: S311 # spreads load
+            self._renewed = self._clock() - random.uniform(0.0, RENEW / 3)  # noqa: S311 # spreads load
         elif due:
             self._renewed = self._clock()
             self._kv.lease_keepalive(self._lease)

@@ -394,6 +394,30 @@ MUTANTS = {
         "return False",
         "tests/simulation/test_histories.py",
     ),
+    "a watch waits out its pause though the store is back": Mutant(
+        "configstore/store/etcd/watch.py",
+        "if self._calls.contact.wait_while_doubtful(seconds, self._closed.is_set):",
+        "if False:",
+        "tests/store/test_etcd_contact.py -k goes_on_once",
+    ),
+    "one watch that is refused takes the place of another": Mutant(
+        "configstore/store/etcd/shared.py",
+        "part.number = None if answer.canceled else answer.watch_id",
+        "part.number = answer.watch_id",
+        "tests/store/test_shared.py -k refused",
+    ),
+    "each replica that starts reads who all the others are": Mutant(
+        "sidecar/enrolment.py",
+        "beginning=made_of(us.replica, us.host)",
+        'beginning=""',
+        "tests/sidecar/test_enrolment.py -k only_those_of_this_host",
+    ),
+    "a change that came in has each replica read the store": Mutant(
+        "sidecar/outside.py",
+        "if self._lost() != self._lost_then:",
+        "if True:",
+        "tests/sidecar/test_outside.py -k only_a_conflict",
+    ),
     "a quiet replica reports all the time": Mutant(
         "sidecar/presence.py",
         "due = max(0.0, self._renewed + RENEW - self._clock())",
