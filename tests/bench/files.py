@@ -118,10 +118,11 @@ def _run(bench: Bench, subtree: str, file: Path, directory: Path) -> Figures:
     """Return what a running sidecar takes to begin, and for one change among all files."""
     process = subprocess.Popen([sys.executable, "-m", "sidecar", "run", "--config", str(file)])
     try:
-        bench.put({f"{subtree}/one": b""})
-        wait_until((directory / "one").exists, PATIENCE, what="the sidecar to be ready")
+        bench.make_subtree(f"{subtree}/here")  # a change lists its directory, so that one must not grow
+        bench.put({f"{subtree}/here/one": b""})
+        wait_until((directory / "here/one").exists, PATIENCE, what="the sidecar to be ready")
         begun = cpu(process.pid)
-        arrivals = Arrivals(directory)
+        arrivals = Arrivals(directory / "here")
 
         def quiet() -> bool:
             before = cpu(process.pid)
@@ -131,7 +132,7 @@ def _run(bench: Bench, subtree: str, file: Path, directory: Path) -> Figures:
         wait_until(quiet, PATIENCE, what="the start's aftermath to be over")
         before = cpu(process.pid)
         for _ in range(CHANGES):
-            bench.put({f"{subtree}/one": secrets.token_bytes(SIZE)})
+            bench.put({f"{subtree}/here/one": secrets.token_bytes(SIZE)})
             arrivals.wait({"one"})
             time.sleep(0.5)
         used = cpu(process.pid) - before
