@@ -5,7 +5,8 @@ rules for the end of a set would have torn how many of those that real programs 
 
 Every latency stands beside the floor of the same run: the same client's raw put, seen by a watch in another
 process, written and renamed there. Arrival is the inotify event of the rename, for the floor as for a replica.
-Machines are shared and noisy: trust the ratios.
+Machines are shared and noisy: trust the ratios. Other programs are measured by `make bench-peers`, many replicas by
+`make bench-scale`.
 """
 
 import argparse
@@ -77,14 +78,15 @@ def main() -> int:
     """Print the table as it grows and return 0; 1 when a budget was missed."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--sealing", action="store_true", help="only what sealing costs")
-    parser.add_argument("--host", action="store_true", help="only one sidecar for a host, beside one a service")
-    parser.add_argument("--trace", action="store_true", help="only where the time of one change goes")
-    parser.add_argument("--settle", action="store_true", help="only which rule would close sets too soon")
-    parser.add_argument("--memory", action="store_true", help="only where a sidecar's memory goes")
-    parser.add_argument("--scale", action="store_true", help="only what many replicas cost; takes minutes")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--sealing", action="store_true", help="only what sealing costs")
+    only.add_argument("--host", action="store_true", help="only one sidecar for a host, beside one a service")
+    only.add_argument("--memory", action="store_true", help="only where a sidecar's memory goes")
+    only.add_argument("--trace", action="store_true", help="only where the time of one change goes")
+    only.add_argument("--settle", action="store_true", help="only which rule would close sets too soon")
+    only.add_argument("--scale", action="store_true", help="only what many replicas cost; takes minutes")
+    only.add_argument("--files", action="store_true", help="only what many files cost; takes minutes")
     parser.add_argument("--replicas", metavar="N,…", default="50,100,200,400", help="how many, with --scale")
-    parser.add_argument("--files", action="store_true", help="only what many files cost; takes minutes")
     parser.add_argument(
         "--sizes", metavar="N,…", default="1000,3000,10000,30000,100000", help="how many, with --files"
     )
@@ -97,54 +99,63 @@ def main() -> int:
         return 0
     if options.traced:
         traced_sidecar(options.traced)
-    # A release has its byte code. Without it each start compiles, which takes more time and memory than all else.
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     in_memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     folder = Path(tempfile.mkdtemp(prefix="configstore-bench-", dir=in_memory))
-    os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "byte-code")  # nothing of ours beside the sources
-    subprocess.run([sys.executable, "-c", EVERYTHING], check=True)
+    try:
+        # A release has its byte code. Without it each start compiles, which takes more time and memory than all else.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "byte-code")  # nothing of ours beside the sources
+        subprocess.run([sys.executable, "-c", EVERYTHING], check=True)
+        return _measure(options, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _measure(options: argparse.Namespace, folder: Path) -> int:
     if options.scale:
         return scale.main([int(count) for count in options.replicas.split(",")], options.json)
     if options.files:
         return files.main([int(size) for size in options.sizes.split(",")], options.json)
-    if options.trace or options.settle:
-        try:
-            if options.settle:
-                for line in torn_sets(folder):
-                    print(line, flush=True)
-                return 0
-            with EmbeddedEtcd() as etcd:
-                print_trace(Bench(etcd.endpoint, folder, rounds=50 if options.quick else 200))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    if options.settle:
+        for line in torn_sets(folder):
+            print(line, flush=True)
         return 0
+    with EmbeddedEtcd() as etcd:
+        if options.trace:
+            print_trace(Bench(etcd.endpoint, folder, rounds=50 if options.quick else 200))
+            return 0
+        return _budgets(options, etcd.endpoint, folder)
+
+
+def _budgets(options: argparse.Namespace, endpoint: str, folder: Path) -> int:
+    """Print the figures that have budgets, all or those of one part."""
+    rounds, seconds = (50, 5) if options.quick else (300, 30)
+    bench = Bench(endpoint, folder, rounds=rounds)
+    if options.memory:
+        if not options.quick:
+            a_map(bench)
+        parts = [memory(bench, quick=options.quick)]
+    elif options.sealing:
+        parts = [sealing(endpoint, folder, rounds=rounds // 50)]
+    elif options.host:
+        parts = [one_host(endpoint, folder, seconds=seconds)]
+    else:
+        parts = [
+            figures(bench, quick=options.quick),
+            sealing(endpoint, folder, rounds=rounds // 50),
+            one_host(endpoint, folder, seconds=seconds),
+        ]
     measured = []
     print(f"{'figure':<46}{'value':>16}  {'ratio':>7}  budget")
-    try:
-        with EmbeddedEtcd() as etcd:
-            rounds = 50 if options.quick else 300
-            bench = Bench(etcd.endpoint, folder, rounds=rounds)
-            if options.memory and not options.quick:
-                a_map(bench)
-            found = [memory(bench, quick=options.quick)] if options.memory else []
-            if not (options.sealing or options.host or options.memory):
-                found.append(figures(bench, quick=options.quick))
-            if not (options.host or options.memory):
-                found.append(sealing(etcd.endpoint, folder, rounds=rounds // 50))
-            if not (options.sealing or options.memory):
-                found.append(one_host(etcd.endpoint, folder, seconds=5 if options.quick else 30))
-            for figure in itertools.chain.from_iterable(found):
-                ratio = f"{figure.ratio:.2f} ×" if figure.ratio else ""
-                verdict = "" if not figure.budget else "met" if figure.met else "MISSED"
-                value = f"{figure.value:.2f} {figure.unit}"
-                print(f"{figure.what:<46}{value:>16}  {ratio:>7}  {figure.budget} {verdict}", flush=True)
-                measured.append(figure)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    print("not measured here: 500 replicas on one etcd, and confd, which is not packaged for this machine")
+    for figure in itertools.chain.from_iterable(parts):
+        ratio = f"{figure.ratio:.2f} ×" if figure.ratio else ""
+        verdict = "" if not figure.budget else "met" if figure.met else "MISSED"
+        value = f"{figure.value:.2f} {figure.unit}"
+        print(f"{figure.what:<46}{value:>16}  {ratio:>7}  {figure.budget} {verdict}", flush=True)
+        measured.append(figure)
     if options.json:
         Path(options.json).write_text(
-            json.dumps([asdict(f) | {"ratio": f.ratio} for f in measured], indent=1) + "\n"
+            json.dumps([asdict(each) | {"ratio": each.ratio} for each in measured], indent=1) + "\n"
         )
     return 0 if all(figure.met for figure in measured) else 1
 
