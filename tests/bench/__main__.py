@@ -5,8 +5,8 @@ rules for the end of a set would have torn how many of those that real programs 
 
 Every latency stands beside the floor of the same run: the same client's raw put, seen by a watch in another
 process, written and renamed there. Arrival is the inotify event of the rename, for the floor as for a replica.
-Machines are shared and noisy: trust the ratios. Other programs are measured by `make bench-peers`, many replicas by
-`make bench-scale`.
+Machines are shared and noisy: trust the ratios. Other programs are measured by `make bench-peers`, many replicas
+by `make bench-scale`.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def main() -> int:
     in_memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     folder = Path(tempfile.mkdtemp(prefix="configstore-bench-", dir=in_memory))
     try:
-        # A release has its byte code. Without it each start compiles, which takes more time and memory than all else.
+        # A release has its byte code. Without it each start compiles, which costs more than all else.
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "byte-code")  # nothing of ours beside the sources
         subprocess.run([sys.executable, "-c", EVERYTHING], check=True)
