@@ -580,6 +580,12 @@ MUTANTS = {
         "and file in others",
         "tests/sidecar/local/test_watch.py -k beside_our_moves",
     ),
+    "a move in one event with ours is ours": Mutant(
+        "sidecar/local/watch.py",
+        " and is_as_left(path):",
+        ":",
+        "tests/sidecar/local/test_watch.py",
+    ),
     "what is at hand is believed of any store": Mutant(
         "configstore/store/commit.py",
         "*((Holds(key, known),) if known is not None else ()),",

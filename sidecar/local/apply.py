@@ -16,7 +16,7 @@ from contextlib import suppress
 from configstore.files.entries import Entries
 from configstore.files.reading import signature
 from configstore.files.words import words
-from configstore.model.path import StorePath, depth, is_below
+from configstore.model.path import StorePath, depth, is_below, parent
 from configstore.model.record import PLACING_ORDER, Kind
 from sidecar.local.change import LocalChange
 from sidecar.local.directories import Directories, special_bits
@@ -86,7 +86,7 @@ class Applier:
         try:
             one.put_in_place()
         finally:
-            self._watch.release(one.moves)
+            self._watch.release(one.moves, one.is_as_left)
 
     def finish(self) -> None:
         """Forget the set's intents: it is agreed on."""
@@ -131,6 +131,16 @@ class _Set:
     def moves(self) -> dict[StorePath, Moves]:
         """The moves that were made of files, if nothing else was done with any: nobody has to look at them."""
         return {} if self._verdicts.broken else self._moves
+
+    def is_as_left(self, path: StorePath) -> bool:
+        """Tell whether a path looks as it did when the set was over."""
+        left = self.applied.done.get(path)
+        try:
+            above = self._directories.open(parent(path))
+            found = os.stat(path.rpartition("/")[2], dir_fd=above, follow_symlinks=False)
+        except OSError:
+            return left is None
+        return left is not None and signature(found) == left.signature
 
     def make_ready(self) -> None:
         """Make all that is needed, and let nothing be placed of a group of which a part cannot be."""
@@ -195,7 +205,7 @@ class _Set:
             return False
         if known is None or signature(found) != known.signature:
             raise Stale
-        return True
+        return left is not None and signature(found) == left.signature
 
     def _in_the_way(self) -> list[LocalChange]:
         """Return what must be removed first, since another kind of thing must lie there, the deepest first."""

@@ -106,8 +106,11 @@ class LocalWatch(Protocol):
         """Wake nobody until `release`: renames of our own come now, and no other thread is to get in between."""
         ...
 
-    def release(self, own: Map[StorePath, Moves]) -> None:
-        """Wake again. own: what we moved meanwhile; at a path with just these events there is nothing to see."""
+    def release(self, own: Map[StorePath, Moves], is_as_left: Callable[[StorePath], bool]) -> None:
+        """Wake again. own: what we moved meanwhile; at a path with just these events there is nothing to see.
+
+        is_as_left: tells whether a path looks as we left it. It is asked once these events are read.
+        """
         ...
 
     @property
@@ -222,10 +225,13 @@ class InotifyWatch:
         if self._poller:
             self._poller.modify(self._inotify.fileno(), 0)
 
-    def release(self, own: Map[StorePath, Moves]) -> None:
+    def release(self, own: Map[StorePath, Moves], is_as_left: Callable[[StorePath], bool]) -> None:
         """Take in what happened since `hold`, and let the thread wake again.
 
-        Whoever else was at a path of `own` caused one more event there, so that all of them count.
+        Whoever else was at a path of `own` caused one more event there, so that all of them count. But the kernel
+        makes one of two equal events in a row: a move onto what we have just moved there may have none of its own,
+        where it came from outside of what is watched. So what lies there is looked at, too, after the reading:
+        whatever happens later has an event that nothing can be made one with.
         """
         with self._lock:
             events = self._inotify.read(timeout=0)
@@ -235,7 +241,7 @@ class InotifyWatch:
             for path, moves in own.items():
                 file = self._watches.get(parent(path), -1), path.rpartition("/")[2]
                 made = (seen[(*file, flags.MOVED_TO)], seen[(*file, flags.MOVED_FROM)])
-                if made == (moves.to, moves.away) and others[file] == sum(made):
+                if made == (moves.to, moves.away) and others[file] == sum(made) and is_as_left(path):
                     ours.add(file)
             noted = [self._note(event, own=(event.wd, event.name) in ours) for event in events]
         if self._poller:
@@ -363,7 +369,7 @@ class PollWatch:
     def hold(self) -> None:
         """Do nothing: a poll is woken by nothing."""
 
-    def release(self, own: Map[StorePath, Moves]) -> None:
+    def release(self, own: Map[StorePath, Moves], is_as_left: Callable[[StorePath], bool]) -> None:
         """Do nothing: a poll sees no renames."""
 
     def drain(self) -> Dirty:

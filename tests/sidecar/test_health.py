@@ -1,6 +1,7 @@
 """What probes are answered."""
 
 import http.client
+import os
 import re
 import socket
 import time
@@ -207,7 +208,7 @@ def test_one_service_is_asked_for_alone_and_unknown_ones_are_named(serve):
 def test_the_health_command_asks_for_one_service_or_only_for_life(serve, monkeypatch):
     statuses = [Status(mapping="certs", ready=True), Status(mapping="dkim")]
     serve(statuses=statuses, services={"certs": "front", "dkim": "admin"})
-    monkeypatch.setenv("CONFIGSTORE_HEALTH_LISTEN", f"127.0.0.1:{serve.port()}")
+    monkeypatch.setattr(os, "environ", {"CONFIGSTORE_HEALTH_LISTEN": f"127.0.0.1:{serve.port()}"})
     asked = ["health", "--preset", "mailu/front"]
     assert (main(asked), main([*asked, "--live"])) == (1, 0)
     assert (main([*asked, "--service", "front"]), main([*asked, "--service", "admin"])) == (0, 1)

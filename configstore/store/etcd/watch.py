@@ -45,11 +45,12 @@ values; the end of a lease may delete a hundred thousand keys at once."""
 _EVENT = 300
 """Bytes of an event besides its key and value."""
 
-_AWAKE = 1.0
+_AWAKE = 60.0
 """Seconds after which a thread that waits for a stream's next answer wakes for nothing.
 
-grpc has it do so ten times a second, in case it is the main thread and a signal has come (its issue 19464). The
-sidecar has no such stream in its main thread, and this was half of what an idle one used.
+grpc has it do so ten times a second, in case it is the main thread and a signal has come (its issue 19464). On
+Python 3 a signal ends the wait for a lock anyway (`configstore watch` waits so), and this was half of what an idle
+sidecar used.
 """
 _common.MAXIMUM_WAIT_TIMEOUT = _AWAKE
 

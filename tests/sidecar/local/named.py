@@ -114,7 +114,7 @@ class Mirrored:
         self.root = Root(str(path))
         self.journal = Journal(self.root.private.fd)
         self.scanner = Scanner(self.root, self.mapping, watch)
-        self.applier = Applier(self.root, self.mapping, self.journal, self.scanner.note)
+        self.applier = Applier(self.root, self.mapping, self.journal, self.scanner.note, watch)
         self.known = {}
         self.problems = {}
 

@@ -295,7 +295,7 @@ def test_moves_of_our_own_wake_nobody(watched, woken, wakes):
     exchanged(watched, "two")
     os.rename(watched.path / "a" / "gone", watched.path / ".configstore" / "staging" / "1")
     moves = {"a/one": Moves(1, 1), "a/two": Moves(1, 1), "a/gone": Moves(0, 1)}
-    woken.watch.release({} if wakes else moves)
+    woken.watch.release({} if wakes else moves, lambda _: True)
     assert (woken.wakes > before) is wakes
     assert woken.says("a") is wakes
 
@@ -319,13 +319,48 @@ def test_what_somebody_else_does_beside_our_moves_is_told(watched, woken, does):
     woken.watch.hold()
     exchanged(watched, "one")
     OTHERS[does](watched.path / "a" / "one")
-    woken.watch.release({"a/one": Moves(1, 1)})
+    woken.watch.release({"a/one": Moves(1, 1)}, lambda _: True)
     assert woken.says("a")
+
+
+def test_a_move_that_the_kernel_tells_in_one_event_with_ours_is_seen(watched, woken, tmp_path):
+    write(watched.path / "a" / "two", "old")
+    write(tmp_path / "outside", "edited")
+    wait_until(lambda: woken.says("a"))
+    wait_until(lambda: quiet(woken))
+    descriptor = watched.root.open_directory(StorePath("a"))
+    woken.watch.hold()
+    write(watched.path / ".configstore" / "staging" / "0", "new")
+    place(watched.root.staging_fd, "0", descriptor, "one", replace=False)
+    left = os.stat(watched.path / "a" / "one")
+    (tmp_path / "outside").rename(watched.path / "a" / "one")
+    woken.watch.release({"a/one": Moves(1, 0)}, lambda _: os.stat(watched.path / "a" / "one") == left)
+    os.close(descriptor)
+    assert woken.says("a")
+
+
+@pytest.mark.parametrize("edited", [True, False])
+def test_an_edit_after_the_last_look_at_a_set_is_told(watched, woken, tmp_path, monkeypatch, edited):
+    write(watched.path / "a" / "two", "old")
+    write(tmp_path / "outside", "edited")
+    wait_until(lambda: woken.says("a"))
+    watched.scan()
+    wait_until(lambda: quiet(woken))
+    release = woken.watch.release
+
+    def at_the_last_moment(*given):
+        if edited:
+            (tmp_path / "outside").rename(watched.path / "a" / "one")
+        release(*given)
+
+    monkeypatch.setattr(woken.watch, "release", at_the_last_moment)
+    watched.apply(watched.file("a/one", "new"))
+    assert woken.says("a") is edited
 
 
 def test_after_our_moves_the_watch_goes_on(watched, woken):
     woken.watch.hold()
-    woken.watch.release({})
+    woken.watch.release({}, lambda _: True)
     before = woken.wakes
     write(watched.path / "a" / "file", "content")
     wait_until(lambda: woken.wakes > before)
