@@ -209,8 +209,9 @@ class Presence:
             # The first renewal comes earlier, each time by another while: those who began together drift apart.
             self._renewed = self._clock() - random.uniform(0.0, RENEW / 3)  # noqa: S311 # spreads load
         elif due:
-            self._renewed = self._clock()
+            asked = self._clock()
             self._kv.lease_keepalive(self._lease)
+            self._renewed = asked  # not before it is: what failed is due again with the next try
         return due
 
     def _tell(self, *, progress: bool) -> None:

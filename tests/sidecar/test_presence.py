@@ -3,13 +3,13 @@
 import msgspec
 import pytest
 
-from configstore.errors import PermissionDeniedError
+from configstore.errors import PermissionDeniedError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.replica import Ask, Report, Request, State, Verb, decode_report, encode
 from configstore.store.api import Put
 from configstore.store.memory import MemoryKv
 from configstore.store.memory_state import MemoryStore
-from sidecar.presence import GONE, LOOK, RENEW, Presence
+from sidecar.presence import GONE, LOOK, RENEW, RETRY, Presence
 from sidecar.status import with_troubles
 from tests.waiting import wait_until
 
@@ -58,6 +58,24 @@ def test_progress_alone_is_told_with_the_next_renewal(telling):
     telling.now += RENEW
     telling.after_a_round()
     assert telling.kv.status().revision == before  # a quiet replica writes nothing
+
+
+def test_a_renewal_that_failed_is_tried_again_before_the_session_ends(telling):
+    """Else the one that follows it by the clock comes when the session is over."""
+    tried = []
+
+    def lost(lease):
+        tried.append(lease)
+        raise StoreUnavailableError("no answer")
+
+    kept, telling.kv.lease_keepalive = telling.kv.lease_keepalive, lost
+    telling.now += RENEW
+    telling.presence.changed()
+    wait_until(lambda: tried)
+    telling.kv.lease_keepalive = lambda lease: tried.append(lease) or kept(lease)
+    telling.now += RETRY
+    telling.presence.changed()
+    wait_until(lambda: len(tried) == 2, what="the renewal to be tried again")
 
 
 def test_progress_that_nobody_waits_for_is_not_even_looked_at(telling):
