@@ -1,6 +1,6 @@
 """One commit on its way: writes → steps → txns, and what became of each. Called by `tree`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -100,7 +100,7 @@ class Commit:
             superseded = self._superseded(writes)
             # All content is read and looked at before the first txn, so that what does not fit stops them all.
             steps = [self._step(write, write_ids[write.path], superseded.get(write.path)) for write in writes]
-            for group in groups(steps):
+            for group in self._groups(steps):
                 result = self._txn(group)
                 if result.succeeded:
                     self._done |= {step.path: result.revision for step in group}
@@ -112,6 +112,19 @@ class Commit:
         except LeaseGoneError:
             self._chunks.forget_leases()
         return Outcome(done={})
+
+    def _groups(self, steps: Sequence[Step]) -> list[list[Step]]:
+        """Pack steps into txns.
+
+        No set is cut for the values that are compared: where one would be, they are read instead.
+        """
+        packed = list(groups(steps))
+        if len(packed) == 1 or not any(step.holds for step in steps):
+            return packed
+        if _paths(packed) == _paths(groups([step.bare for step in steps])):
+            return packed
+        lie_there = {item.key: item for item in items_at(self._kv, [step.key for step in steps if step.holds])}
+        return list(groups([step.bare if step.holds_in(lie_there.get(step.key)) else step for step in steps]))
 
     def _judge(self, group: Sequence[Step], result: TxnResult) -> Outcome:
         """Tell why a txn failed. What our own earlier try made is done, though somebody wrote over it since."""
@@ -297,3 +310,7 @@ class Commit:
                 )
             entry = entry if needs_seal else msgspec.structs.replace(entry, sha256="")
         return envelope, entry
+
+
+def _paths(packed: Iterable[Sequence[Step]]) -> list[list[StorePath]]:
+    return [[step.path for step in group] for group in packed]

@@ -6,7 +6,7 @@ import msgspec
 
 from configstore.model.path import StorePath
 from configstore.model.record import Record
-from configstore.store.api import MAX_OPERATIONS, MAX_REQUEST, Compare, Operation
+from configstore.store.api import MAX_OPERATIONS, MAX_REQUEST, Compare, Holds, Item, Operation
 
 
 class Superseded(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +38,25 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     set: int = 0
     resent: bool = False
+
+    @property
+    def holds(self) -> Holds | None:
+        """The compare of the value that is replaced, where it was not read for this commit."""
+        return next((each for each in self.compares if isinstance(each, Holds)), None)
+
+    @property
+    def bare(self) -> "Step":
+        """The same without that compare."""
+        holds = self.holds
+        if holds is None:
+            return self
+        rest = tuple(each for each in self.compares if each is not holds)
+        return msgspec.structs.replace(self, compares=rest, size=self.size - len(holds.value))
+
+    def holds_in(self, found: Item | None) -> bool:
+        """Tell whether what was read now is what is compared, so that this need not be."""
+        holds = self.holds
+        return bool(holds and found and (found.mod_revision, found.value) == (self.expected, holds.value))
 
 
 def groups(steps: Iterable[Step]) -> Iterator[list[Step]]:

@@ -182,6 +182,20 @@ def test_a_set_that_fits_into_one_transaction_does_so_with_all_of_it_at_hand(tre
     assert len(set(tree.commit(writes, retention=0).done.values())) == 1
 
 
+def test_no_set_is_cut_in_two_for_what_is_compared_of_it(tree):
+    """What is at hand goes along a second time; the limit of one request must not be reached by that alone."""
+    names = [StorePath(f"some/{number}") for number in range(6)]
+    tree.commit([file(name, b"o" * 60_000) for name in names], retention=60)
+    writes = [
+        msgspec.structs.replace(
+            replacing(tree, file(name, b"n" * 60_000, expected=raw(tree, name).mod_revision)), set=1
+        )
+        for name in names
+    ]
+    assert len(set(tree.commit(writes, retention=60).done.values())) == 1
+    assert [len(past(tree, name)) for name in names] == [1] * 6
+
+
 # One path
 
 
