@@ -5,6 +5,7 @@ kept or the content that was overtaken, holds all of them back.
 """
 
 import logging
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -34,7 +35,8 @@ _BATCH = 8 * 1024 * 1024
 """Bytes that are staged at once while pulling; a set is never split for it."""
 
 _PATHS = 500
-"""Paths that are staged at once; likewise. Each takes some KiB of memory until it is agreed on."""
+"""Paths that are staged at once; likewise. Each takes some KiB of memory until it is agreed on. A check sees all
+of them, whatever their number: it may refuse a part for want of the rest."""
 
 
 class Puller:
@@ -66,7 +68,7 @@ class Puller:
         """Place pulls. Raises StoreUnavailableError when the store does not give what is to be placed."""
         self._pace = Pace(self._tell, "fetched", len(pulls), quiet=LINES)
         try:
-            for batch in _batches(pulls):
+            for batch in _batches(pulls, sys.maxsize if self._check.wanted else _PATHS):
                 self._pull(batch, done)
         finally:
             self._remote.contents.clear()
@@ -227,16 +229,19 @@ def _give_up(pull: Pull, culprit: StorePath, problem: Problem | None, done: Done
         done.problems[pull.path] = held_back(pull.path, culprit, f"cannot be kept: {problem.reason}")
 
 
-def _batches(pulls: Sequence[Pull]) -> Iterator[list[Pull]]:
-    """Cut pulls by size and number, in the order in which they were committed, without cutting a txn in two."""
-    if len(pulls) <= _PATHS and sum(pull.remote.entry.size for pull in pulls) <= _BATCH:
+def _batches(pulls: Sequence[Pull], most: int = _PATHS) -> Iterator[list[Pull]]:
+    """Cut pulls by size and number, in the order in which they were committed, without cutting a txn in two.
+
+    most: how many there may be before one is cut.
+    """
+    if len(pulls) <= most and sum(pull.remote.entry.size for pull in pulls) <= _BATCH:
         if pulls:
             yield list(pulls)
         return
     batch: list[Pull] = []
     size = 0
     for pull in sorted(pulls, key=lambda pull: pull.remote.mod_revision):
-        full = size > _BATCH or len(batch) >= _PATHS
+        full = size > _BATCH or len(batch) >= most
         if full and pull.remote.mod_revision != batch[-1].remote.mod_revision:
             yield batch
             batch, size = [], 0

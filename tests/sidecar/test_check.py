@@ -2,6 +2,7 @@
 
 import os
 import stat
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,9 +11,11 @@ from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind
 from sidecar import view
 from sidecar.check import RECHECK, RETRY, Check
+from sidecar.done import Done
 from sidecar.planner.mapping import AS_IT_IS, OwnerOverride
-from sidecar.planner.plan import Push
-from sidecar.planner.sides import LocalEntry
+from sidecar.planner.plan import Pull, Push
+from sidecar.planner.sides import LocalEntry, RemoteEntry
+from sidecar.pull import Puller
 from sidecar.view import showing
 from tests.sidecar.local.named import NOBODY, a_dir, a_file, a_link, a_mapping
 
@@ -108,3 +111,23 @@ def test_however_deep_it_is_it_is_shown_and_gone_again(tmp_path, tmpfs):
     with showing(AS_IT_IS, [memory]) as shown:
         shown.file(StorePath("/".join(["d"] * 1020)), [b"x"])
     assert os.listdir(memory) == []
+
+
+@pytest.mark.parametrize(("check", "parts"), [(("true",), [1200]), ((), [500, 500, 200])])
+def test_what_is_placed_is_cut_into_parts_only_where_nobody_checks_the_whole(check, parts):
+    """A part may be refused for want of the rest, which would never be placed either."""
+    placed = []
+
+    class Placing(Puller):
+        def _pull(self, pulls, done):
+            placed.append(len(pulls))
+
+    mapping = a_mapping("/nowhere", check=check)
+    contents = SimpleNamespace(contents=SimpleNamespace(clear=lambda: None))
+    others = dict.fromkeys(("tree", "baseline", "scanner", "applier", "keeper"))
+    pulls = [
+        Pull(path=StorePath(f"{at}"), remote=RemoteEntry(entry=a_file("x"), mod_revision=at), local=None)
+        for at in range(1, 1201)
+    ]
+    Placing(mapping=mapping, remote=contents, check=Check(mapping), **others).pull(pulls, Done())
+    assert placed == parts
