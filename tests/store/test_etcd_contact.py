@@ -3,6 +3,7 @@
 import itertools
 import signal
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -250,3 +251,31 @@ def test_a_watch_that_waits_for_its_next_try_goes_on_once_the_store_answers(serv
         wait_until(lambda: len(seen) == 2, 30, what="the watch to go on")
         kv.close()
         reader.join(20)
+
+
+class Pauses(threading.Event):
+    """Tells for how long somebody would have waited for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = []
+
+    def wait(self, timeout=None):
+        self.seconds.append(timeout)
+        return False
+
+
+def test_a_store_that_answers_but_gives_no_stream_is_asked_less_and_less_often(monkeypatch):
+    """It may have too much to do, which so many tries a second of every replica would only make worse."""
+    monkeypatch.setattr(watch.random, "uniform", lambda _, most: most)
+    contact = LastContact()
+    tried = watch.EtcdWatch(SimpleNamespace(contact=contact, connections=[None]), None, b"a", b"b", 1)
+    tried._closed = pauses = Pauses()
+    for failures in range(20):
+        tried._wait(failures)
+    assert pauses.seconds[-1] > watch.LONGEST_WAIT - 1
+    contact.failed("h", "does not answer", float("inf"))
+    tried._wait(1)  # nothing is heard all the while
+    contact.answered()
+    tried._wait(20)
+    assert pauses.seconds[-1] <= watch.SPREAD

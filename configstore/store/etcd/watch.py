@@ -81,6 +81,7 @@ class EtcdWatch:
         self._next = start_revision
         self._closed = threading.Event()
         self._shared = shared
+        self._in_vain = 0  # tries in a row that failed although the store answers
         self._stream: Stream | Part | None = None
         self._lock = threading.Lock()
 
@@ -125,7 +126,8 @@ class EtcdWatch:
     def _wait(self, failures: int) -> None:
         """Wait before reconnecting: not at all after a stream that worked, else longer each round, jittered.
 
-        Where the store is silent, signs of life are asked for all the while: with the first it goes on.
+        Where the store is silent, signs of life are asked for all the while: with the first it goes on. A store
+        that answers and gives no stream, since it has too much to do, is asked less often each round all the same.
         """
         if failures:
             rounds = failures // len(self._calls.connections)
@@ -133,10 +135,14 @@ class EtcdWatch:
             seconds = limit * random.uniform(0.5, 1.0)  # noqa: S311 # spreads load, guards nothing
             end = time.monotonic() + seconds
             if self._calls.contact.wait_while_doubtful(seconds, self._closed.is_set):
-                left = min(SPREAD, end - time.monotonic())
+                left = min(SPREAD * 2 ** min(self._in_vain, 16), end - time.monotonic())
+                self._in_vain += 1
                 self._closed.wait(left * random.uniform(0.0, 1.0))  # noqa: S311 # as above
             else:
+                self._in_vain = 0
                 self._closed.wait(end - time.monotonic())
+        else:
+            self._in_vain = 0
 
     def _batches(self) -> Iterator[Batch]:
         """Open a stream and yield what it brings until it ends. Raises CallFailedError and what `_read` raises."""
