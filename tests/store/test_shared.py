@@ -162,3 +162,12 @@ def test_no_more_answers_are_kept_than_one_can_take():
     assert etcd.answers.qsize() > AHEAD
     slow.cut()
     assert next(iter(other)).created
+
+
+def test_an_answer_that_nobody_expects_ends_all_of_them_and_leaves_none_deaf(monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    etcd, streams = Etcd(), SharedStreams()
+    one, two = (streams.open(etcd, CREATE, ()) for _ in range(2))
+    etcd.answers.put("nonsense")
+    assert list(one) == list(two) == []
+    assert streams.open(etcd, CREATE, ()) not in {one, two}

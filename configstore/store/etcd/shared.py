@@ -145,11 +145,12 @@ class _Call:
                 self._take(answer)
         except grpc.RpcError as error:
             end = error
-        with self._lock:
-            self._closed = True
-            parts, self._parts = self._parts, set()
-        for part in parts:
-            part.put(end)
+        finally:  # whatever it was: a watch that is not told would stay deaf, since its member answers
+            with self._lock:
+                self._closed = True
+                parts, self._parts = self._parts, set()
+            for part in parts:
+                part.put(end)
 
     def _take(self, answer: Message) -> None:
         """Hand an answer to its watch."""
