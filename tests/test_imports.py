@@ -150,3 +150,15 @@ assert "no.such.module" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "module 'colorsys' has no attribute 'nothing'\n"
+
+
+def test_a_python_without_hashes_of_its_own_has_those_of_openssl():
+    """Some distributions build it so; without OpenSSL's there would be none, and no program of ours began."""
+    script = """
+import sys
+sys.modules |= dict.fromkeys(("_sha2", "_sha256", "_sha512"))
+import configstore.lean, hashlib
+print(hashlib.sha256(b"").hexdigest()[:8])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "e3b0c442\n"
