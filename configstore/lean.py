@@ -12,6 +12,9 @@ from configstore.later import load_later
 # For what was probably meant, settings in files, TLS, archives of shutil's, addresses of urllib.parse's.
 load_later("difflib", "tomllib", "ssl", "bz2", "lzma", "ipaddress")
 
+# A third of what gRPC and protobuf take: an event loop with TLS of its own, and messages in Python and as text.
+load_later("asyncio", "grpc.aio", "google.protobuf.internal.python_message", "calendar")
+
 
 def _has_own_sha256() -> bool:
     for name in ("_sha2", "_sha256"):  # the latter up to Python 3.11

@@ -233,6 +233,16 @@ class InotifyWatch:
         where it came from outside of what is watched. So what lies there is looked at, too, after the reading:
         whatever happens later has an event that nothing can be made one with.
         """
+        try:
+            noted = self._take_events_but(own, is_as_left)
+        finally:
+            if self._poller:
+                self._poller.modify(self._inotify.fileno(), select.EPOLLIN)
+        if any(noted):
+            self._wake()
+
+    def _take_events_but(self, own: Map[StorePath, Moves], is_as_left: Callable[[StorePath], bool]) -> list[bool]:
+        """Remember where events point, but for our own; returns for each whether anybody needs to look."""
         with self._lock:
             events = self._inotify.read(timeout=0)
             seen = Counter((event.wd, event.name, event.mask & _EVENTS) for event in events)
@@ -243,11 +253,7 @@ class InotifyWatch:
                 made = (seen[(*file, flags.MOVED_TO)], seen[(*file, flags.MOVED_FROM)])
                 if made == (moves.to, moves.away) and others[file] == sum(made) and is_as_left(path):
                     ours.add(file)
-            noted = [self._note(event, own=(event.wd, event.name) in ours) for event in events]
-        if self._poller:
-            self._poller.modify(self._inotify.fileno(), select.EPOLLIN)
-        if any(noted):
-            self._wake()
+            return [self._note(event, own=(event.wd, event.name) in ours) for event in events]
 
     def _run(self, poller: "select.epoll") -> None:
         while True:

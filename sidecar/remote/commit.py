@@ -87,7 +87,7 @@ def commit(
             for push, together in zip(batch, sets, strict=True)
         ]
         try:
-            outcome = tree.commit(writes, retention=mapping.retention, keep=mapping.keep, fence=fence)
+            outcome = _send(tree, writes, mapping, fence)
         except PathFailed as failure:
             rest = _without(batch, failure, alone, committed)
             todo += [rest] if rest else []
@@ -118,6 +118,17 @@ def commit(
             committed.left |= {push.path for batch in todo for push in batch}
             return committed
     return committed
+
+
+def _send(tree: Tree, writes: Sequence[Write], mapping: Mapping, fence: Fence | None) -> Outcome:
+    """Commit writes; those that are too large with what they replace compared, without that: no set is cut for it."""
+    try:
+        return tree.commit(writes, retention=mapping.retention, keep=mapping.keep, fence=fence)
+    except TooLargeError:
+        if not any(write.replaced for write in writes):
+            raise
+        bare = [msgspec.structs.replace(write, replaced=None) for write in writes]
+        return tree.commit(bare, retention=mapping.retention, keep=mapping.keep, fence=fence)
 
 
 def _sealable(

@@ -86,6 +86,32 @@ def test_a_plan_that_is_taken_apart_after_a_part_of_it_landed_is_no_conflict_wit
     assert all(found.version == 1 for found in tree.list("data").records.values())
 
 
+def test_no_set_is_taken_apart_for_what_is_compared():
+    class Tight(MemoryKv):
+        """One whose limit a set keeps to, if nothing else is compared with it."""
+
+        limit = 1000
+
+        def txn(self, compares, operations, *, otherwise_get=()):
+            if len(compares) > self.limit:
+                raise TooLargeError("too many operations in txn request")
+            return super().txn(compares, operations, otherwise_get=otherwise_get)
+
+    kv = Tight()
+    tree = a_tree(kv)
+    pushes, source = pushes_of(dict.fromkeys(("certs/a", "certs/b"), b"old"))
+    commit_all(tree, pushes, source)
+    items = {each.key: each for each in kv.range(b"/", b"0").items}
+    pushes, source = pushes_of(dict.fromkeys(("certs/a", "certs/b"), b"new"))
+    there = {push.path: items[tree.keys.file(MAPPING.absolute(push.path))] for push in pushes}
+    changed = [msgspec.structs.replace(push, expected=there[push.path].mod_revision, in_set=1) for push in pushes]
+    kv.limit = 2
+    ids = {push.path: tree.new_write_id() for push in changed}
+    committed = commit(tree, MAPPING, changed, ids, source, at_hand=lambda path, _: there[path])
+    assert len({each.mod_revision for each in committed.done.values()}) == 1
+    assert committed.done.keys() == there.keys()
+
+
 def test_no_directory_is_gone_before_what_waits_in_it():
     """What a move leaves behind waits for the file, and where it lies is no other set's to take away."""
     tree = a_tree(MemoryKv())

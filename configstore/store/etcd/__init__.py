@@ -10,12 +10,6 @@ import os
 # gRPC's C core writes its own lines to stderr, one for every failed handshake; failures arrive here anyway.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from configstore.later import load_later
-
-# A third of what these libraries take is for others than us: an event loop with TLS of its own, and messages in
-# Python and as text. Whoever does use one of these gets it.
-load_later("asyncio", "grpc.aio", "google.protobuf.internal.python_message", "calendar")
-
-from configstore.store.etcd.client import EtcdKv  # noqa: E402 - see above
+from configstore.store.etcd.client import EtcdKv
 
 __all__ = ["EtcdKv"]
