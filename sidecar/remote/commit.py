@@ -121,7 +121,7 @@ def commit(
 
 
 def _send(tree: Tree, writes: Sequence[Write], mapping: Mapping, fence: Fence | None) -> Outcome:
-    """Commit writes; those that are too large with what they replace compared, without that: no set is cut for it."""
+    """Commit writes; without comparing what they replace where that is too large: no set is cut for it."""
     try:
         return tree.commit(writes, retention=mapping.retention, keep=mapping.keep, fence=fence)
     except TooLargeError:
