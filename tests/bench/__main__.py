@@ -1,7 +1,7 @@
 """Measures the budgets: `python -m tests.bench [--quick] [--json FILE]`, or `make bench`.
 
-With --trace, or `make bench ARGS=--trace`: where the time of one change goes, step by step. With --settle: which
-rules for the end of a set would have torn how many of those that real programs write.
+Each option for a part of it (`--help` lists them) measures that part alone: --sealing, --host and --memory are
+budgets, too; --trace, --settle, --scale and --files print tables of their own.
 
 Every latency stands beside the floor of the same run: the same client's raw put, seen by a watch in another
 process, written and renamed there. Arrival is the inotify event of the rename, for the floor as for a replica.
@@ -26,8 +26,9 @@ from tests.bench import files, scale
 from tests.bench.commands import a_thousand_keys, measure_init, start_up
 from tests.bench.host import one_host
 from tests.bench.latency import a_set, floor_replica, measure_floor, put_to_file, write_to_replica
-from tests.bench.measures import Bench, Figure, cpu_share, memory_mib
-from tests.bench.memory import a_map, memory, traced_sidecar
+from tests.bench.measures import Bench, Figure, cpu_share
+from tests.bench.memory import a_map, memory, sidecar_with_tracemalloc
+from tests.bench.processes import MEMORY, resident
 from tests.bench.sealing import sealing
 from tests.bench.settle import torn_sets
 from tests.bench.trace import print_trace
@@ -57,7 +58,7 @@ def figures(bench: Bench, *, quick: bool) -> Iterator[Figure]:
     with bench.replica("idle", "thousand") as (process, directory):
         wait_until(lambda: len(os.listdir(directory)) >= 1001, 60, what="1,000 files")
         share = cpu_share(process, 5 if quick else 30)
-        value = memory_mib(process)
+        value = resident(process.pid)
         yield Figure("a sidecar's memory, 1,000 files", value, "MiB", "≤ 40 MiB", value <= 40)
         yield Figure("idle CPU, 1,000 files", share, "% of a core", "< 0.1 %", share < 0.1)
         seconds = start_up(bench)
@@ -92,15 +93,14 @@ def main() -> int:
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     parser.add_argument("--floor-replica", nargs="+", help=argparse.SUPPRESS)
-    parser.add_argument("--traced", help=argparse.SUPPRESS)
+    parser.add_argument("--tracemalloc", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.floor_replica:
         floor_replica(*options.floor_replica)
         return 0
-    if options.traced:
-        traced_sidecar(options.traced)
-    in_memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    folder = Path(tempfile.mkdtemp(prefix="configstore-bench-", dir=in_memory))
+    if options.tracemalloc:
+        sidecar_with_tracemalloc(options.tracemalloc)
+    folder = Path(tempfile.mkdtemp(prefix="configstore-bench-", dir=MEMORY))
     try:
         # A release has its byte code. Without it each start compiles, which costs more than all else.
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

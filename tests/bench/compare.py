@@ -33,6 +33,7 @@ from tests.bench.counts import counts
 from tests.bench.outside import HERE, Program, settings
 from tests.bench.peers.measuring import Meter
 from tests.bench.peers.place import Running
+from tests.bench.processes import MEMORY, cpu, resident
 
 TURNS = 12
 SLOWER = 1.10
@@ -111,12 +112,7 @@ class Version:
 
     def cpu(self) -> float:
         """Return the CPU seconds that the pair without settle has used."""
-        total = 0
-        for process in self.processes[:2]:
-            for task in Path(f"/proc/{process.pid}/task").iterdir():
-                with contextlib.suppress(OSError):
-                    total += int((task / "schedstat").read_text().split()[0])
-        return total / 1e9
+        return sum(cpu(process.pid) for process in self.processes[:2])
 
     def turn(self) -> Iterator[tuple[str, str, float]]:
         """Measure all figures once: name, unit and value of each."""
@@ -147,7 +143,7 @@ class Version:
         yield from _timed("configstore import, 200 files", self._import)
         yield from _timed("configstore-sidecar init", self._init)
         for what, key in (("RSS", "Rss"), ("PSS", "Pss")):
-            sizes = [_memory(process.pid, key) for process in self.processes]
+            sizes = [resident(process.pid, key) for process in self.processes]
             yield f"memory of a sidecar, {what}", "MiB", statistics.median(sizes)
 
     def _import(self) -> None:
@@ -192,11 +188,6 @@ def _timed(what: str, action: Callable[[], object]) -> Iterator[tuple[str, str, 
 def _children() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def _memory(pid: int, key: str) -> float:
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return next(int(line.split()[1]) / 1024 for line in rollup.splitlines() if line.startswith(f"{key}:"))
 
 
 def unpacked(reference: str, folder: Path) -> Program:
@@ -296,7 +287,7 @@ def main() -> int:
         counted(newest_release())
         return 0
     base = options.base or str(newest_release()["commit"])
-    folder = Path(tempfile.mkdtemp(prefix="bench-compare-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    folder = Path(tempfile.mkdtemp(prefix="bench-compare-", dir=MEMORY))
     load = os.getloadavg()[0]
     try:
         figures = list(measured(beside(folder), unpacked(base, folder), folder, options.turns))

@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.bench.processes import MEMORY
 from tests.simulation.replica import SETTLE
 from tests.simulation.world import World
 
@@ -163,7 +164,7 @@ def _by_valgrind(times: int) -> int:
 
 def counts(*, with_instructions: bool = True) -> dict[str, object]:
     """Return all counts, and what they go with."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         found: dict[str, object] = {"python": platform.python_version(), "calls": function_calls(Path(folder))}
     if with_instructions:
         number, by = instructions()
@@ -180,7 +181,7 @@ def main() -> int:
     parser.add_argument("--change", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.change:
-        with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             change(Path(folder), options.change)
         return 0
     found = counts(with_instructions=not options.calls)

@@ -32,20 +32,6 @@ SPARE = 100
 _PR_SET_PDEATHSIG = 1
 
 
-def cpu(pid: int) -> float:
-    """Return the seconds of CPU that a process has used, threads that ended included (clock_getcpuclockid(3))."""
-    return time.clock_gettime((~pid << 3) | 2)
-
-
-def memory(pid: int) -> tuple[float, float]:
-    """Return a process's RSS and PSS in MiB."""
-    found = {}
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
-        name, value, *_ = line.split()
-        found[name] = int(value) / 1024
-    return found["Rss:"], found["Pss:"]
-
-
 @contextlib.contextmanager
 def room_for(count: int) -> Iterator[None]:
     """Have the kernel let one user follow so many directories. Raises SystemExit when that is not ours to say."""

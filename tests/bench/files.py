@@ -24,8 +24,8 @@ from configstore.store.survey import survey
 from configstore.store.values import Write
 from sidecar.config import load_config
 from sidecar.mirror import Mirror
-from tests.bench.farm import cpu
 from tests.bench.measures import RETENTION, Arrivals, Bench, a_file
+from tests.bench.processes import MEMORY, cpu, resident
 from tests.waiting import wait_until
 
 SIZE = 200
@@ -136,11 +136,9 @@ def _run(bench: Bench, subtree: str, file: Path, directory: Path) -> Figures:
             arrivals.wait({"one"})
             time.sleep(0.5)
         used = cpu(process.pid) - before
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        resident = next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
         return {
             "run: until ready, s": begun,
-            "  its memory then, MiB": resident,
+            "  its memory then, MiB": resident(process.pid),
             "  a change, ms": 1000 * used / CHANGES,
         }
     finally:
@@ -171,8 +169,7 @@ def _exponents(sizes: Sequence[int], values: Sequence[float]) -> Iterator[str]:
 
 def main(sizes: Sequence[int], file: str | None) -> int:
     """Print the table; returns 0."""
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    folder = Path(tempfile.mkdtemp(prefix="configstore-files-", dir=memory))
+    folder = Path(tempfile.mkdtemp(prefix="configstore-files-", dir=MEMORY))
     measured: dict[int, Figures] = {}
     try:
         arguments = [f"--quota-backend-bytes={4 << 30}"]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from configstore import presets
 from configstore.model.keys import DEFAULT_ROOT
-from tests.bench.measures import Figure, cpu_share, memory_mib
+from tests.bench.measures import Figure, cpu_share
+from tests.bench.processes import resident
 from tests.e2e.host import Host
 from tests.e2e.replica import ENVIRONMENT
 from tests.waiting import wait_until
@@ -42,14 +43,14 @@ def one_host(endpoint: str, folder: Path, *, seconds: float) -> Iterator[Figure]
             hosts[name].anew = True
             hosts[name].start()
         shares = {name: cpu_share(each.ready().running, seconds) for name, each in hosts.items()}
-        memory = {name: memory_mib(each.running) for name, each in hosts.items()}
+        memory = {name: resident(each.running.pid) for name, each in hosts.items()}
         keys = folder / "keys"
         keys.mkdir()
         for number in range(KEYS):
             (keys / f"{number}.dkim.key").write_bytes(secrets.token_bytes(1700))
         configstore("import", str(keys), "dkim")
         wait_until(lambda: all(_has_keys(hosts[name]) for name in ("admin", "host")), 60, what="all keys")
-        filled = {name: memory_mib(each.running) for name, each in hosts.items()}
+        filled = {name: resident(each.running.pid) for name, each in hosts.items()}
     whole, share = memory.pop("host"), shares.pop("host")
     full, floor = filled.pop("host"), statistics.median(memory.values())
     yield Figure("memory of one service's sidecar, median of 7", floor, "MiB", "", met=True)

@@ -22,6 +22,7 @@ from configstore.store.connect import connect
 from configstore.store.envelope import Envelopes
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
+from tests.bench.processes import cpu
 from tests.waiting import wait_until
 
 RETENTION = 86400.0
@@ -139,31 +140,13 @@ def timed(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def memory_mib(process: subprocess.Popen[bytes]) -> float:
-    """Return a process's resident memory in MiB."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
-
-
-def cpu_seconds(process: subprocess.Popen[bytes]) -> float:
-    """Return the seconds of CPU that a process has used, from the scheduler.
-
-    Ticks are too coarse, and timers wake in step with them.
-    """
-    total = 0
-    for task in Path(f"/proc/{process.pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a thread that ended meanwhile, such as of one request
-            total += int((task / "schedstat").read_text().split()[0])
-    return total / 1e9
-
-
 def wait_for_rest(process: subprocess.Popen[bytes], deadline: float = 30) -> None:
     """Wait until a process does nothing but what it always does."""
 
     def idle() -> bool:
-        before = cpu_seconds(process)
+        before = cpu(process.pid)
         threading.Event().wait(1)
-        return cpu_seconds(process) - before < 0.005
+        return cpu(process.pid) - before < 0.005
 
     wait_until(idle, deadline, what="the first pull's aftermath to be over")
 
@@ -171,6 +154,6 @@ def wait_for_rest(process: subprocess.Popen[bytes], deadline: float = 30) -> Non
 def cpu_share(process: subprocess.Popen[bytes], seconds: float) -> float:
     """Return the share of a core, in percent, that a process uses over so many seconds."""
     wait_for_rest(process)
-    before, start = cpu_seconds(process), time.monotonic()
+    before, start = cpu(process.pid), time.monotonic()
     threading.Event().wait(seconds)
-    return 100 * (cpu_seconds(process) - before) / (time.monotonic() - start)
+    return 100 * (cpu(process.pid) - before) / (time.monotonic() - start)

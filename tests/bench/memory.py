@@ -22,6 +22,7 @@ from pathlib import Path
 from configstore.model.path import StorePath
 from configstore.store.values import Write
 from tests.bench.measures import RETENTION, Bench, Figure, a_file, wait_for_rest
+from tests.bench.processes import highest, resident
 from tests.waiting import wait_until
 
 IMPORTED = (
@@ -63,18 +64,6 @@ _MAPPING = re.compile(r"^[0-9a-f]+-[0-9a-f]+ (\S+) \S+ \S+ \S+ *(.*)$")
 
 LARGEST_SETS = ((1, 30 * 1024 * 1024), (400, 1024 * 1024), (20_000, 2048))
 """Number and bytes of the files of a set, whose first pull is watched for its highest memory."""
-
-
-def resident(process: int, field: str = "Rss") -> float:
-    """Return a field of a process's /proc/PID/smaps_rollup in MiB."""
-    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
-
-
-def highest(process: int) -> float:
-    """Return the most that a process's resident memory ever was, in MiB."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def made_of(process: int) -> dict[str, tuple[float, float]]:
@@ -135,7 +124,7 @@ def filled(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a sidecar that has pulled so many files, and whose memory does not move any more."""
     file, directory = bench.settings(name, subtree)
-    what = ["tests.bench", "--traced"] if traced else ["sidecar", "run", "--config"]
+    what = ["tests.bench", "--tracemalloc"] if traced else ["sidecar", "run", "--config"]
     process = subprocess.Popen([sys.executable, "-m", *what, str(file)])
     try:
         wait_until(lambda: _files_below(directory) >= count, 300, what=f"{count} files")
@@ -152,7 +141,7 @@ def _files_below(directory: Path) -> int:
     return sum(len(names) for where, _, names in os.walk(directory) if ".configstore" not in where)
 
 
-def traced_sidecar(settings: str) -> None:
+def sidecar_with_tracemalloc(settings: str) -> None:
     """Run a sidecar that tells, once `SETTINGS.trace` is there, which modules hold what: in `SETTINGS.traced`."""
     tracemalloc.start()
     from sidecar.__main__ import main  # noqa: PLC0415 - after tracing began

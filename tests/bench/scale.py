@@ -29,8 +29,9 @@ from inotify_simple import flags
 
 from configstore.embedded import EmbeddedEtcd, free_ports
 from configstore.errors import StoreError
-from tests.bench.farm import Farm, cpu, memory, room_for
+from tests.bench.farm import Farm, room_for
 from tests.bench.measures import Bench, Figure
+from tests.bench.processes import MEMORY, cpu, resident
 from tests.waiting import wait_until
 
 SUBTREE = "scale"
@@ -69,7 +70,7 @@ class Meter:
 
     def memory(self) -> float:
         """Return etcd's RSS in MiB."""
-        return memory(self._etcd.process.pid)[0]
+        return resident(self._etcd.process.pid)
 
     def metrics(self) -> dict[str, float]:
         """Return etcd's own counters, by the name with its labels."""
@@ -112,7 +113,7 @@ class Peak(threading.Thread):
             with suppress(OSError):
                 now, when = cpu(self._pid), time.monotonic()
                 self.share = max(self.share, (now - used) / (when - at))
-                self.mib = max(self.mib, memory(self._pid)[0])
+                self.mib = max(self.mib, resident(self._pid))
                 used, at = now, when
 
     def end(self) -> Self:
@@ -128,8 +129,7 @@ class Scene:
     def __init__(self, count: int) -> None:
         self.count = count
         self.stack = ExitStack()
-        memory_folder = "/dev/shm" if os.path.isdir("/dev/shm") else None
-        self.folder = Path(tempfile.mkdtemp(prefix="configstore-scale-", dir=memory_folder))
+        self.folder = Path(tempfile.mkdtemp(prefix="configstore-scale-", dir=MEMORY))
         self.stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -281,7 +281,8 @@ def _ready(scene: Scene, share_alone: float, mib_alone: float) -> Iterator[Figur
     time.sleep(AFTERMATH)
     yield from _changes(scene, idle, share)
     yield Figure("idle CPU of a sidecar", 100 * idle, "% of a core", "< 0.1 %", idle < 0.001)
-    rss, pss = (statistics.median(each) for each in zip(*map(memory, scene.farm.pids.values()), strict=True))
+    pids = scene.farm.pids.values()
+    rss, pss = (statistics.median(resident(pid, field) for pid in pids) for field in ("Rss", "Pss"))
     yield Figure("a sidecar's RSS, the imports shared", rss, "MiB", "", met=True)
     yield Figure("  PSS, likewise", pss, "MiB", "", met=True)
     each = 100 * (share - share_alone) / count

@@ -12,7 +12,8 @@ from configstore.store.envelope import Envelopes
 from configstore.store.resealing import Resealing, values
 from configstore.store.tree import Tree
 from tests.bench.latency import put_to_file, write_to_replica
-from tests.bench.measures import RETENTION, Bench, Figure, memory_mib
+from tests.bench.measures import RETENTION, Bench, Figure
+from tests.bench.processes import resident
 from tests.waiting import wait_until
 
 TURNS = 40
@@ -41,7 +42,7 @@ def sealed_and_plain(plain: Bench, sealed: Bench) -> Iterator[Figure]:
                 pairs[0][1 + (bench is sealed)].append(put_to_file(bench, one))
                 pairs[1][1 + (bench is sealed)].append(write_to_replica(bench, two, one))
         for bench in (plain, sealed):
-            memory[bench is sealed] += [memory_mib(process) for process, _ in replicas[bench]]
+            memory[bench is sealed] += [resident(process.pid) for process, _ in replicas[bench]]
     for what, without, within in pairs:
         floor, value = (statistics.median(samples) * 1000 for samples in (without, within))
         yield Figure(what, value, "ms", "≤ 1.15 × plain", value <= 1.15 * floor, floor)

@@ -25,6 +25,7 @@ from tests.bench.peers.namespace import inside, prepare
 from tests.bench.peers.place import AbsentError, Place
 from tests.bench.peers.programs import PEERS, Peer, dump
 from tests.bench.peers.report import Line, publish, table
+from tests.bench.processes import MEMORY
 
 PAUSES = [0.0, 0.05, 0.3, 1.2]
 """Seconds for which a slow writer rests in the middle of a file."""
@@ -136,7 +137,7 @@ def main() -> int:
 
 def run(options: argparse.Namespace) -> dict:
     """Measure in a namespace; returns what was found, and when and where."""
-    memory = Path(tempfile.mkdtemp(prefix="bench-peers-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    memory = Path(tempfile.mkdtemp(prefix="bench-peers-", dir=MEMORY))
     disk = Path(tempfile.mkdtemp(prefix="bench-peers-"))
     started = time.monotonic()
     try:
