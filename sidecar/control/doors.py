@@ -69,7 +69,8 @@ class Doors:
                 continue
             group = self._settings.group_of(service)
             try:
-                door = listen(path, group)
+                folders = () if service else tuple(filter(None, self._settings.services))
+                door = listen(path, group, folders)
             except RefusedError as error:
                 if not service and self._settings.services == ("",) and path != self._default:
                     raise

@@ -9,6 +9,7 @@ import contextlib
 import os
 import socket
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 import configstore
@@ -43,9 +44,10 @@ class Door:
         return found.st_dev, found.st_ino
 
 
-def listen(path: str, group: int | None) -> Door:
+def listen(path: str, group: int | None, folders: Collection[str] = ()) -> Door:
     """Return a socket that listens at `path`, in a directory that only its owner, or `group`, may enter.
 
+    folders: of our other sockets, that may lie there, too: whoever may use one of those passes through here.
     Raises RefusedError, also when another sidecar serves it.
     """
     above, name = os.path.split(path)
@@ -53,7 +55,7 @@ def listen(path: str, group: int | None) -> Door:
         try:
             directory = _open_directory(above)
             undo.callback(os.close, directory)
-            _close_to_others(directory, above, group, {name, _new(name), CLIENT, _new(CLIENT)})
+            _close_to_others(directory, above, group, {name, _new(name), CLIENT, _new(CLIENT)}, folders)
             _refuse_a_living_one(directory, name, path)
             listener = undo.enter_context(
                 contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
@@ -87,16 +89,21 @@ def _open_directory(path: str, mode: int = 0o700) -> int:
         return descent.open_or_make(path, mode)[0]
 
 
-def _close_to_others(directory: int, path: str, group: int | None, ours: set[str]) -> None:
-    """Close a directory of ours that holds nothing but `ours` to others. Raises OSError, RefusedError."""
+def _close_to_others(
+    directory: int, path: str, group: int | None, ours: set[str], folders: Collection[str]
+) -> None:
+    """Close a directory of ours that holds nothing but `ours` and `folders` to others, who may pass to folders.
+
+    Raises OSError, RefusedError.
+    """
     found = os.fstat(directory)
     if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
         raise RefusedError(f"{path}: everybody may write there; the control socket needs a directory of its own")
-    mode = 0o700 if group is None else 0o750
+    mode = (0o700 if group is None else 0o750) | (0o011 if folders else 0)
     rights = found.st_mode & 0o777
     if found.st_uid != os.geteuid() or (rights == mode and group in {None, found.st_gid}):
         return
-    if rights & ~mode and (others := set(os.listdir(directory)) - ours):
+    if rights & ~mode and (others := set(os.listdir(directory)) - ours - set(folders)):
         raise RefusedError(
             f"{path}: {printable(min(others))} lies there, too, and it would be closed to others; the control"
             " socket needs a directory of its own"

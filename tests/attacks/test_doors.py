@@ -281,8 +281,8 @@ def listen():
     """Return a function that opens a door, which is closed again after the test."""
     with contextlib.ExitStack() as stack:
 
-        def listen(path, group=None):
-            door = place.listen(str(path), group)
+        def listen(path, group=None, folders=()):
+            door = place.listen(str(path), group, folders)
             stack.callback(door.listener.close)
             stack.callback(door.remove)
             return door
@@ -317,6 +317,24 @@ def test_names_that_lead_elsewhere_are_replaced_and_never_written_through(base, 
     assert look(base / "secret")[:3] == before
     assert (base / "secret").read_text() == "of somebody else"
     assert sorted(os.listdir(base / "run")) == ["configstore-client", "control.sock"]
+
+
+def test_a_socket_beside_the_folders_of_others_leaves_the_way_to_them_open(base, listen):
+    run = base / "run"
+    for path in ("front/control.sock", "imap/control.sock"):
+        listen(run / path)
+    run.chmod(0o755)
+    with pytest.raises(RefusedError, match="front lies there, too"):
+        listen(run / "control.sock")
+    listen(run / "control.sock", folders=("front", "imap"))
+    assert [stat.S_IMODE((run / name).stat().st_mode) for name in ("", "front", "control.sock")] == [
+        0o711, 0o700, 0o600,
+    ]  # fmt: skip
+    (run / "stranger").mkdir()
+    run.chmod(0o755)
+    (run / "control.sock").unlink()
+    with pytest.raises(RefusedError, match="stranger lies there, too"):
+        listen(run / "control.sock", folders=("front", "imap"))
 
 
 @pytest.mark.parametrize("make", [os.symlink, os.link])
