@@ -293,7 +293,7 @@ def _records(tree: Tree, stores: Sequence[StorePath] = (ROOT,), leases: Collecti
         subtrees=tuple(sorted({path.partition("/")[0] for path in there})),
         count=len(there),
         unreadable=tuple(sorted({bad.path for listing in listings for bad in listing.bad})),
-        live=len(reports),
+        live=len({(each.replica, each.host) for each in reports}),
         unwell=tuple(
             printable(f"{each.mapping}: {each.replica}@{each.host}: {each.state}")
             for each in reports

@@ -14,6 +14,8 @@ from configstore.embedded import LOOPBACK, EmbeddedEtcd, free_ports
 from configstore.errors import NoSpaceError, StoreUnavailableError
 from configstore.expiry import validity_of
 from configstore.model.keys import Keys, prefix_end
+from configstore.model.path import StorePath
+from configstore.model.replica import Report, State, encode
 from configstore.settings import StoreSettings
 from configstore.store.api import Put
 from tests.certificates import Authority
@@ -281,6 +283,16 @@ def test_an_unreadable_record_is_named(doctor, etcd, kv, kv_root):
     code, rows = doctor(etcd.endpoint)
     assert (code, states(rows, "store")) == (1, ["fail"])
     assert "dkim/x" in said(rows, "store")
+
+
+def test_a_replica_is_counted_once_however_many_mappings_it_has(doctor, etcd, kv, kv_root):
+    keys = Keys(kv_root)
+    for replica, mapping in (("one", "certs"), ("one", "dkim"), ("two", "certs")):
+        report = Report(mapping=mapping, replica=replica, host="h", session="s", store=StorePath(mapping),
+                        state=State.READY, ready=True, complete=True)  # fmt: skip
+        kv.txn((), (Put(keys.replica(mapping, replica), encode(report)),))
+    _, rows = doctor(etcd.endpoint, root=kv_root)
+    assert said(rows, "replicas").strip() == "2 live and ready"
 
 
 def test_directories_are_looked_at_as_this_user(doctor, etcd, tmp_path, monkeypatch):
