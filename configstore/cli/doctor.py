@@ -9,6 +9,7 @@ from configstore.cli.arguments import Commands, add_command, store_settings
 from configstore.cli.render import Cell, Style, table, write_json, write_line
 from configstore.cli.session import say_of_default, warn_of_misspelt_variables, writer
 from configstore.doctor.finding import Finding, State, exit_code
+from configstore.errors import UsageError
 from configstore.model.path import shell_word
 
 
@@ -40,6 +41,8 @@ def _doctor(args: argparse.Namespace) -> int:
         whole = args.service or (service.name if preset and "/" not in preset else "")
         given = (("--config", args.config), ("--preset", preset), ("--service", whole))
         how = " ".join(f"{option} {shell_word(value)}" for option, value in given if value)
+    elif args.service:
+        raise UsageError("--service: names one sidecar; say which by --config FILE, or by --preset NAME,NAME")
     warn_of_misspelt_variables()
     if "endpoints" not in told:
         say_of_default(args)

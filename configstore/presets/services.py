@@ -47,7 +47,7 @@ def of_presets(names: Sequence[str], *, name: str = "") -> tuple[Service, ...]:
             raise UsageError("--preset: expected a name such as mailu or mailu/front")
         if len(parts) == 1 and "/" not in parts[0]:
             presets.load(parts[0])  # refuses one that is unknown
-            many = [_of_parts(together) for together in presets.containers(parts[0]).values()]
+            many = [_of_parts(of_it) for of_it in presets.containers(parts[0]).values()]
         else:
             many = [_of_parts(parts)]
         for service in many:
@@ -124,6 +124,7 @@ def _first_service(preset: str) -> str:
 
 def _needs_of(names: Iterable[str]) -> dict[str, Need]:
     found: dict[str, Need] = {}
+    first: dict[str, str] = {}
     for name in names:
         for mapping in presets.load(name):
             need = Need(
@@ -132,8 +133,9 @@ def _needs_of(names: Iterable[str]) -> dict[str, Need]:
                 direction=Direction(mapping.direction),
                 lease=mapping.lease,
             )
+            other = first.setdefault(mapping.name, name)
             if found.setdefault(mapping.name, need) != need:
-                raise UsageError(f"presets: two of them have a mapping {mapping.name!r}: choose one")
+                raise UsageError(f"presets {other} and {name}: both have a mapping {mapping.name!r}: choose one")
     return found
 
 

@@ -413,6 +413,12 @@ def test_the_doctor_reads_a_sidecars_settings(access, doctor, store, tmp_path):
     assert "service imap: all that its mappings need (m)" in doctor("imap", "--config", str(file))
 
 
+def test_the_doctor_is_told_whose_name_a_service_is(capsys, monkeypatch):
+    monkeypatch.delenv("CONFIGSTORE_PRESET", raising=False)
+    assert main(["doctor", "--service", "host"]) == 2
+    assert "say which by --config" in capsys.readouterr().err
+
+
 def test_a_role_that_others_have_too_stays_when_a_user_is_revoked(access, accounts):
     accounts.add_role("shared")
     for user in ("shared", "alice"):
@@ -455,7 +461,7 @@ def test_revoke_takes_any_other_user_away(access, accounts):
     ("words", "why"),
     [
         (("apply", "--ca-cert", "x"), "expected both or neither"),
-        (("apply", "--service", "x"), "--config"),
+        (("apply", "--service", "x"), "say which by --config"),
         (("apply", "--preset", "mailu/x"), "unknown"),
         (("verify", "--config", "/nowhere"), "No such file"),
     ],
