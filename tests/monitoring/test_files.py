@@ -27,27 +27,38 @@ def test_the_yaml_is_clean():
     passes("yamllint", "--strict", "--config-data", "{extends: default, rules: {line-length: {max: 125}}}", PAGES)
 
 
-def test_the_compose_file_has_the_shape_of_the_specification():
-    passes("check-jsonschema", "--builtin-schema", "vendor.compose-spec", PAGES / "compose.yml")
+FORMS = {
+    "compose.yml": ("compose/configstore.yml", "prometheus.yml"),
+    "host.yml": ("host/compose.yml", "prometheus-host.yml"),
+}
+"""The file for compose, by which of a guide's it is laid over, and what Prometheus is told there."""
 
 
-def test_the_compose_file_opens_and_scrapes_each_sidecar_of_the_guide():
-    guide = yaml.safe_load((DEPLOY / "compose/configstore.yml").read_text())["services"]
+def test_the_compose_files_have_the_shape_of_the_specification():
+    passes("check-jsonschema", "--builtin-schema", "vendor.compose-spec", *(PAGES / name for name in FORMS))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_compose_file_opens_and_scrapes_each_sidecar_of_its_guide(name):
+    below, settings = FORMS[name]
+    guide = yaml.safe_load((DEPLOY / below).read_text())["services"]
     sidecars = {name for name in guide if name.endswith("-sidecar")}
-    services = yaml.safe_load((PAGES / "compose.yml").read_text())["services"]
+    services = yaml.safe_load((PAGES / name).read_text())["services"]
     opened = {
         name
         for name, one in services.items()
         if one.get("environment") == {"CONFIGSTORE_HEALTH_LISTEN": "0.0.0.0:9650"}
     }
-    (job,) = yaml.safe_load((PAGES / "prometheus.yml").read_text())["scrape_configs"]
+    (job,) = yaml.safe_load((PAGES / settings).read_text())["scrape_configs"]
     scraped = {target.removesuffix(":9650") for one in job["static_configs"] for target in one["targets"]}
     assert sidecars == opened == scraped
     assert "configstore" in services["prometheus"]["networks"]
+    assert f"--config.file=/etc/monitoring/{settings}" in services["prometheus"]["command"]
 
 
 def test_prometheus_takes_its_settings(promtool, tmp_path):
-    assert "SUCCESS" in promtool("check", "config", PAGES / "prometheus.yml")
+    for _, settings in FORMS.values():
+        assert "SUCCESS" in promtool("check", "config", PAGES / settings)
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "swarm.yml").write_text(block)
     assert "SUCCESS" in promtool("check", "config", tmp_path / "swarm.yml")
@@ -61,7 +72,8 @@ def test_every_job_is_one_that_the_alert_of_a_silent_sidecar_takes(rules):
     (down,) = [rule["expr"] for rule in rules if rule["alert"] == "ConfigstoreSidecarDown"]
     taken = re.search(r'job=~"(.*?)"', down)[1]
     jobs = ["mailu/configstore", "configstore", *re.findall(r"job_name: (\S+)", PAGE)]
-    jobs += re.findall(r"job_name: (\S+)", (PAGES / "prometheus.yml").read_text())
+    for _, settings in FORMS.values():
+        jobs += re.findall(r"job_name: (\S+)", (PAGES / settings).read_text())
     assert all(re.fullmatch(taken, job) for job in jobs)
 
 
