@@ -6,15 +6,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from configstore.client import Sidecar
 from configstore.embedded import free_ports
 from configstore.presets import together
 from tests import zygote
-from tests.e2e.replica import ENVIRONMENT
+from tests.e2e.replica import ENVIRONMENT, answer_of
 from tests.waiting import wait_until
 
 
@@ -84,14 +82,7 @@ class Host:
     def ask(self, service: str = "") -> tuple[int, str]:
         """Return what /readyz says, of one service if it is named."""
         query = f"?service={service}" if service else ""
-        try:
-            with urllib.request.urlopen(f"http://{self.health}/readyz{query}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as answer:
-            with answer:
-                return answer.code, answer.read().decode()
-        except OSError as error:
-            return 0, str(error)
+        return answer_of(f"http://{self.health}/readyz{query}")
 
     def control(self, service: str) -> Sidecar:
         """Return a client at a service's socket."""

@@ -28,6 +28,18 @@ def seldom(policy: str) -> str:
     return policy if "rescan" in policy else f'rescan = "1h"\n{policy}'
 
 
+def answer_of(url: str) -> tuple[int, str]:
+    """Return the status and the text that a server answers; status 0 when nobody does."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as answer:
+        with answer:
+            return answer.code, answer.read().decode()
+    except OSError as error:
+        return 0, str(error)
+
+
 class Replica:
     """One sidecar with one mapping, `data`, whose subtree lies under a root of the test's own.
 
@@ -80,14 +92,7 @@ class Replica:
 
     def ask(self, path: str) -> tuple[int, str]:
         """Return what the health endpoint answers; status 0 when nobody does."""
-        try:
-            with urllib.request.urlopen(f"http://{self.health}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as answer:
-            with answer:
-                return answer.code, answer.read().decode()
-        except OSError as error:
-            return 0, str(error)
+        return answer_of(f"http://{self.health}{path}")
 
     def ready(self) -> Self:
         """Wait until it is ready."""
