@@ -89,8 +89,9 @@ def parser() -> Parser:
         if name == "plan":
             command.add_argument("--json", action="store_true", help="print the plan as JSON")
         if name == "health":
-            command.add_argument("--service", metavar="NAME", help="of one service alone, such as front")
-            command.add_argument("--live", action="store_true", help="only whether it works at all (/livez)")
+            one = command.add_mutually_exclusive_group()
+            one.add_argument("--service", metavar="NAME", help="of one service alone, such as front")
+            one.add_argument("--live", action="store_true", help="only whether it works at all (/livez)")
     words = "print a completion script for a shell"
     completion = commands.add_parser(
         "completion",

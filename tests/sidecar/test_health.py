@@ -213,3 +213,5 @@ def test_the_health_command_asks_for_one_service_or_only_for_life(serve, monkeyp
     assert (main(asked), main([*asked, "--live"])) == (1, 0)
     assert (main([*asked, "--service", "front"]), main([*asked, "--service", "admin"])) == (0, 1)
     assert (main([*asked, "--service", "imap"]), main([*asked, "--service", "a b"])) == (1, 2)
+    with pytest.raises(SystemExit, match="2"):  # the process has one life, whatever its services
+        main([*asked, "--live", "--service", "front"])
