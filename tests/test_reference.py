@@ -1,6 +1,8 @@
 """The reference pages and man pages are what the code says, and the generator reads a command line as it is."""
 
 import argparse
+import difflib
+import itertools
 import re
 import shutil
 import subprocess
@@ -57,8 +59,10 @@ def example():
 
 
 def test_what_is_committed_is_what_the_code_says():
-    stale = [path for path, text in pages.made().items() if (pages.HERE / path).read_text() != text]
-    assert not stale, f"{', '.join(stale)}: `make reference` writes them anew"
+    for path, text in pages.made().items():
+        there = (pages.HERE / path).read_text()
+        differs = "\n".join(itertools.islice(difflib.unified_diff(there.splitlines(), text.splitlines()), 40))
+        assert not differs, f"{path}: `make reference` writes it anew\n{differs}"
 
 
 def test_there_is_no_page_of_a_program_that_is_gone():

@@ -225,7 +225,7 @@ def refuse_below_file(tree: Tree, path: StorePath) -> None:
 def not_there(tree: Tree, path: StorePath, then: str = "") -> NotThereError:
     """Return the error about a path that is not there, with the nearest name in its directory."""
     near = nearest_path(tree, path)
-    hint = f"; did you mean {shown(near)}?" if near else ""
+    hint = f"; did you mean {shown(near)}?" if near and near != path else ""  # it may have come meanwhile
     return NotThereError(f"{shown(path)}: not there{then}{hint}")
 
 

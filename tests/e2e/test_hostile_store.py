@@ -144,7 +144,7 @@ def test_a_file_in_the_store_where_a_directory_must_be_hides_nothing(replica, co
     one = replica("one").start().ready()
     (one.folder / "d").mkdir()
     (one.folder / "d/child").write_bytes(b"precious")
-    wait_until(lambda: configstore("get", "data/d/child") == b"precious")
+    wait_until(lambda: kv.range(f"{kv_root}/files/data/d/child".encode()).items)
     kv.txn([], [Put(f"{kv_root}/files/data/d".encode(), record(b"a file"))])
     wait_until(lambda: one.metric("pending") == 0 and one.metric("cycles_total") > 3)
     assert (one.folder / "d/child").read_bytes() == b"precious"

@@ -108,6 +108,7 @@ class Services:
             "/start.py": self.start_py,
         }
         told = {"REPLICA": replica.name, "SERVICE": self.service, "PORT": str(self.port), **environment}
+        told["STARTED_BY"] = str(self.base)
         log = self.log(replica).open("ab")
         image = Image(self.base, venv=self.venv, mounts=mounts)
         process = image.start(*(command or self.command), namespaces=ALONE, stdout=log, stderr=log, **told)
@@ -125,10 +126,14 @@ class Services:
         return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
     def close(self):
-        """End all."""
+        """End all, also what has lost its parent."""
         for process in self.running.values():
             process.kill()
             process.wait(90)
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if f"STARTED_BY={self.base}\0".encode() in environ.read_bytes():
+                    os.kill(int(environ.parent.name), signal.SIGKILL)
 
 
 @pytest.fixture

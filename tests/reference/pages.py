@@ -66,6 +66,8 @@ def _in_order(schema: Any) -> Any:
     inside = {name: _in_order(each) for name, each in schema.items()}
     if "anyOf" in inside:
         inside["anyOf"] = sorted(inside["anyOf"], key=msgspec.json.encode)
+    if "$defs" in inside:  # in the order in which they were met
+        inside["$defs"] = dict(sorted(inside["$defs"].items()))
     return inside
 
 
