@@ -28,7 +28,7 @@ from tests.bench.host import one_host
 from tests.bench.latency import a_set, floor_replica, measure_floor, put_to_file, write_to_replica
 from tests.bench.measures import Bench, Figure, cpu_share
 from tests.bench.memory import a_map, memory, sidecar_with_tracemalloc
-from tests.bench.processes import MEMORY, resident
+from tests.bench.processes import MEMORY, keep_byte_code, resident
 from tests.bench.sealing import sealing
 from tests.bench.settle import torn_sets
 from tests.bench.trace import print_trace
@@ -102,9 +102,7 @@ def main() -> int:
         sidecar_with_tracemalloc(options.tracemalloc)
     folder = Path(tempfile.mkdtemp(prefix="configstore-bench-", dir=MEMORY))
     try:
-        # A release has its byte code. Without it each start compiles, which costs more than all else.
-        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "byte-code")  # nothing of ours beside the sources
+        keep_byte_code(folder / "byte-code")
         subprocess.run([sys.executable, "-c", EVERYTHING], check=True)
         return _measure(options, folder)
     finally:

@@ -33,7 +33,7 @@ from tests.bench.counts import counts
 from tests.bench.outside import HERE, Program, settings
 from tests.bench.peers.measuring import Meter
 from tests.bench.peers.place import Running
-from tests.bench.processes import MEMORY, cpu, resident
+from tests.bench.processes import MEMORY, cpu, keep_byte_code, resident
 
 TURNS = 12
 SLOWER = 1.10
@@ -288,6 +288,7 @@ def main() -> int:
         return 0
     base = options.base or str(newest_release()["commit"])
     folder = Path(tempfile.mkdtemp(prefix="bench-compare-", dir=MEMORY))
+    keep_byte_code(folder / "byte-code")
     load = os.getloadavg()[0]
     try:
         figures = list(measured(beside(folder), unpacked(base, folder), folder, options.turns))

@@ -29,3 +29,12 @@ def highest(pid: int) -> float:
 def _mib(file: Path, field: str) -> float:
     lines = file.read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def keep_byte_code(folder: Path) -> None:
+    """Let what is started from here have its byte code, as a release has, in a folder of ours.
+
+    Without it each start compiles, which takes more time and memory than all else.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)

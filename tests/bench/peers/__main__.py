@@ -25,7 +25,7 @@ from tests.bench.peers.namespace import inside, prepare
 from tests.bench.peers.place import AbsentError, Place
 from tests.bench.peers.programs import PEERS, Peer, dump
 from tests.bench.peers.report import Line, publish, table
-from tests.bench.processes import MEMORY
+from tests.bench.processes import MEMORY, keep_byte_code
 
 PAUSES = [0.0, 0.05, 0.3, 1.2]
 """Seconds for which a slow writer rests in the middle of a file."""
@@ -140,6 +140,7 @@ def run(options: argparse.Namespace) -> dict:
     memory = Path(tempfile.mkdtemp(prefix="bench-peers-", dir=MEMORY))
     disk = Path(tempfile.mkdtemp(prefix="bench-peers-"))
     started = time.monotonic()
+    keep_byte_code(memory / "byte-code")
     try:
         results = disk / "results.json"
         arguments = ["-m", "tests.bench.peers", "--inside", memory, disk, options.packages, results]
