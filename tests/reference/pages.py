@@ -1,5 +1,6 @@
 """Every page that is made from the code, by its path in the project."""
 
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,9 +59,11 @@ def _schema() -> str:
 
 
 def _in_order(schema: Any) -> Any:
-    """Return a schema with its alternatives sorted: typing gives them as whoever first wrote such a union did."""
+    """Return a schema in one form: what it is made by keeps neither an order nor the indent of a docstring."""
     if isinstance(schema, list):
         return [_in_order(each) for each in schema]
+    if isinstance(schema, str):
+        return inspect.cleandoc(schema)
     if not isinstance(schema, dict):
         return schema
     inside = {name: _in_order(each) for name, each in schema.items()}
