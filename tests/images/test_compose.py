@@ -4,6 +4,7 @@ Mailu's own images are stood in for; the files are those that an operator lays o
 project, with volumes, sidecars and containers of its own.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -229,10 +230,9 @@ NEEDED = {
 """What each service must find at each start."""
 
 
-@pytest.fixture
-def guided(engine, image, clone, tmp_path):
-    """Return a host on which Mailu runs, without configstore as yet."""
-    host = GuidedHost(engine, tmp_path, clone)
+@contextlib.contextmanager
+def mailu_on(host):
+    """Have Mailu run on a host, without configstore as yet."""
     for path, content in MAILU.items():
         (host.folder / path).parent.mkdir(parents=True, exist_ok=True)
         (host.folder / path).write_text(f"{content}\n")
@@ -241,6 +241,13 @@ def guided(engine, image, clone, tmp_path):
         yield host
     finally:
         host.down()
+
+
+@pytest.fixture
+def guided(engine, image, clone, tmp_path):
+    """Return a host that follows the guide."""
+    with mailu_on(GuidedHost(engine, tmp_path, clone)) as host:
+        yield host
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.images.conftest import PROJECT
-from tests.images.test_compose import MAILU, SERVICES, GuidedHost, never_without_files, wrappers_are_found
+from tests.images.test_compose import SERVICES, GuidedHost, mailu_on, never_without_files, wrappers_are_found
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.xdist_group("engine"), pytest.mark.timeout(600), pytest.mark.guides]
@@ -35,15 +35,8 @@ class OneSidecar(GuidedHost):
 @pytest.fixture
 def host(engine, image, clone, tmp_path):
     """Return a host on which Mailu runs, without configstore as yet."""
-    host = OneSidecar(engine, tmp_path, clone)
-    for path, content in MAILU.items():
-        (host.folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (host.folder / path).write_text(f"{content}\n")
-    try:
-        host.compose("up", "-d")
+    with mailu_on(OneSidecar(engine, tmp_path, clone)) as host:
         yield host
-    finally:
-        host.down()
 
 
 def test_one_sidecar_brings_all_services_their_files_and_holds_none_up_for_another(host):

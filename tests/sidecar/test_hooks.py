@@ -109,17 +109,16 @@ def test_a_signal_reaches_the_topmost_process_of_a_name(tmp_path):
         "child = os.fork()\n"
         "role = 'parent' if child else 'child'\n"
         "signal.signal(signal.SIGHUP, lambda *_: (print(role, flush=True), os._exit(0)))\n"
-        "role == 'parent' and print('ready', flush=True)\n"
+        "role == 'parent' and print(child, flush=True)\n"
         "signal.pause()\n"
     )
     # the kernel takes the name from the file that is executed
     with subprocess.Popen([str(program), "-c", script], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "ready\n"
+        child = int(process.stdout.readline())
         name = Path(f"/proc/{process.pid}/comm").read_text().rstrip("\n")
         assert send_signal(signal.SIGHUP, name).failure is None
         assert process.stdout.readline() == "parent\n"
-        subprocess.run(["pkill", "-KILL", "-P", str(process.pid)], check=False)
-        subprocess.run(["pkill", "-KILL", "-f", str(program)], check=False)
+        os.kill(child, signal.SIGKILL)
 
 
 def test_nobody_to_signal_is_no_failure():

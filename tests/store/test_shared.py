@@ -83,9 +83,9 @@ class Etcd:
     endpoint = "http://h:1"
 
     def __init__(self):
-        self.watch, self.answers, self.asked, self.cancelled = self, queue.Queue(), [], threading.Event()
+        self.answers, self.asked, self.cancelled = queue.Queue(), [], threading.Event()
 
-    def Watch(self, requests, metadata):  # noqa: N802 - as gRPC names it
+    def open_watch(self, requests, metadata):
         threading.Thread(target=lambda: self.asked.extend(requests), daemon=True).start()
         outer = self
 

@@ -10,8 +10,7 @@ from configstore.model.keys import shown_key
 from configstore.model.path import printable
 from configstore.store.accounts import ROOT
 from configstore.store.etcd.calls import Calls
-from configstore.store.etcd.connection import Connection
-from configstore.store.etcd.login import Metadata
+from configstore.store.etcd.connection import Connection, Metadata
 from configstore.store.etcd.messages import nonsense
 from configstore.store.etcd.stubs import Message, rpc
 

@@ -11,10 +11,10 @@ import tenacity
 from configstore.clock import boottime
 from configstore.errors import StoreClosedError, StoreUnavailableError
 from configstore.settings import StoreSettings
-from configstore.store.etcd.connection import Connection, Connections
+from configstore.store.etcd.connection import Connection, Connections, Metadata
 from configstore.store.etcd.contact import LastContact
 from configstore.store.etcd.errors import CallFailedError, Meaning, call_failed
-from configstore.store.etcd.login import Login, Metadata
+from configstore.store.etcd.login import Login
 from configstore.store.etcd.stubs import Message
 
 FIRST_WAIT = 0.1

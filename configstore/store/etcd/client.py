@@ -13,10 +13,9 @@ from configstore.settings import StoreSettings
 from configstore.store.api import Compare, Contact, Operation, Page, Status, TxnResult
 from configstore.store.checks import check_txn
 from configstore.store.etcd.calls import Calls
-from configstore.store.etcd.connection import Connection
+from configstore.store.etcd.connection import Connection, Metadata
 from configstore.store.etcd.errors import MAX_TEXT
 from configstore.store.etcd.life import SignsOfLife
-from configstore.store.etcd.login import Metadata
 from configstore.store.etcd.messages import nonsense, page_of, status_of, ttl_of, txn_message, txn_result_of
 from configstore.store.etcd.shared import SharedStreams
 from configstore.store.etcd.stubs import Message, rpc

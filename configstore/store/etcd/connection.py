@@ -6,15 +6,16 @@ The channel itself comes from etcd3's client; what etcd3 gets wrong (system trus
 import os
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 import msgspec
 
-from configstore.errors import StoreClosedError, UsageError
+from configstore.errors import StoreClosedError, StoreUnavailableError, UsageError
 from configstore.settings import StoreSettings
-from configstore.store.etcd.stubs import etcd3, services
+from configstore.store.etcd.stubs import Message, etcd3, services
 
 MAX_ANSWER = 8 * 1024 * 1024
 """Bytes of one message that are taken from a server: five times what etcd's own request limit lets into one value.
@@ -40,6 +41,8 @@ CHANNEL_OPTIONS = (
 
 FILE_CHECK_INTERVAL = 1.0
 """Seconds between two looks at the certificate files."""
+
+Metadata = tuple[tuple[str, str], ...]
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -160,7 +163,7 @@ class Connection:
         self.kv: Any = self._client.kvstub
         self.lease: Any = self._client.leasestub
         self.maintenance: Any = self._client.maintenancestub
-        self.watch: Any = services.WatchStub(self._client.channel)
+        self._watch: Any = services.WatchStub(self._client.channel)
         self.auth: Any = services.AuthStub(self._client.channel)
         self._lock = threading.Lock()
         self._users = 0
@@ -179,6 +182,14 @@ class Connection:
             last = self._retired and self._users == 0
         if last:
             self.close()
+
+    # Any: the stubs of gRPC leave the `cancel` of a call untyped.
+    def open_watch(self, requests: Iterator[Message], metadata: Metadata) -> Any:  # noqa: ANN401 - see above
+        """Begin a call of etcd's Watch service. Raises StoreUnavailableError when the channel was closed."""
+        try:
+            return self._watch.Watch(requests, metadata=metadata)
+        except ValueError as error:
+            raise StoreUnavailableError(f"watch at {self.endpoint}: the channel was closed meanwhile") from error
 
     def retire(self) -> None:
         """Close it as soon as nobody uses it."""

@@ -11,11 +11,9 @@ import grpc
 
 from configstore.errors import AuthenticationError
 from configstore.settings import StoreSettings
-from configstore.store.etcd.connection import Connection
+from configstore.store.etcd.connection import Connection, Metadata
 from configstore.store.etcd.errors import call_failed, code_and_details
 from configstore.store.etcd.stubs import rpc
-
-Metadata = tuple[tuple[str, str], ...]
 
 # Makes a member without a leader answer UNAVAILABLE instead of staying silent.
 HAS_LEADER: Metadata = (("hasleader", "true"),)

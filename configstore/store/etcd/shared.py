@@ -14,8 +14,7 @@ import grpc
 
 from configstore.clock import boottime
 from configstore.errors import StoreUnavailableError
-from configstore.store.etcd.connection import Connection
-from configstore.store.etcd.login import Metadata
+from configstore.store.etcd.connection import Connection, Metadata
 from configstore.store.etcd.stubs import Message, rpc
 
 AHEAD = 16
@@ -102,12 +101,7 @@ class _Call:
         self._parts: set[Part] = set()
         self._closed = False
         self._requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        try:
-            self._call = connection.watch.Watch(iter(self._requests.get, None), metadata=metadata)
-        except ValueError as error:
-            raise StoreUnavailableError(
-                f"watch at {connection.endpoint}: the channel was closed meanwhile"
-            ) from error
+        self._call = connection.open_watch(iter(self._requests.get, None), metadata)
         threading.Thread(target=self._read, name="etcd-shared-watch", daemon=True).start()
 
     def add(self, connection: Connection, create: Message, metadata: Metadata) -> Part | None:

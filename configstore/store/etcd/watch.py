@@ -19,10 +19,9 @@ from configstore.clock import boottime
 from configstore.errors import CompactedError, FutureRevisionError, StoreError, StoreUnavailableError
 from configstore.store.api import Batch, Event
 from configstore.store.etcd.calls import Calls
-from configstore.store.etcd.connection import Connection
+from configstore.store.etcd.connection import Connection, Metadata
 from configstore.store.etcd.errors import CallFailedError, call_failed, exception_for, meaning_of
 from configstore.store.etcd.life import SignsOfLife
-from configstore.store.etcd.login import Metadata
 from configstore.store.etcd.messages import events_of, is_fragment, nonsense, revision_of, watch_create_request
 from configstore.store.etcd.shared import Part, SharedStreams
 from configstore.store.etcd.stubs import Message, rpc
@@ -278,12 +277,7 @@ class Stream:
         # The request side stays open until the stream is cut: etcd's proxies end a watch with it.
         self._requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._requests.put(rpc.WatchRequest(create_request=create))
-        try:
-            self._call = connection.watch.Watch(iter(self._requests.get, None), metadata=metadata)
-        except ValueError as error:
-            raise StoreUnavailableError(
-                f"watch at {connection.endpoint}: the channel was closed meanwhile"
-            ) from error
+        self._call = connection.open_watch(iter(self._requests.get, None), metadata)
 
     def __iter__(self) -> Iterator[Message]:
         """Yield answers. Raises grpc.RpcError when the stream breaks or is cut."""
