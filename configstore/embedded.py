@@ -90,14 +90,19 @@ PORTS = range(12_000, 32_000)
 """From where free ports are taken: below those that Linux gives to outgoing connections (`ip_local_port_range`),
 any of which may take one between the look and its use."""
 
+_given: set[int] = set()  # by this process: who was given a port need not listen on it yet
+
 
 def free_ports(count: int) -> list[int]:
-    """Return loopback ports that nothing listens on at the moment. Raises OSError when there are none."""
+    """Return loopback ports that nothing listens on, none of them twice. Raises OSError when there are none."""
     found: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):  # by chance, so that two who look at once take different ones
+        if port in _given:
+            continue
         with socket.socket() as one, contextlib.suppress(OSError):
             one.bind((LOOPBACK, port))
             found.append(port)
+            _given.add(port)
         if len(found) == count:
             return found
     raise OSError(errno.EADDRINUSE, "no free port", LOOPBACK)

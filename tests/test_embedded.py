@@ -123,3 +123,12 @@ def test_the_child_dies_with_its_parent(tmp_path):
         os.kill(parent.pid, signal.SIGKILL)
         parent.wait()
         wait_until(lambda: not alive(pid))
+
+
+def test_no_port_is_given_to_two_who_do_not_listen_yet(monkeypatch):
+    first = embedded.free_ports(2)
+    monkeypatch.setattr(embedded, "PORTS", [*first, *embedded.free_ports(1)])
+    monkeypatch.setattr(embedded, "_given", set(first))
+    assert not set(embedded.free_ports(1)) & set(first)
+    with pytest.raises(OSError, match="no free port"):
+        embedded.free_ports(1)

@@ -96,9 +96,12 @@ class Replica:
 
     def ready(self) -> Self:
         """Wait until it is ready."""
-        wait_until(
-            lambda: self.ask("/readyz")[0] == 200, 20, what=lambda: f"{self.name} to be ready: {self.words()}"
-        )
+
+        def is_ready() -> bool:
+            assert self.process is None or self.process.poll() is None, f"{self.name} has ended: {self.words()}"
+            return self.ask("/readyz")[0] == 200
+
+        wait_until(is_ready, 20, what=lambda: f"{self.name} to be ready: {self.words()}")
         return self
 
     def metric(self, name: str) -> float:
