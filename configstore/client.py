@@ -331,7 +331,7 @@ class Patient(socket.socket):
         return super().recv_into(*arguments, **named)
 
 
-class Connection(http.client.HTTPConnection):
+class SidecarConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket; `timeout` is for the whole answer."""
 
     def __init__(self, path: str, timeout: float | None) -> None:
@@ -389,9 +389,9 @@ class Sidecar:
         body: object = None,
         timeout: float | None = PATIENCE,
         silent: Callable[[], None] | None = None,
-    ) -> tuple[Connection, http.client.HTTPResponse]:
+    ) -> tuple[SidecarConnection, http.client.HTTPResponse]:
         """Return the open connection and the head of its answer. Raises ClientError."""
-        connection = Connection(self.path, timeout)
+        connection = SidecarConnection(self.path, timeout)
         try:
             text = None if body is None else json.dumps(body)
             connection.request(method, target, text, {"Content-Type": "application/json"})
@@ -414,7 +414,7 @@ def _refusal(answer: Answer) -> ClientError:
     return ClientError(words_of(answer, "error"), int(number_of(answer, "code", 5)) or 1)
 
 
-class Held(Limit):
+class Hold(Limit):
     """A lease that the sidecar holds for us. The deadline is our own reckoning, from before each question."""
 
     def __init__(self, sidecar: Sidecar, name: str, held: Answer) -> None:
@@ -465,7 +465,7 @@ def hold(
     limit = None
     try:
         held = _until_held(answer, name)
-        limit = Held(sidecar, name, held)
+        limit = Hold(sidecar, name, held)
         limit.news = connection.channel  # on which the sidecar says nothing more but that the lease is lost
         environment = environment_under(name, limit.token)
         if held.get("unfinished"):
@@ -499,7 +499,7 @@ def environment_under(name: str, token: int) -> dict[str, str]:
 
 def _ask_to_hold(
     sidecar: Sidecar, asked: Answer, wait: float | None
-) -> tuple[Connection, http.client.HTTPResponse]:
+) -> tuple[SidecarConnection, http.client.HTTPResponse]:
     """Ask for a lease; a sidecar that is not there yet is waited for, as it may be starting beside us."""
     end = boottime() + min(START_UP, START_UP if wait is None else wait)
     told = False
@@ -562,7 +562,7 @@ def _until_held(answer: http.client.HTTPResponse, name: str) -> Answer:
             say(f"lease {name}: waiting for {holder}")
 
 
-def _give_back(sidecar: Sidecar, limit: Held, code: int | None) -> None:
+def _give_back(sidecar: Sidecar, limit: Hold, code: int | None) -> None:
     """Have the sidecar commit what was changed and release the lease. code: None when nothing was started."""
     patience = max(PATIENCE, limit.ttl) + MARGIN
 
@@ -576,7 +576,7 @@ def _give_back(sidecar: Sidecar, limit: Held, code: int | None) -> None:
             raise ClientError(f"{failure} (the command ended with exit code {code})", failure.code) from None
 
 
-def _tell_of_the_end(sidecar: Sidecar, limit: Held | None) -> None:
+def _tell_of_the_end(sidecar: Sidecar, limit: Hold | None) -> None:
     """Tell the sidecar that a command without its lease has ended: what is written from now on is not its."""
     if limit is not None and limit.why:
         with contextlib.suppress(ClientError):  # that the lease was lost is known

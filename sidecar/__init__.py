@@ -5,8 +5,8 @@ local.watch ──┐              ┌ local.scan  ┐
 remote.watch ─┘              └ remote.fetch ┘                   └→ local.apply → hooks
 """
 
-import configstore.lean  # noqa: F401 - before all that loads less by it
-from configstore.later import load_later
+import configstore.process.lean  # noqa: F401 - before all that loads less by it
+from configstore.process.later import load_later
 
 # Of use for checks and hooks alone; inotify_simple imports them with ctypes.util, of which it needs nothing here.
 load_later("shutil", "subprocess", "tempfile")

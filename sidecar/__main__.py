@@ -12,9 +12,9 @@ from configstore import __version__
 from configstore.commandline import SHELLS, Parser, completion_script, occupy_standard_files
 from configstore.errors import ConfigstoreError, UnreachableError
 from configstore.model.path import printable, printable_json, shown
-from configstore.secrecy import keep_memory_private
+from configstore.process.secrecy import keep_memory_private
 from configstore.settings import DEFAULT_ENDPOINT
-from sidecar.config import Config, load_config
+from sidecar.config.settings import Config, load_config
 from sidecar.planner.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _health(config.health_listen, "/livez" if live else _readiness(service))
         return _dispatch(command, config, as_json=as_json)
     except ConfigstoreError as error:
-        from sidecar import logs  # noqa: PLC0415  # whoever succeeds does not pay for it
+        from sidecar.reporting import logs  # noqa: PLC0415  # whoever succeeds does not pay for it
 
         default = isinstance(error, UnreachableError) and config and config.store.endpoints == (DEFAULT_ENDPOINT,)
         hint = f"; {DEFAULT_ENDPOINT} is the default: set CONFIGSTORE_ENDPOINTS where etcd is elsewhere"
@@ -138,17 +138,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dispatch(command: str, config: Config, *, as_json: bool) -> int:
     # Only what works with the store pays for loading its client.
-    from sidecar import daemon, logs, memory  # noqa: PLC0415 - see above
+    from sidecar.daemon import commands  # noqa: PLC0415 - see above
+    from sidecar.process import footprint  # noqa: PLC0415 - see above
+    from sidecar.reporting import logs  # noqa: PLC0415 - see above
 
-    memory.economize()
+    footprint.economize()
     with logs.configured(config.log_level, config.log_format):
         for note in config.notes:
             log.warning(note)
         if command == "run":
-            return daemon.run(config)
+            return commands.run(config)
         if command == "init":
-            return daemon.init(config)
-        plans = daemon.plan(config)
+            return commands.init(config)
+        plans = commands.plan(config)
     if as_json:
         print(printable_json(msgspec.json.encode(plans).decode()))
     else:

@@ -30,7 +30,7 @@ from configstore.errors import ConfigstoreError
 from configstore.model.keys import Keys
 from configstore.model.path import PRIVATE_NAME
 from configstore.model.record import Kind, sha256
-from configstore.model.replica import Report, State
+from configstore.model.replica import MappingState, Report
 from configstore.store.replicas import live
 from tests.certificates import Authority
 from tests.servers import connect
@@ -310,7 +310,9 @@ class Demo:
 
     def all_ready(self) -> bool:
         """Tell whether both sidecars say that all their mappings are ready."""
-        ready = [each for each in self.reports() if each.state is State.READY and each.session not in self.ended]
+        ready = [
+            each for each in self.reports() if each.state is MappingState.READY and each.session not in self.ended
+        ]
         return len(ready) == 2 * len(MAPPINGS)
 
     def end(self) -> None:

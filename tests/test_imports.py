@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 
 TELLING = """
 import atexit, json, sys
-from configstore.later import loads_later
+from configstore.process.later import loads_later
 told = sys.argv.pop(1)
 def tell():
     loaded = [name for name, module in list(sys.modules.items()) if module and not loads_later(module)]
@@ -133,7 +133,7 @@ def test_the_table_of_commands_is_what_the_modules_add():
 def test_what_is_loaded_later_is_there_when_it_is_used():
     script = """
 import sys
-from configstore.later import load_later, loads_later
+from configstore.process.later import load_later, loads_later
 load_later("asyncio", "colorsys", "sys", "no.such.module")
 import asyncio, colorsys
 assert [loads_later(each) for each in (asyncio, colorsys, sys)] == [True, True, False]
@@ -157,7 +157,7 @@ def test_a_python_without_hashes_of_its_own_has_those_of_openssl():
     script = """
 import sys
 sys.modules |= dict.fromkeys(("_sha2", "_sha256", "_sha512"))
-import configstore.lean, hashlib
+import configstore.process.lean, hashlib
 print(hashlib.sha256(b"").hexdigest()[:8])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -5,7 +5,7 @@ import pytest
 
 from configstore import presets
 from configstore.errors import UsageError
-from sidecar.config import load_mappings
+from sidecar.config.settings import load_mappings
 
 SERVICES = [name for name in presets.names() if "/" in name]
 

@@ -29,7 +29,8 @@ from typing import Any
 HERE = Path(__file__).parents[1]
 PRELOADED = (
     "configstore.cli", "configstore.store.connect", "configstore.store.etcd", "configstore.store.sealing",
-    "sidecar.config", "sidecar.daemon", "sidecar.health", "sidecar.outside", "urllib.request",
+    "sidecar.config.settings", "sidecar.daemon.commands", "sidecar.reporting.health", "sidecar.reporting.gauges",
+    "urllib.request",
 )  # fmt: skip
 _AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "MALLOC_", "GRPC_")
 """Variables by which the interpreter or a library is another from its start on."""

@@ -9,7 +9,7 @@ import msgspec
 from cryptography import x509
 
 from configstore.access import issuing, places
-from configstore.access.folder import Folder
+from configstore.access.folder import CertificateFolder
 from configstore.errors import RefusedError, UsageError
 from configstore.model.path import printable
 
@@ -22,7 +22,7 @@ _TITLES = {
 }
 
 
-class State(StrEnum):
+class AuthorityState(StrEnum):
     """What was done with one certificate."""
 
     MADE = "made"
@@ -47,7 +47,7 @@ class Authority(msgspec.Struct):
     bundle: list[x509.Certificate]
     key: issuing.Key
     ours: bool = True
-    state: State = State.KEPT
+    state: AuthorityState = AuthorityState.KEPT
     why: str = ""
     pending: list[Callable[[], None]] = []
 
@@ -61,7 +61,7 @@ class Authority(msgspec.Struct):
         """What those are given who are to know whom it signed."""
         return issuing.certificate_pem(*self.bundle)
 
-    def write(self, top: Folder) -> None:
+    def write(self, top: CertificateFolder) -> None:
         """Put it where the others are made from."""
         for step in self.pending:
             step()
@@ -69,7 +69,9 @@ class Authority(msgspec.Struct):
             top.write(f"{self.name}.pem", self.pem)
 
 
-def read_or_make(top: Folder, name: str, folders: Iterable[Folder], now: dt.datetime) -> Authority:
+def read_or_make(
+    top: CertificateFolder, name: str, folders: Iterable[CertificateFolder], now: dt.datetime
+) -> Authority:
     """Return one of ours; with a new certificate for its key where its time is nearly over.
 
     folders: those that have copies of its certificates, which nobody can follow when the key is lost.
@@ -85,13 +87,13 @@ def read_or_make(top: Folder, name: str, folders: Iterable[Folder], now: dt.date
             )
         key = issuing.new_key()
         made = issuing.self_signed(issuing.name(_TITLES[name]), key, now)
-        authority = Authority(name, [made], key, state=State.MADE)
+        authority = Authority(name, [made], key, state=AuthorityState.MADE)
         authority.pending.append(lambda: top.write_key(key_file, issuing.key_pem(key)))
         return authority
     key = issuing.read_key(key_pem, top.place(key_file))
     if pem is None:  # a run before this one was killed in between
         made = issuing.self_signed(issuing.name(_TITLES[name]), key, now)
-        return Authority(name, [made], key, state=State.MADE)
+        return Authority(name, [made], key, state=AuthorityState.MADE)
     bundle = _signing_first(issuing.read_certificates(pem, top.place(cert_file)), key)
     if bundle is None:
         raise RefusedError(
@@ -112,7 +114,7 @@ def read_or_make(top: Folder, name: str, folders: Iterable[Folder], now: dt.date
 def _renew(authority: Authority, now: dt.datetime) -> None:
     old = authority.signing
     authority.bundle = [issuing.self_signed(old.subject, authority.key, now), *authority.bundle[1:]]
-    authority.state = State.RENEWED
+    authority.state = AuthorityState.RENEWED
     authority.why = (
         f"the one before ends on {old.not_valid_after_utc:%Y-%m-%d}; its key stays, so all that it signed is good:"
         f" before that day bring the new {authority.name}.pem of every folder to its place, and restart the"
@@ -120,7 +122,7 @@ def _renew(authority: Authority, now: dt.datetime) -> None:
     )
 
 
-def given_authority(top: Folder, given: Given, now: dt.datetime) -> Authority:
+def given_authority(top: CertificateFolder, given: Given, now: dt.datetime) -> Authority:
     """Return the operator's own authority for clients; its key is not copied. Raises UsageError."""
     cert_file, key_file = f"{places.CLIENTS}.pem", f"{places.CLIENTS}.key"
     if top.read(key_file) is not None:
@@ -139,7 +141,7 @@ def given_authority(top: Folder, given: Given, now: dt.datetime) -> Authority:
     end = signing.not_valid_after_utc
     if end <= now:
         raise UsageError(f"--ca-cert {cert_shown}: expired on {end:%Y-%m-%d %H:%M} UTC")
-    authority = Authority(places.CLIENTS, bundle, key, ours=False, state=State.MADE)
+    authority = Authority(places.CLIENTS, bundle, key, ours=False, state=AuthorityState.MADE)
     if issuing.nears_end(signing, _RENEWED, now):
         authority.why = f"ends on {end:%Y-%m-%d}, and with it all that it signs; it is yours to renew"
     before = top.read(cert_file)
@@ -154,22 +156,22 @@ def given_authority(top: Folder, given: Given, now: dt.datetime) -> Authority:
                 f"{top.shown(cert_file)}: is of another authority, by which clients and etcd know each other:"
                 f" add it to {cert_shown}, below the new one, until all have both"
             )
-        authority.state = State.KEPT if old == bundle else State.RENEWED
+        authority.state = AuthorityState.KEPT if old == bundle else AuthorityState.RENEWED
     return authority
 
 
-def roll_over(top: Folder, authority: Authority, now: dt.datetime) -> None:
+def roll_over(top: CertificateFolder, authority: Authority, now: dt.datetime) -> None:
     """Take the next of three steps to another key, each of which is to be everywhere before the one after.
 
     1. A second one is trusted beside the first, and signs nothing yet. 2. It signs, and the first still counts.
     3. It is trusted alone. What is there says which step is next.
     """
-    if authority.state is State.MADE:
+    if authority.state is AuthorityState.MADE:
         return
     name = authority.name
     key_file, next_file, old_file = f"{name}.key", f"{name}.next.key", f"{name}.old.key"
     everywhere = "bring the folders to their places and restart the members of etcd, one after another"
-    authority.state = State.RENEWED
+    authority.state = AuthorityState.RENEWED
     waiting = top.read(next_file)
     if waiting is not None:
         key = issuing.read_key(waiting, top.place(next_file))

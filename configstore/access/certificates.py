@@ -17,12 +17,12 @@ import msgspec
 from cryptography import x509
 
 from configstore.access import authorities, issuing, places
-from configstore.access.authorities import Authority, Given, State
-from configstore.access.folder import Folder
+from configstore.access.authorities import Authority, AuthorityState, Given
+from configstore.access.folder import CertificateFolder
 from configstore.errors import RefusedError
 from configstore.model.path import printable
 
-__all__ = ["Given", "Made", "State", "ensure"]
+__all__ = ["AuthorityState", "Given", "Made", "ensure"]
 
 _RENEWED = 1 / 3
 """The part of a life, at its end, in which it is renewed: some nine months; two calls a year are enough."""
@@ -38,7 +38,7 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     path: str
     user: str
-    state: State
+    state: AuthorityState
     end: dt.datetime
     why: str = ""
 
@@ -69,7 +69,7 @@ def ensure(
     places.check_services(services)
     names = [issuing.general_name(name) for name in server_names]
     with ExitStack() as stack:
-        top = stack.enter_context(Folder(directory, dry_run=dry_run))
+        top = stack.enter_context(CertificateFolder(directory, dry_run=dry_run))
         top.lock()
         folders = {
             name: stack.enter_context(top.below(name)) for name in (places.SERVER, places.OPERATOR, *services)
@@ -99,7 +99,7 @@ def ensure(
         return [*_write(top, clients, peers), *(_settle(each, found, now) for each, found in judged)]
 
 
-def _has_signed(authority: Authority, server: Folder, name: str) -> bool:
+def _has_signed(authority: Authority, server: CertificateFolder, name: str) -> bool:
     """Tell whether the key that signs has signed what a member shows; else a step was ended before that."""
     file = f"{name}.pem"
     pem = server.read(file)
@@ -108,7 +108,7 @@ def _has_signed(authority: Authority, server: Folder, name: str) -> bool:
     )
 
 
-def _names_of(server: Folder, name: str, more: Sequence[x509.GeneralName]) -> list[x509.GeneralName]:
+def _names_of(server: CertificateFolder, name: str, more: Sequence[x509.GeneralName]) -> list[x509.GeneralName]:
     """Return the names that a certificate of etcd has by now, else those that it has by default; and `more`."""
     file = f"{name}.pem"
     pem = server.read(file)
@@ -120,7 +120,7 @@ def _names_of(server: Folder, name: str, more: Sequence[x509.GeneralName]) -> li
 class _Wanted(NamedTuple):
     """A certificate as it should be."""
 
-    folder: Folder
+    folder: CertificateFolder
     name: str
     authority: Authority
     user: str
@@ -178,7 +178,7 @@ def _why_anew(certificate: x509.Certificate, wanted: _Wanted, now: dt.datetime) 
     return ""
 
 
-def _write(top: Folder, *both: Authority) -> Iterator[Made]:
+def _write(top: CertificateFolder, *both: Authority) -> Iterator[Made]:
     for each in both:
         each.write(top)
         yield Made(
@@ -197,9 +197,9 @@ def _settle(wanted: _Wanted, found: _Found, now: dt.datetime) -> Made:
     cert_file, key_file, authority_file = f"{wanted.name}.pem", f"{wanted.name}.key", f"{authority.name}.pem"
     if folder.read(authority_file) != authority.pem:
         folder.write(authority_file, authority.pem)
-    certificate, state, why = found.certificate, State.KEPT, found.why
+    certificate, state, why = found.certificate, AuthorityState.KEPT, found.why
     if certificate is None or found.why:
-        state = State.RENEWED if certificate else State.MADE
+        state = AuthorityState.RENEWED if certificate else AuthorityState.MADE
         key = found.key or issuing.new_key()
         if found.key is None:
             folder.write_key(key_file, issuing.key_pem(key))

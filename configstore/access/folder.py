@@ -18,7 +18,7 @@ _OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class Folder:
+class CertificateFolder:
     """One directory, held open. A context manager; what fails is a RefusedError that names the path.
 
     A file belongs to whom its directory belongs, so that a directory which was given to a container's user once
@@ -44,10 +44,10 @@ class Folder:
                 os.close(self._fd)
                 raise
 
-    def below(self, name: str) -> "Folder":
+    def below(self, name: str) -> "CertificateFolder":
         """Open the directory of that name in it."""
         folder = os.path.join(self.path, name)
-        return Folder(folder, at=self._fd, dry_run=self._dry_run)
+        return CertificateFolder(folder, at=self._fd, dry_run=self._dry_run)
 
     def _open(self, name: str, at: int | None) -> int | None:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if at is None else os.O_NOFOLLOW)

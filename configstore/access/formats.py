@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from configstore.access import places
-from configstore.access.folder import Folder
+from configstore.access.folder import CertificateFolder
 from configstore.errors import RefusedError, UsageError
 from configstore.model.path import printable
 
@@ -72,26 +72,26 @@ def write(directory: str, services: Mapping[str, str], which: Format) -> list[st
         return []
     places.check_services(services)
     with ExitStack() as stack:
-        there = stack.enter_context(Folder(directory, dry_run=True))
+        there = stack.enter_context(CertificateFolder(directory, dry_run=True))
         members = [_server(stack, there), *(_service(stack, there, *each) for each in services.items())]
         made = _swarm(members) if which is Format.SWARM else _kubernetes(members)
-        target = stack.enter_context(stack.enter_context(Folder(directory)).below(which))
+        target = stack.enter_context(stack.enter_context(CertificateFolder(directory)).below(which))
         for name, content in made.items():
             target.write(name, content.encode(), 0o600)
         return [target.place(name) for name in made]
 
 
-def _server(stack: ExitStack, top: Folder) -> _Member:
+def _server(stack: ExitStack, top: CertificateFolder) -> _Member:
     return _Member(places.SERVER, _read(stack, top, places.SERVER, [file for _, file in _MEMBER]))
 
 
-def _service(stack: ExitStack, top: Folder, service: str, user: str) -> _Member:
+def _service(stack: ExitStack, top: CertificateFolder, service: str, user: str) -> _Member:
     files = [f"{user}.pem", f"{user}.key", f"{places.CLIENTS}.pem"]
     return _Member(service, _read(stack, top, service, files, maybe=[places.KEYRING]))
 
 
 def _read(
-    stack: ExitStack, top: Folder, name: str, files: Sequence[str], maybe: Sequence[str] = ()
+    stack: ExitStack, top: CertificateFolder, name: str, files: Sequence[str], maybe: Sequence[str] = ()
 ) -> dict[str, bytes]:
     """Return what files of a folder hold; those of `maybe` need not be there."""
     folder = stack.enter_context(top.below(name))

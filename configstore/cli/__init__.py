@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import Never
 
-import configstore.lean  # noqa: F401 - before all that loads less by it
+import configstore.process.lean  # noqa: F401 - before all that loads less by it
 from configstore import __version__
 from configstore.cli.arguments import add_store_options
 from configstore.cli.examples import SECTIONS
@@ -23,7 +23,7 @@ from configstore.commandline import Parser, occupy_standard_files
 from configstore.errors import ConfigstoreError, RefusedError
 from configstore.model.path import printable
 from configstore.model.record import RecordError
-from configstore.secrecy import keep_memory_private
+from configstore.process.secrecy import keep_memory_private
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141

@@ -33,7 +33,7 @@ from configstore.model.grants import Service, words
 from configstore.model.keys import Keys
 from configstore.model.path import printable
 from configstore.settings import StoreSettings
-from configstore.store.accounts import ROOT, Accounts, Step, everybody, settle, steps
+from configstore.store.accounts import ROOT, Accounts, AccountStep, everybody, settle, steps
 from configstore.store.connect import connect
 from configstore.store.replicas import live
 
@@ -233,7 +233,7 @@ def _settle(run: _Run, accounts: Accounts) -> None:
     """Make what differs, and see that it is so."""
     if SWITCH in accounts.users():  # of a call that was killed
         accounts.delete_user(SWITCH)
-    made: list[Step] = []
+    made: list[AccountStep] = []
     try:
         settle(accounts, wanted_by(run.keys, run.services), made.append)
     finally:
@@ -256,7 +256,7 @@ def _finish(run: _Run, accounts: Accounts, *, enabled: bool) -> None:
     run.done["access_control"] = enabled or not run.args.without_auth
 
 
-def _note(run: _Run, step: Step) -> str:
+def _note(run: _Run, step: AccountStep) -> str:
     """Note a change, and return it in words."""
     where = words(run.keys.root, step.grant, printable) if step.grant else ""
     right = str(step.grant.right) if step.grant else ""
@@ -264,7 +264,7 @@ def _note(run: _Run, step: Step) -> str:
     return f"{step.user}: {step.do}" + (f" {right} {where}" if where else "")
 
 
-def _summary(made: Iterable[Step]) -> Iterator[str]:
+def _summary(made: Iterable[AccountStep]) -> Iterator[str]:
     """Yield a line for each user of which something was changed."""
     by_user: dict[str, Counter[str]] = {}
     for step in made:

@@ -31,8 +31,8 @@ from configstore.store.api import range_all
 from configstore.store.connect import connect
 from configstore.store.envelope import Envelopes
 from configstore.store.items import decode_item
-from configstore.store.trying import may
-from configstore.store.values import Bad
+from configstore.store.permissions import may
+from configstore.store.values import UnreadableRecord
 
 if TYPE_CHECKING:
     from configstore.store.etcd.client import EtcdKv
@@ -146,7 +146,9 @@ def beside_in_store(kv: "EtcdKv", keys: Keys, services: Iterable[Service]) -> li
         for need in service.needs:
             for page in range_all(kv, *neighbours(keys, need)) if need.store else ():
                 there = (decode_item(keys, envelopes, item) for item in page.items)
-                paths = (StorePath(each.path) for each in there if isinstance(each, Bad) or not each.gone)
+                paths = (
+                    StorePath(each.path) for each in there if isinstance(each, UnreadableRecord) or not each.gone
+                )
                 for one in (one for path in paths for one in included(service, path)):
                     found.setdefault((one.service, one.neighbour), one)
     return list(found.values())

@@ -16,7 +16,7 @@ from configstore.model.record import Entry, Kind
 from configstore.model.replica import Take, Verb
 from configstore.store.conflicts import Loser, Unread, all_sides, drop, pieces_of
 from configstore.store.replicas import asking, live
-from configstore.store.surplus import MAX_CONFLICTS
+from configstore.store.retention import MAX_CONFLICTS
 from configstore.store.tree import Tree
 from configstore.store.values import Write
 

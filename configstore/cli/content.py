@@ -41,7 +41,7 @@ from configstore.model.path import StorePath, printable, shown
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
 from configstore.store.history import ExpiredError, versions
 from configstore.store.tree import Tree
-from configstore.store.values import Bad, Stored, Write
+from configstore.store.values import Stored, UnreadableRecord, Write
 
 NEW_MODE = 0o600
 
@@ -96,7 +96,7 @@ def _put(args: argparse.Namespace) -> int:
     raise ConflictError(f"{shown(path)}: somebody else's write came first; nothing was written")
 
 
-def _check_guard(path: StorePath, found: Stored | Bad | None, args: argparse.Namespace) -> None:
+def _check_guard(path: StorePath, found: Stored | UnreadableRecord | None, args: argparse.Namespace) -> None:
     current = found.mod_revision if found else 0
     if args.if_revision is not None and args.if_revision != current:
         raise ConflictError(
@@ -107,9 +107,9 @@ def _check_guard(path: StorePath, found: Stored | Bad | None, args: argparse.Nam
 
 
 def _replacement(
-    tree: Tree, path: StorePath, found: Stored | Bad | None, content: bytes, args: argparse.Namespace
+    tree: Tree, path: StorePath, found: Stored | UnreadableRecord | None, content: bytes, args: argparse.Namespace
 ) -> Write:
-    if isinstance(found, Bad) and args.if_revision is None:
+    if isinstance(found, UnreadableRecord) and args.if_revision is None:
         raise unreadable(found)
     before = found.entry if isinstance(found, Stored) and not found.gone else None
     if isinstance(found, Stored):
@@ -153,7 +153,7 @@ def _get(args: argparse.Namespace) -> int:
     path = typed_record(args.path)
     with open_tree(args) as tree:
         found = read_at(tree, path, args.revision) if args.revision else look(tree, path)
-        if isinstance(found, Bad):
+        if isinstance(found, UnreadableRecord):
             raise unreadable(found)
         _check_file(tree, path, found, args.revision)
         try:
@@ -173,7 +173,7 @@ def _get(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_at(tree: Tree, path: StorePath, at: int) -> Stored | Bad | None:
+def read_at(tree: Tree, path: StorePath, at: int) -> Stored | UnreadableRecord | None:
     """Return a path's record as it was at store revision `at`.
 
     What etcd has compacted away is still known while it is kept in `past/`. Raises CompactedError when it is not,

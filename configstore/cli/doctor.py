@@ -8,7 +8,7 @@ from itertools import groupby
 from configstore.cli.arguments import Commands, add_command, store_settings
 from configstore.cli.render import Cell, Style, table, write_json, write_line
 from configstore.cli.session import say_of_default, warn_of_misspelt_variables, writer
-from configstore.doctor.finding import Finding, State, exit_code
+from configstore.doctor.finding import Finding, FindingState, exit_code
 from configstore.errors import UsageError
 from configstore.model.path import shell_word
 
@@ -72,8 +72,8 @@ def _doctor(args: argparse.Namespace) -> int:
     return exit_code(findings)
 
 
-_ORDER = {State.FAIL: 0, State.WARN: 1, State.OK: 2}
-_STYLES = {State.FAIL: Style.BAD, State.WARN: Style.WARN, State.OK: Style.GOOD}
+_ORDER = {FindingState.FAIL: 0, FindingState.WARN: 1, FindingState.OK: 2}
+_STYLES = {FindingState.FAIL: Style.BAD, FindingState.WARN: Style.WARN, FindingState.OK: Style.GOOD}
 
 FOLD = 3
 """Findings of one check with the same state and mend that have a row each; of more, one row tells the number."""
@@ -84,7 +84,7 @@ def _rows(findings: Sequence[Finding]) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = []
     for (_, state, mend), group in groupby(findings, key=lambda each: (each.check, each.state, each.mend)):
         alike = list(group)
-        named = alike if len(alike) <= FOLD or state is State.OK else alike[: FOLD - 1]
+        named = alike if len(alike) <= FOLD or state is FindingState.OK else alike[: FOLD - 1]
         rows += [(each.check, (str(state), _STYLES[state]), each.found) for each in named]
         if len(named) < len(alike):
             more = f"and {len(alike) - len(named)} more of the kind; `--json` has them all"
@@ -97,11 +97,11 @@ def _rows(findings: Sequence[Finding]) -> list[tuple[Cell, ...]]:
 def _count(findings: Sequence[Finding]) -> str:
     """Return how many problems there are, in one line."""
     states = [each.state for each in findings]
-    fails, warnings = states.count(State.FAIL), states.count(State.WARN)
+    fails, warnings = states.count(FindingState.FAIL), states.count(FindingState.WARN)
     if not fails and not warnings:
         return f"no problems; {len(states)} checks are ok"
     problems = fails + warnings
     return (
         f"{problems} problem{'s' if problems > 1 else ''}: {fails} failed, {warnings}"
-        f" warning{'' if warnings == 1 else 's'}; {states.count(State.OK)} ok"
+        f" warning{'' if warnings == 1 else 's'}; {states.count(FindingState.OK)} ok"
     )

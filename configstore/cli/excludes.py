@@ -11,7 +11,7 @@ import pathspec
 
 from configstore.model.path import ROOT, StorePath, join, shell_word
 from configstore.model.selection import Selection
-from configstore.presets.single_host import Part
+from configstore.presets.single_host import DataSet
 
 _ANCHOR = "/"
 _NOTHING = "#"  # a comment: it keeps the number of a pattern, and matches nothing
@@ -21,7 +21,7 @@ _MEANT = str.maketrans({char: f"\\{char}" for char in "*?[]\\"})
 class Excludes:
     """The patterns of one import, and which of them left something out."""
 
-    def __init__(self, patterns: Sequence[str], directory: str, parts: Iterable[Part]) -> None:
+    def __init__(self, patterns: Sequence[str], directory: str, parts: Iterable[DataSet]) -> None:
         """`directory`: the folder that is imported, as it was typed. `parts`: its data sets."""
         self._patterns = tuple(patterns)
         self._hit: set[int] = set()
@@ -32,7 +32,7 @@ class Excludes:
         inner = [line if _is_anchored(line) and _top(line) not in tops else _NOTHING for line in lines]
         self._inner = pathspec.GitIgnoreSpec.from_lines(inner)
 
-    def leave_out(self, part: Part, relative: StorePath, *, is_dir: bool) -> bool:
+    def leave_out(self, part: DataSet, relative: StorePath, *, is_dir: bool) -> bool:
         """Tell whether a path of a data set is left out. relative: to its directory, ROOT for that itself.
 
         An anchored pattern that begins with none of the folders in which data sets lie counts in each of them.
@@ -60,7 +60,7 @@ class Excludes:
 class Chosen(Selection, frozen=True, kw_only=True, dict=True):
     """What belongs to a data set, less what is left out."""
 
-    part: Part
+    part: DataSet
     excludes: Excludes
 
     def enters(self, relative: StorePath, *, is_dir: bool = True) -> bool:
@@ -70,7 +70,7 @@ class Chosen(Selection, frozen=True, kw_only=True, dict=True):
         return relative == ROOT or not self.excludes.leave_out(self.part, relative, is_dir=is_dir)
 
 
-def choose(part: Part, excludes: Excludes) -> Chosen:
+def choose(part: DataSet, excludes: Excludes) -> Chosen:
     """Return what is to be imported of a data set."""
     selection = part.selection
     return Chosen(

@@ -32,7 +32,7 @@ from configstore.model.path import (
 )
 from configstore.model.record import PLACING_ORDER, Entry, Kind
 from configstore.model.selection import Symlinks
-from configstore.presets.single_host import Part, parts
+from configstore.presets.single_host import DataSet, parts
 from configstore.progress import Progress
 from configstore.store.tree import Tree
 from configstore.store.values import Listing, Stored
@@ -56,7 +56,7 @@ class _Done(msgspec.Struct, kw_only=True):
 def run(args: argparse.Namespace) -> int:
     """Run `export` and return its exit code."""
     top = typed_directory(args.path)
-    wanted = parts(args.preset, top) if args.preset else (Part(store=top),)
+    wanted = parts(args.preset, top) if args.preset else (DataSet(store=top),)
     with open_tree(args) as tree:
         listed = tree.list(top)
         _check(tree, top, listed)
@@ -82,7 +82,7 @@ def _check(tree: Tree, top: StorePath, listed: Listing) -> None:
         raise not_there(tree, top)
 
 
-def _choose(listed: Listing, wanted: Sequence[Part]) -> dict[StorePath, _Wanted]:
+def _choose(listed: Listing, wanted: Sequence[DataSet]) -> dict[StorePath, _Wanted]:
     """Return what is written, by path relative to the folder: directories, then files, then links."""
     found: dict[StorePath, _Wanted] = {}
     for part in wanted:

@@ -35,7 +35,7 @@ from configstore.store.history import (
     versions_below,
 )
 from configstore.store.tree import Tree
-from configstore.store.values import Bad, Stored, Write
+from configstore.store.values import Stored, UnreadableRecord, Write
 
 
 def add(commands: Commands) -> None:
@@ -94,7 +94,7 @@ def _history(args: argparse.Namespace) -> int:
                 for each in newest_first
             ],
         )
-    unread = [each for each in found.known if isinstance(each, Bad)]
+    unread = [each for each in found.known if isinstance(each, UnreadableRecord)]
     for bad in unread:
         say(f"{shown(bad.path)}: unreadable record at revision {bad.mod_revision}: {bad.reason}")
     return 1 if unread else 0
@@ -134,7 +134,9 @@ def _restore(args: argparse.Namespace) -> int:
         found = versions_below(tree, path) if args.recursive else only_one(tree, path)
         if not found:
             raise NotThereError(f"{shown(path)}: nothing is known of it{_meant(tree, path)}")
-        timeless = [now for now in (each.now() for each in found.values()) if args.at and isinstance(now, Bad)]
+        timeless = [
+            now for now in (each.now() for each in found.values()) if args.at and isinstance(now, UnreadableRecord)
+        ]
         for now in timeless:  # written before that time or after it: nobody knows
             say(f"{shown(now.path)}: stays as it is: {why_unreadable(now)}")
             del found[StorePath(now.path)]
@@ -177,7 +179,7 @@ def as_one_deletion(tree: Tree, writes: Sequence[Write]) -> list[Write]:
     ]
 
 
-def _path(bad: Bad) -> str:
+def _path(bad: UnreadableRecord) -> str:
     return bad.path
 
 

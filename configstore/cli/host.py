@@ -23,7 +23,7 @@ from configstore.files.walk import listing, open_plain, walk
 from configstore.files.words import words
 from configstore.model.path import ROOT, PathError, StorePath, join, parse_path, printable
 from configstore.model.record import Entry, Kind, sha256
-from configstore.presets.single_host import Part, Rest
+from configstore.presets.single_host import DataSet, Rest
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +34,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
     host: StorePath
     entry: Entry
-    part: Part
+    part: DataSet
     relative: StorePath = ROOT
     reader: Reader | None = None
 
@@ -64,7 +64,7 @@ class Host(msgspec.Struct, kw_only=True):
 
     found: dict[StorePath, Found] = {}
     problems: dict[str, str] = {}
-    missing: list[Part] = []
+    missing: list[DataSet] = []
     left: dict[str, str] = {}
     loud: dict[str, str] = {}
     unused: list[str] = []
@@ -79,7 +79,7 @@ _READY = 20
 
 def read_host(
     directory: str,
-    wanted: Sequence[Part],
+    wanted: Sequence[DataSet],
     preset: str,
     stack: ExitStack,
     *,
@@ -141,7 +141,7 @@ class _Counted(Reader):
 
 
 def _read_part(
-    folder: int, part: Part, host: Host, stack: ExitStack, excludes: Excludes, *, step: Callable[[], None]
+    folder: int, part: DataSet, host: Host, stack: ExitStack, excludes: Excludes, *, step: Callable[[], None]
 ) -> None:
     if part.host and excludes.leave_out(part, ROOT, is_dir=True):
         return
@@ -190,7 +190,7 @@ def _status(folder: int, path: StorePath) -> os.stat_result:
         os.close(descriptor)
 
 
-def _find_rest(folder: int, preset: str, host: Host, wanted: Sequence[Part]) -> None:
+def _find_rest(folder: int, preset: str, host: Host, wanted: Sequence[DataSet]) -> None:
     rest = Rest(preset, [*(found.host for found in host.found.values()), *(part.host for part in wanted)])
     todo = [ROOT]
     while todo:

@@ -27,14 +27,14 @@ from configstore.cli.session import (
     unreadable,
 )
 from configstore.errors import ConflictError, NotThereError, StoreError, UnreachableError
-from configstore.model.lease import Contender
+from configstore.model.lease import QueueEntry
 from configstore.model.path import StorePath, ancestors, depth, is_below, shell_word, shown
 from configstore.model.record import PLACING_ORDER, Entry, Kind
-from configstore.presets.single_host import Part, parts
+from configstore.presets.single_host import DataSet, parts
 from configstore.progress import Progress
 from configstore.store.leases import Lease
 from configstore.store.tree import Tree
-from configstore.store.values import Bad, Fence, Stored, Write
+from configstore.store.values import Fence, Stored, UnreadableRecord, Write
 
 _SET_PATHS = 1000
 _SET_BYTES = 16 << 20
@@ -57,7 +57,7 @@ class _Plan(msgspec.Struct, kw_only=True):
 def run(args: argparse.Namespace) -> int:
     """Run `import` and return its exit code."""
     below = typed_directory(args.path)
-    wanted = parts(args.preset, below) if args.preset else (Part(store=below),)
+    wanted = parts(args.preset, below) if args.preset else (DataSet(store=below),)
     began = monotonic()
     with ExitStack() as stack:
         preset = args.preset or ""
@@ -79,14 +79,14 @@ def run(args: argparse.Namespace) -> int:
     return NotThereError.exit_code if host.problems else 0
 
 
-def _compare(tree: Tree, host: Host, wanted: Sequence[Part], *, create: bool) -> _Plan:
+def _compare(tree: Tree, host: Host, wanted: Sequence[DataSet], *, create: bool) -> _Plan:
     plan = _Plan()
     there = _in_store(tree, host, wanted)
     directories = {above for path, each in there.items() if _lives(each) for above in ancestors(path)}
     order = {path: (PLACING_ORDER[found.entry.kind], depth(path), path) for path, found in host.found.items()}
     for path in sorted(host.found, key=order.__getitem__):
         found, before = host.found[path], there.get(path)
-        if isinstance(before, Bad):
+        if isinstance(before, UnreadableRecord):
             raise unreadable(before)
         _refuse_other_kind(path, found.entry, there, directories)
         if before and not before.gone:
@@ -102,9 +102,9 @@ def _compare(tree: Tree, host: Host, wanted: Sequence[Part], *, create: bool) ->
     return plan
 
 
-def _in_store(tree: Tree, host: Host, wanted: Sequence[Part]) -> dict[StorePath, Stored | Bad]:
+def _in_store(tree: Tree, host: Host, wanted: Sequence[DataSet]) -> dict[StorePath, Stored | UnreadableRecord]:
     """Return what the store has: of the data sets, and of the directories above them."""
-    found: dict[StorePath, Stored | Bad] = {}
+    found: dict[StorePath, Stored | UnreadableRecord] = {}
     stores = {part.store for part in wanted}
     for store in stores:
         if store:
@@ -119,12 +119,15 @@ def _in_store(tree: Tree, host: Host, wanted: Sequence[Part]) -> dict[StorePath,
     return found
 
 
-def _lives(found: Stored | Bad) -> bool:
+def _lives(found: Stored | UnreadableRecord) -> bool:
     return isinstance(found, Stored) and not found.gone
 
 
 def _refuse_other_kind(
-    path: StorePath, entry: Entry, there: Mapping[StorePath, Stored | Bad], directories: set[StorePath]
+    path: StorePath,
+    entry: Entry,
+    there: Mapping[StorePath, Stored | UnreadableRecord],
+    directories: set[StorePath],
 ) -> None:
     """Raise ConflictError where a directory would meet a file or a link."""
     kinds = [(above, Kind.DIR) for above in ancestors(path)] + [(path, entry.kind)]
@@ -136,7 +139,7 @@ def _refuse_other_kind(
             raise ConflictError(f"{shown(at)}: is a {was} in the store and a {kind} here")
 
 
-def _write(tree: Tree, host: Host, wanted: Sequence[Part], plan: _Plan, *, create: bool) -> _Plan:
+def _write(tree: Tree, host: Host, wanted: Sequence[DataSet], plan: _Plan, *, create: bool) -> _Plan:
     """Write what is planned, and plan again when somebody else's write came first. Returns all that was done."""
     done: list[tuple[Write, Found]] = []
     for _ in range(ATTEMPTS):
@@ -198,7 +201,9 @@ def _held(tree: Tree, name: str) -> Iterator[Fence | None]:
     if not name:
         yield None
         return
-    contender = Contender(replica="cli", host=socket.gethostname()[:256], command="configstore import", time=now())
+    contender = QueueEntry(
+        replica="cli", host=socket.gethostname()[:256], command="configstore import", time=now()
+    )
     lease = Lease(tree.kv, tree.keys, name, contender)
     fence = lease.acquire(0.0)
     try:
@@ -252,7 +257,7 @@ def _report(args: argparse.Namespace, host: Host, plan: _Plan, seconds: float) -
     )
 
 
-def _making(args: argparse.Namespace, part: Part) -> str:
+def _making(args: argparse.Namespace, part: DataSet) -> str:
     """Return the command that makes a data set's root with its own mode; `bootstrap` makes them below / only."""
     if not typed_directory(args.path):
         return f"configstore bootstrap --preset {args.preset}"

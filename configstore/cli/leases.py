@@ -35,11 +35,10 @@ from configstore.errors import (
     UnreachableError,
     UsageError,
 )
-from configstore.model.lease import Contender, Intent
+from configstore.model.lease import Intent, QueueEntry
 from configstore.model.path import StorePath, printable
-from configstore.model.replica import State, Verb
+from configstore.model.replica import MappingState, Verb
 from configstore.settings import parse_duration, parse_name
-from configstore.store.following import wait_applied
 from configstore.store.leases import (
     MAX_TTL,
     MIN_TTL,
@@ -53,7 +52,8 @@ from configstore.store.leases import (
     queues,
 )
 from configstore.store.replicas import ask_reports, asking, live, named
-from configstore.store.survey import revision_due, survey
+from configstore.store.report_feed import wait_applied
+from configstore.store.subtree_revisions import revision_due, survey
 from configstore.store.tree import Tree
 
 _ANSWER = 10.0
@@ -261,7 +261,7 @@ def _run_directly(args: argparse.Namespace, command: list[str]) -> int:
     refuse_within_itself(args.lease)
     with open_tree(args) as tree:
         program = os.path.basename(command[0])
-        contender = Contender(replica="cli", host=socket.gethostname()[:256], command=program, time=now())
+        contender = QueueEntry(replica="cli", host=socket.gethostname()[:256], command=program, time=now())
         lease = Lease(tree.kv, tree.keys, args.lease, contender, ttl=args.ttl)
         fence = lease.acquire(args.wait, lambda ahead: say(f"lease {args.lease}: waiting for {ahead[0].words}"))
         begun = now()
@@ -330,14 +330,14 @@ def _flush(args: argparse.Namespace) -> int:
                 busy = [
                     each
                     for each in answers.fresh
-                    if each.pending > each.problem_count or each.state is State.HALTED
+                    if each.pending > each.problem_count or each.state is MappingState.HALTED
                 ]
                 left = [each for each in (*busy, *answers.late) if each.mapping == args.mapping]
                 if not left or time.monotonic() >= end:
                     break
         revision = survey(tree.kv, tree.keys, store).newest
     if left:
-        halted = [each.reason for each in left if each.state is State.HALTED]
+        halted = [each.reason for each in left if each.state is MappingState.HALTED]
         names = "; ".join(map(named, left))
         message = f"{args.mapping}: not everything is committed yet by {names}"
         raise RefusedError(f"{message}: {halted[0]}") if halted else UnreachableError(message)

@@ -13,7 +13,7 @@ from configstore.files.reader import Reader
 from configstore.files.walk import open_plain, walk
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Kind
-from configstore.presets.single_host import Part, parts
+from configstore.presets.single_host import DataSet, parts
 
 
 def left_behind(directory: str, presets: Iterable[str], absent: Collection[StorePath]) -> set[str]:
@@ -30,7 +30,7 @@ def left_behind(directory: str, presets: Iterable[str], absent: Collection[Store
         os.close(folder)
 
 
-def _holds(folder: int, part: Part) -> bool:
+def _holds(folder: int, part: DataSet) -> bool:
     try:
         top = open_plain(folder, part.host)
     except FileNotFoundError:

@@ -37,7 +37,7 @@ from configstore.model.path import (
     shown,
 )
 from configstore.model.record import Kind
-from configstore.store.values import Bad, Listing, Stored
+from configstore.store.values import Listing, Stored, UnreadableRecord
 
 
 def add(commands: Commands) -> None:
@@ -121,7 +121,7 @@ def _stat(args: argparse.Namespace) -> int:
     path = typed_directory(args.path)
     with open_tree(args) as tree:
         found = look(tree, path) if path else None
-        if isinstance(found, Bad):
+        if isinstance(found, UnreadableRecord):
             raise unreadable(found)
         if found is None and path and not is_directory(tree, path, found):
             raise not_there(tree, path)

@@ -13,8 +13,8 @@ from configstore.commandline import nearest
 from configstore.errors import ConflictError, NotThereError, RefusedError, UnreachableError, UsageError
 from configstore.model.keys import removal, shown_key
 from configstore.model.path import StorePath, printable, shell_word
-from configstore.model.replica import Expected, Report, Request, State, Take, Verb
-from configstore.store import following
+from configstore.model.replica import ExpectedReplica, MappingState, Report, Request, Take, Verb
+from configstore.store import report_feed
 from configstore.store.api import Delete, ModRevision
 from configstore.store.replicas import ask_reports, asking, everyone, live
 from configstore.store.tree import Tree
@@ -54,14 +54,14 @@ def wait_for(tree: Tree, asked: Sequence[Report], patience: float = RESUME_PATIE
         now = {(found.mapping, found.replica): found for found in reports}
         return [each for each in asked if _still(each, now.get((each.mapping, each.replica)))]
 
-    return following.wait_for(tree.kv, tree.keys, left, patience=patience)
+    return report_feed.wait_for(tree.kv, tree.keys, left, patience=patience)
 
 
 def _still(before: Report, now: Report | None) -> bool:
     if now is None or now.session != before.session:
         return False
-    if before.state is State.HALTED:
-        return now.state is State.HALTED and now.reason == before.reason
+    if before.state is MappingState.HALTED:
+        return now.state is MappingState.HALTED and now.reason == before.reason
     return now.vanished >= before.vanished
 
 
@@ -118,13 +118,13 @@ def _row(report: Report, *, silent: bool) -> tuple[Cell, ...]:
     )
 
 
-def _gone_words(gone: Expected) -> str:
+def _gone_words(gone: ExpectedReplica) -> str:
     started = f", started {when(gone.time, moment_now())}," if gone.time else ""
     forget = f"`configstore replicas forget {shell_word(gone.replica)}`"
     return f"{gone.mapping}: {gone.replica}{started} went without a goodbye; not to come back: {forget}"
 
 
-def _gone_row(gone: Expected) -> tuple[Cell, ...]:
+def _gone_row(gone: ExpectedReplica) -> tuple[Cell, ...]:
     return (gone.mapping, gone.replica, gone.host, ("gone", Style.BAD), "-", "-", "-", "-")
 
 
@@ -161,7 +161,7 @@ def _resume(args: argparse.Namespace) -> int:
     with open_tree(args) as tree:
         reports = [report for report, _ in live(tree.kv, tree.keys).values()]
         found = [each for each in reports if each.mapping == args.mapping and args.replica in {None, each.replica}]
-        asked = [report for report in found if report.state is State.HALTED or report.vanished]
+        asked = [report for report in found if report.state is MappingState.HALTED or report.vanished]
         if not asked:
             raise NotThereError(_nothing_to_resume(args.mapping, args.replica, found, reports))
         requests = [
@@ -171,7 +171,7 @@ def _resume(args: argparse.Namespace) -> int:
                 mapping=report.mapping,
                 replica=report.replica,
                 take=args.take,
-                reason=report.reason if report.state is State.HALTED else "",
+                reason=report.reason if report.state is MappingState.HALTED else "",
             )
             for report in asked
         ]

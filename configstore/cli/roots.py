@@ -13,7 +13,7 @@ from configstore.errors import ConflictError, RefusedError
 from configstore.model.path import ROOT, StorePath, shell_word, shown
 from configstore.model.record import Entry, Kind
 from configstore.store.tree import Tree
-from configstore.store.values import Bad, Stored, Write
+from configstore.store.values import Stored, UnreadableRecord, Write
 
 NEW_MODE = 0o755
 
@@ -93,7 +93,7 @@ def _import(tree: Tree, host: str, names: Sequence[str]) -> str:
     return f"configstore import {shell_word(host)} / --preset {preset}" + " --create" * later
 
 
-def _lives(found: Stored | Bad | None) -> bool:
+def _lives(found: Stored | UnreadableRecord | None) -> bool:
     return isinstance(found, Stored) and not found.gone
 
 
@@ -116,7 +116,7 @@ def _missing(tree: Tree, wanted: dict[StorePath, int]) -> tuple[list[Write], lis
     writes, there = [], []
     for path, permissions in wanted.items():
         found = look(tree, path)
-        if isinstance(found, Bad):
+        if isinstance(found, UnreadableRecord):
             raise unreadable(found)
         if isinstance(found, Stored) and not found.gone:
             if found.entry.kind is not Kind.DIR:

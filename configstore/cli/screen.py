@@ -8,13 +8,13 @@ import msgspec
 
 from configstore.cli.render import Cell, Style, paint, table_lines
 from configstore.clock import span
-from configstore.doctor.facts import Endpoint
+from configstore.doctor.facts import EndpointAnswer
 from configstore.doctor.finding import Finding, some
-from configstore.doctor.finding import State as Grade
+from configstore.doctor.finding import FindingState as Grade
 from configstore.model.path import printable
-from configstore.overview.facts import Facts
-from configstore.overview.judge import Row, Verdict
-from configstore.store.api import Status
+from configstore.overview.facts import OverviewFacts
+from configstore.overview.judge import Judgement, MappingRow
+from configstore.store.api import MemberStatus
 
 SHOWN = 12
 """How many findings the screen has; `--all` shows every one."""
@@ -24,7 +24,7 @@ LONGEST = 600
 
 
 def screen(
-    facts: Facts, verdict: Verdict, *, width: int | None, styled: bool, every: bool = False
+    facts: OverviewFacts, verdict: Judgement, *, width: int | None, styled: bool, every: bool = False
 ) -> Iterator[str]:
     """Yield the lines of the screen. width: of the terminal; None leaves each line as long as it is."""
     for line in _wrapped(f"store  {_store_line(facts)}", width, later=7):
@@ -54,7 +54,7 @@ def _shortened(need: Finding) -> Finding:
     return msgspec.structs.replace(need, found=found)
 
 
-def _choices(facts: Facts) -> list[str]:
+def _choices(facts: OverviewFacts) -> list[str]:
     """Return what persons chose last, once for all replicas that carried it out."""
     whose: dict[tuple[str, str], list[str]] = {}
     for report in facts.reports:
@@ -72,7 +72,7 @@ _HEADERS = ("MAPPING", "READY", "STATE", "PATHS", "BEHIND", "WAITING", "FOR")
 _STYLES = {"ready": Style.GOOD, "degraded": Style.WARN, "starting": Style.WARN, "waiting": Style.WARN}
 
 
-def _cells(row: Row) -> list[Cell]:
+def _cells(row: MappingRow) -> list[Cell]:
     style = _STYLES.get(row.state, Style.BAD)
     return [
         row.mapping,
@@ -107,9 +107,9 @@ def _wrapped(text: str, width: int | None, *, later: int = 2) -> list[str]:
     )
 
 
-def _store_line(facts: Facts) -> str:
+def _store_line(facts: OverviewFacts) -> str:
     """Return one line: who answers, who leads, of which version and size."""
-    answering = {each.url: each.status for each in facts.endpoints if isinstance(each.status, Status)}
+    answering = {each.url: each.status for each in facts.endpoints if isinstance(each.status, MemberStatus)}
     if not answering:
         return f"no answer from {_urls(facts.endpoints)}"
     newest = max(answering.values(), key=lambda status: status.raft_index)
@@ -130,5 +130,5 @@ def _store_line(facts: Facts) -> str:
     return printable(", ".join(parts))
 
 
-def _urls(endpoints: Sequence[Endpoint]) -> str:
+def _urls(endpoints: Sequence[EndpointAnswer]) -> str:
     return ", ".join(each.url for each in endpoints)

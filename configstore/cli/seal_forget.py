@@ -9,7 +9,7 @@ from configstore.errors import RefusedError
 from configstore.model.path import ROOT
 from configstore.model.seal import Master, Policy, Secret
 from configstore.progress import Progress
-from configstore.store.resealing import Survey, survey
+from configstore.store.resealing import SealSurvey, survey
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,5 +45,5 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _is_needed(master: Master, secret: Secret, found: Survey) -> bool:
+def _is_needed(master: Master, secret: Secret, found: SealSurvey) -> bool:
     return any(found.needs(secret.key(store).id) for store in (*master.subtrees, ROOT))

@@ -9,7 +9,7 @@ from configstore.cli.arguments import typed_path
 from configstore.cli.render import write_json
 from configstore.cli.session import now, say
 from configstore.errors import UsageError
-from configstore.keyrings import named, opened
+from configstore.keyrings.folder import named, opened
 from configstore.model.path import StorePath, shell_word, shown
 from configstore.model.seal import Key, Keyring, Master
 

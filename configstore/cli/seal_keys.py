@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 
 from configstore.cli.arguments import seal_settings
 from configstore.errors import NoSpaceError, PermissionDeniedError, RefusedError, UsageError
-from configstore.keyring import KeyringFile
-from configstore.keyrings import Folder, opened
+from configstore.keyrings.file import KeyringFile
+from configstore.keyrings.folder import KeyringFolder, opened
 from configstore.model.path import printable, shown
 from configstore.model.replica import Report
 from configstore.model.seal import Key, Keyring
@@ -22,7 +22,7 @@ def keyring_file(args: argparse.Namespace) -> KeyringFile | None:
     return KeyringFile(path) if path else None
 
 
-def master_folder(args: argparse.Namespace) -> AbstractContextManager[Folder]:
+def master_folder(args: argparse.Namespace) -> AbstractContextManager[KeyringFolder]:
     """Open the folder of the master that the settings name. Raises UsageError, RefusedError."""
     path = seal_settings(args).keyring
     verb = "the master is needed that `configstore seal keygen` made"

@@ -10,7 +10,7 @@ from configstore.cli.session import RETENTION, now, open_tree, say, say_all
 from configstore.cli.stopping import Stopping
 from configstore.clock import boottime
 from configstore.errors import NotThereError, RefusedError
-from configstore.keyrings import Folder
+from configstore.keyrings.folder import KeyringFolder
 from configstore.model.path import ROOT
 from configstore.model.replica import Report
 from configstore.model.seal import Key, Keyring, Policy
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 class _Rotation:
     """One run of `rotate`."""
 
-    def __init__(self, args: argparse.Namespace, folder: Folder, stop: threading.Event) -> None:
+    def __init__(self, args: argparse.Namespace, folder: KeyringFolder, stop: threading.Event) -> None:
         self._args = args
         self._folder = folder
         self._stop = stop

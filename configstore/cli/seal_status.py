@@ -13,7 +13,7 @@ from configstore.errors import NotThereError
 from configstore.model.path import StorePath, shown
 from configstore.model.seal import Key, Keyring, Policy
 from configstore.progress import Progress
-from configstore.store.resealing import Family, Survey, survey
+from configstore.store.resealing import Family, SealSurvey, survey
 
 
 class _Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +90,7 @@ def _counted(counts: Counter[Family]) -> dict[str, int]:
     return {str(family): counts[family] for family in Family}
 
 
-def _rows(ring: Keyring | None, found: Survey) -> list[_Row]:
+def _rows(ring: Keyring | None, found: SealSurvey) -> list[_Row]:
     known = {key.id: key for key in ring.keys} if ring else {}
     newest: dict[StorePath, str] = {}
     for key in known.values():
@@ -110,7 +110,7 @@ def _rows(ring: Keyring | None, found: Survey) -> list[_Row]:
 _STYLES = {"newest": Style.GOOD, "old": Style.WARN, "unknown": Style.BAD, "not needed": Style.DIM}
 
 
-def _write_rows(rows: Sequence[_Row], found: Survey, *, known: bool) -> None:
+def _write_rows(rows: Sequence[_Row], found: SealSurvey, *, known: bool) -> None:
     moment = moment_now()
     lines: list[tuple[Cell, ...]] = []
     for row in rows:

@@ -21,7 +21,7 @@ from configstore.errors import (
     StoreUnavailableError,
     UnreachableError,
 )
-from configstore.keyring import KeyringFile
+from configstore.keyrings.file import KeyringFile
 from configstore.model.keys import Keys, prefix_end, removal
 from configstore.model.path import StorePath, ancestors, join, parent, printable, shown
 from configstore.model.record import Kind
@@ -35,7 +35,7 @@ from configstore.settings import (
 )
 from configstore.store.envelope import NEED_SEAL, Envelopes
 from configstore.store.tree import Tree
-from configstore.store.values import Bad, Fence, Outcome, Stored, Write, Writer
+from configstore.store.values import Fence, Outcome, Stored, UnreadableRecord, Write, Writer
 
 RETENTION = 30 * 86400.0
 """Seconds for which what a command supersedes stays in `past/`; a mapping's default, too."""
@@ -201,13 +201,13 @@ def now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def look(tree: Tree, path: StorePath) -> Stored | Bad | None:
+def look(tree: Tree, path: StorePath) -> Stored | UnreadableRecord | None:
     """Return what lies at a path now, an unreadable record as a value."""
     page = tree.kv.range(tree.keys.file(path))
     return tree.decode_item(page.items[0]) if page.items else None
 
 
-def is_directory(tree: Tree, path: StorePath, found: Stored | Bad | None) -> bool:
+def is_directory(tree: Tree, path: StorePath, found: Stored | UnreadableRecord | None) -> bool:
     """Tell whether a path is a directory: by its record, or because something lives below it."""
     if isinstance(found, Stored) and not found.gone:
         return found.entry.kind is Kind.DIR
@@ -262,17 +262,17 @@ def _names_in(tree: Tree, directory: StorePath) -> set[str]:
     return names
 
 
-def unreadable(found: Bad) -> NotThereError:
+def unreadable(found: UnreadableRecord) -> NotThereError:
     """Return the error about a path whose record cannot be read, with the mend."""
     return NotThereError(f"{name_of(found)}: {why_unreadable(found)}")
 
 
-def name_of(found: Bad) -> str:
+def name_of(found: UnreadableRecord) -> str:
     """Return what cannot be read as it is named to a person: a path, or a key that no path has."""
     return shown(StorePath(found.path)) if found.key is None else found.path
 
 
-def why_unreadable(found: Bad) -> str:
+def why_unreadable(found: UnreadableRecord) -> str:
     """Return what is wrong with what lies below `files/`, with the mend."""
     if found.key is not None:
         return f"a key that no path has: {found.reason}; `{removal(found.key)}` removes it"

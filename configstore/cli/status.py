@@ -11,8 +11,8 @@ from configstore.cli.render import is_styled, redraws, terminal_width, write_jso
 from configstore.cli.session import say_of_default, warn_of_misspelt_variables
 
 if TYPE_CHECKING:
-    from configstore.overview.facts import Facts
-    from configstore.overview.judge import Verdict
+    from configstore.overview.facts import OverviewFacts
+    from configstore.overview.judge import Judgement
 
 PAUSE = 2.0
 """Seconds between two looks of `--watch`."""
@@ -54,7 +54,7 @@ def _status(args: argparse.Namespace) -> int:
         time.sleep(PAUSE)
 
 
-def _show(facts: "Facts", verdict: "Verdict", args: argparse.Namespace) -> None:
+def _show(facts: "OverviewFacts", verdict: "Judgement", args: argparse.Namespace) -> None:
     from configstore.cli.screen import screen  # noqa: PLC0415 - no other command needs these
     from configstore.overview.shown import shown  # noqa: PLC0415 - as above
 

@@ -11,7 +11,7 @@ from configstore.model.path import ROOT, StorePath, is_below, printable, shown
 from configstore.model.record import Kind
 from configstore.store.api import Event
 from configstore.store.tree import Tree
-from configstore.store.values import Bad
+from configstore.store.values import UnreadableRecord
 
 
 def add(commands: Commands) -> None:
@@ -62,6 +62,6 @@ def _fields(tree: Tree, event: Event) -> dict[str, object]:
         name = event.item.key[len(tree.keys.file(ROOT)) :].decode("utf-8", "backslashreplace")
         return {"path": name, "kind": "vanished", "revision": event.item.mod_revision}
     found = tree.decode_item(event.item)
-    if isinstance(found, Bad):
+    if isinstance(found, UnreadableRecord):
         return {"path": found.path, "kind": "unreadable", "revision": found.mod_revision, "reason": found.reason}
     return record_fields(found)

@@ -6,7 +6,7 @@ from configstore.doctor.facts import Facts, Failure
 from configstore.doctor.finding import Finding, fail, mib, ok, warn
 from configstore.doctor.holes import ADVISED, holes_of, parse
 from configstore.model.path import printable
-from configstore.store.api import Status
+from configstore.store.api import MemberStatus
 
 BEHIND = 5000
 """Entries of the log; a member further behind than this catches up by a whole snapshot (etcd's default)."""
@@ -100,7 +100,7 @@ def space(facts: Facts) -> Iterator[Finding]:
     """Judge the largest database beside its quota."""
     known = []
     for each in facts.endpoints:
-        if isinstance(each.status, Status):
+        if isinstance(each.status, MemberStatus):
             quota = each.web.quota if each.status.quota is None else each.status.quota
             known.append((each.status, quota, each.web.silent))
     if not known:

@@ -9,10 +9,10 @@ from typing import Generic, TypeVar
 import msgspec
 
 from configstore.doctor import web
-from configstore.doctor.facts import Endpoint, Failure, Web
+from configstore.doctor.facts import EndpointAnswer, Failure, Web
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.settings import StoreSettings
-from configstore.store.api import Status
+from configstore.store.api import MemberStatus
 from configstore.store.connect import connect
 
 Found = TypeVar("Found")
@@ -41,7 +41,7 @@ class _Asked(Generic[Found]):
         return self.found
 
 
-def look_at_all(settings: StoreSettings, patience: float) -> tuple[Endpoint, ...]:
+def look_at_all(settings: StoreSettings, patience: float) -> tuple[EndpointAnswer, ...]:
     """Return what every endpoint shows, after at most `patience` seconds, whatever hangs."""
     begun = time.monotonic()
     webs = [_Asked(partial(web.visit, url, settings, patience / 2)) for url in settings.endpoints]
@@ -49,7 +49,7 @@ def look_at_all(settings: StoreSettings, patience: float) -> tuple[Endpoint, ...
     enough, end = begun + min(ENOUGH, patience), begun + patience
     for each in asked:
         each.wait(enough)
-    if not any(each.found and isinstance(each.found[0], Status) for each in asked):
+    if not any(each.found and isinstance(each.found[0], MemberStatus) for each in asked):
         for each in asked:
             each.wait(end)
     return tuple(
@@ -59,11 +59,11 @@ def look_at_all(settings: StoreSettings, patience: float) -> tuple[Endpoint, ...
 
 
 def _endpoint(
-    url: str, seen: Web | None, answer: tuple[Status | Failure, float] | None, patience: float
-) -> Endpoint:
+    url: str, seen: Web | None, answer: tuple[MemberStatus | Failure, float] | None, patience: float
+) -> EndpointAnswer:
     silent = Failure(f"status at {url}: {SILENT} ({patience:g} s)", StoreUnavailableError.exit_code)
     status, latency = answer or (silent, 0.0)
-    return Endpoint(url=url, web=seen or Web(silent=SILENT), status=status, latency=latency)
+    return EndpointAnswer(url=url, web=seen or Web(silent=SILENT), status=status, latency=latency)
 
 
 def only(settings: StoreSettings, endpoints: tuple[str, ...], timeout: float) -> StoreSettings:
@@ -76,7 +76,7 @@ def failure(error: StoreError) -> Failure:
     return Failure(str(error), error.exit_code)
 
 
-def _status(url: str, settings: StoreSettings, patience: float) -> tuple[Status | Failure, float]:
+def _status(url: str, settings: StoreSettings, patience: float) -> tuple[MemberStatus | Failure, float]:
     """Return the status of the member at an endpoint, and how long it took.
 
     Asked by nobody first, which etcd allows up to 3.5 at least: a bad login must not hide the member.

@@ -9,7 +9,7 @@ from configstore.model.lease import HeldUp
 from configstore.model.path import StorePath
 from configstore.model.replica import Report
 from configstore.model.seal import Policy
-from configstore.store.api import Status
+from configstore.store.api import MemberStatus
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ class Web(msgspec.Struct, frozen=True, kw_only=True):
 
     refusal: why there is no TLS, with the library's own `detail`. names: for which the certificate is, where they
     matter. certificate: from when until when it is valid. clock_ahead: by how much etcd's clock is ahead of this
-    machine's. quota: as in `Status`. silent: why clock or quota could not be had.
+    machine's. quota: as in `MemberStatus`. silent: why clock or quota could not be had.
     """
 
     refusal: Refusal | None = None
@@ -50,12 +50,12 @@ class Web(msgspec.Struct, frozen=True, kw_only=True):
     silent: str = ""
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+class EndpointAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint, asked on its own: the status of its member after `latency` seconds, or why there is none."""
 
     url: str
     web: Web
-    status: Status | Failure
+    status: MemberStatus | Failure
     latency: float = 0.0
 
 
@@ -88,7 +88,7 @@ class Lack(msgspec.Struct, frozen=True):
     why: str
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class ServiceTrial(msgspec.Struct, frozen=True, kw_only=True):
     """What came of trying the rights that a service needs, by one who has not those of a person.
 
     how: the options that tell its mappings. mappings: their names. beyond: what it may do and must not.
@@ -191,13 +191,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     now: float
     root: str
-    endpoints: tuple[Endpoint, ...]
+    endpoints: tuple[EndpointAnswer, ...]
     user: str | None = None
     client_certificate: bool = False
     client_validity: Validity | None = None
     access: Access | Failure | None = None
     trial: Trial | None = None
-    part: Part | Failure | None = None
+    part: ServiceTrial | Failure | None = None
     compacted: int | Failure | None = None
     records: Records | Failure | None = None
     cut_off: Failure | None = None
@@ -207,6 +207,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     keyring: Ring | None = None
 
     @property
-    def statuses(self) -> tuple[Status, ...]:
+    def statuses(self) -> tuple[MemberStatus, ...]:
         """The statuses of the endpoints that answered."""
-        return tuple(each.status for each in self.endpoints if isinstance(each.status, Status))
+        return tuple(each.status for each in self.endpoints if isinstance(each.status, MemberStatus))

@@ -13,7 +13,7 @@ EXIT_CODES = (4, 5, 2, 1)
 """From the worst to the least; the exit code is the worst one of all that fails."""
 
 
-class State(enum.StrEnum):
+class FindingState(enum.StrEnum):
     """How it stands with one check."""
 
     OK = "ok"
@@ -28,7 +28,7 @@ class Finding(msgspec.Struct, frozen=True):
     """
 
     check: str
-    state: State
+    state: FindingState
     found: str
     mend: str = ""
     code: int = 0
@@ -36,23 +36,23 @@ class Finding(msgspec.Struct, frozen=True):
 
 def exit_code(findings: list[Finding]) -> int:
     """Return the worst failure's exit code, 0 without one."""
-    codes = {each.code for each in findings if each.state is State.FAIL}
+    codes = {each.code for each in findings if each.state is FindingState.FAIL}
     return next((code for code in EXIT_CODES if code in codes), 1 if codes else 0)
 
 
 def ok(check: str, found: str) -> Finding:
     """Return that it is well."""
-    return Finding(check, State.OK, found)
+    return Finding(check, FindingState.OK, found)
 
 
 def warn(check: str, found: str, mend: str = "") -> Finding:
     """Return that something is to be done, or could not be seen."""
-    return Finding(check, State.WARN, found, mend)
+    return Finding(check, FindingState.WARN, found, mend)
 
 
 def fail(check: str, found: str, mend: str, code: int) -> Finding:
     """Return that it does not work."""
-    return Finding(check, State.FAIL, found, mend, code)
+    return Finding(check, FindingState.FAIL, found, mend, code)
 
 
 def some(names: tuple[str, ...]) -> str:

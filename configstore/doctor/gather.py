@@ -25,11 +25,11 @@ from configstore.doctor.facts import (
     Failure,
     Inotify,
     Lack,
-    Part,
     Records,
     Ring,
     Room,
     Sealing,
+    ServiceTrial,
     Trial,
 )
 from configstore.errors import (
@@ -40,20 +40,20 @@ from configstore.errors import (
     UsageError,
 )
 from configstore.expiry import validity_of_file
-from configstore.keyring import KeyringFile
+from configstore.keyrings.file import KeyringFile
 from configstore.model.grants import Grant, Right, Service, wanted, words
 from configstore.model.keys import Keys
 from configstore.model.path import ROOT, StorePath, printable
-from configstore.model.replica import State
+from configstore.model.replica import MappingState
 from configstore.model.seal import Keyring
 from configstore.settings import StoreSettings
-from configstore.store.api import CreateRevision, Delete, Kv, Put, Status
+from configstore.store.api import CreateRevision, Delete, Kv, MemberStatus, Put
 from configstore.store.connect import connect
 from configstore.store.envelope import Envelopes
 from configstore.store.leases import held_up
+from configstore.store.permissions import may
 from configstore.store.replicas import live
 from configstore.store.tree import Tree
-from configstore.store.trying import may
 from configstore.store.values import Writer
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def gather(
         state=_state(),
         inotify=_inotify(),
     )
-    answering = tuple(each.url for each in endpoints if isinstance(each.status, Status))
+    answering = tuple(each.url for each in endpoints if isinstance(each.status, MemberStatus))
     if not answering:
         return facts
     with connect(only(settings, answering, patience)) as kv:
@@ -163,7 +163,7 @@ def _ask_as_service(facts: Facts, kv: Kv, tree: Tree, service: Service, how: str
     return msgspec.structs.replace(facts, records=_or_failure(lambda: _records(tree, stores, leases)))
 
 
-def _part(kv: Kv, keys: Keys, service: Service, how: str) -> Part:
+def _part(kv: Kv, keys: Keys, service: Service, how: str) -> ServiceTrial:
     """Try all that a service needs, and what no service may have. Raises StoreError."""
     lacks = tuple(
         Lack(each.mapping, f"{each.grant.right} {words(keys.root, each.grant, printable)}", each.why)
@@ -172,7 +172,7 @@ def _part(kv: Kv, keys: Keys, service: Service, how: str) -> Part:
     )
     start, end = keys.requests()
     beyond = ("write requests/*",) if may(kv, Grant(start, end, Right.WRITE)) else ()
-    return Part(
+    return ServiceTrial(
         service=service.name,
         how=how,
         mappings=tuple(need.mapping for need in service.needs),
@@ -297,7 +297,7 @@ def _records(tree: Tree, stores: Sequence[StorePath] = (ROOT,), leases: Collecti
         unwell=tuple(
             printable(f"{each.mapping}: {each.replica}@{each.host}: {each.state}")
             for each in reports
-            if each.state is not State.READY
+            if each.state is not MappingState.READY
         ),
         held_up=tuple(held_up(tree.kv, tree.keys, time.time(), leases)),
         unopened=Counter(

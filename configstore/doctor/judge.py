@@ -5,7 +5,7 @@ One endpoint of several that fails is a warning, since the store works.
 
 from collections.abc import Callable, Iterator
 
-from configstore.doctor import cluster, keyrings, ours, reach
+from configstore.doctor import cluster, installation, keyrings, reach
 from configstore.doctor.facts import Facts, Failure
 from configstore.doctor.finding import Finding, warn
 
@@ -35,9 +35,9 @@ _CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     cluster.alarms,
     cluster.space,
     cluster.compaction,
-    ours.rights,
-    ours.store,
+    installation.rights,
+    installation.store,
     keyrings.keyring,
     _unseen,
-    ours.directories,
+    installation.directories,
 )

@@ -5,11 +5,11 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from configstore.doctor.facts import Access, Endpoint, Facts, Failure, Refusal
+from configstore.doctor.facts import Access, EndpointAnswer, Facts, Failure, Refusal
 from configstore.doctor.finding import Finding, fail, ok, warn
 from configstore.expiry import Validity
 from configstore.model.path import printable
-from configstore.store.api import Status
+from configstore.store.api import MemberStatus
 
 SEE_TLS = "see tls below"
 
@@ -26,7 +26,7 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
     """Judge each endpoint on its own."""
     others = bool(facts.statuses)
     for each in facts.endpoints:
-        if isinstance(each.status, Status):
+        if isinstance(each.status, MemberStatus):
             found = f"{each.url} answers in {each.latency * 1000:.0f} ms"
             if each.latency > SLOW:
                 yield warn("endpoint", found, "look at that member's load and at the network between")
@@ -79,7 +79,7 @@ def _is_local(url: str) -> bool:
         return host == "localhost"
 
 
-def _certificate(each: Endpoint, facts: Facts) -> Iterator[Finding]:
+def _certificate(each: EndpointAnswer, facts: Facts) -> Iterator[Finding]:
     refusal = each.web.refusal
     if refusal is None:
         yield _ending(

@@ -50,7 +50,7 @@ def _end(grant: Grant) -> bytes:
     return grant.end or grant.start + b"\0"
 
 
-class Need(msgspec.Struct, frozen=True, kw_only=True):
+class RangeNeed(msgspec.Struct, frozen=True, kw_only=True):
     """One mapping, as far as it matters who may do what. lease: "" for none."""
 
     mapping: str
@@ -72,11 +72,11 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     user: str
-    needs: tuple[Need, ...]
-    known: tuple[Need, ...] = ()
+    needs: tuple[RangeNeed, ...]
+    known: tuple[RangeNeed, ...] = ()
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class WantedRights(msgspec.Struct, frozen=True, kw_only=True):
     """A grant, and what it is for: a mapping, "" where it is for all of them, in words."""
 
     grant: Grant
@@ -84,7 +84,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
-def wanted(keys: Keys, service: Service) -> list[Wanted]:
+def wanted(keys: Keys, service: Service) -> list[WantedRights]:
     """Return all that a service needs, each mapping's on its own, whatever another one brings already."""
     found = [each for need in service.needs for each in _of_mapping(keys, service, need)]
     return [*found, *_of_all(keys)]
@@ -96,9 +96,9 @@ def grants(keys: Keys, service: Service) -> tuple[Grant, ...]:
     return tuple(each for each in every if not any(other != each and other.covers(each) for other in every))
 
 
-def _of_mapping(keys: Keys, service: Service, need: Need) -> Iterator[Wanted]:
-    def want(start: bytes, end: bytes, right: Right, why: str) -> Wanted:
-        return Wanted(grant=Grant(start, end, right), mapping=need.mapping, why=why)
+def _of_mapping(keys: Keys, service: Service, need: RangeNeed) -> Iterator[WantedRights]:
+    def want(start: bytes, end: bytes, right: Right, why: str) -> WantedRights:
+        return WantedRights(grant=Grant(start, end, right), mapping=need.mapping, why=why)
 
     strangers = _strangers_within(service, need) if need.writes else []
     for family, why in _FAMILIES:
@@ -118,13 +118,13 @@ def _of_mapping(keys: Keys, service: Service, need: Need) -> Iterator[Wanted]:
         yield want(keys.intent(need.lease), b"", Right.READWRITE, "to note what it does under its lease")
 
 
-def _of_all(keys: Keys) -> Iterator[Wanted]:
+def _of_all(keys: Keys) -> Iterator[WantedRights]:
     for (start, end), right, why in (
         (keys.replicas(), Right.READ, "to wait until all have applied a change"),
         (keys.asks(), Right.READWRITE, "to ask others for a report, and to be asked"),
         (keys.requests(), Right.READ, "to hear what a person wants"),
     ):
-        yield Wanted(grant=Grant(start, end, right), mapping="", why=why)
+        yield WantedRights(grant=Grant(start, end, right), mapping="", why=why)
 
 
 _FAMILIES = (
@@ -147,7 +147,7 @@ def _below(prefix: str) -> tuple[bytes, bytes]:
     return prefix.encode(), prefix_end(prefix.encode())
 
 
-def _strangers_within(service: Service, need: Need) -> list[StorePath]:
+def _strangers_within(service: Service, need: RangeNeed) -> list[StorePath]:
     """Return the subtrees within a mapping's that only other services write."""
     ours = [each.store for each in service.needs if each.writes]
     within = {each.store for each in service.known if is_below(each.store, need.store)}
@@ -210,7 +210,7 @@ def _lies_beside(path: StorePath, store: StorePath) -> bool:
     return path.startswith(store) and rest[:1] != "" and rest[:1] < "/"
 
 
-def neighbours(keys: Keys, need: Need) -> tuple[bytes, bytes]:
+def neighbours(keys: Keys, need: RangeNeed) -> tuple[bytes, bytes]:
     """Return the range of `files` in which the neighbours of a mapping lie that its grant includes."""
     start = keys.file(need.store)
     return start + b"\0", start + b"/"

@@ -17,7 +17,7 @@ _Name = Annotated[str, msgspec.Meta(max_length=256)]
 _Time = Annotated[str, msgspec.Meta(max_length=64)]
 
 
-class Contender(msgspec.Struct, frozen=True, kw_only=True):
+class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Who wants, or holds, a lease. `command`: its program's name; arguments may hold secrets. time: RFC 3339."""
 
     replica: _Name
@@ -57,7 +57,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     token: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-    contender: Contender = msgspec.field(name="claim")
+    contender: QueueEntry = msgspec.field(name="claim")
     begun: _Time
     ended: _Time = ""
     exit: int | None = None
@@ -73,16 +73,16 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _encoder = msgspec.json.Encoder()
-_contender_decoder = msgspec.json.Decoder(Contender)
+_contender_decoder = msgspec.json.Decoder(QueueEntry)
 _intent_decoder = msgspec.json.Decoder(Intent)
 
 
-def encode(value: Contender | Intent) -> bytes:
+def encode(value: QueueEntry | Intent) -> bytes:
     """Return a value as a line of JSON."""
     return _encoder.encode(value)
 
 
-def decode_contender(text: bytes) -> Contender | None:
+def decode_contender(text: bytes) -> QueueEntry | None:
     """Return what a contender says; None when it is none of ours, as with `etcdctl lock`."""
     try:
         return untrusted.decode(text, _contender_decoder)

@@ -43,7 +43,7 @@ class Take(enum.StrEnum):
     LOCAL = "local"
 
 
-class State(enum.StrEnum):
+class MappingState(enum.StrEnum):
     """What a mapping of a replica is doing."""
 
     STARTING = "starting"
@@ -97,7 +97,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     host: _Name
     session: _Name
     store: StorePath
-    state: State
+    state: MappingState
     ready: bool = False
     complete: bool = False
     degraded: bool = False
@@ -123,7 +123,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def word(self) -> str:
         """The one word for how it is."""
-        return "degraded" if self.degraded and self.state is State.READY else str(self.state)
+        return "degraded" if self.degraded and self.state is MappingState.READY else str(self.state)
 
     def why(self) -> str:
         """Return why it is not further, in words, or nothing."""
@@ -133,7 +133,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join(named[:3]) + (f"; and {len(named) - 3} more" if len(named) > 3 else "")
 
 
-class Expected(msgspec.Struct, frozen=True, kw_only=True):
+class ExpectedReplica(msgspec.Struct, frozen=True, kw_only=True):
     """A replica of a mapping that has not said goodbye yet.
 
     directory: the local one, as the sidecar names it. time: when it was started, RFC 3339, for people.
@@ -219,12 +219,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 _encoder = msgspec.json.Encoder()
 _report_decoder = msgspec.json.Decoder(Report)
-_expected_decoder = msgspec.json.Decoder(Expected)
+_expected_decoder = msgspec.json.Decoder(ExpectedReplica)
 _ask_decoder = msgspec.json.Decoder(Ask)
 _request_decoder = msgspec.json.Decoder(Request)
 
 
-def encode(value: Report | Expected | Ask | Request) -> bytes:
+def encode(value: Report | ExpectedReplica | Ask | Request) -> bytes:
     """Return a value as a line of JSON."""
     return _encoder.encode(value)
 
@@ -236,7 +236,7 @@ def decode_report(text: bytes) -> Report:
     return report
 
 
-def decode_expected(text: bytes) -> Expected:
+def decode_expected(text: bytes) -> ExpectedReplica:
     """Return that a replica is to be there. Raises UntrustedError, also for one of a later version."""
     expected = untrusted.decode(text, _expected_decoder)
     _check(expected.v)

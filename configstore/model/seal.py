@@ -53,7 +53,7 @@ class Policy(enum.StrEnum):
     OFF = "off"
 
 
-class Place(enum.StrEnum):
+class SealedKind(enum.StrEnum):
     """Of what kind a sealed value is: one never opens as the other. A superseded record opens as a record does."""
 
     RECORD = "record"
@@ -214,7 +214,7 @@ def opened(record: Record, plaintext: bytes) -> Record:
     return whole
 
 
-def bound_to(place: Place, root: str, path: StorePath, rest: bytes) -> bytes:
+def bound_to(place: SealedKind, root: str, path: StorePath, rest: bytes) -> bytes:
     """Return what stands for one value of one path: the associated data, and what a name is made of.
 
     No path and no root has a NUL, so no two of them are alike. rest: the header line of a record; the name of a
@@ -226,14 +226,14 @@ def bound_to(place: Place, root: str, path: StorePath, rest: bytes) -> bytes:
 # Names that show nothing
 
 
-def piece_name(key: Key, place: Place, root: str, path: StorePath, piece: bytes) -> str:
+def piece_name(key: Key, place: SealedKind, root: str, path: StorePath, piece: bytes) -> str:
     """Return the name of a piece of content: equal for equal pieces of one path in one place, and nowhere else."""
     return hmac.digest(key.naming, b"piece\0" + bound_to(place, root, path, piece), "sha256").hex()
 
 
 def loser_name(key: Key, root: str, path: StorePath, entry: Entry) -> str:
     """Return the id of a losing side, which follows from what it is."""
-    what = bound_to(Place.CONFLICT, root, path, identity(entry))
+    what = bound_to(SealedKind.CONFLICT, root, path, identity(entry))
     return hmac.digest(key.naming, b"loser\0" + what, "sha256").hex()[:24]
 
 

@@ -2,15 +2,15 @@
 
 import msgspec
 
-from configstore.doctor.facts import Endpoint, Failure
+from configstore.doctor.facts import EndpointAnswer, Failure
 from configstore.expiry import Validity
 from configstore.model.lease import HeldUp
 from configstore.model.path import StorePath
-from configstore.model.replica import Expected, Report
-from configstore.store.api import Status
+from configstore.model.replica import ExpectedReplica, Report
+from configstore.store.api import MemberStatus
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class OverviewFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything an overview is made from. What was not asked, since nobody would have answered, is empty.
 
     now: this machine's clock, Unix seconds. root: the root key. client_certificate: of the configured one, if any.
@@ -23,7 +23,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     now: float
     root: str
-    endpoints: tuple[Endpoint, ...]
+    endpoints: tuple[EndpointAnswer, ...]
     client_certificate: Validity | None = None
     revision: int = 0
     empty: bool = False
@@ -32,12 +32,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     late: tuple[Report, ...] = ()
     stale: str = ""
     hasty: bool = False
-    gone: tuple[Expected, ...] = ()
+    gone: tuple[ExpectedReplica, ...] = ()
     unread: dict[bytes, str] = {}
     conflicts: dict[StorePath, int] = {}
     held_up: tuple[HeldUp, ...] = ()
 
     @property
-    def statuses(self) -> tuple[Status, ...]:
+    def statuses(self) -> tuple[MemberStatus, ...]:
         """The statuses of the members that answered."""
-        return tuple(each.status for each in self.endpoints if isinstance(each.status, Status))
+        return tuple(each.status for each in self.endpoints if isinstance(each.status, MemberStatus))

@@ -15,9 +15,9 @@ from configstore.errors import PermissionDeniedError, StoreError, StoreUnavailab
 from configstore.expiry import validity_of_file
 from configstore.model.keys import Keys
 from configstore.model.path import ROOT
-from configstore.overview.facts import Facts
+from configstore.overview.facts import OverviewFacts
 from configstore.settings import StoreSettings
-from configstore.store.api import Kv, Status
+from configstore.store.api import Kv, MemberStatus
 from configstore.store.conflicts import count_sides
 from configstore.store.connect import connect
 from configstore.store.leases import held_up
@@ -30,18 +30,18 @@ WHOLE = 2.7
 """Seconds after which nothing more is waited for."""
 
 
-def gather(settings: StoreSettings) -> Facts:
+def gather(settings: StoreSettings) -> OverviewFacts:
     """Find out all there is, in three seconds at most. Raises UsageError for an unreadable certificate file."""
     end = time.monotonic() + WHOLE
     connect(settings).close()  # sends nothing, but reads the certificate files
     endpoints = look_at_all(settings, MEMBERS)
-    facts = Facts(
+    facts = OverviewFacts(
         now=time.time(),
         root=settings.root,
         endpoints=endpoints,
         client_certificate=validity_of_file(settings.cert),
     )
-    answering = tuple(each.url for each in endpoints if isinstance(each.status, Status))
+    answering = tuple(each.url for each in endpoints if isinstance(each.status, MemberStatus))
     if not answering:
         return facts
     with connect(only(settings, answering, max(0.5, end - time.monotonic()))) as kv:
@@ -54,7 +54,7 @@ def gather(settings: StoreSettings) -> Facts:
             over.cancel()
 
 
-def _ask(facts: Facts, kv: Kv, keys: Keys, end: float) -> Facts:
+def _ask(facts: OverviewFacts, kv: Kv, keys: Keys, end: float) -> OverviewFacts:
     """Add what the store says, up to the first call that fails."""
     replace = msgspec.structs.replace
     try:

@@ -13,12 +13,11 @@ import msgspec
 from configstore.clock import span
 from configstore.doctor import cluster, keyrings, reach
 from configstore.doctor import facts as doctor
-from configstore.doctor.finding import Finding, fail, warn
-from configstore.doctor.finding import State as Grade
+from configstore.doctor.finding import Finding, FindingState, fail, warn
 from configstore.model.keys import removal, shown_key
 from configstore.model.path import printable, shell_word
-from configstore.model.replica import Report, State
-from configstore.overview.facts import Facts
+from configstore.model.replica import MappingState, Report
+from configstore.overview.facts import OverviewFacts
 
 NAMED = 3
 """How many of many replicas, or paths, are named."""
@@ -36,7 +35,7 @@ _FROZEN = (
 )
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class MappingRow(msgspec.Struct, frozen=True, kw_only=True):
     """One mapping. expected: how many replicas shall be there; the other figures are of those that are.
 
     state: the worst word of any replica. paths: the most that a replica has. behind: how many newer records a
@@ -55,36 +54,38 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     pending_seconds: float
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """How all is. exit_code: 0 all well, 1 something needs a look, 4 no store."""
 
     exit_code: int
-    rows: tuple[Row, ...]
+    rows: tuple[MappingRow, ...]
     needs: tuple[Finding, ...]
 
 
-def judge(facts: Facts) -> Verdict:
+def judge(facts: OverviewFacts) -> Judgement:
     """Return how each mapping is, and what needs a person, the worst first."""
-    needs = sorted(_needs(facts), key=lambda need: need.state is not Grade.FAIL)
+    needs = sorted(_needs(facts), key=lambda need: need.state is not FindingState.FAIL)
     unreachable = not facts.statuses or (facts.cut_off is not None and facts.cut_off.exit_code == 4)
-    return Verdict(exit_code=4 if unreachable else int(bool(needs)), rows=tuple(_rows(facts)), needs=tuple(needs))
+    return Judgement(
+        exit_code=4 if unreachable else int(bool(needs)), rows=tuple(_rows(facts)), needs=tuple(needs)
+    )
 
 
 _WORST = ("silent", "halted", "waiting", "starting", "degraded", "ready")
 
 
-def _rows(facts: Facts) -> Iterator[Row]:
+def _rows(facts: OverviewFacts) -> Iterator[MappingRow]:
     late = {(each.mapping, each.replica) for each in facts.late}
     everyone = [*facts.reports, *facts.late]
     gone = Counter(each.mapping for each in facts.gone)
     for name in sorted({each.mapping for each in everyone} | gone.keys()):
         here = [each for each in everyone if each.mapping == name]
         words = {"silent" if (each.mapping, each.replica) in late else each.word for each in here}
-        yield Row(
+        yield MappingRow(
             mapping=name,
             store=here[0].store if here else "",
             state=next((word for word in _WORST if word in words), "gone"),
-            ready=sum(each.state is State.READY for each in facts.reports if each.mapping == name),
+            ready=sum(each.state is MappingState.READY for each in facts.reports if each.mapping == name),
             expected=len(here) + gone[name],
             paths=max((each.paths for each in here), default=0),
             behind=max((each.behind for each in here), default=0),
@@ -93,7 +94,7 @@ def _rows(facts: Facts) -> Iterator[Row]:
         )
 
 
-def _needs(facts: Facts) -> Iterator[Finding]:
+def _needs(facts: OverviewFacts) -> Iterator[Finding]:
     yield from _store(facts)
     yield from _silent(facts)
     yield from _gone(facts)
@@ -113,7 +114,7 @@ def _needs(facts: Facts) -> Iterator[Finding]:
     yield from _clocks(facts)
 
 
-def _store(facts: Facts) -> Iterator[Finding]:
+def _store(facts: OverviewFacts) -> Iterator[Finding]:
     """Judge the store by the doctor's rules, without what is the doctor's alone: holes of versions, plain http."""
     known = doctor.Facts(
         now=facts.now,
@@ -132,8 +133,8 @@ def _store(facts: Facts) -> Iterator[Finding]:
         *cluster.alarms(known),
         *cluster.space(known),
     ):
-        unseen = each.state is Grade.WARN and "could not be seen" in each.found
-        if each.state is not Grade.OK and not unseen:
+        unseen = each.state is FindingState.WARN and "could not be seen" in each.found
+        if each.state is not FindingState.OK and not unseen:
             yield msgspec.structs.replace(each, check="store")
     if facts.empty and not any(each.lost or each.held for each in (*facts.reports, *facts.late)):
         mend = (
@@ -146,7 +147,7 @@ def _store(facts: Facts) -> Iterator[Finding]:
         yield fail("store", f"it cannot be read: {facts.cut_off.reason}", mend, facts.cut_off.exit_code)
 
 
-def _certificates(facts: Facts) -> Iterator[Finding]:
+def _certificates(facts: OverviewFacts) -> Iterator[Finding]:
     ours = [("the certificate that is shown to etcd", facts.client_certificate)]
     theirs = [(f"the certificate of {each.url}", each.web.certificate) for each in facts.endpoints]
     for what, validity in (*theirs, *ours):
@@ -157,11 +158,11 @@ def _certificates(facts: Facts) -> Iterator[Finding]:
             yield warn("store", f"{what} {words}", reach.RENEW)
 
 
-def _without_latency(endpoint: doctor.Endpoint) -> doctor.Endpoint:
+def _without_latency(endpoint: doctor.EndpointAnswer) -> doctor.EndpointAnswer:
     return msgspec.structs.replace(endpoint, latency=0.0)  # how fast a member is, is the doctor's
 
 
-def _silent(facts: Facts) -> Iterator[Finding]:
+def _silent(facts: OverviewFacts) -> Iterator[Finding]:
     """Name the sidecars that did not answer, each once for all of its mappings."""
     of_each: dict[str, list[Report]] = {}
     for report in facts.late:
@@ -174,7 +175,7 @@ def _silent(facts: Facts) -> Iterator[Finding]:
         yield warn(about, found, _HASTY) if facts.hasty else fail(about, found, _FROZEN, 1)
 
 
-def _gone(facts: Facts) -> Iterator[Finding]:
+def _gone(facts: OverviewFacts) -> Iterator[Finding]:
     """Name the replicas that went without a goodbye, each once for all of its mappings."""
     replicas: dict[tuple[str, str], list[str]] = {}
     for each in facts.gone:
@@ -195,15 +196,15 @@ def _gone(facts: Facts) -> Iterator[Finding]:
 
 def _stopped(reports: Iterable[Report]) -> Iterator[Finding]:
     """Name the replicas that are not ready, those with the same reason together."""
-    stopped = [each for each in reports if each.state is not State.READY]
+    stopped = [each for each in reports if each.state is not MappingState.READY]
     holders = [each for each in reports if each.held]
-    alike: dict[tuple[str, State, str], list[Report]] = {}
+    alike: dict[tuple[str, MappingState, str], list[Report]] = {}
     for each in stopped:
         alike.setdefault((each.mapping, each.state, _reason(each, holders)), []).append(each)
     for (mapping, state, reason), whose in alike.items():
         named = _some([f"{_name(each)} {state}" for each in whose])
         found = f"{named}: {printable(reason)}"
-        yield fail(mapping, found, "", 1) if state is State.HALTED else warn(mapping, found)
+        yield fail(mapping, found, "", 1) if state is MappingState.HALTED else warn(mapping, found)
 
 
 def _reason(report: Report, holders: Sequence[Report]) -> str:
@@ -246,7 +247,7 @@ def _waiting(reports: Iterable[Report]) -> Iterator[Finding]:
     slow = [
         each
         for each in reports
-        if each.state is State.READY and not each.problem_count and each.pending_seconds > _LONG
+        if each.state is MappingState.READY and not each.problem_count and each.pending_seconds > _LONG
     ]
     for mapping, whose in _by_mapping(slow):
         count, longest = sum(each.pending for each in whose), max(each.pending_seconds for each in whose)
@@ -273,7 +274,7 @@ def _numbers(version: str) -> list[tuple[bool, int, str]]:
     return [*numbers, (True, -1, "")]  # 1.0rc1 < 1.0 < 1.0.1
 
 
-def _clocks(facts: Facts) -> Iterator[Finding]:
+def _clocks(facts: OverviewFacts) -> Iterator[Finding]:
     """Judge the replicas' clocks by the reports that were just made; they decide nothing but what people read."""
     off: dict[str, list[Report]] = {}
     for each in () if facts.stale else facts.reports:

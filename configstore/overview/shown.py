@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from configstore.doctor.finding import State
+from configstore.doctor.finding import FindingState
 from configstore.model.replica import Report
-from configstore.overview.facts import Facts
-from configstore.overview.judge import Row, Verdict
-from configstore.store.api import Status
+from configstore.overview.facts import OverviewFacts
+from configstore.overview.judge import Judgement, MappingRow
+from configstore.store.api import MemberStatus
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +23,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     """What needs a person: about what, what was found, and the mend with what to type."""
 
     about: str
-    severity: State
+    severity: FindingState
     found: str
     mend: str | None
 
@@ -53,9 +53,9 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
     time: str
     exit_code: int
-    store: Status | None
+    store: MemberStatus | None
     endpoints: tuple[Endpoint, ...]
-    mappings: tuple[Row, ...]
+    mappings: tuple[MappingRow, ...]
     needs: tuple[Need, ...]
     replicas: tuple[Replica, ...]
     gone: tuple[Gone, ...]
@@ -64,7 +64,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     stale: str | None
 
 
-def shown(facts: Facts, verdict: Verdict) -> Overview:
+def shown(facts: OverviewFacts, verdict: Judgement) -> Overview:
     """Return an overview for programs."""
     everyone = [(each, True) for each in facts.reports] + [(each, False) for each in facts.late]
     return Overview(
@@ -97,5 +97,5 @@ def replica(report: Report, *, answers: bool) -> Replica:
 
 
 def _endpoint(url: str, status: object) -> Endpoint:
-    answers = isinstance(status, Status)
+    answers = isinstance(status, MemberStatus)
     return Endpoint(url=url, answers=answers, reason=None if answers else str(getattr(status, "reason", "")))

@@ -1,8 +1,8 @@
 """Built-in mappings by service: `mailu/front`, or `mailu` for those of every service.
 
-Data lies in one TOML file a product beside this module and is read when asked for. Called by `sidecar.config`,
-which turns a preset's settings into mappings, and by the commands that need to know a product's subtrees and where
-they lie on a single host.
+Data lies in one TOML file a product beside this module and is read when asked for. Called by
+`sidecar.config`, which turns a preset's settings into mappings, and by the commands that need to know a product's
+subtrees and where they lie on a single host.
 """
 
 import difflib
@@ -19,7 +19,7 @@ from configstore.model.path import StorePath, parse_path, printable
 _FOLDER = Path(__file__).parent
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HostFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where files of a mapping lie on a single host: a directory relative to its folder, and which of them."""
 
     host: str
@@ -40,7 +40,7 @@ class PresetMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     store: str
     path: str
     host: str | None = None
-    earlier: tuple[Place, ...] = ()
+    earlier: tuple[HostFiles, ...] = ()
     direction: Literal["both", "pull", "push"] = "both"
     include: tuple[str, ...] = ("**",)
     exclude: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ class PresetMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 _NO_SETTINGS = {"host", "earlier", "own", "about", "advice", "warning"}
 
 
-class Left(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LeftBehind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a single host has and no mapping takes: gitignore-style patterns from its folder on, and why.
 
     why: "" for folders that are looked into. loud: it must not be missed among the rest.
@@ -90,7 +90,7 @@ class _Product(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     instead: dict[str, str] = {}
     common: _Common
     mapping: dict[str, PresetMapping]
-    left: tuple[Left, ...] = ()
+    left: tuple[LeftBehind, ...] = ()
     retired: dict[str, str] = {}
 
 
@@ -144,7 +144,7 @@ def roots(name: str) -> tuple[StorePath, ...]:
     return tuple(sorted({parse_path(mapping.store) for mapping in load(name)}))
 
 
-def left(name: str) -> tuple[Left, ...]:
+def left(name: str) -> tuple[LeftBehind, ...]:
     """Return what a preset's product leaves where it is on a single host, the more special first."""
     return _read(name.partition("/")[0]).left
 

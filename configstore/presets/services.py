@@ -10,7 +10,7 @@ from typing import Any
 
 from configstore import presets
 from configstore.errors import UsageError
-from configstore.model.grants import Need, Service
+from configstore.model.grants import RangeNeed, Service
 from configstore.model.path import ROOT, PathError, StorePath, parse_path, printable
 from configstore.model.selection import Direction
 from configstore.presets import together
@@ -122,12 +122,12 @@ def _first_service(preset: str) -> str:
     return (first.partition("/")[2] or WHOLE) if first else ""
 
 
-def _needs_of(names: Iterable[str]) -> dict[str, Need]:
-    found: dict[str, Need] = {}
+def _needs_of(names: Iterable[str]) -> dict[str, RangeNeed]:
+    found: dict[str, RangeNeed] = {}
     first: dict[str, str] = {}
     for name in names:
         for mapping in presets.load(name):
-            need = Need(
+            need = RangeNeed(
                 mapping=mapping.name,
                 store=parse_path(mapping.store),
                 direction=Direction(mapping.direction),
@@ -139,7 +139,7 @@ def _needs_of(names: Iterable[str]) -> dict[str, Need]:
     return found
 
 
-def _known(names: Iterable[str]) -> tuple[Need, ...]:
+def _known(names: Iterable[str]) -> tuple[RangeNeed, ...]:
     """Return all mappings of the products that presets are of."""
     products = dict.fromkeys(name.partition("/")[0] for name in names)
     return tuple(need for product in products for need in _needs_of([product]).values())
@@ -153,8 +153,8 @@ def _tables(file: str | None) -> list[dict[str, Any]]:
 
 
 def _need_in_file(
-    file: str, number: int, table: Mapping[str, object], needs: Mapping[str, Need]
-) -> dict[str, Need]:
+    file: str, number: int, table: Mapping[str, object], needs: Mapping[str, RangeNeed]
+) -> dict[str, RangeNeed]:
     where = f"{printable(file)}: mapping {printable(str(table.get('name', f'number {number}')))}: "
     try:
         name = parse_name(table.get("name"))
@@ -162,12 +162,12 @@ def _need_in_file(
         raise UsageError(f"{where}name: {error}") from None
     base = needs.get(name)
     if base is None:
-        base = Need(mapping=name, store=_store(table.get("store", name), f"{where}store"))
+        base = RangeNeed(mapping=name, store=_store(table.get("store", name), f"{where}store"))
     given = {key: table[key] for key in _KEYS if key in table}
     return {name: _changed(base, given, lambda key: f"{where}{key}")}
 
 
-def _changed(need: Need, given: Mapping[str, object], label: Any) -> Need:  # noqa: ANN401 - a function of a key
+def _changed(need: RangeNeed, given: Mapping[str, object], label: Any) -> RangeNeed:  # noqa: ANN401 - a function of a key
     store, direction, lease = need.store, need.direction, need.lease
     for key, value in given.items():
         try:
@@ -180,7 +180,7 @@ def _changed(need: Need, given: Mapping[str, object], label: Any) -> Need:  # no
         except ValueError as error:
             expected = "expected both, pull or push" if key == "direction" else error
             raise UsageError(f"{label(key)}: {expected}") from None
-    return Need(mapping=need.mapping, store=store, direction=direction, lease=lease)
+    return RangeNeed(mapping=need.mapping, store=store, direction=direction, lease=lease)
 
 
 def _store(value: object, label: str) -> StorePath:

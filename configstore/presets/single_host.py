@@ -13,7 +13,7 @@ from configstore.model.path import ROOT, StorePath, ancestors, join, parent, par
 from configstore.model.selection import Selection, Symlinks, taken_out
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
+class DataSet(msgspec.Struct, frozen=True, kw_only=True):
     """One data set: a directory of the host, relative to its folder, and the subtree of the store that it becomes.
 
     name: of its mapping, "" for a tree that no preset speaks of. dir_mode: of directories without a record.
@@ -42,13 +42,13 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
             host, store = parent(host), parent(store)
 
 
-def parts(preset: str, below: StorePath) -> tuple[Part, ...]:
+def parts(preset: str, below: StorePath) -> tuple[DataSet, ...]:
     """Return a preset's data sets, in the store `below` a path. Raises UsageError."""
     mappings = [mapping for mapping in presets.load(preset) if mapping.host]
     places = [(mapping.store, mapping.host or "") for mapping in mappings]
     found = []
     for mapping in mappings:
-        main = Part(
+        main = DataSet(
             name=mapping.name,
             store=join(below, parse_path(mapping.store)),
             host=parse_path(mapping.host or ""),
@@ -67,7 +67,7 @@ def parts(preset: str, below: StorePath) -> tuple[Part, ...]:
     return tuple(found)
 
 
-def _earlier(main: Part, place: presets.Place) -> Part:
+def _earlier(main: DataSet, place: presets.HostFiles) -> DataSet:
     selection = Selection(include=place.include, exclude=main.selection.exclude)
     return msgspec.structs.replace(main, host=parse_path(place.host), selection=selection, earlier=True)
 
@@ -81,7 +81,7 @@ class Rest:
         self._known = {*taken, *(above for path in taken for above in ancestors(path))}
         self._rules = [(pathspec.GitIgnoreSpec.from_lines(left.paths), left) for left in presets.left(preset)]
 
-    def why(self, path: StorePath, *, is_dir: bool) -> presets.Left | None:
+    def why(self, path: StorePath, *, is_dir: bool) -> presets.LeftBehind | None:
         """Return why a path, with all below it, is left; None when it, or something below it, may be taken."""
         if path in self._known:
             return None
@@ -91,4 +91,4 @@ class Rest:
         return found if found.why else None
 
 
-_UNNAMED = presets.Left(paths=(), why="not among what the preset names")
+_UNNAMED = presets.LeftBehind(paths=(), why="not among what the preset names")

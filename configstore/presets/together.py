@@ -1,6 +1,6 @@
 """The presets that one sidecar has, `mailu/front,mailu/acme` or those of a whole host, and whose each mapping is.
 
-Called by `sidecar.config`, and by the commands that look at a sidecar's settings from outside.
+Called by `sidecar.config.settings`, and by the commands that look at a sidecar's settings from outside.
 """
 
 import msgspec

@@ -1,10 +1,11 @@
 """The contract of etcd's users and roles, as far as configstore needs them, and what makes them as they should be.
 
 A user has no password: who it is, etcd takes from the certificate that it shows. Each has one role, called as the
-user is. `memory_accounts.MemoryAccounts` is the double for tests, `etcd.accounts.EtcdAccounts` the real one.
+user is. `etcd.accounts.EtcdAccounts` keeps it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import methodcaller
 from typing import Protocol
 
 import msgspec
@@ -117,7 +118,7 @@ def everybody(accounts: Accounts) -> Everybody:
     return Everybody(users=accounts.users(), roles=accounts.roles())
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class AccountStep(msgspec.Struct, frozen=True, kw_only=True):
     """One change: what it is, and what makes it. role, grant: what it is about, where it is about a range."""
 
     do: str
@@ -126,25 +127,25 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     grant: Grant | None = None
 
 
-def steps(found: Everybody, wanted: Mapping[str, Sequence[Grant]]) -> Iterator[Step]:
+def steps(found: Everybody, wanted: Mapping[str, Sequence[Grant]]) -> Iterator[AccountStep]:
     """Yield what is missing, `root` first; what is too much is taken away after what is missing is given.
 
     wanted: what each user's role is to have.
     """
     root = found.account(ROOT)
     if not root.user:
-        yield Step(do="add user", user=ROOT, make=lambda to: to.add_user(ROOT))
+        yield AccountStep(do="add user", user=ROOT, make=lambda to: to.add_user(ROOT))
     if not root.role:
-        yield Step(do="add role", user=ROOT, make=lambda to: to.add_role(ROOT))
+        yield AccountStep(do="add role", user=ROOT, make=lambda to: to.add_role(ROOT))
     if not root.given:
-        yield Step(do="give role", user=ROOT, make=lambda to: to.give_role(ROOT, ROOT))
+        yield AccountStep(do="give role", user=ROOT, make=lambda to: to.give_role(ROOT, ROOT))
     for name, grants in wanted.items():
         yield from _steps_of(name, found.account(name), grants)
 
 
-def _steps_of(name: str, account: Account, grants: Sequence[Grant]) -> Iterator[Step]:
+def _steps_of(name: str, account: Account, grants: Sequence[Grant]) -> Iterator[AccountStep]:
     if not account.role:
-        yield Step(do="add role", user=name, make=lambda to: to.add_role(name))
+        yield AccountStep(do="add role", user=name, make=lambda to: to.add_role(name))
     differs = account.differs(grants)
     for grant in differs.missing:
         yield _grant(name, grant)
@@ -158,19 +159,19 @@ def _steps_of(name: str, account: Account, grants: Sequence[Grant]) -> Iterator[
         if at in wanted:  # which a server had beside it, and has taken away, too
             yield _grant(name, wanted[at])
     if not account.user:
-        yield Step(do="add user", user=name, make=lambda to: to.add_user(name))
+        yield AccountStep(do="add user", user=name, make=lambda to: to.add_user(name))
     if not account.given:
-        yield Step(do="give role", user=name, make=lambda to: to.give_role(name, name))
+        yield AccountStep(do="give role", user=name, make=lambda to: to.give_role(name, name))
     for other in account.others:
-        yield Step(do=f"take role {other}", user=name, make=lambda to, other=other: to.take_role(name, other))  # type: ignore[misc]
+        yield AccountStep(do=f"take role {other}", user=name, make=methodcaller("take_role", name, other))
 
 
-def _grant(role: str, grant: Grant) -> Step:
-    return Step(do="grant", user=role, grant=grant, make=lambda to: to.grant(role, grant))
+def _grant(role: str, grant: Grant) -> AccountStep:
+    return AccountStep(do="grant", user=role, grant=grant, make=lambda to: to.grant(role, grant))
 
 
-def _revoke(role: str, grant: Grant) -> Step:
-    return Step(do="revoke", user=role, grant=grant, make=lambda to: to.revoke(role, grant))
+def _revoke(role: str, grant: Grant) -> AccountStep:
+    return AccountStep(do="revoke", user=role, grant=grant, make=lambda to: to.revoke(role, grant))
 
 
 class Wrong(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,7 +204,7 @@ def judge(found: Everybody, wanted: Mapping[str, Sequence[Grant]]) -> list[Wrong
 
 
 def settle(
-    accounts: Accounts, wanted: Mapping[str, Sequence[Grant]], told: Callable[[Step], None] = lambda _: None
+    accounts: Accounts, wanted: Mapping[str, Sequence[Grant]], told: Callable[[AccountStep], None] = lambda _: None
 ) -> int:
     """Make what differs as it is wanted, and see that it is so; returns the number of changes.
 

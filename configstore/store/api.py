@@ -61,14 +61,14 @@ class Exists(msgspec.Struct, frozen=True):
     key: bytes
 
 
-class Holds(msgspec.Struct, frozen=True):
+class ValueEquals(msgspec.Struct, frozen=True):
     """Compare: the key holds a value."""
 
     key: bytes
     value: bytes
 
 
-Compare = ModRevision | CreateRevision | Exists | Holds
+Compare = ModRevision | CreateRevision | Exists | ValueEquals
 
 
 class Put(msgspec.Struct, frozen=True):
@@ -83,7 +83,7 @@ class Put(msgspec.Struct, frozen=True):
         return f"Put({self.key!r}, <{len(self.value)} bytes>, lease={self.lease})"
 
 
-class Relet(msgspec.Struct, frozen=True):
+class ChangeLease(msgspec.Struct, frozen=True):
     """Operation: give an existing key another lease (0 for none) without sending its value again.
 
     etcd calls this a put with `ignore_value`. On an absent key the whole txn fails: compare `Exists` first.
@@ -99,7 +99,7 @@ class Delete(msgspec.Struct, frozen=True):
     key: bytes
 
 
-Operation = Put | Relet | Delete
+Operation = Put | ChangeLease | Delete
 
 
 class TxnResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +160,7 @@ class Watch(Protocol):
         ...
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
+class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What the answering member says of itself. Sizes in bytes; `version` such as `3.5.16`.
 
     db_size: of the database's file, which is what the quota limits. db_in_use: what a defragmentation would leave.
@@ -257,7 +257,7 @@ class Kv(Protocol):
         """End a lease and delete its keys. Raises LeaseGoneError."""
         ...
 
-    def status(self) -> Status:
+    def status(self) -> MemberStatus:
         """Ask the member in use about itself."""
         ...
 

@@ -26,7 +26,7 @@ from configstore.model.record import (
     is_name,
     split,
 )
-from configstore.store.api import CreateRevision, Delete, Exists, Item, Kv, Operation, Put, Relet, range_all
+from configstore.store.api import ChangeLease, CreateRevision, Delete, Exists, Item, Kv, Operation, Put, range_all
 from configstore.store.envelope import Envelope
 
 UPLOAD_TTL = 900
@@ -135,9 +135,12 @@ class Chunks:
         dropped = [self._keys.chunk(path, name) for name in sorted(before - after)]
         lease = self.longest_lease(path, retention) if dropped else 0
         if lease:
-            relets: list[Operation] = [Relet(key, lease) for key in dropped]
-            return [Exists(key) for key in fresh + dropped], [*(Relet(key) for key in fresh), *relets]
-        return [Exists(key) for key in fresh], [*(Relet(key) for key in fresh), *(Delete(key) for key in dropped)]
+            relets: list[Operation] = [ChangeLease(key, lease) for key in dropped]
+            return [Exists(key) for key in fresh + dropped], [*(ChangeLease(key) for key in fresh), *relets]
+        return [Exists(key) for key in fresh], [
+            *(ChangeLease(key) for key in fresh),
+            *(Delete(key) for key in dropped),
+        ]
 
     def _named(self, path: StorePath, record: Record) -> set[str]:
         """Return the names of a current record's chunks; of one that cannot be opened, those without a lease."""

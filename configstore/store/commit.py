@@ -11,21 +11,21 @@ from configstore.model.record import Entry, Kind, Record, RecordError, encode
 from configstore.store.api import (
     MAX_OPERATIONS,
     CreateRevision,
-    Holds,
     Item,
     Kv,
     ModRevision,
     Operation,
     Put,
     TxnResult,
+    ValueEquals,
 )
 from configstore.store.chunks import Chunks
 from configstore.store.envelope import NEED_SEAL, PLAIN, Envelope, Envelopes, SealingError, tells
 from configstore.store.items import decode_item, items_at, trace
+from configstore.store.packing import Step, Superseded, groups
 from configstore.store.persist import persist
-from configstore.store.steps import Step, Superseded, groups
-from configstore.store.surplus import surplus_past
-from configstore.store.values import Bad, Fence, Outcome, Stored, Write, Writer
+from configstore.store.retention import surplus_past
+from configstore.store.values import Fence, Outcome, Stored, UnreadableRecord, Write, Writer
 
 _ATTEMPTS = 3
 """How often what is left is sent again: chunks or a lease expired under our hands, or a part was there already."""
@@ -149,7 +149,7 @@ class Commit:
                 self._done[step.path] = fate.found.mod_revision
                 continue
             now = decode_item(self._keys, self._envelopes, item) if item else None
-            stale[step.path] = None if isinstance(now, Bad) else now
+            stale[step.path] = None if isinstance(now, UnreadableRecord) else now
             if not fate.whole and (step.resent or step.path in self._lost):
                 unsure.append(step.path)
         holder = found.get(fence.key) if fence else None
@@ -249,7 +249,7 @@ class Commit:
             compares=(
                 ModRevision(key, write.expected),
                 # Another store, such as a restored one, may hold something else at the same revision.
-                *((Holds(key, known),) if known is not None else ()),
+                *((ValueEquals(key, known),) if known is not None else ()),
                 *compares,
             ),
             operations=tuple(operations),

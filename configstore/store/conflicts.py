@@ -13,7 +13,7 @@ from configstore.errors import RefusedError
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import ROOT, PathError, StorePath, is_below, shown
 from configstore.model.record import Record, RecordError
-from configstore.model.seal import Place
+from configstore.model.seal import SealedKind
 from configstore.store.api import MAX_OPERATIONS, Compare, Delete, Exists, Kv, ModRevision, range_all
 from configstore.store.chunks import read_pieces
 from configstore.store.tree import Tree
@@ -75,9 +75,9 @@ def _side(tree: Tree, path: StorePath, name: str) -> Loser | Unread | None:
     try:
         if not page.items:
             return None
-        record = tree.envelopes.decode(path, page.items[0].value, Place.CONFLICT)
+        record = tree.envelopes.decode(path, page.items[0].value, SealedKind.CONFLICT)
         if record.seal and not record.locked:
-            envelope = tree.envelopes.reading(path, record, Place.CONFLICT)
+            envelope = tree.envelopes.reading(path, record, SealedKind.CONFLICT)
             if envelope.loser(record.entry) != name:
                 return Unread(path=path, id=name, reason="it is the one of another id, and was moved here")
         return Loser(path=path, id=name, record=record)
@@ -98,7 +98,7 @@ def pieces_of(tree: Tree, loser: Loser) -> Iterator[bytes]:
             tree.kv,
             record,
             lambda name: tree.keys.conflict_chunk(loser.path, loser.id, name),
-            envelope=tree.envelopes.reading(loser.path, record, Place.CONFLICT),
+            envelope=tree.envelopes.reading(loser.path, record, SealedKind.CONFLICT),
             what=f"{loser.path}: the content of its conflict {loser.id} is not whole any more: chunk",
             mend="`configstore resolve` with another side ends the conflict",
         )

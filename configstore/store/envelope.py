@@ -11,7 +11,7 @@ import msgspec
 
 from configstore.model.path import StorePath, shown
 from configstore.model.record import Entry, Kind, Record, RecordError, decode, encode, sha256
-from configstore.model.seal import Key, Keyring, Place, Policy, identity
+from configstore.model.seal import Key, Keyring, Policy, SealedKind, identity
 from configstore.model.seal import SealingError as SealingError  # noqa: PLC0414 - those who store look for it here
 
 
@@ -96,7 +96,7 @@ class Envelopes:
         self._lenient = lenient
         self.keyring = keyring
 
-    def writing(self, path: StorePath, place: Place = Place.RECORD) -> Envelope:
+    def writing(self, path: StorePath, place: SealedKind = SealedKind.RECORD) -> Envelope:
         """Return the envelope for what is written to a path now. Raises SealingError: its key is missing."""
         if self._policy(path) is Policy.OFF:
             return PLAIN
@@ -119,7 +119,7 @@ class Envelopes:
             return ""
         return f"what is written here cannot be sealed: {_UNFIT}"
 
-    def reading(self, path: StorePath, record: Record, place: Place = Place.RECORD) -> Envelope:
+    def reading(self, path: StorePath, record: Record, place: SealedKind = SealedKind.RECORD) -> Envelope:
         """Return the envelope that the pieces of a record lie in. Raises SealingError: no key opens them."""
         if record.seal is None:
             return PLAIN
@@ -128,14 +128,14 @@ class Envelopes:
             raise SealingError(self._no_key(path, record))
         return self._sealed(key, path, place)
 
-    def decode(self, path: StorePath, value: bytes, place: Place = Place.RECORD) -> Record:
+    def decode(self, path: StorePath, value: bytes, place: SealedKind = SealedKind.RECORD) -> Record:
         """Read what lies under a key of a path. Raises RecordError."""
         record = self.peek(path, value, place)
         if record.locked and not self._lenient:
             raise SealingError(record.locked)
         return record
 
-    def peek(self, path: StorePath, value: bytes, place: Place = Place.RECORD) -> Record:
+    def peek(self, path: StorePath, value: bytes, place: SealedKind = SealedKind.RECORD) -> Record:
         """As `decode`, but a record of no use is returned with the reason in `locked`. Raises RecordError."""
         record = decode(value)
         if record.seal is None:
@@ -183,10 +183,10 @@ class Envelopes:
             )
         return _no_key(record)
 
-    def _sealed(self, key: Key, path: StorePath, place: Place) -> Opening:
-        from configstore.store.sealing import Sealed  # noqa: PLC0415 - the library is needed where there are keys
+    def _sealed(self, key: Key, path: StorePath, place: SealedKind) -> Opening:
+        from configstore.store.sealing import SealedEnvelope  # noqa: PLC0415 - the library is needed where there are keys
 
-        return Sealed(key, self._root, path, place)
+        return SealedEnvelope(key, self._root, path, place)
 
 
 NEED_SEAL = frozenset({Kind.FILE, Kind.SYMLINK})

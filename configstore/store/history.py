@@ -16,7 +16,7 @@ from configstore.model.record import Entry, Kind, RecordError
 from configstore.store.api import Item, range_all
 from configstore.store.items import decode_superseded
 from configstore.store.tree import Tree
-from configstore.store.values import Bad, Stored, Write
+from configstore.store.values import Stored, UnreadableRecord, Write
 
 
 class Versions(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True):
     path: StorePath
     created: int
     current: int
-    known: tuple[Stored | Bad, ...]
+    known: tuple[Stored | UnreadableRecord, ...]
 
     def at(self, revision: int) -> Stored | None:
         """Return the path's record as of a store revision; None when there was none yet.
@@ -47,21 +47,21 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True):
         after = self.known[len(before)] if len(before) < len(self.known) else None
         if after and not (isinstance(after, Stored) and after.record.origin.supersedes == found.mod_revision):
             raise ExpiredError(f"{self.path}: its record of revision {revision} is not kept any more")
-        if isinstance(found, Bad):
+        if isinstance(found, UnreadableRecord):
             raise RecordError(f"{self.path}: unreadable record at revision {found.mod_revision}: {found.reason}")
         return found
 
-    def now(self) -> Stored | Bad | None:
+    def now(self) -> Stored | UnreadableRecord | None:
         """Return the current record; None where there is none any more."""
         return self.known[-1] if self.current else None
 
     @property
-    def writes(self) -> tuple["Stored | Bad", ...]:
+    def writes(self) -> tuple["Stored | UnreadableRecord", ...]:
         """What was written, oldest first: of a write that was sealed again since, its newest record alone."""
         following = [*self.known[1:], None]
         return tuple(each for each, after in zip(self.known, following, strict=True) if not _is_one(each, after))
 
-    def began(self, found: Stored | Bad) -> int:
+    def began(self, found: Stored | UnreadableRecord) -> int:
         """Return the mod_revision that a write had at first; a later one where that is not kept."""
         before = [each for each in self.known if each.mod_revision <= found.mod_revision]
         same = takewhile(lambda each: each is found or _is_one(each, found), reversed(before))
@@ -73,7 +73,7 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True):
         return self.known[-1].mod_revision
 
 
-def _is_one(one: Stored | Bad, other: Stored | Bad | None) -> bool:
+def _is_one(one: Stored | UnreadableRecord, other: Stored | UnreadableRecord | None) -> bool:
     """Tell whether two records are of one write: sealing again keeps its id."""
     return (
         isinstance(one, Stored)
@@ -86,7 +86,7 @@ class ExpiredError(LookupError):
     """A superseded record is not kept any more: its retention ended, or many newer ones came."""
 
 
-def record_written_at(tree: Tree, path: StorePath, revision: int) -> Stored | Bad | None:
+def record_written_at(tree: Tree, path: StorePath, revision: int) -> Stored | UnreadableRecord | None:
     """Return the record that was written to a path at just this revision; None when another write has it.
 
     Raises ExpiredError when that is too long ago to be known, FutureRevisionError when the store has not come that
@@ -121,7 +121,7 @@ def versions_below(tree: Tree, directory: StorePath, *, alone: bool = False) -> 
     if not alone:
         below = range_all(tree.kv, *tree.keys.files_below(directory), revision=revision)
         current += [item for page in below for item in page.items]
-    past: dict[StorePath, list[Stored | Bad]] = {}
+    past: dict[StorePath, list[Stored | UnreadableRecord]] = {}
     for item in chain.from_iterable(page.items for page in range_all(tree.kv, *past_range, revision=revision)):
         found = decode_superseded(tree.keys, tree.envelopes, item)
         if found:
@@ -130,7 +130,7 @@ def versions_below(tree: Tree, directory: StorePath, *, alone: bool = False) -> 
     return made | {path: _deleted(path, known) for path, known in past.items() if path not in made}
 
 
-def _versions(tree: Tree, item: Item, past: dict[StorePath, list[Stored | Bad]]) -> Versions | None:
+def _versions(tree: Tree, item: Item, past: dict[StorePath, list[Stored | UnreadableRecord]]) -> Versions | None:
     try:
         path = tree.keys.path_of_file(item.key)
     except PathError:
@@ -139,7 +139,7 @@ def _versions(tree: Tree, item: Item, past: dict[StorePath, list[Stored | Bad]])
     return Versions(path=path, created=item.create_revision, current=item.mod_revision, known=known)
 
 
-def _deleted(path: StorePath, known: list[Stored | Bad]) -> Versions:
+def _deleted(path: StorePath, known: list[Stored | UnreadableRecord]) -> Versions:
     """Return what is known of a path that has superseded records alone."""
     first = known[0]
     created = first.mod_revision if isinstance(first, Stored) and not first.record.origin.supersedes else 0

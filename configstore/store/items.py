@@ -15,7 +15,7 @@ from configstore.model.record import RecordError
 from configstore.model.seal import SealingError
 from configstore.store.api import MAX_OPERATIONS, CreateRevision, Item, Kv, range_all
 from configstore.store.envelope import Envelopes
-from configstore.store.values import Bad, Stored
+from configstore.store.values import Stored, UnreadableRecord
 
 _NEVER = -1  # no key has this create_revision: a txn that compares it only reads
 
@@ -41,7 +41,9 @@ def stored(envelopes: Envelopes, path: StorePath, item: Item) -> Stored:
     return Stored(path=path, record=record, mod_revision=item.mod_revision, version=item.version)
 
 
-def decode_item(keys: Keys, envelopes: Envelopes, item: Item, path: StorePath | None = None) -> Stored | Bad:
+def decode_item(
+    keys: Keys, envelopes: Envelopes, item: Item, path: StorePath | None = None
+) -> Stored | UnreadableRecord:
     """Read what lies under one key below `files/`; what is unusable comes back as a value.
 
     path: the key's, where it is known.
@@ -49,14 +51,16 @@ def decode_item(keys: Keys, envelopes: Envelopes, item: Item, path: StorePath | 
     try:
         path = path or keys.path_of_file(item.key)
     except PathError as error:
-        return Bad(path=shown_key(item.key), reason=str(error), mod_revision=item.mod_revision, key=item.key)
+        return UnreadableRecord(
+            path=shown_key(item.key), reason=str(error), mod_revision=item.mod_revision, key=item.key
+        )
     try:
         return stored(envelopes, path, item)
     except RecordError as error:
         return _bad(path, error, item.mod_revision)
 
 
-def decode_superseded(keys: Keys, envelopes: Envelopes, item: Item) -> Stored | Bad | None:
+def decode_superseded(keys: Keys, envelopes: Envelopes, item: Item) -> Stored | UnreadableRecord | None:
     """Read what lies under one key below `past/`; None when no path has such a key."""
     try:
         path, revision = keys.path_of_past(item.key)
@@ -68,8 +72,10 @@ def decode_superseded(keys: Keys, envelopes: Envelopes, item: Item) -> Stored | 
         return _bad(path, error, revision)
 
 
-def _bad(path: StorePath, error: RecordError, revision: int) -> Bad:
-    return Bad(path=path, reason=str(error), mod_revision=revision, sealing=isinstance(error, SealingError))
+def _bad(path: StorePath, error: RecordError, revision: int) -> UnreadableRecord:
+    return UnreadableRecord(
+        path=path, reason=str(error), mod_revision=revision, sealing=isinstance(error, SealingError)
+    )
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +119,7 @@ def trace(
     return Trace(found=None, whole=whole and _follows(follows, after))
 
 
-def _is_of(found: Stored | Bad | None, write_ids: Collection[str]) -> TypeGuard[Stored]:
+def _is_of(found: Stored | UnreadableRecord | None, write_ids: Collection[str]) -> TypeGuard[Stored]:
     """Tell whether a record is of one of these writes; one that is locked says so to nobody's credit."""
     return isinstance(found, Stored) and not found.record.locked and found.record.origin.write_id in write_ids
 
@@ -126,6 +132,6 @@ def _superseded_since(kv: Kv, keys: Keys, path: StorePath, after: int, current: 
     return [item.key for page in pages for item in page.items]
 
 
-def _follows(record: Stored | Bad | None, before: int) -> bool:
+def _follows(record: Stored | UnreadableRecord | None, before: int) -> bool:
     """Tell whether a record says that it superseded the one of revision `before`."""
     return isinstance(record, Stored) and record.record.origin.supersedes == before

@@ -24,7 +24,7 @@ from configstore.errors import (
     StoreUnavailableError,
 )
 from configstore.model.keys import Keys, prefix_end
-from configstore.model.lease import Contender, HeldUp, Intent, decode_contender, decode_intent, encode
+from configstore.model.lease import HeldUp, Intent, QueueEntry, decode_contender, decode_intent, encode
 from configstore.model.path import printable
 from configstore.model.untrusted import UntrustedError
 from configstore.store.api import CreateRevision, Delete, Item, Kv, Put, Watch, range_all
@@ -66,7 +66,7 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes
     token: int
     etcd_lease: int
-    contender: Contender | None
+    contender: QueueEntry | None
 
     @property
     def words(self) -> str:
@@ -197,7 +197,7 @@ class Lease:
         kv: Kv,
         keys: Keys,
         name: str,
-        contender: Contender,
+        contender: QueueEntry,
         *,
         ttl: int = TTL,
         clock: Callable[[], float] = boottime,

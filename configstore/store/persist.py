@@ -1,4 +1,4 @@
-"""A txn whose answer may be lost. Called by `commit` and `losing`."""
+"""A txn whose answer may be lost. Called by `commit` and `losing_side`."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ import msgspec
 
 from configstore.errors import StoreError
 from configstore.model.keys import Keys, prefix_end
-from configstore.model.replica import Ask, Expected, Report, Request, decode_expected, decode_report, encode
+from configstore.model.replica import Ask, ExpectedReplica, Report, Request, decode_expected, decode_report, encode
 from configstore.model.untrusted import UntrustedError
 from configstore.store.api import CreateRevision, Item, Kv, Put, range_all
 
@@ -34,10 +34,10 @@ class Everyone(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     live: dict[bytes, tuple[Report, int]] = {}
-    expected: dict[bytes, tuple[Expected, int]] = {}
+    expected: dict[bytes, tuple[ExpectedReplica, int]] = {}
     unread: dict[bytes, str] = {}
 
-    def gone(self, keys: Keys) -> dict[bytes, tuple[Expected, int]]:
+    def gone(self, keys: Keys) -> dict[bytes, tuple[ExpectedReplica, int]]:
         """Return those that went without a goodbye, but for those whose place another one has taken since."""
         alive = {keys.expected(report.mapping, report.replica) for report, _ in self.live.values()}
         newest = self._newest()
@@ -65,7 +65,7 @@ class Everyone(msgspec.Struct, frozen=True, kw_only=True):
         return {each.place: key for key, (each, _) in in_turn}
 
 
-def expected(kv: Kv, keys: Keys, mapping: str, *, beginning: str = "") -> dict[bytes, tuple[Expected, int]]:
+def expected(kv: Kv, keys: Keys, mapping: str, *, beginning: str = "") -> dict[bytes, tuple[ExpectedReplica, int]]:
     """Return who is expected at a mapping, by key with the mod_revision; of ids that begin so alone.
 
     Raises StoreError.
@@ -98,7 +98,7 @@ def live(kv: Kv, keys: Keys) -> dict[bytes, tuple[Report, int]]:
     return everyone(kv, keys).live
 
 
-def _read_expected(keys: Keys, item: Item) -> Expected:
+def _read_expected(keys: Keys, item: Item) -> ExpectedReplica:
     expected = decode_expected(item.value)
     if item.key != keys.expected(expected.mapping, expected.replica):
         raise UntrustedError("it is about another mapping or replica than its key says")

@@ -23,9 +23,10 @@ from configstore.errors import CorruptError, LeaseGoneError, TooLargeError
 from configstore.model.keys import prefix_end, removal, shown_key
 from configstore.model.path import ROOT, PathError, StorePath, shown
 from configstore.model.record import Record, RecordError, decode
-from configstore.model.seal import Keyring, Place
+from configstore.model.seal import Keyring, SealedKind
 from configstore.store.api import (
     MAX_OPERATIONS,
+    ChangeLease,
     Compare,
     CreateRevision,
     Delete,
@@ -35,13 +36,12 @@ from configstore.store.api import (
     ModRevision,
     Operation,
     Put,
-    Relet,
 )
 from configstore.store.chunks import Chunks
 from configstore.store.conflicts import Loser, pieces_of
 from configstore.store.envelope import Envelope, tells
 from configstore.store.persist import persist
-from configstore.store.surplus import KEEP, surplus_past
+from configstore.store.retention import KEEP, surplus_past
 from configstore.store.tree import Tree
 from configstore.store.values import Stored
 
@@ -73,9 +73,9 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     strange: bool = False
 
     @property
-    def place(self) -> Place:
+    def place(self) -> SealedKind:
         """As what it is sealed."""
-        return Place.CONFLICT if self.family is Family.CONFLICTS else Place.RECORD
+        return SealedKind.CONFLICT if self.family is Family.CONFLICTS else SealedKind.RECORD
 
     def sealed_with(self) -> str:
         """Return the id of the key that it is sealed with; "" for none. Raises RecordError."""
@@ -147,7 +147,7 @@ def _now(kv: Kv, start: bytes, end: bytes, *, keys_only: bool = False) -> Iterat
         start = page.items[-1].key + b"\0"
 
 
-class Standing(enum.StrEnum):
+class SealStanding(enum.StrEnum):
     """How a value stands to the keys that are known."""
 
     FINE = "fine"
@@ -155,17 +155,17 @@ class Standing(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-def standing(ring: Keyring, path: StorePath, record: Record, *, unseal: bool = False) -> Standing:
+def standing(ring: Keyring, path: StorePath, record: Record, *, unseal: bool = False) -> SealStanding:
     """Tell whether a value is to be sealed again. A directory, and a tombstone without a digest, may be plain."""
     if record.seal is None:
-        return Standing.DUE if tells(record.entry) and not unseal else Standing.FINE
+        return SealStanding.DUE if tells(record.entry) and not unseal else SealStanding.FINE
     if ring.find(record.seal.key, path) is None:
-        return Standing.UNKNOWN
+        return SealStanding.UNKNOWN
     newest = ring.for_writing(path)
-    return Standing.DUE if unseal or newest is None or newest.id != record.seal.key else Standing.FINE
+    return SealStanding.DUE if unseal or newest is None or newest.id != record.seal.key else SealStanding.FINE
 
 
-class Survey(msgspec.Struct, kw_only=True):
+class SealSurvey(msgspec.Struct, kw_only=True):
     """What is sealed with which key. Counts are by family.
 
     keys: by the keys' ids. plain: what might be read by anybody who reads the store. due: how much is to be sealed
@@ -189,9 +189,9 @@ NAMED = 100
 
 def survey(
     tree: Tree, ring: Keyring | None, *, unseal: bool = False, step: Callable[[], None] = lambda: None
-) -> Survey:
+) -> SealSurvey:
     """Count what is sealed and what is plain, by the headers alone; `step` is called for each."""
-    found = Survey()
+    found = SealSurvey()
     ring = ring or Keyring(keys=())
     for value in values(tree):
         step()
@@ -206,11 +206,11 @@ def survey(
             continue
         if record.seal:
             found.keys.setdefault(record.seal.key, Counter())[value.family] += 1
-        elif standing(ring, value.path, record) is Standing.DUE:
+        elif standing(ring, value.path, record) is SealStanding.DUE:
             found.plain[value.family] += 1
         now = standing(ring, value.path, record, unseal=unseal)
-        found.due += now is Standing.DUE
-        found.unknown += now is Standing.UNKNOWN
+        found.due += now is SealStanding.DUE
+        found.unknown += now is SealStanding.UNKNOWN
     return found
 
 
@@ -244,9 +244,9 @@ class Resealing:
         except RecordError as error:
             raise LeftError(f"it cannot be read: {error}") from None
         now = standing(self._ring, value.path, record, unseal=self._unseal)
-        if now is Standing.UNKNOWN and record.seal:
+        if now is SealStanding.UNKNOWN and record.seal:
             raise LeftError(f"no key here opens it: it is sealed with the key {record.seal.key}")
-        return now is Standing.DUE
+        return now is SealStanding.DUE
 
     def opens(self, value: Value) -> bool:
         """Tell of what is due whether it opens, with all its pieces. Raises StoreError."""
@@ -288,7 +288,7 @@ class Resealing:
             compares, operations = self._record(value, record, envelope)
         return persist(self._kv, self._tree.patience, compares, operations, otherwise_get=()).succeeded
 
-    def _opened(self, path: StorePath, item: Item, place: Place) -> Record:
+    def _opened(self, path: StorePath, item: Item, place: SealedKind) -> Record:
         record = self._tree.envelopes.decode(path, item.value, place)
         if record.locked:
             raise LeftError(record.locked)
@@ -354,12 +354,12 @@ class Resealing:
             compares.append(Exists(key))
             has = leases.get(key, 0)
             if has and has != lease and (not lease or self._left(has) < self._left(lease)):
-                operations.append(Relet(key, lease))
+                operations.append(ChangeLease(key, lease))
         kept = [self._keys.chunk(path, name) for name in sorted((old & used) - new)]
         if is_current and kept:
             longest = self._chunks.longest_lease(path, self._retention)
             compares += [Exists(key) for key in kept]
-            operations += [Relet(key, longest) for key in kept]
+            operations += [ChangeLease(key, longest) for key in kept]
         operations += [Delete(self._keys.chunk(path, name)) for name in sorted(old - used - new)]
         return compares, operations
 

@@ -13,7 +13,7 @@ from configstore.model.record import Entry, Record, Seal
 from configstore.model.seal import (
     ALGORITHM,
     Key,
-    Place,
+    SealedKind,
     SealingError,
     bound_to,
     closed,
@@ -26,10 +26,10 @@ NONCE = 24
 """Bytes of a nonce: enough for random ones never to occur twice under a key."""
 
 
-class Sealed:
+class SealedEnvelope:
     """The envelope of one path with one key; see `envelope.Envelope`."""
 
-    def __init__(self, key: Key, root: str, path: StorePath, place: Place) -> None:
+    def __init__(self, key: Key, root: str, path: StorePath, place: SealedKind) -> None:
         self._key = key
         self._root = root
         self._path = path

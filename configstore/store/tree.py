@@ -20,9 +20,9 @@ from configstore.store.chunks import Chunks
 from configstore.store.commit import Commit, Terms
 from configstore.store.envelope import Envelopes
 from configstore.store.items import decode_item, items_at, stored, trace
-from configstore.store.losing import Losing
-from configstore.store.surplus import KEEP
-from configstore.store.values import Bad, Fence, Listing, Outcome, Stored, Write, Writer
+from configstore.store.losing_side import Losing
+from configstore.store.retention import KEEP
+from configstore.store.values import Fence, Listing, Outcome, Stored, UnreadableRecord, Write, Writer
 
 
 class Tree:
@@ -95,12 +95,12 @@ class Tree:
         records: dict[StorePath, Stored] = {}
         rest: dict[StorePath, tuple[int, str]] = {}
         ids: dict[str, str] = {}  # equal ones are one in memory
-        bad: list[Bad] = []
+        bad: list[UnreadableRecord] = []
         below = range_all(self.kv, *self.keys.files_below(directory), revision=revision)
         for part in itertools.chain([page] if directory else [], below):
             for item in part.items:
                 found = self.decode_item(item)
-                if isinstance(found, Bad):
+                if isinstance(found, UnreadableRecord):
                     bad.append(found)
                 elif kept := keep(found):
                     records[found.path] = kept
@@ -114,7 +114,7 @@ class Tree:
         """Tell whether the record that a path had at `mod_revision` was kept when it was superseded."""
         return bool(self.kv.range(self.keys.past(path, mod_revision), keys_only=True).items)
 
-    def decode_item(self, item: Item, path: StorePath | None = None) -> Stored | Bad:
+    def decode_item(self, item: Item, path: StorePath | None = None) -> Stored | UnreadableRecord:
         """Read what lies under one key below `files/`; what is unusable comes back as a value.
 
         path: the key's, where it is known, such as that of a record which was read before.

@@ -28,7 +28,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.record.entry.kind is Kind.GONE
 
 
-class Bad(msgspec.Struct, frozen=True, kw_only=True):
+class UnreadableRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A key below `files/` that holds no usable record; `path` is safe to print.
 
     key: of one that no path has, so that nothing but the key can name it; else None. sealing: it is sealing that
@@ -53,7 +53,7 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     cluster_id: int = 0
     records: dict[StorePath, Stored]
-    bad: tuple[Bad, ...] = ()
+    bad: tuple[UnreadableRecord, ...] = ()
     rest: dict[StorePath, tuple[int, str]] = {}
     known: int = 0
 

@@ -60,7 +60,7 @@ def new_secrets(token: str | None = None) -> Secrets:
     )
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class RejectedRequest(msgspec.Struct, frozen=True):
     """Why a request is turned away."""
 
     status: int
@@ -98,35 +98,37 @@ class Door:
 
         await self._pages(scope, receive, with_headers)
 
-    def _refusal(self, scope: Scope, headers: "Headers") -> Refusal | None:
+    def _refusal(self, scope: Scope, headers: "Headers") -> RejectedRequest | None:
         host = headers.only("host")
         if host is None or not self._is_ours(host):
-            return Refusal(421, "this page answers to 127.0.0.1, localhost, and its --proxy-origin alone")
+            return RejectedRequest(421, "this page answers to 127.0.0.1, localhost, and its --proxy-origin alone")
         if scope["method"] not in {"GET", "HEAD", "POST"}:
-            return Refusal(405, "only GET and POST are understood here")
+            return RejectedRequest(405, "only GET and POST are understood here")
         if not (self._brings_token(scope) or self._has_cookie(headers)):
-            return Refusal(401, "open the whole address that `configstore ui` printed: its token lets you in")
+            return RejectedRequest(
+                401, "open the whole address that `configstore ui` printed: its token lets you in"
+            )
         if scope["method"] == "POST":
             return self._refusal_to_change(headers, host)
         site, mode = headers.only("sec-fetch-site"), headers.only("sec-fetch-mode")
         if site in {"cross-site", "same-site"} and mode != "navigate":
-            return Refusal(403, "another site asks for this")
+            return RejectedRequest(403, "another site asks for this")
         return None
 
-    def _refusal_to_change(self, headers: "Headers", host: str) -> Refusal | None:
+    def _refusal_to_change(self, headers: "Headers", host: str) -> RejectedRequest | None:
         if not self._write:
-            return Refusal(403, "this page only reads: `configstore ui --write` may change something")
+            return RejectedRequest(403, "this page only reads: `configstore ui --write` may change something")
         origin = headers.only("origin")
         if len(headers.all("origin")) > 1 or (origin is not None and origin not in self._origins(host)):
-            return Refusal(403, "this was sent from a page of another origin; nothing was changed")
+            return RejectedRequest(403, "this was sent from a page of another origin; nothing was changed")
         if headers.only("sec-fetch-site") not in {None, "same-origin"}:
-            return Refusal(403, "this was sent from another site; nothing was changed")
+            return RejectedRequest(403, "this was sent from another site; nothing was changed")
         if (headers.only("content-type") or "").partition(";")[0] != "application/x-www-form-urlencoded":
-            return Refusal(415, "a form is expected")
+            return RejectedRequest(415, "a form is expected")
         length = headers.only("content-length") or ""
         endless = bool(headers.all("transfer-encoding"))  # it would win over the length
         if endless or not length.isascii() or not length.isdigit() or int(length[:9]) > MAX_BODY:
-            return Refusal(413, f"a form of at most {MAX_BODY} bytes, with its length, is expected")
+            return RejectedRequest(413, f"a form of at most {MAX_BODY} bytes, with its length, is expected")
         return None
 
     def _is_ours(self, host: str) -> bool:
@@ -191,7 +193,7 @@ def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
-async def _turn_away(send: Send, refusal: Refusal) -> None:
+async def _turn_away(send: Send, refusal: RejectedRequest) -> None:
     headers = dict(_HEADERS) | {"content-type": "text/plain; charset=utf-8", "connection": "close"}
     start = {"type": "http.response.start", "status": refusal.status, "headers": _encoded(headers)}
     await send(start)

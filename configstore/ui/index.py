@@ -14,7 +14,7 @@ import msgspec
 from configstore.model.path import ROOT, StorePath, is_below
 from configstore.model.record import Origin
 from configstore.model.replica import Report
-from configstore.store.values import Bad, Stored
+from configstore.store.values import Stored, UnreadableRecord
 
 SETS = 200
 """How many sets are remembered that were seen since the start."""
@@ -42,7 +42,7 @@ class Index:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._records: dict[StorePath, Stored] = {}
-        self._bad: dict[str, Bad] = {}
+        self._bad: dict[str, UnreadableRecord] = {}
         self._reports: dict[bytes, tuple[Report, int]] = {}
         self._unread: dict[bytes, str] = {}
         self._seen: deque[Change] = deque(maxlen=SETS)
@@ -51,12 +51,12 @@ class Index:
         self.since = time.time()
         self.revision = 0
 
-    def begin(self, revision: int, records: Iterable[Stored | Bad]) -> None:
+    def begin(self, revision: int, records: Iterable[Stored | UnreadableRecord]) -> None:
         """Take all records that the store has at a revision, in place of what was known."""
         found = tuple(records)
         with self._lock:
             self._records = {each.path: without_content(each) for each in found if isinstance(each, Stored)}
-            self._bad = {each.path: each for each in found if isinstance(each, Bad)}
+            self._bad = {each.path: each for each in found if isinstance(each, UnreadableRecord)}
             self.revision = revision
             self._drawn = None
             if self._seen and self._seen[-1].revision > revision:  # another store than before
@@ -70,7 +70,12 @@ class Index:
             self._measure()
 
     def take(
-        self, revision: int, written: Iterable[Stored | Bad], vanished: Iterable[str], *, awaited: bool
+        self,
+        revision: int,
+        written: Iterable[Stored | UnreadableRecord],
+        vanished: Iterable[str],
+        *,
+        awaited: bool,
     ) -> None:
         """Take what one transaction wrote, and what vanished without a tombstone.
 
@@ -79,7 +84,7 @@ class Index:
         good = []
         with self._lock:
             for each in written:
-                if isinstance(each, Bad):
+                if isinstance(each, UnreadableRecord):
                     self._bad[each.path] = each
                     self._records.pop(StorePath(each.path), None)
                     continue
@@ -136,7 +141,7 @@ class Index:
         with self._lock:
             return dict(self._unread)
 
-    def record(self, path: StorePath) -> Stored | Bad | None:
+    def record(self, path: StorePath) -> Stored | UnreadableRecord | None:
         """Return what lies at a path, without its content."""
         with self._lock:
             return self._records.get(path) or self._bad.get(path)
@@ -149,7 +154,7 @@ class Index:
             ]
         return sorted(found, key=lambda each: each.path)
 
-    def bad_below(self, directory: StorePath) -> list[Bad]:
+    def bad_below(self, directory: StorePath) -> list[UnreadableRecord]:
         """Return what cannot be read there."""
         with self._lock:
             return [each for path, each in self._bad.items() if is_below(StorePath(path), directory)]

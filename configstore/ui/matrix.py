@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import msgspec
 
 from configstore.model.path import StorePath
-from configstore.model.replica import Expected, Report, State
+from configstore.model.replica import ExpectedReplica, MappingState, Report
 
 NAMED = 12
 """How many replicas of a mapping are named in the overview; those in trouble come first."""
@@ -28,7 +28,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     report: Report | None = None
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
     """One mapping, or a subtree that no live replica mirrors (without a name)."""
 
     mapping: str
@@ -65,13 +65,13 @@ _MOODS = ("bad", "warn", "good")
 
 def rows(
     reports: Iterable[Report],
-    gone: Iterable[Expected],
+    gone: Iterable[ExpectedReplica],
     silent: Collection[tuple[str, str]],
     revisions: Callable[[StorePath], Sequence[int]],
     subtrees: Iterable[StorePath],
     *,
     blind: bool,
-) -> list[Row]:
+) -> list[MatrixRow]:
     """Return a row for each mapping, by name, and one for each subtree that none of them mirrors.
 
     revisions: returns the mod_revisions of all records below a directory, sorted. blind: the store is silent, so
@@ -80,7 +80,7 @@ def rows(
     by_mapping: dict[tuple[str, StorePath], list[Report]] = {}
     for report in reports:
         by_mapping.setdefault((report.mapping, report.store), []).append(report)
-    missing: dict[str, list[Expected]] = {}
+    missing: dict[str, list[ExpectedReplica]] = {}
     for each in gone:
         missing.setdefault(each.mapping, []).append(each)
     found = []
@@ -93,16 +93,16 @@ def rows(
         cells += [_gone(each) for each in missing.pop(mapping, ())]
         cells.sort(key=lambda cell: (_MOODS.index(cell.mood), cell.replica))
         paths = max(each.paths for each in here)
-        found.append(Row(mapping=mapping, store=store, cells=tuple(cells), paths=paths, newest=newest))
+        found.append(MatrixRow(mapping=mapping, store=store, cells=tuple(cells), paths=paths, newest=newest))
     for mapping, those in sorted(missing.items()):
         cells = [_gone(each) for each in those]
-        found.append(Row(mapping=mapping, store=StorePath(""), cells=tuple(cells), paths=0, newest=0))
+        found.append(MatrixRow(mapping=mapping, store=StorePath(""), cells=tuple(cells), paths=0, newest=0))
     mirrored = [store for _, store in by_mapping]
     for subtree in subtrees:
         if not any(store == subtree or store.startswith(f"{subtree}/") or not store for store in mirrored):
             below = revisions(subtree)
             found.append(
-                Row(mapping="", store=subtree, cells=(), paths=len(below), newest=below[-1] if below else 0)
+                MatrixRow(mapping="", store=subtree, cells=(), paths=len(below), newest=below[-1] if below else 0)
             )
     return found
 
@@ -110,7 +110,7 @@ def rows(
 def _cell(report: Report, silent: Collection[tuple[str, str]], behind: int, *, blind: bool) -> Cell:
     is_silent = (report.mapping, report.replica) in silent
     mood, word, more = _how(report, silent=is_silent, behind=behind)
-    serves = report.state is State.READY and not is_silent and not blind
+    serves = report.state is MappingState.READY and not is_silent and not blind
     if blind:
         mood, word, more = "warn", f"was {word}", f"as it was known last: {more}"
     return Cell(
@@ -123,9 +123,9 @@ def _how(report: Report, *, silent: bool, behind: int) -> tuple[str, str, str]:
     count, problems = report.problem_count, "problem" if report.problem_count == 1 else "problems"
     table = (
         (silent, "bad", "silent", f"does not answer; it was {report.word}"),
-        (report.state is State.HALTED, "bad", "halted", report.reason),
+        (report.state is MappingState.HALTED, "bad", "halted", report.reason),
         (
-            report.state is not State.READY,
+            report.state is not MappingState.READY,
             "warn",
             str(report.state),
             report.reason or "its first cycle is under way",
@@ -143,6 +143,6 @@ def _how(report: Report, *, silent: bool, behind: int) -> tuple[str, str, str]:
     return next((mood, word, more) for applies, mood, word, more in table if applies)
 
 
-def _gone(each: Expected) -> Cell:
+def _gone(each: ExpectedReplica) -> Cell:
     words = "went without a goodbye, and has not come back"
     return Cell(replica=each.replica, host=each.host, mood="bad", word="gone", more=words)

@@ -24,11 +24,11 @@ from configstore.model.record import Entry, Kind, RecordError
 from configstore.store.conflicts import Loser, Unread, all_sides, pieces_of
 from configstore.store.history import Versions, versions
 from configstore.store.tree import Tree
-from configstore.store.values import Bad, Stored
+from configstore.store.values import Stored, UnreadableRecord
 from configstore.ui import words
 from configstore.ui.beside import Pair, beside, is_costly
 from configstore.ui.index import Index
-from configstore.ui.matrix import Row, rows
+from configstore.ui.matrix import MatrixRow, rows
 from configstore.ui.privacy import text_of, why_untold
 from configstore.ui.watching import Watching
 
@@ -83,7 +83,7 @@ class Pages:
         """Return a page that says why there is none."""
         return self.show("refused", status, said=said)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[MatrixRow]:
         """Return the mappings with their replicas."""
         found = self._watching.overview()
         everything = self._index.below(ROOT)
@@ -161,7 +161,7 @@ class Pages:
         if found is None:
             raise NotThereError(f"{shown(path)}: was never there")
         known = [each for each in reversed(found.writes) if isinstance(each, Stored)]
-        unread = [each for each in found.known if isinstance(each, Bad)]
+        unread = [each for each in found.known if isinstance(each, UnreadableRecord)]
         old, new = _chosen(request, known)
         sides = [each for each in all_sides(self._tree, path) if each.path == path]
         losing = [each.record.entry for each in sides if isinstance(each, Loser)]
@@ -214,7 +214,9 @@ class Pages:
         now = found.now() if found else None
         now = now if isinstance(now, Stored) else None
         losing = [each for each in sides if isinstance(each, Loser)]
-        closed = len(losing) < len(sides) or any(isinstance(each, Bad) for each in (found.known if found else ()))
+        closed = len(losing) < len(sides) or any(
+            isinstance(each, UnreadableRecord) for each in (found.known if found else ())
+        )
         entries = [*(each.entry for each in known), *(each.record.entry for each in losing)]
         untold = why_untold(path, entries, unread=closed) or _locked(known, losing)
         texts = {each.id: "" if untold else self._against(now, each) for each in losing}

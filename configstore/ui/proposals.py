@@ -16,13 +16,13 @@ from configstore.cli.replicas import wait_for
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.model.path import StorePath, parse_path, printable, shown
 from configstore.model.record import Kind, RecordError, sha256
-from configstore.model.replica import Report, Request, State, Take, Verb
+from configstore.model.replica import MappingState, Report, Request, Take, Verb
 from configstore.store.conflicts import Loser, Unread, all_sides, drop
 from configstore.store.history import ExpiredError, restoring
 from configstore.store.leases import break_lease, queue
 from configstore.store.replicas import asking, live
 from configstore.store.tree import Tree
-from configstore.store.values import Bad, Stored
+from configstore.store.values import Stored, UnreadableRecord
 from configstore.ui import words
 
 RESUME_PATIENCE = 10.0
@@ -163,7 +163,7 @@ def resume(tree: Tree, given: Mapping[str, str], *, by: str) -> Proposal:
         raise RefusedError("expected a side: store or local")
     side = Take(given["take"])
     report = _halted(tree, mapping, replica)
-    halted = report.state is State.HALTED
+    halted = report.state is MappingState.HALTED
 
     def act() -> str:
         request = Request(
@@ -210,7 +210,7 @@ def resume(tree: Tree, given: Mapping[str, str], *, by: str) -> Proposal:
 def _halted(tree: Tree, mapping: str, replica: str) -> Report:
     for report, _ in live(tree.kv, tree.keys).values():
         same = (report.mapping, report.replica) == (mapping, replica)
-        if same and (report.state is State.HALTED or report.vanished):
+        if same and (report.state is MappingState.HALTED or report.vanished):
             return report
     raise NotThereError(f"{mapping}: {replica}: is not halted, and no record of it vanished")
 
@@ -255,11 +255,11 @@ def break_one(tree: Tree, given: Mapping[str, str]) -> Proposal:
     )
 
 
-def _told(found: Stored | Bad | None) -> str:
+def _told(found: Stored | UnreadableRecord | None) -> str:
     """Return what a path is, or was, in words; never its content."""
     if found is None:
         return "nothing"
-    if isinstance(found, Bad):
+    if isinstance(found, UnreadableRecord):
         return f"a record that cannot be read, of revision {found.mod_revision}"
     origin = found.record.origin
     if found.entry.kind is Kind.GONE:

@@ -20,9 +20,9 @@ from configstore.model.lease import Intent
 from configstore.model.path import ROOT, StorePath, printable
 from configstore.model.replica import Ask, Report
 from configstore.model.untrusted import UntrustedError
-from configstore.overview.facts import Facts
+from configstore.overview.facts import OverviewFacts
 from configstore.overview.gather import gather
-from configstore.overview.judge import Verdict, judge
+from configstore.overview.judge import Judgement, judge
 from configstore.settings import StoreSettings
 from configstore.store.api import Batch, Event, Item, range_all
 from configstore.store.leases import Queued, last_intent, queues
@@ -44,7 +44,7 @@ OLD = 2 * ROUND
 """Seconds after which a look is too old to be shown: nobody has looked meanwhile."""
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class HeldLease(msgspec.Struct, frozen=True, kw_only=True):
     """A lease with its queue, the holder first, and what was begun last under it."""
 
     name: str
@@ -74,9 +74,9 @@ class Watching:
         self._index = index
         self._told = told
         self._looked_at = looked_at
-        self.leases: tuple[Held, ...] = ()
+        self.leases: tuple[HeldLease, ...] = ()
         self._failed = ""
-        self._last: tuple[Facts, Verdict] | None = None
+        self._last: tuple[OverviewFacts, Judgement] | None = None
         self._looks: object = None
         self._looked = -math.inf
         self._wanted = True
@@ -221,13 +221,13 @@ class Watching:
             self._told("" if verdict.needs == before else f"what needs a person: {len(verdict.needs)}")
         self._await_applied()
 
-    def _leases_now(self, facts: Facts) -> tuple[Held, ...]:
+    def _leases_now(self, facts: OverviewFacts) -> tuple[HeldLease, ...]:
         """Return who holds what; what was known last where it cannot be read."""
         kv, keys = self._tree.kv, self._tree.keys
         if facts.statuses and not facts.cut_off:
             with suppress(ConfigstoreError):
                 return tuple(
-                    Held(name=name, queue=tuple(places), intent=last_intent(kv, keys, name))
+                    HeldLease(name=name, queue=tuple(places), intent=last_intent(kv, keys, name))
                     for name, places in sorted(queues(kv, keys).items())
                 )
         return self.leases
@@ -259,7 +259,7 @@ class Watching:
                 return each.revision
         return 0
 
-    def overview(self, patience: float = 3.5) -> tuple[Facts, Verdict] | None:
+    def overview(self, patience: float = 3.5) -> tuple[OverviewFacts, Judgement] | None:
         """Return how all was at the last look; if that is long ago, how it is. None when it takes too long."""
         with self._news:
             asked = time.monotonic()
@@ -276,7 +276,7 @@ class Watching:
         )
 
 
-def _lasting(facts: Facts) -> Facts:
+def _lasting(facts: OverviewFacts) -> OverviewFacts:
     """Return the facts without what changes from look to look although nothing has changed."""
     endpoints = tuple(
         msgspec.structs.replace(each, latency=0.0, web=msgspec.structs.replace(each.web, clock_ahead=None))

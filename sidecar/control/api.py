@@ -29,13 +29,13 @@ from configstore.model.keys import Keys
 from configstore.model.untrusted import UntrustedError
 from configstore.settings import parse_name
 from configstore.store.api import Kv
-from configstore.store.following import wait_applied
 from configstore.store.leases import MAX_TTL, MIN_TTL, Lease
 from configstore.store.replicas import named
-from configstore.store.survey import revision_due
-from sidecar.contact import fields
+from configstore.store.report_feed import wait_applied
+from configstore.store.subtree_revisions import revision_due
 from sidecar.control.holds import Holds, NoSuchHoldError
-from sidecar.mirror import Mirror
+from sidecar.cycle.mirror import Mirror
+from sidecar.reporting.contact import fields
 
 T = TypeVar("T", bound=msgspec.Struct)
 

@@ -16,16 +16,16 @@ import msgspec
 from configstore.clock import boottime
 from configstore.errors import ConfigstoreError, RefusedError, UsageError
 from configstore.model.keys import Keys
-from configstore.model.lease import Contender
+from configstore.model.lease import QueueEntry
 from configstore.store.api import Kv
 from configstore.store.leases import TTL, Lease, LeaseLostError, LeaseTakenError, Queued
-from configstore.store.survey import survey
+from configstore.store.subtree_revisions import survey
 from configstore.store.values import Fence
 from sidecar.control import section
-from sidecar.follower import Follower
-from sidecar.leased import LeaseView
-from sidecar.mirror import Mirror
-from sidecar.standing import Standing
+from sidecar.cycle.lease import LeaseView
+from sidecar.cycle.mirror import Mirror
+from sidecar.cycle.unfinished import Unfinished
+from sidecar.presence.follower import Follower
 
 GIVE_BACK = 2.0
 """Seconds for which the answer to a release waits until the lease is given back."""
@@ -47,7 +47,7 @@ class Hold(msgspec.Struct, kw_only=True, eq=False):
     begun: str
     unfinished: str
     token: int
-    before: tuple[Standing, ...]
+    before: tuple[Unfinished, ...]
 
 
 class LeaseStanding(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,7 +186,7 @@ class Holds:
             raise UsageError(f"no mapping here has lease {name!r}, so nothing would be fenced; {there}")
         if mapping is not None and known[mapping] not in concerned:
             concerned.append(known[mapping])
-        contender = Contender(replica=self._replica, host=self._host, command=command, time=self._now())
+        contender = QueueEntry(replica=self._replica, host=self._host, command=command, time=self._now())
         return Lease(self._kv, self._keys, name, contender, ttl=ttl or TTL), concerned
 
     def open(

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from configstore.clock import boottime
 from configstore.errors import ConfigstoreError, ConflictError, RefusedError, UnreachableError
 from configstore.model.path import StorePath, shown
-from sidecar.mirror import Mirror
-from sidecar.standing import Left, Standing
+from sidecar.cycle.mirror import Mirror
+from sidecar.cycle.unfinished import Unfinished, UnfinishedPath
 
 BRING_UP = 30.0
 """Seconds for the mirror to become up to date once the lease is held."""
@@ -24,7 +24,7 @@ def bring_up(mirror: Mirror, newest: int, *, others: int) -> None:
     Raises RefusedError, UnreachableError.
     """
 
-    def enough(now: Standing) -> bool:
+    def enough(now: Unfinished) -> bool:
         return _is_up_to_date(now, newest) or bool(_in_the_way(now, newest))
 
     mirror.yield_to(others)
@@ -42,14 +42,14 @@ def bring_up(mirror: Mirror, newest: int, *, others: int) -> None:
         )
 
 
-def send_what_waited(mirror: Mirror) -> Standing:
+def send_what_waited(mirror: Mirror) -> Unfinished:
     """Send what was changed here without the lease, and return what is left. Raises UnreachableError."""
     if mirror.flush(BRING_UP) is None:
         raise _not_done(mirror, "could not be committed in time")
     return _look(mirror, BRING_UP)
 
 
-def commit(mirror: Mirror, patience: float, before: Standing) -> None:
+def commit(mirror: Mirror, patience: float, before: Unfinished) -> None:
     """Send all that was changed since `before`, within `patience` seconds.
 
     Raises ConflictError, RefusedError, UnreachableError naming the paths of which that cannot be done.
@@ -71,7 +71,7 @@ def commit(mirror: Mirror, patience: float, before: Standing) -> None:
         raise ConflictError(f"{mirror.mapping.name}: not all of it is committed: {_some(lost)}")
 
 
-def _look(mirror: Mirror, patience: float) -> Standing:
+def _look(mirror: Mirror, patience: float) -> Unfinished:
     """Look at everything and return how the mirror stands. Raises RefusedError, UnreachableError."""
     now = mirror.stand(patience, lambda _: True)
     if now is None:
@@ -84,26 +84,26 @@ def _is_followed(mirror: Mirror) -> bool:
     return status.ready and not (status.waiting_for or status.halted)
 
 
-def _is_up_to_date(now: Standing, newest: int) -> bool:
+def _is_up_to_date(now: Unfinished, newest: int) -> bool:
     return now.seen >= newest and not now.unshown and not now.yields
 
 
-def _in_the_way(now: Standing, newest: int) -> list[str]:
+def _in_the_way(now: Unfinished, newest: int) -> list[str]:
     """Return what keeps records from being shown as things lie, if that is all that is missing."""
     found = [str(problem) for problem in now.unshown.values() if problem and not problem.unsure]
     found += [str(now.unsent[path]) for path in now.yields if now.unsent[path].sure]
     return found if now.seen >= newest and len(found) == len(now.unshown) + len(now.yields) else []
 
 
-def _not_yet(now: Standing) -> list[str]:
+def _not_yet(now: Unfinished) -> list[str]:
     unshown = (str(problem or f"{shown(path)}: it is on its way") for path, problem in now.unshown.items())
     return [*(str(now.unsent[path]) for path in now.yields), *unshown]
 
 
-def _made_since(now: Standing, before: Standing) -> list[Left]:
+def _made_since(now: Unfinished, before: Unfinished) -> list[UnfinishedPath]:
     """Return what is left and was made since; of what may change at any moment it is not known that it was not."""
 
-    def is_fresh(path: StorePath, left: Left) -> bool:
+    def is_fresh(path: StorePath, left: UnfinishedPath) -> bool:
         known = before.unsent.get(path)
         return known is None or not left.sure or left.lies != known.lies
 
@@ -117,7 +117,7 @@ def _some(reasons: Iterable[str]) -> str:
     return "; ".join(every[:NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _not_done(mirror: Mirror, what: str, left: Sequence[Left] = ()) -> ConfigstoreError:
+def _not_done(mirror: Mirror, what: str, left: Sequence[UnfinishedPath] = ()) -> ConfigstoreError:
     status = mirror.status
     paths = f" ({_some(each.shown for each in left)})" if left else ""
     if status.halted:

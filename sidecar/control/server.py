@@ -1,8 +1,8 @@
 """HTTP/1.1 over a Unix socket: who may speak with the sidecar, and how many may wait.
 
-A request that is answered at once lives within the limits of `serving`. One that may wait, for a lease, a commit
-or a revision, leaves its place there and takes one in the room for its kind. So however many wait for a lease, a
-holder hears for how long it has it, and can give it back.
+A request that is answered at once lives within the limits of `reporting.http`. One that may wait, for a lease, a
+commit or a revision, leaves its place there and takes one in the room for its kind. So however many wait for a
+lease, a holder hears for how long it has it, and can give it back.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from configstore.store.leases import Lease, LeaseLostError, Queued
 from sidecar.control import api
 from sidecar.control.api import Api, checked
 from sidecar.control.holds import Hold
-from sidecar.control.place import Door
-from sidecar.serving import Exchange, Request, Server
+from sidecar.control.socket_directory import ControlSocket
+from sidecar.reporting.http import Exchange, HttpRequest, Server
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class _Room:
 class ControlServer:
     """The server behind the control socket."""
 
-    def __init__(self, door: Door, what: Api, *, group: int | None) -> None:
+    def __init__(self, door: ControlSocket, what: Api, *, group: int | None) -> None:
         """Serve the socket of `door`; root, our own user, and members of `group` may speak."""
         self._api = what
         self._group = group
@@ -95,7 +95,7 @@ class ControlServer:
             log.warning("a peer was refused at the control socket", extra={"pid": pid, "uid": uid, "gid": gid})
         return False
 
-    def _serve(self, exchange: Exchange, request: Request) -> None:
+    def _serve(self, exchange: Exchange, request: HttpRequest) -> None:
         try:
             if request.method == "GET":
                 _send(exchange, HTTPStatus.OK, self._known(request.target))
@@ -114,7 +114,7 @@ class ControlServer:
             return {"left": self._api.holds.left(target.removeprefix("/v1/hold/"))}
         raise UsageError("there is no such thing to ask for")
 
-    def _wait(self, exchange: Exchange, request: Request) -> None:
+    def _wait(self, exchange: Exchange, request: HttpRequest) -> None:
         """Answer what may take its time, in the room for its kind."""
         if request.length > MAX_BODY:
             raise UsageError(f"bad request: expected a Content-Length of at most {MAX_BODY}")

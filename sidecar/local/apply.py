@@ -22,11 +22,11 @@ from sidecar.local.change import LocalChange
 from sidecar.local.directories import Directories, special_bits
 from sidecar.local.expected import expected, unchanged_since
 from sidecar.local.journal import Journal, Placing, Removing
-from sidecar.local.root import Root
+from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.stage import PERMISSIONS, Stage, give_owner
 from sidecar.local.verdicts import Applied, Stale, Verdicts
 from sidecar.local.watch import LocalWatch, Moves
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.planner.sides import LocalEntry
 
 __all__ = ["Applied", "Applier", "LocalChange"]
@@ -37,7 +37,7 @@ class Applier:
 
     def __init__(
         self,
-        root: Root,
+        root: MirroredDirectory,
         mapping: Mapping,
         journal: Journal,
         note: Callable[[StorePath], None] = lambda _: None,

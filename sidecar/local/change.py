@@ -1,4 +1,4 @@
-"""One change to the mirrored directory, as a value: made by `transfer`, carried out by `apply`."""
+"""One change to the mirrored directory, as a value: made by `execute`, carried out by `apply`."""
 
 import msgspec
 

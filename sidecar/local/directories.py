@@ -17,7 +17,7 @@ from configstore.files import descent
 from configstore.model.path import ROOT, StorePath, ancestors, depth, parent
 from sidecar.local.change import LocalChange
 from sidecar.local.journal import Journal, Unlocking
-from sidecar.local.root import Root
+from sidecar.local.mirrored_directory import MirroredDirectory
 
 _OPEN = 128
 _IMPLICIT_MODE = 0o755
@@ -35,7 +35,7 @@ class Directories:
     modes: what those shall have in the end whose mode was changed meanwhile.
     """
 
-    def __init__(self, root: Root, mode: int | None, journal: Journal) -> None:
+    def __init__(self, root: MirroredDirectory, mode: int | None, journal: Journal) -> None:
         """`mode` is that of directories which the store has no record of."""
         self.modes: dict[StorePath, int] = {}
         self._root = root

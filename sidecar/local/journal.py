@@ -13,9 +13,9 @@ from configstore.model.path import ROOT, PathError, StorePath, parse_path
 from configstore.model.record import Entry
 from configstore.model.signature import Signature
 from configstore.model.untrusted import UntrustedError, decode
-from sidecar.appendlog import AppendLog
 from sidecar.local.expected import Expected
 from sidecar.planner.sides import RemoteEntry
+from sidecar.state.append_log import AppendLog
 
 FILE = "intent"
 

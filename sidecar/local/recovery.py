@@ -13,12 +13,12 @@ from configstore.model.path import StorePath, parent
 from configstore.model.signature import Signature
 from sidecar.local.expected import Expected, is_still, unchanged_since
 from sidecar.local.journal import Intent, Journal, Placing, Removing, Unlocking
+from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.rename import exchange, place
-from sidecar.local.root import Root
 from sidecar.planner.sides import Agreed, agreement
 
 
-def recover(root: Root, journal: Journal) -> dict[StorePath, Agreed]:
+def recover(root: MirroredDirectory, journal: Journal) -> dict[StorePath, Agreed]:
     """Finish what the journal speaks of, and return what replica and store agree on by that.
 
     Afterwards nothing in the staging directory is needed any more. Raises OSError.
@@ -38,7 +38,7 @@ def recover(root: Root, journal: Journal) -> dict[StorePath, Agreed]:
     return agreed
 
 
-def _finish(root: Root, members: Sequence[Placing | Removing]) -> None:
+def _finish(root: MirroredDirectory, members: Sequence[Placing | Removing]) -> None:
     """Place what is still ready of a group, if all of it can be; else put back what came out, and take back."""
     judged = _judged(root, members)
     if judged or all(_fits(root, member) for member in members):
@@ -53,18 +53,20 @@ def _finish(root: Root, members: Sequence[Placing | Removing]) -> None:
             os.unlink(member.name, dir_fd=root.staging_fd)
 
 
-def _at(root: Root, member: Placing | Removing, act: Callable[[int, Placing | Removing, int, str], None]) -> None:
+def _at(
+    root: MirroredDirectory, member: Placing | Removing, act: Callable[[int, Placing | Removing, int, str], None]
+) -> None:
     with suppress(OSError), _Above(root, member.path) as (above, name):  # else its directory is gone, too
         act(root.staging_fd, member, above, name)
 
 
-def _judged(root: Root, members: Sequence[Placing | Removing]) -> bool:
+def _judged(root: MirroredDirectory, members: Sequence[Placing | Removing]) -> bool:
     """Tell whether some of what came out is dropped already: so the whole group had been found to be well."""
     replacing = (member for member in members if isinstance(member, Placing) and member.expected)
     return any(_look(root.staging_fd, member.name) is None and _is_placed(root, member) for member in replacing)
 
 
-def _fits(root: Root, member: Placing | Removing) -> bool:
+def _fits(root: MirroredDirectory, member: Placing | Removing) -> bool:
     """Tell whether a member is placed or can be, and whether what came out by that is what was expected to."""
     try:
         aside = _look(root.staging_fd, member.name)
@@ -80,7 +82,7 @@ def _fits(root: Root, member: Placing | Removing) -> bool:
         return False
 
 
-def _is_placed(root: Root, member: Placing) -> bool:
+def _is_placed(root: MirroredDirectory, member: Placing) -> bool:
     with suppress(OSError), _Above(root, member.path) as (above, name):
         return _is(_look(above, name), member.laid)
     return False
@@ -112,7 +114,7 @@ def _as_expected(directory: int, name: str, expected: Expected | None) -> bool:
     return is_still(directory, name, expected)
 
 
-def _agreed(root: Root, intent: Placing) -> Agreed | None:
+def _agreed(root: MirroredDirectory, intent: Placing) -> Agreed | None:
     if intent.remote is None:
         return None
     with suppress(OSError), _Above(root, intent.path) as (above, name):
@@ -122,7 +124,7 @@ def _agreed(root: Root, intent: Placing) -> Agreed | None:
     return None
 
 
-def _give_modes_back(root: Root, intents: Sequence[Intent]) -> None:
+def _give_modes_back(root: MirroredDirectory, intents: Sequence[Intent]) -> None:
     for intent in intents:
         if isinstance(intent, Unlocking):
             with suppress(OSError):
@@ -137,7 +139,7 @@ def _give_modes_back(root: Root, intents: Sequence[Intent]) -> None:
 class _Above:
     """The open directory in which a path lies, and its name there. Raises OSError."""
 
-    def __init__(self, root: Root, path: StorePath) -> None:
+    def __init__(self, root: MirroredDirectory, path: StorePath) -> None:
         self._directory = root.open_directory(parent(path))
         self._name = path.rpartition("/")[2]
 

@@ -22,10 +22,10 @@ from configstore.model.path import ROOT, PathError, StorePath, join, parent, par
 from configstore.model.record import CHUNK_SIZE, Entry, Kind
 from configstore.model.selection import Symlinks
 from configstore.model.signature import Signature
-from sidecar.local.root import Root
+from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.visit import Round, Scan, Visit
 from sidecar.local.watch import LocalWatch
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.planner.sides import LocalEntry, Problem
 
 __all__ = ["Changed", "Scan", "Scanner", "Unreadable"]
@@ -62,7 +62,7 @@ class Scanner:
     A watch is told of every directory and its descriptor before it is listed, and with None when it is gone.
     """
 
-    def __init__(self, root: Root, mapping: Mapping, watch: LocalWatch | None = None) -> None:
+    def __init__(self, root: MirroredDirectory, mapping: Mapping, watch: LocalWatch | None = None) -> None:
         """`watch`: what follows changes, and knows who writes where the kernel may not be asked."""
         self._root = root
         self._mapping = mapping

@@ -7,10 +7,10 @@ again after a while, which is nothing new and delays no set. Everything is looke
 from collections.abc import Callable
 
 from configstore.model.path import StorePath, parent
-from sidecar.local.root import Root
+from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.scan import Scan, Scanner
 from sidecar.local.watch import LocalWatch
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.planner.settle import DeleteWindow, Rounds, SetWindow
 from sidecar.planner.sides import Problem
 from sidecar.planner.three_sides import UNKNOWN_SET, Sides
@@ -40,7 +40,7 @@ class LocalSide:
         mapping: Mapping,
         sides: Sides,
         *,
-        root: Root,
+        root: MirroredDirectory,
         scanner: Scanner,
         watch: LocalWatch | None,
         clock: Callable[[], float],

@@ -15,8 +15,8 @@ from configstore.model.record import Entry, Kind
 from configstore.model.selection import Symlinks
 from sidecar.local.change import LocalChange
 from sidecar.local.expected import Expected, is_still, unchanged_since
+from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.rename import exchange, place
-from sidecar.local.root import Root
 
 PERMISSIONS = 0o777  # setuid, setgid and sticky never travel
 
@@ -28,7 +28,7 @@ class Refused(Exception):  # noqa: N818  # becomes a Problem
 class Stage:
     """What was made ready, by path."""
 
-    def __init__(self, root: Root, symlinks: Symlinks) -> None:
+    def __init__(self, root: MirroredDirectory, symlinks: Symlinks) -> None:
         self._directory = root.staging_fd
         self._symlinks = symlinks
         self._numbers = itertools.count()

@@ -23,9 +23,9 @@ from inotify_simple import flags
 from configstore.clock import boottime
 from configstore.errors import RefusedError
 from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, join, parent, shown
-from sidecar.local.root import Root
+from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.writers import Writers
-from sidecar.planner.mapping import WatchMode
+from sidecar.mapping import WatchMode
 
 log = logging.getLogger(__name__)
 
@@ -322,7 +322,12 @@ class PollWatch:
     """
 
     def __init__(
-        self, root: Root, wake: Callable[[], None], interval: float = POLL_INTERVAL, *, trouble: str | None = None
+        self,
+        root: MirroredDirectory,
+        wake: Callable[[], None],
+        interval: float = POLL_INTERVAL,
+        *,
+        trouble: str | None = None,
     ) -> None:
         """trouble: why it is polled, where that was not asked for."""
         # Only a host without inotify pays for loading it.
@@ -397,7 +402,7 @@ class PollWatch:
         self._wake()
 
 
-def choose(mode: WatchMode, root: Root, wake: Callable[[], None]) -> LocalWatch:
+def choose(mode: WatchMode, root: MirroredDirectory, wake: Callable[[], None]) -> LocalWatch:
     """Return a running watch. Raises RefusedError when inotify is demanded and cannot be had."""
     if mode is WatchMode.POLL:
         return PollWatch(root, wake)

@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from configstore.model.path import StorePath
 from configstore.model.record import Deletion, Kind
 from configstore.model.replica import Take
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.planner.plan import Plan, deletes
 from sidecar.planner.sides import Agreed
 from sidecar.planner.three_sides import Sides

@@ -12,7 +12,7 @@ import msgspec
 from configstore.model.path import ROOT, shell_word, shown
 from configstore.model.replica import Take
 from configstore.model.selection import Direction
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 
 
 class Phase(enum.StrEnum):
@@ -27,7 +27,7 @@ class Phase(enum.StrEnum):
     FROZEN = "frozen"
 
 
-class Event(enum.StrEnum):
+class LifecycleEvent(enum.StrEnum):
     """What leads to another phase."""
 
     LISTED = "a listing fits to what was known"
@@ -41,28 +41,32 @@ class Event(enum.StrEnum):
 
 
 _ROOT = {
-    Event.ROOT_IS_THERE: Phase.FOLLOWING,
-    Event.ROOT_IS_MISSING: Phase.ROOTLESS,
-    Event.ROOT_IS_DELETED: Phase.DELETED,
-    Event.ROOT_IS_OTHER: Phase.TAKEN,
+    LifecycleEvent.ROOT_IS_THERE: Phase.FOLLOWING,
+    LifecycleEvent.ROOT_IS_MISSING: Phase.ROOTLESS,
+    LifecycleEvent.ROOT_IS_DELETED: Phase.DELETED,
+    LifecycleEvent.ROOT_IS_OTHER: Phase.TAKEN,
 }
 
-TRANSITIONS: dict[Phase, dict[Event, Phase]] = {
+TRANSITIONS: dict[Phase, dict[LifecycleEvent, Phase]] = {
     # Until a listing came, an event of the watch says nothing about the rest: LISTED leads to ROOTLESS, and the
     # listing's own root, told right after it, from there on.
-    Phase.UNKNOWN: {Event.LISTED: Phase.ROOTLESS, Event.CONTRADICTED: Phase.FROZEN},
-    Phase.FOLLOWING: {**_ROOT, Event.CONTRADICTED: Phase.FROZEN},
-    Phase.ROOTLESS: {**_ROOT, Event.WRITE_AGAIN: Phase.REWRITING, Event.CONTRADICTED: Phase.FROZEN},
+    Phase.UNKNOWN: {LifecycleEvent.LISTED: Phase.ROOTLESS, LifecycleEvent.CONTRADICTED: Phase.FROZEN},
+    Phase.FOLLOWING: {**_ROOT, LifecycleEvent.CONTRADICTED: Phase.FROZEN},
+    Phase.ROOTLESS: {
+        **_ROOT,
+        LifecycleEvent.WRITE_AGAIN: Phase.REWRITING,
+        LifecycleEvent.CONTRADICTED: Phase.FROZEN,
+    },
     # The root is written last, so that nobody takes a half-written subtree for a whole one.
     Phase.REWRITING: {
         **_ROOT,
-        Event.ROOT_IS_MISSING: Phase.REWRITING,
-        Event.CONTRADICTED: Phase.FROZEN,
+        LifecycleEvent.ROOT_IS_MISSING: Phase.REWRITING,
+        LifecycleEvent.CONTRADICTED: Phase.FROZEN,
     },
-    Phase.DELETED: {**_ROOT, Event.CONTRADICTED: Phase.FROZEN},
-    Phase.TAKEN: {**_ROOT, Event.CONTRADICTED: Phase.FROZEN},
+    Phase.DELETED: {**_ROOT, LifecycleEvent.CONTRADICTED: Phase.FROZEN},
+    Phase.TAKEN: {**_ROOT, LifecycleEvent.CONTRADICTED: Phase.FROZEN},
     # Ended by the right store's return, which a listing shows, or by a person. What a watch tells is not taken in.
-    Phase.FROZEN: {Event.LISTED: Phase.ROOTLESS, Event.CHOSEN: Phase.UNKNOWN},
+    Phase.FROZEN: {LifecycleEvent.LISTED: Phase.ROOTLESS, LifecycleEvent.CHOSEN: Phase.UNKNOWN},
 }
 """Where an event leads from each phase; one that is not named changes nothing."""
 
@@ -104,11 +108,11 @@ class Lifecycle(msgspec.Struct, frozen=True, kw_only=True):
         """Whether what the store says may be applied here."""
         return self.phase in APPLYING
 
-    def after(self, event: Event, *, reason: str = "", take: Take | None = None) -> "Lifecycle":
+    def after(self, event: LifecycleEvent, *, reason: str = "", take: Take | None = None) -> "Lifecycle":
         """Return the value after an event. reason: of CONTRADICTED. take: of CHOSEN."""
         phase = TRANSITIONS[self.phase].get(event, self.phase)
-        taking = take if event is Event.CHOSEN else self.taking
-        stale = self.stale and event is not Event.LISTED
+        taking = take if event is LifecycleEvent.CHOSEN else self.taking
+        stale = self.stale and event is not LifecycleEvent.LISTED
         if phase is Phase.FROZEN:
             return Lifecycle(phase=phase, reason=self.reason or reason)
         return Lifecycle(phase=phase, stale=stale, taking=taking)

@@ -14,7 +14,7 @@ import msgspec
 
 from configstore.model.path import ROOT, StorePath, ancestors, depth, is_below, parent
 from configstore.model.record import Entry, Kind
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.planner.moves import moved_inodes
 from sidecar.planner.plan import Plan, Pull, Push, Wait
 from sidecar.planner.reconcile import (

@@ -15,7 +15,7 @@ import msgspec
 
 from configstore.model.record import Entry, Kind
 from configstore.model.selection import Direction
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry
 
 

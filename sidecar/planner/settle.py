@@ -3,7 +3,7 @@
 All times are readings of the caller's monotonic clock, in seconds. Owned by the engine's local side.
 """
 
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 
 DOUBT = 2.0
 """Seconds that a change may be in the store before a watch that has not told of it has lost it."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping as Mapped
 from configstore.model.path import StorePath
 from configstore.model.record import Kind
 from configstore.model.selection import Direction
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.planner.reconcile import same_local, shows
 from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry
 from sidecar.planner.three_sides import Sides

@@ -14,7 +14,7 @@ from configstore.store.api import Item
 from configstore.store.envelope import NEED_SEAL, SealingError
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Outcome, Stored, Write
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.planner.plan import Push
 from sidecar.planner.sides import Problem, RemoteEntry
 from sidecar.planner.three_sides import UNKNOWN_SET

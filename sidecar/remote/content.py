@@ -11,7 +11,7 @@ from configstore.model.path import StorePath
 from configstore.store.api import MAX_OPERATIONS, Item
 from configstore.store.tree import Tree
 from configstore.store.values import Stored
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.planner.sides import RemoteEntry
 
 _AHEAD = 1024 * 1024

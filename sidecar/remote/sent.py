@@ -11,7 +11,7 @@ from collections.abc import Mapping as Map
 from configstore.model.path import StorePath
 from configstore.store.tree import Tree
 from configstore.store.values import Stored
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.planner.sides import RemoteEntry
 from sidecar.planner.three_sides import Sides
 

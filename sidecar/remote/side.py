@@ -16,11 +16,11 @@ from configstore.model.replica import Take
 from configstore.model.selection import Direction
 from configstore.store.api import Batch, Item
 from configstore.store.history import ExpiredError, record_written_at
-from configstore.store.survey import survey
+from configstore.store.subtree_revisions import survey
 from configstore.store.tree import Tree
-from configstore.store.values import Bad, Listing, Stored
-from sidecar.planner.lifecycle import Event, Lifecycle, Phase, rescue, words
-from sidecar.planner.mapping import Mapping
+from configstore.store.values import Listing, Stored, UnreadableRecord
+from sidecar.mapping import Mapping
+from sidecar.planner.lifecycle import Lifecycle, LifecycleEvent, Phase, rescue, words
 from sidecar.planner.sides import Problem, RemoteEntry
 from sidecar.planner.three_sides import Sides
 from sidecar.remote.content import AtHand, Contents
@@ -145,18 +145,18 @@ class RemoteSide:
 
     def accept(self, take: Take) -> None:
         """Go on with a store that is not the one that was known; the next listing is believed as it is."""
-        self._happened(Event.CHOSEN, take=take)
+        self._happened(LifecycleEvent.CHOSEN, take=take)
         self._sides.forget_store()
         self._news.clear()
         self.revision = self.highest = 0
 
     def write_again(self) -> None:
         """Let the subtree be written again, its root at last, as a person chose."""
-        self._happened(Event.WRITE_AGAIN)
+        self._happened(LifecycleEvent.WRITE_AGAIN)
 
     def root_made(self) -> None:
         """Note that the subtree's root lies in the store by our own write."""
-        self._happened(Event.ROOT_IS_THERE)
+        self._happened(LifecycleEvent.ROOT_IS_THERE)
 
     def sided(self) -> None:
         """Note that the choice of a side was made use of."""
@@ -193,13 +193,13 @@ class RemoteSide:
 
     # Who answers
 
-    def _happened(self, event: Event, *, reason: str = "", take: Take | None = None) -> None:
+    def _happened(self, event: LifecycleEvent, *, reason: str = "", take: Take | None = None) -> None:
         self.life = self.life.after(event, reason=reason, take=take)
 
     def _contradicted(self, why: str) -> None:
         if self._nothing_there:
             why = of_nothing(why, rescue(self._mapping, held=self._held(), replica=self._tree.replica))
-        self._happened(Event.CONTRADICTED, reason=why)
+        self._happened(LifecycleEvent.CONTRADICTED, reason=why)
 
     def _missed(self, found: Map[StorePath, int], revision: int) -> bool:
         """Tell whether the watch has kept something to itself that it should have told by now."""
@@ -300,12 +300,12 @@ class RemoteSide:
         if why:
             self._contradicted(why)
             return
-        self._happened(Event.LISTED)
+        self._happened(LifecycleEvent.LISTED)
         self._unseen.clear()
         sides.is_of(listing.cluster_id)
         if top == ROOT:  # a whole tree has no root record: it is there once anything is
             found_any = listing.records or listing.rest
-            self._happened(Event.ROOT_IS_THERE if found_any else Event.ROOT_IS_MISSING)
+            self._happened(LifecycleEvent.ROOT_IS_THERE if found_any else LifecycleEvent.ROOT_IS_MISSING)
         else:
             unreadable = (bad for bad in listing.bad if bad.path == top)
             self._take_top(listing.records.get(top) or next(unreadable, None))
@@ -345,22 +345,22 @@ class RemoteSide:
         if known and known.mod_revision == item.mod_revision and path not in self._sides.remote_problems:
             return  # the echo of our own commit
         found = self._tree.decode_item(item, self._mapping.absolute(path) if known else None)
-        if isinstance(found, Bad):
+        if isinstance(found, UnreadableRecord):
             self._take_bad(found)
         elif (relative := self._relative(found.path, found.entry.kind)) is not None:
             self._take(relative, found)
 
-    def _take_top(self, found: Stored | Bad | None) -> None:
+    def _take_top(self, found: Stored | UnreadableRecord | None) -> None:
         """Note what lies at the subtree's root."""
         self._root_at = found.mod_revision if found else 0
         if found is None:
-            event = Event.ROOT_IS_MISSING
+            event = LifecycleEvent.ROOT_IS_MISSING
         elif isinstance(found, Stored) and found.entry.kind is Kind.DIR:
-            event = Event.ROOT_IS_THERE
+            event = LifecycleEvent.ROOT_IS_THERE
         elif isinstance(found, Stored) and found.gone:
-            event = Event.ROOT_IS_DELETED
+            event = LifecycleEvent.ROOT_IS_DELETED
         else:
-            event = Event.ROOT_IS_OTHER
+            event = LifecycleEvent.ROOT_IS_OTHER
         self._happened(event)
 
     @property
@@ -407,7 +407,7 @@ class RemoteSide:
                 },
             )
 
-    def _take_bad(self, bad: Bad) -> set[StorePath]:
+    def _take_bad(self, bad: UnreadableRecord) -> set[StorePath]:
         if bad.key is None:
             relative, word = self._relative(StorePath(bad.path)), ""
         else:  # a key that no path has is only ever shown

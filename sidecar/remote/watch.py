@@ -20,9 +20,9 @@ from configstore.model.path import StorePath, relative_to
 from configstore.store.api import Batch, Watch
 from configstore.store.tree import Tree
 from configstore.store.values import Listing, Stored
-from sidecar.contact import is_silence
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.remote.content import LIMIT
+from sidecar.reporting.contact import is_silence
 
 log = logging.getLogger(__name__)
 

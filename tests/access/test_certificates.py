@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from configstore.access import places
-from configstore.access.certificates import Given, State, ensure
+from configstore.access.certificates import AuthorityState, Given, ensure
 from configstore.errors import RefusedError, UsageError
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
@@ -62,7 +62,7 @@ def tree(tls):
 
 def test_everything_is_made_where_it_is_looked_for(tls):
     found = make(tls)
-    assert states(found) == {State.MADE}
+    assert states(found) == {AuthorityState.MADE}
     assert list(found) == ["ca", "peer-ca", *LEAVES]
     assert {str(path) for path in tree(tls)} == {
         "ca.pem", "ca.key", "peer-ca.pem", "peer-ca.key",
@@ -99,8 +99,8 @@ def test_where_etcd_is_reached_comes_to_the_servers_names_and_to_no_members(tls)
     assert names(load(first["server"].path)) == names(load(first["peer"].path)) == default
     found = make(tls, reached_at=["etcd.example.org", "localhost"])
     assert names(load(found["server"].path)) == default | {"etcd.example.org"}
-    assert (found["server"].state, found["peer"].state) == (State.RENEWED, State.KEPT)
-    assert make(tls)["server"].state is State.KEPT
+    assert (found["server"].state, found["peer"].state) == (AuthorityState.RENEWED, AuthorityState.KEPT)
+    assert make(tls)["server"].state is AuthorityState.KEPT
 
 
 def test_each_certificate_may_do_what_it_is_for_and_no_more(tls):
@@ -166,7 +166,7 @@ def test_a_second_call_changes_nothing(tls):
     make(tls, server_names=["etcd-1"])
     before = tree(tls)
     again = make(tls, now=NOW + days(500))
-    assert states(again) == {State.KEPT}
+    assert states(again) == {AuthorityState.KEPT}
     assert tree(tls) == before
     assert names(load(again["server"].path)) == {"etcd-1"}, "they need not be said again"
 
@@ -174,13 +174,13 @@ def test_a_second_call_changes_nothing(tls):
 def test_a_dry_run_says_the_same_and_writes_nothing(tls):
     planned = make(tls, dry_run=True)
     assert not tls.exists()
-    assert states(planned) == {State.MADE}
+    assert states(planned) == {AuthorityState.MADE}
     made = make(tls)
     assert {name: (each.path, each.end) for name, each in planned.items()} == {
         name: (each.path, each.end) for name, each in made.items()
     }
     before = tree(tls)
-    assert make(tls, now=NOW + days(600), dry_run=True)["server"].state is State.RENEWED
+    assert make(tls, now=NOW + days(600), dry_run=True)["server"].state is AuthorityState.RENEWED
     make(tls, now=NOW + days(600), roll_over=True, dry_run=True)
     assert tree(tls) == before
 
@@ -188,14 +188,14 @@ def test_a_dry_run_says_the_same_and_writes_nothing(tls):
 def test_what_is_missing_is_made_and_the_rest_is_kept(tls):
     make(tls, services={"front": "mailu-front"})
     found = make(tls)
-    assert [name for name, each in found.items() if each.state is State.MADE] == ["mailu-admin"]
+    assert [name for name, each in found.items() if each.state is AuthorityState.MADE] == ["mailu-admin"]
 
 
 def test_in_the_last_third_a_certificate_is_renewed_for_the_same_key(tls):
     make(tls)
     before = tree(tls)
     found = make(tls, now=NOW + days(560))
-    assert {name for name, each in found.items() if each.state is State.RENEWED} == set(LEAVES)
+    assert {name for name, each in found.items() if each.state is AuthorityState.RENEWED} == set(LEAVES)
     assert found["mailu-front"].end == NOW + days(560 + 825)
     assert "ends on 2032-04-05" in found["mailu-front"].why
     changed = {str(path) for path, content in tree(tls).items() if content != before[path]}
@@ -206,7 +206,7 @@ def test_in_the_last_third_a_certificate_is_renewed_for_the_same_key(tls):
 def test_other_names_renew_what_members_show(tls):
     make(tls, server_names=["etcd-1"])
     found = make(tls, server_names=["etcd-1", "etcd-2"])
-    assert {name for name, each in found.items() if each.state is State.RENEWED} == {"server", "peer"}
+    assert {name for name, each in found.items() if each.state is AuthorityState.RENEWED} == {"server", "peer"}
     assert names(load(found["server"].path)) == {"etcd-1", "etcd-2"}
 
 
@@ -215,7 +215,7 @@ def test_an_authority_near_its_end_is_renewed_so_that_old_and_new_know_each_othe
     late = NOW + days(3000)
     found = make(tls, now=late)
     new = load(found["ca"].path)
-    assert found["ca"].state is State.RENEWED
+    assert found["ca"].state is AuthorityState.RENEWED
     assert "restart the members of etcd" in found["ca"].why
     assert new.not_valid_after_utc == late + days(3650)
     for authority in (old, new):
@@ -263,7 +263,7 @@ def test_another_key_comes_in_three_steps_in_each_of_which_neighbours_know_each_
         assert knows(other[0], one[1])
     assert not knows(steps[-1][0], steps[0][1]), "what the first one signed is worth nothing any more"
     assert steps[0][1].public_key() == steps[-1][1].public_key()
-    assert states(make(tls)) == {State.KEPT}
+    assert states(make(tls)) == {AuthorityState.KEPT}
     assert not list(tls.glob("*.old.key"))
 
 
@@ -279,7 +279,7 @@ def test_an_authority_of_the_operators_own_signs_and_its_key_stays_where_it_is(t
     load(found["server"].path).verify_directly_issued_by(load(own / "ca.pem"))
     with pytest.raises(ValueError, match="does not match"):
         load(found["peer"].path).verify_directly_issued_by(load(own / "ca.pem"))
-    assert states(make(tls, given=given)) == {State.KEPT}
+    assert states(make(tls, given=given)) == {AuthorityState.KEPT}
     with pytest.raises(RefusedError, match=r"ca\.key, is not there: put it back"):
         make(tls)
 
@@ -294,7 +294,7 @@ def test_an_authority_is_followed_by_another_one_only_beside_it(tls, tmp_path):
     both = tmp_path / "both.pem"
     both.write_bytes((tmp_path / "two/ca.pem").read_bytes() + (tmp_path / "one/ca.pem").read_bytes())
     found = make(tls, given=Given(str(both), two.key))
-    assert found["mailu-front"].state is State.RENEWED
+    assert found["mailu-front"].state is AuthorityState.RENEWED
     assert (tls / "front/ca.pem").read_bytes() == both.read_bytes()
 
 
@@ -394,7 +394,7 @@ def test_a_run_that_was_killed_is_finished_with_the_keys_that_it_made(tls):
     keys = {path: content for path, content in tree(tls).items() if path.suffix == ".key"}
     for file in tls.rglob("*.pem"):
         file.unlink()
-    assert states(make(tls)) == {State.MADE}
+    assert states(make(tls)) == {AuthorityState.MADE}
     assert {path: content for path, content in tree(tls).items() if path.suffix == ".key"} == keys
 
 

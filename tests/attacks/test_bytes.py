@@ -7,15 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from configstore.errors import CorruptError, UsageError
-from configstore.model.lease import Contender, encode
+from configstore.model.lease import QueueEntry, encode
 from configstore.model.record import RecordError, decode, sha256
-from configstore.model.replica import PathProblem, Report, State
+from configstore.model.replica import MappingState, PathProblem, Report
 from configstore.model.replica import encode as encode_report
 from configstore.model.untrusted import LIMIT, MAX_DEPTH
 from configstore.store.api import Page, Put, range_all
-from configstore.store.memory import MemoryKv
-from sidecar.config import load_config
+from sidecar.config.settings import load_config
 from tests.fuzz.targets import ODD, TARGETS, altered
+from tests.memory_store.store import MemoryKv
 from tests.waiting import wait_until
 
 FIELDS = {"v": 1, "kind": "file", "mode": "0600", "size": 4, "sha256": sha256(b"evil"), "write_id": "x"}
@@ -80,14 +80,14 @@ def test_every_parser_keeps_its_promise_for_any_bytes(target):
 def hostile_keys(root):
     """Return what anybody with write access could put into each part of a store, by key."""
     deep = b'{"x":' + b"[" * 998
-    claim = encode(Contender(replica=EVIL, host=EVIL, command=EVIL, time=EVIL))
+    claim = encode(QueueEntry(replica=EVIL, host=EVIL, command=EVIL, time=EVIL))
     report = Report(
         mapping=EVIL,
         replica=EVIL,
         host=EVIL,
         session="s",
         store="data",
-        state=State.HALTED,
+        state=MappingState.HALTED,
         reason=EVIL,
         problems=(PathProblem(path=EVIL, reason=EVIL, word=EVIL),),
     )

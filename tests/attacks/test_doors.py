@@ -20,8 +20,8 @@ import pytest
 
 from configstore.client import ClientError, Sidecar
 from configstore.errors import RefusedError
-from sidecar import serving
-from sidecar.control import place, server
+from sidecar.control import server, socket_directory
+from sidecar.reporting import http
 from tests.attacks.application import UID
 from tests.e2e import conftest as sidecars
 from tests.e2e.replica import ENVIRONMENT
@@ -137,7 +137,7 @@ def test_slow_clients_take_few_descriptors_and_keep_nobody_out(one, door, config
             slow = stack.enter_context(door())
             slow.sendall(f"GET {door.path} HTTP/1.1\r\nX: ".encode())
         assert works(one)  # so that all of them were looked at
-        assert descriptors(one) <= open_before + serving.CONNECTIONS + 1  # one more waits for its place
+        assert descriptors(one) <= open_before + http.CONNECTIONS + 1  # one more waits for its place
         configstore("put", "data/made-meanwhile", content=b"x")
         wait_until((one.folder / "made-meanwhile").exists)
     grown(one, before, "300 slow clients")
@@ -158,14 +158,14 @@ def test_a_request_that_drips_is_cut_off_in_time(door):
             except OSError:
                 return True
 
-        wait_until(cut, 3 * serving.ARRIVAL, what="a drip to be cut off")
+        wait_until(cut, 3 * http.ARRIVAL, what="a drip to be cut off")
         print(f"cut off after {time.monotonic() - began:.1f} s")
 
 
 def test_who_takes_no_answers_costs_little_and_keeps_nobody_out(one, door):
     before = mib(one, "VmHWM")
     with contextlib.ExitStack() as stack:
-        for _ in range(3 * serving.CONNECTIONS):
+        for _ in range(3 * http.CONNECTIONS):
             deaf = stack.enter_context(door())
             deaf.sendall(f"GET {door.path} HTTP/1.1\r\n\r\n".encode())
         assert works(one)
@@ -282,7 +282,7 @@ def listen():
     with contextlib.ExitStack() as stack:
 
         def listen(path, group=None, folders=()):
-            door = place.listen(str(path), group, folders)
+            door = socket_directory.listen(str(path), group, folders)
             stack.callback(door.listener.close)
             stack.callback(door.remove)
             return door
@@ -365,7 +365,7 @@ def test_a_directory_that_is_swapped_again_and_again_leads_nowhere_else(base):
         end = time.monotonic() + 60
         while (served < 5 or refused < 100) and time.monotonic() < end:
             try:
-                door = place.listen(str(base / "run" / "control.sock"), os.getegid())
+                door = socket_directory.listen(str(base / "run" / "control.sock"), os.getegid())
             except RefusedError:
                 refused += 1
                 continue
@@ -395,8 +395,8 @@ def test_owner_and_mode_are_set_before_the_socket_has_its_name(base, listen, mon
         seen.append(("born", stat.S_IMODE(os.stat(path).st_mode), os.stat(path).st_gid))
         os.lchown(os.readlink(path), uid, gid)
 
-    monkeypatch.setattr(place.os, "rename", rename)
-    monkeypatch.setattr(place.os, "chown", chown)
+    monkeypatch.setattr(socket_directory.os, "rename", rename)
+    monkeypatch.setattr(socket_directory.os, "chown", chown)
     before = os.umask(0)
     try:
         listen(base / "run" / "control.sock", 4242)
@@ -407,7 +407,7 @@ def test_owner_and_mode_are_set_before_the_socket_has_its_name(base, listen, mon
 
 def test_another_ones_socket_is_not_removed_at_the_end(base):
     path = base / "run" / "control.sock"
-    door = place.listen(str(path), None)
+    door = socket_directory.listen(str(path), None)
     door.listener.close()
     os.rename(path, base / "run" / "taken")
     path.write_text("another's")

@@ -18,7 +18,7 @@ from configstore.store.etcd.stubs import rpc, services
 from configstore.store.items import items_at
 from configstore.store.tree import Tree
 from configstore.store.values import Writer
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.remote.watch import RemoteWatch
 from tests.servers import connect
 from tests.waiting import wait_until

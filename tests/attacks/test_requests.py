@@ -11,7 +11,7 @@ import pytest
 from configstore.embedded import EmbeddedEtcd
 from configstore.errors import PermissionDeniedError
 from configstore.model.keys import Keys
-from configstore.model.replica import Ask, Request, State, Take, Verb, encode
+from configstore.model.replica import Ask, MappingState, Request, Take, Verb, encode
 from configstore.store.api import CreateRevision, Delete, Put
 from configstore.store.replicas import live
 from tests import zygote
@@ -131,7 +131,7 @@ def report(kv, replica="one"):
 
 def reason(kv):
     found = report(kv)
-    return found.reason if found.state is State.HALTED else None
+    return found.reason if found.state is MappingState.HALTED else None
 
 
 def forged(why, **fields):

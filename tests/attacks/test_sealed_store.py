@@ -11,7 +11,7 @@ from configstore.model.record import Deletion, Entry, Kind, Origin, Record, enco
 from configstore.store.api import Delete, Exists, Put, range_all
 from configstore.store.conflicts import Unread, all_sides, losers
 from configstore.store.history import versions
-from configstore.store.values import Bad
+from configstore.store.values import UnreadableRecord
 from tests.keyrings import DATA, FIRST, everything, put, raw, ring, sealed_tree, table, write
 from tests.waiting import wait_until
 
@@ -43,7 +43,7 @@ def test_no_value_opens_anywhere_but_where_it_was_written(kv, kv_root):
     def reads(at, path, value, where=tree):
         kv.txn((), (Put(at, value),))
         found = where.decode_item(kv.range(where.keys.file(StorePath(path))).items[0])
-        return not isinstance(found, Bad)
+        return not isinstance(found, UnreadableRecord)
 
     for source, value in {**files, **past, **lost}.items():
         its_own = source == a or source.startswith(keys.past_of(StorePath("data/a")))
@@ -53,7 +53,7 @@ def test_no_value_opens_anywhere_but_where_it_was_written(kv, kv_root):
     # What is kept is swapped: the superseded records of two paths, and their losing sides.
     (one, two), (mine, others) = sorted(past)[:2], sorted(lost)[:2]
     kv.txn((), (Put(one, past[two]), Put(mine, lost[others]), Put(others, files[a])))
-    assert isinstance(versions(tree, StorePath("data/a")).known[0], Bad)
+    assert isinstance(versions(tree, StorePath("data/a")).known[0], UnreadableRecord)
     assert [type(each) for each in all_sides(tree, DATA)] == [Unread, Unread]
     pieces = values(kv, kv_root, "chunks")
     (piece, *_), (other, *_) = (

@@ -12,7 +12,7 @@ from contextlib import suppress
 import pytest
 
 from configstore import client
-from configstore.client import ClientError, Held, Sidecar
+from configstore.client import ClientError, Hold, Sidecar
 from tests.e2e.replica import CLIENTS_PYTHON
 
 HELD = {"event": "held", "id": "abc", "ttl": 29, "token": 7, "unfinished": None}
@@ -164,7 +164,7 @@ def test_what_did_not_end_is_handed_to_the_command_without_a_nul(lying):
 def test_a_lease_is_never_longer_than_its_ttl(lying):
     server, path = lying()
     server.answers["/v1/hold/abc"] = (200, b'{"left": 1e9}')
-    guard = Held(Sidecar(path), "x", HELD)
+    guard = Hold(Sidecar(path), "x", HELD)
     assert guard.left() <= 0
     assert "cannot be used" in guard.doubt
 

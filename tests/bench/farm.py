@@ -124,7 +124,8 @@ class Farm:
 def _serve() -> None:
     """Fork a sidecar for each line that asks for one, until there are no more lines."""
     import configstore.store.etcd  # noqa: F401, PLC0415 - imported once, for all
-    from sidecar import daemon, health, outside  # noqa: F401, PLC0415  # as above
+    from sidecar.daemon import commands  # noqa: F401, PLC0415  # as above
+    from sidecar.reporting import gauges, health  # noqa: F401, PLC0415  # as above
 
     if len(os.listdir("/proc/self/task")) != 1:
         raise SystemExit("bench: an import has started a thread, so that nothing may be forked")

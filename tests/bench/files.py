@@ -20,10 +20,10 @@ from typing import Any
 from configstore.embedded import EmbeddedEtcd
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind
-from configstore.store.survey import survey
+from configstore.store.subtree_revisions import survey
 from configstore.store.values import Write
-from sidecar.config import load_config
-from sidecar.mirror import Mirror
+from sidecar.config.settings import load_config
+from sidecar.cycle.mirror import Mirror
 from tests.bench.measures import RETENTION, Arrivals, Bench, a_file
 from tests.bench.processes import MEMORY, cpu, resident
 from tests.waiting import wait_until

@@ -42,10 +42,10 @@ IMPORTED = (
     "google.protobuf.message_factory",
     "grpc",
     "configstore.store.etcd.client",
-    "sidecar.config",
-    "sidecar.daemon",
-    "sidecar.daemon, configstore.store.etcd.client",
-    "sidecar.daemon, configstore.store.etcd.client, sidecar.health, sidecar.outside",
+    "sidecar.config.settings",
+    "sidecar.daemon.commands",
+    "sidecar.daemon.commands, configstore.store.etcd.client",
+    "sidecar.daemon.commands, configstore.store.etcd.client, sidecar.reporting.health, sidecar.reporting.gauges",
 )
 
 _IMPORT = """

@@ -16,15 +16,15 @@ from typing import Any
 
 from configstore.store.etcd.client import EtcdKv
 from sidecar.__main__ import main
-from sidecar.baseline import Baseline
-from sidecar.engine import Engine
+from sidecar.cycle.engine import Engine
+from sidecar.cycle.mirror import Mirror
 from sidecar.local import apply
 from sidecar.local.side import LocalSide
 from sidecar.local.stage import Stage
 from sidecar.local.watch import InotifyWatch
-from sidecar.mirror import Mirror
 from sidecar.remote.side import RemoteSide
 from sidecar.remote.watch import RemoteWatch
+from sidecar.state.baseline import Baseline
 
 Stamp = tuple[str, float, int, float]
 """A step, when it was, its thread, and the CPU seconds that this had used by then."""

@@ -15,9 +15,9 @@ from configstore.errors import PermissionDeniedError, StoreError
 from configstore.model.grants import Grant, Right
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
-from configstore.model.replica import Report, State, encode
+from configstore.model.replica import MappingState, Report, encode
 from configstore.store.api import Delete, Put
-from configstore.store.trying import may
+from configstore.store.permissions import may
 from tests.faults import FAULTS
 from tests.protected import Protected, client_flags, make_certificates
 from tests.waiting import wait_until
@@ -290,7 +290,7 @@ def test_a_neighbour_among_the_mappings_is_refused_before_anything_is_made(acces
 
 def live_replica(kv):
     report = Report(mapping="certs", replica="r", host="mail-1", session="s", store=StorePath("certs"),
-                    state=State.READY)  # fmt: skip
+                    state=MappingState.READY)  # fmt: skip
     kv.txn((), (Put(KEYS.replica("certs", "r"), encode(report)),))
 
 

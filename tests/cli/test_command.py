@@ -179,7 +179,7 @@ def test_bash_takes_the_completion(offline):
 def test_what_needs_no_store_loads_no_grpc(words):
     code = (
         "import sys; from configstore.cli import main; main(sys.argv[1:]); "
-        "from configstore.later import loads_later; "
+        "from configstore.process.later import loads_later; "
         "loaded = {name.split('.')[0] for name, module in sys.modules.items() if not loads_later(module)}; "
         "sys.stderr.write('loaded: ' + ' '.join("
         "loaded & {'grpc', 'google', 'etcd3', 'sidecar', 'watchdog', 'pathspec'}))"

@@ -4,7 +4,7 @@ import pytest
 
 from configstore.model.record import Entry, Kind, sha256
 from configstore.store.api import CreateRevision, Delete, Exists, Put
-from configstore.store.surplus import MAX_CONFLICTS
+from configstore.store.retention import MAX_CONFLICTS
 
 MONTH = 30 * 86400
 LARGE = bytes(range(256)) * 5000

@@ -15,7 +15,7 @@ from configstore.errors import NoSpaceError, StoreUnavailableError
 from configstore.expiry import validity_of
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import StorePath
-from configstore.model.replica import Report, State, encode
+from configstore.model.replica import MappingState, Report, encode
 from configstore.settings import StoreSettings
 from configstore.store.api import Put
 from tests.certificates import Authority
@@ -289,7 +289,7 @@ def test_a_replica_is_counted_once_however_many_mappings_it_has(doctor, etcd, kv
     keys = Keys(kv_root)
     for replica, mapping in (("one", "certs"), ("one", "dkim"), ("two", "certs")):
         report = Report(mapping=mapping, replica=replica, host="h", session="s", store=StorePath(mapping),
-                        state=State.READY, ready=True, complete=True)  # fmt: skip
+                        state=MappingState.READY, ready=True, complete=True)  # fmt: skip
         kv.txn((), (Put(keys.replica(mapping, replica), encode(report)),))
     _, rows = doctor(etcd.endpoint, root=kv_root)
     assert said(rows, "replicas").strip() == "2 live and ready"

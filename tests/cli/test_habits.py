@@ -11,9 +11,9 @@ import pytest
 from configstore.cli import build_parser
 from configstore.cli.examples import EXAMPLES, SECTIONS
 from configstore.model.keys import Keys
-from configstore.model.lease import Contender
+from configstore.model.lease import QueueEntry
 from configstore.model.path import StorePath
-from configstore.model.replica import Report, State, encode
+from configstore.model.replica import MappingState, Report, encode
 from configstore.settings import StoreSettings
 from configstore.store.api import Put
 from configstore.store.leases import Lease
@@ -206,7 +206,7 @@ def test_a_conflict_that_is_resolved_is_said_as_json(run, tree):
 
 
 def test_a_lease_that_is_broken_is_said_as_json(run, kv, kv_root):
-    holder = Lease(kv, Keys(kv_root), "job", Contender(replica="mail-1", host="h"), ttl=10)
+    holder = Lease(kv, Keys(kv_root), "job", QueueEntry(replica="mail-1", host="h"), ttl=10)
     holder.acquire(0.0)
     try:
         (row,) = run("leases", "--json").json()
@@ -252,7 +252,7 @@ def test_of_a_mapping_that_nobody_mirrors_the_nearest_is_said(run, kv, kv_root):
         host="h",
         session="s",
         store=StorePath("overrides/nginx"),
-        state=State.READY,
+        state=MappingState.READY,
     )
     kv.txn((), (Put(Keys(kv_root).replica(known.mapping, known.replica), encode(known)),))
     for command in ("wait", "flush"):

@@ -5,7 +5,7 @@ import pytest
 from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind, sha256
 from configstore.store.api import CreateRevision, Put
-from configstore.store.surplus import PRUNE_EVERY
+from configstore.store.retention import PRUNE_EVERY
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
 

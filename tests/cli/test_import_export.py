@@ -16,7 +16,7 @@ from configstore import presets
 from configstore.errors import StoreUnavailableError
 from configstore.files.writing import TreeWriter
 from configstore.model.keys import Keys
-from configstore.model.lease import Contender
+from configstore.model.lease import QueueEntry
 from configstore.model.record import Kind, sha256
 from configstore.store.leases import Lease
 from configstore.store.values import Write
@@ -412,7 +412,7 @@ def test_a_directory_meeting_a_file_is_a_conflict_before_anything_is_written(run
 
 
 def test_a_held_lease_keeps_its_data_set_from_being_imported(run, mailu, tree, kv, kv_root):
-    holder = Lease(kv, Keys(kv_root), "fetchmail", Contender(replica="mail-1", host="h"), ttl=10)
+    holder = Lease(kv, Keys(kv_root), "fetchmail", QueueEntry(replica="mail-1", host="h"), ttl=10)
     holder.acquire(0.0)
     try:
         done = run("import", str(mailu), "/", "--preset", "mailu")

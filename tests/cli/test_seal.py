@@ -9,7 +9,7 @@ import pytest
 
 from configstore.model.keys import Keys
 from configstore.model.record import CHUNK_SIZE, Entry, Kind, sha256
-from configstore.model.replica import Report, State, encode
+from configstore.model.replica import MappingState, Report, encode
 from configstore.model.seal import Policy, parse
 from configstore.presets import roots
 from configstore.store.api import ModRevision, Put
@@ -284,7 +284,9 @@ def test_rotate_that_finds_nothing_to_open_names_it_and_makes_a_key_all_the_same
 def test_rotate_is_told_which_live_replicas_lack_the_new_key(sealed, keys, kv, kv_root, monkeypatch):
     monkeypatch.setattr("configstore.cli.seal_rotate.PATIENCE", 0.0)
     sealed("put", "certs/a.pem", stdin=b"one")
-    report = Report(mapping="certs", replica="front-1", host="h", session="s", store="certs", state=State.READY)
+    report = Report(
+        mapping="certs", replica="front-1", host="h", session="s", store="certs", state=MappingState.READY
+    )
     kv.txn((), (Put(Keys(kv_root).replica("certs", "front-1"), encode(report)),))
     done = sealed("seal", "rotate")
     assert (done.code, "certs: front-1 on h" in done.err, str(keys / "certs") in done.err) == (5, True, True)

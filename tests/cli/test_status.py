@@ -15,7 +15,7 @@ import pytest
 from configstore.embedded import EmbeddedEtcd
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
-from configstore.model.replica import Alike, Expected, PathProblem, Report, State, encode
+from configstore.model.replica import Alike, ExpectedReplica, MappingState, PathProblem, Report, encode
 from configstore.store.api import Put
 from configstore.store.replicas import MANY, QUIET, ask_reports
 from tests import zygote
@@ -43,7 +43,7 @@ def write(kv, keys, *reports):
 
 
 def report(replica, **fields):
-    fields = {"state": State.READY, "ready": True, "complete": True} | fields
+    fields = {"state": MappingState.READY, "ready": True, "complete": True} | fields
     return Report(mapping="certs", replica=replica, host="h", session="s", store=StorePath("certs"), **fields)
 
 
@@ -148,7 +148,7 @@ def test_an_etcd_that_hangs_is_named_in_three_seconds(own):
 
 def test_one_that_went_without_a_goodbye_is_named_until_it_is_forgotten(run, kv, kv_root):
     keys = Keys(kv_root)
-    gone = Expected(
+    gone = ExpectedReplica(
         mapping="certs", replica="two", host="node-2", directory="/certs", time="2026-01-01T00:00:00+00:00"
     )
     kv.txn((), (Put(keys.expected("certs", "two"), encode(gone)),))
@@ -165,7 +165,10 @@ def test_one_that_went_without_a_goodbye_is_named_until_it_is_forgotten(run, kv,
 
 def test_who_lives_is_not_forgotten(run, kv, kv_root):
     keys = Keys(kv_root)
-    kv.txn((), (Put(keys.expected("certs", "one"), encode(Expected(mapping="certs", replica="one", host="h"))),))
+    kv.txn(
+        (),
+        (Put(keys.expected("certs", "one"), encode(ExpectedReplica(mapping="certs", replica="one", host="h"))),),
+    )
     write(kv, keys, report("one"))
     done = run("replicas", "forget", "one")
     assert done.code == 5

@@ -8,9 +8,9 @@ from configstore.doctor import endpoints
 from configstore.doctor.endpoints import look_at_all
 from configstore.doctor.facts import Failure, Web
 from configstore.settings import StoreSettings
-from configstore.store.api import Status
+from configstore.store.api import MemberStatus
 
-WELL = Status(cluster_id=1, member_id=1, version="3.6.14", revision=1)
+WELL = MemberStatus(cluster_id=1, member_id=1, version="3.6.14", revision=1)
 
 
 @pytest.fixture

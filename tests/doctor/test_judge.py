@@ -6,24 +6,24 @@ import pytest
 from configstore.doctor.facts import (
     Access,
     Directory,
-    Endpoint,
+    EndpointAnswer,
     Facts,
     Failure,
     Inotify,
     Lack,
-    Part,
     Records,
     Refusal,
     Room,
+    ServiceTrial,
     Trial,
     Web,
 )
-from configstore.doctor.finding import State, exit_code
+from configstore.doctor.finding import FindingState, exit_code
 from configstore.doctor.holes import ADVISED, holes_of, parse
 from configstore.doctor.judge import judge
 from configstore.expiry import Validity
 from configstore.model.lease import HeldUp
-from configstore.store.api import Status
+from configstore.store.api import MemberStatus
 
 DAY = 86400.0
 NOW = 1_800_000_000.0  # in January 2027
@@ -31,7 +31,7 @@ MIB = 2**20
 DENIED = Failure("PERMISSION_DENIED etcdserver: permission denied", 5)
 UNREACHABLE = Failure("UNAVAILABLE connection refused", 4)
 WEB = Web(certificate=Validity(NOW - 65 * DAY, NOW + 300 * DAY), clock_ahead=0.4)
-STATUS = Status(
+STATUS = MemberStatus(
     cluster_id=1,
     member_id=1,
     version=ADVISED,
@@ -42,8 +42,8 @@ STATUS = Status(
     leader=1,
     raft_index=900,
 )
-ONE = Endpoint(url="https://etcd-1:2379", web=WEB, status=STATUS, latency=0.002)
-TWO = Endpoint(
+ONE = EndpointAnswer(url="https://etcd-1:2379", web=WEB, status=STATUS, latency=0.002)
+TWO = EndpointAnswer(
     url="https://etcd-2:2379", web=WEB, status=msgspec.structs.replace(STATUS, member_id=2), latency=0.002
 )
 WELL = Facts(
@@ -90,7 +90,7 @@ def test_a_well_store_gives_one_row_a_check_and_exit_code_0():
         *("endpoint", "endpoint", "tls", "tls", "client certificate", "credentials", "clock", "members"),
         *("version", "alarms", "space", "compaction", "rights", "store", "replicas", "directory"),
     ]
-    assert {each.state for each in findings} == {State.OK}
+    assert {each.state for each in findings} == {FindingState.OK}
     assert exit_code(findings) == 0
 
 
@@ -106,7 +106,7 @@ GONE = but(ONE, status=UNREACHABLE)
 STRANGE = {"status": UNREACHABLE, "web": Web(refusal=Refusal.AUTHORITY, detail="unable to get issuer")}
 
 LACK = Lack("certs", "read files/certs", "to read its records")
-PART = Part(service="front", how="--preset mailu/front", mappings=("certs", "acme"))
+PART = ServiceTrial(service="front", how="--preset mailu/front", mappings=("certs", "acme"))
 
 WARNINGS = {
     "a service that may act as a person": (
@@ -262,7 +262,7 @@ FAILURES = {
 @pytest.mark.parametrize("name", WARNINGS)
 def test_what_is_to_be_done_is_a_warning(name):
     facts, check, found, mend = WARNINGS[name]
-    rows = [each for each in judge(facts) if each.check == check and each.state is State.WARN]
+    rows = [each for each in judge(facts) if each.check == check and each.state is FindingState.WARN]
     assert any(found in each.found and mend in each.mend for each in rows), judge(facts)
     assert all(each.mend for each in rows) or not mend
 
@@ -270,7 +270,7 @@ def test_what_is_to_be_done_is_a_warning(name):
 @pytest.mark.parametrize("name", FAILURES)
 def test_what_does_not_work_is_a_failure_with_its_exit_code(name):
     facts, check, found, mend, code = FAILURES[name]
-    rows = [each for each in judge(facts) if each.check == check and each.state is State.FAIL]
+    rows = [each for each in judge(facts) if each.check == check and each.state is FindingState.FAIL]
     assert any(found in each.found and mend in each.mend for each in rows), judge(facts)
     assert exit_code(judge(facts)) == code
 
@@ -306,7 +306,7 @@ WELL_AS_WELL = {
 def test_what_needs_nothing_is_ok(name):
     facts, said = WELL_AS_WELL[name]
     findings = judge(facts)
-    assert {each.state for each in findings} == {State.OK}
+    assert {each.state for each in findings} == {FindingState.OK}
     assert all(any(words in each.found for each in findings) for words in said)
 
 

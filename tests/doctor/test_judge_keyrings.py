@@ -10,7 +10,7 @@ from configstore.doctor.keyrings import lacking
 from configstore.doctor.mappings import Settings
 from configstore.errors import UsageError
 from configstore.model.path import StorePath
-from configstore.model.replica import Report, State
+from configstore.model.replica import MappingState, Report
 from configstore.model.seal import Policy
 
 CERTS = Sealing(name="certs", store=StorePath("certs"), policy=Policy.REQUIRED)
@@ -71,7 +71,7 @@ def report(replica, *keys, mapping="certs", **fields):
     store = StorePath(mapping)
     fields |= {"keys": keys} if keys else {}
     return Report(
-        mapping=mapping, replica=replica, host="h", session="s", store=store, state=State.READY, **fields
+        mapping=mapping, replica=replica, host="h", session="s", store=store, state=MappingState.READY, **fields
     )
 
 

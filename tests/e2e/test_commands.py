@@ -7,7 +7,7 @@ import subprocess
 
 from configstore.embedded import free_ports
 from configstore.model.keys import Keys
-from configstore.store.survey import survey
+from configstore.store.subtree_revisions import survey
 from tests.e2e.conftest import equal
 from tests.e2e.replica import Replica
 from tests.trees import look

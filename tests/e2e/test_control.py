@@ -13,7 +13,7 @@ import pytest
 from configstore.client import Sidecar
 from configstore.model.keys import Keys
 from configstore.store.leases import queue
-from sidecar import serving
+from sidecar.reporting import http
 from tests.e2e.replica import ENVIRONMENT
 from tests.waiting import wait_until
 
@@ -88,7 +88,7 @@ def test_nonsense_is_refused_and_costs_nothing(one, text, expected):
 
 def test_clients_that_never_finish_are_cut_off_and_do_not_keep_others_out(one):
     with contextlib.ExitStack() as stack:
-        slow = [stack.enter_context(connected(one)) for _ in range(serving.CONNECTIONS // 2)]
+        slow = [stack.enter_context(connected(one)) for _ in range(http.CONNECTIONS // 2)]
         for each in slow:
             each.sendall(b"POST /v1/flush HTTP/1.1\r\n")
         assert works(one)
@@ -104,7 +104,7 @@ def test_clients_that_never_finish_are_cut_off_and_do_not_keep_others_out(one):
                 pass
             return True
 
-        wait_until(lambda: all(cut(each) for each in slow), 4 * serving.ARRIVAL, what="slow clients to be cut off")
+        wait_until(lambda: all(cut(each) for each in slow), 4 * http.ARRIVAL, what="slow clients to be cut off")
         assert works(one)
 
 

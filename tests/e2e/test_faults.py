@@ -13,14 +13,14 @@ import pytest
 
 from configstore.embedded import EmbeddedEtcd
 from configstore.model.keys import Keys
-from configstore.model.lease import Contender, encode
+from configstore.model.lease import QueueEntry, encode
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind, sha256
-from configstore.model.replica import Report, State
+from configstore.model.replica import MappingState, Report
 from configstore.store.api import Delete, Exists, Put
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
-from sidecar.presence import Presence
+from sidecar.presence.presence import Presence
 from tests import zygote
 from tests.e2e.replica import Replica
 from tests.faults import SOON, says
@@ -148,7 +148,7 @@ def test_all_that_can_be_wrong_with_paths_and_mappings(many, configstore, kv, kv
             Put(keys.replica("files", "x"), b"no report"),
             Put(keys.lease_queue("stuck") + b"/by hand", b""),
             Put(keys.lease_queue("slow") + b"/1", encode(
-                Contender(replica="r", host="h", command="certbot", time="2026-01-01T00:00:00+00:00")),
+                QueueEntry(replica="r", host="h", command="certbot", time="2026-01-01T00:00:00+00:00")),
                 kv.lease_grant(600)),
         ))  # fmt: skip
         wait_until((files / "mounted").exists, SOON)
@@ -177,7 +177,7 @@ class Telling:
         time = (datetime.now(UTC) + timedelta(minutes=5)).isoformat(timespec="milliseconds")
         return [
             Report(mapping="data", replica="old", host="node-9", session=session, store=StorePath("data"),
-                   state=State.READY, ready=True, complete=True, version="0.0.9", time=time)
+                   state=MappingState.READY, ready=True, complete=True, version="0.0.9", time=time)
         ]  # fmt: skip
 
     def __enter__(self):

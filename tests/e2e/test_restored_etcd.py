@@ -5,7 +5,7 @@ import signal
 
 from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind, sha256
-from configstore.store.survey import survey
+from configstore.store.subtree_revisions import survey
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
 from tests import zygote

@@ -21,8 +21,8 @@ from configstore.settings import read_toml
 from configstore.store.api import Item
 from configstore.store.envelope import Envelopes
 from configstore.store.items import decode_item, decode_superseded
-from configstore.store.values import Bad, Stored
-from sidecar.config import load_config
+from configstore.store.values import Stored, UnreadableRecord
+from sidecar.config.settings import load_config
 from sidecar.control import api
 
 KEYS = Keys("/test")
@@ -106,7 +106,7 @@ def reads_keys(text):
     """`Keys` and `items`: a path that may be mirrored, or a reason that may be shown."""
     item = Item(key=b"/test/files/" + text, value=b"x\n", create_revision=1, mod_revision=1, version=1, lease=0)
     found = decode_item(KEYS, Envelopes(KEYS.root), item)
-    assert isinstance(found, Bad)
+    assert isinstance(found, UnreadableRecord)
     _is_shown(found.path), _is_shown(found.reason)
     for prefix in (b"/test/past/", b"/test/conflicts/", b"/test/files/", b""):
         for read in (KEYS.path_of_past, KEYS.path_of_conflict, KEYS.path_of_file):
@@ -115,7 +115,7 @@ def reads_keys(text):
             except PathError as error:
                 _is_shown(str(error))
     past = decode_superseded(KEYS, Envelopes(KEYS.root), msgspec.structs.replace(item, key=b"/test/past/" + text))
-    assert past is None or isinstance(past, Bad | Stored)
+    assert past is None or isinstance(past, UnreadableRecord | Stored)
 
 
 def reads_paths(text):
@@ -167,11 +167,11 @@ _REPORT = replica.Report(
     host="h",
     session="s",
     store="data",
-    state=replica.State.HALTED,
+    state=replica.MappingState.HALTED,
     reason="why",
     problems=(replica.PathProblem(path="a", reason="why", word="$'a'"),),
 )
-_CONTENDER = lease.Contender(replica="r", host="h", command="c", time="t")
+_CONTENDER = lease.QueueEntry(replica="r", host="h", command="c", time="t")
 
 TARGETS = {
     reads_records: [

@@ -11,7 +11,7 @@ import yaml
 from configstore.access import formats
 from configstore.access.certificates import ensure
 from configstore.presets import together
-from sidecar.config import load_config
+from sidecar.config.settings import load_config
 from tests.images.conftest import PROJECT
 from tests.images.engine import FETCHED
 from tests.images.test_deploy_files import COMPOSE, HOST, SWARM, mounts, run, services

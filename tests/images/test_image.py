@@ -78,7 +78,7 @@ def test_it_brings_no_installer_and_no_test_of_others(engine, image):
 
 def test_its_byte_code_serves_as_it_is(engine, image):
     """Nothing is compiled at a start: no module is loaded from its source."""
-    loaded = "python3 -v -c 'import sidecar.daemon, configstore.cli' 2>&1 | grep"
+    loaded = "python3 -v -c 'import sidecar.daemon.commands, configstore.cli' 2>&1 | grep"
     script = f"{loaded} -c 'code object from'; {loaded} 'code object from' | grep -v '\\.pyc' || true"
     compiled = in_image(engine, image, script).splitlines()
     assert int(compiled[0]) > 100

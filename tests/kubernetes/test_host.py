@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from configstore.presets import together
-from sidecar.config import load_config
+from sidecar.config.settings import load_config
 
 pytestmark = pytest.mark.xdist_group("kubernetes")
 

@@ -8,7 +8,7 @@ from configstore.errors import UsageError
 from configstore.model.grants import (
     Direction,
     Grant,
-    Need,
+    RangeNeed,
     Right,
     Service,
     beside,
@@ -38,7 +38,7 @@ def may(found, right, key):
 
 
 def test_who_only_reads_writes_nothing_but_what_it_loses_and_says():
-    found = shown(grants(KEYS, service(Need(mapping="m", store="certs", direction=Direction.PULL))))
+    found = shown(grants(KEYS, service(RangeNeed(mapping="m", store="certs", direction=Direction.PULL))))
     assert found == {
         "files/certs, files/certs/*": "read",
         "chunks/certs/*": "read",
@@ -52,7 +52,7 @@ def test_who_only_reads_writes_nothing_but_what_it_loses_and_says():
 
 
 def test_who_writes_writes_its_subtree_and_takes_its_lease():
-    found = shown(grants(KEYS, service(Need(mapping="m", store="a/b", lease="job"))))
+    found = shown(grants(KEYS, service(RangeNeed(mapping="m", store="a/b", lease="job"))))
     for family in ("files/a/b, files/a/b/*", "chunks/a/b/*", "past/a/b/*", "conflicts/a/b/*"):
         assert found.pop(family) == "readwrite"
     assert found["leases/job"] == "read", "the key of the queue itself, which is looked at for its revision"
@@ -62,8 +62,8 @@ def test_who_writes_writes_its_subtree_and_takes_its_lease():
 
 
 def test_a_watch_or_listing_of_a_mapping_is_covered_by_one_grant():
-    strangers = (Need(mapping="x", store="certs/letsencrypt"), Need(mapping="y", store="certs/z"))
-    for need in (Need(mapping="m", store="certs"), Need(mapping="m", store="")):
+    strangers = (RangeNeed(mapping="x", store="certs/letsencrypt"), RangeNeed(mapping="y", store="certs/z"))
+    for need in (RangeNeed(mapping="m", store="certs"), RangeNeed(mapping="m", store="")):
         found = grants(KEYS, service(need, known=strangers))
         for start, end in (
             KEYS.files_at(need.store),
@@ -77,8 +77,11 @@ def test_a_watch_or_listing_of_a_mapping_is_covered_by_one_grant():
 
 
 def test_nobody_writes_into_anothers_subtree_within_its_own():
-    strangers = (Need(mapping="x", store="certs/letsencrypt"), Need(mapping="y", store="certs/letsencrypt/deep"))
-    found = grants(KEYS, service(Need(mapping="m", store="certs"), known=strangers))
+    strangers = (
+        RangeNeed(mapping="x", store="certs/letsencrypt"),
+        RangeNeed(mapping="y", store="certs/letsencrypt/deep"),
+    )
+    found = grants(KEYS, service(RangeNeed(mapping="m", store="certs"), known=strangers))
     for path in ("certs", "certs/a", "certs/z", "certs/le"):
         assert may(found, Right.READWRITE, KEYS.file(path)), path
         assert may(found, Right.READWRITE, KEYS.past(path, 1)), path
@@ -89,25 +92,25 @@ def test_nobody_writes_into_anothers_subtree_within_its_own():
 
 
 def test_what_is_anothers_and_its_own_it_does_write():
-    needs = (Need(mapping="m", store="certs"), Need(mapping="x", store="certs/letsencrypt"))
+    needs = (RangeNeed(mapping="m", store="certs"), RangeNeed(mapping="x", store="certs/letsencrypt"))
     found = grants(KEYS, service(*needs, known=needs))
     assert may(found, Right.READWRITE, KEYS.file("certs/letsencrypt/live"))
     assert shown(found)["files/certs, files/certs/*"] == "readwrite"
 
 
 def test_a_neighbour_that_a_range_would_include_is_told():
-    certs = Need(mapping="m", store="certs", direction=Direction.PULL)
+    certs = RangeNeed(mapping="m", store="certs", direction=Direction.PULL)
     for store in ("certs-x", "certs-x/deep", "certs.old", "certs x"):
-        (found,) = beside([service(certs, known=(Need(mapping="o", store=store),))])
+        (found,) = beside([service(certs, known=(RangeNeed(mapping="o", store=store),))])
         assert (found.store, found.neighbour) == ("certs", store.partition("/")[0])
     for store in ("certs/x", "certs0", "certsx", "cert", "certs_x"):
-        assert beside([service(certs, known=(Need(mapping="o", store=store),))]) == []
+        assert beside([service(certs, known=(RangeNeed(mapping="o", store=store),))]) == []
 
 
 def test_a_neighbour_is_told_unless_the_service_has_it_as_well():
-    certs, other = Need(mapping="m", store="certs"), Need(mapping="o", store="certs-x")
+    certs, other = RangeNeed(mapping="m", store="certs"), RangeNeed(mapping="o", store="certs-x")
     assert beside([service(certs, other)]) == []
-    pulled = Need(mapping="o", store="certs-x", direction=Direction.PULL)
+    pulled = RangeNeed(mapping="o", store="certs-x", direction=Direction.PULL)
     assert [each.right for each in beside([service(certs, pulled)])] == [Right.READWRITE]
     assert list(included(service(certs), "certs-x/a")) != []
     start, end = neighbours(KEYS, certs)
@@ -123,7 +126,9 @@ names = st.from_regex(r"[a-c.\-]{1,3}(/[a-c.\-]{1,2}){0,2}", fullmatch=True).fil
 
 @given(st.lists(names, min_size=1, max_size=4), st.sampled_from(Direction), names)
 def test_a_range_holds_what_lies_below_a_mapping_its_neighbours_and_nothing_else(stores, direction, path):
-    needs = [Need(mapping=str(number), store=store, direction=direction) for number, store in enumerate(stores)]
+    needs = [
+        RangeNeed(mapping=str(number), store=store, direction=direction) for number, store in enumerate(stores)
+    ]
     one = service(*needs)
     found = grants(KEYS, one)
     own = any(path == need.store or path.startswith(f"{need.store}/") for need in needs)
@@ -137,7 +142,7 @@ def test_a_range_holds_what_lies_below_a_mapping_its_neighbours_and_nothing_else
 
 @given(st.lists(names, min_size=1, max_size=4), st.sampled_from(Direction))
 def test_no_grant_is_needless_and_none_is_missing(stores, direction):
-    one = service(*(Need(mapping=store, store=store, direction=direction, lease="l") for store in stores))
+    one = service(*(RangeNeed(mapping=store, store=store, direction=direction, lease="l") for store in stores))
     found = grants(KEYS, one)
     for each in wanted(KEYS, one):
         assert any(grant.covers(each.grant) for grant in found)
@@ -237,8 +242,8 @@ def test_a_settings_file_is_read_as_a_sidecar_reads_it(tmp_path):
     found = of_settings(file=file, preset="mailu/front", environ={"CONFIGSTORE_MAPPING_OWN_STORE": "c/d"})
     needs = {need.mapping: need for need in found.needs}
     assert found.name == "front"
-    assert needs["certs"] == Need(mapping="certs", store="certs", direction=Direction.PULL, lease="l")
-    assert needs["own"] == Need(mapping="own", store="c/d", direction=Direction.PUSH)
+    assert needs["certs"] == RangeNeed(mapping="certs", store="certs", direction=Direction.PULL, lease="l")
+    assert needs["own"] == RangeNeed(mapping="own", store="c/d", direction=Direction.PUSH)
     assert of_settings(file=file, preset="", environ={}).name == "web-1"
     assert of_settings(file=file, preset="", environ={}, name="other").user == "mailu-other"
 

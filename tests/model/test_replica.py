@@ -2,10 +2,10 @@
 
 import msgspec
 
-from configstore.model.replica import PathProblem, Report, State, decode_report, encode
+from configstore.model.replica import MappingState, PathProblem, Report, decode_report, encode
 
 REPORT = Report(
-    mapping="data", replica="r", host="h", session="s", store="mail/data", state=State.READY, ready=True
+    mapping="data", replica="r", host="h", session="s", store="mail/data", state=MappingState.READY, ready=True
 )
 
 
@@ -36,4 +36,4 @@ def test_a_problem_shows_its_path_in_the_store():
 def test_degraded_is_the_word_for_a_ready_replica_with_a_problem():
     assert REPORT.word == "ready"
     assert msgspec.structs.replace(REPORT, degraded=True).word == "degraded"
-    assert msgspec.structs.replace(REPORT, degraded=True, state=State.HALTED).word == "halted"
+    assert msgspec.structs.replace(REPORT, degraded=True, state=MappingState.HALTED).word == "halted"

@@ -6,7 +6,7 @@ from configstore.model.path import ROOT, StorePath
 from configstore.model.seal import (
     KeyringError,
     Master,
-    Place,
+    SealedKind,
     Secret,
     bound_to,
     dump,
@@ -103,25 +103,25 @@ def test_no_secret_is_in_any_text_about_a_key():
 def test_names_of_pieces_are_equal_for_equal_pieces_of_one_path_and_key_alone():
     key, other = NEW.key(CERTS), OLD.key(CERTS)
     a, b = StorePath("certs/a"), StorePath("certs/b")
-    assert piece_name(key, Place.RECORD, "/r", a, b"x") == piece_name(key, Place.RECORD, "/r", a, b"x")
+    assert piece_name(key, SealedKind.RECORD, "/r", a, b"x") == piece_name(key, SealedKind.RECORD, "/r", a, b"x")
     named = {
-        (key, Place.RECORD, "/r", a, b"x"),
-        (other, Place.RECORD, "/r", a, b"x"),
-        (key, Place.CONFLICT, "/r", a, b"x"),
-        (key, Place.RECORD, "/other", a, b"x"),
-        (key, Place.RECORD, "/r", b, b"x"),
-        (key, Place.RECORD, "/r", a, b"y"),
+        (key, SealedKind.RECORD, "/r", a, b"x"),
+        (other, SealedKind.RECORD, "/r", a, b"x"),
+        (key, SealedKind.CONFLICT, "/r", a, b"x"),
+        (key, SealedKind.RECORD, "/other", a, b"x"),
+        (key, SealedKind.RECORD, "/r", b, b"x"),
+        (key, SealedKind.RECORD, "/r", a, b"y"),
     }
     assert len({piece_name(*each) for each in named}) == len(named)
 
 
 def test_no_two_places_have_the_same_associated_data():
     places = [
-        (Place.RECORD, "/a", StorePath("b/c"), b"x"),
-        (Place.CONFLICT, "/a", StorePath("b/c"), b"x"),
-        (Place.RECORD, "/a/b", StorePath("c"), b"x"),
-        (Place.RECORD, "/a", StorePath("b"), b"c\0x"),
-        (Place.RECORD, "/a", StorePath("b/c"), b"y"),
+        (SealedKind.RECORD, "/a", StorePath("b/c"), b"x"),
+        (SealedKind.CONFLICT, "/a", StorePath("b/c"), b"x"),
+        (SealedKind.RECORD, "/a/b", StorePath("c"), b"x"),
+        (SealedKind.RECORD, "/a", StorePath("b"), b"c\0x"),
+        (SealedKind.RECORD, "/a", StorePath("b/c"), b"y"),
     ]
     assert len({bound_to(*place) for place in places}) == len(places)
 

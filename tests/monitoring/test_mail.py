@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from sidecar.alarm import Alarm
 from sidecar.planner.sides import Problem
-from sidecar.status import Status
+from sidecar.programs.on_problem import OnProblem
+from sidecar.reporting.status import Status
 from tests.monitoring.conftest import PAGES
 from tests.sidecar.planner.named import a_mapping
 from tests.waiting import wait_until
@@ -20,11 +20,11 @@ DEGRADED = Status(mapping="m", ready=True, problems=(Problem(path="key", reason=
 @pytest.fixture
 def mailed(monkeypatch):
     """Return a function that has a script tell of a problem; returns what it failed with, or None."""
-    monkeypatch.setattr("sidecar.alarm.MOMENT", 0.0)
+    monkeypatch.setattr("sidecar.programs.on_problem.MOMENT", 0.0)
     made = []
 
     def tell(*arguments):
-        made.append(Alarm(a_mapping(on_problem=(SCRIPT, *arguments), settle=0.0), lambda: None))
+        made.append(OnProblem(a_mapping(on_problem=(SCRIPT, *arguments), settle=0.0), lambda: None))
         made[-1].start()
         made[-1].seen(DEGRADED)
         return made[-1]

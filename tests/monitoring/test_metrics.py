@@ -5,8 +5,8 @@ import re
 import pytest
 
 from configstore import __version__
-from sidecar.latency import BUCKETS
-from sidecar.metrics import SERIES
+from sidecar.reporting.latency import BUCKETS
+from sidecar.reporting.metrics import SERIES
 
 pytestmark = pytest.mark.xdist_group("monitoring")
 

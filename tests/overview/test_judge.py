@@ -3,14 +3,14 @@
 import msgspec
 import pytest
 
-from configstore.doctor.facts import Endpoint, Failure, Web
+from configstore.doctor.facts import EndpointAnswer, Failure, Web
 from configstore.expiry import Validity
 from configstore.model.lease import HeldUp
 from configstore.model.path import StorePath
-from configstore.model.replica import Alike, Expected, PathProblem, Report, State
-from configstore.overview.facts import Facts
-from configstore.overview.judge import Row, judge
-from configstore.store.api import Status
+from configstore.model.replica import Alike, ExpectedReplica, MappingState, PathProblem, Report
+from configstore.overview.facts import OverviewFacts
+from configstore.overview.judge import MappingRow, judge
+from configstore.store.api import MemberStatus
 
 NOW = 1_800_000_000.0
 TIME = "2027-01-15T08:00:00.000+00:00"  # the same
@@ -19,15 +19,15 @@ DOWN = Failure("status at http://etcd-2:2379: connection refused", 4)
 
 def status(**fields):
     fields = {"member_id": 1, "leader": 1, "version": "3.6.14", "raft_index": 10} | fields
-    return Status(cluster_id=7, revision=100, db_size=2**20, db_in_use=2**20, quota=2**31, **fields)
+    return MemberStatus(cluster_id=7, revision=100, db_size=2**20, db_in_use=2**20, quota=2**31, **fields)
 
 
 def endpoint(found=None, url="http://etcd-1:2379", **web):
-    return Endpoint(url=url, web=Web(**web), status=found or status(), latency=0.001)
+    return EndpointAnswer(url=url, web=Web(**web), status=found or status(), latency=0.001)
 
 
 def report(replica="one", mapping="certs", **fields):
-    fields = {"state": State.READY, "host": f"host-{replica}", "time": TIME, "version": "1.0.0"} | fields
+    fields = {"state": MappingState.READY, "host": f"host-{replica}", "time": TIME, "version": "1.0.0"} | fields
     return Report(mapping=mapping, replica=replica, session="s", store=StorePath(mapping), **fields)
 
 
@@ -43,7 +43,9 @@ def problems(reason, *paths, count=None):
 
 
 def facts(*reports, **fields):
-    return Facts(**{"now": NOW, "root": "/configstore", "endpoints": (endpoint(),), "reports": reports} | fields)
+    return OverviewFacts(
+        **{"now": NOW, "root": "/configstore", "endpoints": (endpoint(),), "reports": reports} | fields
+    )
 
 
 def words(found):
@@ -55,8 +57,8 @@ def test_nothing_is_said_of_what_is_well():
     assert found.needs == ()
     assert found.exit_code == 0
     assert found.rows == (
-        Row(mapping="certs", store="certs", state="ready", ready=2, expected=2, paths=3, behind=0, pending=0,
-            pending_seconds=0.0),
+        MappingRow(mapping="certs", store="certs", state="ready", ready=2, expected=2, paths=3, behind=0,
+            pending=0, pending_seconds=0.0),
     )  # fmt: skip
 
 
@@ -98,20 +100,26 @@ CASES = {
         "a@host-a, c@host-c: older than the others",
         "upgrade",
     ),
-    "frozen": (facts(late=(report("two", state=State.READY),)), "two@host-two: no answer; it was ready", "frozen"),
+    "frozen": (
+        facts(late=(report("two", state=MappingState.READY),)),
+        "two@host-two: no answer; it was ready",
+        "frozen",
+    ),
     "halted": (
-        facts(*(report(each, state=State.HALTED, reason="refused to delete 12 of 14") for each in ("a", "b"))),
+        facts(
+            *(report(each, state=MappingState.HALTED, reason="refused to delete 12 of 14") for each in ("a", "b"))
+        ),
         "a@host-a halted, b@host-b halted: refused to delete 12 of 14",
         "",
     ),
-    "starting": (facts(report(state=State.STARTING)), "one@host-one starting: first cycle under way", ""),
+    "starting": (facts(report(state=MappingState.STARTING)), "one@host-one starting: first cycle under way", ""),
     "gone": (
-        facts(gone=(Expected(mapping="certs", replica="two", host="node-2"),)),
+        facts(gone=(ExpectedReplica(mapping="certs", replica="two", host="node-2"),)),
         "certs: two@node-2: went without a goodbye",
         "configstore replicas forget two",
     ),
     "gone with all its mappings": (
-        facts(gone=tuple(Expected(mapping=name, replica="two", host="n") for name in ("certs", "dkim"))),
+        facts(gone=tuple(ExpectedReplica(mapping=name, replica="two", host="n") for name in ("certs", "dkim"))),
         "certs, dkim: two@n: went without a goodbye, and has not come back",
         "forget two",
     ),
@@ -200,13 +208,13 @@ def test_reports_that_could_not_be_asked_for_accuse_no_clock():
 
 def test_what_is_to_be_typed_is_quoted_for_a_shell():
     evil = "x; touch /tmp/x #"
-    (need,) = judge(facts(gone=(Expected(mapping="certs", replica=evil, host="h"),))).needs
+    (need,) = judge(facts(gone=(ExpectedReplica(mapping="certs", replica=evil, host="h"),))).needs
     assert "forget 'x; touch /tmp/x #'`" in need.mend
     assert "break 'a; rm -rf ~'`" in HeldUp(name="a; rm -rf ~", found="").mend
 
 
 def test_an_empty_store_is_not_to_be_filled_anew_while_a_replica_holds_its_files():
-    found = words(facts(report(state=State.HALTED, reason="a wiped etcd?", lost=True, held=3), empty=True))
+    found = words(facts(report(state=MappingState.HALTED, reason="a wiped etcd?", lost=True, held=3), empty=True))
     assert not any("bootstrap" in line for line in found)
 
 

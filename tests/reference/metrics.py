@@ -1,6 +1,6 @@
 """The page of the figures of `/metrics`, made from the table that the sidecar serves them by."""
 
-from sidecar.metrics import SERIES
+from sidecar.reporting.metrics import SERIES
 from tests.reference.markdown import MADE, code, plain, sentence, table
 
 PAGE = """\

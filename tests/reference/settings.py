@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import msgspec
 
 from configstore.settings import STORE_PARSERS, StoreSettings
-from sidecar import config
-from sidecar.fields import MAPPING_PARSERS
-from sidecar.planner.mapping import AS_IT_IS, Mapping
+from sidecar.config import settings
+from sidecar.config.mapping_keys import MAPPING_PARSERS
+from sidecar.mapping import AS_IT_IS, Mapping
 from tests.reference.markdown import code, table
 
 MARK = "<!-- Made by `make reference`, the last column excepted: {} -->\n\n"
@@ -113,17 +113,17 @@ def _mapping() -> Iterator[Row]:
 
 
 def _rest() -> Iterator[Row]:
-    defaults = _defaults(config.Config)
-    keys = {name: f"{code(f'[{section}] {key}')}<br>" for (section, key), (name, _) in config._SETTINGS.items()}
-    for variable, name in config._VARIABLES.items():
-        parse = config._PARSERS[name]
+    defaults = _defaults(settings.Config)
+    keys = {name: f"{code(f'[{section}] {key}')}<br>" for (section, key), (name, _) in settings._SETTINGS.items()}
+    for variable, name in settings._VARIABLES.items():
+        parse = settings._PARSERS[name]
         yield Row(
             known=variable,
             names=f"{keys.get(name, '')}{code(variable)}",
             expected=_expected(parse),
             default=_default(defaults[name], parse) if name in defaults else None,
         )
-    yield Row(known=config._PRESET, names=code(config._PRESET), expected="names", default=None)
+    yield Row(known=settings._PRESET, names=code(settings._PRESET), expected="names", default=None)
 
 
 def _defaults(of: type[msgspec.Struct]) -> dict[str, object]:

@@ -4,11 +4,11 @@ import msgspec
 
 from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind, sha256
-from configstore.store.memory import MemoryKv
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
-from sidecar.mirror import Mirror
-from sidecar.planner.mapping import Mapping
+from sidecar.cycle.mirror import Mirror
+from sidecar.mapping import Mapping
+from tests.memory_store.store import MemoryKv
 from tests.trees import tree as files_in
 
 

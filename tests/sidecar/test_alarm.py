@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
-from sidecar import alarm
-from sidecar.alarm import PATIENCE, Alarm, Health, view
 from sidecar.planner.sides import Problem
-from sidecar.status import Status
+from sidecar.programs import on_problem
+from sidecar.programs.on_problem import PATIENCE, Health, OnProblem, view
+from sidecar.reporting.status import Status
 from tests.sidecar.planner.named import a_mapping
 from tests.waiting import wait_until
 
@@ -22,14 +22,14 @@ SILENT = Status(mapping="m", ready=True, cycles=3, waiting_for="nobody answers")
 @pytest.fixture
 def alarms(monkeypatch, tmp_path):
     """Return a function that makes an alarm with a script, and one that returns what it has told."""
-    monkeypatch.setattr(alarm, "MOMENT", 0.05)
+    monkeypatch.setattr(on_problem, "MOMENT", 0.05)
     made = []
 
     def make(script="", told=lambda: None, stuck=lambda: None):
         words = r"printf '%s\n' "
         words += f'"$CONFIGSTORE_MAPPING $CONFIGSTORE_HEALTH: $CONFIGSTORE_REASON" >> {tmp_path}/told'
         command = ("sh", "-c", f"{words}; {script}")
-        made.append(Alarm(a_mapping(settle=0.0, on_problem=command), told, stuck))
+        made.append(OnProblem(a_mapping(settle=0.0, on_problem=command), told, stuck))
         made[-1].start()
         return made[-1]
 
@@ -79,12 +79,12 @@ def test_a_start_without_trouble_is_not_told(alarms):
 def test_a_state_that_is_over_before_it_lasted_is_not_told(alarms, monkeypatch):
     looks = []
     one = alarms(stuck=lambda: looks.append(1))
-    monkeypatch.setattr(alarm, "MOMENT", 3600.0)
+    monkeypatch.setattr(on_problem, "MOMENT", 3600.0)
     for status in (DEGRADED, WELL) * 5:
         before = len(looks)
         one.seen(status)
         wait_until(lambda before=before: len(looks) > before, what="a look at it")
-    monkeypatch.setattr(alarm, "MOMENT", 0.05)
+    monkeypatch.setattr(on_problem, "MOMENT", 0.05)
     one.seen(HALTED)
     heard(alarms, "halted")
 
@@ -130,7 +130,7 @@ def test_a_failure_is_named_until_the_next_change_is_told(alarms, tmp_path):
 
 
 def test_an_engine_that_says_nothing_more_is_told(alarms, monkeypatch):
-    monkeypatch.setattr(alarm, "LOOK", 0.05)
+    monkeypatch.setattr(on_problem, "LOOK", 0.05)
     why = []
     one = alarms(stuck=lambda: why[0] if why else None)
     one.seen(WELL)
@@ -143,7 +143,7 @@ def test_an_engine_that_says_nothing_more_is_told(alarms, monkeypatch):
 
 def test_without_a_command_there_is_no_thread():
     before = threading.active_count()
-    Alarm(a_mapping(), lambda: None).start()
+    OnProblem(a_mapping(), lambda: None).start()
     assert threading.active_count() == before
 
 

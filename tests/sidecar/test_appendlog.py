@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from sidecar.appendlog import MAX_FOREIGN, MAX_LINE, AppendLog
+from sidecar.state.append_log import MAX_FOREIGN, MAX_LINE, AppendLog
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import pytest
 from configstore.errors import RefusedError
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind
-from sidecar import view
-from sidecar.check import RECHECK, RETRY, Check
-from sidecar.done import Done
-from sidecar.planner.mapping import AS_IT_IS, OwnerOverride
+from sidecar.cycle.pull import Puller
+from sidecar.mapping import AS_IT_IS, OwnerOverride
+from sidecar.planner.outcome import CycleOutcome
 from sidecar.planner.plan import Pull, Push
 from sidecar.planner.sides import LocalEntry, RemoteEntry
-from sidecar.pull import Puller
-from sidecar.view import showing
+from sidecar.programs import preview
+from sidecar.programs.check import RECHECK, RETRY, Check
+from sidecar.programs.preview import showing
 from tests.sidecar.local.named import NOBODY, a_dir, a_file, a_link, a_mapping
 
 SHOW = ("sh", "-c", 'find "$1" -mindepth 1 -printf "%P %m %U\n" | sort; exit 1', "-", "{}")
@@ -59,7 +59,7 @@ def test_a_check_that_was_killed_is_run_again_soon_and_one_that_refused_is_not(t
 
 
 def test_what_is_too_much_to_be_shown_is_refused_with_the_reason(monkeypatch):
-    monkeypatch.setattr(view, "MAX_SIZE", 10)
+    monkeypatch.setattr(preview, "MAX_SIZE", 10)
     check = Check(a_mapping("/nowhere", check=("true",)))
     local = {StorePath(name): a_local(a_file("123456")) for name in "ab"}
     assert asked(check, local, lambda *_: [b"123456"]) == (
@@ -129,5 +129,5 @@ def test_what_is_placed_is_cut_into_parts_only_where_nobody_checks_the_whole(che
         Pull(path=StorePath(f"{at}"), remote=RemoteEntry(entry=a_file("x"), mod_revision=at), local=None)
         for at in range(1, 1201)
     ]
-    Placing(mapping=mapping, remote=contents, check=Check(mapping), **others).pull(pulls, Done())
+    Placing(mapping=mapping, remote=contents, check=Check(mapping), **others).pull(pulls, CycleOutcome())
     assert placed == parts

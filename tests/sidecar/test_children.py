@@ -3,12 +3,13 @@
 import subprocess
 import sys
 
-from sidecar import children
+from sidecar.process import children
 from tests.waiting import wait_until
 
 SCRIPT = """
 import ctypes, os, signal, threading, time
-from sidecar import children, hooks
+from sidecar.process import children
+from sidecar.programs import hooks
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: as process 1 is
 reader, writer = os.pipe()
 os.set_blocking(writer, False)

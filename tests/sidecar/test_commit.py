@@ -8,13 +8,13 @@ from configstore.model.record import Entry, Kind, sha256, split
 from configstore.model.seal import Master, Policy, Secret
 from configstore.model.signature import Signature
 from configstore.store.envelope import Envelopes
-from configstore.store.memory import MemoryKv
 from configstore.store.tree import Tree
 from configstore.store.values import Writer
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.planner.plan import Push
 from sidecar.planner.sides import LocalEntry
 from sidecar.remote.commit import PathFailed, commit
+from tests.memory_store.store import MemoryKv
 
 MAPPING = Mapping(name="data", store="data", path="/data")
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from configstore.errors import UsageError
 from configstore.model.selection import Direction, Symlinks
 from configstore.settings import StoreSettings
-from sidecar.config import LogFormat, LogLevel, load_config
-from sidecar.planner.mapping import OwnerOverride, WatchMode
+from sidecar.config.settings import LogFormat, LogLevel, load_config
+from sidecar.mapping import OwnerOverride, WatchMode
 
 FULL = """
 [store]

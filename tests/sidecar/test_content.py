@@ -6,7 +6,7 @@ from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind, Origin, Record
 from configstore.store.api import MAX_OPERATIONS
 from configstore.store.values import Stored
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.planner.sides import RemoteEntry
 from sidecar.remote import content
 from sidecar.remote.content import Contents

@@ -5,8 +5,8 @@ import pytest
 from configstore.errors import NoSpaceError
 from configstore.model.record import Kind
 from configstore.store.api import Delete, Put
-from configstore.store.memory_state import MemoryStore
 from sidecar.local.scan import Scanner, Unreadable
+from tests.memory_store.state import MemoryStore
 from tests.sidecar.following import Following
 
 
@@ -155,10 +155,10 @@ def test_nothing_has_vanished_from_a_store_that_has_not_answered_since_the_start
 
 
 def test_a_pull_that_takes_long_says_in_the_log_how_far_it_is(following, monkeypatch, caplog):
-    monkeypatch.setattr("sidecar.pull.LINES", 0.0)
+    monkeypatch.setattr("sidecar.cycle.pull.LINES", 0.0)
     for name in "abc":
         following.put(name, name.encode())
-    with caplog.at_level("INFO", logger="sidecar.pull"):
+    with caplog.at_level("INFO", logger="sidecar.cycle.pull"):
         following.list_again()
         following.cycle()
     assert (following.folder / "c").read_bytes() == b"c"
@@ -168,7 +168,7 @@ def test_a_pull_that_takes_long_says_in_the_log_how_far_it_is(following, monkeyp
 
 def test_of_a_pull_that_is_quickly_done_nothing_is_said(following, caplog):
     following.put("a", b"a")
-    with caplog.at_level("INFO", logger="sidecar.pull"):
+    with caplog.at_level("INFO", logger="sidecar.cycle.pull"):
         following.list_again()
         following.cycle()
     assert (following.folder / "a").exists()

@@ -8,13 +8,13 @@ import pytest
 from configstore.errors import PermissionDeniedError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
-from configstore.model.replica import Expected, Report, State, encode, made_of
+from configstore.model.replica import ExpectedReplica, MappingState, Report, encode, made_of
 from configstore.store.api import Delete, Put
-from configstore.store.memory import MemoryKv
-from configstore.store.memory_state import MemoryStore
 from configstore.store.replicas import everyone
-from sidecar.config import default_replica
-from sidecar.enrolment import KEPT, RENEW, RETRY, Enrolment
+from sidecar.config.settings import default_replica
+from sidecar.presence.enrolment import KEPT, RENEW, RETRY, Enrolment
+from tests.memory_store.state import MemoryStore
+from tests.memory_store.store import MemoryKv
 
 KEYS = Keys()
 
@@ -38,7 +38,7 @@ def kv(clock):
 
 def report(replica="one", mapping="certs", time="2026-11-01T00:00:00.000+00:00"):
     return Report(mapping=mapping, replica=replica, host="h", session="s", store=StorePath(mapping),
-                  state=State.READY, time=time)  # fmt: skip
+                  state=MappingState.READY, time=time)  # fmt: skip
 
 
 def enrolled(kv, *reports, now=0.0, directories=None):
@@ -197,5 +197,5 @@ def _refuse(*_, **__):
 
 def test_what_is_no_enrolment_is_named(kv):
     garbage, foreign = KEYS.expected("certs", "x"), KEYS.expected("certs", "y")
-    kv.txn((), (Put(garbage, b"{"), Put(foreign, encode(Expected(mapping="certs", replica="z", host="h")))))
+    kv.txn((), (Put(garbage, b"{"), Put(foreign, encode(ExpectedReplica(mapping="certs", replica="z", host="h")))))
     assert everyone(kv, KEYS).unread.keys() == {garbage, foreign}

@@ -11,11 +11,11 @@ import pytest
 
 from configstore.store.api import Contact
 from sidecar.__main__ import main
-from sidecar.health import HealthServer, ready
-from sidecar.metrics import Sample
 from sidecar.planner.sides import Problem
-from sidecar.serving import CONNECTIONS
-from sidecar.status import Status
+from sidecar.reporting.health import HealthServer, ready
+from sidecar.reporting.http import CONNECTIONS
+from sidecar.reporting.metrics import Sample
+from sidecar.reporting.status import Status
 from tests.waiting import wait_until
 
 FINE = Contact(connected=True, last=1764340786.5)

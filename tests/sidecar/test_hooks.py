@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from configstore.model.seal import Policy
-from sidecar.check import Check
-from sidecar.hooks import OUTPUT, Hooks, run, send_signal
+from sidecar.programs.check import Check
+from sidecar.programs.hooks import OUTPUT, Hooks, run, send_signal
 from tests.sidecar.planner.named import a_mapping
 from tests.waiting import wait_until
 

@@ -4,8 +4,8 @@ import pytest
 
 from configstore.errors import StoreUnavailableError
 from configstore.model.record import Kind
-from configstore.store.memory_state import MemoryStore
-from sidecar.latency import BUCKETS, Latency
+from sidecar.reporting.latency import BUCKETS, Latency
+from tests.memory_store.state import MemoryStore
 from tests.sidecar.test_windows import Watched
 
 

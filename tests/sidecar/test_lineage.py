@@ -7,13 +7,13 @@ from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind
 from configstore.model.replica import Request, Take, Verb
 from configstore.store.api import Delete, ModRevision, Put
-from configstore.store.memory import MemoryKv
-from configstore.store.memory_state import MemoryStore
 from configstore.store.tree import Tree
 from configstore.store.values import Listing, Write, Writer
-from sidecar.mirror import Mirror
-from sidecar.planner.mapping import Mapping
+from sidecar.cycle.mirror import Mirror
+from sidecar.mapping import Mapping
 from sidecar.remote.lineage import contradiction
+from tests.memory_store.state import MemoryStore
+from tests.memory_store.store import MemoryKv
 from tests.sidecar.following import Following
 
 KNOWN = {"mapping": "data", "held": 1, "known": {"a": 5, "b": 9}, "seen": 9, "cluster_id": 1}

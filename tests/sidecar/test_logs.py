@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from sidecar.logs import LINE, QUEUE, Lines, _JsonLines, _TextLines
+from sidecar.reporting.logs import LINE, QUEUE, Lines, _JsonLines, _TextLines
 from tests.waiting import wait_until
 
 F_SETPIPE_SZ = 1031
@@ -52,7 +52,7 @@ def test_a_pipe_that_nobody_reads_costs_lines_but_no_time(pipe):
 
 def test_what_is_queued_is_written_before_the_end():
     script = (
-        "import logging\nfrom sidecar import logs\n"
+        "import logging\nfrom sidecar.reporting import logs\n"
         "with logs.configured('info', 'text'):\n"
         "    for number in range(500): logging.info('line %d', number)\n"
     )

@@ -11,13 +11,13 @@ from configstore.model.keys import Keys
 from configstore.model.path import ROOT
 from configstore.model.record import Deletion, Entry, Kind, Origin, Record, encode, sha256
 from configstore.store.api import Put
-from configstore.store.memory import MemoryKv
-from configstore.store.memory_state import MemoryStore
 from configstore.store.tree import Tree
 from configstore.store.values import Listing, Writer
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.remote import watch
 from sidecar.remote.watch import RemoteWatch, listing_of
+from tests.memory_store.state import MemoryStore
+from tests.memory_store.store import MemoryKv
 from tests.waiting import wait_until
 
 MAPPING = Mapping(name="all", store=ROOT, path="/nowhere")

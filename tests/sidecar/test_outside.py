@@ -10,11 +10,11 @@ from configstore.expiry import Validity, first_to_end, last_to_end
 from configstore.model.keys import Keys
 from configstore.settings import StoreSettings
 from configstore.store.api import Put
-from configstore.store.memory import MemoryKv
-from configstore.store.memory_state import MemoryStore
-from sidecar.outside import Outside
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
+from sidecar.reporting.gauges import GaugeCollector
 from tests.certificates import Authority
+from tests.memory_store.state import MemoryStore
+from tests.memory_store.store import MemoryKv
 from tests.waiting import wait_until
 
 KEYS = Keys()
@@ -40,7 +40,7 @@ def test_each_mapping_counts_the_losing_sides_of_what_it_selects(kv):
     keys.append(KEYS.conflict_chunk("over/a", "id0", "0" * 64))  # is a part of one of them
     keys.append(KEYS.conflict_root() + b"\xff//id")
     kv.txn((), [Put(key, b"", 0) for key in keys])
-    outside = Outside(kv, StoreSettings(), MAPPINGS)
+    outside = GaugeCollector(kv, StoreSettings(), MAPPINGS)
     assert samples(outside, "conflicts") == {}
     outside.look()
     assert samples(outside, "conflicts") == {("outer",): 3, ("inner",): 1, ("all",): 6}
@@ -51,18 +51,18 @@ def test_what_a_service_may_not_read_is_not_told_as_none(kv, monkeypatch):
         raise PermissionDeniedError("no right")
 
     monkeypatch.setattr(kv, "range", refused)
-    outside = Outside(kv, StoreSettings(), MAPPINGS)
+    outside = GaugeCollector(kv, StoreSettings(), MAPPINGS)
     outside.look()
     assert samples(outside, "conflicts") == {}
 
 
 def test_only_a_conflict_that_was_lost_here_is_a_reason_to_look_sooner(kv, monkeypatch):
     """Every replica hears of every change: one that only came in must not have each read the store again."""
-    monkeypatch.setattr("sidecar.outside.PAUSE", 0.0)
-    monkeypatch.setattr("sidecar.outside.LOOK", 600.0)
+    monkeypatch.setattr("sidecar.reporting.gauges.PAUSE", 0.0)
+    monkeypatch.setattr("sidecar.reporting.gauges.LOOK", 600.0)
     lost, ranged, reads = [0], kv.range, []
     monkeypatch.setattr(kv, "range", lambda *a, **b: reads.append(a) or ranged(*a, **b))
-    outside = Outside(kv, StoreSettings(), MAPPINGS[2:], lambda: list(lost))
+    outside = GaugeCollector(kv, StoreSettings(), MAPPINGS[2:], lambda: list(lost))
     outside.start()
     wait_until(lambda: samples(outside, "conflicts") == {("all",): 0})
     first = len(reads)
@@ -84,7 +84,7 @@ def outside(kv, tmp_path):
     settings = StoreSettings(
         endpoints=("https://h:1",), cacert=str(authority.cacert), cert=str(pem.cert), key=str(pem.key)
     )
-    looked = Outside(kv, settings, ())
+    looked = GaugeCollector(kv, settings, ())
     looked.look()
     looked.authority, looked.paths = authority, (str(authority.cacert), str(pem.cert))
     return looked
@@ -107,7 +107,7 @@ def test_it_tells_when_the_certificates_end_and_a_renewal(outside):
 def test_a_file_is_read_again_only_when_it_was_changed(outside, monkeypatch):
     read = []
     for which in ("first_to_end", "last_to_end"):
-        monkeypatch.setattr(f"sidecar.outside.{which}", read.append)
+        monkeypatch.setattr(f"sidecar.reporting.gauges.{which}", read.append)
     outside.look()
     assert read == []
     os.utime(outside.paths[1])
@@ -122,7 +122,7 @@ def test_a_file_that_is_gone_has_no_end(outside):
 
 
 def test_without_tls_no_certificate_is_told(kv, tmp_path):
-    looked = Outside(kv, StoreSettings(cacert=str(Authority(tmp_path).cacert)), ())
+    looked = GaugeCollector(kv, StoreSettings(cacert=str(Authority(tmp_path).cacert)), ())
     looked.look()
     assert list(looked.samples()) == []
 
@@ -139,11 +139,11 @@ def test_of_several_certificates_the_first_to_end_counts(tmp_path):
 def test_what_ends_within_thirty_days_is_a_trouble_with_its_mend(kv, tmp_path, monkeypatch):
     pair = Authority(tmp_path / "a", "a").issue("client", days=300)
     settings = StoreSettings(endpoints=("https://etcd:2379",), cert=str(pair.cert), key=str(pair.key))
-    outside = Outside(kv, settings, ())
+    outside = GaugeCollector(kv, settings, ())
     outside.look()
     now = time.time()
     for days, words in ((301, "has ended: renew it"), (271, "ends in 29 days: renew it"), (269, "")):
-        monkeypatch.setattr("sidecar.outside.time.time", lambda days=days: now + days * 86400)
+        monkeypatch.setattr("sidecar.reporting.gauges.time.time", lambda days=days: now + days * 86400)
         told = " ".join(outside.troubles())
         assert words in told
         assert bool(told) == bool(words)
@@ -166,7 +166,7 @@ def test_a_bundle_of_authorities_ends_with_its_last(tmp_path):
 
 
 def test_one_mapping_without_the_right_hides_no_other(kv, monkeypatch):
-    outside = Outside(kv, StoreSettings(), MAPPINGS)
+    outside = GaugeCollector(kv, StoreSettings(), MAPPINGS)
     outside.look()
     count = outside._count
 

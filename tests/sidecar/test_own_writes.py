@@ -4,9 +4,9 @@ import pytest
 
 from configstore.errors import StoreUnavailableError
 from configstore.model.record import Kind, decode
-from configstore.store.memory_state import MemoryStore
-from sidecar.baseline import Baseline, Identity
 from sidecar.local.scan import Changed, Scanner
+from sidecar.state.baseline import Baseline, Identity
+from tests.memory_store.state import MemoryStore
 from tests.sidecar.following import Following
 
 
@@ -131,7 +131,7 @@ def test_a_full_directory_does_not_keep_edits_from_the_store(following, monkeypa
 
     (following.folder / "ids").write_bytes(b"v1")
     with monkeypatch.context() as patch:
-        patch.setattr("sidecar.appendlog.AppendLog.append", full)
+        patch.setattr("sidecar.state.append_log.AppendLog.append", full)
         following.cycle()
     assert stored(following)["ids"] == b"v1"
 

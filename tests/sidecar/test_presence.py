@@ -5,12 +5,12 @@ import pytest
 
 from configstore.errors import PermissionDeniedError, StoreUnavailableError
 from configstore.model.keys import Keys
-from configstore.model.replica import Ask, Report, Request, State, Verb, decode_report, encode
+from configstore.model.replica import Ask, MappingState, Report, Request, Verb, decode_report, encode
 from configstore.store.api import Put
-from configstore.store.memory import MemoryKv
-from configstore.store.memory_state import MemoryStore
-from sidecar.presence import GONE, LOOK, RENEW, RETRY, Presence
-from sidecar.status import with_troubles
+from sidecar.presence.presence import GONE, LOOK, RENEW, RETRY, Presence
+from sidecar.reporting.status import with_troubles
+from tests.memory_store.state import MemoryStore
+from tests.memory_store.store import MemoryKv
 from tests.waiting import wait_until
 
 
@@ -19,7 +19,9 @@ class Telling:
 
     def __init__(self, store=None, host="h"):
         self.now, self.rounds, self.delivered = 1000.0, 0, []
-        self.report = Report(mapping="data", replica="one", host=host, session="", store="data", state=State.READY)
+        self.report = Report(
+            mapping="data", replica="one", host=host, session="", store="data", state=MappingState.READY
+        )
         self.kv = MemoryKv(store or MemoryStore(clock=lambda: 0.0))
         self.presence = Presence(self.kv, Keys(), self.reports, self.delivered.append, clock=lambda: self.now)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.progress import PAUSE, STUCK, Progress
+from sidecar.reporting.stalls import PAUSE, STUCK, StallDetector
 
 
 class Watched:
@@ -10,7 +10,7 @@ class Watched:
 
     def __init__(self):
         self.now = 1000.0
-        self.progress = Progress("data", lambda: self.now)
+        self.progress = StallDetector("data", lambda: self.now)
 
     def after(self, seconds):
         self.now += seconds

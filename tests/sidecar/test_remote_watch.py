@@ -7,11 +7,11 @@ import pytest
 from configstore.errors import StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind
-from configstore.store.memory import MemoryKv
 from configstore.store.tree import Tree
 from configstore.store.values import Listing, Write, Writer
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.remote.watch import RemoteWatch
+from tests.memory_store.store import MemoryKv
 from tests.waiting import wait_until
 
 

@@ -7,7 +7,7 @@ import pytest
 from configstore.model.record import Kind
 from configstore.model.replica import Request, Take, Verb
 from configstore.store.api import Delete, Exists
-from configstore.store.memory_state import MemoryStore
+from tests.memory_store.state import MemoryStore
 from tests.sidecar.following import Following
 
 _ids = itertools.count()

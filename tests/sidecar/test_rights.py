@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from sidecar.hooks import run
-from sidecar.planner.mapping import OwnerOverride
+from sidecar.mapping import OwnerOverride
+from sidecar.programs.hooks import run
 from tests.sidecar.local.named import NOBODY, as_nobody
 
 NOBODYS = OwnerOverride(uid=NOBODY, gid=NOBODY)

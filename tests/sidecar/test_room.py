@@ -3,8 +3,8 @@
 import pytest
 
 from configstore.model.record import Entry, Kind, sha256
-from configstore.store.memory_state import MemoryStore
 from configstore.store.values import Write
+from tests.memory_store.state import MemoryStore
 from tests.sidecar.following import Following
 
 

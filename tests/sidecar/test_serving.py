@@ -7,17 +7,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sidecar.serving import LINES, MalformedError, Request, Server, parse
+from sidecar.reporting.http import LINES, HttpRequest, MalformedError, Server, parse
 
 
 @pytest.mark.parametrize(
     ("head", "expected"),
     [
-        (b"GET /livez HTTP/1.1", Request("GET", "/livez")),
-        (b"GET /livez HTTP/1.0", Request("GET", "/livez")),
-        (b"GET / HTTP/1.1\nHost: x", Request("GET", "/")),
-        (b"POST /v1/wait HTTP/1.1\r\nHost: localhost\r\ncontent-length:\t17 ", Request("POST", "/v1/wait", 17)),
-        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1", Request("POST", "/", 1)),
+        (b"GET /livez HTTP/1.1", HttpRequest("GET", "/livez")),
+        (b"GET /livez HTTP/1.0", HttpRequest("GET", "/livez")),
+        (b"GET / HTTP/1.1\nHost: x", HttpRequest("GET", "/")),
+        (
+            b"POST /v1/wait HTTP/1.1\r\nHost: localhost\r\ncontent-length:\t17 ",
+            HttpRequest("POST", "/v1/wait", 17),
+        ),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1", HttpRequest("POST", "/", 1)),
     ],
 )
 def test_a_request_is_its_method_its_target_and_the_length_of_its_content(head, expected):

@@ -8,10 +8,10 @@ import pytest
 
 WAIT = """
 import logging, os, signal, sys, threading
-from sidecar.signals import End
+from sidecar.process.signals import End
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level="INFO")
 said = threading.Event()
-logging.getLogger("sidecar.signals").addFilter(lambda _: said.set() or True)
+logging.getLogger("sidecar.process.signals").addFilter(lambda _: said.set() or True)
 end = End()
 def strike():
     {strike}

@@ -9,9 +9,9 @@ import pytest
 
 from configstore.errors import RefusedError
 from configstore.model.record import Kind
-from configstore.store.memory_state import MemoryStore
-from sidecar.baseline import FILE, Baseline, Identity
-from sidecar.state import IN_MOUNT, StateDirectory
+from sidecar.state.baseline import FILE, Baseline, Identity
+from sidecar.state.directory import IN_MOUNT, StateDirectory
+from tests.memory_store.state import MemoryStore
 from tests.sidecar.following import Following
 from tests.sidecar.local.named import NOBODY
 
@@ -84,7 +84,7 @@ def test_another_users_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_default_gives_way_to_the_mount_and_a_root_sidecar_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("sidecar.state.DEFAULT", str(tmp_path / "none" / "state"))
+    monkeypatch.setattr("sidecar.state.directory.DEFAULT", str(tmp_path / "none" / "state"))
     made = StateDirectory(None)
     assert made.open("data", "/data") is None
     assert "in the application's reach" in made.trouble

@@ -1,9 +1,9 @@
 """What is said of a mapping in the store, and to who waits for it."""
 
 from configstore.model.replica import MAX_PROBLEMS
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.planner.sides import Problem
-from sidecar.status import Status, report_of, with_troubles
+from sidecar.reporting.status import Status, report_of, with_troubles
 
 MAPPING = Mapping(name="data", store="data", path="/data")
 MANY = tuple(Problem(path=f"a-{number:03}", reason="made here") for number in range(200))

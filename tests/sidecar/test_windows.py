@@ -4,10 +4,10 @@ import pytest
 
 from configstore.errors import StoreUnavailableError
 from configstore.model.record import Kind
-from configstore.store.memory_state import MemoryStore
+from sidecar.cycle.mirror import Mirror
 from sidecar.local.scan import Changed, Scanner
-from sidecar.mirror import Mirror
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
+from tests.memory_store.state import MemoryStore
 from tests.sidecar.following import Following
 from tests.simulation.edges import Watch
 

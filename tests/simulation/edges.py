@@ -10,9 +10,9 @@ from inotify_simple import INotify
 from configstore.errors import CompactedError, FutureRevisionError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.store.api import Batch
-from configstore.store.memory import MemoryKv
 from sidecar.local.watch import Dirty, InotifyWatch
 from sidecar.local.writers import Writers
+from tests.memory_store.store import MemoryKv
 
 KEYS = Keys()
 SUBTREE = "data"

@@ -10,9 +10,9 @@ from configstore.model.path import PRIVATE_NAME
 from configstore.model.record import sha256
 from configstore.store.tree import Tree
 from configstore.store.values import Writer
-from sidecar.mirror import Mirror
-from sidecar.planner.mapping import Mapping
-from sidecar.state import StateDirectory
+from sidecar.cycle.mirror import Mirror
+from sidecar.mapping import Mapping
+from sidecar.state.directory import StateDirectory
 from tests.simulation.edges import KEYS, SUBTREE, Connection, Eyes, Feed, Watch
 from tests.simulation.faults import Crash, Fault, striking
 from tests.trees import look

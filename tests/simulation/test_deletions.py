@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from configstore.model.replica import Take
-from configstore.store import commit, steps
+from configstore.store import commit, packing
 from sidecar.planner.guards import FREE_DELETES
 from tests.simulation.running import STEPS, Counted, run_histories
 from tests.simulation.strategies import calls, deaths
@@ -47,7 +47,7 @@ class Deletions(Counted):
     @initialize(take=st.sampled_from(Take), parts=st.integers(1, 3))
     def begin(self, take, parts):
         self.take, self.parts = take, parts
-        self.limits = {module: module.MAX_OPERATIONS for module in (commit, steps)}
+        self.limits = {module: module.MAX_OPERATIONS for module in (commit, packing)}
         for module in self.limits:
             module.MAX_OPERATIONS = OPERATIONS
         self.base = Path(tempfile.mkdtemp(prefix="configstore-simulation-", dir="/dev/shm"))

@@ -13,9 +13,9 @@ from configstore.store import commit
 from configstore.store.api import Delete, ModRevision
 from configstore.store.tree import Tree
 from configstore.store.values import Outcome
-from sidecar import mirror
-from sidecar.baseline import Baseline
-from sidecar.conflicts import Keeper
+from sidecar.cycle import mirror
+from sidecar.cycle.conflicts import ConflictKeeper
+from sidecar.cycle.pull import Puller
 from sidecar.local import apply
 from sidecar.local import side as local_side
 from sidecar.local.side import LocalSide
@@ -23,9 +23,9 @@ from sidecar.planner import guards, planner, sets
 from sidecar.planner.reconcile import Verdict, same_local
 from sidecar.planner.sides import LocalEntry
 from sidecar.planner.three_sides import Sides
-from sidecar.pull import Puller
 from sidecar.remote import side as remote_side
 from sidecar.remote.side import RemoteSide
+from sidecar.state.baseline import Baseline
 from tests.simulation import test_deletions, test_simulation
 from tests.simulation.edges import Connection
 from tests.simulation.replica import Replica
@@ -48,7 +48,7 @@ def no_past(patch):
 
 @mutant
 def no_conflict_copy(patch):
-    patch(Keeper, "keep", lambda self, pull, content: None)
+    patch(ConflictKeeper, "keep", lambda self, pull, content: None)
 
 
 @mutant
@@ -171,7 +171,7 @@ def what_the_watch_missed_is_never_looked_for(patch):
 
 @mutant
 def what_the_store_forgot_is_overwritten(patch):
-    patch(Keeper, "_forgotten", lambda self, pull: False)
+    patch(ConflictKeeper, "_forgotten", lambda self, pull: False)
 
 
 @mutant

@@ -15,15 +15,15 @@ from configstore.errors import CompactedError, StoreError
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind, Origin, Record, RecordError, decode, sha256
 from configstore.model.replica import Request, Take, Verb
-from configstore.model.seal import Place, Policy
+from configstore.model.seal import Policy, SealedKind
 from configstore.store.api import Delete, Exists, Put
 from configstore.store.envelope import Envelopes
 from configstore.store.history import versions_below
-from configstore.store.memory import MemoryKv
-from configstore.store.memory_state import MemoryStore
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
 from tests.keyrings import FIRST, ring
+from tests.memory_store.state import MemoryStore
+from tests.memory_store.store import MemoryKv
 from tests.simulation.edges import KEYS, SUBTREE
 from tests.simulation.faults import Fault
 from tests.simulation.replica import PAIR, RETENTIONS, Replica
@@ -64,7 +64,7 @@ class World:
     def records(self, kind):
         """Return what lies below `files`, `past` or `conflicts`: path and record, in order."""
         prefix = f"/configstore/{kind}/".encode()
-        place = Place.CONFLICT if kind == "conflicts" else Place.RECORD
+        place = SealedKind.CONFLICT if kind == "conflicts" else SealedKind.RECORD
         found = []
         for item in self.kv.range(prefix, prefix[:-1] + b"0").items:
             path = StorePath(item.key[len(prefix) :].decode().partition("//")[0])

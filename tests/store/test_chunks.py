@@ -19,10 +19,10 @@ from configstore.store.api import Delete, Put
 from configstore.store.conflicts import losers, pieces_of
 from configstore.store.envelope import PLAIN
 from configstore.store.items import decode_superseded
-from configstore.store.memory import MemoryKv
-from configstore.store.memory_state import MemoryStore
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
+from tests.memory_store.state import MemoryStore
+from tests.memory_store.store import MemoryKv
 from tests.servers import connect
 
 DAY = 86400.0

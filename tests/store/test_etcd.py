@@ -20,7 +20,7 @@ from configstore.errors import (
 )
 from configstore.model.keys import prefix_end
 from configstore.store.api import Event, Item, ModRevision, Put
-from configstore.store.etcd import connection, life
+from configstore.store.etcd import connection, liveness
 from configstore.store.etcd.messages import watch_create_request
 from configstore.store.etcd.watch import Stream, whole_revisions
 from tests.servers import Proxy, cluster, connect, run_etcdctl
@@ -46,9 +46,9 @@ def prefix(kv_root):
 @pytest.fixture
 def impatient(monkeypatch):
     """Signs of life are asked for ten times as often."""
-    monkeypatch.setattr(life, "INTERVAL", 0.2)
-    monkeypatch.setattr(life, "QUIET", 0.5)
-    monkeypatch.setattr(life, "PATIENCE", 0.5)
+    monkeypatch.setattr(liveness, "INTERVAL", 0.2)
+    monkeypatch.setattr(liveness, "QUIET", 0.5)
+    monkeypatch.setattr(liveness, "PATIENCE", 0.5)
 
 
 def port_of(server):

@@ -11,7 +11,7 @@ from configstore.clock import boottime
 from configstore.embedded import LOOPBACK, EmbeddedEtcd, free_ports
 from configstore.errors import PermissionDeniedError
 from configstore.store.api import Put
-from configstore.store.etcd import life, watch
+from configstore.store.etcd import liveness, watch
 from configstore.store.etcd.contact import SILENCE, LastContact
 from tests.servers import Proxy, cluster, connect, run_etcdctl
 from tests.waiting import freeze, wait_until
@@ -74,12 +74,12 @@ def questions(monkeypatch):
     """The times at which signs of life were asked for."""
     asked = []
 
-    class Counted(life.Question):
+    class Counted(liveness.Question):
         def __init__(self, *arguments):
             asked.append(boottime())
             super().__init__(*arguments)
 
-    monkeypatch.setattr(life, "Question", Counted)
+    monkeypatch.setattr(liveness, "Question", Counted)
     return asked
 
 
@@ -194,19 +194,19 @@ def test_an_idle_client_asks_no_more_often_than_is_needed(etcd, questions):
         follower = Follower(kv)
         for _ in range(2):
             follower.is_idle()
-    assert all(later - earlier >= life.INTERVAL for earlier, later in itertools.pairwise(questions))
+    assert all(later - earlier >= liveness.INTERVAL for earlier, later in itertools.pairwise(questions))
 
 
 def test_a_client_that_is_answered_anyway_asks_for_no_sign_of_life(etcd, questions):
     with connect(etcd.endpoint) as kv:
         kv.range(b"a")
         kv.follow_contact(print)
-        end, pause, slow = boottime() + 3 * life.INTERVAL, threading.Event(), False
+        end, pause, slow = boottime() + 3 * liveness.INTERVAL, threading.Event(), False
         while boottime() < end:
             before = boottime()
             kv.range(b"a")
             pause.wait(0.2)
-            slow |= boottime() - before > life.INTERVAL / 2
+            slow |= boottime() - before > liveness.INTERVAL / 2
         assert slow or not questions
 
 

@@ -8,11 +8,11 @@ import pytest
 from configstore.errors import CompactedError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
-from configstore.model.replica import Expected, Report, State, encode
+from configstore.model.replica import ExpectedReplica, MappingState, Report, encode
 from configstore.store.api import Delete, Put
-from configstore.store.following import Reports, wait_applied
-from configstore.store.memory import MemoryKv
-from configstore.store.memory_state import MemoryStore
+from configstore.store.report_feed import Reports, wait_applied
+from tests.memory_store.state import MemoryStore
+from tests.memory_store.store import MemoryKv
 from tests.waiting import wait_until
 
 KEYS = Keys()
@@ -25,7 +25,7 @@ def kv():
 
 
 def report(name, revision=0):
-    return Report(mapping="m", replica=name, host="h", session="s", store=StorePath("s"), state=State.READY,
+    return Report(mapping="m", replica=name, host="h", session="s", store=StorePath("s"), state=MappingState.READY,
                   revision=revision)  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def test_a_watch_that_ended_is_begun_again_and_nothing_is_missed(kv, monkeypatch
             pass
 
     monkeypatch.setattr(kv, "watch", watch)
-    kv.txn((), (Put(KEYS.expected("m", "x"), encode(Expected(mapping="m", replica="x", host="h"))),))
+    kv.txn((), (Put(KEYS.expected("m", "x"), encode(ExpectedReplica(mapping="m", replica="x", host="h"))),))
     with Reports(kv, KEYS) as reports:
         wait_until(lambda: [each.replica for each in reports.now()] == ["meanwhile"])
         tell(kv, report("later"))

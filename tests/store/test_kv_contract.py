@@ -7,18 +7,18 @@ import pytest
 from configstore.errors import CompactedError, FutureRevisionError, LeaseGoneError, TooLargeError
 from configstore.model.keys import prefix_end
 from configstore.store.api import (
+    ChangeLease,
     CreateRevision,
     Delete,
     Event,
     Exists,
-    Holds,
     Item,
     ModRevision,
     Put,
-    Relet,
+    ValueEquals,
     range_all,
 )
-from configstore.store.memory import MemoryKv
+from tests.memory_store.store import MemoryKv
 from tests.servers import connect
 from tests.store.seen import Seen
 from tests.waiting import wait_until
@@ -193,10 +193,10 @@ def test_exists_holds_for_a_present_key_alone(kv, key):
 
 
 def test_a_value_is_compared_as_a_whole(kv, key):
-    assert not kv.txn([Holds(key("a"), b"")], []).succeeded
+    assert not kv.txn([ValueEquals(key("a"), b"")], []).succeeded
     put(kv, key("a"), b"1")
-    assert kv.txn([Holds(key("a"), b"1")], []).succeeded
-    assert not kv.txn([Holds(key("a"), b"12")], []).succeeded
+    assert kv.txn([ValueEquals(key("a"), b"1")], []).succeeded
+    assert not kv.txn([ValueEquals(key("a"), b"12")], []).succeeded
 
 
 def test_a_failed_txn_returns_the_keys_asked_for_and_changes_nothing(kv, key):
@@ -222,7 +222,7 @@ def test_deleting_an_absent_key_is_no_change(kv, key):
 def test_relet_changes_the_lease_and_keeps_the_value(kv, key):
     lease = kv.lease_grant(60)
     put(kv, key("a"), b"kept", lease)
-    kv.txn([Exists(key("a"))], [Relet(key("a"))])
+    kv.txn([Exists(key("a"))], [ChangeLease(key("a"))])
     kv.lease_revoke(lease)
     (item,) = kv.range(key("a")).items
     assert (item.value, item.lease, item.version) == (b"kept", 0, 2)
@@ -230,16 +230,18 @@ def test_relet_changes_the_lease_and_keeps_the_value(kv, key):
 
 def test_relet_of_an_absent_key_fails_the_whole_txn(kv, key):
     with pytest.raises(ValueError, match="lease"):
-        kv.txn([], [Put(key("b"), b""), Relet(key("a"))])
+        kv.txn([], [Put(key("b"), b""), ChangeLease(key("a"))])
     assert kv.range(key("b")).items == ()
 
 
 def test_relet_in_a_txn_that_does_not_succeed_is_no_error(kv, key):
-    assert not kv.txn([Exists(key("a"))], [Relet(key("a"))]).succeeded
+    assert not kv.txn([Exists(key("a"))], [ChangeLease(key("a"))]).succeeded
 
 
 @pytest.mark.parametrize(
-    "second", [Put, lambda key, value: Delete(key), lambda key, value: Relet(key)], ids=["put", "delete", "relet"]
+    "second",
+    [Put, lambda key, value: Delete(key), lambda key, value: ChangeLease(key)],
+    ids=["put", "delete", "relet"],
 )
 def test_one_key_written_twice_is_an_error(kv, key, second):
     with pytest.raises(ValueError, match="twice"):

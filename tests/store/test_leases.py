@@ -10,7 +10,7 @@ import pytest
 from configstore.clock import boottime
 from configstore.errors import StoreUnavailableError
 from configstore.model.keys import Keys
-from configstore.model.lease import Contender
+from configstore.model.lease import QueueEntry
 from configstore.model.record import Entry, Kind
 from configstore.store.api import Delete, Put
 from configstore.store.leases import (
@@ -23,9 +23,9 @@ from configstore.store.leases import (
     queue,
     queues,
 )
-from configstore.store.memory import MemoryKv
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
+from tests.memory_store.store import MemoryKv
 from tests.servers import etcdctl
 from tests.waiting import wait_until
 
@@ -43,7 +43,7 @@ def contender(kv, keys):
     made = []
 
     def make(replica="one", ttl=5, **how):
-        contender = Contender(replica=replica, host="host", command="certbot", time="2026-01-01T00:00:00Z")
+        contender = QueueEntry(replica=replica, host="host", command="certbot", time="2026-01-01T00:00:00Z")
         made.append(Lease(how.pop("kv", kv), keys, NAME, contender, ttl=ttl, **how))
         return made[-1]
 

@@ -13,15 +13,15 @@ from configstore.errors import CorruptError, RefusedError
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import StorePath
 from configstore.model.record import CHUNK_SIZE, Entry, Kind, RecordError, header_line, sha256
-from configstore.model.seal import Keyring, Master, Place, Policy, Secret
+from configstore.model.seal import Keyring, Master, Policy, SealedKind, Secret
 from configstore.store.api import Delete, ModRevision, Put
 from configstore.store.conflicts import all_sides, losers, pieces_of
 from configstore.store.envelope import Envelopes, SealingError
 from configstore.store.history import versions
-from configstore.store.memory import MemoryKv
 from configstore.store.resealing import Family, LeftError, Resealing, survey, values
 from configstore.store.tree import Tree
-from configstore.store.values import Bad, Write, Writer
+from configstore.store.values import UnreadableRecord, Write, Writer
+from tests.memory_store.store import MemoryKv
 from tests.servers import connect
 
 A, B, DKIM, LINK = (StorePath(each) for each in ("certs/a.pem", "certs/b.pem", "dkim/a.key", "certs/link"))
@@ -359,7 +359,7 @@ def test_an_older_configstore_meets_a_sealed_record_with_its_own_words(tree):
     assert version == 2
     replace(tree.kv, tree.keys.file(A), line.replace(b'"v":2', b'"v":3') + b"\n")
     listed = make(tree.kv, tree.keys.root).list(CERTS)
-    assert isinstance(listed.bad[0], Bad)
+    assert isinstance(listed.bad[0], UnreadableRecord)
     assert "header version 3" in listed.bad[0].reason
     assert "upgrade it" in listed.bad[0].reason
 
@@ -547,4 +547,4 @@ def test_losing_sides_keep_their_order_and_lease(tree, kv, kv_root):
     assert [b"".join(pieces_of(seen, each)) for each in all_sides(seen, A)] == [b"side 0", b"side 1", b"side 2"]
     found = [each for each in values(seen) if each.family is Family.CONFLICTS]
     assert all(each.item.lease for each in found)
-    assert {each.place for each in found} == {Place.CONFLICT}
+    assert {each.place for each in found} == {SealedKind.CONFLICT}

@@ -9,10 +9,10 @@ from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind, sha256
 from configstore.store.commit import TOMBSTONE_LIFE
 from configstore.store.history import ExpiredError, restoring, versions, versions_below
-from configstore.store.memory import MemoryKv
-from configstore.store.memory_state import MemoryStore
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
+from tests.memory_store.state import MemoryStore
+from tests.memory_store.store import MemoryKv
 
 DAY = 86400.0
 A, B = StorePath("d/a"), StorePath("d/b")

@@ -19,11 +19,11 @@ from configstore.model.record import CHUNK_SIZE, Entry, Kind, Record, RecordErro
 from configstore.store.api import MAX_OPERATIONS, Delete, ModRevision, Put
 from configstore.store.envelope import PLAIN
 from configstore.store.items import Trace, trace
-from configstore.store.memory import MemoryKv
-from configstore.store.memory_state import MemoryStore
-from configstore.store.surplus import MAX_CONFLICTS, PRUNE_EVERY
+from configstore.store.retention import MAX_CONFLICTS, PRUNE_EVERY
 from configstore.store.tree import Tree
-from configstore.store.values import Bad, Fence, Listing, Stored, Write, Writer
+from configstore.store.values import Fence, Listing, Stored, UnreadableRecord, Write, Writer
+from tests.memory_store.state import MemoryStore
+from tests.memory_store.store import MemoryKv
 from tests.servers import connect
 
 CERT, KEY, OTHER = StorePath("certs/cert.pem"), StorePath("certs/key.pem"), StorePath("dkim/a.key")
@@ -989,7 +989,7 @@ def test_a_key_that_is_no_path_is_a_value_that_is_safe_to_print(tree, tail):
     listing = tree.list(StorePath("certs"))
     assert set(listing.records) == {CERT}
     (bad,) = listing.bad
-    assert isinstance(bad, Bad)
+    assert isinstance(bad, UnreadableRecord)
     assert bad.mod_revision == revision
     assert f"{tree.keys.root}/files/certs/" in bad.path
     assert bad.path.isprintable()

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from configstore.cli import main
 from configstore.embedded import EmbeddedEtcd
 from configstore.model.record import Kind
-from configstore.model.replica import Report, State, encode
+from configstore.model.replica import MappingState, Report, encode
 from configstore.store.api import ModRevision, Put
 from configstore.ui.serving import _broken
 from tests.servers import Proxy, connect, run_etcdctl
@@ -316,7 +316,13 @@ def test_a_user_who_may_only_read_has_the_page_all_the_same():
         found.put("certs", "", 0o755, Kind.DIR)
         found.put("certs/cert.pem", "certificate\n")
         report = Report(
-            mapping="certs", replica="r1", host="h", session="s", store="certs", state=State.READY, revision=99
+            mapping="certs",
+            replica="r1",
+            host="h",
+            session="s",
+            store="certs",
+            state=MappingState.READY,
+            revision=99,
         )
         key = found.tree.keys.replica("certs", "r1")
         kv.txn((ModRevision(key, 0),), (Put(key, encode(report)),))

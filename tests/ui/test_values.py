@@ -3,7 +3,7 @@
 import pytest
 
 from configstore.model.record import Entry, Kind, Origin, Record, sha256
-from configstore.model.replica import Expected, Report, State
+from configstore.model.replica import ExpectedReplica, MappingState, Report
 from configstore.store.values import Stored
 from configstore.ui.beside import beside, is_costly
 from configstore.ui.index import Index
@@ -48,7 +48,7 @@ def test_what_is_large_or_no_text_is_summed_up():
     assert text_of("grüße\n".encode()) == "grüße\n"
 
 
-def report(replica, revision, state=State.READY, **more):
+def report(replica, revision, state=MappingState.READY, **more):
     return Report(
         mapping="m", replica=replica, host="h", session="s", store="m", state=state, revision=revision, **more
     )
@@ -71,12 +71,12 @@ def test_trouble_comes_before_freshness_and_the_worst_replica_first():
     found = cells(
         [
             report("fine", 9),
-            report("halted", 9, State.HALTED, reason="refused"),
+            report("halted", 9, MappingState.HALTED, reason="refused"),
             report("silent", 9),
             report("degraded", 9, problem_count=2, degraded=True),
         ],
         silent={("m", "silent")},
-        gone=[Expected(mapping="m", replica="gone", host="h")],
+        gone=[ExpectedReplica(mapping="m", replica="gone", host="h")],
     )
     assert found == {
         "gone": ("bad", "gone"),

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Self
 from configstore.errors import LeaseGoneError, StoreError
 from configstore.model.path import printable
 from configstore.settings import StoreSettings
-from configstore.store.api import Compare, Contact, Operation, Page, Status, TxnResult
-from configstore.store.checks import check_txn
+from configstore.store.api import Compare, Contact, MemberStatus, Operation, Page, TxnResult
 from configstore.store.etcd.calls import Calls
 from configstore.store.etcd.connection import Connection, Metadata
 from configstore.store.etcd.errors import MAX_TEXT
-from configstore.store.etcd.life import SignsOfLife
+from configstore.store.etcd.liveness import LivenessProbe
 from configstore.store.etcd.messages import nonsense, page_of, status_of, ttl_of, txn_message, txn_result_of
 from configstore.store.etcd.shared import SharedStreams
 from configstore.store.etcd.stubs import Message, rpc
 from configstore.store.etcd.watch import EtcdWatch
+from configstore.store.txn_checks import check_txn
 
 if TYPE_CHECKING:
     from configstore.store.etcd.accounts import EtcdAccounts
@@ -34,7 +34,7 @@ class EtcdKv:
     def __init__(self, settings: StoreSettings) -> None:
         """Raise UsageError for a bad endpoint or an unreadable certificate file."""
         self._calls = Calls(settings)
-        self._life = SignsOfLife(self._calls, settings.root.encode())
+        self._life = LivenessProbe(self._calls, settings.root.encode())
         self._shared = SharedStreams()
         self._watches: weakref.WeakSet[EtcdWatch] = weakref.WeakSet()
 
@@ -164,7 +164,7 @@ class EtcdKv:
 
         self._calls.once("compact", method)
 
-    def status(self) -> Status:
+    def status(self) -> MemberStatus:
         """Ask the member in use about itself; it answers without a leader too."""
 
         def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:

@@ -45,7 +45,7 @@ FILE_CHECK_INTERVAL = 1.0
 Metadata = tuple[tuple[str, str], ...]
 
 
-class Endpoint(msgspec.Struct, frozen=True):
+class EndpointAddress(msgspec.Struct, frozen=True):
     """Where a member listens. `str()` gives the URL."""
 
     secure: bool
@@ -56,7 +56,7 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"{'https' if self.secure else 'http'}://{self.host}:{self.port}"
 
 
-def parse_endpoint(text: str) -> Endpoint:
+def parse_endpoint(text: str) -> EndpointAddress:
     """Read `http://host:port`, `https://host:port` or `host:port` (plain). Raises UsageError."""
     scheme, separator, rest = text.strip().partition("://")
     if not separator:
@@ -66,7 +66,7 @@ def parse_endpoint(text: str) -> Endpoint:
     if scheme not in ("http", "https") or not colon or not host or not port.isdecimal() or "@" in host:
         shown = rest.rpartition("@")[2]
         raise UsageError(f"endpoint {shown!r}: expected http://HOST:PORT or https://HOST:PORT")
-    return Endpoint(scheme == "https", host, int(port))
+    return EndpointAddress(scheme == "https", host, int(port))
 
 
 class TlsFiles(msgspec.Struct, frozen=True):
@@ -146,7 +146,7 @@ class Connection:
     As a context manager it is in use; a retired connection closes when its last user left.
     """
 
-    def __init__(self, endpoint: Endpoint, settings: StoreSettings, tls: TlsFiles | None) -> None:
+    def __init__(self, endpoint: EndpointAddress, settings: StoreSettings, tls: TlsFiles | None) -> None:
         self.endpoint = endpoint
         self.tls = tls
         options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)

@@ -20,14 +20,14 @@ from configstore.store.api import (
     CreateRevision,
     Delete,
     Event,
-    Holds,
     Item,
+    MemberStatus,
     ModRevision,
     Operation,
     Page,
     Put,
-    Status,
     TxnResult,
+    ValueEquals,
 )
 from configstore.store.etcd.stubs import Message, rpc
 
@@ -84,11 +84,11 @@ def is_fragment(answer: Message) -> bool:
     return any(_unknown(answer, _FRAGMENT, int))
 
 
-def status_of(answer: Message) -> Status:
+def status_of(answer: Message) -> MemberStatus:
     """Read a StatusResponse."""
     errors = [text.decode(errors="replace") for text in _unknown(answer, _ERRORS, bytes)]
     quota = next(_unknown(answer, _QUOTA, int), None)
-    return Status(
+    return MemberStatus(
         cluster_id=answer.header.cluster_id,
         member_id=answer.header.member_id,
         version=printable(answer.version[:_MAX_VERSION]),
@@ -183,7 +183,7 @@ def compare_message(compare: Compare) -> Message:
         return rpc.Compare(
             result=rpc.Compare.EQUAL, target=rpc.Compare.CREATE, key=compare.key, create_revision=compare.revision
         )
-    if isinstance(compare, Holds):
+    if isinstance(compare, ValueEquals):
         return rpc.Compare(
             result=rpc.Compare.EQUAL, target=rpc.Compare.VALUE, key=compare.key, value=compare.value
         )

@@ -31,7 +31,7 @@ class SharedStreams:
         self._lock = threading.Lock()
         self._newest: _Call | None = None
 
-    def open(self, connection: Connection, create: Message, metadata: Metadata) -> "Part":
+    def open(self, connection: Connection, create: Message, metadata: Metadata) -> "SharedWatch":
         """Begin a watch, in the call that there is where it can be. Raises StoreUnavailableError."""
         with self._lock:
             part = self._newest.add(connection, create, metadata) if self._newest else None
@@ -43,7 +43,7 @@ class SharedStreams:
             return part
 
 
-class Part:
+class SharedWatch:
     """One watch in a shared call; to its `EtcdWatch` it is as a stream of its own (see `watch.Stream`)."""
 
     def __init__(self, call: "_Call") -> None:
@@ -97,25 +97,25 @@ class _Call:
         self.connection = connection
         self._metadata = metadata
         self._lock = threading.Lock()
-        self._beginning: deque[Part] = deque()  # etcd answers them in this order
-        self._parts: set[Part] = set()
+        self._beginning: deque[SharedWatch] = deque()  # etcd answers them in this order
+        self._parts: set[SharedWatch] = set()
         self._closed = False
         self._requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._call = connection.open_watch(iter(self._requests.get, None), metadata)
         threading.Thread(target=self._read, name="etcd-shared-watch", daemon=True).start()
 
-    def add(self, connection: Connection, create: Message, metadata: Metadata) -> Part | None:
+    def add(self, connection: Connection, create: Message, metadata: Metadata) -> SharedWatch | None:
         """Begin a watch in it; None where it is another's, or at its end."""
         with self._lock:
             if self._closed or connection is not self.connection or metadata != self._metadata:
                 return None
-            part = Part(self)
+            part = SharedWatch(self)
             self._parts.add(part)
             self._beginning.append(part)
             self._requests.put(rpc.WatchRequest(create_request=create))
             return part
 
-    def leave(self, part: Part) -> None:
+    def leave(self, part: SharedWatch) -> None:
         """End a watch, and the call with its last one."""
         with self._lock:
             if part not in self._parts:
@@ -153,7 +153,7 @@ class _Call:
             for each in self._parts:
                 each.last_received = now
             if answer.created and self._beginning:
-                part: Part | None = self._beginning.popleft()
+                part: SharedWatch | None = self._beginning.popleft()
                 if part in self._parts:
                     part.number = None if answer.canceled else answer.watch_id
                 elif not answer.canceled:  # it has left before it began

@@ -21,9 +21,9 @@ from configstore.store.api import Batch, Event
 from configstore.store.etcd.calls import Calls
 from configstore.store.etcd.connection import Connection, Metadata
 from configstore.store.etcd.errors import CallFailedError, call_failed, exception_for, meaning_of
-from configstore.store.etcd.life import SignsOfLife
+from configstore.store.etcd.liveness import LivenessProbe
 from configstore.store.etcd.messages import events_of, is_fragment, nonsense, revision_of, watch_create_request
-from configstore.store.etcd.shared import Part, SharedStreams
+from configstore.store.etcd.shared import SharedStreams, SharedWatch
 from configstore.store.etcd.stubs import Message, rpc
 
 SHORTEST_WAIT = 0.1
@@ -65,7 +65,7 @@ class EtcdWatch:
     def __init__(
         self,
         calls: Calls,
-        life: SignsOfLife,
+        life: LivenessProbe,
         start: bytes,
         end: bytes,
         start_revision: int,
@@ -81,7 +81,7 @@ class EtcdWatch:
         self._closed = threading.Event()
         self._shared = shared
         self._in_vain = 0  # tries in a row that failed although the store answers
-        self._stream: Stream | Part | None = None
+        self._stream: Stream | SharedWatch | None = None
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[Batch]:
@@ -181,7 +181,7 @@ class EtcdWatch:
             self._calls.contact.failed(str(connection.endpoint), failure.short, asked)
             self._life.look()
 
-    def _open(self, connection: Connection, metadata: Metadata) -> "Stream | Part":
+    def _open(self, connection: Connection, metadata: Metadata) -> "Stream | SharedWatch":
         create = watch_create_request(self._start, self._end, self._next)
         stream = (self._shared.open if self._shared else Stream)(connection, create, metadata)
         with self._lock:
@@ -191,7 +191,7 @@ class EtcdWatch:
         self._life.add(stream)
         return stream
 
-    def _read(self, stream: "Stream | Part") -> Iterator[Batch]:
+    def _read(self, stream: "Stream | SharedWatch") -> Iterator[Batch]:
         """Turn a stream's answers into batches of whole revisions."""
         pending: list[Event] = []
         held = 0
@@ -246,7 +246,7 @@ class EtcdWatch:
                 "it was restored from an older snapshot"
             )
 
-    def _raise_canceled(self, answer: Message, stream: "Stream | Part") -> None:
+    def _raise_canceled(self, answer: Message, stream: "Stream | SharedWatch") -> None:
         """Raise what the server's cancelling of the watch means."""
         if answer.compact_revision:
             raise CompactedError(

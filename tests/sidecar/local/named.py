@@ -11,11 +11,11 @@ from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Entry, Kind, sha256, split
 from sidecar.local.apply import Applier, LocalChange
 from sidecar.local.journal import Journal
+from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.recovery import recover
-from sidecar.local.root import Root
 from sidecar.local.scan import Scanner
 from sidecar.local.watch import InotifyWatch
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 
 NOBODY = 65534
 GONE = Entry(kind=Kind.GONE)
@@ -111,7 +111,7 @@ class Mirrored:
     def __init__(self, path, *, watch=None, **fields):
         self.path = path
         self.mapping = a_mapping(path, **fields)
-        self.root = Root(str(path))
+        self.root = MirroredDirectory(str(path))
         self.journal = Journal(self.root.private.fd)
         self.scanner = Scanner(self.root, self.mapping, watch)
         self.applier = Applier(self.root, self.mapping, self.journal, self.scanner.note, watch)
@@ -161,7 +161,7 @@ class Mirrored:
     def begin_anew(self):
         """Recover as the next process does after a crash; returns what is agreed on by that."""
         self.close()
-        self.root = Root(str(self.path))
+        self.root = MirroredDirectory(str(self.path))
         self.journal = Journal(self.root.private.fd)
         agreed = recover(self.root, self.journal)
         self.root.private.clear_staging()

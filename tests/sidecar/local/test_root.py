@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from configstore.errors import RefusedError
-from sidecar.local.root import Root, RootLostError, is_mount
+from sidecar.local.mirrored_directory import DirectoryLostError, MirroredDirectory, is_mount
 from tests.sidecar.local.named import NOBODY, as_nobody, no_descriptors_left, open_descriptors, unmount
 
 
@@ -17,7 +17,7 @@ def opened():
     roots = []
 
     def make(path, **options):
-        roots.append(Root(str(path), **options))
+        roots.append(MirroredDirectory(str(path), **options))
         return roots[-1]
 
     yield make
@@ -156,7 +156,7 @@ def test_a_refused_directory_leaves_no_descriptor_open(opened, tmp_path):
 
 def test_a_closed_directory_leaves_no_descriptor_open(tmp_path):
     before = open_descriptors()
-    Root(str(tmp_path)).close()
+    MirroredDirectory(str(tmp_path)).close()
     assert open_descriptors() == before
 
 
@@ -229,7 +229,7 @@ def test_a_private_directory_put_where_one_is_made_is_not_taken(shared, monkeypa
 
     monkeypatch.setattr(os, "mkdir", exchanged)
     with pytest.raises(RefusedError, match="Stale file handle"):
-        Root(str(shared.parent / "new"))
+        MirroredDirectory(str(shared.parent / "new"))
     found = (shared.parent / "new").stat()
     assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o700, 0)
     assert os.listdir(shared.parent / "new") == ["key"]
@@ -258,7 +258,7 @@ def test_an_untouched_directory_is_fine(opened, tmp_path):
 def test_an_emptied_directory_is_lost(opened, tmp_path):
     root = opened(tmp_path / "top")
     shutil.rmtree(tmp_path / "top" / ".configstore")
-    with pytest.raises(RootLostError, match="was emptied"):
+    with pytest.raises(DirectoryLostError, match="was emptied"):
         root.check()
 
 
@@ -266,7 +266,7 @@ def test_a_replaced_directory_is_lost(opened, tmp_path):
     root = opened(tmp_path / "top")
     (tmp_path / "top").rename(tmp_path / "old")
     (tmp_path / "top").mkdir()
-    with pytest.raises(RootLostError, match="another directory"):
+    with pytest.raises(DirectoryLostError, match="another directory"):
         root.check()
 
 
@@ -274,7 +274,7 @@ def test_a_replaced_private_directory_is_lost(opened, tmp_path):
     root = opened(tmp_path)
     (tmp_path / ".configstore").rename(tmp_path / "old")
     (tmp_path / ".configstore").mkdir()
-    with pytest.raises(RootLostError, match="was replaced"):
+    with pytest.raises(DirectoryLostError, match="was replaced"):
         root.check()
 
 
@@ -282,14 +282,14 @@ def test_a_private_directory_swapped_for_a_link_to_itself_is_lost(opened, tmp_pa
     root = opened(tmp_path)
     (tmp_path / ".configstore").rename(tmp_path / "old")
     (tmp_path / ".configstore").symlink_to("old")
-    with pytest.raises(RootLostError, match="was replaced"):
+    with pytest.raises(DirectoryLostError, match="was replaced"):
         root.check()
 
 
 def test_a_removed_staging_directory_is_lost(opened, tmp_path):
     root = opened(tmp_path)
     (tmp_path / ".configstore" / "staging").rmdir()
-    with pytest.raises(RootLostError, match="was emptied"):
+    with pytest.raises(DirectoryLostError, match="was emptied"):
         root.check()
 
 
@@ -337,7 +337,7 @@ def test_a_new_mount_in_place_of_the_old_is_lost(opened, tmpfs):
     root = opened(mounted)
     unmount(mounted, "--lazy")
     tmpfs(mounted)
-    with pytest.raises(RootLostError, match="another directory"):
+    with pytest.raises(DirectoryLostError, match="another directory"):
         root.check()
 
 
@@ -345,7 +345,7 @@ def test_an_over_mounted_mount_is_lost(opened, tmpfs):
     mounted = tmpfs()
     root = opened(mounted)
     tmpfs(mounted)
-    with pytest.raises(RootLostError, match="another directory"):
+    with pytest.raises(DirectoryLostError, match="another directory"):
         root.check()
 
 
@@ -353,7 +353,7 @@ def test_an_over_mounted_plain_directory_is_lost(opened, tmpfs, tmp_path):
     (tmp_path / "plain").mkdir()
     root = opened(tmp_path / "plain")
     tmpfs(tmp_path / "plain")
-    with pytest.raises(RootLostError, match="another directory"):
+    with pytest.raises(DirectoryLostError, match="another directory"):
         root.check()
 
 
@@ -366,7 +366,7 @@ def test_a_mount_that_comes_back_is_fine(opened, tmpfs):
 
 
 def test_what_lies_in_another_mirrored_directory_gets_what_is_missing_in_between(theirs):
-    root = Root(f"{theirs}/_data_/_default_/storage", within=str(theirs))
+    root = MirroredDirectory(f"{theirs}/_data_/_default_/storage", within=str(theirs))
     root.close()
     made = theirs / "_data_"
     assert made.stat().st_mode & 0o777 == 0o755
@@ -377,5 +377,5 @@ def test_no_symlink_leads_out_of_the_directory_in_which_another_lies(theirs, tmp
     (tmp_path / "storage").mkdir()
     (theirs / "_data_").symlink_to(tmp_path)
     with pytest.raises(RefusedError, match="symlink"):
-        Root(f"{theirs}/_data_/storage", within=str(theirs))
+        MirroredDirectory(f"{theirs}/_data_/storage", within=str(theirs))
     assert list((tmp_path / "storage").iterdir()) == []

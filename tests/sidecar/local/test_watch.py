@@ -10,10 +10,10 @@ import pytest
 from configstore.errors import RefusedError
 from configstore.model.path import StorePath
 from sidecar.local import watch as watch_module
+from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.rename import place
-from sidecar.local.root import Root
 from sidecar.local.watch import POLL_DEPTH, InotifyWatch, Moves, PollWatch, choose
-from sidecar.planner.mapping import WatchMode
+from sidecar.mapping import WatchMode
 from tests.sidecar.local.named import Mirrored, Woken, open_descriptors, unmount, write
 from tests.waiting import wait_until
 
@@ -468,7 +468,7 @@ def test_a_closed_poll_leaves_no_thread(polled):
 @pytest.fixture
 def root(tmp_path):
     """Return an open directory to watch."""
-    root = Root(str(tmp_path))
+    root = MirroredDirectory(str(tmp_path))
     yield root
     root.close()
 

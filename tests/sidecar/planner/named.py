@@ -3,7 +3,7 @@
 from configstore.model.path import parse_path
 from configstore.model.record import Entry, Kind, sha256
 from configstore.model.signature import Signature
-from sidecar.planner.mapping import Mapping
+from sidecar.mapping import Mapping
 from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry
 
 _inodes: dict[str, int] = {}

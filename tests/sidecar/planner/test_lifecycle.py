@@ -10,7 +10,16 @@ import pytest
 
 from configstore.model.path import ROOT
 from configstore.model.replica import Take
-from sidecar.planner.lifecycle import APPLYING, ASKING, PUSHING, TRANSITIONS, Event, Lifecycle, Phase, words
+from sidecar.planner.lifecycle import (
+    APPLYING,
+    ASKING,
+    PUSHING,
+    TRANSITIONS,
+    Lifecycle,
+    LifecycleEvent,
+    Phase,
+    words,
+)
 from tests.sidecar.planner.named import a_mapping
 
 DOCUMENT = Path(__file__).parents[3] / "docs/lifecycle.md"
@@ -22,36 +31,36 @@ _REMOVED = "`configstore rm -r` of the subtree: a person wanted it gone"
 _TAKEN = "somebody put a file or a link there, or what cannot be read"
 
 LINES = (
-    (Phase.UNKNOWN, Event.LISTED, Phase.ROOTLESS, "all records are known; its root is told right after"),
-    (Phase.UNKNOWN, Event.CONTRADICTED, Phase.FROZEN, "the baseline speaks of another store"),
-    (Phase.FOLLOWING, Event.ROOT_IS_THERE, Phase.FOLLOWING, "nothing changed but, maybe, its mode"),
-    (Phase.FOLLOWING, Event.ROOT_IS_MISSING, Phase.ROOTLESS, _VANISHED),
-    (Phase.FOLLOWING, Event.ROOT_IS_DELETED, Phase.DELETED, _REMOVED),
-    (Phase.FOLLOWING, Event.ROOT_IS_OTHER, Phase.TAKEN, _TAKEN),
-    (Phase.FOLLOWING, Event.CONTRADICTED, Phase.FROZEN, _OTHER_STORE),
-    (Phase.ROOTLESS, Event.ROOT_IS_THERE, Phase.FOLLOWING, _MADE),
-    (Phase.ROOTLESS, Event.ROOT_IS_MISSING, Phase.ROOTLESS, "nobody made it yet"),
-    (Phase.ROOTLESS, Event.ROOT_IS_DELETED, Phase.DELETED, _REMOVED),
-    (Phase.ROOTLESS, Event.ROOT_IS_OTHER, Phase.TAKEN, _TAKEN),
-    (Phase.ROOTLESS, Event.WRITE_AGAIN, Phase.REWRITING, "a person chose the files of this replica"),
-    (Phase.ROOTLESS, Event.CONTRADICTED, Phase.FROZEN, _OTHER_STORE),
-    (Phase.REWRITING, Event.ROOT_IS_THERE, Phase.FOLLOWING, "all was written, and the root last"),
-    (Phase.REWRITING, Event.ROOT_IS_MISSING, Phase.REWRITING, "it is written last, so until then it is missing"),
-    (Phase.REWRITING, Event.ROOT_IS_DELETED, Phase.DELETED, _REMOVED),
-    (Phase.REWRITING, Event.ROOT_IS_OTHER, Phase.TAKEN, _TAKEN),
-    (Phase.REWRITING, Event.CONTRADICTED, Phase.FROZEN, _OTHER_STORE),
-    (Phase.DELETED, Event.ROOT_IS_THERE, Phase.FOLLOWING, _MADE),
-    (Phase.DELETED, Event.ROOT_IS_MISSING, Phase.ROOTLESS, "the tombstone itself vanished"),
-    (Phase.DELETED, Event.ROOT_IS_DELETED, Phase.DELETED, "it is still deleted"),
-    (Phase.DELETED, Event.ROOT_IS_OTHER, Phase.TAKEN, _TAKEN),
-    (Phase.DELETED, Event.CONTRADICTED, Phase.FROZEN, _OTHER_STORE),
-    (Phase.TAKEN, Event.ROOT_IS_THERE, Phase.FOLLOWING, "a directory lies there again"),
-    (Phase.TAKEN, Event.ROOT_IS_MISSING, Phase.ROOTLESS, "what lay there was deleted by hand in etcd"),
-    (Phase.TAKEN, Event.ROOT_IS_DELETED, Phase.DELETED, "`configstore rm` removed what lay there"),
-    (Phase.TAKEN, Event.ROOT_IS_OTHER, Phase.TAKEN, "it still lies there"),
-    (Phase.TAKEN, Event.CONTRADICTED, Phase.FROZEN, _OTHER_STORE),
-    (Phase.FROZEN, Event.LISTED, Phase.ROOTLESS, "the right store is back; its root is told right after"),
-    (Phase.FROZEN, Event.CHOSEN, Phase.UNKNOWN, "a person accepted this store; it is listed anew"),
+    (Phase.UNKNOWN, LifecycleEvent.LISTED, Phase.ROOTLESS, "all records are known; its root is told right after"),
+    (Phase.UNKNOWN, LifecycleEvent.CONTRADICTED, Phase.FROZEN, "the baseline speaks of another store"),
+    (Phase.FOLLOWING, LifecycleEvent.ROOT_IS_THERE, Phase.FOLLOWING, "nothing changed but, maybe, its mode"),
+    (Phase.FOLLOWING, LifecycleEvent.ROOT_IS_MISSING, Phase.ROOTLESS, _VANISHED),
+    (Phase.FOLLOWING, LifecycleEvent.ROOT_IS_DELETED, Phase.DELETED, _REMOVED),
+    (Phase.FOLLOWING, LifecycleEvent.ROOT_IS_OTHER, Phase.TAKEN, _TAKEN),
+    (Phase.FOLLOWING, LifecycleEvent.CONTRADICTED, Phase.FROZEN, _OTHER_STORE),
+    (Phase.ROOTLESS, LifecycleEvent.ROOT_IS_THERE, Phase.FOLLOWING, _MADE),
+    (Phase.ROOTLESS, LifecycleEvent.ROOT_IS_MISSING, Phase.ROOTLESS, "nobody made it yet"),
+    (Phase.ROOTLESS, LifecycleEvent.ROOT_IS_DELETED, Phase.DELETED, _REMOVED),
+    (Phase.ROOTLESS, LifecycleEvent.ROOT_IS_OTHER, Phase.TAKEN, _TAKEN),
+    (Phase.ROOTLESS, LifecycleEvent.WRITE_AGAIN, Phase.REWRITING, "a person chose the files of this replica"),
+    (Phase.ROOTLESS, LifecycleEvent.CONTRADICTED, Phase.FROZEN, _OTHER_STORE),
+    (Phase.REWRITING, LifecycleEvent.ROOT_IS_THERE, Phase.FOLLOWING, "all was written, and the root last"),
+    (Phase.REWRITING, LifecycleEvent.ROOT_IS_MISSING, Phase.REWRITING, "written last: until then it is missing"),
+    (Phase.REWRITING, LifecycleEvent.ROOT_IS_DELETED, Phase.DELETED, _REMOVED),
+    (Phase.REWRITING, LifecycleEvent.ROOT_IS_OTHER, Phase.TAKEN, _TAKEN),
+    (Phase.REWRITING, LifecycleEvent.CONTRADICTED, Phase.FROZEN, _OTHER_STORE),
+    (Phase.DELETED, LifecycleEvent.ROOT_IS_THERE, Phase.FOLLOWING, _MADE),
+    (Phase.DELETED, LifecycleEvent.ROOT_IS_MISSING, Phase.ROOTLESS, "the tombstone itself vanished"),
+    (Phase.DELETED, LifecycleEvent.ROOT_IS_DELETED, Phase.DELETED, "it is still deleted"),
+    (Phase.DELETED, LifecycleEvent.ROOT_IS_OTHER, Phase.TAKEN, _TAKEN),
+    (Phase.DELETED, LifecycleEvent.CONTRADICTED, Phase.FROZEN, _OTHER_STORE),
+    (Phase.TAKEN, LifecycleEvent.ROOT_IS_THERE, Phase.FOLLOWING, "a directory lies there again"),
+    (Phase.TAKEN, LifecycleEvent.ROOT_IS_MISSING, Phase.ROOTLESS, "what lay there was deleted by hand in etcd"),
+    (Phase.TAKEN, LifecycleEvent.ROOT_IS_DELETED, Phase.DELETED, "`configstore rm` removed what lay there"),
+    (Phase.TAKEN, LifecycleEvent.ROOT_IS_OTHER, Phase.TAKEN, "it still lies there"),
+    (Phase.TAKEN, LifecycleEvent.CONTRADICTED, Phase.FROZEN, _OTHER_STORE),
+    (Phase.FROZEN, LifecycleEvent.LISTED, Phase.ROOTLESS, "the right store is back; its root is told right after"),
+    (Phase.FROZEN, LifecycleEvent.CHOSEN, Phase.UNKNOWN, "a person accepted this store; it is listed anew"),
 )  # fmt: skip
 """Every transition, with its reason in words."""
 
@@ -88,7 +97,7 @@ def test_each_transition_leads_where_its_reason_says(phase, event, becomes, why)
 
 def test_whatever_is_not_named_changes_nothing():
     named = {(phase, event) for phase, event, _, _ in LINES}
-    others = [(phase, event) for phase in Phase for event in Event if (phase, event) not in named]
+    others = [(phase, event) for phase in Phase for event in LifecycleEvent if (phase, event) not in named]
     assert others
     for phase, event in others:
         assert Lifecycle(phase=phase).after(event, reason="r", take=Take.STORE).phase is phase, (phase, event)
@@ -119,23 +128,23 @@ def test_what_a_phase_waits_for_is_asked_for_by_the_value_itself():
 
 
 def test_a_person_s_choice_asks_for_a_listing_and_is_remembered_until_it_is_used():
-    frozen = Lifecycle().after(Event.CONTRADICTED, reason="the revision went back")
-    chosen = frozen.after(Event.CHOSEN, take=Take.LOCAL)
+    frozen = Lifecycle().after(LifecycleEvent.CONTRADICTED, reason="the revision went back")
+    chosen = frozen.after(LifecycleEvent.CHOSEN, take=Take.LOCAL)
     assert chosen.wants_listing
-    listed = chosen.after(Event.LISTED).after(Event.ROOT_IS_THERE)
+    listed = chosen.after(LifecycleEvent.LISTED).after(LifecycleEvent.ROOT_IS_THERE)
     assert (listed.phase, listed.taking) == (Phase.FOLLOWING, Take.LOCAL)
     assert listed.sided().taking is None
 
 
 def test_a_listing_ends_what_the_watch_kept_to_itself():
-    assert not Lifecycle(phase=Phase.FOLLOWING).missed().after(Event.LISTED).wants_listing
+    assert not Lifecycle(phase=Phase.FOLLOWING).missed().after(LifecycleEvent.LISTED).wants_listing
 
 
 def test_a_frozen_mapping_says_what_froze_it_and_no_later_reason():
-    frozen = Lifecycle(phase=Phase.FOLLOWING).after(Event.CONTRADICTED, reason="first")
-    again = frozen.after(Event.CONTRADICTED, reason="second")
+    frozen = Lifecycle(phase=Phase.FOLLOWING).after(LifecycleEvent.CONTRADICTED, reason="first")
+    again = frozen.after(LifecycleEvent.CONTRADICTED, reason="second")
     assert words(again, a_mapping()) == "first"
-    assert frozen.after(Event.LISTED).reason == ""
+    assert frozen.after(LifecycleEvent.LISTED).reason == ""
 
 
 def test_only_what_may_be_applied_may_be_sent():

@@ -1,0 +1,1 @@
+"""What every process of ours does first: load less, and keep its memory to itself."""

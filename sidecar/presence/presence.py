@@ -1,0 +1,326 @@
+"""Shows in the store that this replica lives and what its mappings do, and takes requests made there.
+
+Three threads for the process. `presence` keeps an etcd lease alive and writes a report per mapping under it when
+its state changed, when somebody asks, and with a renewal when it is further on; a quiet replica writes nothing.
+`asks` follows who asks, `requests` what persons want: in two places, since any service may ask, and asking causes
+no more than a report. The mirror never waits for any of them, and works without: this is for people and for
+programs that wait.
+
+Two sidecars with one replica id write over each other's reports. Who finds that another session wrote over its own
+report has seen the other for certain. Who finds one at its start cannot tell it from that of a run that died, so
+it asks its id to report: a dead one does not. Each then writes again and again while the other lives: both know.
+"""
+
+import logging
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from collections.abc import Mapping as Map
+from contextlib import suppress
+from operator import itemgetter
+
+import msgspec
+
+from configstore.clock import boottime
+from configstore.errors import (
+    ConfigstoreError,
+    LeaseGoneError,
+    PermissionDeniedError,
+    StoreError,
+    StoreUnavailableError,
+)
+from configstore.model.keys import Keys, shown_key
+from configstore.model.path import printable
+from configstore.model.replica import Ask, Report, Request, decode_ask, decode_report, decode_request, encode
+from configstore.model.untrusted import UntrustedError
+from configstore.store.api import Item, Kv, ModRevision, Put
+from sidecar.presence.enrolment import Enrolment
+from sidecar.presence.follower import Follower
+from sidecar.reporting.contact import is_silence
+
+log = logging.getLogger(__name__)
+
+TTL = 60
+"""Seconds after which a replica that died is not listed as a live one any more."""
+
+RENEW = TTL / 2
+"""Seconds between two renewals: two more are tried before the session ends."""
+
+RETRY = 10.0
+SPACING = 0.1
+"""Seconds between two rounds of reports, so that a burst of changes makes one."""
+
+LOOK = 3.0
+"""Seconds between two rounds of reports while another sidecar has, or may have, the same replica id."""
+
+GONE = 10
+"""Seconds without its reports after which another sidecar of the same id is gone, or was none."""
+
+
+_FIGURES = ("revision", "paths", "pending", "pending_seconds", "behind", "held", "time")
+
+
+class _Rival(msgspec.Struct, kw_only=True):
+    """Another sidecar that has, or may have (not `certain`), our replica id, and when it was seen last.
+
+    asked: it was asked to report, should it be alive.
+    """
+
+    host: str
+    replica: str
+    seen: float
+    certain: bool
+    asked: bool = False
+
+
+class Presence:
+    """This process's session in the store."""
+
+    def __init__(
+        self,
+        kv: Kv,
+        keys: Keys,
+        reports: Callable[[str], Sequence[Report]],
+        deliver: Callable[[Request], None],
+        *,
+        directories: Map[str, str] = {},
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take `reports`, which returns what to say given the session's id, and `deliver` for requests.
+
+        directories: the local one of each mapping.
+        """
+        self._kv = kv
+        self._keys = keys
+        self._reports = reports
+        self._deliver = deliver
+        self._clock = clock
+        self._session = secrets.token_hex(8)
+        self._replica = ""
+        self._lease = 0
+        self._renewed = 0.0
+        self._told: dict[bytes, tuple[Report, int]] = {}  # what lies in the store, with its mod_revision
+        self._asked = threading.Event()
+        self._awaited: dict[bytes, Ask] = {}  # by key: who waits for which revision to be applied
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._error: str | None = None
+        self._refused: str | None = None  # why reports cannot be written, although the store answers
+        self._logged = False
+        self._rival: _Rival | None = None
+        self._enrolment = Enrolment(kv, keys, directories)
+        self._thread = threading.Thread(target=self._keep, name="presence", daemon=True)
+        self._asks = Follower(
+            kv, keys.asks(), "asks", take=self._take_ask, gone=self._forget_ask, begin=self._awaited.clear
+        )
+        self._requests = Follower(kv, keys.requests(), "requests", take=self._take_request)
+
+    def start(self) -> None:
+        """Start the threads."""
+        for each in (self._thread, self._asks, self._requests):
+            each.start()
+
+    def changed(self) -> None:
+        """Say that a report may have changed; from any thread, and cheap."""
+        self._wake.set()
+
+    def advanced(self) -> None:
+        """Say that a mapping is further on; from any thread. At once it is told only to those who wait for it."""
+        if self._awaited:
+            self._wake.set()
+
+    def troubles(self) -> list[str]:
+        """Return what is wrong with this replica as a whole, in words with the mend; from any thread."""
+        found = []
+        if (rival := self._rival) and rival.certain:
+            found.append(
+                f"another sidecar, on {printable(rival.host)}, has the same replica id: each hides the other; give"
+                " each its own CONFIGSTORE_REPLICA, or none"
+            )
+        if reason := self._refused:
+            found.append(
+                f"cannot report to the store, so `configstore status` does not show what is here: {reason}"
+            )
+        if (error := self._enrolment.error) and not isinstance(error, StoreUnavailableError):
+            reason = _with_mend(error, "readwrite", self._keys.replicas()[0])
+            found.append(f"cannot tell the store that it is to be there, so nobody would miss it: {reason}")
+        if error := self._asks.trouble:
+            reason = _with_mend(error, "readwrite", self._keys.asks()[0])
+            found.append(
+                f"cannot read who asks in the store, so `configstore status` takes it for silent: {reason}"
+            )
+        if error := self._requests.trouble:
+            reason = _with_mend(error, "read", self._keys.requests()[0])
+            found.append(f"cannot read what is asked for in the store, such as `configstore resume`: {reason}")
+        return found
+
+    def close(self) -> None:
+        """End the session, so that the replica is not listed any more."""
+        self._stop.set()
+        self._wake.set()
+        for each in (self._asks, self._requests):
+            each.close(SPACING + 1.0)
+        if self._thread.ident:
+            self._thread.join(SPACING + 1.0)
+        if self._error is None or self._kv.contact().connected:
+            with suppress(StoreError):
+                self._enrolment.leave()  # first: else it is missed for a moment
+            if self._lease:
+                with suppress(StoreError):
+                    self._kv.lease_revoke(self._lease)
+
+    def _keep(self) -> None:
+        due = 0.0
+        while not self._stop.is_set():
+            self._wake.wait(due)
+            self._wake.clear()
+            if self._stop.is_set():
+                return
+            begun = boottime()
+            try:
+                self._tell(progress=self._renew())
+                self._enrolment.keep(map(itemgetter(0), self._told.values()), self._clock())
+                self._ask_rival()
+                self._forget_rival()
+                due = max(0.0, self._renewed + RENEW - self._clock())
+                if self._rival:
+                    due = min(due, LOOK)
+                self._error, self._refused, self._logged = None, None, False
+            except LeaseGoneError:
+                self._lease, self._told, due = 0, {}, 0.0
+                self._enrolment.again()
+            except ConfigstoreError as error:
+                silence = is_silence(error, self._kv.contact(), begun)
+                if not self._logged and not silence and not self._stop.is_set():
+                    self._logged = True
+                    log.warning("cannot report to the store; mirroring goes on", extra={"reason": str(error)})
+                refused = not isinstance(error, StoreUnavailableError)  # silence is told once, for all who meet it
+                self._refused = _with_mend(error, "readwrite", self._keys.replicas()[0]) if refused else None
+                self._error, due = str(error), RETRY
+            self._stop.wait(SPACING)
+
+    def _renew(self) -> bool:
+        """Renew the session when it is due, and tell whether it was."""
+        due = bool(self._lease) and self._clock() - self._renewed >= RENEW
+        if not self._lease:
+            self._lease = self._kv.lease_grant(TTL)
+            # The first renewal comes earlier, each time by another while: those who began together drift apart.
+            self._renewed = self._clock() - random.uniform(0.0, RENEW / 3)  # noqa: S311 # spreads load
+        elif due:
+            asked = self._clock()
+            self._kv.lease_keepalive(self._lease)
+            self._renewed = asked  # not before it is: what failed is due again with the next try
+        return due
+
+    def _tell(self, *, progress: bool) -> None:
+        """Write the reports that say something new; with `progress` those that are only further on, too."""
+        everything = self._asked.is_set() or self._rival is not None
+        self._asked.clear()
+        for report in self._reports(self._session):
+            self._replica = report.replica
+            key = self._keys.replica(report.mapping, report.replica)
+            told, revision = self._told.get(key, (None, 0))
+            further = progress and told is not None and told.revision != report.revision
+            if everything or further or told is None or not _same(told, report) or self._is_awaited(told, report):
+                self._write(key, report, revision)
+
+    def _is_awaited(self, told: Report, now: Report) -> bool:
+        """Tell whether somebody waits to hear what has become true."""
+        waiting = tuple(self._awaited.values())
+        return any(told.revision < each.revision <= now.revision for each in waiting)
+
+    def _write(self, key: bytes, report: Report, expected: int) -> None:
+        """Write one report; what another sidecar of the same id wrote in between is taken over."""
+        for _ in range(2):
+            put = Put(key, encode(report), self._lease)
+            result = self._kv.txn((ModRevision(key, expected),), (put,), otherwise_get=(key,))
+            if result.succeeded:
+                self._told[key] = (report, result.revision)
+                return
+            expected = result.found[0].mod_revision if result.found else 0
+            other = _read(result.found[0].value) if result.found else None
+            if other and other.session != self._session:
+                self._meet(report, other, certain=key in self._told)
+
+    def _meet(self, ours: Report, other: Report, *, certain: bool) -> None:
+        """Note that another session reports under our id; not certain: it may be that of a run that died."""
+        before = self._rival
+        if certain or not before:
+            self._rival = _Rival(host=other.host, replica=ours.replica, seen=self._clock(), certain=certain)
+        if certain and not (before and before.certain):
+            log.warning(
+                "another sidecar reports under the same replica id: give each its own",
+                extra={"mapping": ours.mapping, "replica": ours.replica, "host": other.host},
+            )
+            self._wake.set()  # our own reports say so
+
+    def _ask_rival(self) -> None:
+        """Have whoever else may have our id report, once ours is written: a live one finds it there."""
+        rival = self._rival
+        if not rival or rival.certain or rival.asked:
+            return
+        rival.asked = True
+        ask = Ask(id=secrets.token_hex(16), replica=rival.replica)
+        key = self._keys.ask(ask.id)
+        with suppress(StoreError):  # it is noticed later, when either has something to tell
+            put = Put(key, encode(ask), self._kv.lease_grant(GONE))
+            self._kv.txn((ModRevision(key, 0),), (put,))
+
+    def _forget_rival(self) -> None:
+        rival = self._rival
+        if rival and self._clock() - rival.seen > GONE:
+            self._rival = None
+            if rival.certain:
+                log.info("the other sidecar with the same replica id is gone", extra={"host": rival.host})
+                self._wake.set()
+
+    def _take_ask(self, item: Item) -> None:
+        try:
+            ask = decode_ask(item.value)
+        except UntrustedError as error:
+            _ignore("what is no ask for a report is ignored", item, error)
+            return
+        if ask.replica not in {"", self._replica}:
+            return
+        if ask.revision:
+            self._awaited[item.key] = ask
+        self._asked.set()
+        self._wake.set()
+
+    def _forget_ask(self, key: bytes) -> None:
+        self._awaited.pop(key, None)
+
+    def _take_request(self, item: Item) -> None:
+        try:
+            request = decode_request(item.value)
+        except UntrustedError as error:
+            _ignore("an unreadable request in the store is ignored", item, error)
+            return
+        self._deliver(request)
+
+
+def _ignore(words: str, item: Item, error: UntrustedError) -> None:
+    extra = {"key": shown_key(item.key), "revision": item.mod_revision, "reason": str(error)}
+    log.warning(words, extra=extra)
+
+
+def _with_mend(error: ConfigstoreError, right: str, start: bytes) -> str:
+    if not isinstance(error, PermissionDeniedError):
+        return str(error)
+    where = printable(start.decode("utf-8", "replace"))
+    return f"{error}; it needs {right} on all keys that begin with {where}"
+
+
+def _read(text: bytes) -> Report | None:
+    """Return the report that lies where ours shall; None when it is unreadable, and is written over."""
+    try:
+        return decode_report(text)
+    except UntrustedError:
+        return None
+
+
+def _same(told: Report, now: Report) -> bool:
+    """Tell whether a report would tell nothing new but figures, which change with every file or with time."""
+    return msgspec.structs.replace(told, **{name: getattr(now, name) for name in _FIGURES}) == now

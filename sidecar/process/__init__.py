@@ -1,0 +1,1 @@
+"""The process itself: signals, the processes it inherits, its memory."""

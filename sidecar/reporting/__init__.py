@@ -1,0 +1,1 @@
+"""What a sidecar shows of itself: status, health endpoint, metrics, log."""

@@ -1,0 +1,151 @@
+"""`/livez`, `/readyz` and `/metrics` over HTTP, for probes, HEALTHCHECK and Prometheus.
+
+Served from values that the engines publish; a request never reaches the store or the disk
+(docs/decisions/0005-own-health-endpoint.md).
+"""
+
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from http import HTTPStatus
+
+import msgspec
+
+from configstore.errors import UsageError
+from configstore.store.api import Contact
+from sidecar.reporting.contact import silence
+from sidecar.reporting.http import BACKLOG, Exchange, HttpRequest, MalformedError, Server
+from sidecar.reporting.metrics import Sample, metrics
+from sidecar.reporting.status import Status
+
+_OF_SERVICE = "/readyz?service="
+
+
+class _Source(msgspec.Struct, frozen=True):
+    """Where the answers come from; each is called at each request, from any thread, and answers at once."""
+
+    statuses: Callable[[], Sequence[Status]]
+    clock: Callable[[], float]
+    contact: Callable[[], Contact]
+    alive: Callable[[], str | None]
+    notes: Callable[[], Sequence[str]]
+    samples: Callable[[], Iterable[Sample]]
+    services: Mapping[str, str]
+
+
+def ready(
+    statuses: Sequence[Status], contact: Contact, notes: Sequence[str] = (), services: Mapping[str, str] = {}
+) -> tuple[bool, str]:
+    """Return whether all required mappings are ready and none of them is halted, with a line for each mapping.
+
+    A store that fell silent changes nothing of that, since the files stay usable; each line ends with it. notes:
+    lines about the process as a whole, which make no difference either. services: by mapping, whose it is; said
+    where there are several.
+    """
+    lines = []
+    several = len(set(services.values())) > 1
+    silent = f"; {words}" if (words := silence(contact)) else ""
+    fine = True
+    for status in statuses:
+        good = status.ready and status.halted is None
+        fine = fine and (good or not status.required)
+        verdict = "ok" if good else "not ready" if status.required else "not ready, not required"
+        # While the store is silent, that it is waited for is said once, behind what else is to be said.
+        served = msgspec.structs.replace(status, waiting_for=None) if silent and good else status
+        reason = _reason(served)
+        whose = f" ({services[status.mapping]})" if several and status.mapping in services else ""
+        lines.append(f"{status.mapping}{whose}: {verdict}: {reason}{silent}")
+    return fine, "\n".join([*lines, *notes]) + "\n"
+
+
+def _reason(status: Status) -> str:
+    """Return how a mapping is, in words."""
+    stopped = status.halted or status.waiting_for
+    if stopped or not status.problems:
+        return stopped or ("ready" if status.ready else "first cycle under way")
+    word = "degraded" if status.ready else "incomplete"
+    return f"{word}: {len(status.problems)} problems, such as {status.problems[0]}"
+
+
+class HealthServer:
+    """The HTTP server and its thread."""
+
+    def __init__(
+        self,
+        listen: str,
+        statuses: Callable[[], Sequence[Status]],
+        clock: Callable[[], float],
+        *,
+        contact: Callable[[], Contact],
+        alive: Callable[[], str | None] = lambda: None,
+        notes: Callable[[], Sequence[str]] = tuple,
+        samples: Callable[[], Iterable[Sample]] = tuple,
+        services: Mapping[str, str] = {},
+    ) -> None:
+        """Listen on `host:port` (IPv6 in brackets). Raises UsageError when that cannot be had.
+
+        statuses: of all mappings. alive: why the process makes no progress, or None. notes: what an operator
+        should know of the process as a whole, in lines. samples: what `/metrics` has besides the statuses.
+        services: whose each mapping is, by its name, so that one may ask for one service alone.
+        """
+        try:
+            listener = _listener(listen)
+        except (OSError, ValueError, OverflowError) as error:
+            raise UsageError(
+                f'[health] listen = {listen!r}: {error}; expected host:port, or "" for none'
+            ) from None
+        self._source = _Source(statuses, clock, contact, alive, notes, samples, services)
+        self.port: int = listener.getsockname()[1]
+        self._server = Server(listener, self._answer, name="health")
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.close()
+
+    def _answer(self, exchange: Exchange, request: HttpRequest) -> None:
+        if request.method not in {"GET", "HEAD"}:
+            raise MalformedError(HTTPStatus.NOT_IMPLEMENTED, "expected GET or HEAD")
+        status, text = self._found(request.target)
+        kind = "text/plain; version=0.0.4; charset=utf-8"
+        content = text.encode(errors="backslashreplace")
+        exchange.answer(status, kind, content, head_only=request.method == "HEAD")
+
+    def _found(self, target: str) -> tuple[HTTPStatus, str]:
+        source = self._source
+        if target == "/livez":
+            why = source.alive()
+            return _verdict(not why), f"{why or 'ok'}\n"
+        if target == "/readyz":
+            fine, text = ready(source.statuses(), source.contact(), source.notes(), source.services)
+            return _verdict(fine), text
+        if target.startswith(_OF_SERVICE):
+            return self._ready_of(target.removeprefix(_OF_SERVICE))
+        if target == "/metrics":
+            return HTTPStatus.OK, metrics(source.statuses(), source.contact(), source.clock(), source.samples())
+        return HTTPStatus.NOT_FOUND, "there are /livez, /readyz and /metrics\n"
+
+    def _ready_of(self, service: str) -> tuple[HTTPStatus, str]:
+        source = self._source
+        its = {mapping for mapping, whose in source.services.items() if whose == service}
+        if not its:
+            known = ", ".join(sorted(set(source.services.values()))) or "none"
+            return HTTPStatus.NOT_FOUND, f"no mapping here is of that service; there are: {known}\n"
+        statuses = [status for status in source.statuses() if status.mapping in its]
+        fine, text = ready(statuses, source.contact(), source.notes())
+        return _verdict(fine), text
+
+
+def _listener(listen: str) -> socket.socket:
+    """Return a listening socket. Raises OSError, ValueError, OverflowError."""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    six = ":" in host
+    return socket.create_server(
+        (host, int(port)),
+        family=socket.AF_INET6 if six else socket.AF_INET,
+        backlog=BACKLOG,
+        dualstack_ipv6=six,  # so that `::` takes IPv4, too
+    )
+
+
+def _verdict(fine: bool) -> HTTPStatus:
+    return HTTPStatus.OK if fine else HTTPStatus.SERVICE_UNAVAILABLE

@@ -1,0 +1,71 @@
+"""How long sets take to travel, as a histogram. One for each mapping, kept by its engine.
+
+A set that was changed here counts from when its first change was noticed until it is committed, `settle` and an
+outage included; what came from the store from when it came in until it is applied. What waits on purpose for much
+longer would hide all else: a deletion alone is not counted, only one that is half of a move.
+"""
+
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+
+from configstore.model.path import StorePath
+from configstore.model.record import Kind
+from sidecar.planner.outcome import CycleOutcome
+from sidecar.planner.plan import Plan
+
+BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Upper bounds in seconds; one more bucket has the rest."""
+
+
+class Latency:
+    """The histogram of one mapping; written by its engine, read from any thread."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(BUCKETS) + 1)
+        self._total = 0.0
+        self._lock = threading.Lock()
+        self._arrived: dict[StorePath, float] = {}  # when what is not shown here yet came in
+
+    def seen(self) -> tuple[list[int], float]:
+        """Return how many sets fell into each bucket, and the seconds of all together."""
+        with self._lock:
+            return list(self._counts), self._total
+
+    def arrived(self, news: AbstractSet[StorePath], now: float) -> None:
+        """Note what the store has for us that is not shown here; what is not known yet came in at `now`."""
+        if news or self._arrived:
+            self._arrived = {path: self._arrived.get(path, now) for path in news}
+
+    def moved(self, plan: Plan, done: CycleOutcome, noticed: Mapping[StorePath, float], now: float) -> None:
+        """Count the sets of a plan that were done. noticed: when what was changed here was noticed first."""
+        if done.advanced:
+            for begun in (*_pushed(plan, done, noticed), *self._pulled(plan, done)):
+                self._count(max(0.0, now - begun))
+
+    def _pulled(self, plan: Plan, done: CycleOutcome) -> Iterator[float]:
+        """Yield when each set that was applied came in."""
+        applied = {*done.pulled, *done.deleted_here}
+        groups = ((each.group, each.path) for each in plan.pull if each.path in applied)
+        yield from _first((group, self._arrived[path]) for group, path in groups if path in self._arrived)
+
+    def _count(self, seconds: float) -> None:
+        with self._lock:
+            self._counts[bisect_left(BUCKETS, seconds)] += 1
+            self._total += seconds
+
+
+def _pushed(plan: Plan, done: CycleOutcome, noticed: Mapping[StorePath, float]) -> Iterator[float]:
+    """Yield when each set that was committed was noticed."""
+    sent = {*done.pushed, *done.deleted_there} & noticed.keys()
+    counted = (each for each in plan.push if each.entry.kind is not Kind.GONE or each.move)
+    return _first((each.in_set, noticed[each.path]) for each in counted if each.path in sent)
+
+
+def _first(times: Iterable[tuple[int, float]]) -> Iterator[float]:
+    """Yield the earliest time of each set."""
+    first: dict[int, float] = {}
+    for of, at in times:
+        first[of] = min(at, first.get(of, at))
+    yield from first.values()

@@ -1,0 +1,167 @@
+"""What a mapping is doing, as values: for `/readyz`, `/metrics`, the log and the report in the store."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from configstore import __version__
+from configstore.model.replica import MAX_PROBLEMS, Alike, MappingState, PathProblem, Report
+from sidecar.mapping import Mapping
+from sidecar.planner.reconcile import REASONS, Verdict
+from sidecar.planner.sides import Problem
+
+MAX_WAITS = 20
+"""How many of the paths that wait are named."""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What a mapping is doing; published by its engine as a whole.
+
+    required: whether readiness depends on it. complete: every record of the mapping is applied here. ready: it was
+    complete, and nothing was found since that a service must not be started with. halted: why the mapping waits
+    for a person, else None. waiting_for: what it cannot go on without at the moment. pending: paths that wait to
+    travel; under_way: those of them that no problem holds up, of which `waits` names some with the reason.
+    pending_since: on the engine's clock, when the oldest edit that waits was noticed. revision: the store revision
+    up to which it has seen; applied: up to which it has also applied everything; behind: how many paths have a
+    newer record than is applied; committed: the last that it wrote itself. lost: the store is not, or may not be,
+    the one that was known; held: how many of its files lie here.
+    last_choice: a person's choice that this process carried out last: what, by whom, when; in words.
+    watch_incomplete: not every change of a file here is noticed at once; a problem says why.
+    """
+
+    mapping: str
+    required: bool = True
+    complete: bool = False
+    ready: bool = False
+    halted: str | None = None
+    waiting_for: str | None = None
+    problems: tuple[Problem, ...] = ()
+    pending: int = 0
+    pending_since: float | None = None
+    under_way: int = 0
+    waits: tuple[Problem, ...] = ()
+    paths: int = 0
+    revision: int = 0
+    applied: int = 0
+    behind: int = 0
+    committed: int = 0
+    pushed: int = 0
+    pulled: int = 0
+    cycles: int = 0
+    lost: bool = False
+    held: int = 0
+    last_choice: str | None = None
+    watch_incomplete: bool = False
+
+    @property
+    def state(self) -> MappingState:
+        """The one word for it."""
+        if self.halted is not None:
+            return MappingState.HALTED
+        if self.waiting_for is not None:
+            return MappingState.WAITING
+        return MappingState.READY if self.ready else MappingState.STARTING
+
+    @property
+    def degraded(self) -> bool:
+        """Whether it is served although a path has a problem."""
+        return self.ready and bool(self.problems)
+
+    def why_not_done(self) -> str:
+        """Return what holds up what is not done yet, in words: for who waits for it."""
+        if self.halted or self.waiting_for:
+            return self.halted or self.waiting_for or ""
+        problems = [each for each in self.problems if each.path]
+        named = (*self.waits, *problems)[:5]
+        if not named:
+            return "changes are still under way"
+        more = self.under_way + len(problems) - len(named)
+        return "; ".join(map(str, named)) + (f"; and {more} more" if more > 0 else "")
+
+    def looks_as(self, other: "Status") -> bool:
+        """Tell whether a person would see no difference; figures do not count."""
+        return all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("ready", "complete", "halted", "waiting_for", "problems", "last_choice")
+        )
+
+
+def report_of(
+    status: Status,
+    mapping: Mapping,
+    *,
+    replica: str,
+    host: str,
+    session: str,
+    clock: float,
+    time: str,
+    keys: tuple[str, ...] = (),
+    master: bool = False,
+) -> Report:
+    """Return what the replica says of the mapping in the store.
+
+    clock: the engine's, now. time: the time of day, RFC 3339. keys: the ids of those that are held for the
+    mapping. master: whether they come from a master.
+    """
+    since = status.pending_since
+    return Report(
+        mapping=mapping.name,
+        replica=replica,
+        host=host,
+        session=session,
+        store=mapping.store,
+        state=status.state,
+        ready=status.ready,
+        complete=status.complete,
+        degraded=status.degraded,
+        reason=status.halted or status.waiting_for or "",
+        revision=status.applied,
+        paths=status.paths,
+        pending=status.pending,
+        pending_seconds=0.0 if since is None else round(max(0.0, clock - since), 1),
+        behind=status.behind,
+        vanished=sum(problem.reason == REASONS[Verdict.VANISHED] for problem in status.problems),
+        problem_count=len(status.problems),
+        problems=tuple(_as_reported(each) for each in _of_each_kind(status.problems)[:MAX_PROBLEMS]),
+        alike=_alike(status.problems),
+        lost=status.lost,
+        held=status.held,
+        last_choice=status.last_choice,
+        keys=keys or msgspec.UNSET,
+        master=True if master else msgspec.UNSET,
+        version=__version__,
+        time=time,
+    )
+
+
+def _as_reported(problem: Problem) -> PathProblem:
+    return PathProblem(path=problem.path, reason=problem.reason, word=problem.word)
+
+
+def _alike(problems: Iterable[Problem]) -> tuple[Alike, ...]:
+    """Count problems by their reasons, the most frequent ones first."""
+    most = Counter(problem.reason for problem in problems).most_common(MAX_PROBLEMS)
+    return tuple(Alike(reason=reason, count=count) for reason, count in most)
+
+
+def _of_each_kind(problems: Sequence[Problem]) -> list[Problem]:
+    """Return problems so that the first ones are of as many kinds as can be: many of one must not hide another."""
+    count: Counter[str] = Counter()
+    turn = []
+    for problem in problems:
+        turn.append(count[problem.reason])
+        count[problem.reason] += 1
+    return [problem for _, problem in sorted(zip(turn, problems, strict=True), key=lambda each: each[0])]
+
+
+def with_troubles(report: Report, troubles: Iterable[str]) -> Report:
+    """Return a report that also names what is wrong with the replica as a whole."""
+    found = tuple(PathProblem(path="", reason=reason) for reason in troubles)
+    return msgspec.structs.replace(
+        report,
+        degraded=report.degraded or (report.ready and bool(found)),
+        problem_count=report.problem_count + len(found),
+        problems=(found + report.problems)[:MAX_PROBLEMS],
+        alike=(tuple(Alike(reason=each.reason, count=1) for each in found) + report.alike)[:MAX_PROBLEMS],
+    )
