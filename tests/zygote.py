@@ -57,7 +57,9 @@ class Forked:
         if self.poll() is None:
             descriptor = os.pidfd_open(self.pid)
             try:
-                ended = select.select([descriptor], [], [], timeout)[0]
+                end = select.poll()  # which, unlike select(2), takes a descriptor beyond 1023
+                end.register(descriptor, select.POLLIN)
+                ended = end.poll(None if timeout is None else timeout * 1000)
             finally:
                 os.close(descriptor)
             if not ended:
