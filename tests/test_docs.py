@@ -30,8 +30,9 @@ def test_the_promises_name_every_break_that_is_made():
     ids=["promises", "etcd-bad-days", "services", "mailu-releases", "threat-model"],
 )
 def test_every_test_that_is_named_is_there(text):
-    files = {path.name: path for path in (HERE / "tests").rglob("test_*.py")}
-    everything = "\n".join(path.read_text() for path in files.values())
+    paths = list((HERE / "tests").rglob("test_*.py"))
+    files = {path.name for path in paths}
+    everything = "\n".join(path.read_text() for path in paths)
     named = set(re.findall(r"test_\w+(?:\.py)?", text))
     missing = [
         name for name in named if not (name in files if name.endswith(".py") else f"def {name}" in everything)

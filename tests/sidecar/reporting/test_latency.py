@@ -6,7 +6,7 @@ from configstore.errors import StoreUnavailableError
 from configstore.model.record import Kind
 from sidecar.reporting.latency import BUCKETS, Latency
 from tests.memory_store.state import MemoryStore
-from tests.sidecar.test_windows import Watched
+from tests.sidecar.cycle.test_mirror import Watched
 
 
 @pytest.fixture
