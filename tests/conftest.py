@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from configstore.embedded import EmbeddedEtcd, wheel_binary
-from tests import zygote
-from tests.servers import connect, debian_binary
+from tests.harness import zygote
+from tests.harness.servers import connect, debian_binary
 
 HERE = Path(__file__).parents[1]
 _roots = itertools.count(1)

@@ -32,10 +32,10 @@ from configstore.model.path import PRIVATE_NAME
 from configstore.model.record import Kind, sha256
 from configstore.model.replica import MappingState, Report
 from configstore.store.replicas import live
-from tests.certificates import Authority
-from tests.servers import connect
-from tests.trees import Look, arrive, follow, tree
-from tests.waiting import wait_until
+from tests.harness.certificates import Authority
+from tests.harness.servers import connect
+from tests.harness.trees import Look, arrive, follow, tree
+from tests.harness.waiting import wait_until
 
 LETSENCRYPT, FETCHIDS = "certs/letsencrypt", "fetchmail/fetchids"
 PROXY, GZIP, OLD = (f"overrides/nginx/{name}.conf" for name in ("proxy", "gzip", "old"))

@@ -20,10 +20,10 @@ from typing import Self
 from configstore.embedded import EmbeddedEtcd
 from configstore.model.keys import Keys
 from configstore.store.leases import queue
-from tests.e2e.replica import Replica
 from tests.e2e.test_bad_days import leader, make_root
-from tests.servers import cluster, connect
-from tests.waiting import freeze, wait_until
+from tests.harness.replica import Replica
+from tests.harness.servers import cluster, connect
+from tests.harness.waiting import freeze, wait_until
 
 TTL = 5
 ROUNDS = int(os.environ.get("CONFIGSTORE_HANDOVER_ROUNDS", "3"))

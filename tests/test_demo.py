@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from configstore.model.record import Kind
-from tests import demo, trees
-from tests.waiting import wait_until
+from tests import demo
+from tests.harness import trees
+from tests.harness.waiting import wait_until
 
 LINES = [
     "`configstore seal keygen` made a master",

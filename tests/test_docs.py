@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import FAULTS
+from tests.e2e.faults import FAULTS
 from tests.mutants import HERE, MUTANTS
 from tests.simulation.test_mutants import MUTANTS as SIMULATED
 

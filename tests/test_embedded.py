@@ -12,8 +12,8 @@ from configstore import embedded
 from configstore.embedded import LOOPBACK, EmbeddedEtcd, binary_version, find_etcd, free_ports
 from configstore.errors import StoreUnavailableError, UsageError
 from configstore.store.api import Put
-from tests.servers import connect
-from tests.waiting import freeze, wait_until
+from tests.harness.servers import connect
+from tests.harness.waiting import freeze, wait_until
 
 
 def fake_etcd(folder, version):

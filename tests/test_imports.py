@@ -15,8 +15,8 @@ from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind, sha256
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
-from tests.servers import connect
-from tests.waiting import wait_until
+from tests.harness.servers import connect
+from tests.harness.waiting import wait_until
 
 TELLING = """
 import atexit, json, sys

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 
-from tests.e2e.replica import Replica
+from tests.harness.replica import Replica
 
 UID = 12345
 

@@ -15,8 +15,8 @@ from configstore.model.untrusted import LIMIT, MAX_DEPTH
 from configstore.store.api import Page, Put, range_all
 from sidecar.config.settings import load_config
 from tests.fuzz.targets import ODD, TARGETS, altered
+from tests.harness.waiting import wait_until
 from tests.memory_store.store import MemoryKv
-from tests.waiting import wait_until
 
 FIELDS = {"v": 1, "kind": "file", "mode": "0600", "size": 4, "sha256": sha256(b"evil"), "write_id": "x"}
 RAW = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")  # what a terminal obeys; C1 is two bytes in UTF-8

@@ -21,8 +21,8 @@ from configstore.model.grants import Grant, Right
 from configstore.store.api import CreateRevision, Delete, Put
 from configstore.store.etcd.stubs import rpc, services
 from tests.attacks.test_network import REFUSED, ask
-from tests.protected import make_certificates, protected
-from tests.waiting import wait_until
+from tests.harness.protected import make_certificates, protected
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("stolen certificate")
 

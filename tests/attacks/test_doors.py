@@ -24,8 +24,8 @@ from sidecar.control import server, socket_directory
 from sidecar.reporting import http
 from tests.attacks.application import UID
 from tests.e2e import conftest as sidecars
-from tests.e2e.replica import ENVIRONMENT
-from tests.waiting import wait_until
+from tests.harness.replica import ENVIRONMENT
+from tests.harness.waiting import wait_until
 
 configstore, replica = sidecars.configstore, sidecars.replica
 

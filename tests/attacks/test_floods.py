@@ -6,7 +6,7 @@ import pytest
 
 from configstore.model.record import CHUNK_SIZE, Deletion, Entry, Kind, Origin, Record, encode, sha256
 from configstore.store.api import Put, range_all
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 MOST = 96
 """MiB that a sidecar may have had at its peak; it begins with some 50."""

@@ -20,8 +20,8 @@ from configstore.store.tree import Tree
 from configstore.store.values import Writer
 from sidecar.mapping import Mapping
 from sidecar.remote.watch import RemoteWatch
-from tests.servers import connect
-from tests.waiting import wait_until
+from tests.harness.servers import connect
+from tests.harness.waiting import wait_until
 
 START, END = b"/configstore/files/", b"/configstore/files0"
 ABSURD = (-1, 0, -(2**63), 2**63 - 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.attacks.application import UID
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 PLANT = """
 mine = folder + "/.configstore-mine"

@@ -13,8 +13,8 @@ import yaml
 
 from configstore.access.certificates import ensure
 from configstore.embedded import LOOPBACK, free_ports, wheel_binary
-from tests.servers import debian_binary
-from tests.waiting import wait_until
+from tests.harness.servers import debian_binary
+from tests.harness.waiting import wait_until
 
 DEPLOY = Path(__file__).parents[2] / "docs/deploy"
 

@@ -14,10 +14,10 @@ from configstore.model.keys import Keys
 from configstore.model.replica import Ask, MappingState, Request, Take, Verb, encode
 from configstore.store.api import CreateRevision, Delete, Put
 from configstore.store.replicas import live
-from tests import zygote
-from tests.e2e.replica import ENVIRONMENT, Replica
-from tests.servers import connect, run_etcdctl
-from tests.waiting import wait_until
+from tests.harness import zygote
+from tests.harness.replica import ENVIRONMENT, Replica
+from tests.harness.servers import connect, run_etcdctl
+from tests.harness.waiting import wait_until
 
 PASSWORD = "correct horse"  # of a server that lives for these tests
 MANY = [f"{number:02}" for number in range(20)]

@@ -12,8 +12,8 @@ from configstore.store.api import Delete, Exists, Put, range_all
 from configstore.store.conflicts import Unread, all_sides, losers
 from configstore.store.history import versions
 from configstore.store.values import UnreadableRecord
-from tests.keyrings import DATA, FIRST, everything, put, raw, ring, sealed_tree, table, write
-from tests.waiting import wait_until
+from tests.harness.keyrings import DATA, FIRST, everything, put, raw, ring, sealed_tree, table, write
+from tests.harness.waiting import wait_until
 
 BOTH = ring(FIRST, subtrees=(DATA, StorePath("other")))
 LARGE = b"large piece " * 20_000

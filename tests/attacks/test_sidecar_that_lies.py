@@ -13,7 +13,7 @@ import pytest
 
 from configstore import client
 from configstore.client import ClientError, Hold, Sidecar
-from tests.e2e.replica import CLIENTS_PYTHON
+from tests.harness.replica import CLIENTS_PYTHON
 
 HELD = {"event": "held", "id": "abc", "ttl": 29, "token": 7, "unfinished": None}
 DEEP = b'{"x":' + b"[" * 5000

@@ -32,7 +32,7 @@ from tests.bench.processes import MEMORY, keep_byte_code, resident
 from tests.bench.sealing import sealing
 from tests.bench.settle import torn_sets
 from tests.bench.trace import print_trace
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 
 def figures(bench: Bench, *, quick: bool) -> Iterator[Figure]:

@@ -26,7 +26,7 @@ from sidecar.config.settings import load_config
 from sidecar.cycle.mirror import Mirror
 from tests.bench.measures import RETENTION, Arrivals, Bench, a_file
 from tests.bench.processes import MEMORY, cpu, resident
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 SIZE = 200
 """Bytes of a file: it is the number that counts."""

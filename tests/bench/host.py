@@ -14,9 +14,9 @@ from configstore import presets
 from configstore.model.keys import DEFAULT_ROOT
 from tests.bench.measures import Figure, cpu_share
 from tests.bench.processes import resident
-from tests.e2e.host import Host
-from tests.e2e.replica import ENVIRONMENT
-from tests.waiting import wait_until
+from tests.harness.host import Host
+from tests.harness.replica import ENVIRONMENT
+from tests.harness.waiting import wait_until
 
 BUDGET = 1.2
 """Of the median of the services' memory, which stands for one sidecar."""

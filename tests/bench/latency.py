@@ -15,7 +15,7 @@ from configstore.store.api import ModRevision, Put
 from configstore.store.connect import connect
 from configstore.store.values import Write
 from tests.bench.measures import RETENTION, Arrivals, Bench, a_file
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 GLANCE = 50e-6
 """Seconds between two looks at whether a file was replaced; the kernel adds some 50 µs."""

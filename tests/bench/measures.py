@@ -23,7 +23,7 @@ from configstore.store.envelope import Envelopes
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
 from tests.bench.processes import cpu
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 RETENTION = 86400.0
 

@@ -23,7 +23,7 @@ from configstore.model.path import StorePath
 from configstore.store.values import Write
 from tests.bench.measures import RETENTION, Bench, Figure, a_file, wait_for_rest
 from tests.bench.processes import highest, resident
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 IMPORTED = (
     "logging",

@@ -32,7 +32,7 @@ from configstore.errors import StoreError
 from tests.bench.farm import Farm, room_for
 from tests.bench.measures import Bench, Figure
 from tests.bench.processes import MEMORY, cpu, resident
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 SUBTREE = "scale"
 FILES = 20

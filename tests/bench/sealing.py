@@ -14,7 +14,7 @@ from configstore.store.tree import Tree
 from tests.bench.latency import put_to_file, write_to_replica
 from tests.bench.measures import RETENTION, Bench, Figure
 from tests.bench.processes import resident
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 TURNS = 40
 """How often what is sealed and what is plain are measured by turns: other load comes and goes in seconds."""

@@ -18,9 +18,9 @@ from configstore.model.path import StorePath
 from configstore.model.replica import MappingState, Report, encode
 from configstore.store.api import Delete, Put
 from configstore.store.permissions import may
-from tests.faults import FAULTS
-from tests.protected import Protected, client_flags, make_certificates
-from tests.waiting import wait_until
+from tests.e2e.faults import FAULTS
+from tests.harness.protected import Protected, client_flags, make_certificates
+from tests.harness.waiting import wait_until
 
 HERE = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("access")

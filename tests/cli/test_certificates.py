@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configstore import certificates
-from tests.certificates import Authority, pair
+from tests.harness.certificates import Authority, pair
 
 CERTIFICATE, KEY = pair("mail.example.org")
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 COMMANDS = {"configstore": "configstore", "configstore-sidecar": "sidecar"}
 

@@ -9,7 +9,7 @@ from configstore.model.keys import Keys
 from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
 from configstore.store.api import Delete, ModRevision, Put
 from configstore.store.values import Write
-from tests.servers import run_etcdctl
+from tests.harness.servers import run_etcdctl
 
 BYTES = bytes(range(256)) * 3
 

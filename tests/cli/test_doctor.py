@@ -18,11 +18,11 @@ from configstore.model.path import StorePath
 from configstore.model.replica import MappingState, Report, encode
 from configstore.settings import StoreSettings
 from configstore.store.api import Put
-from tests.certificates import Authority
-from tests.faults import says
-from tests.keyrings import FIRST, put, ring, sealed_tree, write
-from tests.servers import cluster, connect, run_etcdctl
-from tests.waiting import wait_until
+from tests.e2e.faults import says
+from tests.harness.certificates import Authority
+from tests.harness.keyrings import FIRST, put, ring, sealed_tree, write
+from tests.harness.servers import cluster, connect, run_etcdctl
+from tests.harness.waiting import wait_until
 
 PASSWORD = "correct horse"  # of a server that lives for one test
 

@@ -18,11 +18,11 @@ from configstore.model.path import StorePath
 from configstore.model.replica import Alike, ExpectedReplica, MappingState, PathProblem, Report, encode
 from configstore.store.api import Put
 from configstore.store.replicas import MANY, QUIET, ask_reports
-from tests import zygote
-from tests.e2e.replica import ENVIRONMENT
-from tests.faults import says
-from tests.servers import connect, run_etcdctl
-from tests.waiting import freeze
+from tests.e2e.faults import says
+from tests.harness import zygote
+from tests.harness.replica import ENVIRONMENT
+from tests.harness.servers import connect, run_etcdctl
+from tests.harness.waiting import freeze
 
 
 def status(endpoint, *words, root="/configstore", **environment):

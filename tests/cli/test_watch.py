@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from configstore.store.api import Delete, ModRevision
-from tests.servers import connect
+from tests.harness.servers import connect
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import subprocess
 
 import pytest
 
-from tests import zygote
-from tests.e2e.replica import ENVIRONMENT, Replica
-from tests.waiting import wait_until
+from tests.harness import zygote
+from tests.harness.replica import ENVIRONMENT, Replica
+from tests.harness.waiting import wait_until
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from configstore.model.record import Kind, sha256
 from configstore.store.conflicts import losers
 from configstore.store.tree import Tree
 from configstore.store.values import Stored, Writer
-from tests.e2e.replica import Replica
 from tests.e2e.test_bad_days import make_root
-from tests.servers import Proxy, cluster, connect
-from tests.waiting import freeze, wait_until
+from tests.harness.replica import Replica
+from tests.harness.servers import Proxy, cluster, connect
+from tests.harness.waiting import freeze, wait_until
 
 SUBTREES = ("data", "own", "pairs", "contended")
 """What all users write; what each path's only user writes; pairs of files with one user each; a pair of all users.

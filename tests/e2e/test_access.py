@@ -18,9 +18,9 @@ from configstore.store.conflicts import losers
 from configstore.store.replicas import ask_reports
 from configstore.store.tree import Tree
 from configstore.store.values import Write
-from tests.e2e.replica import Replica
-from tests.protected import PRESETS, protected, unprotected
-from tests.waiting import wait_until
+from tests.harness.protected import PRESETS, protected, unprotected
+from tests.harness.replica import Replica
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("access at work")
 

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from tests.waiting import freeze, wait_until
+from tests.harness.waiting import freeze, wait_until
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from configstore.model.record import Entry, Kind
 from configstore.store.api import Put
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
-from tests.certificates import Authority
-from tests.e2e.replica import ENVIRONMENT, Replica
-from tests.servers import Proxy, cluster, connect, run_etcdctl
-from tests.waiting import freeze, wait_until
+from tests.harness.certificates import Authority
+from tests.harness.replica import ENVIRONMENT, Replica
+from tests.harness.servers import Proxy, cluster, connect, run_etcdctl
+from tests.harness.waiting import freeze, wait_until
 
 
 def make_root(kv, path="data"):

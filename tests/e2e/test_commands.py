@@ -9,9 +9,9 @@ from configstore.embedded import free_ports
 from configstore.model.keys import Keys
 from configstore.store.subtree_revisions import survey
 from tests.e2e.conftest import equal
-from tests.e2e.replica import Replica
-from tests.trees import look
-from tests.waiting import wait_until
+from tests.harness.replica import Replica
+from tests.harness.trees import look
+from tests.harness.waiting import wait_until
 
 
 def newest(kv, kv_root):

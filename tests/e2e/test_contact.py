@@ -9,10 +9,10 @@ import pytest
 from configstore.client import Sidecar
 from configstore.clock import boottime
 from configstore.embedded import LOOPBACK, EmbeddedEtcd, free_ports
-from tests.e2e.replica import Replica
 from tests.e2e.test_bad_days import make_root
-from tests.servers import connect
-from tests.waiting import freeze, wait_until
+from tests.harness.replica import Replica
+from tests.harness.servers import connect
+from tests.harness.waiting import freeze, wait_until
 
 PROMISED = 5.0
 """Seconds within which a silence is told."""

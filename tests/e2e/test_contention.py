@@ -22,12 +22,12 @@ from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.store.history import versions_below
 from configstore.store.leases import queue
-from tests import zygote
-from tests.e2e.replica import ENVIRONMENT
 from tests.e2e.soaking import three_replicas, tree_of
 from tests.e2e.test_bad_days import leader
-from tests.servers import etcdctl
-from tests.waiting import freeze, wait_until
+from tests.harness import zygote
+from tests.harness.replica import ENVIRONMENT
+from tests.harness.servers import etcdctl
+from tests.harness.waiting import freeze, wait_until
 
 TTL = "4"  # seconds; as many pass before a successor follows one that died
 POLICY = 'lease = "counter"\nsettle = "10ms"\nkeep = 100000\nexclude = ["*.new"]'

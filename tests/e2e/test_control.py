@@ -14,8 +14,8 @@ from configstore.client import Sidecar
 from configstore.model.keys import Keys
 from configstore.store.leases import queue
 from sidecar.reporting import http
-from tests.e2e.replica import ENVIRONMENT
-from tests.waiting import wait_until
+from tests.harness.replica import ENVIRONMENT
+from tests.harness.waiting import wait_until
 
 NOBODY = 65534
 

@@ -18,9 +18,9 @@ from configstore.model.keys import Keys
 from configstore.model.record import Entry, Kind, sha256
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
-from tests.e2e.replica import ENVIRONMENT, Replica
-from tests.servers import connect
-from tests.trees import tree
+from tests.harness.replica import ENVIRONMENT, Replica
+from tests.harness.servers import connect
+from tests.harness.trees import tree
 
 CALLS = "renameat2,rename,renameat,unlink,unlinkat,link,linkat,symlink,symlinkat,rmdir,mkdir,mkdirat"
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 
 @pytest.fixture

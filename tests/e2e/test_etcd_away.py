@@ -7,9 +7,9 @@ from configstore.model.record import Entry, Kind
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
 from tests.e2e.conftest import equal
-from tests.e2e.replica import Replica
-from tests.servers import connect
-from tests.waiting import freeze, wait_until
+from tests.harness.replica import Replica
+from tests.harness.servers import connect
+from tests.harness.waiting import freeze, wait_until
 
 
 @pytest.fixture

@@ -21,12 +21,12 @@ from configstore.store.api import Delete, Exists, Put
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
 from sidecar.presence.presence import Presence
-from tests import zygote
-from tests.e2e.replica import Replica
-from tests.faults import SOON, says
-from tests.keyrings import FIRST, SECOND, master, put, ring, table
-from tests.servers import cluster, connect, run_etcdctl
-from tests.waiting import freeze, wait_until
+from tests.e2e.faults import SOON, says
+from tests.harness import zygote
+from tests.harness.keyrings import FIRST, SECOND, master, put, ring, table
+from tests.harness.replica import Replica
+from tests.harness.servers import cluster, connect, run_etcdctl
+from tests.harness.waiting import freeze, wait_until
 
 
 def shown(configstore, *names):

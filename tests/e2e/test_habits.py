@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 F_SETPIPE_SZ = 1031
 

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 
 def test_on_change_runs_after_a_set_and_its_failure_is_visible(replica, configstore, tmp_path):

@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from configstore.client import ClientError
-from tests.e2e.host import Host
-from tests.waiting import wait_until
+from tests.harness.host import Host
+from tests.harness.waiting import wait_until
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from configstore.client import Sidecar
 from configstore.model.record import sha256
 from configstore.store.api import Put
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 
 def record(content=b"evil", **fields):

@@ -8,7 +8,7 @@ from configstore.model.path import StorePath
 from configstore.model.record import Kind
 from configstore.model.seal import dump
 from tests.e2e.conftest import equal
-from tests.keyrings import (
+from tests.harness.keyrings import (
     DATA,
     FIRST,
     FOREIGN,
@@ -24,7 +24,7 @@ from tests.keyrings import (
     table,
     write,
 )
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 SOON = 40.0
 """Four times the 10 s of the contract."""

@@ -13,9 +13,9 @@ import pytest
 from configstore.model.keys import Keys
 from configstore.store.api import Put
 from configstore.store.leases import queue
-from tests.e2e.replica import CLIENTS_PYTHON, ENVIRONMENT
-from tests.servers import Proxy
-from tests.waiting import freeze, wait_until
+from tests.harness.replica import CLIENTS_PYTHON, ENVIRONMENT
+from tests.harness.servers import Proxy
+from tests.harness.waiting import freeze, wait_until
 
 GUARDED = 'lease = "job"\nsettle = "20ms"'
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.waiting import freeze, wait_until
+from tests.harness.waiting import freeze, wait_until
 
 
 def remount(folder, options):

@@ -14,8 +14,8 @@ import pytest
 
 from configstore.model.record import Kind
 from tests.e2e.conftest import equal
-from tests.trees import tree
-from tests.waiting import wait_until
+from tests.harness.trees import tree
+from tests.harness.waiting import wait_until
 
 TOOLS = {
     "git": """

@@ -12,11 +12,11 @@ from configstore.access import issuing, places
 from configstore.access.certificates import ensure
 from configstore.embedded import LOOPBACK, EmbeddedEtcd
 from configstore.model.keys import Keys
-from tests import zygote
-from tests.e2e.replica import ENVIRONMENT, Replica
-from tests.faults import says
-from tests.servers import connect
-from tests.waiting import wait_until
+from tests.e2e.faults import says
+from tests.harness import zygote
+from tests.harness.replica import ENVIRONMENT, Replica
+from tests.harness.servers import connect
+from tests.harness.waiting import wait_until
 
 SERVICES = {"front": "mailu-front"}
 DAY = dt.timedelta(days=1)

@@ -8,8 +8,8 @@ import pytest
 from configstore.model.keys import Keys
 from configstore.store.api import Delete, Exists
 from tests.e2e.conftest import equal
-from tests.servers import run_etcdctl
-from tests.waiting import freeze, wait_until
+from tests.harness.servers import run_etcdctl
+from tests.harness.waiting import freeze, wait_until
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from configstore.model.record import Entry, Kind, sha256
 from configstore.store.subtree_revisions import survey
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
-from tests import zygote
-from tests.e2e.replica import ENVIRONMENT, Replica
-from tests.faults import says
-from tests.servers import connect
-from tests.waiting import freeze, wait_until
+from tests.e2e.faults import says
+from tests.harness import zygote
+from tests.harness.replica import ENVIRONMENT, Replica
+from tests.harness.servers import connect
+from tests.harness.waiting import freeze, wait_until
 
 
 def put(etcd, path, content, kind=Kind.FILE):

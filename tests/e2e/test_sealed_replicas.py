@@ -9,8 +9,8 @@ from configstore.model.record import Kind
 from configstore.model.seal import Policy
 from configstore.store.conflicts import losers
 from configstore.store.values import Stored, Write
-from tests.keyrings import DATA, FIRST, SECOND, put, ring, sealed_tree, table, write
-from tests.waiting import wait_until
+from tests.harness.keyrings import DATA, FIRST, SECOND, put, ring, sealed_tree, table, write
+from tests.harness.waiting import wait_until
 
 SOON = 40.0
 

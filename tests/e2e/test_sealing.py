@@ -16,8 +16,8 @@ from configstore.store.history import versions
 from configstore.store.resealing import survey
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
-from tests.e2e.replica import ENVIRONMENT
-from tests.waiting import wait_until
+from tests.harness.replica import ENVIRONMENT
+from tests.harness.waiting import wait_until
 
 BIG = os.urandom(700_000)
 FILES = 60

@@ -26,7 +26,7 @@ from tests.e2e.soaking import (
     three_replicas,
     tree_of,
 )
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 SECONDS = float(os.environ.get("CONFIGSTORE_SOAK_SECONDS", "1800"))
 """How long `make soak` works."""

@@ -16,7 +16,7 @@ from configstore.model.record import Entry, Kind, sha256
 from configstore.store.api import Put
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 SOON = 40.0
 """Four times the 10 s of the contract."""

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from tests import zygote
-from tests.e2e.replica import ENVIRONMENT, Replica
-from tests.faults import says
-from tests.waiting import wait_until
+from tests.e2e.faults import says
+from tests.harness import zygote
+from tests.harness.replica import ENVIRONMENT, Replica
+from tests.harness.waiting import wait_until
 
 SOON = 40.0
 """Four times the 10 s of the contract."""

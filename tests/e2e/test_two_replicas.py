@@ -12,8 +12,8 @@ import pytest
 from configstore.model.keys import Keys, prefix_end
 from configstore.store.api import Delete, range_all
 from tests.e2e.conftest import equal
-from tests.trees import look
-from tests.waiting import freeze, wait_until
+from tests.harness.trees import look
+from tests.harness.waiting import freeze, wait_until
 
 
 def both(one, two, path, wanted):

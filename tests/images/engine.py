@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 FETCHED = Path(__file__).parents[2] / ".venv/engine"
 BASE = "python:3.13-slim-trixie"

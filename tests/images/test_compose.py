@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.certificates import deployed, pair
-from tests.guides import BACKUP, Shell, blocks, choice, halts, section
+from tests.harness.certificates import deployed, pair
+from tests.harness.guides import BACKUP, Shell, blocks, choice, halts, section
+from tests.harness.waiting import wait_until
 from tests.images.conftest import PROJECT
-from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.xdist_group("engine"), pytest.mark.timeout(600)]
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from configstore.access import formats
-from tests.certificates import SERVICES, deployed
+from tests.harness.certificates import SERVICES, deployed
 from tests.images.conftest import PROJECT
 from tests.images.engine import FETCHED
 

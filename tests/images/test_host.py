@@ -5,9 +5,9 @@ import re
 
 import pytest
 
+from tests.harness.waiting import wait_until
 from tests.images.conftest import PROJECT
 from tests.images.test_compose import SERVICES, GuidedHost, mailu_on, never_without_files, wrappers_are_found
-from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.xdist_group("engine"), pytest.mark.timeout(600), pytest.mark.guides]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.waiting import wait_until
 from tests.images.conftest import PROJECT
 from tests.images.engine import BASE, ETCD
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("engine")
 

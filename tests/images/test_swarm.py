@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from configstore.access import formats
-from tests.certificates import SERVICES as CERTIFIED
-from tests.certificates import deployed, pair
-from tests.guides import BACKUP, Shell, blocks, chooses_what_lies_here, section
+from tests.harness.certificates import SERVICES as CERTIFIED
+from tests.harness.certificates import deployed, pair
+from tests.harness.guides import BACKUP, Shell, blocks, chooses_what_lies_here, section
+from tests.harness.waiting import wait_until
 from tests.images.conftest import PROJECT
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("engine")
 

@@ -17,8 +17,8 @@ import yaml
 
 from configstore import presets
 from configstore.embedded import wheel_binary
+from tests.harness.waiting import wait_until
 from tests.kubernetes.conftest import CHART, ROOT, TOOLS
-from tests.waiting import wait_until
 
 MEMBERS = 3
 

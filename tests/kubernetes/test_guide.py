@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.guides import BACKUP, Shell, blocks, chooses_what_lies_here, section, step
+from tests.harness.guides import BACKUP, Shell, blocks, chooses_what_lies_here, section, step
+from tests.harness.waiting import wait_until
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.conftest import DEPLOY, TOOLS, missing
-from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.timeout(600)]
 

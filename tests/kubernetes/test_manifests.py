@@ -17,9 +17,9 @@ import yaml
 from configstore import presets
 from configstore.access import formats
 from configstore.embedded import LOOPBACK, free_ports, wheel_binary
-from tests.e2e.replica import ENVIRONMENT
+from tests.harness.replica import ENVIRONMENT
+from tests.harness.waiting import wait_until
 from tests.kubernetes.conftest import CHART, DEPLOY, ROOT
-from tests.waiting import wait_until
 
 NATIVE_VERSIONS = ("1.29", "1.31", "1.34")
 pytestmark = pytest.mark.xdist_group("kubernetes")

@@ -15,8 +15,8 @@ from contextlib import suppress
 import pytest
 
 from configstore.embedded import LOOPBACK, free_ports
+from tests.harness.waiting import wait_until
 from tests.kubernetes.conftest import IMAGE
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("kubernetes")
 

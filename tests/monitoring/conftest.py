@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from configstore.embedded import EmbeddedEtcd
-from tests import zygote
-from tests.certificates import Authority
-from tests.e2e.replica import ENVIRONMENT, Replica
-from tests.waiting import wait_until
+from tests.harness import zygote
+from tests.harness.certificates import Authority
+from tests.harness.replica import ENVIRONMENT, Replica
+from tests.harness.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs/monitoring"

@@ -9,9 +9,9 @@ import pytest
 from sidecar.planner.sides import Problem
 from sidecar.programs.on_problem import OnProblem
 from sidecar.reporting.status import Status
+from tests.harness.waiting import wait_until
 from tests.monitoring.conftest import PAGES
 from tests.sidecar.planner.named import a_mapping
-from tests.waiting import wait_until
 
 SCRIPT = str(PAGES / "mail-on-problem")
 DEGRADED = Status(mapping="m", ready=True, problems=(Problem(path="key", reason="no space\nleft for it"),))

@@ -14,8 +14,8 @@ from pathlib import Path
 from cryptography import x509
 
 from configstore.embedded import LOOPBACK, free_ports
-from tests.certificates import Authority
-from tests.waiting import wait_until
+from tests.harness.certificates import Authority
+from tests.harness.waiting import wait_until
 
 NAME = "mail.example.test"
 HERE = Path(__file__).parents[2]

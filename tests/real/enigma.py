@@ -8,9 +8,9 @@ and KeyGenerator.php (the commands themselves).
 import re
 import subprocess
 
+from tests.harness.waiting import wait_until
 from tests.real.acme import program
 from tests.real.preset import PresetReplica
-from tests.waiting import wait_until
 
 NO_AGENT = re.compile(rb"can't connect to the (gpg-)?agent|[Nn]o agent running|no running gpg-agent")
 SPOILT = re.compile(rb"key generation failed: Corrupted protection")

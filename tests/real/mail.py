@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from configstore.embedded import LOOPBACK, free_ports
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 NOBODY = 65534  # Dovecot serves no mail to root
 PASSWORD = "of-the-test"

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from configstore import presets
-from tests.e2e.replica import ENVIRONMENT, Replica, seldom
+from tests.harness.replica import ENVIRONMENT, Replica, seldom
 
 
 class PresetReplica(Replica):

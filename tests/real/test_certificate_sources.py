@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from tests.certificates import Authority
+from tests.harness.certificates import Authority
+from tests.harness.waiting import wait_until
 from tests.real.certwatcher import CertWatcher
-from tests.waiting import wait_until
 
 
 @pytest.fixture

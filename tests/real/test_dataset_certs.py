@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from tests.certificates import Authority
+from tests.harness.certificates import Authority
+from tests.harness.waiting import wait_until
 from tests.real.acme import program, seen_as
-from tests.waiting import wait_until
 
 
 @pytest.fixture

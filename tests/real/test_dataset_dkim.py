@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from configstore.embedded import LOOPBACK, free_ports
+from tests.harness.waiting import wait_until
 from tests.real.acme import answers, program
-from tests.waiting import wait_until
 
 KEY = "example.org.dkim.key"
 MAIL = (

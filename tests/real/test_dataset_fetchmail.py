@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.harness.waiting import wait_until
 from tests.real.mail import Mailboxes, Sink, fetchmail
-from tests.waiting import wait_until
 
 
 @pytest.fixture

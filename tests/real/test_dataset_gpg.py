@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.waiting import freeze, wait_until
 from tests.real.acme import program
 from tests.real.preset import PresetReplica
-from tests.waiting import freeze, wait_until
 
 USER = "user@example.org"
 # Longer than any test takes, so that no delete travels which gpg takes back.

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 
 def admin_starts(replica, text):

@@ -10,9 +10,9 @@ import urllib.request
 import pytest
 
 from configstore.embedded import LOOPBACK, free_ports
+from tests.harness.waiting import wait_until
 from tests.real.acme import NGINX, answers, program
 from tests.real.mail import Mailboxes
-from tests.waiting import wait_until
 
 CHECK = """#!/bin/sh
 sed "s#{overrides}#$1#; s#listen.*;#listen unix:{folder}/check.sock;#" {folder}/nginx.conf > {folder}/check.conf

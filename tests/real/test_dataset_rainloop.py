@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 STORAGE = "/data/_data_/_default_/storage"
 

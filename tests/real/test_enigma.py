@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.waiting import wait_until
 from tests.real.enigma import Roundcube
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)  # some fifty times gpg, each with an agent of its own
 

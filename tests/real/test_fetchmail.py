@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from configstore.embedded import LOOPBACK
+from tests.harness.servers import Proxy
+from tests.harness.waiting import freeze, wait_until
 from tests.real.image import RELEASES, Image, mounted_by_compose, script
 from tests.real.mail import FETCHMAIL_PY, Admin, Mailboxes, Sink, fetchmail
-from tests.servers import Proxy
-from tests.waiting import freeze, wait_until
 
 POLICY = 'include = ["fetchids"]\nlease = "fetchmail"\nsettle = "20ms"\nfile_mode = "0600"'
 MESSAGES = 300

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from tests.certificates import Authority
-from tests.e2e.replica import ENVIRONMENT
+from tests.harness.certificates import Authority
+from tests.harness.replica import ENVIRONMENT
+from tests.harness.waiting import freeze, wait_until
 from tests.real.acme import HERE, NAME, Balancer, Front, Pebble, certbot, seen_as
 from tests.real.image import RELEASES, Image, mounted_by_compose, script
-from tests.waiting import freeze, wait_until
 
 POLICY = (
     'lease = "letsencrypt"\nsettle = "250ms"\n'

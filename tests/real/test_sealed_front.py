@@ -7,9 +7,9 @@ import pytest
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Kind
 from configstore.store.conflicts import losers
-from tests.certificates import pair
-from tests.keyrings import FIRST, everything, put, ring, sealed_tree, write
-from tests.waiting import freeze, wait_until
+from tests.harness.certificates import pair
+from tests.harness.keyrings import FIRST, everything, put, ring, sealed_tree, write
+from tests.harness.waiting import freeze, wait_until
 
 SUBTREES = tuple(map(StorePath, ("certs", "certs/letsencrypt", "overrides/nginx", "acme")))
 RING = ring(FIRST, subtrees=SUBTREES)

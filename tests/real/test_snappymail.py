@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.harness.waiting import wait_until
 from tests.real.snappymail import DAY, HOUR, SnappyMail
-from tests.waiting import wait_until
 
 USERS = [f"user{number}@example.org" for number in range(12)]
 GONE = "gone@example.org"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.waiting import freeze, wait_until
 from tests.real.image import RELEASES, Image, command_of_compose, mounted_by_compose, script
-from tests.waiting import freeze, wait_until
 
 HERE = Path(__file__).parents[2]
 COMPOSE = HERE / "docs/deploy/compose"

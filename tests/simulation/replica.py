@@ -13,9 +13,9 @@ from configstore.store.values import Writer
 from sidecar.cycle.mirror import Mirror
 from sidecar.mapping import Mapping
 from sidecar.state.directory import StateDirectory
+from tests.harness.trees import look
 from tests.simulation.edges import KEYS, SUBTREE, Connection, Eyes, Feed, Watch
 from tests.simulation.faults import Crash, Fault, striking
-from tests.trees import look
 
 CLOCKS = ["2999-12-31T23:59:59Z", "1970-01-01T00:00:00Z", "not a time"]
 """What the replicas take for the time; nothing may be decided by it."""

@@ -11,10 +11,10 @@ from hypothesis.stateful import initialize, rule
 from configstore.model.replica import Take
 from configstore.store import commit, packing
 from sidecar.planner.guards import FREE_DELETES
+from tests.harness.trees import tree
 from tests.simulation.running import STEPS, Counted, run_histories
 from tests.simulation.strategies import calls, deaths
 from tests.simulation.world import Fault, World
-from tests.trees import tree
 
 COUNT = 24
 NAMES = [f"many/{number:02}" for number in range(COUNT)]

@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-from tests.keyrings import SECOND, ring
+from tests.harness.keyrings import SECOND, ring
+from tests.harness.trees import look
 from tests.simulation.replica import SETTLE
 from tests.simulation.world import PAIR, Fault, World
-from tests.trees import look
 
 
 def send(replica):

@@ -8,6 +8,7 @@ from hypothesis.stateful import rule
 
 from configstore.model.path import is_below
 from configstore.model.record import Kind
+from tests.harness.trees import look, tree
 from tests.simulation.acting import Users
 from tests.simulation.replica import SETTLE
 from tests.simulation.running import STEPS, run_histories
@@ -22,7 +23,6 @@ from tests.simulation.strategies import (
     sizes,
 )
 from tests.simulation.world import SUBTREE
-from tests.trees import look, tree
 
 
 class Histories(Users):

@@ -21,13 +21,13 @@ from configstore.store.envelope import Envelopes
 from configstore.store.history import versions_below
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
-from tests.keyrings import FIRST, ring
+from tests.harness.keyrings import FIRST, ring
+from tests.harness.trees import look, tree
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
 from tests.simulation.edges import KEYS, SUBTREE
 from tests.simulation.faults import Fault
 from tests.simulation.replica import PAIR, RETENTIONS, Replica
-from tests.trees import look, tree
 
 __all__ = ["KEYS", "PAIR", "SUBTREE", "Fault", "Replica", "World"]
 

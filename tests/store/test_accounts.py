@@ -8,8 +8,8 @@ from configstore.embedded import EmbeddedEtcd
 from configstore.errors import StoreError
 from configstore.model.grants import Grant, Right
 from configstore.store.accounts import ROOT, everybody, judge, settle, steps
+from tests.harness.servers import connect
 from tests.memory_store.accounts import MemoryAccounts
-from tests.servers import connect
 
 A = Grant(b"/r/a/", b"/r/a0", Right.READWRITE)
 B = Grant(b"/r/b", b"", Right.READ)

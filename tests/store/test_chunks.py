@@ -21,9 +21,9 @@ from configstore.store.envelope import PLAIN
 from configstore.store.items import decode_superseded
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
+from tests.harness.servers import connect
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
-from tests.servers import connect
 
 DAY = 86400.0
 LARGE = b"".join(bytes([number]) * (512 << 10) for number in range(3)) + b"end"

@@ -18,10 +18,10 @@ from configstore.store.api import (
     ValueEquals,
     range_all,
 )
+from tests.harness.servers import connect
+from tests.harness.waiting import wait_until
 from tests.memory_store.store import MemoryKv
-from tests.servers import connect
 from tests.store.seen import Seen
-from tests.waiting import wait_until
 
 
 @pytest.fixture(params=["memory", "etcd-wheel", "etcd-debian"])

@@ -25,9 +25,9 @@ from configstore.store.leases import (
 )
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
+from tests.harness.servers import etcdctl
+from tests.harness.waiting import wait_until
 from tests.memory_store.store import MemoryKv
-from tests.servers import etcdctl
-from tests.waiting import wait_until
 
 NAME = "letsencrypt"
 

@@ -11,9 +11,9 @@ from configstore.model.path import StorePath
 from configstore.model.replica import ExpectedReplica, MappingState, Report, encode
 from configstore.store.api import Delete, Put
 from configstore.store.report_feed import Reports, wait_applied
+from tests.harness.waiting import wait_until
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
-from tests.waiting import wait_until
 
 KEYS = Keys()
 

@@ -21,8 +21,8 @@ from configstore.store.history import versions
 from configstore.store.resealing import Family, LeftError, Resealing, survey, values
 from configstore.store.tree import Tree
 from configstore.store.values import UnreadableRecord, Write, Writer
+from tests.harness.servers import connect
 from tests.memory_store.store import MemoryKv
-from tests.servers import connect
 
 A, B, DKIM, LINK = (StorePath(each) for each in ("certs/a.pem", "certs/b.pem", "dkim/a.key", "certs/link"))
 OLD, NEW = Secret(secret=b"o" * 32), Secret(secret=b"n" * 32)

@@ -22,9 +22,9 @@ from configstore.store.items import Trace, trace
 from configstore.store.retention import MAX_CONFLICTS, PRUNE_EVERY
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Listing, Stored, UnreadableRecord, Write, Writer
+from tests.harness.servers import connect
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
-from tests.servers import connect
 
 CERT, KEY, OTHER = StorePath("certs/cert.pem"), StorePath("certs/key.pem"), StorePath("dkim/a.key")
 MONTH = 30 * 86400

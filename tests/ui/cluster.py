@@ -17,9 +17,9 @@ from configstore.store.api import Kv
 from configstore.store.conflicts import all_sides
 from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
-from tests.e2e.replica import ENVIRONMENT, Replica
-from tests.servers import connect
-from tests.waiting import wait_until
+from tests.harness.replica import ENVIRONMENT, Replica
+from tests.harness.servers import connect
+from tests.harness.waiting import wait_until
 
 SECRET = "hunter2-never-sent"
 """Stands in every private file's content, and nowhere else."""

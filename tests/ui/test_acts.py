@@ -9,9 +9,9 @@ from configstore.model.lease import QueueEntry
 from configstore.model.record import Entry, Kind, sha256
 from configstore.store.conflicts import all_sides, drop
 from configstore.store.leases import Lease
+from tests.harness.waiting import wait_until
 from tests.ui.client import Client
 from tests.ui.cluster import delete_many
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("ui")
 

@@ -21,10 +21,10 @@ from configstore.model.record import Kind
 from configstore.model.replica import MappingState, Report, encode
 from configstore.store.api import ModRevision, Put
 from configstore.ui.serving import _broken
-from tests.servers import Proxy, connect, run_etcdctl
+from tests.harness.servers import Proxy, connect, run_etcdctl
+from tests.harness.waiting import wait_until
 from tests.ui.client import Client
 from tests.ui.cluster import OPEN, SECRET, Cluster, Ui, tree_of
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("ui")
 

@@ -8,7 +8,7 @@ from configstore.model.seal import Master, Policy, Secret, dump
 from configstore.store.envelope import Envelopes
 from configstore.store.tree import Tree
 from configstore.store.values import Write
-from tests.servers import connect
+from tests.harness.servers import connect
 from tests.ui.client import Client
 from tests.ui.cluster import Cluster, Ui, tree_of
 

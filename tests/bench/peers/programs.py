@@ -17,7 +17,7 @@ from configstore.embedded import EmbeddedEtcd, free_ports
 from tests.bench.outside import Program, settings
 from tests.bench.peers.namespace import HOSTS
 from tests.bench.peers.place import AbsentError, Place, Running
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 SET = 60
 """Files of a set."""

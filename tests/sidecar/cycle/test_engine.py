@@ -6,8 +6,8 @@ from configstore.errors import NoSpaceError
 from configstore.model.record import Kind
 from configstore.store.api import Delete, Put
 from sidecar.local.scan import Scanner, Unreadable
+from tests.harness.following import Following
 from tests.memory_store.state import MemoryStore
-from tests.sidecar.following import Following
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from configstore.model.record import Kind
 from sidecar.cycle.mirror import Mirror
 from sidecar.local.scan import Changed, Scanner
 from sidecar.mapping import Mapping
+from tests.harness.following import Following
 from tests.memory_store.state import MemoryStore
-from tests.sidecar.following import Following
 from tests.simulation.edges import Watch
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from configstore.model.record import Entry, Kind, sha256
 from configstore.store.values import Write
+from tests.harness.following import Following
 from tests.memory_store.state import MemoryStore
-from tests.sidecar.following import Following
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from configstore.errors import StoreUnavailableError
 from configstore.model.record import Kind, decode
 from sidecar.local.scan import Changed, Scanner
 from sidecar.state.baseline import Baseline, Identity
+from tests.harness.following import Following
 from tests.memory_store.state import MemoryStore
-from tests.sidecar.following import Following
 
 
 @pytest.fixture

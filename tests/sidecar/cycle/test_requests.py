@@ -7,8 +7,8 @@ import pytest
 from configstore.model.record import Kind
 from configstore.model.replica import Request, Take, Verb
 from configstore.store.api import Delete, Exists
+from tests.harness.following import Following
 from tests.memory_store.state import MemoryStore
-from tests.sidecar.following import Following
 
 _ids = itertools.count()
 MANY = [f"{number:02}" for number in range(20)]

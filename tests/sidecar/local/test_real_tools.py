@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from tests.harness.waiting import wait_until
 from tests.sidecar.local.named import Mirrored, write
 from tests.sidecar.local.test_wandering import differences
-from tests.waiting import wait_until
 
 TOOLS = {
     "git": """

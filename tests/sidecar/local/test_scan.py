@@ -18,6 +18,7 @@ from configstore.model.selection import Symlinks
 from sidecar.local import scan as scan_module
 from sidecar.local.scan import Changed
 from sidecar.planner.sides import LocalEntry
+from tests.harness.waiting import wait_until
 from tests.sidecar.local.named import (
     NOBODY,
     Mirrored,
@@ -27,7 +28,6 @@ from tests.sidecar.local.named import (
     open_descriptors,
     write,
 )
-from tests.waiting import wait_until
 
 RACY = 0.03  # seconds after which a file is no more taken to be racy
 

@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import pytest
 
+from tests.harness.waiting import wait_until
 from tests.sidecar.local.named import Mirrored, a_dir, write
-from tests.waiting import wait_until
 
 NAMES = "abc"
 

@@ -14,8 +14,8 @@ from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.rename import place
 from sidecar.local.watch import POLL_DEPTH, InotifyWatch, Moves, PollWatch, choose
 from sidecar.mapping import WatchMode
+from tests.harness.waiting import wait_until
 from tests.sidecar.local.named import Mirrored, Woken, open_descriptors, unmount, write
-from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from tests.harness.waiting import wait_until
 from tests.sidecar.local.named import Mirrored, a_file, as_nobody
-from tests.waiting import wait_until
 
 
 @pytest.fixture

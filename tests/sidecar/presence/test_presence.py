@@ -9,9 +9,9 @@ from configstore.model.replica import Ask, MappingState, Report, Request, Verb, 
 from configstore.store.api import Put
 from sidecar.presence.presence import GONE, LOOK, RENEW, RETRY, Presence
 from sidecar.reporting.status import with_troubles
+from tests.harness.waiting import wait_until
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
-from tests.waiting import wait_until
 
 
 class Telling:

@@ -12,8 +12,8 @@ import pytest
 from configstore.model.seal import Policy
 from sidecar.programs.check import Check
 from sidecar.programs.hooks import OUTPUT, Hooks, run, send_signal
+from tests.harness.waiting import wait_until
 from tests.sidecar.planner.named import a_mapping
-from tests.waiting import wait_until
 
 
 def runs(pid):

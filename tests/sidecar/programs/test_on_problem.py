@@ -9,8 +9,8 @@ from sidecar.planner.sides import Problem
 from sidecar.programs import on_problem
 from sidecar.programs.on_problem import PATIENCE, Health, OnProblem, view
 from sidecar.reporting.status import Status
+from tests.harness.waiting import wait_until
 from tests.sidecar.planner.named import a_mapping
-from tests.waiting import wait_until
 
 BEGINS = Status(mapping="m")
 WELL = Status(mapping="m", ready=True, complete=True, cycles=3)

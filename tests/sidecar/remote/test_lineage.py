@@ -12,9 +12,9 @@ from configstore.store.values import Listing, Write, Writer
 from sidecar.cycle.mirror import Mirror
 from sidecar.mapping import Mapping
 from sidecar.remote.lineage import contradiction
+from tests.harness.following import Following
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
-from tests.sidecar.following import Following
 
 KNOWN = {"mapping": "data", "held": 1, "known": {"a": 5, "b": 9}, "seen": 9, "cluster_id": 1}
 SAME = {"found": {"a": 5, "b": 9, "c": 12}, "revision": 12, "found_cluster_id": 1}

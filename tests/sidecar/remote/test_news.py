@@ -16,9 +16,9 @@ from configstore.store.values import Listing, Writer
 from sidecar.mapping import Mapping
 from sidecar.remote import watch
 from sidecar.remote.watch import RemoteWatch, listing_of
+from tests.harness.waiting import wait_until
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
-from tests.waiting import wait_until
 
 MAPPING = Mapping(name="all", store=ROOT, path="/nowhere")
 

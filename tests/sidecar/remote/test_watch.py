@@ -11,8 +11,8 @@ from configstore.store.tree import Tree
 from configstore.store.values import Listing, Write, Writer
 from sidecar.mapping import Mapping
 from sidecar.remote.watch import RemoteWatch
+from tests.harness.waiting import wait_until
 from tests.memory_store.store import MemoryKv
-from tests.waiting import wait_until
 
 
 class Feed:

@@ -12,10 +12,10 @@ from configstore.settings import StoreSettings
 from configstore.store.api import Put
 from sidecar.mapping import Mapping
 from sidecar.reporting.gauges import GaugeCollector
-from tests.certificates import Authority
+from tests.harness.certificates import Authority
+from tests.harness.waiting import wait_until
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
-from tests.waiting import wait_until
 
 KEYS = Keys()
 MAPPINGS = (

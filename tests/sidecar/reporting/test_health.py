@@ -16,7 +16,7 @@ from sidecar.reporting.health import HealthServer, ready
 from sidecar.reporting.http import CONNECTIONS
 from sidecar.reporting.metrics import Sample
 from sidecar.reporting.status import Status
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 FINE = Contact(connected=True, last=1764340786.5)
 SILENT = Contact(connected=False, last=1764340786.5, silent=12.4, reason="http://h:1: refused")

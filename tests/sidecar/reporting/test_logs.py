@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from sidecar.reporting.logs import LINE, QUEUE, Lines, _JsonLines, _TextLines
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 F_SETPIPE_SZ = 1031
 

@@ -11,8 +11,8 @@ from configstore.errors import RefusedError
 from configstore.model.record import Kind
 from sidecar.state.baseline import FILE, Baseline, Identity
 from sidecar.state.directory import IN_MOUNT, StateDirectory
+from tests.harness.following import Following
 from tests.memory_store.state import MemoryStore
-from tests.sidecar.following import Following
 from tests.sidecar.local.named import NOBODY
 
 

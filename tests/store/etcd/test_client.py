@@ -23,9 +23,9 @@ from configstore.store.api import Event, Item, ModRevision, Put
 from configstore.store.etcd import connection, liveness
 from configstore.store.etcd.messages import watch_create_request
 from configstore.store.etcd.watch import Stream, whole_revisions
-from tests.servers import Proxy, cluster, connect, run_etcdctl
+from tests.harness.servers import Proxy, cluster, connect, run_etcdctl
+from tests.harness.waiting import freeze, wait_until
 from tests.store.seen import Seen
-from tests.waiting import freeze, wait_until
 
 BELOW = (b"/w/", prefix_end(b"/w/"))
 

@@ -13,8 +13,8 @@ from configstore.errors import PermissionDeniedError
 from configstore.store.api import Put
 from configstore.store.etcd import liveness, watch
 from configstore.store.etcd.contact import SILENCE, LastContact
-from tests.servers import Proxy, cluster, connect, run_etcdctl
-from tests.waiting import freeze, wait_until
+from tests.harness.servers import Proxy, cluster, connect, run_etcdctl
+from tests.harness.waiting import freeze, wait_until
 
 PROMISED = 5.0
 """Seconds within which a silence is told."""

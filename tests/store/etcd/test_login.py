@@ -13,10 +13,10 @@ from configstore.errors import (
 )
 from configstore.store.api import Put
 from configstore.store.etcd import connection
-from tests.certificates import Authority
-from tests.servers import connect, run_etcdctl
+from tests.harness.certificates import Authority
+from tests.harness.servers import connect, run_etcdctl
+from tests.harness.waiting import wait_until
 from tests.store.seen import Seen
-from tests.waiting import wait_until
 
 PASSWORD = "correct horse"  # of a server that lives for one test
 

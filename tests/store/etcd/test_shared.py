@@ -13,9 +13,9 @@ from configstore.store.etcd import shared
 from configstore.store.etcd.messages import watch_create_request
 from configstore.store.etcd.shared import AHEAD, SharedStreams
 from configstore.store.etcd.stubs import rpc
-from tests.servers import Proxy, connect
+from tests.harness.servers import Proxy, connect
+from tests.harness.waiting import wait_until
 from tests.store.seen import Seen
-from tests.waiting import wait_until
 
 
 @pytest.fixture

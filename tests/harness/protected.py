@@ -12,9 +12,9 @@ from configstore.access.formats import etcd_flags
 from configstore.embedded import LOOPBACK, EmbeddedEtcd
 from configstore.presets.services import of_presets
 from configstore.store.etcd import EtcdKv
-from tests import zygote
-from tests.e2e.replica import ENVIRONMENT
-from tests.servers import connect
+from tests.harness import zygote
+from tests.harness.replica import ENVIRONMENT
+from tests.harness.servers import connect
 
 PRESETS = ("mailu", "mailu/certs-source")
 

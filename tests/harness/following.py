@@ -8,8 +8,8 @@ from configstore.store.tree import Tree
 from configstore.store.values import Write, Writer
 from sidecar.cycle.mirror import Mirror
 from sidecar.mapping import Mapping
+from tests.harness.trees import tree as files_in
 from tests.memory_store.store import MemoryKv
-from tests.trees import tree as files_in
 
 
 class Following:

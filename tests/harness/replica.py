@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from configstore.embedded import free_ports
-from tests import zygote
-from tests.trees import Look, tree
-from tests.waiting import PATIENCE, wait_until
+from tests.harness import zygote
+from tests.harness.trees import Look, tree
+from tests.harness.waiting import PATIENCE, wait_until
 
 ENVIRONMENT = {name: os.environ[name] for name in os.environ if not name.startswith(("CONFIGSTORE_", "ETCDCTL_"))}
 

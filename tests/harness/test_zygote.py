@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
-from tests import zygote
-from tests.e2e.replica import ENVIRONMENT
-from tests.waiting import wait_until
+from tests.harness import zygote
+from tests.harness.replica import ENVIRONMENT
+from tests.harness.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from configstore.client import Sidecar
 from configstore.embedded import free_ports
 from configstore.presets import together
-from tests import zygote
-from tests.e2e.replica import ENVIRONMENT, answer_of
-from tests.waiting import wait_until
+from tests.harness import zygote
+from tests.harness.replica import ENVIRONMENT, answer_of
+from tests.harness.waiting import wait_until
 
 
 class Host:

@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parents[2]
 PRELOADED = (
     "configstore.cli", "configstore.store.connect", "configstore.store.etcd", "configstore.store.sealing",
     "sidecar.config.settings", "sidecar.daemon.commands", "sidecar.reporting.health", "sidecar.reporting.gauges",
@@ -88,7 +88,7 @@ class Zygote:
     def __init__(self) -> None:
         self._mine, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", "tests.zygote", str(theirs.fileno())]
+            command = [sys.executable, "-m", "tests.harness.zygote", str(theirs.fileno())]
             self._process = subprocess.Popen(command, cwd=HERE, pass_fds=[theirs.fileno()])
         self._answers = self._mine.makefile("r", encoding="ascii")
         self._one_at_a_time = threading.Lock()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.waiting import wait_until
+from tests.harness.waiting import wait_until
 
 _REMEMBERED = re.compile(
     r"^(?:export|cd|umask) [^\n]*$|^\w+\(\) \{(?:[^\n]*\}$|.*?^\}$)", re.MULTILINE | re.DOTALL
@@ -45,7 +45,7 @@ def blocks(text: str) -> list[str]:
     return [textwrap.dedent("\n".join(lines)).strip("\n") for lines in found]
 
 
-BACKUP = Path(__file__).parents[1] / "docs/backup.md"
+BACKUP = Path(__file__).parents[2] / "docs/backup.md"
 
 
 def choice(side: str) -> str:

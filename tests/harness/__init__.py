@@ -1,0 +1,1 @@
+"""What tests are made with: servers, replicas, the command, waiting, and values that many of them need."""
