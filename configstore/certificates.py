@@ -20,7 +20,7 @@ DEFAULT = ("cert.pem", "key.pem")
 """The names that Mailu's front reads unless TLS_CERT_FILENAME and TLS_KEYPAIR_FILENAME say otherwise."""
 
 
-class _Found:
+class _PemFile:
     """What one file holds."""
 
     def __init__(self, name: str, content: bytes) -> None:
@@ -49,7 +49,7 @@ class _Found:
         except (ValueError, UnsupportedAlgorithm):
             self.broken = "holds a key that cannot be read"
 
-    def fits(self, certificate: "_Found") -> bool:
+    def fits(self, certificate: "_PemFile") -> bool:
         """Tell whether this key is that of the first certificate of a file."""
         return bool(self.key) and certificate.of == self.key
 
@@ -72,7 +72,7 @@ def problems(
     files: by path, of one folder and what is below. pair: the paths of certificate and key when they are known;
     then nothing else is looked at. expired: whether a certificate whose time is over is taken all the same.
     """
-    found = {path: _Found(path, content) for path, content in files.items()}
+    found = {path: _PemFile(path, content) for path, content in files.items()}
     if pair:
         return _of_pair(found, *pair, now, expired=expired)
     reasons = [f"{name}: {found[name].broken}" for name in DEFAULT if name in found and found[name].broken]
@@ -84,7 +84,7 @@ def problems(
 
 
 def _of_pair(
-    found: Mapping[str, _Found], certificate: str, key: str, now: dt.datetime, *, expired: bool
+    found: Mapping[str, _PemFile], certificate: str, key: str, now: dt.datetime, *, expired: bool
 ) -> list[str]:
     missing = [f"{path}: is not there" for path in (certificate, key) if path not in found]
     if missing:
@@ -101,7 +101,7 @@ def _of_pair(
     return list(_of_chain(found[certificate], now, expired=expired))
 
 
-def _of_folder(here: list[_Found], now: dt.datetime, *, expired: bool) -> Iterator[str]:
+def _of_folder(here: list[_PemFile], now: dt.datetime, *, expired: bool) -> Iterator[str]:
     """Judge what lies in one folder: every key has its certificate, and every certificate in use is good.
 
     A certificate without a key is one that somebody left, or an authority's; only where there is no key at all is
@@ -123,7 +123,7 @@ def _of_folder(here: list[_Found], now: dt.datetime, *, expired: bool) -> Iterat
         yield f"{leaves[0].name}: its key is not there"
 
 
-def _of_chain(found: _Found, now: dt.datetime, *, expired: bool) -> Iterator[str]:
+def _of_chain(found: _PemFile, now: dt.datetime, *, expired: bool) -> Iterator[str]:
     for one, above in zip(found.chain, found.chain[1:], strict=False):
         if not _signed(one, above):
             yield (

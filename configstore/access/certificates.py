@@ -89,10 +89,13 @@ def ensure(
         shown_names = names or _names_of(server, places.SERVER, reached)
         peer_names = names or _names_of(server, places.PEER, ())
         wanted = [
-            _Wanted(server, places.SERVER, clients, places.SERVER_USER, issuing.MEMBER, shown_names),
-            _Wanted(server, places.PEER, peers, places.PEER_USER, issuing.MEMBER, peer_names),
-            _Wanted(operator, places.OPERATOR, clients, places.OPERATOR_USER, issuing.CLIENT),
-            *(_Wanted(folders[name], user, clients, user, issuing.CLIENT) for name, user in services.items()),
+            _WantedCertificate(server, places.SERVER, clients, places.SERVER_USER, issuing.MEMBER, shown_names),
+            _WantedCertificate(server, places.PEER, peers, places.PEER_USER, issuing.MEMBER, peer_names),
+            _WantedCertificate(operator, places.OPERATOR, clients, places.OPERATOR_USER, issuing.CLIENT),
+            *(
+                _WantedCertificate(folders[name], user, clients, user, issuing.CLIENT)
+                for name, user in services.items()
+            ),
         ]
         judged = [(each, _judge(each, now)) for each in wanted]
         # From here on nothing is refused any more.
@@ -117,7 +120,7 @@ def _names_of(server: CertificateFolder, name: str, more: Sequence[x509.GeneralN
     return [*found, *(name for name in dict.fromkeys(more) if name not in found)]
 
 
-class _Wanted(NamedTuple):
+class _WantedCertificate(NamedTuple):
     """A certificate as it should be."""
 
     folder: CertificateFolder
@@ -128,7 +131,7 @@ class _Wanted(NamedTuple):
     names: Sequence[x509.GeneralName] = ()
 
 
-class _Found(NamedTuple):
+class _Judged(NamedTuple):
     """What is there of it, None where there is nothing, and why the certificate does not do; "" when it does."""
 
     key: issuing.Key | None
@@ -136,7 +139,7 @@ class _Found(NamedTuple):
     why: str
 
 
-def _judge(wanted: _Wanted, now: dt.datetime) -> _Found:
+def _judge(wanted: _WantedCertificate, now: dt.datetime) -> _Judged:
     """Tell what is there and whether it may stay. Raises RefusedError for what is not ours to replace."""
     folder, cert_file, key_file = wanted.folder, f"{wanted.name}.pem", f"{wanted.name}.key"
     pem, key_pem = folder.read(cert_file), folder.read(key_file)
@@ -146,10 +149,10 @@ def _judge(wanted: _Wanted, now: dt.datetime) -> _Found:
                 f"{folder.shown(key_file)}: is not there, while its certificate is: put it back, or delete"
                 f" {cert_file}, and both are made anew"
             )
-        return _Found(None, None, "")
+        return _Judged(None, None, "")
     key = issuing.read_key(key_pem, folder.place(key_file))
     if pem is None:
-        return _Found(key, None, "")
+        return _Judged(key, None, "")
     certificate = issuing.read_certificates(pem, folder.place(cert_file))[0]
     if issuing.public(certificate) != issuing.public(key):
         raise RefusedError(
@@ -162,10 +165,10 @@ def _judge(wanted: _Wanted, now: dt.datetime) -> _Found:
             f"{folder.shown(cert_file)}: is of {printable(user)!r}, not of {wanted.user!r}: take another"
             " directory, or delete it and its key"
         )
-    return _Found(key, certificate, _why_anew(certificate, wanted, now))
+    return _Judged(key, certificate, _why_anew(certificate, wanted, now))
 
 
-def _why_anew(certificate: x509.Certificate, wanted: _Wanted, now: dt.datetime) -> str:
+def _why_anew(certificate: x509.Certificate, wanted: _WantedCertificate, now: dt.datetime) -> str:
     """Say why a certificate does not do any more; "" when it does."""
     if not issuing.signed_by(certificate, wanted.authority.signing):
         return "the one before was not of the authority that signs now"
@@ -191,7 +194,7 @@ def _write(top: CertificateFolder, *both: Authority) -> Iterator[Made]:
         )
 
 
-def _settle(wanted: _Wanted, found: _Found, now: dt.datetime) -> Made:
+def _settle(wanted: _WantedCertificate, found: _Judged, now: dt.datetime) -> Made:
     """Write what is missing: the authority, the key, and last the certificate that says that they are there."""
     folder, authority = wanted.folder, wanted.authority
     cert_file, key_file, authority_file = f"{wanted.name}.pem", f"{wanted.name}.key", f"{authority.name}.pem"

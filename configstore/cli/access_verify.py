@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from configstore.store.etcd.client import EtcdKv
 
 
-class _Row(msgspec.Struct, frozen=True, kw_only=True):
+class _Differing(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     user: str
     found: str
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
                 if service.name in known:
                     continue  # so its certificate cannot do its part
                 rows += [
-                    _Row(service=service.name, user=service.user, found=text)
+                    _Differing(service=service.name, user=service.user, found=text)
                     for text in wrong_by_certificate(args.out, settings, service, enabled=True)
                 ]
         say_all(_strangers(keys, found, services))
@@ -73,34 +73,34 @@ def run(args: argparse.Namespace) -> int:
     return NotThereError.exit_code if rows else 0
 
 
-def _row_json(keys: Keys, row: _Row) -> dict[str, str | None]:
+def _row_json(keys: Keys, row: _Differing) -> dict[str, str | None]:
     where = words(keys.root, row.grant, printable) if row.grant else None
     return {"service": row.service, "user": row.user, "found": row.found, "keys": where}
 
 
 def _wrong(
     kv: "EtcdKv", keys: Keys, services: Sequence[Service], found: Everybody, *, enabled: bool
-) -> Iterator[_Row]:
+) -> Iterator[_Differing]:
     """Yield all that is not as planned."""
     names = {service.user: service.name for service in services}
     if not enabled:
-        yield _Row(
+        yield _Differing(
             service="all", user="", found="access control is off: whoever has a certificate may do everything"
         )
     for wrong in judge(found, wanted_by(keys, services)):
         name = names.get(wrong.user, "all")
         if wrong.why:
-            yield _Row(service=name, user=wrong.user, found=wrong.why)
+            yield _Differing(service=name, user=wrong.user, found=wrong.why)
         for grant in wrong.differs.missing:
-            yield _Row(service=name, user=wrong.user, found=f"lacks {grant.right}", grant=grant)
+            yield _Differing(service=name, user=wrong.user, found=f"lacks {grant.right}", grant=grant)
         for grant in wrong.differs.excess:
-            yield _Row(service=name, user=wrong.user, found=f"has {grant.right} and should not", grant=grant)
+            yield _Differing(service=name, user=wrong.user, found=f"has {grant.right} and should not", grant=grant)
     if SWITCH in found.users:
         text = "a user of an `access apply` that was killed, with all rights, is left"
-        yield _Row(service="all", user=SWITCH, found=text)
+        yield _Differing(service="all", user=SWITCH, found=text)
     for one in beside_in_store(kv, keys, services):
         text = f"may {one.right} {printable(one.neighbour)}, which lies beside {one.store}: give it another name"
-        yield _Row(service=one.service, user=user_of(one.service), found=text)
+        yield _Differing(service=one.service, user=user_of(one.service), found=text)
 
 
 def _strangers(keys: Keys, found: Everybody, services: Iterable[Service]) -> Iterator[str]:

@@ -38,7 +38,7 @@ from configstore.store.tree import Tree
 from configstore.store.values import Listing, Stored
 
 
-class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class _Exported(msgspec.Struct, frozen=True, kw_only=True):
     """One path to be written, relative to the folder: its record, and the mode of directories without one."""
 
     found: Stored
@@ -82,25 +82,25 @@ def _check(tree: Tree, top: StorePath, listed: Listing) -> None:
         raise not_there(tree, top)
 
 
-def _choose(listed: Listing, wanted: Sequence[DataSet]) -> dict[StorePath, _Wanted]:
+def _choose(listed: Listing, wanted: Sequence[DataSet]) -> dict[StorePath, _Exported]:
     """Return what is written, by path relative to the folder: directories, then files, then links."""
-    found: dict[StorePath, _Wanted] = {}
+    found: dict[StorePath, _Exported] = {}
     for part in wanted:
         for host, store in part.directories():
             record = listed.records.get(store)
             if record and not record.gone:
-                found.setdefault(host, _Wanted(found=record, dir_mode=part.dir_mode))
+                found.setdefault(host, _Exported(found=record, dir_mode=part.dir_mode))
         for path, record in listed.records.items():
             relative = relative_to(path, part.store) if is_below(path, part.store) else ROOT
             if not relative or record.gone:
                 continue
             if part.selection.selects(relative, is_dir=record.entry.kind is Kind.DIR):
-                found[join(part.host, relative)] = _Wanted(found=record, dir_mode=part.dir_mode)
+                found[join(part.host, relative)] = _Exported(found=record, dir_mode=part.dir_mode)
     order = {path: (PLACING_ORDER[each.found.entry.kind], depth(path), path) for path, each in found.items()}
     return {path: found[path] for path in sorted(found, key=order.__getitem__)}
 
 
-def _refuse_locked(paths: Mapping[StorePath, _Wanted]) -> None:
+def _refuse_locked(paths: Mapping[StorePath, _Exported]) -> None:
     """Raise RefusedError, before anything is written, where a record has content that cannot be used."""
     locked = [each.found for each in paths.values() if each.found.record.locked]
     if locked:
@@ -108,7 +108,7 @@ def _refuse_locked(paths: Mapping[StorePath, _Wanted]) -> None:
         raise RefusedError(f"{shown(locked[0].path)}{more}: {locked[0].record.locked}; nothing was written")
 
 
-def _write(tree: Tree, directory: str, paths: Mapping[StorePath, _Wanted], *, dry_run: bool) -> _Done:
+def _write(tree: Tree, directory: str, paths: Mapping[StorePath, _Exported], *, dry_run: bool) -> _Done:
     """Write what is not the same already.
 
     The folder itself gets owner and mode only when it is made here: those of the exported directory, or 0700 where
@@ -151,7 +151,7 @@ def _write_all(
     tree: Tree,
     target: "_Target",
     writer: TreeWriter | None,
-    paths: Mapping[StorePath, _Wanted],
+    paths: Mapping[StorePath, _Exported],
     done: _Done,
     *,
     progress: Progress,

@@ -40,7 +40,7 @@ _SET_PATHS = 1000
 _SET_BYTES = 16 << 20
 
 
-class _Plan(msgspec.Struct, kw_only=True):
+class _ImportPlan(msgspec.Struct, kw_only=True):
     """What an import does: writes, and how many paths are the same already.
 
     kept, once: paths that differ and stay as the store has them: as `--create` asked, or since they are made once.
@@ -79,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     return NotThereError.exit_code if host.problems else 0
 
 
-def _compare(tree: Tree, host: Host, wanted: Sequence[DataSet], *, create: bool) -> _Plan:
-    plan = _Plan()
+def _compare(tree: Tree, host: Host, wanted: Sequence[DataSet], *, create: bool) -> _ImportPlan:
+    plan = _ImportPlan()
     there = _in_store(tree, host, wanted)
     directories = {above for path, each in there.items() if _lives(each) for above in ancestors(path)}
     order = {path: (PLACING_ORDER[found.entry.kind], depth(path), path) for path, found in host.found.items()}
@@ -139,7 +139,7 @@ def _refuse_other_kind(
             raise ConflictError(f"{shown(at)}: is a {was} in the store and a {kind} here")
 
 
-def _write(tree: Tree, host: Host, wanted: Sequence[DataSet], plan: _Plan, *, create: bool) -> _Plan:
+def _write(tree: Tree, host: Host, wanted: Sequence[DataSet], plan: _ImportPlan, *, create: bool) -> _ImportPlan:
     """Write what is planned, and plan again when somebody else's write came first. Returns all that was done."""
     done: list[tuple[Write, Found]] = []
     for _ in range(ATTEMPTS):
@@ -161,7 +161,9 @@ def _write(tree: Tree, host: Host, wanted: Sequence[DataSet], plan: _Plan, *, cr
     raise ConflictError("somebody else writes the same paths all the time; run it again")
 
 
-def _write_under(tree: Tree, lease: str, plan: _Plan, done: list[tuple[Write, Found]], progress: Progress) -> bool:
+def _write_under(
+    tree: Tree, lease: str, plan: _ImportPlan, done: list[tuple[Write, Found]], progress: Progress
+) -> bool:
     """Write the part of a plan that a lease guards ("": none); returns whether all of it was written."""
     with _held(tree, lease) as fence:
         for some in _sets([each for each in plan.writes if each[1].part.lease == lease]):
@@ -215,7 +217,7 @@ def _held(tree: Tree, name: str) -> Iterator[Fence | None]:
         lease.release(patience=float(lease.ttl))
 
 
-def _report(args: argparse.Namespace, host: Host, plan: _Plan, seconds: float) -> None:
+def _report(args: argparse.Namespace, host: Host, plan: _ImportPlan, seconds: float) -> None:
     missing = {part.host: part for part in host.missing}
     if args.json:
         fields = {

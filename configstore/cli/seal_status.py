@@ -16,7 +16,7 @@ from configstore.progress import Progress
 from configstore.store.resealing import Family, SealSurvey, survey
 
 
-class _Row(msgspec.Struct, frozen=True, kw_only=True):
+class _KeyUse(msgspec.Struct, frozen=True, kw_only=True):
     """A key, or what is plain. key: None for one that is not known here. newest: its subtree's."""
 
     id: str
@@ -90,13 +90,13 @@ def _counted(counts: Counter[Family]) -> dict[str, int]:
     return {str(family): counts[family] for family in Family}
 
 
-def _rows(ring: Keyring | None, found: SealSurvey) -> list[_Row]:
+def _rows(ring: Keyring | None, found: SealSurvey) -> list[_KeyUse]:
     known = {key.id: key for key in ring.keys} if ring else {}
     newest: dict[StorePath, str] = {}
     for key in known.values():
         newest.setdefault(key.subtree, key.id)
     rows = [
-        _Row(
+        _KeyUse(
             id=each,
             key=known.get(each),
             newest=each in newest.values(),
@@ -110,7 +110,7 @@ def _rows(ring: Keyring | None, found: SealSurvey) -> list[_Row]:
 _STYLES = {"newest": Style.GOOD, "old": Style.WARN, "unknown": Style.BAD, "not needed": Style.DIM}
 
 
-def _write_rows(rows: Sequence[_Row], found: SealSurvey, *, known: bool) -> None:
+def _write_rows(rows: Sequence[_KeyUse], found: SealSurvey, *, known: bool) -> None:
     moment = moment_now()
     lines: list[tuple[Cell, ...]] = []
     for row in rows:

@@ -14,7 +14,7 @@ import pathspec
 
 from configstore.files.beneath import Beneath
 from configstore.files.entries import Entries
-from configstore.files.reading import Linked, Unfinished, UnstableError, Unusable, digest_stable, stable_pieces
+from configstore.files.reading import Linked, StillEmpty, UnstableError, Unusable, digest_stable, stable_pieces
 from configstore.files.words import words
 from configstore.model.path import StorePath, unsafe_target
 from configstore.model.record import MAX_SIZE, Entry, Kind
@@ -129,7 +129,7 @@ class Reader:
             if status.st_size > MAX_SIZE:
                 raise Unusable(f"{status.st_size} bytes; at most {MAX_SIZE} are stored: exclude it")
             if status.st_size == 0 and self._refuse_empty.match_file(path):
-                raise Unfinished("empty, which is never pushed for this kind of file; waiting for its content")
+                raise StillEmpty("empty, which is never pushed for this kind of file; waiting for its content")
             size, digest = digest_stable(descriptor, partial(self._is_written, path))
             return self._entries.make(Kind.FILE, status, size=size, sha256=digest), status
         finally:

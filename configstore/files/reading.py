@@ -24,7 +24,7 @@ class Linked(Unusable):
     """The file has other names, perhaps where somebody else may write to it."""
 
 
-class Unfinished(Unusable):
+class StillEmpty(Unusable):
     """The file is empty, as one of its kind is while it is being made, and worth nothing."""
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from configstore.files.beneath import Beneath
 from configstore.files.reader import Reader
-from configstore.files.reading import Unfinished, UnstableError, Unusable
+from configstore.files.reading import StillEmpty, UnstableError, Unusable
 from configstore.files.words import words
 from configstore.files.writing import TEMPORARY
 from configstore.model.path import MARK_NAME, ROOT, PathError, StorePath, join, parse_path, printable, shell_word
@@ -78,7 +78,7 @@ def _take(found: Walk, reader: Reader, path: StorePath, directory: int, status: 
         found.problems[printable(path)] = "is being written right now; try again"
     except OSError as error:
         found.problems[printable(path)] = words(error)
-    except Unfinished:
+    except StillEmpty:
         found.unfinished.append(path)
     except (PathError, Unusable) as reason:
         found.problems[printable(path)] = f"{_target(directory, path, status)}{reason}"

@@ -38,7 +38,7 @@ class NoSuchHoldError(LeaseLostError):
     """The hold has ended, or another run of this sidecar had it: nothing can be committed under it."""
 
 
-class Hold(msgspec.Struct, kw_only=True, eq=False):
+class CriticalSection(msgspec.Struct, kw_only=True, eq=False):
     """One critical section. before: how each mirror stood when the command was to be started."""
 
     id: str
@@ -72,7 +72,7 @@ class Holds:
         self._host = host
         self._now = now
         self._held: dict[str, Lease] = {}  # by name: the lease under which the engines may push
-        self._holds: dict[str, Hold] = {}
+        self._holds: dict[str, CriticalSection] = {}
         self._doubtful: dict[str, float] = {}  # by name: until when a dead client's command may still write here
         self._losses: Counter[str] = Counter()  # by name: how many holds have lost it here
         self._known: dict[str, int] = {}  # by name: the revision up to which it is known who held it
@@ -156,7 +156,7 @@ class Holds:
             f"it is not known who held a lease, so edits without it become conflicts: {each}" for each in refused
         ]
 
-    def _former(self, name: str) -> Hold | None:
+    def _former(self, name: str) -> CriticalSection | None:
         """Return a hold that has lost the lease, and the client of which is still there: its command may run."""
         lost = (each for each in self._holds.values() if each.lease.name == name and each.lease.fence() is None)
         return next(lost, None)
@@ -196,7 +196,7 @@ class Holds:
         *,
         patience: float | None,
         waiting: Callable[[list[Queued]], None],
-    ) -> Hold:
+    ) -> CriticalSection:
         """Acquire, bring the mirrors up to date, push what waited for the lease, and note what begins.
 
         Raises LeaseTakenError, LeaseLostError, UnreachableError, RefusedError; the lease is then given back.
@@ -221,7 +221,7 @@ class Holds:
                     lease.never_began(begun)
             lease.release()
             raise
-        hold = Hold(
+        hold = CriticalSection(
             id=secrets.token_urlsafe(16),
             lease=lease,
             mirrors=tuple(mirrors),
@@ -246,7 +246,7 @@ class Holds:
             raise LeaseLostError(lease.lost)
         return lease.left()
 
-    def lost(self, hold: Hold) -> str | None:
+    def lost(self, hold: CriticalSection) -> str | None:
         """Return why a hold that was not released lost its lease, or None."""
         return hold.lease.lost if hold.id in self._holds else None
 
@@ -278,7 +278,7 @@ class Holds:
             giving_back.join(GIVE_BACK)
         return max(mirror.status.committed for mirror in hold.mirrors)
 
-    def _commit(self, hold: Hold, code: int) -> None:
+    def _commit(self, hold: CriticalSection, code: int) -> None:
         """Commit what the command changed, and note that it ended, be all committed or not."""
         try:
             for mirror, before in zip(hold.mirrors, hold.before, strict=True):
@@ -289,7 +289,7 @@ class Holds:
             raise
         hold.lease.end(hold.begun, self._now(), code)  # compares the fence: all before it was under the lease
 
-    def abandon(self, hold: Hold) -> None:
+    def abandon(self, hold: CriticalSection) -> None:
         """Push nothing more, since the client is gone; the lease ends by itself: its command may still run."""
         if self._forget(hold):
             with self._changed:
@@ -308,7 +308,7 @@ class Holds:
         for each in self._followers:
             each.close(1.0)
 
-    def _find(self, hold_id: str) -> Hold:
+    def _find(self, hold_id: str) -> CriticalSection:
         try:
             return self._holds[hold_id]
         except KeyError:
@@ -317,7 +317,7 @@ class Holds:
                 " under it is not committed"
             ) from None
 
-    def _forget(self, hold: Hold) -> bool:
+    def _forget(self, hold: CriticalSection) -> bool:
         self._may_not_push(hold.lease)
         with self._changed:
             known = self._holds.pop(hold.id, None) is not None

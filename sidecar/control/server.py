@@ -23,7 +23,7 @@ from configstore.errors import ConfigstoreError, UnreachableError, UsageError
 from configstore.store.leases import Lease, LeaseLostError, Queued
 from sidecar.control import api
 from sidecar.control.api import Api, checked
-from sidecar.control.holds import Hold
+from sidecar.control.holds import CriticalSection
 from sidecar.control.socket_directory import ControlSocket
 from sidecar.reporting.http import Exchange, HttpRequest, Server
 
@@ -49,7 +49,7 @@ QUIET = 10.0
 _SO_PEERGROUPS = 59
 
 
-class _Room:
+class _Slots:
     """How many requests of one kind may wait at once."""
 
     def __init__(self, size: int, who: str) -> None:
@@ -76,9 +76,9 @@ class ControlServer:
         self._group = group
         self._door = door
         self._refused = -QUIET
-        self._holds = _Room(HOLDS, "clients hold leases of this sidecar or wait for one")
-        self._waits = _Room(WAITS, "clients of this sidecar wait for a commit, a revision or a change")
-        self._releases = _Room(RELEASES, "clients of this sidecar give a lease back")
+        self._holds = _Slots(HOLDS, "clients hold leases of this sidecar or wait for one")
+        self._waits = _Slots(WAITS, "clients of this sidecar wait for a commit, a revision or a change")
+        self._releases = _Slots(RELEASES, "clients of this sidecar give a lease back")
         self._server = Server(door.listener, self._serve, name="control", admit=self._may_speak)
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ class ControlServer:
             exchange.stay()
             _send(exchange, HTTPStatus.OK, work())
 
-    def _work(self, target: str, body: bytes, present: api.Present) -> tuple[_Room, Callable[[], object]]:
+    def _work(self, target: str, body: bytes, present: api.Present) -> tuple[_Slots, Callable[[], object]]:
         """Return what is to be done for a request, and where it may wait."""
         what = self._api
         if target == "/v1/flush":
@@ -201,7 +201,7 @@ def _polled(exchange: Exchange, events: int, patience: float) -> bool:
     return bool(look.poll(patience * 1000))
 
 
-def _held(hold: Hold) -> dict[str, object]:
+def _held(hold: CriticalSection) -> dict[str, object]:
     return {
         "event": "held",
         "id": hold.id,

@@ -31,7 +31,7 @@ class User(NamedTuple):
 Start = Callable[[User], "subprocess.Popen[bytes]"]
 
 
-class _Header(ctypes.Structure):
+class _CapabilityHeader(ctypes.Structure):
     _fields_ = (("version", ctypes.c_uint32), ("thread", ctypes.c_int))
 
 
@@ -73,7 +73,7 @@ def give_up_rights(*, keep_until_started: bool = False) -> None:
     """
     if _libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    header = _Header(_CAPABILITY_VERSION_3, 0)
+    header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
     if not keep_until_started and _libc.capset(ctypes.byref(header), _Sets()):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 

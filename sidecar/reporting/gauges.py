@@ -37,7 +37,7 @@ _LARGEST = 4 << 20
 """Bytes of a file of certificates that are read."""
 
 
-class _Seen(msgspec.Struct, frozen=True):
+class _FileValidity(msgspec.Struct, frozen=True):
     """When the certificates of a file end, and by what it is known that it is still the same file."""
 
     signature: tuple[int, int, int]
@@ -62,7 +62,7 @@ class GaugeCollector:
         self._lost_then = lost()
         named = {"cacert": settings.cacert, "cert": settings.cert} if settings.tls else {}
         self._files = {name: path for name, path in named.items() if path}
-        self._ends: dict[str, _Seen] = {}
+        self._ends: dict[str, _FileValidity] = {}
         self._conflicts: dict[str, int] = {}
         self._stop = threading.Event()
         self._news = threading.Event()
@@ -134,7 +134,7 @@ class GaugeCollector:
                 signature = (found.st_ino, found.st_mtime_ns, found.st_size)
                 before = self._ends.get(name)
                 if before is None or before.signature != signature:
-                    self._ends[name] = _Seen(signature, which(file.read(_LARGEST)))
+                    self._ends[name] = _FileValidity(signature, which(file.read(_LARGEST)))
         except OSError:
             self._ends.pop(name, None)
 

@@ -102,7 +102,7 @@ def _write_all(descriptor: int, text: bytes) -> None:
             time.sleep(0.05)
 
 
-class _Queued(logging.Handler):
+class _QueueHandler(logging.Handler):
     """Formats where it is called, so that a field shows what it was then, and queues the line."""
 
     def __init__(self, form: logging.Formatter, level: str) -> None:
@@ -128,7 +128,7 @@ class _Queued(logging.Handler):
 @contextmanager
 def configured(level: str, form: str) -> Iterator[None]:
     """Send log lines of `level` and above to stderr, in the form `text` or `json`; flush them at the end."""
-    handler = _Queued(_JsonLines() if form == "json" else _TextLines(), level)
+    handler = _QueueHandler(_JsonLines() if form == "json" else _TextLines(), level)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     try:
         yield
@@ -139,7 +139,7 @@ def configured(level: str, form: str) -> Iterator[None]:
 def set_level(level: str) -> str:
     """Log from `level` on ("": that of the settings) and return it; "" where the log is not ours."""
     for each in logging.getLogger().handlers:
-        if isinstance(each, _Queued):
+        if isinstance(each, _QueueHandler):
             level = level or each.usual
             logging.getLogger().setLevel(level.upper())
             return level
@@ -148,13 +148,13 @@ def set_level(level: str) -> str:
 
 def dropped() -> int:
     """Return how many lines were lost so far."""
-    return sum(each.lines.dropped for each in logging.getLogger().handlers if isinstance(each, _Queued))
+    return sum(each.lines.dropped for each in logging.getLogger().handlers if isinstance(each, _QueueHandler))
 
 
 def flush() -> None:
     """Wait until what is queued is written, but not for ever."""
     for each in logging.getLogger().handlers:
-        if isinstance(each, _Queued):
+        if isinstance(each, _QueueHandler):
             each.lines.flush(FLUSH)
 
 

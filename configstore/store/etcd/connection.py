@@ -131,7 +131,7 @@ def _fit(cert: str, key: str) -> bool:
     return True
 
 
-class _Client(etcd3.Etcd3Client):  # type: ignore[misc] # etcd3 has no types
+class _TlsClient(etcd3.Etcd3Client):  # type: ignore[misc] # etcd3 has no types
     """etcd3's client, given certificates instead of their files' names; without cacert, gRPC's own roots."""
 
     def _get_secure_creds(
@@ -152,7 +152,7 @@ class Connection:
         options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)
         if settings.server_name and tls:
             options.append(("grpc.ssl_target_name_override", settings.server_name))
-        self._client = _Client(
+        self._client = _TlsClient(
             host=endpoint.host,
             port=endpoint.port,
             ca_cert=(tls.cacert or b"") if tls else None,
