@@ -44,6 +44,7 @@ NAVIGATION = {
         "semantics",
         "lifecycle",
         "architecture",
+        "glossary",
         "store-layout",
         "peers",
         "threat-model",
