@@ -1,7 +1,7 @@
 """Every failure that leaves this project, each with the exit code a script may rely on.
 
 Adapters translate what their library raises into one of these and chain the cause. A single path that cannot
-be mirrored is not an exception but a value, `sidecar.planner.plan.Problem`.
+be mirrored is not an exception but a value, `configstore.model.problem.Problem`.
 """
 
 from collections.abc import Collection, Mapping

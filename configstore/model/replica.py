@@ -16,7 +16,8 @@ from typing import Annotated
 import msgspec
 
 from configstore.model import untrusted
-from configstore.model.path import PathError, StorePath, parse_path, printable, shown
+from configstore.model.path import PathError, StorePath, parse_path, printable
+from configstore.model.problem import Problem
 from configstore.model.untrusted import UntrustedError
 
 MAX_PROBLEMS = 50
@@ -50,21 +51,6 @@ class MappingState(enum.StrEnum):
     READY = "ready"
     WAITING = "waiting"
     HALTED = "halted"
-
-
-class PathProblem(msgspec.Struct, frozen=True, kw_only=True):
-    """One path (relative to the mapping; empty for all of it) with what is wrong with it, and the mend.
-
-    word: a name that is no text, as it is typed into a shell.
-    """
-
-    path: str
-    reason: str
-    word: str = ""
-
-    def shown(self, store: StorePath) -> str:
-        """Return the path in the store as it is typed into a shell; store: the mapping's subtree."""
-        return printable(self.word) or shown(f"{store}/{self.path}" if store and self.path != "/" else self.path)
 
 
 class Alike(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +95,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     behind: _Number = 0
     vanished: _Number = 0
     problem_count: _Number = 0
-    problems: Annotated[tuple[PathProblem, ...], msgspec.Meta(max_length=4 * MAX_PROBLEMS)] = ()
+    problems: Annotated[tuple[Problem, ...], msgspec.Meta(max_length=4 * MAX_PROBLEMS)] = ()
     alike: Annotated[tuple[Alike, ...], msgspec.Meta(max_length=4 * MAX_PROBLEMS)] = ()
     lost: bool = False
     held: _Number = 0

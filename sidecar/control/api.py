@@ -146,6 +146,8 @@ class Api:
                 "lease": each.mapping.lease,
                 "state": str(each.status.state),
                 **msgspec.to_builtins(each.status),
+                "problems": list(map(msgspec.structs.asdict, each.status.problems)),  # with what is false, too
+                "waits": list(map(msgspec.structs.asdict, each.status.waits)),
             }
             for each in self._mirrors
         ]

@@ -14,6 +14,7 @@ import msgspec
 
 from configstore.errors import ConfigstoreError, NoSpaceError, StoreError, StoreUnavailableError
 from configstore.model.path import ROOT, StorePath
+from configstore.model.problem import Problem
 from configstore.model.replica import Request, Take
 from configstore.model.selection import Direction
 from sidecar.cycle.execute import Executor
@@ -29,7 +30,6 @@ from sidecar.planner.outcome import CycleOutcome
 from sidecar.planner.plan import Plan, deletes
 from sidecar.planner.planner import Settled, make_plan, siding_with_local
 from sidecar.planner.setbacks import Setbacks
-from sidecar.planner.sides import Problem
 from sidecar.planner.unsent import unsent
 from sidecar.remote.side import RemoteSide
 from sidecar.reporting.latency import Latency

@@ -4,10 +4,10 @@ from collections.abc import Mapping as Map
 from collections.abc import Set as AbstractSet
 
 from configstore.model.path import StorePath, shown
+from configstore.model.problem import Problem
 from sidecar.planner.outcome import CycleOutcome
 from sidecar.planner.plan import Plan, Wait
 from sidecar.planner.sets import mixed
-from sidecar.planner.sides import Problem
 from sidecar.planner.three_sides import Sides
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.model.path import StorePath, shown
+from configstore.model.problem import Problem
 from configstore.model.record import INLINE_MAX, Kind, RecordError, Source
 from configstore.progress import LINES, Pace
 from configstore.store.tree import Tree
@@ -24,7 +25,7 @@ from sidecar.planner.plan import Pull
 from sidecar.planner.planner import agreed
 from sidecar.planner.reconcile import as_shown
 from sidecar.planner.sets import held_back
-from sidecar.planner.sides import Agreed, Problem
+from sidecar.planner.sides import Agreed
 from sidecar.programs.check import Check
 from sidecar.remote.side import RemoteSide
 from sidecar.state.baseline import Baseline

@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 
 from configstore.errors import StoreError
 from configstore.model.path import StorePath, shown
+from configstore.model.problem import Problem
 from configstore.model.record import Kind, Source
 from configstore.store.tree import Tree
 from configstore.store.values import Fence
@@ -14,7 +15,7 @@ from sidecar.planner.outcome import CycleOutcome
 from sidecar.planner.plan import Push
 from sidecar.planner.planner import agreed
 from sidecar.planner.sets import held_back
-from sidecar.planner.sides import Agreed, Problem, Sent
+from sidecar.planner.sides import Agreed, Sent
 from sidecar.planner.three_sides import UNKNOWN_SET
 from sidecar.programs.check import Check
 from sidecar.remote.commit import Committed, PathFailed, commit

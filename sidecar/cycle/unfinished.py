@@ -6,13 +6,13 @@ from collections.abc import Mapping as Map
 import msgspec
 
 from configstore.model.path import StorePath, shown
+from configstore.model.problem import Problem
 from configstore.model.record import Entry
 from configstore.model.selection import Direction
 from configstore.model.signature import Signature
 from sidecar.cycle.conflicts import ConflictKeeper
 from sidecar.cycle.problems import Problems
 from sidecar.mapping import Mapping
-from sidecar.planner.sides import Problem
 from sidecar.planner.three_sides import Sides
 from sidecar.planner.unsent import unsent
 
@@ -76,7 +76,7 @@ def standing_of(
         local = None if path in sides.local_problems else sides.local.get(path)
         problem = problems.of(path)
         return UnfinishedPath(
-            shown=problem.shown if problem else shown(path),
+            shown=problem.shown() if problem else shown(path),
             reason=reason,
             lies=local.entry if local else mark(path),
             sure=path not in sides.unstable and problem is not None and not problem.unsure,

@@ -19,6 +19,7 @@ from configstore.files.reading import Linked, UnstableError, Unusable, signature
 from configstore.files.walk import bears_mark
 from configstore.files.words import words
 from configstore.model.path import ROOT, PathError, StorePath, join, parent, parse_path
+from configstore.model.problem import Problem
 from configstore.model.record import CHUNK_SIZE, Entry, Kind
 from configstore.model.selection import Symlinks
 from configstore.model.signature import Signature
@@ -26,7 +27,7 @@ from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.visit import Round, Scan, Visit
 from sidecar.local.watch import LocalWatch
 from sidecar.mapping import Mapping
-from sidecar.planner.sides import LocalEntry, Problem
+from sidecar.planner.sides import LocalEntry
 
 __all__ = ["Changed", "Scan", "Scanner", "Unreadable"]
 

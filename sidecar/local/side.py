@@ -7,12 +7,12 @@ again after a while, which is nothing new and delays no set. Everything is looke
 from collections.abc import Callable
 
 from configstore.model.path import StorePath, parent
+from configstore.model.problem import Problem
 from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.scan import Scan, Scanner
 from sidecar.local.watch import LocalWatch
 from sidecar.mapping import Mapping
 from sidecar.planner.settle import DeleteWindow, Rounds, SetWindow
-from sidecar.planner.sides import Problem
 from sidecar.planner.three_sides import UNKNOWN_SET, Sides
 
 LOOK_AGAIN = 2.0

@@ -9,9 +9,10 @@ import msgspec
 
 from configstore.files.words import words
 from configstore.model.path import StorePath, shown
+from configstore.model.problem import Problem
 from sidecar.local.change import LocalChange, Overtaken, Withheld
 from sidecar.local.stage import Refused
-from sidecar.planner.sides import LocalEntry, Problem
+from sidecar.planner.sides import LocalEntry
 
 
 class Applied(msgspec.Struct, kw_only=True):

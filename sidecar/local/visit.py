@@ -14,8 +14,9 @@ import msgspec
 from configstore.files.reading import signature
 from configstore.files.words import words
 from configstore.model.path import ROOT, PathError, StorePath, ancestors, parse_path, printable, shell_word
+from configstore.model.problem import Problem
 from configstore.model.signature import Signature
-from sidecar.planner.sides import LocalEntry, Problem
+from sidecar.planner.sides import LocalEntry
 
 
 class Scan(msgspec.Struct, kw_only=True):

@@ -4,7 +4,7 @@ import msgspec
 
 from configstore.errors import StoreError
 from configstore.model.path import StorePath
-from sidecar.planner.sides import Problem
+from configstore.model.problem import Problem
 
 
 class CycleOutcome(msgspec.Struct, kw_only=True):

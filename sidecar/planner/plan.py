@@ -5,8 +5,9 @@ import enum
 import msgspec
 
 from configstore.model.path import StorePath
+from configstore.model.problem import Problem
 from configstore.model.record import Deletion, Entry, Kind
-from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry
+from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry
 
 
 class Push(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from types import MappingProxyType
 import msgspec
 
 from configstore.model.path import ROOT, StorePath, ancestors, depth, is_below, parent
+from configstore.model.problem import Problem
 from configstore.model.record import Entry, Kind
 from sidecar.mapping import Mapping
 from sidecar.planner.moves import moved_inodes
@@ -29,7 +30,7 @@ from sidecar.planner.reconcile import (
     tombstone,
 )
 from sidecar.planner.sets import keep_together, mixed_by
-from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry, agreement
+from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry, agreement
 from sidecar.planner.three_sides import UNKNOWN_SET, Sides
 
 _DIR_MODE = 0o755

@@ -16,9 +16,9 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from configstore.model.path import StorePath, shown
+from configstore.model.problem import Problem
 from configstore.model.record import Kind
 from sidecar.planner.plan import Pull, Push, Wait
-from sidecar.planner.sides import Problem
 from sidecar.planner.three_sides import UNKNOWN_SET, Sides
 
 

@@ -6,7 +6,6 @@ keeps Agreed and Sent. `three_sides.Sides` holds them all.
 
 import msgspec
 
-from configstore.model.path import shown
 from configstore.model.record import Deletion, Entry
 from configstore.model.signature import Signature
 
@@ -64,27 +63,3 @@ def agreement(local: Entry, remote: RemoteEntry, ino: int = 0) -> Agreed:
     return Agreed(
         local=local, remote=remote.entry, mod_revision=remote.mod_revision, write_id=remote.write_id, ino=ino
     )
-
-
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """One path that cannot be mirrored now, with the reason and the mend, in words for an operator.
-
-    unsure: what lies there may change at any moment, so that two such problems are never known to be about the
-    same. word: a name that is no text, as it is typed into a shell. sealing: no key opens what the store holds, or
-    nothing can be sealed, or it is plain where it may not be.
-    """
-
-    path: str
-    reason: str
-    unsure: bool = False
-    word: str = ""
-    sealing: bool = False
-
-    @property
-    def shown(self) -> str:
-        """The path as it is typed into a shell."""
-        return self.word or shown(self.path)
-
-    def __str__(self) -> str:
-        """Return path and reason for a person; a problem of the mapping as a whole has no path."""
-        return f"{self.shown}: {self.reason}" if self.path else self.reason

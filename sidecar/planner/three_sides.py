@@ -10,9 +10,10 @@ from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 
 from configstore.model.path import ROOT, StorePath, ancestors, is_below
+from configstore.model.problem import Problem
 from configstore.model.record import Kind
 from sidecar.planner.reconcile import same_local
-from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry, Sent, agreement
+from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry, Sent, agreement
 
 UNKNOWN_SET = 0
 """The set of what was found without an event: whether it was changed together with anything is not known."""

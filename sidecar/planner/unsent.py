@@ -3,11 +3,12 @@
 from collections.abc import Mapping as Mapped
 
 from configstore.model.path import StorePath
+from configstore.model.problem import Problem
 from configstore.model.record import Kind
 from configstore.model.selection import Direction
 from sidecar.mapping import Mapping
 from sidecar.planner.reconcile import same_local, shows
-from sidecar.planner.sides import Agreed, LocalEntry, Problem, RemoteEntry
+from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry
 from sidecar.planner.three_sides import Sides
 
 BEING_WRITTEN = "it is still open for writing, or changes all the time"

@@ -9,6 +9,7 @@ import msgspec
 
 from configstore.errors import RefusedError, StoreError, TooLargeError
 from configstore.model.path import StorePath, ancestors, parent
+from configstore.model.problem import Problem
 from configstore.model.record import INLINE_MAX, Kind, RecordError, Source
 from configstore.store.api import Item
 from configstore.store.envelope import NEED_SEAL, SealingError
@@ -16,7 +17,7 @@ from configstore.store.tree import Tree
 from configstore.store.values import Fence, Outcome, Stored, Write
 from sidecar.mapping import Mapping
 from sidecar.planner.plan import Push
-from sidecar.planner.sides import Problem, RemoteEntry
+from sidecar.planner.sides import RemoteEntry
 from sidecar.planner.three_sides import UNKNOWN_SET
 
 _BATCH = 4 * 1024 * 1024

@@ -11,6 +11,7 @@ from collections.abc import Mapping as Map
 
 from configstore.errors import FutureRevisionError
 from configstore.model.path import ROOT, PathError, StorePath, relative_to, shown
+from configstore.model.problem import Problem
 from configstore.model.record import Entry, Kind
 from configstore.model.replica import Take
 from configstore.model.selection import Direction
@@ -21,7 +22,7 @@ from configstore.store.tree import Tree
 from configstore.store.values import Listing, Stored, UnreadableRecord
 from sidecar.mapping import Mapping
 from sidecar.planner.lifecycle import Lifecycle, LifecycleEvent, Phase, rescue, words
-from sidecar.planner.sides import Problem, RemoteEntry
+from sidecar.planner.sides import RemoteEntry
 from sidecar.planner.three_sides import Sides
 from sidecar.remote.content import AtHand, Contents
 from sidecar.remote.lineage import contradiction, given_away, of_nothing, rewritten

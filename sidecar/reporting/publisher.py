@@ -8,9 +8,9 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from configstore.model.path import StorePath
+from configstore.model.problem import Problem
 from sidecar.planner.outcome import CycleOutcome
 from sidecar.planner.plan import Wait
-from sidecar.planner.sides import Problem
 from sidecar.reporting.status import MAX_WAITS, Status
 
 log = logging.getLogger(__name__)

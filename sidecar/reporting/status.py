@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from configstore import __version__
-from configstore.model.replica import MAX_PROBLEMS, Alike, MappingState, PathProblem, Report
+from configstore.model.problem import Problem
+from configstore.model.replica import MAX_PROBLEMS, Alike, MappingState, Report
 from sidecar.mapping import Mapping
 from sidecar.planner.reconcile import REASONS, Verdict
-from sidecar.planner.sides import Problem
 
 MAX_WAITS = 20
 """How many of the paths that wait are named."""
@@ -123,7 +123,7 @@ def report_of(
         behind=status.behind,
         vanished=sum(problem.reason == REASONS[Verdict.VANISHED] for problem in status.problems),
         problem_count=len(status.problems),
-        problems=tuple(_as_reported(each) for each in _of_each_kind(status.problems)[:MAX_PROBLEMS]),
+        problems=tuple(each.reported for each in _of_each_kind(status.problems)[:MAX_PROBLEMS]),
         alike=_alike(status.problems),
         lost=status.lost,
         held=status.held,
@@ -133,10 +133,6 @@ def report_of(
         version=__version__,
         time=time,
     )
-
-
-def _as_reported(problem: Problem) -> PathProblem:
-    return PathProblem(path=problem.path, reason=problem.reason, word=problem.word)
 
 
 def _alike(problems: Iterable[Problem]) -> tuple[Alike, ...]:
@@ -157,7 +153,7 @@ def _of_each_kind(problems: Sequence[Problem]) -> list[Problem]:
 
 def with_troubles(report: Report, troubles: Iterable[str]) -> Report:
     """Return a report that also names what is wrong with the replica as a whole."""
-    found = tuple(PathProblem(path="", reason=reason) for reason in troubles)
+    found = tuple(Problem(path="", reason=reason) for reason in troubles)
     return msgspec.structs.replace(
         report,
         degraded=report.degraded or (report.ready and bool(found)),

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 
 from configstore.errors import CorruptError, UsageError
 from configstore.model.lease import QueueEntry, encode
+from configstore.model.problem import Problem
 from configstore.model.record import RecordError, decode, sha256
-from configstore.model.replica import MappingState, PathProblem, Report
+from configstore.model.replica import MappingState, Report
 from configstore.model.replica import encode as encode_report
 from configstore.model.untrusted import LIMIT, MAX_DEPTH
 from configstore.store.api import Page, Put, range_all
@@ -89,7 +90,7 @@ def hostile_keys(root):
         store="data",
         state=MappingState.HALTED,
         reason=EVIL,
-        problems=(PathProblem(path=EVIL, reason=EVIL, word=EVIL),),
+        problems=(Problem(path=EVIL, reason=EVIL, word=EVIL),),
     )
     found = {f"files/data/bad{number}": value for number, value in enumerate(UNREADABLE.values())} | {
         "files/data/deep": deep + b"\n",

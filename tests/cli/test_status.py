@@ -15,7 +15,8 @@ import pytest
 from configstore.embedded import EmbeddedEtcd
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
-from configstore.model.replica import Alike, ExpectedReplica, MappingState, PathProblem, Report, encode
+from configstore.model.problem import Problem
+from configstore.model.replica import Alike, ExpectedReplica, MappingState, Report, encode
 from configstore.store.api import Put
 from configstore.store.replicas import MANY, QUIET, ask_reports
 from tests.e2e.faults import says
@@ -53,7 +54,7 @@ def test_a_thousand_replicas_with_ten_thousand_problems_are_one_screen(run, kv, 
         puts = [
             Put(keys.replica("certs", f"r{each}"), encode(report(
                 f"r{each}", degraded=True, problem_count=10,
-                problems=tuple(PathProblem(path=f"p{path}", reason=f"reason {path}") for path in range(10)),
+                problems=tuple(Problem(path=f"p{path}", reason=f"reason {path}") for path in range(10)),
                 alike=tuple(Alike(reason=f"reason {path}", count=1) for path in range(10)),
             )))
             for each in range(number, number + 100)
@@ -81,9 +82,7 @@ def test_many_that_are_silent_are_not_waited_for(kv, kv_root, count, hasty):
 
 def test_who_may_read_only_sees_all_as_it_was_reported_last(own):
     server, kv = own
-    write(
-        kv, Keys("/configstore"), report("one", problem_count=1, problems=(PathProblem(path="a", reason="why"),))
-    )
+    write(kv, Keys("/configstore"), report("one", problem_count=1, problems=(Problem(path="a", reason="why"),)))
     for words in (
         ("user", "add", "root:root"), ("user", "grant-role", "root", "root"),
         ("role", "add", "look"), ("role", "grant-permission", "look", "read", "/configstore/", "--prefix"),
@@ -214,6 +213,6 @@ def test_a_piped_watch_speaks_when_something_changed(start, kv, kv_root):
 
 
 def test_what_programs_read_is_as_its_schema_says(run, kv, kv_root):
-    write(kv, Keys(kv_root), report("one", problem_count=1, problems=(PathProblem(path="a", reason="why"),)))
+    write(kv, Keys(kv_root), report("one", problem_count=1, problems=(Problem(path="a", reason="why"),)))
     schema = json.loads((Path(__file__).parents[2] / "docs/reference/status.schema.json").read_text())
     jsonschema.validate(run("status", "--json").json(), schema)

@@ -16,6 +16,7 @@ from configstore.errors import UsageError
 from configstore.model import lease, record, replica
 from configstore.model.keys import Keys
 from configstore.model.path import PathError, parse_path, printable, printable_json, unsafe_target
+from configstore.model.problem import Problem
 from configstore.model.untrusted import UntrustedError
 from configstore.settings import read_toml
 from configstore.store.api import Item
@@ -169,7 +170,7 @@ _REPORT = replica.Report(
     store="data",
     state=replica.MappingState.HALTED,
     reason="why",
-    problems=(replica.PathProblem(path="a", reason="why", word="$'a'"),),
+    problems=(Problem(path="a", reason="why", word="$'a'"),),
 )
 _CONTENDER = lease.QueueEntry(replica="r", host="h", command="c", time="t")
 

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from configstore.model.replica import MappingState, PathProblem, Report, decode_report, encode
+from configstore.model.problem import Problem
+from configstore.model.replica import MappingState, Report, decode_report, encode
 
 REPORT = Report(
     mapping="data", replica="r", host="h", session="s", store="mail/data", state=MappingState.READY, ready=True
@@ -28,9 +29,16 @@ def test_keys_are_told_by_whoever_has_some_alone():
 
 
 def test_a_problem_shows_its_path_in_the_store():
-    assert PathProblem(path="a b", reason="why").shown("mail/data") == "'mail/data/a b'"
-    assert PathProblem(path="-x", reason="why").shown("") == "./-x"
-    assert PathProblem(path=r"caf\xe9", reason="why", word=r"$'caf\xe9'").shown("data") == r"$'caf\xe9'"
+    assert Problem(path="a b", reason="why").shown("mail/data") == "'mail/data/a b'"
+    assert Problem(path="-x", reason="why").shown("") == "./-x"
+    assert Problem(path=r"caf\xe9", reason="why", word=r"$'caf\xe9'").shown("data") == r"$'caf\xe9'"
+
+
+def test_a_problem_has_three_keys_in_a_report_whatever_its_sidecar_knows_of_it():
+    found = Problem(path="a", reason="why", unsure=True, sealing=True).reported
+    text = encode(msgspec.structs.replace(REPORT, problems=(found,)))
+    assert b'"problems":[{"path":"a","reason":"why","word":""}]' in text
+    assert decode_report(text).problems == (found,)
 
 
 def test_degraded_is_the_word_for_a_ready_replica_with_a_problem():

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from sidecar.planner.sides import Problem
+from configstore.model.problem import Problem
 from sidecar.programs.on_problem import OnProblem
 from sidecar.reporting.status import Status
 from tests.harness.waiting import wait_until

@@ -7,7 +7,8 @@ from configstore.doctor.facts import EndpointAnswer, Failure, Web
 from configstore.expiry import Validity
 from configstore.model.lease import HeldUp
 from configstore.model.path import StorePath
-from configstore.model.replica import Alike, ExpectedReplica, MappingState, PathProblem, Report
+from configstore.model.problem import Problem
+from configstore.model.replica import Alike, ExpectedReplica, MappingState, Report
 from configstore.overview.facts import OverviewFacts
 from configstore.overview.judge import MappingRow, judge
 from configstore.store.api import MemberStatus
@@ -32,7 +33,7 @@ def report(replica="one", mapping="certs", **fields):
 
 
 def problems(reason, *paths, count=None):
-    named = tuple(PathProblem(path=path, reason=reason) for path in paths)
+    named = tuple(Problem(path=path, reason=reason) for path in paths)
     number = len(paths) if count is None else count
     return {
         "problems": named,

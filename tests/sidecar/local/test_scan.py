@@ -311,7 +311,7 @@ def test_a_name_that_is_not_utf8_is_a_problem_that_can_be_printed(here):
     assert sorted(found.problems) == ["caf\\udce9", "d\\udcff"]
     for problem in found.problems.values():
         assert "UTF-8" in problem.reason
-        assert problem.shown in {r"$'caf\xe9'", r"$'d\xff'"}
+        assert problem.shown() in {r"$'caf\xe9'", r"$'d\xff'"}
         assert problem.reason.encode()
     assert found.changed == {}
 
@@ -319,7 +319,7 @@ def test_a_name_that_is_not_utf8_is_a_problem_that_can_be_printed(here):
 def test_a_name_with_a_newline_is_a_problem(here):
     write(here.path / "a\nb", "content")
     (problem,) = here.scan().problems.items()
-    assert (problem[0], problem[1].shown) == ("a\\nb", r"$'a\x0ab'")
+    assert (problem[0], problem[1].shown()) == ("a\\nb", r"$'a\x0ab'")
 
 
 def test_a_file_too_large_is_a_problem_and_is_not_read(here, monkeypatch):

@@ -1,12 +1,12 @@
 """Plans: order, windows, moves, parents, guards."""
 
 from configstore.model.path import parse_path
+from configstore.model.problem import Problem
 from configstore.model.record import Deletion, Kind
 from configstore.model.selection import Direction
 from sidecar.planner.guards import refusal
 from sidecar.planner.plan import Wait
 from sidecar.planner.planner import Settled, make_plan
-from sidecar.planner.sides import Problem
 from sidecar.planner.three_sides import Sides
 from tests.sidecar.planner.named import GONE, a_dir, a_file, a_link, a_mapping, agreed_on, here, there
 

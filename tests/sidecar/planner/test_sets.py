@@ -3,10 +3,10 @@
 import pytest
 
 from configstore.model.path import parse_path
+from configstore.model.problem import Problem
 from configstore.model.record import Kind
 from sidecar.planner.plan import Wait
 from sidecar.planner.planner import Settled, make_plan
-from sidecar.planner.sides import Problem
 from sidecar.planner.three_sides import Sides
 from tests.sidecar.planner.named import GONE, a_dir, a_file, a_mapping, agreed_on, here, there
 

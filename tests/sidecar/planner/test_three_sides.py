@@ -5,8 +5,9 @@ import sys
 import pytest
 
 from configstore.model.path import ROOT, parse_path
+from configstore.model.problem import Problem
 from configstore.model.record import Deletion
-from sidecar.planner.sides import Problem, Sent
+from sidecar.planner.sides import Sent
 from sidecar.planner.three_sides import Sides
 from tests.sidecar.planner.named import GONE, a_file, agreed_on, here, there
 

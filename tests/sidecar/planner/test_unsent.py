@@ -2,9 +2,9 @@
 
 import pytest
 
+from configstore.model.problem import Problem
 from configstore.model.record import Entry, Kind
 from configstore.model.selection import Direction
-from sidecar.planner.sides import Problem
 from sidecar.planner.three_sides import Sides
 from sidecar.planner.unsent import BEING_WRITTEN, unsent
 from tests.sidecar.planner.named import a_dir, a_file, a_mapping, agreed_on, here, there

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from sidecar.planner.sides import Problem
+from configstore.model.problem import Problem
 from sidecar.programs import on_problem
 from sidecar.programs.on_problem import PATIENCE, Health, OnProblem, view
 from sidecar.reporting.status import Status

@@ -9,9 +9,9 @@ import time
 import msgspec
 import pytest
 
+from configstore.model.problem import Problem
 from configstore.store.api import Contact
 from sidecar.__main__ import main
-from sidecar.planner.sides import Problem
 from sidecar.reporting.health import HealthServer, ready
 from sidecar.reporting.http import CONNECTIONS
 from sidecar.reporting.metrics import Sample

@@ -1,8 +1,8 @@
 """What is said of a mapping in the store, and to who waits for it."""
 
+from configstore.model.problem import Problem
 from configstore.model.replica import MAX_PROBLEMS
 from sidecar.mapping import Mapping
-from sidecar.planner.sides import Problem
 from sidecar.reporting.status import Status, report_of, with_troubles
 
 MAPPING = Mapping(name="data", store="data", path="/data")
