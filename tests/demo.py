@@ -1,9 +1,9 @@
 """Shows configstore at work: `make demo`, or `python -m tests.demo`. Takes seconds and leaves nothing behind.
 
 One embedded etcd and two replicas, "one" and "two": real sidecar processes that mirror a Mailu tree, each on a
-tmpfs. Everything in etcd is sealed. Every line says what changed where, and how long it took until the other
-side had it, with equal bytes and modes. What does not arrive ends the demo with exit code 1, a sentence naming it,
-and the sidecars' last words.
+tmpfs. Everything in etcd is sealed. A heading says what an act is good for; each line below it says what was done,
+and how long it took until the other side had it, with equal bytes and modes. What does not arrive ends the demo with
+exit code 1, a sentence naming it, and the sidecars' last words.
 Its keys are made on the spot, and never printed.
 """
 
@@ -50,6 +50,20 @@ MAPPINGS = {
 
 KEYS = "keys"
 """The folder of the master, and of the keyring that both replicas have."""
+
+INTRODUCTION = """\
+Two hosts, "one" and "two", share a mail platform's keys and certificates
+without a shared disk: each has a directory in memory and a sidecar that mirrors
+it, and a real etcd is between them. The time of a change ends when the other
+host has it, with the same bytes and modes.
+"""
+
+NEXT = """
+What to type next:
+  .venv/bin/configstore dev       an etcd to try it with, as README.md shows it
+  .venv/bin/configstore --help    the command
+docs/tutorial.md takes ten minutes; docs/index.md leads to all the rest.
+"""
 
 ENVIRONMENT = {name: os.environ[name] for name in os.environ if not name.startswith(("CONFIGSTORE_", "ETCDCTL_"))}
 
@@ -150,13 +164,23 @@ class Demo:
 
     def play(self) -> None:
         """Show everything."""
-        acts = (self.seal, self.start, self.put, self.fill, self.edit, self.renew, self.crash, self.compare)
-        for act in (*acts, self.look, self.rotate, self.look, self.end):
-            act()
+        acts = {
+            "Start: all that etcd will hold is encrypted first": (self.seal, self.start),
+            "By hand: the command works wherever etcd can be reached": (self.put,),
+            "Day by day: programs write plain files, as they always did": (self.fill, self.edit),
+            "Renewal: key and certificate change together, or not at all": (self.renew,),
+            "A host dies: it comes back with what the store holds": (self.crash, self.compare),
+            "Secrets: etcd and its backups hold nothing that can be read": (self.look, self.rotate, self.look),
+            "The end: nothing was left unsent": (self.end,),
+        }
+        for heading, steps in acts.items():
+            print(f"\n{heading}", flush=True)
+            for step in steps:
+                step()
 
-    def tell(self, who: str, what: str, since: float, until: float = 0.0) -> None:
+    def tell(self, what: str, since: float, until: float = 0.0) -> None:
         """Print one line; both moments are on the perf counter, `until` is now unless given."""
-        print(f"{who:<14}{1000 * ((until or time.perf_counter()) - since):>6.0f} ms  {what}", flush=True)
+        print(f"{1000 * ((until or time.perf_counter()) - since):>7.0f} ms  {what}", flush=True)
 
     @contextlib.contextmanager
     def crossing(self, what: str, source: Replica, target: Replica) -> Iterator[None]:
@@ -168,7 +192,7 @@ class Demo:
         last = arrive(self.base, {f"{target.name}/{path}": after.get(path) for path in changed})
         self.took.append(last - start)
         what += f", {len(changed)} paths" if len(changed) > 1 else ""
-        self.tell(f"{source.name} → {target.name}", what, start, last)
+        self.tell(f"{source.name} → {target.name}: {what}", start, last)
 
     def configstore(self, *arguments: str, content: bytes = b"") -> bytes:
         """Run the command as a person would; content travels on stdin and stdout, never in arguments."""
@@ -181,11 +205,12 @@ class Demo:
         return done.stdout
 
     def seal(self) -> None:
-        """Make the keys, of which the replicas get those of what they mirror."""
+        """Make the keys, of which the replicas get those of what they mirror, and the subtrees."""
         start = time.perf_counter()
         subtrees = [word for store in MAPPINGS for word in ("--subtree", store)]
         self.configstore("seal", "keygen", "--out", str(self.base / KEYS), "--one", "host", *subtrees)
-        self.tell("hand", "`configstore seal keygen` made a master, and the replicas' keyring", start)
+        self.configstore("bootstrap", "--preset", "mailu")
+        self.tell("`configstore seal keygen` made the keys, `bootstrap` the subtrees", start)
 
     def look(self) -> None:
         """Look at all that lies in etcd, for anything that the replicas hold."""
@@ -197,7 +222,7 @@ class Demo:
             content = file.read_bytes()
             assert content[:64] not in everything or PRIVATE_NAME in str(file), f"{file} shows in etcd"
             assert sha256(content).encode() not in everything, f"the digest of {file} shows in etcd"
-        self.tell("store", f"of {len(held)} files nothing shows in etcd's {len(found)} values", start)
+        self.tell(f"of {len(held)} files nothing shows in etcd's {len(found)} values", start)
 
     def rotate(self) -> None:
         """Seal everything with a new key, under the running sidecars, which must not notice."""
@@ -212,29 +237,25 @@ class Demo:
             name for name in touched if not name.startswith(".configstore-") and name not in {"master", "host"}
         ]
         assert (self.one.tree(), self.two.tree(), left) == (before, before, []), f"files were touched: {left}"
-        self.tell("store", "`configstore seal rotate` sealed all with a new key; no file was touched", start)
+        self.tell("`configstore seal rotate` sealed all anew; no file was touched", start)
 
     def start(self) -> None:
-        """Make the subtrees and start both sidecars."""
-        start = time.perf_counter()
-        self.configstore("bootstrap", "--preset", "mailu")
-        self.tell("store", "`configstore bootstrap` made the subtrees", start)
+        """Start both sidecars."""
         start = time.perf_counter()
         for replica in (self.one, self.two):
             replica.start()
         private = [f"{name}/{store}/{PRIVATE_NAME}" for store in MAPPINGS for name in ("one", "two")]
         arrive(self.base, dict.fromkeys(private, (Kind.DIR, 0o700, "")))
-        self.tell("one, two", "both sidecars started and took their folders", start)
+        self.tell("both sidecars started and took their directories", start)
 
     def put(self) -> None:
         """Put a key by hand, see it on both, and get it back."""
         path, key, start = "dkim/example.edu.dkim.key", dkim_key(), time.perf_counter()
         self.configstore("put", path, content=key)
         last = arrive(self.base, {f"{name}/{path}": (Kind.FILE, 0o600, sha256(key)) for name in ("one", "two")})
-        self.tell("hand → both", "`configstore put` of a DKIM key, the command's own start included", start, last)
-        start = time.perf_counter()
         assert self.configstore("get", path) == key, f"`configstore get {path}` returned other bytes"
-        self.tell("store → hand", "`configstore get` returned it byte for byte", start)
+        what = "`configstore put` of a DKIM key; `get` returned it byte for byte"
+        self.tell(what, start, last)
 
     def fill(self) -> None:
         """Make a Mailu tree on one, and a key on two."""
@@ -258,7 +279,7 @@ class Demo:
             self.one.write(PROXY, b"client_max_body_size 80m;\n")
         with self.crossing("an edit by rename-over", self.two, self.one):
             self.two.write(FETCHIDS, secrets.token_hex(40_000).encode(), 0o600, beside="_")
-        with self.crossing("a delete, which waits 1 s on purpose", self.one, self.two):
+        with self.crossing("a delete; it waits 1 s, so that a mass delete is noticed", self.one, self.two):
             (self.one.folder / OLD).unlink()
 
     def renew(self) -> None:
@@ -272,7 +293,7 @@ class Demo:
         cert = x509.load_pem_x509_certificate((live / "fullchain.pem").read_bytes())
         key = serialization.load_pem_private_key((live / "privkey.pem").read_bytes(), None)
         assert cert.public_key() == key.public_key(), "two/live/mailu: the key does not fit the certificate"
-        self.tell("two", "it came in one transaction; the live key fits the live certificate", start)
+        self.tell("it came in one transaction; the live key fits the live certificate", start)
 
     def crash(self) -> None:
         """Kill two, change things without it, and start it again on an emptied tmpfs."""
@@ -284,11 +305,11 @@ class Demo:
         self.one.write(GZIP, b"gzip on;\n")
         (self.one.folder / "dkim/example.org.dkim.key").unlink()
         wait_until(lambda: b".org" not in self.configstore("ls", "dkim"), what="the delete to be in the store")
-        self.tell("one → store", "two killed by SIGKILL; without it an edit, a new file and a delete", start)
+        self.tell("two killed by SIGKILL; on one an edit, a new file and a delete", start)
         start, tree = time.perf_counter(), self.one.tree()
         self.two.start()
         last = arrive(self.base, {f"two/{path}": found for path, found in tree.items()})
-        self.tell("store → two", f"two restarted on an empty tmpfs: it pulled {len(tree)} paths", start, last)
+        self.tell(f"two restarted on an empty tmpfs: it pulled {len(tree)} paths", start, last)
         assert self.one.tree() == tree, "the restart of two changed something on one"
 
     def compare(self) -> None:
@@ -302,7 +323,7 @@ class Demo:
         written = self.store.status().revision - revision
         assert (written, touched) == (0, []), f"not quiet: {written} revisions written, files touched: {touched}"
         assert self.one.tree() == self.two.tree(), "the trees of one and two differ"
-        self.tell("one = two", "both trees are equal; quiet: no revision written, no file touched", start)
+        self.tell("both trees are equal and quiet: no revision written, no file touched", start)
 
     def reports(self) -> list[Report]:
         """Return what the sidecars say of themselves in the store."""
@@ -320,7 +341,7 @@ class Demo:
         start = time.perf_counter()
         codes = [replica.end(signal.SIGTERM) for replica in (self.one, self.two)]
         assert codes == [0, 0], f"the sidecars ended with {codes} on SIGTERM"
-        self.tell("one, two", "SIGTERM: both ended with exit code 0", start)
+        self.tell("SIGTERM: both ended with exit code 0", start)
 
 
 @contextlib.contextmanager
@@ -338,7 +359,7 @@ def stage() -> Iterator[Demo]:
             stack.callback(replica.clear)
             stack.callback(replica.end, signal.SIGKILL)
         stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the first to run: nothing cuts this short
-        demo.tell("store", f"an embedded etcd {demo.store.status().version} answers", start)
+        demo.tell(f"an etcd {demo.store.status().version} answers; it is one for trying", start)
         try:
             yield demo
         except Exception as error:
@@ -350,7 +371,7 @@ def stage() -> Iterator[Demo]:
 def main() -> int:
     """Show everything and return 0; 1 when something did not come to pass."""
     start = time.perf_counter()
-    print("two replicas, one etcd; a time ends when the other side has equal bytes and modes", flush=True)
+    print(INTRODUCTION, flush=True)
     try:
         with stage() as demo:
             demo.play()
@@ -361,7 +382,8 @@ def main() -> int:
         print("demo: interrupted; everything is taken down", file=sys.stderr)
         return 130
     median, whole = 1000 * sorted(demo.took)[len(demo.took) // 2], time.perf_counter() - start
-    print(f"demo: all {len(demo.took)} changes arrived, median {median:.0f} ms; {whole:.1f} s, nothing is left")
+    print(f"\ndemo: all {len(demo.took)} changes arrived, median {median:.0f} ms; {whole:.1f} s, nothing is left")
+    print(NEXT, end="")
     return 0
 
 

@@ -15,11 +15,9 @@ from tests.harness import trees
 from tests.harness.waiting import wait_until
 
 LINES = [
-    "`configstore seal keygen` made a master",
-    "`configstore bootstrap` made the subtrees",
+    "`configstore seal keygen` made the keys, `bootstrap` the subtrees",
     "both sidecars started",
-    "`configstore put` of a DKIM key",
-    "`configstore get` returned it byte for byte",
+    "`configstore put` of a DKIM key; `get` returned it byte for byte",
     "fresh DKIM keys",
     "a DKIM key from the other side",
     "a certificate as certbot lays it down",
@@ -32,11 +30,12 @@ LINES = [
     "it came in one transaction",
     "two killed by SIGKILL",
     "two restarted on an empty tmpfs",
-    "both trees are equal; quiet: no revision written",
+    "both trees are equal and quiet: no revision written",
     "nothing shows in etcd's",
-    "`configstore seal rotate` sealed all with a new key; no file was touched",
+    "`configstore seal rotate` sealed all anew; no file was touched",
     "SIGTERM: both ended with exit code 0",
     "demo: all 9 changes arrived",
+    "What to type next:",
 ]
 
 
