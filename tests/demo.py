@@ -2,9 +2,9 @@
 
 One embedded etcd and two replicas, "one" and "two": real sidecar processes that mirror a Mailu tree, each on a
 tmpfs. Everything in etcd is sealed. A heading says what an act is good for; each line below it says what was done,
-and how long it took until the other side had it, with equal bytes and modes. What does not arrive ends the demo with
-exit code 1, a sentence naming it, and the sidecars' last words.
-Its keys are made on the spot, and never printed.
+and how long it took until the other side had it, with equal bytes and modes. What does not arrive ends the demo
+with exit code 1, a sentence naming it, and the sidecars' last words. Its keys are made on the spot,
+and never printed.
 """
 
 import contextlib
