@@ -34,6 +34,9 @@ _FROZEN = (
     "the sidecar is frozen, cut off from etcd, or died within the last minute: look at its container and its log"
 )
 
+_OF_0_1 = "it is of configstore 0.1, which later commands cannot ask: replace its image to finish the upgrade"
+"""Since 0.2 a report has a version, and commands ask at another place of the store."""
+
 
 class MappingRow(msgspec.Struct, frozen=True, kw_only=True):
     """One mapping. expected: how many replicas shall be there; the other figures are of those that are.
@@ -167,12 +170,13 @@ def _silent(facts: OverviewFacts) -> Iterator[Finding]:
     of_each: dict[str, list[Report]] = {}
     for report in facts.late:
         of_each.setdefault(_name(report), []).append(report)
-    alike: dict[str, list[Report]] = {}
+    alike: dict[tuple[str, str], list[Report]] = {}
     for reports in of_each.values():
-        alike.setdefault(_words(each.mapping for each in reports), []).extend(reports)
-    for about, reports in alike.items():
+        mend = _FROZEN if reports[0].version else _OF_0_1
+        alike.setdefault((_words(each.mapping for each in reports), mend), []).extend(reports)
+    for (about, mend), reports in alike.items():
         found = f"{_who(reports)}: no answer; it was {_words(each.word for each in reports)}"
-        yield warn(about, found, _HASTY) if facts.hasty else fail(about, found, _FROZEN, 1)
+        yield warn(about, found, _HASTY) if facts.hasty else fail(about, found, mend, 1)
 
 
 def _gone(facts: OverviewFacts) -> Iterator[Finding]:

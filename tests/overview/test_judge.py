@@ -101,6 +101,11 @@ CASES = {
         "a@host-a, c@host-c: older than the others",
         "upgrade",
     ),
+    "of 0.1": (
+        facts(late=(report("two", version=""),)),
+        "two@host-two: no answer; it was ready",
+        "replace its image to finish the upgrade",
+    ),
     "frozen": (
         facts(late=(report("two", state=MappingState.READY),)),
         "two@host-two: no answer; it was ready",
