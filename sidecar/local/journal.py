@@ -5,7 +5,7 @@ again once the set's baseline is written. It counts only together with a baselin
 it, `recovery` reads it after a crash.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -60,6 +60,7 @@ Intent = Placing | Removing | Unlocking
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Intent)
+_any_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class Journal:
@@ -74,7 +75,7 @@ class Journal:
         intents: list[Intent] = []
         for line in self._log.lines():
             try:
-                intent = decode(line, _decoder)
+                intent = _intent(line)
                 if intent.path != ROOT:
                     parse_path(intent.path)
             except (UntrustedError, PathError):
@@ -97,3 +98,20 @@ class Journal:
     def close(self) -> None:
         """Close the log."""
         self._log.close()
+
+
+def _intent(line: bytes) -> Intent:
+    """Return the intent of a line. Raises UntrustedError.
+
+    0.1 wrote what is expected as its signature alone, and removals without a group: here they are one group.
+    """
+    try:
+        return decode(line, _decoder)
+    except UntrustedError as error:
+        found: dict[str, Any] = decode(line, _any_decoder)
+        try:
+            older = {"group": -1, **found, "expected": {"signature": found["expected"]}}
+            intent: Intent = msgspec.convert(older, Intent)
+        except (KeyError, msgspec.ValidationError):
+            raise error from None
+        return intent

@@ -2,13 +2,18 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 
+from configstore.embedded import free_ports
 from configstore.model.keys import Keys
 from configstore.model.replica import decode_request
 from configstore.model.untrusted import UntrustedError
 from configstore.store.replicas import everyone
+from tests import zygote
 from tests.e2e.replica import ENVIRONMENT
 from tests.servers import connect
 from tests.trees import look
@@ -173,3 +178,31 @@ def test_what_another_could_have_written_counts_for_nothing_and_nothing_is_lost(
     losers = json.loads(command("conflicts", "--json"))
     kept = [command("conflicts", "data/disputed", "--show", each["id"]) for each in losers]
     assert sorted(kept) == sorted([LOST, b"edited meanwhile"])
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_set_in_whose_middle_0_1_0_was_killed_is_finished_without_etcd(new, etcd, kv_root, make, tmp_path, step):
+    strace = shutil.which("strace")
+    assert strace, "strace is not installed: apt-get install strace"
+    one = make("one", etcd, kv_root, "0.1.0")
+    for number in b"1", b"2":
+        pair = tmp_path / f"pair {number.decode()}"
+        pair.mkdir()
+        for name in ("cert", "key"):
+            (pair / name).write_bytes(number)
+        new("import", str(pair), "data")
+        if number == b"1":
+            assert one.command("init").returncode == 0
+    kill = f"-e trace=renameat2 -e inject=renameat2:signal=KILL:when={step}".split()
+    command = [strace, "-f", "-qq", "-o", "/dev/null", *kill]
+    command += [sys.executable, "-m", "sidecar", "init", "--config", str(one.settings)]
+    assert subprocess.run(command, env=one.environment, capture_output=True, check=False).returncode != 0
+    assert (one.private / "intent").stat().st_size, "it was killed in the middle"
+    one.run_by("")
+    away = one.settings.read_text().replace(etcd.endpoint, f"http://127.0.0.1:{free_ports(1)[0]}")
+    (tmp_path / "away.toml").write_text(away.replace('timeout = "3s"', 'timeout = "50ms"'))
+    words = ["init", "--config", str(tmp_path / "away.toml"), "--timeout", "0s"]
+    assert zygote.run_text("sidecar", words, ENVIRONMENT).returncode == 4
+    assert (one.folder / "cert").read_bytes() == (one.folder / "key").read_bytes()
+    assert one.command("init").returncode == 0
+    assert (one.folder / "cert").read_bytes() == (one.folder / "key").read_bytes() == b"2"
