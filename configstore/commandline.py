@@ -4,14 +4,14 @@ A parser that repeats no secret, and standard files that are there.
 """
 
 import argparse
-import difflib
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Never
 
 from configstore.model.path import printable
+from configstore.parsing import nearest
 
 _VALUE = re.compile(
     r"(?P<what>invalid choice): .*(?P<choices> \(choose from .*)|(?P<type>invalid \S+ value): .*"
@@ -145,11 +145,6 @@ class Parser(argparse.ArgumentParser):
         options = {option for option in (*self.options, *typed.options) if option.startswith("--")}
         close = nearest(unknown, options) if unknown.startswith("--") else []
         return f"; did you mean {close[0]}?" if close else ""
-
-
-def nearest(name: str, known: Iterable[str], *, count: int = 1) -> list[str]:
-    """Return the known names that `name` was probably meant to be, the nearest first; `count` at most."""
-    return difflib.get_close_matches(name, sorted(known), n=count)
 
 
 def _without_values(extra: Sequence[str]) -> str:

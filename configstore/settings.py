@@ -1,17 +1,16 @@
 """How the store is reached: defaults, then `ETCDCTL_*`, a TOML table, `CONFIGSTORE_*` and options, the last wins.
 
-Called by the command line and by `sidecar.config`. A layer is a dict of raw values by key; every layer goes
-through the same table of parsers, so that an error always names its file, variable or option, the key, and what
-was expected. No message ever quotes a secret.
+Called by the command line and by `sidecar.config`. A layer is a dict of raw values by key. Every layer is read
+with the same parsers, so that an error always names its file, variable or option, the key, and what was expected.
+No message quotes a secret.
 """
 
 import difflib
 import ipaddress
-import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,104 +19,15 @@ from configstore.errors import UsageError
 from configstore.model.keys import DEFAULT_ROOT, Keys
 from configstore.model.path import printable
 from configstore.model.seal import Policy
+from configstore.parsing import Label, Parser, below, one_of, parse_duration, parse_layer, parse_text, parsers_of
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:2379"
 
-Parser = Callable[[object], Any]
-"""Turns a raw value (of TOML, or text) into the wanted one; raises ValueError saying what was expected."""
+DEFAULT_SOCKET = "/run/configstore/control.sock"
+"""The sidecar's control socket unless `CONFIGSTORE_CONTROL_SOCKET` names another."""
 
-Label = Callable[[str], str]
-"""Names a key of one layer for an error message, such as `file.toml: store.root` or `CONFIGSTORE_ROOT`."""
-
-
-class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How to reach etcd, checked.
-
-    endpoints: URLs, tried in turn. root: the key below which everything lies.
-    cacert, cert, key: paths of PEM files. server_name: the name expected in the server's certificate.
-    password: never shown by repr. password_file: where it was read from.
-    timeout: seconds for which one call may take, retries and failover included.
-    """
-
-    endpoints: tuple[str, ...] = (DEFAULT_ENDPOINT,)
-    root: str = DEFAULT_ROOT
-    cacert: str | None = None
-    cert: str | None = None
-    key: str | None = None
-    user: str | None = None
-    password: str | None = None
-    password_file: str | None = None
-    server_name: str | None = None
-    timeout: float = 10.0
-
-    def __repr__(self) -> str:
-        """Show everything but the password."""
-        shown = {name: getattr(self, name) for name in self.__struct_fields__ if name != "password"}
-        fields = ", ".join(f"{name}={value!r}" for name, value in shown.items())
-        return f"StoreSettings({fields}, password={'None' if self.password is None else '***'})"
-
-    __str__ = __repr__
-
-    @property
-    def tls(self) -> bool:
-        """Whether any endpoint is reached over TLS."""
-        return any(endpoint.startswith("https://") for endpoint in self.endpoints)
-
-
-class SealSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a command seals and opens.
-
-    keyring: path of its file, None for none. policy: of what it reads and writes.
-    """
-
-    keyring: str | None = None
-    policy: Policy = Policy.OFF
-
-
-_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
-_MAX_DURATION = 36500 * 86400.0
-
-
-def parse_duration(value: object) -> float:
-    """Return seconds, for `"250ms"`, `"2s"`, `"5m"`, `"1h"`, `"30d"` or a number of seconds.
-
-    Raises ValueError for anything else, negative, or above a hundred years.
-    """
-    seconds = math.nan
-    if isinstance(value, str):
-        if match := _DURATION.fullmatch(value.strip()):
-            seconds = float(match[1]) * _UNITS[match[2]]
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value) if abs(value) <= _MAX_DURATION else math.inf
-    if not 0 <= seconds <= _MAX_DURATION:
-        raise ValueError('expected a duration such as "250ms", "2s", "5m", "30d", or a number of seconds')
-    return seconds
-
-
-def parse_text(value: object) -> str:
-    """Return a non-empty text without NUL. Raises ValueError."""
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("expected a text")
-    return value
-
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-
-
-def parse_name(value: object) -> str:
-    """Return the name of a mapping, a lease or a replica: it may stand in a key, a variable and a log line.
-
-    Raises ValueError.
-    """
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError("expected a name of letters, digits, '.', '_' and '-', at most 63, the first no sign")
-    return value
-
-
-def set_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that are set: an empty one is as good as none, as manifests leave it behind."""
-    return {name: value for name, value in environ.items() if value}
+DEFAULT_STATE = "/var/lib/configstore"
+"""The sidecar's state directory unless `CONFIGSTORE_STATE` names another."""
 
 
 def _endpoints(value: object) -> tuple[str, ...]:
@@ -125,7 +35,7 @@ def _endpoints(value: object) -> tuple[str, ...]:
     expected = f'expected URLs such as "{DEFAULT_ENDPOINT}"'
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
         raise ValueError(expected)
-    found = tuple(_plain(part) for part in parts if part.strip())
+    found = tuple(_normalised(part) for part in parts if part.strip())
     if not found:
         raise ValueError(expected)
     for url in found:
@@ -133,8 +43,8 @@ def _endpoints(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _plain(url: str) -> str:
-    """Return a URL with its scheme in small letters, and without what may stand around it."""
+def _normalised(url: str) -> str:
+    """Return a URL with its scheme in small letters, without spaces around it and a slash at its end."""
     scheme, separator, rest = url.strip().rstrip("/").partition("://")
     return f"{scheme.lower()}{separator}{rest}" if separator else scheme
 
@@ -179,55 +89,80 @@ def _user(value: object) -> str:
     return name
 
 
-STORE_PARSERS: dict[str, Parser] = {
-    "endpoints": _endpoints,
-    "root": _root,
-    "cacert": parse_text,
-    "cert": parse_text,
-    "key": parse_text,
-    "user": _user,
-    "password": parse_text,
-    "password_file": parse_text,
-    "server_name": parse_text,
-    "timeout": _timeout,
-}
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How etcd is reached, checked: each key of the `[store]` table with its type, parser and default.
+
+    endpoints: URLs, tried in turn. root: the key below which all keys of the store lie.
+    cacert, cert, key: paths of PEM files. server_name: the name expected in the server's certificate.
+    password: never shown by repr. password_file: where it was read from.
+    timeout: seconds that one call may take, retries and failover included.
+    """
+
+    endpoints: Annotated[tuple[str, ...], _endpoints] = (DEFAULT_ENDPOINT,)
+    root: Annotated[str, _root] = DEFAULT_ROOT
+    cacert: Annotated[str | None, parse_text] = None
+    cert: Annotated[str | None, parse_text] = None
+    key: Annotated[str | None, parse_text] = None
+    user: Annotated[str | None, _user] = None
+    password: Annotated[str | None, parse_text] = None
+    password_file: Annotated[str | None, parse_text] = None
+    server_name: Annotated[str | None, parse_text] = None
+    timeout: Annotated[float, _timeout] = 10.0
+
+    def __repr__(self) -> str:
+        """Show everything but the password."""
+        shown = {name: getattr(self, name) for name in self.__struct_fields__ if name != "password"}
+        fields = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        return f"StoreSettings({fields}, password={'None' if self.password is None else '***'})"
+
+    __str__ = __repr__
+
+    @property
+    def tls(self) -> bool:
+        """Whether any endpoint is reached over TLS."""
+        return any(endpoint.startswith("https://") for endpoint in self.endpoints)
+
+
+class SealSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a command seals what it writes and opens what it reads.
+
+    keyring: path of the keyring's file, None for none. policy: what is sealed, and what is accepted when read.
+    """
+
+    keyring: str | None = None
+    policy: Policy = Policy.OFF
+
+
+STORE_PARSERS = parsers_of(StoreSettings)
 """Every key of the `[store]` table. `CONFIGSTORE_<KEY>` is its variable, `--<key>` its option."""
 
+SEAL_PARSERS: dict[str, Parser] = {"seal_keyring": parse_text, "seal": one_of(Policy)}
+"""The keys `keyring` and `policy` of the `[seal]` table, by the names of their variables and options."""
 
-def parse_policy(value: object) -> Policy:
-    """Return what is done about sealing. Raises ValueError."""
-    try:
-        return Policy(str(value))
-    except ValueError:
-        raise ValueError(f"expected one of {', '.join(Policy)}") from None
+_PREFIX = "CONFIGSTORE_"
 
 
-SEAL_PARSERS: dict[str, Parser] = {"seal_keyring": parse_text, "seal": parse_policy}
-"""Of the `[seal]` table, `keyring` and `policy`, by the names of their variables and options."""
-
-SEAL_VARIABLES = {f"CONFIGSTORE_{key.upper()}": key for key in SEAL_PARSERS}
-
-STORE_VARIABLES = {f"CONFIGSTORE_{key.upper()}": key for key in STORE_PARSERS}
+def as_variable(key: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"{_PREFIX}{key.upper()}"
 
 
-def parse_layer(raw: Mapping[str, object], parsers: Mapping[str, Parser], label: Label) -> dict[str, Any]:
-    """Parse one layer's values. Raises UsageError for an unknown key (naming the nearest) or a bad value."""
-    parsed = {}
-    for key, value in raw.items():
-        if key not in parsers:
-            raise UsageError(f"{label(printable(key))}: unknown key; {nearest(key, parsers)}")
-        try:
-            parsed[key] = parsers[key](value)
-        except ValueError as error:
-            raise UsageError(f"{label(key)}: {error}") from None
-    return parsed
+def as_option(key: str) -> str:
+    """Return the option of a setting."""
+    return f"--{key.replace('_', '-')}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a hint: the known name that `name` was probably meant to be, or all of them."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
+STORE_VARIABLES = tuple(map(as_variable, STORE_PARSERS))
+
+
+def set_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that are set. An empty one counts as not set, since manifests leave such behind."""
+    return {name: value for name, value in environ.items() if value}
+
+
+def from_variables(environ: Mapping[str, str], keys: Iterable[str]) -> dict[str, object]:
+    """Return the raw values of those settings whose variables are set, by key."""
+    return {key: environ[as_variable(key)] for key in keys if environ.get(as_variable(key))}
 
 
 def read_toml(path: str) -> dict[str, Any]:
@@ -263,18 +198,17 @@ def load_store(
     source: str = "",
     options: Mapping[str, object] | None = None,
 ) -> StoreSettings:
-    """Merge all layers. `table` is the `[store]` table of the file `source`; `options` come keyed as the table.
+    """Return the settings merged from all layers.
 
-    An empty variable and an option of None count as not set. Raises UsageError.
+    table: the `[store]` table of the file `source`. options: by the same keys. An empty variable and an option of
+    None count as not set. Raises UsageError.
     """
-    environ = set_variables(environ)
-    variables = {key: environ[name] for name, key in STORE_VARIABLES.items() if name in environ}
     given = {key: value for key, value in (options or {}).items() if value is not None}
     merged: dict[str, Any] = {}
     layers: tuple[tuple[Mapping[str, object], Label], ...] = (
-        (table or {}, lambda key: f"{source}: store.{key}"),
-        (variables, lambda key: f"CONFIGSTORE_{key.upper()}"),
-        (given, lambda key: f"--{key.replace('_', '-')}"),
+        (table or {}, below(f"{source}: store.")),
+        (from_variables(environ, STORE_PARSERS), as_variable),
+        (given, as_option),
     )
     for raw, label in layers:
         layer = parse_layer(raw, STORE_PARSERS, label)
@@ -285,24 +219,25 @@ def load_store(
         if "password_file" in layer:
             layer["password"] = read_secret(layer["password_file"], label("password_file"))
         merged |= layer
-    _add_etcdctl(merged, environ)
+    _add_etcdctl(merged, set_variables(environ))
     _check_together(merged)
     return StoreSettings(**merged)
 
 
 def load_seal(*, environ: Mapping[str, str], options: Mapping[str, object]) -> SealSettings:
-    """Merge a command's variables and options about sealing. Raises UsageError."""
-    environ = set_variables(environ)
-    variables = {key: environ[name] for name, key in SEAL_VARIABLES.items() if name in environ}
+    """Return the settings merged from a command's variables and options about sealing. Raises UsageError."""
     given = {key: value for key, value in options.items() if key in SEAL_PARSERS and value is not None}
-    merged = parse_layer(variables, SEAL_PARSERS, lambda key: f"CONFIGSTORE_{key.upper()}")
-    merged |= parse_layer(given, SEAL_PARSERS, lambda key: f"--{key.replace('_', '-')}")
+    merged = parse_layer(from_variables(environ, SEAL_PARSERS), SEAL_PARSERS, as_variable)
+    merged |= parse_layer(given, SEAL_PARSERS, as_option)
     keyring = merged.get("seal_keyring")
     return SealSettings(keyring=keyring, policy=checked_policy(merged.get("seal"), keyring, "seal"))
 
 
 def checked_policy(policy: Policy | None, keyring: str | None, what: str) -> Policy:
-    """Return a policy, or the default one. Raises UsageError, beginning with `what`, for one without a keyring."""
+    """Return the policy, or the default for None: required with a keyring, else off.
+
+    Raises UsageError, beginning with `what`, for a policy that needs a keyring where there is none.
+    """
     if policy is None:
         return Policy.REQUIRED if keyring else Policy.OFF
     if policy is not Policy.OFF and not keyring:
@@ -311,13 +246,18 @@ def checked_policy(policy: Policy | None, keyring: str | None, what: str) -> Pol
 
 
 def endpoints_are_set(environ: Mapping[str, str], options: Mapping[str, object]) -> bool:
-    """Tell whether options or variables name an endpoint; else it is the default's turn."""
+    """Return whether options or variables name an endpoint, so that the default is not used."""
     names = ("CONFIGSTORE_ENDPOINTS", "ETCDCTL_ENDPOINTS")
     return bool(options.get("endpoints") or any(environ.get(name) for name in names))
 
 
 def _add_etcdctl(merged: dict[str, Any], environ: Mapping[str, str]) -> None:
-    """Take etcdctl's own variables for what is still missing, as etcdctl reads them."""
+    """Add etcdctl's own variables, read as etcdctl reads them, for what is not set yet.
+
+    1. A user and its password are taken together: a password is not sent for the user of another layer.
+    2. A certificate and its key are taken together.
+    3. TLS files are taken only where an endpoint is reached over TLS; they may be there for another program.
+    """
     values = {}
     for key in ("endpoints", "cacert", "cert", "key", "user", "password"):
         name = f"ETCDCTL_{key.upper()}"
@@ -355,7 +295,7 @@ def _check_together(merged: Mapping[str, Any]) -> None:
     for one, other in (("cert", "key"), ("key", "cert"), ("user", "password"), ("password", "user")):
         if one in merged and other not in merged:
             raise UsageError(f"{one} is set without {other}: set CONFIGSTORE_{other.upper()}, too")
-    # Any endpoint may be the one that gets the password.
+    # The client may fail over to any endpoint, and then sends the password there.
     if "password" in merged and plain and not (plain == [*endpoints] and all(map(_is_loopback, plain))):
         raise UsageError(
             f"a password is set, but endpoint {plain[0]} is not TLS: expected https:// for all endpoints; plain"
@@ -371,7 +311,6 @@ def _is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
-_PREFIX = "CONFIGSTORE_"
 # What Kubernetes puts into every container for a Service called `configstore` or `configstore-…`.
 _KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_.+)?$|_PORT$|_PORT_[0-9]+_(TCP|UDP|SCTP)(_[A-Z]+)?$")
 
@@ -379,8 +318,8 @@ _KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_.+)?$|_PORT$|_PORT_[0-9
 def unknown_variables(
     environ: Mapping[str, str], known: Iterable[str], prefixes: tuple[str, ...] = ()
 ) -> list[str]:
-    """Return the CONFIGSTORE_* names that are set and that nobody reads; Kubernetes' own are left out."""
-    names = set(known) | STORE_VARIABLES.keys() | SEAL_VARIABLES.keys()
+    """Return the CONFIGSTORE_* variables that are set and unknown, without those that Kubernetes sets."""
+    names = {*known, *STORE_VARIABLES, *map(as_variable, SEAL_PARSERS)}
     return sorted(
         name
         for name in set_variables(environ)
@@ -396,8 +335,8 @@ def check_variables(environ: Mapping[str, str], known: Iterable[str], prefixes: 
     names = {*known, *STORE_VARIABLES}
     for name in unknown_variables(environ, names, prefixes):
         close = nearest_variable(name, names, cutoff=0.6)
-        hint = f"did you mean {close}?" if close else f"known are {', '.join(sorted(names))}"
-        raise UsageError(f"{printable(name)}: unknown variable; {hint}")
+        meant = f"did you mean {close}?" if close else f"known are {', '.join(sorted(names))}"
+        raise UsageError(f"{printable(name)}: unknown variable; {meant}")
 
 
 def nearest_variable(name: str, known: Iterable[str], *, cutoff: float) -> str | None:

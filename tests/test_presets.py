@@ -5,7 +5,7 @@ import pytest
 
 from configstore import presets
 from configstore.errors import UsageError
-from sidecar.config.settings import load_mappings
+from sidecar.config.settings import load_config
 
 SERVICES = [name for name in presets.names() if "/" in name]
 
@@ -44,7 +44,9 @@ def test_every_data_set_has_its_service(store, preset):
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_service_is_a_valid_configuration(name):
-    assert len(load_mappings([], source="", preset=name, environ={})) == len(presets.load(name))
+    assert len(load_config(file=None, environ={"CONFIGSTORE_PRESET": name}, options={}).mappings) == len(
+        presets.load(name)
+    )
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -92,7 +94,7 @@ def test_fetchmail_takes_its_ids_old_and_new_but_not_the_half_written_file():
     one = mapping("mailu/fetchmail", "fetchmail")
     ids = ["fetchids", ".fetchids", ".idfile"]
     assert taken(one, *ids, "fetchids_", ".fetchids_") == ids
-    assert (one.lease, one.file_mode, one.host) == ("fetchmail", "0600", "data/fetchmail")
+    assert (one.lease, one.file_mode, one.host) == ("fetchmail", 0o600, "data/fetchmail")
 
 
 def test_gpg_takes_keys_and_leaves_locks_and_sockets():
@@ -146,7 +148,7 @@ def test_what_is_made_once_is_made_once():
 def test_people_write_overrides_through_the_store():
     for one in presets.load("mailu"):
         if one.name.startswith("overrides-"):
-            assert (one.direction, one.symlinks, one.file_mode) == ("pull", "resolve", "0644")
+            assert (one.direction, one.symlinks, one.file_mode) == ("pull", "resolve", 0o644)
 
 
 @pytest.mark.parametrize("name", ["", "mail", "mailu/", "mailu/fronts", "/", "../mailu", "mailu/front/x", "x\x1b"])

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configstore.errors import UsageError
-from configstore.settings import StoreSettings, check_variables, load_store, parse_duration, read_toml
+from configstore.parsing import parse_duration
+from configstore.settings import StoreSettings, check_variables, load_store, read_toml
 from configstore.store.etcd.connection import parse_endpoint
 
 SECRET = "hunter2-very-secret"

@@ -25,7 +25,6 @@ from configstore.model.path import (
     is_below,
     join,
     parent,
-    parse_path,
     printable,
     relative_to,
     shown,
@@ -223,7 +222,7 @@ def _reason(error: Exception) -> str:
 def _why_left(paths: Sequence[StorePath], preset: str | None, below: StorePath) -> dict[StorePath, str]:
     """Return why each of the paths that are not written stays in the store."""
     mappings = presets.load(preset) if preset else ()
-    nowhere = [join(below, parse_path(mapping.store)) for mapping in mappings if not mapping.host]
+    nowhere = [join(below, mapping.store) for mapping in mappings if not mapping.host]
     return {
         path: "has no place on a single host"
         if any(path == store or is_below(path, store) for store in nowhere)

@@ -24,8 +24,8 @@ from configstore.cli.session import commit, nearest_path, open_tree, say, why_un
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.model.path import ROOT, StorePath, shown
 from configstore.model.record import Deletion, Kind
+from configstore.parsing import parse_duration
 from configstore.progress import Progress
-from configstore.settings import parse_duration
 from configstore.store.history import (
     ExpiredError,
     Versions,

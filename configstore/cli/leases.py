@@ -26,7 +26,7 @@ from configstore.client import (
     refuse_within_itself,
     run_under,
 )
-from configstore.commandline import Parser, nearest
+from configstore.commandline import Parser
 from configstore.errors import (
     ConfigstoreError,
     ConflictError,
@@ -38,7 +38,8 @@ from configstore.errors import (
 from configstore.model.lease import Intent, QueueEntry
 from configstore.model.path import StorePath, printable
 from configstore.model.replica import MappingState, Verb
-from configstore.settings import parse_duration, parse_name
+from configstore.parsing import nearest, parse_duration, parse_name
+from configstore.settings import DEFAULT_SOCKET
 from configstore.store.leases import (
     MAX_TTL,
     MIN_TTL,
@@ -59,7 +60,6 @@ from configstore.store.tree import Tree
 _ANSWER = 10.0
 """Seconds beyond the patience in which a sidecar's answer is there."""
 
-DEFAULT_SOCKET = "/run/configstore/control.sock"
 _ERRORS: dict[int, type[ConfigstoreError]] = {
     2: UsageError,
     3: ConflictError,

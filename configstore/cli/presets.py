@@ -3,11 +3,12 @@
 import argparse
 import json
 
-import msgspec
-
 from configstore import presets
 from configstore.cli.arguments import Commands, add_command
 from configstore.cli.render import table, write_json, write_line, write_table
+from configstore.mapping_settings import MAPPING_PARSERS
+
+_EXPLAINED = MAPPING_PARSERS.keys() - {"name", "path"}
 
 
 def add(commands: Commands) -> None:
@@ -27,7 +28,7 @@ def _presets(args: argparse.Namespace) -> int:
     if args.name:
         found = presets.load(args.name)
         if args.json:
-            write_json([msgspec.to_builtins(mapping) for mapping in found])
+            write_json([mapping.written for mapping in found])
         else:
             _explain(found)
         return 0
@@ -48,7 +49,7 @@ def _explain(found: tuple[presets.PresetMapping, ...]) -> None:
         if mapping.warning:
             write_line(f"  NOTE: {mapping.warning}")
         rows = [("in the container", mapping.path), ("on a single host", mapping.host or "nowhere")]
-        rows += [(key, _shown(value)) for key, value in mapping.settings().items() if key not in {"name", "path"}]
+        rows += [(key, _shown(value)) for key, value in mapping.written.items() if key in _EXPLAINED]
         if mapping.advice:
             rows.append(("picks up a change", mapping.advice))
         write_table([(f"  {key}", value) for key, value in rows])

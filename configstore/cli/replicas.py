@@ -9,11 +9,11 @@ import msgspec
 from configstore.cli.arguments import Commands, add_command
 from configstore.cli.render import Cell, Style, moment_now, table, when, write_json
 from configstore.cli.session import asker, open_tree, say, say_all
-from configstore.commandline import nearest
 from configstore.errors import ConflictError, NotThereError, RefusedError, UnreachableError, UsageError
 from configstore.model.keys import removal, shown_key
 from configstore.model.path import StorePath, printable, shell_word
 from configstore.model.replica import ExpectedReplica, MappingState, Report, Request, Take, Verb
+from configstore.parsing import nearest
 from configstore.store import report_feed
 from configstore.store.api import Delete, ModRevision
 from configstore.store.replicas import ask_reports, asking, everyone, live

@@ -52,7 +52,7 @@ def _bootstrap(args: argparse.Namespace) -> int:
     wanted: dict[StorePath, int] = {}
     for name in names:
         for mapping in presets.load(name):
-            wanted[typed_directory(mapping.store)] = int(mapping.dir_mode, 8) if mapping.dir_mode else NEW_MODE
+            wanted[mapping.store] = NEW_MODE if mapping.dir_mode is None else mapping.dir_mode
     with open_tree(args) as tree:
         if not args.yes:
             _refuse_before_import(tree, wanted, names, args.host_data or os.environ.get("CONFIGSTORE_HOST_DATA"))

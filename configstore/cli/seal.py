@@ -7,7 +7,7 @@ import argparse
 
 from configstore.cli.arguments import Commands, add_command
 from configstore.errors import UsageError
-from configstore.settings import parse_name
+from configstore.parsing import parse_name
 
 RATE = 200
 """Records that `rotate` seals in a second at most, so that a running mail system does not feel it."""

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from urllib.parse import urlsplit
 
 from configstore.cli.arguments import seal_settings, store_settings
-from configstore.commandline import nearest
 from configstore.errors import (
     ConflictError,
     NotThereError,
@@ -26,6 +25,7 @@ from configstore.model.keys import Keys, prefix_end, removal
 from configstore.model.path import StorePath, ancestors, join, parent, printable, shown
 from configstore.model.record import Kind
 from configstore.model.seal import Keyring, Policy
+from configstore.parsing import nearest
 from configstore.settings import (
     DEFAULT_ENDPOINT,
     STORE_VARIABLES,

@@ -46,7 +46,7 @@ from configstore.model.keys import Keys
 from configstore.model.path import ROOT, StorePath, printable
 from configstore.model.replica import MappingState
 from configstore.model.seal import Keyring
-from configstore.settings import StoreSettings
+from configstore.settings import DEFAULT_STATE, StoreSettings
 from configstore.store.api import CreateRevision, Delete, Kv, MemberStatus, Put
 from configstore.store.connect import connect
 from configstore.store.envelope import Envelopes
@@ -61,9 +61,6 @@ if TYPE_CHECKING:
 
 TRIAL_TTL = 60
 """Seconds after which the key of a trial is gone, should neither its delete nor its lease's end succeed."""
-
-DEFAULT_STATE = "/var/lib/configstore"
-"""Where a sidecar remembers unless `CONFIGSTORE_STATE` says otherwise."""
 
 MAX_FOLDERS = 100_000
 """More are not counted: no limit of inotify would be right for them."""

@@ -3,17 +3,17 @@
 What is wrong with settings is the sidecar's to say; here they are read as it would read good ones.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from configstore import presets
 from configstore.doctor.facts import Sealing
-from configstore.errors import UsageError
-from configstore.model.path import ROOT, PathError, StorePath, parse_path, printable
+from configstore.mapping_settings import MAPPING_PARSERS, from_variables
+from configstore.model.path import printable
 from configstore.model.seal import Policy
+from configstore.parsing import below, parse_layer
 from configstore.presets import together
-from configstore.settings import parse_policy, read_toml, set_variables
+from configstore.settings import read_toml, set_variables
 
 
 class Settings:
@@ -36,36 +36,21 @@ class Settings:
             if isinstance(each, dict) and isinstance(each.get("name"), str):
                 self._found.setdefault(each["name"], {}).update(each)
         for name, keys in self._found.items():
-            prefix = f"CONFIGSTORE_MAPPING_{re.sub(r'[^A-Z0-9]', '_', name.upper())}_"
-            keys |= {
-                key: environ[f"{prefix}{key.upper()}"] for key in _KEYS if f"{prefix}{key.upper()}" in environ
-            }
+            keys.update(from_variables(environ, name, _KEYS))
 
     def mappings(self, keyring: str | None) -> tuple[Sealing, ...]:
         """Return all mappings, with their policies given the keyring that is used. Raises UsageError."""
         usual = Policy.REQUIRED if keyring else Policy.OFF
         return tuple(
-            Sealing(
-                name=name,
-                store=_store(name, keys.get("store", name)),
-                policy=_policy(name, keys.get("seal") or self._default or usual),
-            )
+            self._judged(name, keys.get("store", name), keys.get("seal") or self._default or usual)
             for name, keys in self._found.items()
         )
 
+    @staticmethod
+    def _judged(name: str, store: object, seal: object) -> Sealing:
+        where = f"mapping {printable(name)}: "
+        found = parse_layer({"store": store, "seal": seal}, MAPPING_PARSERS, below(where))
+        return Sealing(name=name, store=found["store"], policy=found["seal"])
+
 
 _KEYS = ("store", "seal")
-
-
-def _store(name: str, value: object) -> StorePath:
-    try:
-        return ROOT if value == "/" else parse_path(str(value))
-    except PathError as error:
-        raise UsageError(f"mapping {printable(name)}: store: {error}") from None
-
-
-def _policy(name: str, value: object) -> Policy:
-    try:
-        return Policy(parse_policy(value))
-    except ValueError as error:
-        raise UsageError(f"mapping {printable(name)}: seal: {error}") from None

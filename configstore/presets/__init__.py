@@ -9,12 +9,14 @@ import difflib
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any
 
 import msgspec
 
 from configstore.errors import UsageError
+from configstore.mapping_settings import MAPPING_PARSERS, MappingSettings
 from configstore.model.path import StorePath, parse_path, printable
+from configstore.parsing import below, parse_bool, parse_layer, parse_text, parsers_of
 
 _FOLDER = Path(__file__).parent
 
@@ -26,47 +28,32 @@ class HostFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     include: tuple[str, ...]
 
 
-class PresetMapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One built-in mapping, in the words of a settings file's [[mapping]].
+def _earlier(value: object) -> tuple[HostFiles, ...]:
+    return msgspec.convert(value, tuple[HostFiles, ...])
+
+
+class PresetMapping(MappingSettings, frozen=True, kw_only=True):
+    """One built-in mapping: the keys of a settings file's [[mapping]], and what only a preset says.
 
     host: where its directory lies on a single-host installation, relative to that one's folder (such as /mailu);
     "": nowhere.
     earlier: where earlier releases kept it. about, advice, warning: for people: what it is, what picks up a
     change, and what must be known before it costs something.
     own: the directory is the sidecar's alone, mounted by no application.
+    written: what the product's file says of it, as it is written there; made complete, in the order for showing.
     """
 
-    name: str = ""
-    store: str
-    path: str
-    host: str | None = None
-    earlier: tuple[HostFiles, ...] = ()
-    direction: Literal["both", "pull", "push"] = "both"
-    include: tuple[str, ...] = ("**",)
-    exclude: tuple[str, ...] = ()
-    order: tuple[str, ...] = ()
-    required: bool = True
-    lease: str = ""
-    settle: str = ""
-    symlinks: Literal["preserve", "resolve", "refuse"] = "preserve"
-    create_once: bool = False
-    owner: str = ""
-    file_mode: str = ""
-    dir_mode: str = ""
-    refuse_empty: tuple[str, ...] = ()
-    check: tuple[str, ...] = ()
-    own: bool = False
-    about: str
-    advice: str = ""
-    warning: str = ""
+    host: Annotated[str, str]
+    earlier: Annotated[tuple[HostFiles, ...], _earlier] = ()
+    own: Annotated[bool, parse_bool] = False
+    about: Annotated[str, parse_text]
+    advice: Annotated[str, parse_text] = ""
+    warning: Annotated[str, parse_text] = ""
+    written: dict[str, object]
 
-    def settings(self) -> dict[str, object]:
-        """Return what differs from the defaults, keyed as a [[mapping]] of a settings file."""
-        table: dict[str, object] = msgspec.to_builtins(self)
-        return {key: value for key, value in table.items() if key not in _NO_SETTINGS}
-
-
-_NO_SETTINGS = {"host", "earlier", "own", "about", "advice", "warning"}
+    def settings(self) -> dict[str, Any]:
+        """Return the values of those keys of a [[mapping]] that the preset sets, as the sidecar has them."""
+        return {key: getattr(self, key) for key in MAPPING_PARSERS if key in self.written}
 
 
 class LeftBehind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,7 +76,7 @@ class _Product(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     access: dict[str, tuple[str, ...]]
     instead: dict[str, str] = {}
     common: _Common
-    mapping: dict[str, PresetMapping]
+    mapping: dict[str, dict[str, Any]]
     left: tuple[LeftBehind, ...] = ()
     retired: dict[str, str] = {}
 
@@ -113,9 +100,10 @@ def load(name: str) -> tuple[PresetMapping, ...]:
         raise UsageError(f"preset {printable(name)!r}: unknown; {hint}known are {', '.join(names())}")
     found = _read(product)
     if slash:
-        return tuple(found.mapping[mapping] for mapping in found.services[service])
+        return tuple(_mapping(product, key) for key in found.services[service])
     every: dict[str, PresetMapping] = {}
-    for mapping in found.mapping.values():
+    for key in found.mapping:
+        mapping = _mapping(product, key)
         every.setdefault(mapping.name, mapping)
     return tuple(every.values())
 
@@ -160,15 +148,21 @@ def _products() -> list[str]:
 
 @cache
 def _read(product: str) -> _Product:
-    found = msgspec.convert(tomllib.loads((_FOLDER / f"{product}.toml").read_text(encoding="utf-8")), _Product)
-    everywhere = found.common.exclude
-    mappings = {
-        key: msgspec.structs.replace(
-            mapping,
-            name=mapping.name or key,
-            host=mapping.store if mapping.host is None else mapping.host,
-            exclude=(*mapping.exclude, *(pattern for pattern in everywhere if pattern not in mapping.exclude)),
-        )
-        for key, mapping in found.mapping.items()
-    }
-    return msgspec.structs.replace(found, mapping=mappings)
+    return msgspec.convert(tomllib.loads((_FOLDER / f"{product}.toml").read_text(encoding="utf-8")), _Product)
+
+
+@cache
+def _mapping(product: str, key: str) -> PresetMapping:
+    found = _read(product)
+    table = {"name": key, "host": found.mapping[key]["store"], **found.mapping[key]}
+    exclude = table.get("exclude", [])
+    table["exclude"] = [*exclude, *(pattern for pattern in found.common.exclude if pattern not in exclude)]
+    return PresetMapping(
+        **parse_layer(table, _PARSERS, below(f"preset {product}: mapping {key}: ")),
+        written={name: table[name] for name in _ORDER if name in table},
+    )
+
+
+_PARSERS = parsers_of(PresetMapping)
+_ORDER = dict.fromkeys(("name", "store", "path", "host", "earlier", *MAPPING_PARSERS, *_PARSERS))
+"""The order in which a mapping's keys are shown."""

@@ -6,15 +6,19 @@ Only what matters to rights is read of a [[mapping]]; the sidecar checks the res
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
+
+import msgspec
 
 from configstore import presets
 from configstore.errors import UsageError
+from configstore.mapping_settings import MAPPING_PARSERS, from_variables, variable_of
 from configstore.model.grants import RangeNeed, Service
-from configstore.model.path import ROOT, PathError, StorePath, parse_path, printable
-from configstore.model.selection import Direction
+from configstore.model.path import printable
+from configstore.parsing import Label, below, parse_layer
 from configstore.presets import together
-from configstore.settings import parse_name, read_toml, set_variables
+from configstore.settings import read_toml
 
 USER = "mailu-"
 """What the user of a service begins with, before the service's name."""
@@ -87,11 +91,8 @@ def of_settings(*, file: str | None, preset: str, environ: Mapping[str, str], na
     needs = _needs_of(names)
     for number, table in enumerate(_tables(file), 1):
         needs |= _need_in_file(file or "", number, table, needs)
-    environ = set_variables(environ)
     for mapping, need in needs.items():
-        prefix = f"CONFIGSTORE_MAPPING_{re.sub(r'[^A-Z0-9]', '_', mapping.upper())}_"
-        set_there = {key: environ[prefix + key.upper()] for key in _KEYS if prefix + key.upper() in environ}
-        needs[mapping] = _changed(need, set_there, lambda key, prefix=prefix: f"{prefix}{key.upper()}")
+        needs[mapping] = _changed(need, from_variables(environ, mapping, _KEYS), partial(variable_of, mapping))
     if not needs:
         raise UsageError(
             "no mapping: expected a preset such as mailu/front, or a [[mapping]] in the file of --config"
@@ -129,9 +130,9 @@ def _needs_of(names: Iterable[str]) -> dict[str, RangeNeed]:
         for mapping in presets.load(name):
             need = RangeNeed(
                 mapping=mapping.name,
-                store=parse_path(mapping.store),
-                direction=Direction(mapping.direction),
-                lease=mapping.lease,
+                store=mapping.store,
+                direction=mapping.direction,
+                lease=mapping.lease or "",
             )
             other = first.setdefault(mapping.name, name)
             if found.setdefault(mapping.name, need) != need:
@@ -156,36 +157,18 @@ def _need_in_file(
     file: str, number: int, table: Mapping[str, object], needs: Mapping[str, RangeNeed]
 ) -> dict[str, RangeNeed]:
     where = f"{printable(file)}: mapping {printable(str(table.get('name', f'number {number}')))}: "
-    try:
-        name = parse_name(table.get("name"))
-    except ValueError as error:
-        raise UsageError(f"{where}name: {error}") from None
+    label = below(where)
+    name = parse_layer({"name": table.get("name")}, MAPPING_PARSERS, label)["name"]
+    given = {key: table[key] for key in _KEYS if key in table}
     base = needs.get(name)
     if base is None:
-        base = RangeNeed(mapping=name, store=_store(table.get("store", name), f"{where}store"))
-    given = {key: table[key] for key in _KEYS if key in table}
-    return {name: _changed(base, given, lambda key: f"{where}{key}")}
+        store = parse_layer({"store": table.get("store", name)}, MAPPING_PARSERS, label)["store"]
+        base = RangeNeed(mapping=name, store=store)
+    return {name: _changed(base, given, label)}
 
 
-def _changed(need: RangeNeed, given: Mapping[str, object], label: Any) -> RangeNeed:  # noqa: ANN401 - a function of a key
-    store, direction, lease = need.store, need.direction, need.lease
-    for key, value in given.items():
-        try:
-            if key == "store":
-                store = _store(value, label(key))
-            elif key == "direction":
-                direction = Direction(str(value))
-            else:
-                lease = parse_name(value) if value else ""
-        except ValueError as error:
-            expected = "expected both, pull or push" if key == "direction" else error
-            raise UsageError(f"{label(key)}: {expected}") from None
-    return RangeNeed(mapping=need.mapping, store=store, direction=direction, lease=lease)
-
-
-def _store(value: object, label: str) -> StorePath:
-    text = value if isinstance(value, str) else ""
-    try:
-        return ROOT if text == "/" else parse_path(text)
-    except PathError as error:
-        raise UsageError(f"{label}: {error}") from None
+def _changed(need: RangeNeed, given: Mapping[str, object], label: Label) -> RangeNeed:
+    found = parse_layer(given, MAPPING_PARSERS, label)
+    if "lease" in found:
+        found["lease"] = found["lease"] or ""
+    return msgspec.structs.replace(need, **found)

@@ -45,23 +45,23 @@ class DataSet(msgspec.Struct, frozen=True, kw_only=True):
 def parts(preset: str, below: StorePath) -> tuple[DataSet, ...]:
     """Return a preset's data sets, in the store `below` a path. Raises UsageError."""
     mappings = [mapping for mapping in presets.load(preset) if mapping.host]
-    places = [(mapping.store, mapping.host or "") for mapping in mappings]
+    places = [(mapping.store, mapping.host) for mapping in mappings]
     found = []
     for mapping in mappings:
         main = DataSet(
             name=mapping.name,
-            store=join(below, parse_path(mapping.store)),
-            host=parse_path(mapping.host or ""),
+            store=join(below, mapping.store),
+            host=parse_path(mapping.host),
             selection=Selection(
                 include=mapping.include,
                 exclude=mapping.exclude,
-                holes=taken_out((mapping.store, mapping.host or ""), places),
+                holes=taken_out((mapping.store, mapping.host), places),
             ),
-            symlinks=Symlinks(mapping.symlinks),
+            symlinks=mapping.symlinks,
             refuse_empty=mapping.refuse_empty,
-            lease=mapping.lease,
+            lease=mapping.lease or "",
             create_once=mapping.create_once,
-            dir_mode=int(mapping.dir_mode or "0755", 8),
+            dir_mode=0o755 if mapping.dir_mode is None else mapping.dir_mode,
         )
         found += [main, *(_earlier(main, place) for place in mapping.earlier)]
     return tuple(found)

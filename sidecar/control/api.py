@@ -27,7 +27,7 @@ from configstore.errors import NotThereError, RefusedError, StoreError, Unreacha
 from configstore.model import untrusted
 from configstore.model.keys import Keys
 from configstore.model.untrusted import UntrustedError
-from configstore.settings import parse_name
+from configstore.parsing import parse_name
 from configstore.store.api import Kv
 from configstore.store.leases import MAX_TTL, MIN_TTL, Lease
 from configstore.store.replicas import named

@@ -19,11 +19,12 @@ from configstore.errors import NotThereError, RefusedError, StoreUnavailableErro
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.model.replica import Report, Request, Verb
+from configstore.settings import DEFAULT_SOCKET
 from configstore.store.api import Kv
 from configstore.store.connect import connect
 from configstore.store.tree import Tree
 from configstore.store.values import Writer
-from sidecar.config.settings import DEFAULT_SOCKET, Config
+from sidecar.config.settings import Config
 from sidecar.control.api import Api
 from sidecar.control.holds import Holds
 from sidecar.control.sockets import ControlSockets

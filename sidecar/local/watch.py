@@ -22,10 +22,10 @@ from inotify_simple import flags
 
 from configstore.clock import boottime
 from configstore.errors import RefusedError
+from configstore.mapping_settings import WatchMode
 from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, join, parent, shown
 from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.writers import Writers
-from sidecar.mapping import WatchMode
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,10 @@ from typing import IO, cast
 
 import msgspec
 
+from configstore.mapping_settings import AS_IT_IS, OwnerOverride
 from configstore.model.path import printable
 from configstore.model.seal import Policy
-from sidecar.mapping import AS_IT_IS, Mapping, OwnerOverride
+from sidecar.mapping import Mapping
 from sidecar.process import children
 from sidecar.programs.privileges import User, start_without_rights
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from configstore.errors import RefusedError
 from configstore.files import descent
 from configstore.files.clearing import empty_directory
+from configstore.mapping_settings import OwnerOverride
 from configstore.model.path import StorePath, unsafe_target
-from sidecar.mapping import OwnerOverride
 
 MAX_SIZE = 64 * 1024 * 1024
 """Bytes of content that a view may have."""

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
-from sidecar.mapping import OwnerOverride
+from configstore.mapping_settings import OwnerOverride
 
 _NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522

@@ -16,10 +16,9 @@ import msgspec
 
 from configstore.errors import RefusedError
 from configstore.files import descent
+from configstore.settings import DEFAULT_STATE as DEFAULT
 
 log = logging.getLogger(__name__)
-
-DEFAULT = "/var/lib/configstore"
 
 IN_MOUNT = "mount"
 """The setting by which the state is to lie in the mirrored directories."""

@@ -254,7 +254,7 @@ def test_a_settings_file_is_read_as_a_sidecar_reads_it(tmp_path):
         ("", "no mapping"),
         ('[[mapping]]\npath = "/x"\n', "mapping number 1: name"),
         ('[[mapping]]\nname = "a"\nstore = "../b"\n', "mapping a: store"),
-        ('[[mapping]]\nname = "a"\ndirection = "up"\n', "mapping a: direction: expected both, pull or push"),
+        ('[[mapping]]\nname = "a"\ndirection = "up"\n', "mapping a: direction: expected one of both, pull, push"),
         ('[[mapping]]\nname = "a"\nlease = "a b"\n', "mapping a: lease"),
         ("mapping = 1\n", "expected tables"),
     ],

@@ -11,8 +11,8 @@ import msgspec
 
 from configstore import __version__, cli, client
 from configstore.overview.shown import Overview
+from configstore.settings import DEFAULT_SOCKET
 from sidecar import __main__ as sidecar
-from sidecar.config.settings import DEFAULT_SOCKET
 from tests.reference import decisions, exit_codes, metrics, settings
 from tests.reference.commandline import Program, read
 from tests.reference.man import man_page

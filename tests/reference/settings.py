@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from configstore.settings import STORE_PARSERS, StoreSettings
+from configstore.mapping_settings import AS_IT_IS, MAPPING_PARSERS, MappingSettings
+from configstore.settings import STORE_PARSERS, StoreSettings, as_variable
 from sidecar.config import settings
-from sidecar.config.mapping_keys import MAPPING_PARSERS
-from sidecar.mapping import AS_IT_IS, Mapping
+from sidecar.config.mappings import PRESET
 from tests.reference.markdown import code, table
 
 MARK = "<!-- Made by `make reference`, the last column excepted: {} -->\n\n"
@@ -99,14 +99,14 @@ def _store() -> Iterator[Row]:
     for key, parse in STORE_PARSERS.items():
         yield Row(
             known=key,
-            names=f"{code(key)}<br>{code(f'CONFIGSTORE_{key.upper()}')}",
+            names=f"{code(key)}<br>{code(as_variable(key))}",
             expected=_expected(parse),
             default=_default(defaults[key], parse),
         )
 
 
 def _mapping() -> Iterator[Row]:
-    defaults = _defaults(Mapping)
+    defaults = _defaults(MappingSettings)
     for key, parse in MAPPING_PARSERS.items():
         default = _default(defaults[key], parse) if key in defaults else None
         yield Row(known=key, names=code(key), expected=_expected(parse), default=default, must=key not in defaults)
@@ -114,16 +114,16 @@ def _mapping() -> Iterator[Row]:
 
 def _rest() -> Iterator[Row]:
     defaults = _defaults(settings.Config)
-    keys = {name: f"{code(f'[{section}] {key}')}<br>" for (section, key), (name, _) in settings._SETTINGS.items()}
-    for variable, name in settings._VARIABLES.items():
-        parse = settings._PARSERS[name]
+    keys = {name: f"{code(f'[{section}] {key}')}<br>" for (section, key), name in settings.FILE_KEYS.items()}
+    for variable, name in settings.SETTING_VARIABLES.items():
+        parse = settings.SETTING_PARSERS[name]
         yield Row(
             known=variable,
             names=f"{keys.get(name, '')}{code(variable)}",
             expected=_expected(parse),
             default=_default(defaults[name], parse) if name in defaults else None,
         )
-    yield Row(known=settings._PRESET, names=code(settings._PRESET), expected="names", default=None)
+    yield Row(known=PRESET, names=code(PRESET), expected="names", default=None)
 
 
 def _defaults(of: type[msgspec.Struct]) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.replica import ENVIRONMENT
+from tests.harness.replica import ENVIRONMENT
 from tests.upgrade.kept import store_of_old
 from tests.upgrade.versions import Command, Upgradable, unpacked
 

@@ -21,7 +21,7 @@ from configstore.embedded import EmbeddedEtcd
 from configstore.store.api import Delete, Operation, Put
 from configstore.store.etcd import EtcdKv
 from configstore.store.etcd.stubs import rpc, services
-from tests.servers import connect
+from tests.harness.servers import connect
 from tests.upgrade.versions import DATA
 
 STORE, REPLICAS = DATA / "store.jsonl", DATA / "replicas.tar.xz"

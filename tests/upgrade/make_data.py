@@ -8,8 +8,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from tests.servers import connect
-from tests.trees import tree
+from tests.harness.servers import connect
+from tests.harness.trees import tree
+from tests.harness.waiting import freeze, wait_until
 from tests.upgrade.kept import (
     FINAL,
     LARGE,
@@ -24,7 +25,6 @@ from tests.upgrade.kept import (
     history,
 )  # fmt: skip
 from tests.upgrade.versions import Command, Upgradable, unpacked
-from tests.waiting import freeze, wait_until
 
 
 def write(folder: Path, name: str, content: bytes, mode: int = 0o644, user: int = 0, group: int = 0) -> None:

@@ -10,12 +10,16 @@ from configstore.settings import STORE_PARSERS
 from sidecar.__main__ import parser as sidecar_parser
 
 try:
-    from sidecar.config.mapping_keys import MAPPING_PARSERS
-    from sidecar.config.settings import _SETTINGS, SIDECAR_VARIABLES
+    from configstore.mapping_settings import MAPPING_PARSERS
+    from sidecar.config.mappings import PRESET
+    from sidecar.config.settings import FILE_KEYS, SETTING_VARIABLES
+
+    SETTING_VARIABLES = {PRESET, *SETTING_VARIABLES}
 except ImportError:  # 0.1.0
     from sidecar.fields import MAPPING_PARSERS
 
-    from sidecar.config import _SETTINGS, SIDECAR_VARIABLES
+    from sidecar.config import _SETTINGS as FILE_KEYS
+    from sidecar.config import SIDECAR_VARIABLES as SETTING_VARIABLES
 
 
 def typed(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -30,10 +34,10 @@ def typed(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def names() -> set[str]:
     """Return every name of this version."""
-    found = {f"variable {name}" for name in SIDECAR_VARIABLES}
+    found = {f"variable {name}" for name in SETTING_VARIABLES}
     found |= {f"variable CONFIGSTORE_{key.upper()}" for key in STORE_PARSERS}
     found |= {f"setting [store] {key}" for key in STORE_PARSERS}
-    found |= {f"setting [{section}] {key}" for section, key in _SETTINGS}
+    found |= {f"setting [{section}] {key}" for section, key in FILE_KEYS}
     found |= {f"setting [[mapping]] {key}" for key in MAPPING_PARSERS}
     for preset in presets.names():
         found |= {f"preset {preset}: {mapping.name}, {mapping.store}" for mapping in presets.load(preset)}

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from tests.trees import look
+from tests.harness.trees import look
+from tests.harness.waiting import wait_until
 from tests.upgrade.kept import BINARY, LARGE
 from tests.upgrade.versions import QUICK
-from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from configstore.model.keys import Keys
 from configstore.model.replica import decode_request
 from configstore.model.untrusted import UntrustedError
 from configstore.store.replicas import everyone
-from tests import zygote
-from tests.e2e.replica import ENVIRONMENT
-from tests.servers import connect
-from tests.trees import look
+from tests.harness import zygote
+from tests.harness.replica import ENVIRONMENT
+from tests.harness.servers import connect
+from tests.harness.trees import look
+from tests.harness.waiting import wait_until
 from tests.upgrade.kept import FINAL, GONE, LARGE, LOST, ROOT, STORE, VERSIONS, replicas_of_old
 from tests.upgrade.versions import QUICK, Command, owner
-from tests.waiting import wait_until
 
 
 def today(server):

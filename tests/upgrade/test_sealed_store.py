@@ -7,9 +7,9 @@ import pytest
 
 from configstore.cli import main, seal_keys, seal_rotate
 from configstore.store.replicas import ask_reports
-from tests.e2e.replica import ENVIRONMENT
+from tests.harness.replica import ENVIRONMENT
+from tests.harness.waiting import wait_until
 from tests.upgrade.versions import QUICK, Command
-from tests.waiting import wait_until
 
 FILES = {"edited": b"edited", "deleted": b"deleted", "kept": b"kept"}
 

@@ -11,9 +11,9 @@ import pytest
 from configstore.model.keys import Keys
 from configstore.store.api import Delete, Exists
 from configstore.store.replicas import live
+from tests.harness.waiting import wait_until
 from tests.upgrade.kept import LARGE, LARGER
 from tests.upgrade.versions import QUICK
-from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from tests import zygote
-from tests.e2e.replica import ENVIRONMENT, Replica
+from tests.harness import zygote
+from tests.harness.replica import ENVIRONMENT, Replica
 
 DATA = Path(__file__).parent / "data"
 WHEEL = DATA / "mailu_configstore-0.1.0-py3-none-any.whl"

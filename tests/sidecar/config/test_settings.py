@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configstore.errors import UsageError
+from configstore.mapping_settings import OwnerOverride, WatchMode
 from configstore.model.selection import Direction, Symlinks
 from configstore.settings import StoreSettings
 from sidecar.config.settings import LogFormat, LogLevel, load_config
-from sidecar.mapping import OwnerOverride, WatchMode
 
 FULL = """
 [store]
@@ -328,7 +328,7 @@ def test_a_variable_of_a_mapping_that_presets_had_once_ends_nothing_and_is_told(
     config = load(environ=environ)
     assert [mapping.name for mapping in config.mappings] == ["rainloop-salt", "rainloop"]
     assert len(config.notes) == 1
-    assert "CONFIGSTORE_MAPPING_OVERRIDES_SNAPPYMAIL_PATH: nothing comes of it" in config.notes[0]
+    assert "CONFIGSTORE_MAPPING_OVERRIDES_SNAPPYMAIL_PATH: has no effect" in config.notes[0]
     assert not load(environ={"CONFIGSTORE_PRESET": "mailu/snappymail"}).notes
 
 

@@ -8,12 +8,12 @@ import inotify_simple
 import pytest
 
 from configstore.errors import RefusedError
+from configstore.mapping_settings import WatchMode
 from configstore.model.path import StorePath
 from sidecar.local import watch as watch_module
 from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.rename import place
 from sidecar.local.watch import POLL_DEPTH, InotifyWatch, Moves, PollWatch, choose
-from sidecar.mapping import WatchMode
 from tests.harness.waiting import wait_until
 from tests.sidecar.local.named import Mirrored, Woken, open_descriptors, unmount, write
 

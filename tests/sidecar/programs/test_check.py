@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from configstore.errors import RefusedError
+from configstore.mapping_settings import AS_IT_IS, OwnerOverride
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind
 from sidecar.cycle.pull import Puller
-from sidecar.mapping import AS_IT_IS, OwnerOverride
 from sidecar.planner.outcome import CycleOutcome
 from sidecar.planner.plan import Pull, Push
 from sidecar.planner.sides import LocalEntry, RemoteEntry

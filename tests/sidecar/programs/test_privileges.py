@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from sidecar.mapping import OwnerOverride
+from configstore.mapping_settings import OwnerOverride
 from sidecar.programs.hooks import run
 from tests.sidecar.local.named import NOBODY, as_nobody
 
