@@ -17,7 +17,7 @@ demo: .venv/demo-ready
 
 # To work on it: all tools, and with HOOK=1 what git runs before each commit.
 dev: .venv/ready
-	$(if $(HOOK),$(BIN)/pre-commit install)
+	$(if $(HOOK),$(BIN)/pip install --quiet --group hooks && $(BIN)/pre-commit install)
 	@echo "ready: .venv/bin has the commands and the tools; CONTRIBUTING.md says what to do with them"
 
 # What is fetched waits for networks, and what is checked computes. Nothing is installed into .venv while it is used.
@@ -71,7 +71,7 @@ lock: .venv/ready
 docs: .venv/docs-ready
 	$(BIN)/python -m sphinx -q -E -W --keep-going -d build/doctrees docs build/docs
 
-# What docs/ has from the code: docs/reference, docs/man, the tables of docs/settings.md, the list of decisions.
+# What docs/ has from the code: docs/reference, docs/man, the tables of docs/settings.md, the lists of decisions and modules.
 reference: .venv/ready
 	$(BIN)/python -m tests.reference
 

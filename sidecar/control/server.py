@@ -150,7 +150,10 @@ class ControlServer:
         holds = self._api.holds
         lease, mirrors = self._api.contender(asked)
         exchange.begin("application/x-ndjson")
-        threading.Thread(target=self._interrupt_when_gone, args=(exchange, lease), daemon=True).start()
+        watch = threading.Thread(
+            target=self._interrupt_when_gone, args=(exchange, lease), name="control-peer", daemon=True
+        )
+        watch.start()
         try:
             hold = holds.open(lease, mirrors, patience=asked.wait, waiting=partial(_tell_who_is_ahead, exchange))
         except ConfigstoreError as error:

@@ -13,7 +13,7 @@ from configstore import __version__, cli, client
 from configstore.overview.shown import Overview
 from configstore.settings import DEFAULT_SOCKET
 from sidecar import __main__ as sidecar
-from tests.reference import decisions, exit_codes, metrics, settings
+from tests.reference import decisions, exit_codes, metrics, modules, settings
 from tests.reference.commandline import Program, read
 from tests.reference.man import man_page
 from tests.reference.markdown import program_page
@@ -46,6 +46,7 @@ def made() -> dict[str, str]:
         **command_pages(),
         "docs/reference/metrics.md": metrics.page(),
         "docs/reference/exit-codes.md": exit_codes.page(),
+        "docs/reference/modules.md": modules.page(HERE),
         "docs/reference/status.schema.json": _schema(),
         "docs/decisions/README.md": decisions.page(HERE / "docs/decisions"),
         SETTINGS: settings.page((HERE / SETTINGS).read_text()),
