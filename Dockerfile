@@ -38,7 +38,7 @@ RUN /build/bin/pip wheel --quiet --no-index --no-deps --no-build-isolation -w /w
     && find /image -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 
 FROM ${PYTHON}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="configstore" \
       org.opencontainers.image.description="Mirrors a mail platform's small files between tmpfs and etcd" \

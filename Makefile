@@ -93,7 +93,7 @@ bench-peers: .venv/ready
 	mkdir -p build
 	$(BIN)/python -m tests.bench.peers --json build/peers.json $(if $(DOCS),--docs)
 
-# Beside an older version, by turns: make bench-compare BASE=v0.1.0; without BASE, the last release. STRICT=1 fails on it.
+# Beside an older version, by turns: make bench-compare BASE=REF; without BASE, the last release. STRICT=1 fails on it.
 bench-compare: .venv/ready
 	$(BIN)/python -m tests.bench.compare $(BASE) $(if $(STRICT),--strict)
 

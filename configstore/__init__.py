@@ -4,4 +4,4 @@ This package is the store and the `configstore` command; it is usable without th
 `sidecar` and imports this package, never the reverse.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

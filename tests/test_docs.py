@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from configstore import __version__
 from tests.e2e.faults import FAULTS
 from tests.mutants import HERE, MUTANTS
 from tests.simulation.test_mutants import MUTANTS as SIMULATED
@@ -103,3 +104,25 @@ def test_every_fault_has_its_row_by_the_words_of_status_and_a_test_that_makes_it
     for name, fault in FAULTS.items():
         assert any(fault.cause in row for row in symptoms), f"{name}: no row names {fault.cause!r}"
         assert f'"{name}"' in tests, f"{name}: no test makes it"
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern"),
+    {
+        "pyproject.toml": r'^version = "(.*)"',
+        "Dockerfile": r"^ARG VERSION=(.*)",
+        "CHANGELOG.md": r"^## ([0-9.]+)",
+        "docs/deploy/swarm/README.md": r"CONFIGSTORE_IMAGE=\S+/configstore:(\S+)",
+        "docs/deploy/kubernetes/README.md": r"/configstore:([0-9.]+) ",
+        "docs/deploy/kubernetes/chart/Chart.yaml": r"(?i)^(?:app)?version: (.*)",
+        "docs/deploy/kubernetes/chart/values.yaml": r"^    tag: ([0-9.]+)$",
+        "docs/deploy/kubernetes/example/kustomization.yaml": r"configstore\n +newTag: (.*)",
+        "docs/deploy/kubernetes/store/kustomization.yaml": r"configstore\n +newTag: (.*)",
+        "docs/deploy/kubernetes/restore/member.yaml": r"/configstore:(.*)",
+        "docs/deploy/kubernetes/post-renderer/plugin.yaml": r"^version: (.*)",
+        "docs/monitoring/rules_test.yml": r'configstore_build_info\{[^}]*version="(.*?)"',
+    }.items(),
+)
+def test_every_file_that_names_the_version_names_this_one(file, pattern):
+    found = re.findall(pattern, (HERE / file).read_text(), re.MULTILINE)
+    assert (found[:1] if file == "CHANGELOG.md" else list(dict.fromkeys(found))) == [__version__]

@@ -5,7 +5,7 @@ again once the set's baseline is written. It counts only together with a baselin
 it, `recovery` reads it after a crash.
 """
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import msgspec
 
@@ -106,11 +106,11 @@ def _intent(line: bytes) -> Intent:
     0.1 wrote what is expected as its signature alone, and removals without a group: here they are one group.
     """
     try:
-        return cast("Intent", decode(line, _decoder))
+        intent: Intent = decode(line, _decoder)
     except UntrustedError as error:
         found: dict[str, Any] = decode(line, _any_decoder)
         try:
-            older = {"group": -1, **found, "expected": {"signature": found["expected"]}}
-            return cast("Intent", msgspec.convert(older, Intent))
+            intent = msgspec.convert({"group": -1, **found, "expected": {"signature": found["expected"]}}, Intent)
         except (KeyError, msgspec.ValidationError):
             raise error from None
+    return intent

@@ -149,7 +149,7 @@ class Node:
         line = re.sub(r"\bnode-[123]$", self.engine("node", "ls", "-q"), line)
         if line.startswith("docker node update"):  # the engine's own updates of its only node may come between
             line = f"until {line}; do sleep 1; done"
-        line = line.replace("registry.example.org/configstore:0.1.0", self.image)
+        line = line.replace("registry.example.org/configstore:0.2.0", self.image)
         line = line.replace("stack deploy", "stack deploy --resolve-image=never")
         line = line.replace("/mailu-back", f"{self.folder}/mailu-back").replace("/backup", f"{self.folder}/backup")
         return line.replace("-v /mailu:", f"-v {self.folder}/mailu:")
