@@ -185,8 +185,8 @@ MUTANTS = {
         "tests/e2e/test_leases.py -k gives_way",
     ),
     "a command without its lease is forgotten": Mutant(
-        "sidecar/control/holds.py",
-        "if self._former(name) or boottime() < self._doubtful.get(name, 0.0):",
+        "sidecar/control/lease_state.py",
+        "if self.lost_section() or boottime() < self._doubtful_until:",
         "if False:",
         "tests/e2e/test_leases.py -k smuggled",
     ),
@@ -731,7 +731,7 @@ MUTANTS = {
         "tests/sidecar/presence/test_presence.py -k both_say_so",
     ),
     "what is unsent at the end is fine": Mutant(
-        "sidecar/daemon/commands.py",
+        "sidecar/daemon/ending.py",
         "        all_sent = all_sent and not unsent\n",
         "",
         "tests/e2e/test_etcd_away.py -k before_a_container",
@@ -846,8 +846,8 @@ MUTANTS = {
     ),
     "no goodbye is said": Mutant(
         "sidecar/presence/enrolment.py",
-        "            self._take_places(also_living=True)\n            self._kv.lease_revoke(self._lease)\n",
-        "            self._take_places(also_living=True)\n",
+        "            self._take_over(also_living=True)\n            self._kv.lease_revoke(self._lease)\n",
+        "            self._take_over(also_living=True)\n",
         "tests/sidecar/presence/test_enrolment.py",
     ),
     "a problem of many paths hides one of another kind": Mutant(
@@ -954,13 +954,13 @@ MUTANTS = {
     ),
     "a keyring is read at the start alone": Mutant(
         "sidecar/daemon/keyring.py",
-        "return LOOK if self._file else None",
+        "return CHECK if self._file else None",
         "return None",
         "tests/e2e/test_keyrings.py -k by_whatever_means",
     ),
     "a new keyring opens what comes next alone": Mutant(
-        "sidecar/daemon/commands.py",
-        "            mirror.list_again()\n",
+        "sidecar/daemon/parts.py",
+        "                mirror.list_again()\n",
         "",
         "tests/e2e/test_keyrings.py -k by_whatever_means",
     ),
@@ -983,8 +983,8 @@ MUTANTS = {
         "tests/e2e/test_sealed_replicas.py tests/sidecar/planner/test_reconcile.py",
     ),
     "a service speaks of all services' mappings": Mutant(
-        "sidecar/daemon/commands.py",
-        "each.mapping.service == service or not config.local",
+        "sidecar/daemon/parts.py",
+        "each.mapping.service == service or not self._config.local",
         "True",
         "tests/e2e/test_host.py",
     ),

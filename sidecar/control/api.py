@@ -5,12 +5,12 @@
     POST /v1/wait                    until a revision is applied, here or by all live replicas
     POST /v1/changes                 until another set was applied here
     POST /v1/hold                    lines until the lease is held, and one when it is lost; the hold lasts as long
-                                     as the connection, and as its client goes on asking:
-    GET  /v1/hold/ID                 for how many seconds it surely lasts; who was silent for a quarter of the TTL
-                                     is taken for stopped, and its lease ends
+                                     as the connection, and as long as its client asks:
+    GET  /v1/hold/ID                 for how many seconds it surely lasts; a client that is silent for a quarter of
+                                     the TTL is taken for stopped, and its lease ends
     POST /v1/hold/ID/release         commit what the command changed, and give the lease back
 
-A failure is `{"error": words, "code": exit code}`. Called by `server`, which owns the connections.
+A failure is `{"error": message, "code": exit code}`. Called by `server`, which owns the connections.
 """
 
 import secrets
@@ -39,11 +39,11 @@ from sidecar.reporting.contact import fields
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-LOOK = 2.0
-"""Seconds between two looks whether a client that waits is still there."""
+PRESENCE = 2.0
+"""Seconds between two checks whether a waiting client is still connected; nothing else ends a wait."""
 
 Present = Callable[[], bool]
-"""Whether a client is still there."""
+"""Returns whether the client is still connected."""
 
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
@@ -73,7 +73,7 @@ class Seen(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ChangesRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Wait until something else was `seen` than `after`; None: answer at once."""
+    """Wait until another set is applied than those counted in `after`; None: answer at once."""
 
     mapping: _Name
     after: Seen | None = None
@@ -81,7 +81,7 @@ class ChangesRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class HoldRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Hold a lease. command: the program's name. wait: None for without end; both in seconds."""
+    """Hold a lease. command: the program's name. ttl, wait: in seconds; a `wait` of None has no end."""
 
     lease: str
     command: Annotated[str, msgspec.Meta(max_length=255)] = ""
@@ -100,13 +100,13 @@ class HoldRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ReleaseRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The command ended with this exit code; null: it was not even started."""
+    """End a hold whose command ended with this exit code; null: it was never started."""
 
     exit: Annotated[int, msgspec.Meta(ge=0, le=255)] | None
 
 
 def checked(body: bytes, kind: type[T]) -> T:
-    """Return a request as a value. Raises UsageError."""
+    """Return a request's body as a value of `kind`. Raises UsageError."""
     try:
         return untrusted.decode(body, msgspec.json.Decoder(kind))
     except UntrustedError as error:
@@ -114,7 +114,7 @@ def checked(body: bytes, kind: type[T]) -> T:
 
 
 class Api:
-    """What is asked of the sidecar, but for holds, which need a connection."""
+    """The answers to all requests except the opening of a hold, which needs the connection (`server`)."""
 
     def __init__(
         self,
@@ -124,15 +124,15 @@ class Api:
         holds: Holds,
         *,
         replica: str,
-        troubles: Callable[[], Sequence[str]] = tuple,
+        notes: Callable[[], Sequence[str]],
     ) -> None:
-        """Take `mirrors`, all that may be asked about here. troubles: of the replica as a whole, in words."""
+        """Answer about `mirrors` alone. notes: returns what is wrong with the replica as a whole."""
         self.holds = holds
         self._kv = kv
         self._keys = keys
         self._mirrors = mirrors
         self._replica = replica
-        self._troubles = troubles
+        self._notes = notes
         self._session = secrets.token_hex(8)
 
     def status(self) -> object:
@@ -156,12 +156,12 @@ class Api:
             "version": __version__,
             "replica": self._replica,
             "store": fields(self._kv.contact()),
-            "troubles": list(self._troubles()),
+            "troubles": list(self._notes()),
             "mappings": mappings,
         }
 
     def contender(self, asked: HoldRequest) -> tuple[Lease, list[Mirror]]:
-        """Return a contender for a lease, and the mirrors it concerns. Raises UsageError."""
+        """Return a lease that is not queued for yet, and the mirrors that a hold concerns. Raises UsageError."""
         return self.holds.contender(
             asked.lease,
             mapping=asked.mapping,
@@ -171,12 +171,12 @@ class Api:
         )
 
     def flush(self, asked: FlushRequest, present: Present) -> object:
-        """Have what was changed in a mapping committed, for as long as the client is `present`.
+        """Commit what was changed in a mapping, and return the revision.
 
-        Raises RefusedError, UnreachableError, NotThereError; ConnectionError when it is gone.
+        Raises RefusedError, UnreachableError, NotThereError; ConnectionError when the client is gone.
         """
         mirror = self._mirror(asked.mapping)
-        status = mirror.flush(_looks(time.monotonic() + asked.timeout, present))
+        status = mirror.flush(_while_present(time.monotonic() + asked.timeout, present))
         if status is None:
             now = mirror.status
             reason = now.why_not_done()
@@ -184,14 +184,15 @@ class Api:
             raise failure(f"{asked.mapping}: not committed within {asked.timeout:g} s: {reason}")
         problems = [each for each in status.problems if each.path]
         if problems:
-            words = "; ".join(map(str, problems[:5]))
-            raise NotThereError(f"{asked.mapping}: committed, but for {len(problems)} paths: {words}")
+            named = "; ".join(map(str, problems[:5]))
+            raise NotThereError(f"{asked.mapping}: committed, except {len(problems)} paths: {named}")
         return {"revision": max(status.applied, status.committed)}
 
     def wait(self, asked: WaitRequest, present: Present) -> object:
-        """Wait until a revision is applied, for as long as the client is `present`.
+        """Wait until a revision is applied, and return it.
 
-        Raises NotThereError naming who has not, UsageError, StoreError; ConnectionError when it is gone.
+        Raises NotThereError naming the replicas that lack it, UsageError, StoreError; ConnectionError when the
+        client is gone.
         """
         mirror = self._mirror(asked.mapping)
         store = mirror.mapping.store
@@ -202,7 +203,7 @@ class Api:
         revision = revision_due(
             self._kv, self._keys, store, asked=asked.revision, patience=asked.timeout, pause=pause
         )
-        if not any(mirror.wait_applied(revision, patience) for patience in _looks(end, present)):
+        if not any(mirror.wait_applied(revision, patience) for patience in _while_present(end, present)):
             missing = [f"{self._replica}, this replica: {mirror.status.why_not_done()}"]
         elif asked.applied == "all":
             left = max(0.0, end - time.monotonic())
@@ -216,16 +217,16 @@ class Api:
         return {"revision": revision}
 
     def changes(self, asked: ChangesRequest, present: Present) -> object:
-        """Wait until another set was applied than was seen, and return what there is to be seen.
+        """Wait until another set is applied than the client knows of, and return how many there were.
 
-        Raises UsageError; ConnectionError when the client is not `present` any more.
+        Raises UsageError; ConnectionError when the client is gone.
         """
         mirror = self._mirror(asked.mapping)
         known = count = asked.after.count if asked.after and asked.after.session == self._session else -1
-        for patience in _looks(time.monotonic() + asked.timeout, present):
+        for patience in _while_present(time.monotonic() + asked.timeout, present):
             until = time.monotonic() + patience
             count = mirror.wait_for_sets(known, patience)
-            if count != known or time.monotonic() < until:  # so early, and the same: the mirror is stopping
+            if count != known or time.monotonic() < until:  # too early for a timeout: the mirror is stopping
                 break
         return {"session": self._session, "count": count}
 
@@ -238,18 +239,19 @@ class Api:
         )
 
 
-def _looks(end: float, present: Present) -> Iterator[float]:
-    """Yield for how long to wait next, in seconds, until `end` on the monotonic clock; at least once.
+def _while_present(end: float, present: Present) -> Iterator[float]:
+    """Yield the seconds of each part of a wait until `end` on the monotonic clock; at least one.
 
     Raises ConnectionError when the client is gone.
     """
-    while (left := end - time.monotonic()) > LOOK:
-        yield LOOK
+    while (left := end - time.monotonic()) > PRESENCE:
+        yield PRESENCE
         _pause(present, 0.0)
     yield max(0.0, left)
 
 
 def _pause(present: Present, seconds: float) -> None:
+    """Sleep for `seconds`. Raises ConnectionError when the client is gone."""
     if not present():
         raise ConnectionError("the client is gone")
     time.sleep(seconds)

@@ -1,8 +1,12 @@
-"""HTTP/1.1 over a Unix socket: who may speak with the sidecar, and how many may wait.
+"""HTTP/1.1 over a Unix socket: which peers are served, and how many of them may wait.
 
-A request that is answered at once lives within the limits of `reporting.http`. One that may wait, for a lease, a
-commit or a revision, leaves its place there and takes one in the room for its kind. So however many wait for a
-lease, a holder hears for how long it has it, and can give it back.
+Waiting clients never starve the holder of a lease:
+
+1. A request that may wait (for a lease, a commit, a revision) leaves the few connections of `reporting.http`,
+   where a later one would cut it off, and takes a slot of its kind instead; without a free slot it is refused at
+   once.
+2. Releases have slots of their own, as many as holds: whoever holds a lease can give it back.
+3. "How long is it mine?" is answered at once, without a slot.
 """
 
 import contextlib
@@ -23,7 +27,7 @@ from configstore.errors import ConfigstoreError, UnreachableError, UsageError
 from configstore.store.leases import Lease, LeaseLostError, Queued
 from sidecar.control import api
 from sidecar.control.api import Api, checked
-from sidecar.control.holds import CriticalSection
+from sidecar.control.lease_state import CriticalSection
 from sidecar.control.socket_directory import ControlSocket
 from sidecar.reporting.http import Exchange, HttpRequest, Server
 
@@ -32,33 +36,34 @@ log = logging.getLogger(__name__)
 MAX_BODY = 16 * 1024
 
 HOLDS = 32
-"""Clients that hold a lease or wait for one; each costs a few threads."""
+"""Clients that may hold a lease or wait for one at once; each costs a few threads."""
 
 WAITS = 32
-"""Clients that wait for a commit, a revision or a change."""
+"""Clients that may wait for a commit, a revision or a change at once."""
 
 RELEASES = HOLDS
-"""Holders that give their lease back, at once."""
+"""Holders that may give their lease back at once."""
 
-LOOK = 0.5
-"""Seconds between two looks whether the sidecar is stopping."""
+CHECK = 0.5
+"""Seconds between two checks whether the sidecar is stopping, or the lease was lost."""
 
 QUIET = 10.0
-"""Seconds between two lines of the log about peers that were refused: a stranger must not fill it."""
+"""Seconds between two log lines about refused peers: they must not fill the log."""
 
+_NO_SUCH_REQUEST = "there is no such thing to ask for"
 _SO_PEERGROUPS = 59
 
 
 class _Slots:
-    """How many requests of one kind may wait at once."""
+    """The slots for requests of one kind that wait."""
 
-    def __init__(self, size: int, who: str) -> None:
-        self._free = threading.BoundedSemaphore(size)
-        self._full = f"{size} {who} already, and there is no room for more; try again later"
+    def __init__(self, count: int, who: str) -> None:
+        self._free = threading.BoundedSemaphore(count)
+        self._full = f"{count} {who} already, and there is no room for more; try again later"
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """Take a place in it. Raises UnreachableError when all are taken."""
+    def taken(self) -> Iterator[None]:
+        """Take a slot while the body runs. Raises UnreachableError when there is none."""
         if not self._free.acquire(blocking=False):
             raise UnreachableError(self._full)
         try:
@@ -70,20 +75,29 @@ class _Slots:
 class ControlServer:
     """The server behind the control socket."""
 
-    def __init__(self, door: ControlSocket, what: Api, *, group: int | None) -> None:
-        """Serve the socket of `door`; root, our own user, and members of `group` may speak."""
+    def __init__(self, listening: ControlSocket, what: Api, *, group: int | None) -> None:
+        """Serve a socket to root, to the sidecar's own user, and to members of `group`."""
         self._api = what
         self._group = group
-        self._door = door
+        self._socket = listening
         self._refused = -QUIET
         self._holds = _Slots(HOLDS, "clients hold leases of this sidecar or wait for one")
         self._waits = _Slots(WAITS, "clients of this sidecar wait for a commit, a revision or a change")
         self._releases = _Slots(RELEASES, "clients of this sidecar give a lease back")
-        self._server = Server(door.listener, self._serve, name="control", admit=self._may_speak)
+        self._server = Server(listening.listener, self._serve, name="control", admit=self._may_speak)
+
+    def is_there(self) -> bool:
+        """Return whether the socket's path still leads here."""
+        return self._socket.is_there()
+
+    def retire(self) -> None:
+        """Accept no more, since the socket's path does not lead here; what is connected goes on, holds as well."""
+        self._socket.remove()
+        self._server.stop_accepting()
 
     def close(self) -> None:
-        """Serve no more; holds that are still open are abandoned."""
-        self._door.remove()  # before another may take its place
+        """Stop serving; holds that are still open are abandoned."""
+        self._socket.remove()  # first, while its name is surely still this socket's
         self._server.close()
 
     def _may_speak(self, peer: socket.socket) -> bool:
@@ -107,31 +121,31 @@ class ControlServer:
             _refuse(exchange, error, api.http_status(error))
 
     def _known(self, target: str) -> object:
-        """Return what is known at once."""
+        """Return what needs no waiting."""
         if target == "/v1/status":
             return self._api.status()
         if target.startswith("/v1/hold/"):
             return {"left": self._api.holds.left(target.removeprefix("/v1/hold/"))}
-        raise UsageError("there is no such thing to ask for")
+        raise UsageError(_NO_SUCH_REQUEST)
 
     def _wait(self, exchange: Exchange, request: HttpRequest) -> None:
-        """Answer what may take its time, in the room for its kind."""
+        """Answer a request that may wait, in a slot of its kind."""
         if request.length > MAX_BODY:
             raise UsageError(f"bad request: expected a Content-Length of at most {MAX_BODY}")
         body = exchange.content(request.length)
         if request.target == "/v1/hold":
             asked = checked(body, api.HoldRequest)
-            with self._holds.place():
+            with self._holds.taken():
                 exchange.stay()
                 self._hold(exchange, asked)
             return
-        room, work = self._work(request.target, body, lambda: not _hung_up(exchange))
-        with room.place():
+        slots, work = self._work(request.target, body, lambda: not _hung_up(exchange))
+        with slots.taken():
             exchange.stay()
             _send(exchange, HTTPStatus.OK, work())
 
     def _work(self, target: str, body: bytes, present: api.Present) -> tuple[_Slots, Callable[[], object]]:
-        """Return what is to be done for a request, and where it may wait."""
+        """Return the slots in which a request waits, and what answers it."""
         what = self._api
         if target == "/v1/flush":
             return self._waits, partial(what.flush, checked(body, api.FlushRequest), present)
@@ -143,10 +157,10 @@ class ControlServer:
             hold_id = target.removeprefix("/v1/hold/").removesuffix("/release")
             code = checked(body, api.ReleaseRequest).exit
             return self._releases, lambda: {"revision": what.holds.release(hold_id, code)}
-        raise UsageError("there is no such thing to ask for")
+        raise UsageError(_NO_SUCH_REQUEST)
 
     def _hold(self, exchange: Exchange, asked: api.HoldRequest) -> None:
-        """Tell in lines how it goes; the hold lasts until it is released or the connection ends."""
+        """Send a line for each event; the hold lasts until it is released or the connection ends."""
         holds = self._api.holds
         lease, mirrors = self._api.contender(asked)
         exchange.begin("application/x-ndjson")
@@ -155,23 +169,23 @@ class ControlServer:
         )
         watch.start()
         try:
-            hold = holds.open(lease, mirrors, patience=asked.wait, waiting=partial(_tell_who_is_ahead, exchange))
+            hold = holds.open(lease, mirrors, patience=asked.wait, waiting=partial(_report_queue, exchange))
         except ConfigstoreError as error:
             _line(exchange, {"event": "error", "error": str(error), "code": error.exit_code})
             return
         try:
             _line(exchange, _held(hold))
-            told = False
-            while not self._server.closing.is_set() and not _is_gone(exchange, LOOK):
-                if not told and (lost := holds.lost(hold)):
-                    told = True
+            reported = False
+            while not self._server.closing.is_set() and not _is_gone(exchange, CHECK):
+                if not reported and (lost := holds.lost(hold)):
+                    reported = True
                     _line(exchange, {"event": "lost", "error": lost, "code": LeaseLostError.exit_code})
         finally:
             holds.abandon(hold)
 
     def _interrupt_when_gone(self, exchange: Exchange, lease: Lease) -> None:
         while lease.lost is None and lease.fence() is None:
-            if _is_gone(exchange, LOOK) or self._server.closing.is_set():
+            if _is_gone(exchange, CHECK) or self._server.closing.is_set():
                 lease.interrupt()
                 return
 
@@ -186,22 +200,22 @@ def _groups(peer: socket.socket) -> list[int]:
 
 
 def _is_gone(exchange: Exchange, patience: float) -> bool:
-    """Tell whether the peer has closed its side, or says what it should not."""
+    """Return whether the peer has closed its side, or sends what it should not."""
     return _polled(exchange, select.POLLIN, patience)
 
 
 def _hung_up(exchange: Exchange) -> bool:
-    """Tell whether the peer takes no answer any more."""
-    return _polled(exchange, 0, 0.0)  # 0: only what is always told, such as POLLHUP
+    """Return whether the peer takes no answer any more."""
+    return _polled(exchange, 0, 0.0)  # 0: only the events that poll(2) always reports, such as POLLHUP
 
 
 def _polled(exchange: Exchange, events: int, patience: float) -> bool:
-    look = select.poll()  # `select.select` knows no descriptor above 1,023
+    poll = select.poll()  # `select.select` takes no descriptor above 1,023
     try:
-        look.register(exchange.connection, events)
-    except ValueError:  # closed already, by the thread whose it is
+        poll.register(exchange.connection, events)
+    except ValueError:  # closed already, by the connection's own thread
         return True
-    return bool(look.poll(patience * 1000))
+    return bool(poll.poll(patience * 1000))
 
 
 def _held(hold: CriticalSection) -> dict[str, object]:
@@ -214,7 +228,7 @@ def _held(hold: CriticalSection) -> dict[str, object]:
     }
 
 
-def _tell_who_is_ahead(exchange: Exchange, ahead: list[Queued]) -> None:
+def _report_queue(exchange: Exchange, ahead: list[Queued]) -> None:
     _line(exchange, {"event": "waiting", "holder": ahead[0].words, "ahead": len(ahead)})
 
 

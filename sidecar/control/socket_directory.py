@@ -1,8 +1,8 @@
-"""The directory that both containers share: the socket in it, and the drop-in client beside it.
+"""The directory that sidecar and application share: the socket in it, and the drop-in client beside it.
 
 The application may write there, and may be root in its own container. So the directory is opened once, by a walk
-that follows no stranger's link, and all else is done through its descriptor: whatever is exchanged meanwhile,
-nothing outside of it gets another owner, another mode, or is removed.
+that follows no link of another user (`files.descent`), and everything else goes through its descriptor: whatever
+the application exchanges meanwhile, nothing outside the directory is removed or gets another owner or mode.
 """
 
 import contextlib
@@ -25,30 +25,38 @@ CLIENT = "configstore-client"
 class ControlSocket:
     """A listening socket in its directory."""
 
-    def __init__(self, listener: socket.socket, directory: int, name: str) -> None:
-        """Take `listener`, which is there as `name` in an open directory. Raises OSError."""
+    def __init__(self, listener: socket.socket, directory: int, path: str) -> None:
+        """Take a listening socket that is bound at `path`, in the open `directory`. Raises OSError."""
         self.listener = listener
         self._directory = directory
-        self._name = name
-        self._identity = self._found()
+        self._path = path
+        self._name = os.path.basename(path)
+        self._identity = _identity(self._name, directory)
+
+    def is_there(self) -> bool:
+        """Return whether the path still leads to this socket."""
+        with contextlib.suppress(OSError):
+            return _identity(self._path) == self._identity
+        return False
 
     def remove(self) -> None:
-        """Take its name away, unless it is another's by now, and let go of the directory."""
+        """Remove the socket's name, unless it is another socket's by now, and close the directory."""
         with contextlib.suppress(OSError):
-            if self._found() == self._identity:
+            if _identity(self._name, self._directory) == self._identity:
                 os.unlink(self._name, dir_fd=self._directory)
         os.close(self._directory)
 
-    def _found(self) -> tuple[int, int]:
-        found = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
-        return found.st_dev, found.st_ino
+
+def _identity(path: str, directory: int | None = None) -> tuple[int, int]:
+    found = os.stat(path, dir_fd=directory, follow_symlinks=False)
+    return found.st_dev, found.st_ino
 
 
 def listen(path: str, group: int | None, folders: Collection[str] = ()) -> ControlSocket:
     """Return a socket that listens at `path`, in a directory that only its owner, or `group`, may enter.
 
-    folders: of our other sockets, that may lie there, too: whoever may use one of those passes through here.
-    Raises RefusedError, also when another sidecar serves it.
+    folders: the names of the services' folders that may also be there; their users pass through the directory.
+    Raises RefusedError, also when another sidecar serves the socket.
     """
     above, name = os.path.split(path)
     with contextlib.ExitStack() as undo:
@@ -56,29 +64,29 @@ def listen(path: str, group: int | None, folders: Collection[str] = ()) -> Contr
             directory = _open_directory(above)
             undo.callback(os.close, directory)
             _close_to_others(directory, above, group, {name, _new(name), CLIENT, _new(CLIENT)}, folders)
-            _refuse_a_living_one(directory, name, path)
+            _refuse_if_served(directory, name, path)
             listener = undo.enter_context(
                 contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC))
             )
             _bind(listener, directory, name, group)
             _place_client(directory, group)
-            door = ControlSocket(listener, directory, name)
+            made = ControlSocket(listener, directory, path)
         except OSError as error:
             raise RefusedError(
                 f"{path}: no control socket can be made there: {error.strerror}; give the sidecar a directory of"
                 ' its own to write to, or set [control] socket = "" for none'
             ) from error
         undo.pop_all()
-    return door
+    return made
 
 
 def _new(name: str) -> str:
-    """Return the name that something has until it is as it shall be."""
+    """Return the name of a file that is not complete yet."""
     return f".{name}.new"
 
 
 def _open_directory(path: str, mode: int = 0o700) -> int:
-    """Open a directory, made with `mode` when it is missing, and those above it (0755).
+    """Open a directory; a missing one is made with `mode`, and those above it with 0755.
 
     Raises OSError, RefusedError.
     """
@@ -92,9 +100,10 @@ def _open_directory(path: str, mode: int = 0o700) -> int:
 def _close_to_others(
     directory: int, path: str, group: int | None, ours: set[str], folders: Collection[str]
 ) -> None:
-    """Close a directory of ours that holds nothing but `ours` and `folders` to others, who may pass to folders.
+    """Close a directory to others; through one with `folders` they may pass, but not list it.
 
-    Raises OSError, RefusedError.
+    One that is not the sidecar's own is left as it is, and one that holds more than `ours` and `folders` is
+    refused. Raises OSError, RefusedError.
     """
     found = os.fstat(directory)
     if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
@@ -113,8 +122,8 @@ def _close_to_others(
     os.fchmod(directory, mode)
 
 
-def _refuse_a_living_one(directory: int, name: str, path: str) -> None:
-    """Raise RefusedError when somebody listens there, or when it is no socket. A dead run's is no obstacle."""
+def _refuse_if_served(directory: int, name: str, path: str) -> None:
+    """Raise RefusedError when a process listens there, or when it is no socket; nobody listens at a dead one's."""
     try:
         kind = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
     except FileNotFoundError:
@@ -132,9 +141,9 @@ def _refuse_a_living_one(directory: int, name: str, path: str) -> None:
 
 
 def _bind(listener: socket.socket, directory: int, name: str, group: int | None) -> None:
-    """Make the socket under another name; it gets its own when it has its owner and mode, and is listened at.
+    """Make the socket under a temporary name, and rename it once it has owner and mode and is listened at.
 
-    The file has the mode of the socket's own descriptor, less the umask: it is never open to others (unix(7)).
+    The file gets the mode of the socket's descriptor, less the umask, so it is never open to others (unix(7)).
     """
     new = _new(name)
     _remove(directory, new)
@@ -155,7 +164,7 @@ def _bind(listener: socket.socket, directory: int, name: str, group: int | None)
 
 
 def _place_client(directory: int, group: int | None) -> None:
-    """Put the client there under its name, whole."""
+    """Write the client under a temporary name, and rename it."""
     text = Path(configstore.__file__).with_name("client.py").read_text(encoding="utf-8")
     text = text.replace('VERSION = "unplaced"', f'VERSION = "{__version__}"')
     new = _new(CLIENT)
@@ -177,5 +186,5 @@ def _remove(directory: int, name: str) -> None:
 
 
 def _by_descriptor(directory: int, name: str) -> str:
-    """Return a path that leads to an entry of the very directory that is open, for calls that take paths only."""
+    """Return a path to an entry of the open directory, for calls that take no descriptor."""
     return f"/proc/self/fd/{directory}/{name}"

@@ -1,7 +1,7 @@
 """The control sockets of a process: one, or in the sidecar of a whole host one for each service, in its folder.
 
-A service finds only its own mappings and leases behind its socket, so that what it may do there is what it may do
-at a sidecar of its own. And what a service did to its folder keeps no other from its socket: it is tried again.
+A service's socket serves only its own mappings and leases, so it may do there what it may do at a sidecar of its
+own. A service that damages its folder loses only its own socket, which is tried again. Called by `daemon.run`.
 """
 
 import logging
@@ -16,15 +16,15 @@ from sidecar.control.socket_directory import listen
 log = logging.getLogger(__name__)
 
 RETRY = 2.0
-"""Seconds until a socket that could not be made is tried again."""
+"""Seconds until a socket that could not be made, or was removed, is made again."""
 
 
 class SocketSettings(Protocol):
-    """What the settings say of them; see `sidecar.config.settings.Config`."""
+    """The settings that concern sockets; see `sidecar.config.settings.Config`."""
 
     @property
     def services(self) -> tuple[str, ...]:
-        """Whose sockets there are, "" for one of everything."""
+        """The services that have a socket; "" for one socket of everything."""
         ...
 
     def socket_of(self, service: str) -> str:
@@ -32,15 +32,15 @@ class SocketSettings(Protocol):
         ...
 
     def group_of(self, service: str) -> int | None:
-        """Return the group that may use it."""
+        """Return the group whose members may use it, None for none."""
         ...
 
 
 class ControlSockets:
-    """All control sockets. Call `open` once at the start, and then whenever `period` says so."""
+    """All control sockets. Call `open` once at the start, and then `renew` every `period` seconds."""
 
     def __init__(self, settings: SocketSettings, api: Callable[[str], Api], *, default: str) -> None:
-        """Take `api`, which returns what is behind a service's socket, and the path that nobody asks for."""
+        """Take what returns the `Api` of a service, and the path that is used when the settings name none."""
         self._settings = settings
         self._api = api
         self._default = default
@@ -49,44 +49,64 @@ class ControlSockets:
 
     @property
     def period(self) -> float | None:
-        """In how many seconds `open` is due again; None: not at all."""
-        return RETRY if any(self._failed) else None
+        """The seconds until `renew` is due; None where the settings want no socket."""
+        return RETRY if any(map(self._settings.socket_of, self._settings.services)) else None
 
-    def troubles(self) -> Sequence[str]:
-        """Return which services have no socket, in words; from any thread."""
+    def notes(self) -> Sequence[str]:
+        """Return a sentence for each service without a socket; from any thread."""
         failed = dict(self._failed)
-        failed.pop("", None)  # as ever, that is in the log alone
+        failed.pop("", None)  # of the one socket of everything only the log speaks
         return [f"{whose}: no control socket, so it cannot hold a lease: {why}" for whose, why in failed.items()]
 
     def open(self) -> None:
-        """Make the sockets that are not there yet.
+        """Make all sockets; one that cannot be made is logged, and tried again by `renew`.
 
-        Raises RefusedError where there is but one of everything, and somebody asked for it.
+        Raises RefusedError for the only socket of a process when the settings name its path.
         """
         for service in self._settings.services:
-            path = self._settings.socket_of(service)
-            if not path or service in self._servers:
-                continue
-            group = self._settings.group_of(service)
             try:
-                folders = () if service else tuple(filter(None, self._settings.services))
-                door = listen(path, group, folders)
+                self._open(service)
             except RefusedError as error:
+                path = self._settings.socket_of(service)
                 if not service and self._settings.services == ("",) and path != self._default:
                     raise
                 self._fail(service, str(error))
-                continue
-            self._servers[service] = ControlServer(door, self._api(service), group=group)
-            if self._failed.pop(service, None):
-                log.info("the control socket is there now", extra={"service": service})
+
+    def renew(self) -> None:
+        """Make the sockets that are missing, and those that were removed, with their directory or without."""
+        for service, server in list(self._servers.items()):
+            if not server.is_there():
+                log.warning("the control socket was removed; it is made again", extra=_fields(service))
+                del self._servers[service]
+                server.retire()
+        for service in self._settings.services:
+            try:
+                self._open(service)
+            except RefusedError as error:
+                self._fail(service, str(error))
+
+    def _open(self, service: str) -> None:
+        """Make a socket that is wanted and not there yet. Raises RefusedError."""
+        path, group = self._settings.socket_of(service), self._settings.group_of(service)
+        if not path or service in self._servers:
+            return
+        folders = () if service else tuple(filter(None, self._settings.services))
+        self._servers[service] = ControlServer(listen(path, group, folders), self._api(service), group=group)
+        if self._failed.pop(service, None):
+            log.info("the control socket is there now", extra=_fields(service))
 
     def close(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         for each in self._servers.values():
             each.close()
 
     def _fail(self, service: str, why: str) -> None:
         if self._failed.get(service) != why:
-            extra = {"service": service, "reason": why} if service else {"reason": why}
-            log.warning("no control socket, so nobody can hold a lease here", extra=extra)
+            log.warning(
+                "no control socket, so nobody can hold a lease here", extra={**_fields(service), "reason": why}
+            )
         self._failed[service] = why
+
+
+def _fields(service: str) -> dict[str, str]:
+    return {"service": service} if service else {}

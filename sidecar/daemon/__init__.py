@@ -1,1 +1,8 @@
-"""The process: starts the threads of every mapping, waits for the end, and says what came of it."""
+"""The process: what `run`, `init` and `plan` do.
+
+commands   the three commands as functions
+parts      the parts of a running sidecar, made and started in order
+mirrors    opens the mirrors of all mappings
+ending     the end of `run`: what is still sent, and what is reported as unsent
+keyring    the keyring, which may be replaced meanwhile
+"""

@@ -1,7 +1,7 @@
-"""How a sidecar seals and opens: by its mappings' policies, and by a keyring that may be replaced meanwhile.
+"""The sidecar's keyring, whose file may be replaced while it runs, and the policy of each path.
 
-The main thread, which has nothing else to do, looks every second whether the keyring's file is another one
-(`LiveKeyring.look`). What could not be opened before is then read again, by a new listing.
+The main thread checks the keyring's file every second (`parts.Parts.renew`). With other keys the mappings are
+listed again, so that records which no key opened before are read again.
 """
 
 import logging
@@ -16,15 +16,15 @@ from sidecar.mapping import Mapping
 
 log = logging.getLogger(__name__)
 
-LOOK = 1.0
-"""Seconds between two looks at the keyring's file; each asks for its status, and no more."""
+CHECK = 1.0
+"""Seconds between two checks of the keyring's file; each is one stat(2) while it stays the same."""
 
 
 class LiveKeyring:
-    """The sidecar's keyring, and the envelopes that it makes."""
+    """The sidecar's keyring, and the envelopes that seal and open with it."""
 
     def __init__(self, root: str, mappings: Iterable[Mapping], keyring: str | None) -> None:
-        """`keyring`: path of its file, None for none. Raises UsageError when it cannot be used."""
+        """`keyring` is the path of its file, None for none. Raises UsageError when it cannot be used."""
         self._mappings = tuple(mappings)
         self._file = KeyringFile(keyring) if keyring else None
         self.envelopes = Envelopes(
@@ -34,33 +34,33 @@ class LiveKeyring:
 
     @property
     def period(self) -> float | None:
-        """In how many seconds `look` is due; None: never, since there is no keyring."""
-        return LOOK if self._file else None
+        """The seconds until `renew` is due; None: never, since there is no keyring."""
+        return CHECK if self._file else None
 
     @property
     def unreadable(self) -> bool:
-        """Whether the keyring's file cannot be used now, so that the one before it is."""
+        """Whether the keyring's file cannot be used now, so that the keys read before are."""
         return self._file is not None and bool(self._file.trouble)
 
     @property
     def master(self) -> bool:
-        """Whether the keyring is a master, which opens the whole store."""
+        """Whether the keyring is a master key, which opens the whole store."""
         return self._file is not None and self._file.master
 
     def keys(self, mapping: Mapping) -> tuple[str, ...]:
-        """Return the ids of the keys that are held for a mapping, first the one that it is sealed with."""
+        """Return the ids of a mapping's keys, first the one that seals."""
         keyring = self.envelopes.keyring
         return tuple(key.id for key in keyring.of(mapping.store))[:MAX_KEYS] if keyring else ()
 
-    def troubles(self) -> list[str]:
-        """Return what is wrong with the keyring as a whole, in words with the mend; from any thread."""
+    def notes(self) -> list[str]:
+        """Return what is wrong with the keyring, a sentence each, with the mend; from any thread."""
         found = [self._file.trouble] if self._file and self._file.trouble else []
-        return [*found, self._words_of_master()] if self.master else found
+        return [*found, self._note_of_master()] if self.master else found
 
-    def look(self) -> tuple[Mapping, ...]:
-        """Take a keyring that was replaced; returns the mappings for which other keys are held now.
+    def renew(self) -> tuple[Mapping, ...]:
+        """Read the keyring again if its file was replaced, and return the mappings that have other keys now.
 
-        One that cannot be used is logged once, and the last good one stays.
+        A file that cannot be used is logged once, and the keys read before stay.
         """
         if self._file is None:
             return ()
@@ -80,9 +80,9 @@ class LiveKeyring:
 
     def _warn_of_master(self) -> None:
         if self.master:
-            log.warning(self._words_of_master())
+            log.warning(self._note_of_master())
 
-    def _words_of_master(self) -> str:
+    def _note_of_master(self) -> str:
         path = printable(self._file.path) if self._file else ""
         return (
             f"the keyring {path} is a master, which opens the whole store: give this sidecar the keyring of its"
@@ -91,7 +91,7 @@ class LiveKeyring:
 
 
 def policy_of(mappings: Iterable[Mapping]) -> Callable[[StorePath], Policy]:
-    """Return what tells the policy of a path: that of the innermost mapping around it; outside of all, `off`."""
+    """Return a function from a path to its policy: that of the innermost mapping around it; without one, `off`."""
     policies = {mapping.store: mapping.seal or Policy.OFF for mapping in mappings}
     innermost = sorted(policies, key=len, reverse=True)
 

@@ -1,1 +1,1 @@
-"""This replica as the store knows it: that it lives, what its mappings do, and what is asked of it there."""
+"""This replica in the store: its reports, that it is expected, and the asks and requests that it follows there."""

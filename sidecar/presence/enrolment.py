@@ -1,9 +1,9 @@
-"""Has the store know for a week that this replica is to be there, so that its going without a goodbye is seen.
+"""Writes into the store that this replica is expected, so that its loss is noticed. Called by `presence`.
 
-A key for each mapping, under an etcd lease of its own: a sidecar that is stopped takes them with it, one that is
-killed leaves them (`configstore replicas forget`). A replica's id is new at each start unless it is set, so one
-that is started again takes the place of those that mirrored the same directory of the same host before. Called by
-`presence`.
+There is a key for each mapping, under an etcd lease of a week. A sidecar that is stopped removes its keys (it says
+goodbye), one that is killed leaves them until `configstore replicas forget`. A replica's id is new at each start
+unless it is set, so a sidecar that is started again removes the keys of its predecessors: those that mirrored the
+same directory of the same host.
 """
 
 from collections.abc import Iterable
@@ -16,37 +16,38 @@ from configstore.store.api import Delete, Kv, ModRevision, Put
 from configstore.store.replicas import expected
 
 KEPT = 7 * 86400
-"""Seconds for which a replica that went without a goodbye is known."""
+"""Seconds for which a replica that said no goodbye is expected."""
 
 RENEW = 3600.0
 """Seconds between two renewals."""
 
 RETRY = 20.0
-"""Seconds between two tries while it cannot be written."""
+"""Seconds between two attempts while the keys cannot be written."""
 
 
 class Enrolment:
-    """The keys of this process. error: why they are not all there, None when they are."""
+    """The keys of this process. error: why they are not all written, None when they are."""
 
     def __init__(self, kv: Kv, keys: Keys, directories: Map[str, str]) -> None:
-        """directories: the local one of each mapping."""
+        """directories: the local directory of each mapping."""
         self.error: ConfigstoreError | None = None
         self._kv = kv
         self._keys = keys
         self._directories = directories
         self._lease = 0
         self._due = 0.0
-        self._at: dict[str, int] = {}  # by mapping: since which revision we are known
-        self._before: dict[bytes, tuple[bytes, int]] = {}  # who was in our places before us, and may live
+        self._at: dict[str, int] = {}  # by mapping: the revision of our key
+        self._predecessors: dict[bytes, tuple[bytes, int]] = {}  # by key: the key of its report, its revision
 
     def again(self) -> None:
-        """Enrol anew with the next `keep`: the store lost what it held, or others may have forgotten us."""
+        """Have the next `keep` write all keys: the store may have lost them, or a person may have removed them."""
         self._lease, self._due = 0, 0.0
 
     def keep(self, reports: Iterable[Report], now: float) -> None:
-        """Enrol, or renew when it is due; what fails is `error`. now: seconds on a clock that never goes back.
+        """Write the keys, or renew them when that is due; a failure is kept in `error`.
 
-        reports: what was reported; without any it is not known yet who we are.
+        reports: those written to the store; without one the replica's id is not known yet. now: seconds on a clock
+        that never goes back.
         """
         us = next(iter(reports), None)
         if us is None or (now < self._due):
@@ -76,22 +77,23 @@ class Enrolment:
                 result = self._kv.txn((ModRevision(key, at),), (Put(key, encode(mine), self._lease),))
                 at = result.revision if result.succeeded else 0
             if self._at.get(mapping) != at:
-                self._before |= self._earlier(mapping, us, directory, at)
+                self._predecessors |= self._earlier(mapping, us, directory, at)
                 self._at[mapping] = at
-        # The last report of a run that died just now stands for a minute: by its key it is known who replaced it.
-        self._take_places(also_living=False)
+        # The report of a sidecar that died just now stays for a minute. Until it is gone its key stays too: by the
+        # key a reader sees that the silent replica was replaced.
+        self._take_over(also_living=False)
 
     def leave(self) -> None:
-        """Say goodbye, also for those in whose places we are. Raises StoreError."""
+        """Say goodbye, for this replica and its predecessors. Raises StoreError."""
         if self._lease:
-            self._take_places(also_living=True)
+            self._take_over(also_living=True)
             self._kv.lease_revoke(self._lease)
 
     def _earlier(self, mapping: str, us: Report, directory: str, at: int) -> dict[bytes, tuple[bytes, int]]:
-        """Return who was in our place of a mapping before us, by key: the key of the report, and the revision.
+        """Return a mapping's predecessors by key: the key of the report, and the revision.
 
-        Where our id was made from the host's name, so was theirs, and only those of this host are read: else each
-        replica that starts would read all there are.
+        Where this replica's id was made from the host's name, so were theirs, and only the keys of this host are
+        read; else each replica that starts would read those of all.
         """
         known = expected(self._kv, self._keys, mapping, beginning=made_of(us.replica, us.host))
         return {
@@ -100,9 +102,9 @@ class Enrolment:
             if each.place == (mapping, us.host, directory) and made < at
         }
 
-    def _take_places(self, *, also_living: bool) -> None:
-        """Remove those who were in our places before us. Raises StoreError."""
-        for key, (report, at) in list(self._before.items()):
+    def _take_over(self, *, also_living: bool) -> None:
+        """Remove the keys of predecessors, with `also_living` of those that still report. Raises StoreError."""
+        for key, (report, at) in list(self._predecessors.items()):
             if also_living or not self._kv.range(report, keys_only=True).items:
                 self._kv.txn((ModRevision(key, at),), (Delete(key),))
-                del self._before[key]
+                del self._predecessors[key]

@@ -1,14 +1,16 @@
-"""Shows in the store that this replica lives and what its mappings do, and takes requests made there.
+"""Reports to the store that this replica lives and what its mappings do, and takes requests made there.
 
-Three threads for the process. `presence` keeps an etcd lease alive and writes a report per mapping under it when
-its state changed, when somebody asks, and with a renewal when it is further on; a quiet replica writes nothing.
-`asks` follows who asks, `requests` what persons want: in two places, since any service may ask, and asking causes
-no more than a report. The mirror never waits for any of them, and works without: this is for people and for
-programs that wait.
+Three threads for the process. `presence` keeps an etcd lease alive, and writes under it a report for each mapping
+when the state changed, when a command asks, and with a renewal when only the revision has advanced; a quiet
+replica writes nothing. `asks` follows the asks for reports, `requests` the requests of persons: below two
+prefixes, since any service may write an ask, which causes nothing but a report. Mirroring never waits for these
+threads and works without them: reports are for people, and for programs that wait.
 
-Two sidecars with one replica id write over each other's reports. Who finds that another session wrote over its own
-report has seen the other for certain. Who finds one at its start cannot tell it from that of a run that died, so
-it asks its id to report: a dead one does not. Each then writes again and again while the other lives: both know.
+Two sidecars with one replica id (rivals) overwrite each other's reports. How both come to know:
+1. A sidecar whose report was overwritten by another session knows for certain.
+2. A sidecar that finds a report of another session at its start cannot tell a rival from a run that died. It
+   writes an ask for its own id, to which only a living sidecar answers, by overwriting the report; then 1 holds.
+3. While a rival is known, each writes its report again every RIVAL_PERIOD, so that the other sees it (1).
 """
 
 import logging
@@ -43,29 +45,28 @@ from sidecar.reporting.contact import is_silence
 log = logging.getLogger(__name__)
 
 TTL = 60
-"""Seconds after which a replica that died is not listed as a live one any more."""
+"""Seconds after which a replica that died is no longer listed as alive."""
 
 RENEW = TTL / 2
-"""Seconds between two renewals: two more are tried before the session ends."""
+"""Seconds between two renewals; a failed one is tried twice more before the session ends."""
 
 RETRY = 10.0
 SPACING = 0.1
 """Seconds between two rounds of reports, so that a burst of changes makes one."""
 
-LOOK = 3.0
+RIVAL_PERIOD = 3.0
 """Seconds between two rounds of reports while another sidecar has, or may have, the same replica id."""
 
 GONE = 10
-"""Seconds without its reports after which another sidecar of the same id is gone, or was none."""
-
+"""Seconds without a rival's report after which it is gone, or never lived."""
 
 _FIGURES = ("revision", "paths", "pending", "pending_seconds", "behind", "held", "time")
 
 
 class _Rival(msgspec.Struct, kw_only=True):
-    """Another sidecar that has, or may have (not `certain`), our replica id, and when it was seen last.
+    """Another sidecar that has, or may have (not `certain`), this replica id.
 
-    asked: it was asked to report, should it be alive.
+    seen: when its report was found last. asked: whether it was asked to report.
     """
 
     host: str
@@ -88,9 +89,9 @@ class Presence:
         directories: Map[str, str] = {},
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take `reports`, which returns what to say given the session's id, and `deliver` for requests.
+        """Take what returns the reports of a session, given its id, and what takes each request.
 
-        directories: the local one of each mapping.
+        directories: the local directory of each mapping.
         """
         self._kv = kv
         self._keys = keys
@@ -101,9 +102,9 @@ class Presence:
         self._replica = ""
         self._lease = 0
         self._renewed = 0.0
-        self._told: dict[bytes, tuple[Report, int]] = {}  # what lies in the store, with its mod_revision
+        self._told: dict[bytes, tuple[Report, int]] = {}  # as the store has them, with the mod_revision
         self._asked = threading.Event()
-        self._awaited: dict[bytes, Ask] = {}  # by key: who waits for which revision to be applied
+        self._awaited: dict[bytes, Ask] = {}  # by key: the asks that name a revision
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._error: str | None = None
@@ -123,16 +124,16 @@ class Presence:
             each.start()
 
     def changed(self) -> None:
-        """Say that a report may have changed; from any thread, and cheap."""
+        """Note that a report may have changed; from any thread, and cheap."""
         self._wake.set()
 
     def advanced(self) -> None:
-        """Say that a mapping is further on; from any thread. At once it is told only to those who wait for it."""
+        """Note that a mapping's revision advanced; from any thread. Only a waiting ask has it reported at once."""
         if self._awaited:
             self._wake.set()
 
-    def troubles(self) -> list[str]:
-        """Return what is wrong with this replica as a whole, in words with the mend; from any thread."""
+    def notes(self) -> list[str]:
+        """Return what is wrong with this session, a sentence each, with the mend; from any thread."""
         found = []
         if (rival := self._rival) and rival.certain:
             found.append(
@@ -166,7 +167,7 @@ class Presence:
             self._thread.join(SPACING + 1.0)
         if self._error is None or self._kv.contact().connected:
             with suppress(StoreError):
-                self._enrolment.leave()  # first: else it is missed for a moment
+                self._enrolment.leave()  # before the reports end: an expected replica without one counts as lost
             if self._lease:
                 with suppress(StoreError):
                     self._kv.lease_revoke(self._lease)
@@ -180,13 +181,13 @@ class Presence:
                 return
             begun = boottime()
             try:
-                self._tell(progress=self._renew())
+                self._report(progress=self._renew())
                 self._enrolment.keep(map(itemgetter(0), self._told.values()), self._clock())
                 self._ask_rival()
                 self._forget_rival()
                 due = max(0.0, self._renewed + RENEW - self._clock())
                 if self._rival:
-                    due = min(due, LOOK)
+                    due = min(due, RIVAL_PERIOD)
                 self._error, self._refused, self._logged = None, None, False
             except LeaseGoneError:
                 self._lease, self._told, due = 0, {}, 0.0
@@ -196,26 +197,29 @@ class Presence:
                 if not self._logged and not silence and not self._stop.is_set():
                     self._logged = True
                     log.warning("cannot report to the store; mirroring goes on", extra={"reason": str(error)})
-                refused = not isinstance(error, StoreUnavailableError)  # silence is told once, for all who meet it
+                refused = not isinstance(
+                    error, StoreUnavailableError
+                )  # the log says once that the store is silent
                 self._refused = _with_mend(error, "readwrite", self._keys.replicas()[0]) if refused else None
                 self._error, due = str(error), RETRY
             self._stop.wait(SPACING)
 
     def _renew(self) -> bool:
-        """Renew the session when it is due, and tell whether it was."""
+        """Renew the session if that is due; returns whether it was."""
         due = bool(self._lease) and self._clock() - self._renewed >= RENEW
         if not self._lease:
             self._lease = self._kv.lease_grant(TTL)
-            # The first renewal comes earlier, each time by another while: those who began together drift apart.
+            # The first renewal comes earlier, by a random time: sidecars that began together must not renew
+            # together.
             self._renewed = self._clock() - random.uniform(0.0, RENEW / 3)  # noqa: S311 # spreads load
         elif due:
             asked = self._clock()
             self._kv.lease_keepalive(self._lease)
-            self._renewed = asked  # not before it is: what failed is due again with the next try
+            self._renewed = asked  # only after success: a failed renewal stays due
         return due
 
-    def _tell(self, *, progress: bool) -> None:
-        """Write the reports that say something new; with `progress` those that are only further on, too."""
+    def _report(self, *, progress: bool) -> None:
+        """Write the reports that say something new; with `progress` also those with only a new revision."""
         everything = self._asked.is_set() or self._rival is not None
         self._asked.clear()
         for report in self._reports(self._session):
@@ -227,12 +231,12 @@ class Presence:
                 self._write(key, report, revision)
 
     def _is_awaited(self, told: Report, now: Report) -> bool:
-        """Tell whether somebody waits to hear what has become true."""
-        waiting = tuple(self._awaited.values())
-        return any(told.revision < each.revision <= now.revision for each in waiting)
+        """Return whether an ask waits for a revision that was reached since the last report."""
+        asks = tuple(self._awaited.values())
+        return any(told.revision < each.revision <= now.revision for each in asks)
 
     def _write(self, key: bytes, report: Report, expected: int) -> None:
-        """Write one report; what another sidecar of the same id wrote in between is taken over."""
+        """Write one report, over what another sidecar of the same id wrote in between."""
         for _ in range(2):
             put = Put(key, encode(report), self._lease)
             result = self._kv.txn((ModRevision(key, expected),), (put,), otherwise_get=(key,))
@@ -245,7 +249,7 @@ class Presence:
                 self._meet(report, other, certain=key in self._told)
 
     def _meet(self, ours: Report, other: Report, *, certain: bool) -> None:
-        """Note that another session reports under our id; not certain: it may be that of a run that died."""
+        """Note that another session reports under this id; if not `certain`, it may be that of a run that died."""
         before = self._rival
         if certain or not before:
             self._rival = _Rival(host=other.host, replica=ours.replica, seen=self._clock(), certain=certain)
@@ -254,17 +258,17 @@ class Presence:
                 "another sidecar reports under the same replica id: give each its own",
                 extra={"mapping": ours.mapping, "replica": ours.replica, "host": other.host},
             )
-            self._wake.set()  # our own reports say so
+            self._wake.set()  # the reports name the rival
 
     def _ask_rival(self) -> None:
-        """Have whoever else may have our id report, once ours is written: a live one finds it there."""
+        """Ask a possible rival to report; a living one overwrites this replica's report, which is there by now."""
         rival = self._rival
         if not rival or rival.certain or rival.asked:
             return
         rival.asked = True
         ask = Ask(id=secrets.token_hex(16), replica=rival.replica)
         key = self._keys.ask(ask.id)
-        with suppress(StoreError):  # it is noticed later, when either has something to tell
+        with suppress(StoreError):  # without the ask it is noticed later, when either has something to report
             put = Put(key, encode(ask), self._kv.lease_grant(GONE))
             self._kv.txn((ModRevision(key, 0),), (put,))
 
@@ -301,9 +305,9 @@ class Presence:
         self._deliver(request)
 
 
-def _ignore(words: str, item: Item, error: UntrustedError) -> None:
+def _ignore(message: str, item: Item, error: UntrustedError) -> None:
     extra = {"key": shown_key(item.key), "revision": item.mod_revision, "reason": str(error)}
-    log.warning(words, extra=extra)
+    log.warning(message, extra=extra)
 
 
 def _with_mend(error: ConfigstoreError, right: str, start: bytes) -> str:
@@ -314,7 +318,7 @@ def _with_mend(error: ConfigstoreError, right: str, start: bytes) -> str:
 
 
 def _read(text: bytes) -> Report | None:
-    """Return the report that lies where ours shall; None when it is unreadable, and is written over."""
+    """Return the report that a value is; None for an unreadable one, which is overwritten."""
     try:
         return decode_report(text)
     except UntrustedError:
@@ -322,5 +326,5 @@ def _read(text: bytes) -> Report | None:
 
 
 def _same(told: Report, now: Report) -> bool:
-    """Tell whether a report would tell nothing new but figures, which change with every file or with time."""
+    """Return whether two reports differ at most in figures, which change with every file or with time."""
     return msgspec.structs.replace(told, **{name: getattr(now, name) for name in _FIGURES}) == now

@@ -1,1 +1,1 @@
-"""The process itself: signals, the processes it inherits, its memory."""
+"""The process itself: signals, child processes, memory."""

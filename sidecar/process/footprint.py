@@ -1,8 +1,8 @@
 """Keeps the daemon's memory small: a sidecar runs beside every container (mallopt(3), malloc_trim(3), madvise(2)).
 
-glibc's defaults trade memory for speed on many cores: an arena a thread, and freed memory kept for the next
-burst. A first pull of a thousand files would keep 5 MiB for ever. Another C library without these calls (musl)
-needs none of it, so their absence is no error.
+glibc's defaults trade memory for speed on many cores: one arena for each thread, and freed memory is kept for the
+next burst; after a first pull of a thousand files 5 MiB would stay allocated. A C library without these calls
+(musl) does not need them, so their absence is no error. Called by `sidecar.__main__` and `cycle.mirror`.
 """
 
 import ctypes
@@ -17,10 +17,9 @@ _libc = ctypes.CDLL(None)
 
 
 def economize() -> None:
-    """Let all threads share one arena, and large pieces go back to the kernel when freed. Call it at the start.
+    """Have all threads share one arena, and large pieces returned to the kernel when they are freed.
 
-    When all is imported: what is there now stays to the end, and is not looked through again and again for what
-    could be freed.
+    Call it once everything is imported: what exists now stays to the end, and the garbage collector skips it.
     """
     gc.freeze()
     if hasattr(_libc, "mallopt"):
@@ -30,16 +29,16 @@ def economize() -> None:
 
 
 def give_back() -> None:
-    """Give freed memory back to the kernel; takes about a millisecond. Call after a burst."""
+    """Return freed memory to the kernel; takes about a millisecond. Call it after a burst."""
     if hasattr(_libc, "malloc_trim"):
         _libc.malloc_trim(0)
 
 
 def let_go_of_code() -> None:
-    """Let go of the program code that the start alone ran: five MiB of libraries. Call when it is over.
+    """Drop the pages of code that only the start ran, five MiB of libraries; call it when the start is over.
 
-    It stays in the page cache, from which what is run again comes back without being read. It must be code, which
-    nobody has written to: of what was, the pages would be lost.
+    Code that runs again is mapped from the page cache without being read. Only mappings that were never written to
+    (r-xp, of a file) may be dropped: of others the content would be lost (madvise(2), MADV_DONTNEED).
     """
     with suppress(OSError), open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
         code = [line.split()[0] for line in maps if line.split()[1] == "r-xp" and line.split()[4] != "0"]

@@ -1,8 +1,8 @@
-"""What ends the daemon, and what does not: signals, orphans of a container's process 1, and threads that die.
+"""What ends the daemon (a signal, or the death of a thread), and what the other signals do.
 
-The handler in C writes each signal's number into a pipe, which a thread of its own reads. So a signal is acted on
-whatever the main thread does, and nothing is done inside a handler, where a lock or a full pipe could stand in the
-way. Called by `daemon.run`.
+Python's handler in C writes each signal's number into a pipe (signal.set_wakeup_fd), which a thread of its own
+reads. So a signal is acted on whatever the main thread does, and no code of ours runs inside a handler, where a
+lock that the interrupted code holds would never be released. Called by `daemon.commands.run`.
 """
 
 import logging
@@ -23,19 +23,20 @@ _IGNORED = {
     signal.SIGUSR1: "the log is not ours",
     signal.SIGUSR2: "the log is not ours",
 }
-"""What does not end it, and why nothing comes of it."""
+"""The signals that do not end the daemon, and the reason that the log gives."""
 
 _LEVELS = {signal.SIGUSR1: "debug", signal.SIGUSR2: ""}
-"""Which log level a signal asks for; "": the one of the settings. The same signal twice changes nothing more."""
+"""The log level that a signal sets; "": that of the settings."""
 
 _FAILED = 0
-"""In place of a signal's number: a thread died."""
+"""Written into the pipe in place of a signal's number when a thread died."""
 
 
-class End:
-    """SIGTERM, SIGINT, SIGQUIT, or the death of any thread: half a daemon is worse than none.
+class Shutdown:
+    """Waits for SIGTERM, SIGINT, SIGQUIT, or the death of any thread: half a daemon is worse than none.
 
-    A second such signal ends the process at once, whatever it is doing. Make it in the main thread, once.
+    A second such signal ends the process at once, whatever it is doing. Make it once, in the main thread.
+    failed: whether a thread died.
     """
 
     def __init__(self) -> None:
@@ -43,16 +44,16 @@ class End:
         self._over = threading.Event()
         self._ending = False
         reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
+        os.set_blocking(self._writer, False)  # a full pipe must never block a handler
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         first = {signal.SIGCHLD} if os.getpid() == 1 else set()
         for number in _ENDING | _IGNORED.keys() | first:
-            signal.signal(number, lambda *_: None)  # the pipe tells
+            signal.signal(number, lambda *_: None)  # so that Python's C handler writes to the pipe
         threading.excepthook = self._fail
         threading.Thread(target=self._serve, args=(reader,), name="signals", daemon=True).start()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for it, for at most so many seconds; returns whether it has come."""
+        """Wait at most so many seconds (None: without end); returns whether the daemon is to end."""
         return self._over.wait(seconds)
 
     def _serve(self, reader: int) -> None:

@@ -1,7 +1,7 @@
-"""The check that a set must pass before it is applied here, or published: a command that looks at it.
+"""The check: a command that a set must pass before it is applied here, or published.
 
-Runs in the engine's thread. It sees the mapping as it would be, in a view of its own (`preview`), and has none
-of the sidecar's rights; a set that it refuses stays where it is.
+It runs in the engine's thread, on a copy of the mapping as it would be (`preview`), without the sidecar's rights.
+A set that it refuses is not applied, and not published.
 """
 
 import logging
@@ -23,21 +23,20 @@ from sidecar.programs.preview import showing
 log = logging.getLogger(__name__)
 
 RETRY = 3.0
-"""Seconds after which a check is run again that came to no end of its own, such as one that was killed."""
+"""Seconds after which a check is run again that did not end by itself, such as one that was killed."""
 
 Contents = Callable[[StorePath, Entry], Iterable[bytes]]
-"""Gives the content of a file that lies here, in pieces."""
+"""Returns the content of a local file, in pieces."""
 
 TIMEOUT = 30.0
-"""Seconds that a check may take: it stands in the mirror's way, and a mirror that makes no progress for longer is
-taken for stuck (`reporting.stalls`)."""
+"""Seconds that a check may take: the engine waits for it, and is stuck after `reporting.stalls.STUCK`."""
 
 RECHECK = 60.0
-"""Seconds after which a set that was refused is checked again, though nothing in it changed."""
+"""Seconds after which a refused set is checked again although nothing in it changed."""
 
 
 class Check:
-    """The check of one mapping. Remembers what it refused, so that the same is not asked all the time."""
+    """The check of one mapping. It remembers what was refused, so that one set is not checked all the time."""
 
     def __init__(self, mapping: Mapping, clock: Callable[[], float] = time.monotonic) -> None:
         self._mapping = mapping
@@ -50,14 +49,15 @@ class Check:
         return bool(self._mapping.check)
 
     def known(self, key: object) -> str | None:
-        """Return why a set (named by `key`) was refused not long ago, or None."""
+        """Return why the set with this key was refused a short while ago, or None."""
         reason, until = self._refused.get(key, ("", 0.0))
         return reason if reason and self._clock() < until else None
 
     def ask(self, key: object, directory: str) -> str | None:
-        """Run the check on a directory that holds the mapping as it would be; returns why it is refused.
+        """Run the check on a directory with the mapping as it would be; returns why the set is refused, or None.
 
-        In its arguments `{}` stands for the directory, which is also CONFIGSTORE_STAGED and its working directory.
+        `{}` in its arguments is replaced by the directory, which is also CONFIGSTORE_STAGED and its working
+        directory.
         """
         command = [part.replace("{}", directory) for part in self._mapping.check]
         more = {"CONFIGSTORE_MAPPING": self._mapping.name, "CONFIGSTORE_STAGED": directory}
@@ -71,20 +71,20 @@ class Check:
         return reason
 
     def known_of(self, pulls: Sequence[Pull]) -> str | None:
-        """Return why a set that is to be placed was refused not long ago, or None."""
+        """Return why a set that is to be applied was refused a short while ago, or None."""
         return self.known(_key_of(pulls)) if self.wanted else None
 
     def refuses_to_publish(
         self, pushes: Sequence[Push], local: Map[StorePath, LocalEntry], contents: Contents
     ) -> str | None:
-        """Look at the mapping as it is here; returns why nothing of it may be published.
+        """Check the mapping as it is here; returns why nothing of it may be published, or None.
 
         Raises what `contents` raises.
         """
         if not self.wanted:
             return None
         key = tuple((push.path, push.entry) for push in pushes)
-        return self.known(key) or self._look(key, {path: found.entry for path, found in local.items()}, contents)
+        return self.known(key) or self._judge(key, {path: found.entry for path, found in local.items()}, contents)
 
     def refuses_to_apply(
         self,
@@ -93,7 +93,7 @@ class Check:
         local: Map[StorePath, LocalEntry],
         contents: Contents,
     ) -> str | None:
-        """Look at the mapping as it would be; returns why the changes are refused.
+        """Check the mapping as it would be after `changes`; returns why they are refused, or None.
 
         Raises what `contents` and the changes' contents raise.
         """
@@ -106,10 +106,10 @@ class Check:
             return new() if new else contents(path, entry)
 
         entries = {path: found.entry for path, found in local.items()}
-        return self._look(_key_of(pulls), entries | {path: each.desired for path, each in changed.items()}, now)
+        return self._judge(_key_of(pulls), entries | {path: each.desired for path, each in changed.items()}, now)
 
-    def _look(self, key: object, entries: Map[StorePath, Entry], contents: Contents) -> str | None:
-        """Show entries to the check and ask it; returns why they are refused."""
+    def _judge(self, key: object, entries: Map[StorePath, Entry], contents: Contents) -> str | None:
+        """Run the check on a view of entries; returns why they are refused, or None."""
         try:
             with showing(self._mapping.run_as) as view:
                 for path, entry in sorted(entries.items()):

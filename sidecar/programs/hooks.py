@@ -1,8 +1,8 @@
-"""What runs when files have changed: a command, or a signal to a process.
+"""Hooks: the command that runs, or the signal that is sent, after files have changed.
 
-Argument lists only, never a shell. Hooks of one mapping run one at a time in a thread of their own, the latest
-change wins, and what failed is visible and tried again. They also run once at the start: a run that died may have
-applied a set and not have come to them.
+Commands are argument lists, never a shell. The hooks of a mapping run one at a time, in a thread of their own. A
+change during a run causes one further run, however many changes there are; a failure is visible and tried again.
+They also run once at the start, since a sidecar that died may have applied a set before its hooks ran.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, cast
 
 import msgspec
@@ -32,23 +32,23 @@ TIMEOUT = 60.0
 """Seconds that a hook may take."""
 
 RETRY, LONGEST_RETRY = 1.0, 60.0
-"""Seconds until a hook that failed is tried again; doubled each time."""
+"""Seconds until a failed hook is tried again; doubled after each failure, up to the second."""
 
 OUTPUT = 2000
-"""Bytes of the end of a command's output that are kept for the log."""
+"""Bytes of a command's output that the log gets, from its end."""
 
 LAST_LINE = 200
-"""Characters of the last line that are part of a failure's words."""
+"""Characters of the output's last line that a failure's text quotes."""
 
-_GRACE = 2.0
-_COMM = 15  # bytes of a process's name that the kernel keeps
+_GRACE = 2.0  # seconds between SIGTERM and SIGKILL
+_COMM = 15  # bytes of a process's name that the kernel keeps (prctl(2), PR_SET_NAME)
 
 
 class HookResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a command ended. failure: in words, None when it did well. output: its end, safe to print.
+    """How a command ended. failure: a text, None after success. output: its end, safe to print.
 
-    said: the last line of the output, where it failed, as a part of words.
-    judged: it came to an end of its own, or took too long; a signal says nothing about what it was to look at.
+    said: of a failed command the last line of the output, to be appended to `failure`. judged: whether it ended by
+    itself or took too long; a command that a signal ended has judged nothing.
     """
 
     failure: str | None
@@ -57,9 +57,9 @@ class HookResult(msgspec.Struct, frozen=True, kw_only=True):
     judged: bool = True
 
     def words(self, mapping: Mapping) -> str | None:
-        """Return the failure as it is told outside of the log, and so in the store as well.
+        """Return the failure as it is reported outside of the log, and so in the store as well.
 
-        What a command said may quote a file's content, which is sealed there.
+        The output of a command may quote a file's content, which must not stand unsealed in the store.
         """
         if self.failure and self.said and mapping.seal not in {None, Policy.OFF}:
             return f"{self.failure}; the sidecar's log has its output"
@@ -74,11 +74,11 @@ def run(
     timeout: float = TIMEOUT,
     run_as: OwnerOverride = AS_IT_IS,
 ) -> HookResult:
-    """Run a command to its end, at most `timeout` seconds; then its process group is stopped.
+    """Run a command for at most `timeout` seconds, after which its process group is stopped.
 
-    It gets our environment without our own settings, which may hold a password, and `more`; of our rights it gets
-    none. The programs that were installed with us are found, too, wherever that is. run_as: the user that it runs
-    as, where one is set.
+    It gets the sidecar's environment without settings, which may hold a password, and `more`; it gets none of the
+    sidecar's rights. The directory of the sidecar's own programs is added to its PATH. run_as: the user that it
+    runs as, where one is set.
     """
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("CONFIGSTORE_", "ETCDCTL_"))
@@ -119,21 +119,21 @@ def run(
 
 
 def _ended_badly(code: int) -> str | None:
-    """Return how a command failed, in words, or None."""
+    """Return how a command failed, or None."""
     if code < 0:
         return f"was ended by signal {-code}"
     return f"ended with exit code {code}" if code else None
 
 
 def _follow(process: "subprocess.Popen[bytes]", pipe: int, end: float) -> tuple[bytes, bool]:
-    """Wait for a command's end, stopping it when it is too late; returns the end of its output.
+    """Wait for a command's end, and stop it at `end`; returns the end of its output, and whether it was stopped.
 
-    What it left running may go on writing; nobody waits for that.
+    A process that the command left running may go on writing; its output is not waited for.
     """
     os.set_blocking(pipe, False)
     ended = os.pidfd_open(process.pid)
     output, stage = b"", 0
-    watched = select.poll()  # `select.select` knows no descriptor above 1,023
+    watched = select.poll()  # `select.select` takes no descriptor above 1,023
     for descriptor in (ended, pipe):
         watched.register(descriptor, select.POLLIN)
     try:
@@ -163,9 +163,10 @@ def _read(pipe: int) -> bytes:
     return b""
 
 
-def send_signal(number: signal.Signals, name: str, processes: str = "/proc") -> HookResult:
-    """Send a signal to all processes of a name whose parent has another one, such as nginx's master."""
-    found = dict(_named(name, processes))
+def send_signal(number: signal.Signals, name: str) -> HookResult:
+    """Send a signal to all processes of a name whose parent has another name, such as nginx's master."""
+    wanted = name.encode()[:_COMM]
+    found = {each.pid: each.parent for each in children.processes() if each.name == wanted and not each.zombie}
     top = [pid for pid, parent in found.items() if parent not in found]
     for pid in top:
         try:
@@ -181,21 +182,11 @@ def send_signal(number: signal.Signals, name: str, processes: str = "/proc") -> 
     return HookResult(failure=None)
 
 
-def _named(name: str, processes: str) -> Iterable[tuple[int, int]]:
-    """Yield the processes of a name, each with its parent."""
-    wanted = name.encode()[:_COMM]
-    for pid in filter(str.isdecimal, os.listdir(processes)):
-        with contextlib.suppress(OSError, ValueError, IndexError), open(f"{processes}/{pid}/stat", "rb") as file:
-            head, _, tail = file.read().rpartition(b")")  # a name may hold spaces and parentheses
-            if head.partition(b"(")[2] == wanted and not tail.startswith(b" Z"):
-                yield int(pid), int(tail.split()[1])
-
-
 class Hooks:
     """The hooks of one mapping, in a thread of their own."""
 
     def __init__(self, mapping: Mapping, told: Callable[[], None]) -> None:
-        """`told` is called when `failure` changed."""
+        """Take what is called when `failure` changed."""
         self.failure: str | None = None
         self._mapping = mapping
         self._told = told
@@ -209,11 +200,11 @@ class Hooks:
             self._thread.start()
 
     def changed(self) -> None:
-        """Say that a set was applied; from any thread."""
+        """Note that a set was applied; from any thread."""
         self._due.set()
 
     def close(self) -> None:
-        """Run no more. One that runs is left to end by itself."""
+        """Run no more hooks; one that runs ends by itself."""
         self._stop.set()
         self._due.set()
 
@@ -228,7 +219,7 @@ class Hooks:
             retry = min(2 * retry if retry else RETRY, LONGEST_RETRY) if failed else None
 
     def _run(self) -> bool:
-        """Run what is due; returns whether it failed."""
+        """Run the hooks; returns whether one failed."""
         mapping = self._mapping
         outcome = HookResult(failure=None)
         if mapping.on_change:
@@ -237,13 +228,13 @@ class Hooks:
         if mapping.signal and not outcome.failure:
             number, _, name = mapping.signal.partition(":")
             outcome = send_signal(signal.Signals[f"SIG{number}"], name)
-        words = {"mapping": mapping.name, "output": outcome.output}
+        fields = {"mapping": mapping.name, "output": outcome.output}
         if outcome.failure:
             log.error(
-                "a hook failed; it is tried again", extra={**words, "reason": f"{outcome.failure}{outcome.said}"}
+                "a hook failed; it is tried again", extra={**fields, "reason": f"{outcome.failure}{outcome.said}"}
             )
         else:
-            log.info("hook done", extra=words)
+            log.info("hook done", extra=fields)
         if outcome.words(mapping) != self.failure:
             self.failure = outcome.words(mapping)
             self._told()

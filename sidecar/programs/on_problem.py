@@ -1,8 +1,8 @@
 """`on_problem`: runs a command when a mapping changes between well, degraded and halted.
 
-For hosts that nobody scrapes. A thread for each mapping that has such a command, so that the mirror never waits
-for it; `mirror` tells it each new status. It judges by state, not by events: while a command runs only the last
-state counts, and one that was over before it was told is not told at all.
+For hosts without Prometheus. Each mapping with such a command has a thread for it, so that mirroring never waits;
+`cycle.mirror` hands over each new status. The thread judges by state, not by events: while a command runs only the
+last state counts, and a state that ended before it was reported is not reported at all.
 """
 
 import logging
@@ -21,21 +21,21 @@ from sidecar.reporting.status import Status
 log = logging.getLogger(__name__)
 
 MOMENT = 2.0
-"""Seconds that a state must last to be told, or the mapping's `settle` where that is longer: a set that is being
-changed may look like a problem for as long."""
+"""Seconds that a state must last to be reported, or the mapping's `settle` where that is longer: for so long a set
+that is being changed may look like a problem."""
 
 PATIENCE = 60.0
-"""Seconds for which a mapping may wait for what mostly comes by itself, such as a store that is started anew."""
+"""Seconds for which a mapping may wait for what mostly ends by itself, such as the restart of the store."""
 
-LOOK = 15.0
-"""Seconds between two looks whether the engine makes progress: one that does not says nothing."""
+CHECK = 15.0
+"""Seconds between two checks whether the engine makes progress: a stuck one publishes no status."""
 
 _LONGEST = 1000
 """Characters of a reason."""
 
 
 class Health(StrEnum):
-    """The three states that a person is told of."""
+    """The three states that are reported."""
 
     WELL = "well"
     DEGRADED = "degraded"
@@ -43,7 +43,7 @@ class Health(StrEnum):
 
 
 class ProblemView(msgspec.Struct, frozen=True):
-    """How a mapping is, in one word and in a sentence, and for how many seconds it must be so to be told."""
+    """How a mapping is: the state, the reason, and the seconds that it must last to be reported."""
 
     health: Health
     reason: str
@@ -51,10 +51,10 @@ class ProblemView(msgspec.Struct, frozen=True):
 
 
 def view(status: Status) -> ProblemView | None:
-    """Return how a mapping is; None while it begins.
+    """Return how a mapping is; None before its first cycle.
 
-    Degraded is whatever is not as it should be and goes on all the same: it is served with a problem, it is not
-    complete because of one, or it waits for longer than is usual.
+    Degraded is a mapping that has a problem, whether it is ready or not complete because of it, and one that waits
+    for longer than is usual.
     """
     if status.halted:
         return ProblemView(Health.HALTED, status.halted, MOMENT)
@@ -69,19 +69,19 @@ def view(status: Status) -> ProblemView | None:
 
 
 class OnProblem:
-    """Tells of one mapping. failure: why the last command failed, so that nobody was told; else None."""
+    """Runs the command of one mapping. failure: why its last run failed, so that nobody was told; else None."""
 
     def __init__(
         self, mapping: Mapping, told: Callable[[], None], stuck: Callable[[], str | None] = lambda: None
     ) -> None:
-        """Take `told`, called when `failure` changed, and `stuck`, which says why the engine tells nothing new."""
+        """Take what is called when `failure` changed, and what returns why the engine is stuck, or None."""
         self.failure: str | None = None
         self._mapping = mapping
         self._told = told
         self._stuck = stuck
         self._now: ProblemView | None = None
         self._since = 0.0
-        self._said = Health.WELL  # which nobody needs to be told at the start
+        self._said = Health.WELL  # so a start without a problem is not reported
         self._stopped = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._serve, name=f"on_problem:{mapping.name}", daemon=True)
@@ -101,7 +101,7 @@ class OnProblem:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Tell nothing more. A command that runs is left to end by itself."""
+        """Run no more commands; one that runs ends by itself."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -110,26 +110,26 @@ class OnProblem:
         while due := self._next():
             try:
                 self._run(due)
-            except Exception as error:  # a thread that died would tell nothing any more, and nobody of that
+            except Exception as error:  # a thread that died would report nothing any more, unnoticed
                 log.exception("on_problem failed, so that nobody was told", extra={"mapping": self._mapping.name})
                 self._note(f"on_problem of {self._mapping.name} could not be run: {error}")
             self._said = due.health
 
     def _next(self) -> ProblemView | None:
-        """Wait until something is to be told, and return it; None at the end."""
+        """Wait until a state is to be reported, and return it; None after `close`."""
         with self._changed:
             while not self._stopped:
-                left = LOOK
-                now = self._standing()
+                left = CHECK
+                now = self._state()
                 if now and now.health is not self._said:
                     left = self._since + max(now.patience, self._mapping.settle) - boottime()
                     if left <= 0:
                         return now
-                self._changed.wait(min(left, LOOK))
+                self._changed.wait(min(left, CHECK))
         return None
 
-    def _standing(self) -> ProblemView | None:
-        """Return how the mapping is by its last status, or else by its engine's silence, which has lasted long."""
+    def _state(self) -> ProblemView | None:
+        """Return how the mapping is by its last status, unless the engine is stuck, so that the status is old."""
         if self._now and self._now.health is Health.HALTED:
             return self._now
         stuck = self._stuck()
@@ -143,7 +143,7 @@ class OnProblem:
             "CONFIGSTORE_REASON": printable(now.reason)[:_LONGEST],
         }
         outcome = run(mapping.on_problem, cwd="/", more=more, run_as=mapping.run_as)
-        words = {"mapping": mapping.name, "health": str(now.health), "output": outcome.output}
+        fields = {"mapping": mapping.name, "health": str(now.health), "output": outcome.output}
         failure = None
         if outcome.failure:
             failure = (
@@ -151,10 +151,10 @@ class OnProblem:
             )
             log.error(
                 "on_problem failed, so that nobody was told",
-                extra={**words, "reason": f"{outcome.failure}{outcome.said}"},
+                extra={**fields, "reason": f"{outcome.failure}{outcome.said}"},
             )
         else:
-            log.info("on_problem done", extra=words)
+            log.info("on_problem done", extra=fields)
         self._note(failure)
 
     def _note(self, failure: str | None) -> None:

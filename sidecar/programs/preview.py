@@ -1,7 +1,7 @@
-"""A directory that shows a mapping as it would be, for a check to look at; in memory, and nobody else's.
+"""A private directory in memory that shows a check its mapping as it would be.
 
-What it shows was read by descriptor from the mirrored directory, or comes from the store. It is built by
-descriptor as well: a link among what is shown leads nothing elsewhere that is laid behind it.
+Its content was read by descriptor from the mirrored directory, or comes from the store. It is built by descriptor
+as well, so that no link among the entries leads a later entry elsewhere.
 """
 
 import fcntl
@@ -22,11 +22,11 @@ MAX_SIZE = 64 * 1024 * 1024
 
 _PREFIX = "configstore-check-"
 _IN_MEMORY = {"tmpfs", "ramfs"}
-_FOLDERS = ("/tmp", "/dev/shm")  # noqa: S108  # a directory of our own is made in it
+_FOLDERS = ("/tmp", "/dev/shm")  # noqa: S108  # a private directory is made in it
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _beginning = threading.Lock()
-"""Held until a new view has its lock, so that no other mapping of ours takes it for one that was left."""
+"""Held until a new view has its lock: another mapping's thread would take it for the view of a dead process."""
 
 
 class Preview:
@@ -52,7 +52,7 @@ class Preview:
             os.symlink(target, name, dir_fd=above)
 
     def file(self, path: StorePath, content: Iterable[bytes]) -> None:
-        """Show a file, given in pieces. Raises RefusedError when there is too much, OSError, what they raise."""
+        """Show a file, given in pieces. Raises RefusedError when that is too much, OSError, what they raise."""
         with self._above(path) as (above, name), open(os.open(name, _NEW, 0o600, dir_fd=above), "wb") as file:
             for piece in content:
                 self._left -= len(piece)
@@ -71,7 +71,7 @@ class Preview:
             os.close(above)
 
     def _enter(self, names: Iterable[str]) -> int:
-        """Open a directory below, made where it is missing. Raises OSError, also for a link in the way."""
+        """Open a directory of the view, made where it is missing. Raises OSError, also for a link in its path."""
         current = os.dup(self._directory)
         for name in names:
             try:
@@ -93,9 +93,9 @@ class Preview:
 
 @contextmanager
 def showing(run_as: OwnerOverride, folders: Iterable[str] = _FOLDERS) -> Iterator[Preview]:
-    """Make an empty view for the user that the check runs as; it is gone afterwards.
+    """Make an empty view for the user that the check runs as, and remove it after the body.
 
-    folders: where it may lie, the first one that is in memory. Raises RefusedError where there is none, OSError.
+    It is made in the first of `folders` that is in memory. Raises RefusedError where none is, OSError.
     """
     folder = _in_memory(folders)
     with _beginning:
@@ -111,7 +111,7 @@ def showing(run_as: OwnerOverride, folders: Iterable[str] = _FOLDERS) -> Iterato
 
 
 def _remove_left(folder: str, owners: set[int | None]) -> None:
-    """Remove what a killed process left of its views: nobody holds its lock any more."""
+    """Remove the views of killed processes, whose locks nobody holds any more."""
     for name in os.listdir(folder):
         if not name.startswith(_PREFIX):
             continue
@@ -127,13 +127,13 @@ def _remove_left(folder: str, owners: set[int | None]) -> None:
 
 
 def _remove(path: str, directory: int) -> None:
-    with suppress(OSError):  # what the check itself made there may be in our way
+    with suppress(OSError):  # what the check itself made there may not be removable
         empty_directory(directory)
         os.rmdir(path)
 
 
 def _in_memory(folders: Iterable[str]) -> str:
-    """Return the first folder whose content never comes to a disk, and to which we may write."""
+    """Return the first folder that is in memory and writable. Raises RefusedError, OSError."""
     mounts = dict(_mounts())
     for folder in folders:
         real = os.path.realpath(folder)
@@ -144,7 +144,7 @@ def _in_memory(folders: Iterable[str]) -> str:
 
 
 def _mounts() -> Iterator[tuple[str, str]]:
-    """Yield the mount points and their file systems' types, later ones over earlier (proc_pid_mountinfo(5))."""
+    """Yield mount points and file system types; of two at one point the later counts (proc_pid_mountinfo(5))."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
             head, _, tail = line.partition(" - ")

@@ -1,7 +1,7 @@
-"""Starts commands that have none of our rights.
+"""Starts commands without any of the sidecar's rights.
 
-Capabilities and `no_new_privs` belong to a thread on Linux, and a child has those of the thread that starts it. So
-a thread gives its own up for good, starts the command, and ends (capabilities(7), prctl(2)).
+On Linux capabilities and `no_new_privs` belong to a thread, and a child gets those of the thread that starts it.
+So a thread gives up its own for good, starts the command, and ends (capabilities(7), prctl(2)).
 """
 
 import ctypes
@@ -21,7 +21,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class User(NamedTuple):
-    """The user to start a process as, as `subprocess.Popen` takes it; None for our own."""
+    """The user to start a process as, in the form of `subprocess.Popen`; None for the sidecar's own."""
 
     uid: int | None = None
     gid: int | None = None
@@ -39,9 +39,9 @@ _Sets = ctypes.c_uint32 * 6  # effective, permitted and inheritable, for the low
 
 
 def start_without_rights(start: Start, run_as: OwnerOverride) -> "subprocess.Popen[bytes]":
-    """Have `start` start a process: as the user `run_as`, where one is set, and without capabilities.
+    """Call `start` so that its process has no capabilities, and runs as the user `run_as` where one is set.
 
-    Raises OSError, PermissionError with the mend where that user cannot be taken.
+    Raises OSError; PermissionError with the mend where the sidecar may not become that user.
     """
     made: list[subprocess.Popen[bytes]] = []
     failed: list[BaseException] = []
@@ -50,13 +50,13 @@ def start_without_rights(start: Start, run_as: OwnerOverride) -> "subprocess.Pop
         try:
             give_up_rights(keep_until_started=run_as.uid is not None)
             made.append(start(_user(run_as)))
-        except BaseException as error:  # noqa: BLE001  # raised again where it is waited for
+        except BaseException as error:  # noqa: BLE001  # raised again by the waiting thread
             failed.append(error)
 
     thread = threading.Thread(target=work, name="starts-a-command")
     try:
         thread.start()
-    except RuntimeError as error:  # there is no thread to be had
+    except RuntimeError as error:  # no thread can be started
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
     thread.join()
     if failed and isinstance(failed[0], OSError) and failed[0].errno == errno.EPERM and run_as.uid is not None:
@@ -67,9 +67,10 @@ def start_without_rights(start: Start, run_as: OwnerOverride) -> "subprocess.Pop
 
 
 def give_up_rights(*, keep_until_started: bool = False) -> None:
-    """Let this thread, and what it starts, have no capability, now and ever. Raises OSError.
+    """Give up the capabilities of this thread, and of what it starts, for good. Raises OSError.
 
-    keep_until_started: keep root's capabilities: by them the child becomes another user, and so loses them.
+    keep_until_started: keep root's capabilities in this thread, since the child needs them to become another user;
+    by becoming one it loses them.
     """
     if _libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

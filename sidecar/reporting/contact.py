@@ -1,7 +1,6 @@
-"""What is said of the contact with the store: in the log, at the end of each line of `/readyz`, in the status."""
+"""The contact with the store as text: for the log, for each line of `/readyz`, and for the control socket."""
 
 import logging
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from configstore.clock import boottime
@@ -14,18 +13,17 @@ log = logging.getLogger(__name__)
 class ContactLog:
     """Writes one line when the store has fallen silent, and one when it answers again."""
 
-    def __init__(self, clock: Callable[[], float] = boottime) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._lost_at: float | None = None
 
-    def told(self, contact: Contact) -> None:
-        """Take what `Kv.follow_contact` tells."""
+    def changed(self, contact: Contact) -> None:
+        """Take the contact that `Kv.follow_contact` reports."""
         if not contact.connected:
-            self._lost_at = self._clock() - contact.silent
+            self._lost_at = boottime() - contact.silent
             extra = {"last_contact": last_contact(contact) or "never", "reason": contact.reason}
             log.warning("the store does not answer; files stay as they are, edits wait", extra=extra)
         elif self._lost_at is not None:
-            away = f"{self._clock() - self._lost_at:.1f} s"
+            away = f"{boottime() - self._lost_at:.1f} s"
             self._lost_at = None
             log.warning("the store answers again", extra={"away": away})
 
@@ -36,7 +34,7 @@ def last_contact(contact: Contact) -> str | None:
 
 
 def silence(contact: Contact) -> str:
-    """Return what is to be said beside everything else while the store is silent; empty while it is not."""
+    """Return a sentence while the store is silent, else ""."""
     if contact.connected:
         return ""
     last = last_contact(contact)
@@ -45,16 +43,16 @@ def silence(contact: Contact) -> str:
 
 
 def is_silence(error: Exception, contact: Contact, begun: float) -> bool:
-    """Tell whether a failure is but the store's silence, of which one line is written for all who meet it.
+    """Return whether a failure is only the store's silence, which is logged once for all callers that it hits.
 
-    begun: when what failed was begun, on the clock `boottime`. An answer since then, to whomever, makes it a
-    failure of its own.
+    begun: when the failed call was begun, on the clock `boottime`. If the store answered any call since then, the
+    failure is one of its own.
     """
     return isinstance(error, StoreUnavailableError) and boottime() - begun <= contact.silent
 
 
 def fields(contact: Contact) -> dict[str, object]:
-    """Return it for programs; `last_contact` is UTC or None, `silent` in seconds."""
+    """Return the contact for programs; `last_contact` is UTC or None, `silent` in seconds."""
     return {
         "connected": contact.connected,
         "last_contact": last_contact(contact),

@@ -1,8 +1,8 @@
-"""What the figures tell of that lies outside: conflicts in the store, and when certificates end.
+"""Figures of what lies outside of the engines: conflicts in the store, and when certificates end.
 
-A thread looks at both from time to time, and soon after a conflict was lost here, so that no request of
-`/metrics` waits for the store or for a disk. Other news are no reason to look: each replica has those of every
-change. Made by the daemon where there is a health endpoint.
+A thread reads both from time to time, and soon after a conflict was lost here, so that no request of `/metrics`
+waits for the store or for a disk. No other change has it read: every replica sees each change of the store, and
+all of them would count at once. Made by `daemon.parts` where there is a health endpoint.
 """
 
 import os
@@ -24,28 +24,28 @@ from configstore.store.conflicts import conflict_paths
 from sidecar.mapping import Mapping
 from sidecar.reporting.metrics import Sample
 
-LOOK = 30.0
-"""Seconds between two looks where nothing happens."""
+PERIOD = 30.0
+"""Seconds between two readings where nothing happens."""
 
 PAUSE = 5.0
-"""Seconds between two looks at least."""
+"""Seconds between two readings at least."""
 
 MOST = 10_000
-"""Losing sides of one mapping that are counted; the store keeps 20 of a path."""
+"""Losing sides of one mapping that are counted at most; the store keeps 20 of a path."""
 
 _LARGEST = 4 << 20
-"""Bytes of a file of certificates that are read."""
+"""Bytes of a file of certificates that are read at most."""
 
 
 class _FileValidity(msgspec.Struct, frozen=True):
-    """When the certificates of a file end, and by what it is known that it is still the same file."""
+    """When the certificates of a file end, and the signature by which an unchanged file is known."""
 
     signature: tuple[int, int, int]
     validity: Validity | None
 
 
 class GaugeCollector:
-    """The thread that looks, and what it saw last."""
+    """The thread that reads, and the figures that it found last."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class GaugeCollector:
         mappings: Sequence[Mapping],
         lost: Callable[[], object] = lambda: 0,
     ) -> None:
-        """`lost` returns what differs whenever more was lost here in conflicts; from any thread, and cheap."""
+        """`lost` returns another value after each conflict that was lost here; from any thread, and cheap."""
         self._kv = kv
         self._keys = Keys(settings.root)
         self._mappings = mappings
@@ -65,25 +65,25 @@ class GaugeCollector:
         self._ends: dict[str, _FileValidity] = {}
         self._conflicts: dict[str, int] = {}
         self._stop = threading.Event()
-        self._news = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="outside", daemon=True)
+        self._due = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="gauges", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more; what is under way ends by itself."""
+        """Have the thread end after what it is doing; nothing waits for it."""
         self._stop.set()
-        self._news.set()
+        self._due.set()
 
     def wake(self) -> None:
-        """Have a look soon if more was lost here since the last one; from any thread, and cheap."""
+        """Have the figures read soon if a conflict was lost here meanwhile; from any thread, and cheap."""
         if self._lost() != self._lost_then:
-            self._news.set()
+            self._due.set()
 
     def samples(self) -> Iterator[Sample]:
-        """Yield what was seen last, from any thread; nothing of what could not be seen yet."""
+        """Yield the figures found last, from any thread; none of what could not be read."""
         for name, path in self._files.items():
             seen = self._ends.get(name)
             if seen and seen.validity:
@@ -92,8 +92,8 @@ class GaugeCollector:
         for mapping, count in sorted(self._conflicts.copy().items()):
             yield Sample("conflicts", (mapping,), count)
 
-    def troubles(self) -> list[str]:
-        """Return which certificates end soon, in words with the mend; from any thread."""
+    def notes(self) -> list[str]:
+        """Return a sentence for each file whose certificates end soon, with the mend; from any thread."""
         now = time.time()
         known = [(name, each.validity) for name, each in self._ends.copy().items() if each.validity]
         return [
@@ -104,30 +104,30 @@ class GaugeCollector:
             if each.ends_soon(now)
         ]
 
-    def look(self) -> None:
-        """Look at everything once. A store that does not answer leaves what was known of it."""
+    def read(self) -> None:
+        """Read everything once; while the store does not answer, the last figures stay."""
         self._lost_then = self._lost()
         for name, path in self._files.items():
-            self._look_at(name, path)
+            self._read_file(name, path)
         for mapping in self._mappings:
             try:
                 self._conflicts[mapping.name] = self._count(mapping)
             except StoreUnavailableError:
                 return
-            except ConfigstoreError:  # such as a right that is missing: nothing is known of it any more
+            except ConfigstoreError:  # such as a missing right: an old figure would pass for a current one
                 self._conflicts.pop(mapping.name, None)
 
-    def _watch(self) -> None:
+    def _serve(self) -> None:
         while not self._stop.is_set():
-            self._news.clear()
-            self.look()
+            self._due.clear()
+            self.read()
             if not self._stop.wait(PAUSE):
-                self._news.wait(LOOK - PAUSE)
+                self._due.wait(PERIOD - PAUSE)
 
-    def _look_at(self, name: str, path: str) -> None:
-        """Read a file again if it was changed; one that is gone, or cannot be read, has no end to tell of."""
+    def _read_file(self, name: str, path: str) -> None:
+        """Read a file if it was changed; without one that can be read there is no figure."""
         try:
-            # Of authorities one is enough: a bundle of them may hold some that ended long ago.
+            # One valid authority is enough: a bundle of them may contain some that ended long ago.
             which = last_to_end if name == "cacert" else first_to_end
             with open(path, "rb") as file:
                 found = os.fstat(file.fileno())

@@ -1,6 +1,6 @@
 """`/livez`, `/readyz` and `/metrics` over HTTP, for probes, HEALTHCHECK and Prometheus.
 
-Served from values that the engines publish; a request never reaches the store or the disk
+Answered from values that the engines publish; a request never reaches the store or the disk
 (docs/decisions/0005-own-health-endpoint.md).
 """
 
@@ -21,7 +21,7 @@ _OF_SERVICE = "/readyz?service="
 
 
 class _Source(msgspec.Struct, frozen=True):
-    """Where the answers come from; each is called at each request, from any thread, and answers at once."""
+    """What the answers are made from; each is called at each request, from any thread, and returns at once."""
 
     statuses: Callable[[], Sequence[Status]]
     clock: Callable[[], float]
@@ -35,11 +35,11 @@ class _Source(msgspec.Struct, frozen=True):
 def ready(
     statuses: Sequence[Status], contact: Contact, notes: Sequence[str] = (), services: Mapping[str, str] = {}
 ) -> tuple[bool, str]:
-    """Return whether all required mappings are ready and none of them is halted, with a line for each mapping.
+    """Return whether all required mappings are ready and none of them is halted, and a line for each mapping.
 
-    A store that fell silent changes nothing of that, since the files stay usable; each line ends with it. notes:
-    lines about the process as a whole, which make no difference either. services: by mapping, whose it is; said
-    where there are several.
+    A silent store does not change the verdict, since the files stay usable; each line ends with a sentence about
+    it. notes: lines about the process as a whole, which do not change it either. services: the service of each
+    mapping, named where there are several.
     """
     lines = []
     several = len(set(services.values())) > 1
@@ -49,7 +49,7 @@ def ready(
         good = status.ready and status.halted is None
         fine = fine and (good or not status.required)
         verdict = "ok" if good else "not ready" if status.required else "not ready, not required"
-        # While the store is silent, that it is waited for is said once, behind what else is to be said.
+        # While the store is silent, the line's end says so; its reason does not repeat it.
         served = msgspec.structs.replace(status, waiting_for=None) if silent and good else status
         reason = _reason(served)
         whose = f" ({services[status.mapping]})" if several and status.mapping in services else ""
@@ -58,7 +58,7 @@ def ready(
 
 
 def _reason(status: Status) -> str:
-    """Return how a mapping is, in words."""
+    """Return how a mapping is, as text."""
     stopped = status.halted or status.waiting_for
     if stopped or not status.problems:
         return stopped or ("ready" if status.ready else "first cycle under way")
@@ -81,11 +81,11 @@ class HealthServer:
         samples: Callable[[], Iterable[Sample]] = tuple,
         services: Mapping[str, str] = {},
     ) -> None:
-        """Listen on `host:port` (IPv6 in brackets). Raises UsageError when that cannot be had.
+        """Listen on `host:port` (IPv6 in brackets). Raises UsageError when that is not possible.
 
-        statuses: of all mappings. alive: why the process makes no progress, or None. notes: what an operator
-        should know of the process as a whole, in lines. samples: what `/metrics` has besides the statuses.
-        services: whose each mapping is, by its name, so that one may ask for one service alone.
+        statuses: of all mappings. alive: returns why the process makes no progress, or None. notes: returns what
+        is wrong with the process as a whole, a line each. samples: returns the figures that no status has.
+        services: the service of each mapping, by its name, for requests about one service alone.
         """
         try:
             listener = _listener(listen)
@@ -143,7 +143,7 @@ def _listener(listen: str) -> socket.socket:
         (host, int(port)),
         family=socket.AF_INET6 if six else socket.AF_INET,
         backlog=BACKLOG,
-        dualstack_ipv6=six,  # so that `::` takes IPv4, too
+        dualstack_ipv6=six,  # so that `::` takes IPv4 as well
     )
 
 

@@ -1,9 +1,10 @@
-"""HTTP/1.1 in its smallest form, within limits that hold whatever a peer sends: one request a connection.
+"""HTTP/1.1 in its smallest form, one request a connection, within limits that hold whatever a peer sends.
 
-Called by `health` and `control.server`, which say what is answered. A connection costs one thread and at most HEAD
-bytes until its request is there. At most CONNECTIONS of them are open: a further one cuts off the oldest, so that
-who sends its request at once gets through whatever slow peers do. The rest waits in the kernel, and takes none of
-the descriptors that the mirror needs.
+Called by `health` and `control.server`, which answer the requests. The limits:
+1. A connection costs one thread, and at most HEAD bytes until its request is complete.
+2. At most CONNECTIONS are open. A further one cuts off the oldest, so a peer that sends its request at once is
+   served whatever slow peers do.
+3. Further connections wait in the kernel, and take none of the descriptors that the mirror needs.
 """
 
 import logging
@@ -20,26 +21,26 @@ import msgspec
 log = logging.getLogger(__name__)
 
 CONNECTIONS = 16
-"""Connections that are open at once, but for those that were given leave to stay."""
+"""Connections that are open at once, without those that stay (`Exchange.stay`)."""
 
 BACKLOG = 1024
-"""Connections that wait in the kernel, where they cost us nothing. Further clients of a Unix socket are refused at
-once (EAGAIN), so it is more than a flood brings between two looks."""
+"""Connections that wait in the kernel, which costs this process nothing. A Unix socket refuses further clients at
+once (EAGAIN), so this is more than a flood brings between two calls of accept."""
 
 ARRIVAL = 5.0
-"""Seconds for a whole request to arrive, however slowly its bytes drip."""
+"""Seconds for a whole request to arrive, however slowly its bytes come."""
 
 ANSWER = 5.0
-"""Seconds for what is sent to be taken, each time."""
+"""Seconds for a peer to take what is sent, each time."""
 
 HEAD = 8 * 1024
-"""Bytes of a request's first line and its headers, in all."""
+"""Bytes of a request's first line and headers together, at most."""
 
 LINES = 100
-"""Headers of a request."""
+"""Headers of a request, at most."""
 
 RETRY = 0.1
-"""Seconds until it is tried again to accept, where the process has no descriptor left."""
+"""Seconds until the next accept after one that failed, such as without a free descriptor."""
 
 _REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]*) HTTP/1\.[01]")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00\r\n]*)")
@@ -49,7 +50,7 @@ _HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
-    """What a peer asks for. length: of the content that follows, in bytes."""
+    """A request. length: bytes of the content that follows."""
 
     method: str
     target: str
@@ -57,15 +58,15 @@ class HttpRequest(msgspec.Struct, frozen=True):
 
 
 class MalformedError(Exception):
-    """What came is no request that is taken; `status` says so to the peer."""
+    """A request that is not accepted; `status` is the answer to the peer."""
 
-    def __init__(self, status: HTTPStatus, words: str) -> None:
-        super().__init__(words)
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
         self.status = status
 
 
 def parse(head: bytes) -> HttpRequest:
-    """Return the request of a head, without the empty line at its end. Raises MalformedError."""
+    """Return the request of a head, which is given without the empty line at its end. Raises MalformedError."""
     first, *lines = _LINE_END.split(head)
     match = _REQUEST.fullmatch(first)
     if match is None:
@@ -76,7 +77,7 @@ def parse(head: bytes) -> HttpRequest:
     for line in lines:
         header = _HEADER.fullmatch(line)
         if header is None:
-            raise MalformedError(HTTPStatus.BAD_REQUEST, "a header is none")
+            raise MalformedError(HTTPStatus.BAD_REQUEST, "expected headers of the form NAME: VALUE")
         name = header[1].lower()
         if name == b"transfer-encoding":
             raise MalformedError(HTTPStatus.NOT_IMPLEMENTED, "expected a Content-Length, and no Transfer-Encoding")
@@ -88,7 +89,7 @@ def parse(head: bytes) -> HttpRequest:
 
 
 class Exchange:
-    """A connection, its request, and the answer. Each method may raise OSError: the peer is gone, or slow."""
+    """A connection, its request, and the answer. Each method may raise OSError: the peer is gone, or too slow."""
 
     def __init__(self, connection: socket.socket, stay: Callable[["Exchange"], None]) -> None:
         self.connection = connection
@@ -97,26 +98,26 @@ class Exchange:
         self._came = b""
 
     def request(self) -> HttpRequest:
-        """Read what is asked. Raises MalformedError; ConnectionError when the peer ended before."""
-        looked_at = 0
-        while (end := _HEAD_END.search(self._came, max(0, looked_at - 3))) is None:
-            looked_at = len(self._came)
-            if looked_at >= HEAD:
+        """Read the request. Raises MalformedError; ConnectionError when the peer ended before."""
+        searched = 0
+        while (end := _HEAD_END.search(self._came, max(0, searched - 3))) is None:  # 3: its end may be cut in two
+            searched = len(self._came)
+            if searched >= HEAD:
                 raise MalformedError(
                     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {HEAD} bytes of headers"
                 )
-            self._receive(HEAD - looked_at)
+            self._receive(HEAD - searched)
         head, self._came = self._came[: end.start()], self._came[end.end() :]
         return parse(head)
 
     def content(self, length: int) -> bytes:
-        """Read the content that follows; `length` is for the caller to limit. Raises ConnectionError likewise."""
+        """Read the content, whose length the caller has limited. Raises ConnectionError likewise."""
         while len(self._came) < length:
             self._receive(length - len(self._came))
         return self._came[:length]
 
     def stay(self) -> None:
-        """Give up the place among CONNECTIONS, for a wait that the caller bounds; it is not cut off any more."""
+        """Count no more among CONNECTIONS, and be cut off by no other, for a wait that the caller limits."""
         self._stay(self)
 
     def answer(self, status: HTTPStatus, kind: str, content: bytes, *, head_only: bool = False) -> None:
@@ -126,17 +127,17 @@ class Exchange:
         self.send(head.encode() + (b"" if head_only else content))
 
     def begin(self, kind: str) -> None:
-        """Begin an answer whose content goes on until the connection ends."""
+        """Begin an answer whose content ends with the connection."""
         self.send(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n".encode())
 
     def send(self, content: bytes) -> None:
         """Send some bytes within ANSWER seconds."""
-        self.connection.settimeout(ANSWER)  # `sendall` takes it for all of them
+        self.connection.settimeout(ANSWER)  # for all of the bytes (`socket.sendall`)
         self.connection.sendall(content)
 
     def cut(self) -> None:
-        """End it from another thread; its own closes it."""
-        with suppress(OSError):  # the peer was faster
+        """Shut the connection down from another thread; its own thread closes it."""
+        with suppress(OSError):  # the peer has ended it already
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def _receive(self, most: int) -> None:
@@ -151,7 +152,7 @@ class Exchange:
 
 
 class Server:
-    """The thread that accepts, and those of the connections."""
+    """The thread that accepts connections, and one thread for each of them."""
 
     def __init__(
         self,
@@ -163,9 +164,11 @@ class Server:
     ) -> None:
         """Serve a listening socket, which is closed at the end.
 
-        serve: answers a request; may raise MalformedError or OSError. admit: whether a peer may speak at all.
+        serve: answers a request; may raise MalformedError or OSError. admit: returns whether a peer is served at
+        all.
         """
         self.closing = threading.Event()
+        self._accepting = True
         self._listener = listener
         self._answer = serve
         self._admit = admit
@@ -176,16 +179,21 @@ class Server:
         self._thread.start()
 
     def close(self) -> None:
-        """Accept no more."""
+        """Accept no more, and let the connections that stay see by `closing` that they are to end."""
+        self.closing.set()
+        self.stop_accepting()
+
+    def stop_accepting(self) -> None:
+        """Accept no more; what is connected goes on."""
         with self._left:
-            self.closing.set()
+            self._accepting = False
             self._left.notify_all()
         self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
         self._thread.join()
         self._listener.close()
 
     def _run(self) -> None:
-        while not self.closing.is_set():
+        while self._accepting:
             try:
                 connection, _ = self._listener.accept()
             except OSError as error:
@@ -204,15 +212,15 @@ class Server:
             return False
 
     def _begin(self, exchange: Exchange) -> None:
-        """Make room for a connection, and give it a thread."""
+        """Give a connection a thread, after the oldest was cut off if there are CONNECTIONS."""
         with self._left:
-            while len(self._open) >= CONNECTIONS and not self.closing.is_set():
+            while len(self._open) >= CONNECTIONS and self._accepting:
                 next(iter(self._open)).cut()
-                self._left.wait()  # until its thread has closed it: no more descriptors than are promised
+                self._left.wait()  # until its thread has closed it, so that limit 2 holds for descriptors as well
             self._open[exchange] = None
         try:
             threading.Thread(target=self._serve, args=(exchange,), name=self._name, daemon=True).start()
-        except RuntimeError:  # there is no thread to be had
+        except RuntimeError:  # no thread can be started
             self._end(exchange)
 
     def _serve(self, exchange: Exchange) -> None:
@@ -223,13 +231,13 @@ class Server:
                 exchange.answer(error.status, "text/plain; charset=utf-8", f"{error}\n".encode())
         except OSError as error:  # most often a peer that is gone
             log.debug("a connection broke off", extra={"to": self._name, "reason": str(error)})
-        except Exception:  # whatever a peer sends, it ends this connection, not the process
+        except Exception:  # whatever a peer sends ends this connection, not the process
             log.exception("a request could not be answered", extra={"to": self._name})
         finally:
             self._end(exchange)
 
     def _end(self, exchange: Exchange) -> None:
-        with self._left:  # nobody may cut what has the same number by then
+        with self._left:  # `cut` must not hit a later connection that got the same descriptor
             exchange.connection.close()
             self._open.pop(exchange, None)
             self._left.notify_all()

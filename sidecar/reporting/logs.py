@@ -2,15 +2,15 @@
 
 Use `log.info("what happened", extra={...})`; every extra becomes a field.
 
-Nobody who logs ever waits: stderr may be a pipe whose reader hangs, and a mirror that stands still for its log
-would be worse than a lost line. Lines go into a bounded queue, from which a thread of its own writes; what does
-not fit is dropped and counted, and the log says so once it is read again.
+Logging never blocks: stderr may be a pipe whose reader hangs, and a mirror that stands still for its log would be
+worse than a lost line. Lines go into a bounded queue, from which a thread of its own writes. A line that does not
+fit is dropped and counted, and the log reports the number once it is read again.
 """
 
 import logging
 import os
+import select
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,16 +22,16 @@ import msgspec
 from configstore.model.path import printable, printable_json
 
 QUEUE = 256 * 1024
-"""Bytes of lines that wait for the pipe; more are dropped."""
+"""Bytes of lines that may wait for the pipe; further lines are dropped."""
 
 LINE = 8000
-"""Bytes of the longest line: log drivers cut, or refuse, what is longer than 8 to 16 kB."""
+"""Bytes of a line at most: log drivers cut, or refuse, lines longer than 8 to 16 kB."""
 
 NAMES = 20
-"""Names of a list that a line shows; of the others only the number."""
+"""Items of a list that a line shows; of the others it says the number."""
 
 FLUSH = 1.0
-"""Seconds for which the end waits for what is queued."""
+"""Seconds for which the end of the process waits for queued lines."""
 
 _STDERR = 2
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -39,14 +39,14 @@ _CUTS = (4000, 1000, 200, 60)  # characters of one value, tried in turn until th
 
 
 class Lines:
-    """Lines on their way to a descriptor, written by a thread of their own."""
+    """The queue of lines to a descriptor, and the thread that writes them. dropped: how many did not fit."""
 
     def __init__(self, descriptor: int, lost: Callable[[int], str]) -> None:
-        """`lost` returns the line that says how many lines were dropped."""
+        """`lost` returns the line that reports a number of dropped lines."""
         self.dropped = 0
         self._descriptor = descriptor
         self._lost = lost
-        self._told = 0  # of `dropped`
+        self._reported = 0  # of `dropped`
         self._queue: deque[bytes] = deque()
         self._size = 0
         self._writing = False
@@ -54,17 +54,17 @@ class Lines:
         threading.Thread(target=self._write, name="log", daemon=True).start()
 
     def put(self, line: str) -> None:
-        """Queue a line, or drop it when the queue is full; never waits for the descriptor."""
+        """Queue a line, or drop it when the queue is full; never waits."""
         encoded = line.encode("utf-8", "backslashreplace") + b"\n"
         with self._changed:
             if self._size + len(encoded) > QUEUE:
                 self.dropped += 1
                 return
-            self._tell_of_loss()
+            self._report_loss()
             self._append(encoded)
 
     def flush(self, patience: float) -> None:
-        """Wait until everything queued is written, at most `patience` seconds."""
+        """Wait until all queued lines are written, at most `patience` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: not (self._queue or self._writing), patience)
 
@@ -73,10 +73,10 @@ class Lines:
         self._size += len(line)
         self._changed.notify_all()
 
-    def _tell_of_loss(self) -> None:
-        """Queue the number of lines that were lost here, now that there is room again."""
-        if self.dropped > self._told:
-            lost, self._told = self.dropped - self._told, self.dropped
+    def _report_loss(self) -> None:
+        """Queue the number of lines that were dropped at this point, since there is room again."""
+        if self.dropped > self._reported:
+            lost, self._reported = self.dropped - self._reported, self.dropped
             self._append(self._lost(lost).encode() + b"\n")
 
     def _write(self) -> None:
@@ -84,13 +84,13 @@ class Lines:
             with self._changed:
                 self._writing = False
                 if not self._queue:
-                    self._tell_of_loss()
+                    self._report_loss()
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._queue)
                 line = self._queue.popleft()
                 self._size -= len(line)
                 self._writing = True
-            with suppress(OSError):  # a reader that is gone for good, or a full disk: there is nobody to tell
+            with suppress(OSError):  # the reader is gone, or the disk is full: the line is lost
                 _write_all(self._descriptor, line)
 
 
@@ -98,31 +98,32 @@ def _write_all(descriptor: int, text: bytes) -> None:
     while text:
         try:
             text = text[os.write(descriptor, text) :]
-        except BlockingIOError:  # somebody who shares the pipe has set it so
-            time.sleep(0.05)
+        except BlockingIOError:  # another process that shares the pipe has made it non-blocking
+            writable = select.poll()
+            writable.register(descriptor, select.POLLOUT)
+            writable.poll()
 
 
 class _QueueHandler(logging.Handler):
-    """Formats where it is called, so that a field shows what it was then, and queues the line."""
+    """Formats a record at once, so that a field shows its value of that moment, and queues the line."""
 
     def __init__(self, form: logging.Formatter, level: str) -> None:
-        """`level`: that of the settings."""
+        """`level` is that of the settings."""
         super().__init__()
         self.usual = level
         self.setFormatter(form)
-        self.lines = Lines(_STDERR, self._words_of_loss)
+        self.lines = Lines(_STDERR, self._line_of_loss)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self.lines.put(self.format(record))
-        except Exception:  # noqa: BLE001  # a line that cannot be made must not stop the mirror
+        except Exception:  # noqa: BLE001  # a line that cannot be formatted must not stop the mirror
             self.lines.put(f"{_now()} error a log line of {printable(record.name)} could not be made")
 
-    def _words_of_loss(self, lost: int) -> str:
-        words = "log lines were lost, since nobody read them"
-        record = logging.makeLogRecord({"levelno": logging.WARNING, "levelname": "WARNING", "msg": words,
-                                        "threadName": "log", "lines": lost})  # fmt: skip
-        return self.format(record)
+    def _line_of_loss(self, lost: int) -> str:
+        message = "log lines were lost, since nobody read them"
+        fields = {"levelno": logging.WARNING, "levelname": "WARNING", "threadName": "log", "lines": lost}
+        return self.format(logging.makeLogRecord({"msg": message, **fields}))
 
 
 @contextmanager
@@ -137,31 +138,33 @@ def configured(level: str, form: str) -> Iterator[None]:
 
 
 def set_level(level: str) -> str:
-    """Log from `level` on ("": that of the settings) and return it; "" where the log is not ours."""
-    for each in logging.getLogger().handlers:
-        if isinstance(each, _QueueHandler):
-            level = level or each.usual
-            logging.getLogger().setLevel(level.upper())
-            return level
+    """Log from `level` on ("": that of the settings) and return it; "" if `configured` made no log."""
+    for each in _handlers():
+        level = level or each.usual
+        logging.getLogger().setLevel(level.upper())
+        return level
     return ""
 
 
 def dropped() -> int:
-    """Return how many lines were lost so far."""
-    return sum(each.lines.dropped for each in logging.getLogger().handlers if isinstance(each, _QueueHandler))
+    """Return how many lines were dropped so far."""
+    return sum(each.lines.dropped for each in _handlers())
 
 
 def flush() -> None:
-    """Wait until what is queued is written, but not for ever."""
-    for each in logging.getLogger().handlers:
-        if isinstance(each, _QueueHandler):
-            each.lines.flush(FLUSH)
+    """Wait until all queued lines are written, at most FLUSH seconds."""
+    for each in _handlers():
+        each.lines.flush(FLUSH)
 
 
-def say(words: str) -> None:
-    """Write words for a person to stderr, and wait for that no longer than for the log."""
+def _handlers() -> list[_QueueHandler]:
+    return [each for each in logging.getLogger().handlers if isinstance(each, _QueueHandler)]
+
+
+def say(text: str) -> None:
+    """Write a text for a person to stderr, and wait for that at most FLUSH seconds."""
     lines = Lines(_STDERR, str)
-    for line in words.splitlines():
+    for line in text.splitlines():
         lines.put(printable(line))
     lines.flush(FLUSH)
 
@@ -185,7 +188,7 @@ def _now() -> str:
 
 
 class _Bounded(logging.Formatter):
-    """Formats a record so that the line is never too long: its values are cut more and more until it fits."""
+    """Formats a record as a line of at most LINE bytes: its values are cut shorter and shorter until it fits."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields, message = _fields(record), record.getMessage()
@@ -203,8 +206,8 @@ class _Bounded(logging.Formatter):
 
 class _TextLines(_Bounded):
     def line(self, record: logging.LogRecord, message: str, fields: dict[str, Any]) -> str:
-        words = "".join(f" {name}={_shown(value)}" for name, value in fields.items())
-        return f"{_time(record)} {record.levelname.lower()} {printable(message)}{words}"
+        shown = "".join(f" {name}={_shown(value)}" for name, value in fields.items())
+        return f"{_time(record)} {record.levelname.lower()} {printable(message)}{shown}"
 
 
 class _JsonLines(_Bounded):
@@ -220,7 +223,7 @@ class _JsonLines(_Bounded):
 
 
 def _shortened(value: object, cut: int, *, tail: bool = False) -> object:
-    """Return a value of which a text has at most `cut` characters (its end, with `tail`), a list NAMES items."""
+    """Return a value with texts of at most `cut` characters (with `tail` their ends), and lists of NAMES items."""
     if isinstance(value, list | tuple | set):
         names = sorted(map(str, value)) if isinstance(value, set) else list(map(str, value))
         more = [f"… and {len(names) - NAMES} more"] if len(names) > NAMES else []

@@ -1,7 +1,7 @@
-"""What `/metrics` tells: every series in one table, and the text format of Prometheus (version 0.0.4).
+"""The answer of `/metrics`: every series in one table, and the text format of Prometheus (version 0.0.4).
 
-`docs/reference/metrics.md` is made from it. Values are handed in: nothing here asks the store, the disk or an
-engine. Called by `health`; the daemon measures what belongs to no mapping.
+`docs/reference/metrics.md` is made from the table. Values are handed in: nothing here asks the store, the disk or
+an engine. Called by `health`; the samples that no status has come from `daemon.parts`.
 """
 
 import sys
@@ -17,129 +17,113 @@ from sidecar.reporting.status import Status
 
 
 class Series(msgspec.Struct, frozen=True):
-    """One series: its name without `configstore_`, gauge, counter or histogram, its labels, and what it is."""
+    """One series: its name without `configstore_`, gauge, counter or histogram, its labels, and its help text.
+
+    of_status: returns its value from a mapping's status and the engines' clock; None where samples are handed in.
+    """
 
     name: str
     kind: str
     labels: tuple[str, ...]
     words: str
+    of_status: Callable[[Status, float], float] | None = None
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """A value of a series. values: of its labels, in their order."""
+    """A value of a series. values: those of its labels, in their order."""
 
     series: str
     values: tuple[str, ...]
     value: float | Latency
 
 
-_OF_MAPPING = ("mapping",)
-_OF_LEASE = ("lease",)
+def _gauge(name: str, labels: str, words: str) -> Series:
+    return Series(name, "gauge", tuple(labels.split()), words)
+
+
+def _of_status(
+    name: str, words: str, value: Callable[[Status, float], float] | None = None, kind: str = "gauge"
+) -> Series:
+    """Return a series of each mapping; without `value` it is the field of the status that has its name."""
+    return Series(name, kind, ("mapping",), words, value or (lambda status, _: getattr(status, name)))
+
+
+def _pending_seconds(status: Status, now: float) -> float:
+    return 0 if status.pending_since is None else max(0, now - status.pending_since)
+
 
 SERIES = {
     each.name: each
     for each in (
-        Series("build_info", "gauge", ("version", "python"), "1; its labels say what runs here"),
-        Series("connected", "gauge", (), "1 while the store answers writes and linearizable reads"),
-        Series("last_contact_timestamp_seconds", "gauge", (), "When the store last answered; 0 for never"),
+        _gauge("build_info", "version python", "1; its labels say what runs here"),
+        _gauge("connected", "", "1 while the store answers writes and linearizable reads"),
+        _gauge("last_contact_timestamp_seconds", "", "When the store last answered; 0 for never"),
         Series("log_dropped_total", "counter", (), "Log lines lost because nobody read them"),
-        Series(
+        _gauge(
             "certificate_begin_timestamp_seconds",
-            "gauge",
-            ("certificate", "path"),
+            "certificate path",
             "From when on that certificate is valid: what lives shortly is renewed late",
         ),
-        Series(
+        _gauge(
             "certificate_expiry_timestamp_seconds",
-            "gauge",
-            ("certificate", "path"),
+            "certificate path",
             "When the first certificate to end of a file ends by which etcd is reached: of `cacert` or of `cert`",
         ),
-        Series(
+        _gauge(
             "keyring_unreadable",
-            "gauge",
-            (),
+            "",
             "1 while the keyring's file is gone or cannot be read, so that the one before it is used",
         ),
-        Series(
-            "mapping_info",
-            "gauge",
-            ("mapping", "service"),
-            "1; its labels say whose container a mapping of a preset is for",
+        _gauge(
+            "mapping_info", "mapping service", "1; its labels say whose container a mapping of a preset is for"
         ),
-        Series("ready", "gauge", _OF_MAPPING, "1 while it may be served: it was complete, and no more"),
-        Series("complete", "gauge", _OF_MAPPING, "1 while every record of the mapping is applied"),
-        Series("degraded", "gauge", _OF_MAPPING, "1 while it is served although a path has a problem"),
-        Series("halted", "gauge", _OF_MAPPING, "1 while the mapping waits for a person"),
-        Series("waiting", "gauge", _OF_MAPPING, "1 while the mapping cannot go on by itself"),
-        Series("stuck", "gauge", _OF_MAPPING, "1 while its engine makes no progress, so that /livez fails"),
-        Series(
+        _of_status("ready", "1 while it may be served: it was complete, and no more"),
+        _of_status("complete", "1 while every record of the mapping is applied"),
+        _of_status("degraded", "1 while it is served although a path has a problem"),
+        _of_status("halted", "1 while the mapping waits for a person", lambda now, _: now.halted is not None),
+        _of_status(
+            "waiting", "1 while the mapping cannot go on by itself", lambda now, _: now.waiting_for is not None
+        ),
+        _gauge("stuck", "mapping", "1 while its engine makes no progress, so that /livez fails"),
+        _of_status(
             "watch_incomplete",
-            "gauge",
-            _OF_MAPPING,
             "1 while not every change of a file here is noticed at once, such as where files are polled",
         ),
-        Series("problems", "gauge", _OF_MAPPING, "Paths that cannot be mirrored now"),
-        Series(
+        _of_status("problems", "Paths that cannot be mirrored now", lambda now, _: len(now.problems)),
+        _of_status(
             "unopened",
-            "gauge",
-            _OF_MAPPING,
             "Those of the problems that are about sealing: a record that no key here opens, or that is plain where"
             " it may not be",
+            lambda now, _: sum(problem.sealing for problem in now.problems),
         ),
-        Series(
-            "conflicts", "gauge", _OF_MAPPING, "Losing sides of conflicts that the store keeps for the mapping"
-        ),
-        Series("paths", "gauge", _OF_MAPPING, "Paths on which store and replica agree"),
-        Series("pending", "gauge", _OF_MAPPING, "Paths that wait to travel"),
-        Series("pending_seconds", "gauge", _OF_MAPPING, "Age of the oldest waiting path"),
-        Series("behind", "gauge", _OF_MAPPING, "Paths of which the store has a newer record than is applied here"),
-        Series("revision", "gauge", _OF_MAPPING, "Store revision up to which the mapping has seen"),
-        Series("pushed_total", "counter", _OF_MAPPING, "Paths written to the store"),
-        Series("pulled_total", "counter", _OF_MAPPING, "Paths written to the local directory"),
-        Series("cycles_total", "counter", _OF_MAPPING, "Cycles made"),
+        _gauge("conflicts", "mapping", "Losing sides of conflicts that the store keeps for the mapping"),
+        _of_status("paths", "Paths on which store and replica agree"),
+        _of_status("pending", "Paths that wait to travel"),
+        _of_status("pending_seconds", "Age of the oldest waiting path", _pending_seconds),
+        _of_status("behind", "Paths of which the store has a newer record than is applied here"),
+        _of_status("revision", "Store revision up to which the mapping has seen"),
+        _of_status("pushed_total", "Paths written to the store", lambda now, _: now.pushed, "counter"),
+        _of_status("pulled_total", "Paths written to the local directory", lambda now, _: now.pulled, "counter"),
+        _of_status("cycles_total", "Cycles made", lambda now, _: now.cycles, "counter"),
         Series(
             "set_latency_seconds",
             "histogram",
-            _OF_MAPPING,
+            ("mapping",),
             "From the first change of a set noticed here until all of it that was sent is committed, `settle`"
             " included; or from a set's arrival from the store until it is applied here. Deletions alone, which"
             " wait on purpose, are not counted",
         ),
-        Series("lease_held", "gauge", _OF_LEASE, "1 while a client of this sidecar holds the lease"),
-        Series("lease_held_seconds", "gauge", _OF_LEASE, "For how long it has held it; 0 while none does"),
-        Series("lease_waiting", "gauge", _OF_LEASE, "Clients of this sidecar that wait for the lease"),
-        Series(
-            "lease_waiting_seconds", "gauge", _OF_LEASE, "For how long the first of them has waited; 0 for none"
-        ),
+        _gauge("lease_held", "lease", "1 while a client of this sidecar holds the lease"),
+        _gauge("lease_held_seconds", "lease", "For how long it has held it; 0 while none does"),
+        _gauge("lease_waiting", "lease", "Clients of this sidecar that wait for the lease"),
+        _gauge("lease_waiting_seconds", "lease", "For how long the first of them has waited; 0 for none"),
     )
 }
-"""All that there is, in the order in which it is told."""
-
-_FROM_STATUS: dict[str, Callable[[Status, float], float]] = {
-    "ready": lambda status, _: status.ready,
-    "complete": lambda status, _: status.complete,
-    "degraded": lambda status, _: status.degraded,
-    "halted": lambda status, _: status.halted is not None,
-    "waiting": lambda status, _: status.waiting_for is not None,
-    "watch_incomplete": lambda status, _: status.watch_incomplete,
-    "problems": lambda status, _: len(status.problems),
-    "unopened": lambda status, _: sum(problem.sealing for problem in status.problems),
-    "paths": lambda status, _: status.paths,
-    "pending": lambda status, _: status.pending,
-    "pending_seconds": lambda status, now: (
-        0 if status.pending_since is None else max(0, now - status.pending_since)
-    ),
-    "behind": lambda status, _: status.behind,
-    "revision": lambda status, _: status.revision,
-    "pushed_total": lambda status, _: status.pushed,
-    "pulled_total": lambda status, _: status.pulled,
-    "cycles_total": lambda status, _: status.cycles,
-}
+"""All series, in the order of the answer and of the reference."""
 
 
 def metrics(statuses: Sequence[Status], contact: Contact, now: float, others: Iterable[Sample] = ()) -> str:
-    """Return the text that Prometheus reads. now: on the engines' clock. others: what the statuses do not say."""
+    """Return the text that Prometheus reads. now: on the engines' clock. others: samples that no status has."""
     samples: dict[str, list[Sample]] = defaultdict(list)
     for sample in (*_of_process(contact), *_of_mappings(statuses, now), *others):
         samples[sample.series].append(sample)
@@ -154,13 +138,14 @@ def _of_process(contact: Contact) -> Iterator[Sample]:
 
 
 def _of_mappings(statuses: Sequence[Status], now: float) -> Iterator[Sample]:
-    for name, value in _FROM_STATUS.items():
-        for status in statuses:
-            yield Sample(name, (status.mapping,), value(status, now))
+    for series in SERIES.values():
+        if series.of_status:
+            for status in statuses:
+                yield Sample(series.name, (status.mapping,), series.of_status(status, now))
 
 
 def _lines(series: Series, samples: Sequence[Sample]) -> Iterator[str]:
-    """Yield the lines of one series; none when there is nothing to tell of it."""
+    """Yield the lines of one series; none without a sample."""
     if not samples:
         return
     name = f"configstore_{series.name}"

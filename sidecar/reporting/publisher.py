@@ -1,4 +1,4 @@
-"""What one mapping shows of itself: its status, and what of it goes to the log. Owned by its engine."""
+"""Makes the status of one mapping after each cycle, and logs what changed in it. Owned by the mapping's engine."""
 
 import logging
 from collections.abc import Callable
@@ -20,14 +20,13 @@ NAMES = 20
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What the status after a cycle is made from; the fields of `Status` are explained there.
+    """What the status after a cycle is made from; fields that `Status` has as well are explained there.
 
-    keeps_ready: whether a mapping that was ready stays so although it is not complete. queued: paths changed here
-    and not sent yet. noticed: when paths were changed here, where that is known. waiting: paths left for a later
-    cycle, and why. trouble: why not all changes are noticed at once. unfit: why nothing can
-    be sealed here, or "". lost: whether the store is not, or may not
-    be, the one that was known; held: how many of its files lie here. last_choice: None for as before. silent: it
-    only waits for a store that does not answer, which is logged once for all mappings.
+    keeps_ready: whether a mapping that was ready stays ready although it is not complete. queued: paths changed
+    here and not sent yet. noticed: when paths were changed here, where that is known. waiting: paths left for a
+    later cycle, and why. trouble: why not all changes are noticed at once, or None. unfit: why nothing can be
+    sealed here, or "". last_choice: None for the same as before. silent: it waits only for a store that does not
+    answer, which is logged once for all mappings (`contact`).
     """
 
     halted: str | None
@@ -51,7 +50,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Publisher:
-    """Keeps `status`, a value replaced as a whole, and tells of each new one."""
+    """Keeps `status`, a value that is only replaced as a whole, so that any thread may read it."""
 
     def __init__(
         self,
@@ -62,15 +61,15 @@ class Publisher:
         published: Callable[[Status, Status], None] = lambda *_: None,
         hook_failure: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """Take `published`, told of each new status and the one before, and `hook_failure`, why a hook failed."""
+        """Take `published`, called with the status before and the new one, and what returns why a hook failed."""
         self.status = Status(mapping=mapping, required=required)
         self._clock = clock
         self._published = published
         self._hook_failure = hook_failure
-        self._since: dict[StorePath, float] = {}  # when an edit that waits was noticed
+        self._since: dict[StorePath, float] = {}  # when a waiting edit was noticed
 
     def begin_anew(self, reason: str) -> None:
-        """Show that the directory is another one, or cannot be had: what was true of the one before is no more."""
+        """Begin a new status, since the directory is another one or cannot be taken, for the given reason."""
         before = self.status
         self.status = Status(
             mapping=before.mapping,
@@ -86,7 +85,7 @@ class Publisher:
         self._published(before, self.status)
 
     def log_moved(self, done: CycleOutcome, revision: int) -> None:
-        """Log what travelled, by some names and in numbers."""
+        """Log the paths that travelled, the first NAMES of each kind, and the number of all."""
         fields: dict[str, object] = {"mapping": self.status.mapping, "revision": revision}
         for name in ("pushed", "deleted_there", "pulled", "deleted_here"):
             paths = getattr(done, name)
@@ -96,9 +95,9 @@ class Publisher:
         log.info("mirrored", extra=fields)
 
     def publish(self, problems: Map[StorePath, Problem], now: Figures, done: CycleOutcome | None = None) -> None:
-        """Replace the status. done: what the cycle moved."""
+        """Replace the status. done: what the cycle moved, if anything."""
         before = self.status
-        shown = tuple(dict.fromkeys(problems[path] for path in sorted(problems)))  # one may speak for many paths
+        shown = tuple(dict.fromkeys(problems[path] for path in sorted(problems)))  # one may be about many paths
         for reason in self._general(now):
             shown += (Problem(path="", reason=reason, sealing=reason == now.unfit),)
         under_way = [path for path in sorted(now.waiting) if path not in problems]
@@ -131,7 +130,7 @@ class Publisher:
         self._published(before, self.status)
 
     def _general(self, now: Figures) -> list[str]:
-        """Return the problems that no path has."""
+        """Return the problems of the mapping as a whole."""
         hook = self._hook_failure()
         failed = f"the hook failed and is tried again: {hook}" if hook else ""
         return [each for each in (now.unfit, failed, now.trouble) if each]
@@ -142,7 +141,7 @@ class Publisher:
         return min(self._since.values(), default=None)
 
     def _log_changes(self, before: Status, *, silent: bool = False) -> None:
-        """Log what a person should know and was not told yet."""
+        """Log what a person should know and the log does not say yet."""
         now, extra = self.status, {"mapping": before.mapping}
         if now.halted and now.halted != before.halted:
             log.error("halted", extra={**extra, "reason": now.halted})
@@ -150,8 +149,8 @@ class Publisher:
             log.warning("waiting", extra={**extra, "reason": now.waiting_for})
         if now.ready and not before.ready:
             log.info("ready: every record is applied", extra={**extra, "paths": now.paths})
-        told = set(before.problems)
-        fresh = [problem for problem in now.problems if problem not in told]
+        known = set(before.problems)
+        fresh = [problem for problem in now.problems if problem not in known]
         for problem in fresh[:NAMES]:
             log.warning("cannot be mirrored", extra={**extra, "path": problem.path, "reason": problem.reason})
         if len(fresh) > NAMES:

@@ -1,4 +1,4 @@
-"""What a mapping is doing, as values: for `/readyz`, `/metrics`, the log and the report in the store."""
+"""What a mapping is doing, as a value for `/readyz`, `/metrics` and the control socket; and its report."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,21 +12,24 @@ from sidecar.mapping import Mapping
 from sidecar.planner.reconcile import REASONS, Verdict
 
 MAX_WAITS = 20
-"""How many of the paths that wait are named."""
+"""How many waiting paths are named."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """What a mapping is doing; published by its engine as a whole.
+    """What a mapping is doing; made by its engine's `Publisher`.
 
     required: whether readiness depends on it. complete: every record of the mapping is applied here. ready: it was
-    complete, and nothing was found since that a service must not be started with. halted: why the mapping waits
-    for a person, else None. waiting_for: what it cannot go on without at the moment. pending: paths that wait to
-    travel; under_way: those of them that no problem holds up, of which `waits` names some with the reason.
-    pending_since: on the engine's clock, when the oldest edit that waits was noticed. revision: the store revision
-    up to which it has seen; applied: up to which it has also applied everything; behind: how many paths have a
-    newer record than is applied; committed: the last that it wrote itself. lost: the store is not, or may not be,
-    the one that was known; held: how many of its files lie here.
-    last_choice: a person's choice that this process carried out last: what, by whom, when; in words.
+    complete, and nothing was found since with which a service must not be started. halted: why the mapping waits
+    for a person, else None. waiting_for: what it cannot go on without at the moment, else None.
+
+    pending: how many paths wait to travel; under_way: how many of these no problem holds up; `waits` names some of
+    them with the reason. pending_since: when the oldest waiting edit was noticed, on the engine's clock.
+
+    revision: the store's revision up to which the mapping has seen; applied: up to which all of it is applied;
+    behind: how many paths have a newer record than is applied; committed: that of its own last commit.
+
+    lost: the store is not, or may not be, the known one; held: how many files of the known one are here.
+    last_choice: the last choice of a person that this process carried out: what, by whom, when.
     watch_incomplete: not every change of a file here is noticed at once; a problem says why.
     """
 
@@ -56,7 +59,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def state(self) -> MappingState:
-        """The one word for it."""
+        """The state, in one word."""
         if self.halted is not None:
             return MappingState.HALTED
         if self.waiting_for is not None:
@@ -69,7 +72,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         return self.ready and bool(self.problems)
 
     def why_not_done(self) -> str:
-        """Return what holds up what is not done yet, in words: for who waits for it."""
+        """Return what holds up the paths that wait, for a client that waits for them."""
         if self.halted or self.waiting_for:
             return self.halted or self.waiting_for or ""
         problems = [each for each in self.problems if each.path]
@@ -80,7 +83,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join(map(str, named)) + (f"; and {more} more" if more > 0 else "")
 
     def looks_as(self, other: "Status") -> bool:
-        """Tell whether a person would see no difference; figures do not count."""
+        """Return whether a person would see no difference; figures do not count."""
         return all(
             getattr(self, name) == getattr(other, name)
             for name in ("ready", "complete", "halted", "waiting_for", "problems", "last_choice")
@@ -99,10 +102,10 @@ def report_of(
     keys: tuple[str, ...] = (),
     master: bool = False,
 ) -> Report:
-    """Return what the replica says of the mapping in the store.
+    """Return the replica's report of a mapping.
 
-    clock: the engine's, now. time: the time of day, RFC 3339. keys: the ids of those that are held for the
-    mapping. master: whether they come from a master.
+    clock: the time on the engine's clock. time: the time of day, RFC 3339. keys: the ids of the mapping's keys.
+    master: whether the keyring is a master key.
     """
     since = status.pending_since
     return Report(
@@ -142,7 +145,7 @@ def _alike(problems: Iterable[Problem]) -> tuple[Alike, ...]:
 
 
 def _of_each_kind(problems: Sequence[Problem]) -> list[Problem]:
-    """Return problems so that the first ones are of as many kinds as can be: many of one must not hide another."""
+    """Return problems in such an order that many of one reason do not hide the others."""
     count: Counter[str] = Counter()
     turn = []
     for problem in problems:
@@ -151,9 +154,9 @@ def _of_each_kind(problems: Sequence[Problem]) -> list[Problem]:
     return [problem for _, problem in sorted(zip(turn, problems, strict=True), key=lambda each: each[0])]
 
 
-def with_troubles(report: Report, troubles: Iterable[str]) -> Report:
-    """Return a report that also names what is wrong with the replica as a whole."""
-    found = tuple(Problem(path="", reason=reason) for reason in troubles)
+def with_notes(report: Report, notes: Iterable[str]) -> Report:
+    """Return a report with what is wrong with the replica as a whole added to its problems."""
+    found = tuple(Problem(path="", reason=reason) for reason in notes)
     return msgspec.structs.replace(
         report,
         degraded=report.degraded or (report.ready and bool(found)),

@@ -7,8 +7,8 @@ from configstore.errors import PermissionDeniedError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.replica import Ask, MappingState, Report, Request, Verb, decode_report, encode
 from configstore.store.api import Put
-from sidecar.presence.presence import GONE, LOOK, RENEW, RETRY, Presence
-from sidecar.reporting.status import with_troubles
+from sidecar.presence.presence import GONE, RENEW, RETRY, RIVAL_PERIOD, Presence
+from sidecar.reporting.status import with_notes
 from tests.harness.waiting import wait_until
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
@@ -27,7 +27,7 @@ class Telling:
 
     def reports(self, session):
         self.rounds += 1
-        return [with_troubles(msgspec.structs.replace(self.report, session=session), self.presence.troubles())]
+        return [with_notes(msgspec.structs.replace(self.report, session=session), self.presence.notes())]
 
     def told(self):
         found = self.kv.range(Keys().replica("data", "one")).items
@@ -123,8 +123,8 @@ def start(telling):
 def doubled(older, younger):
     start(older)
     start(younger)
-    wait_until(older.presence.troubles, what="the older one to see the younger one")
-    wait_until(lambda: again(younger) and younger.presence.troubles(), what="the younger one to see the older one")
+    wait_until(older.presence.notes, what="the older one to see the younger one")
+    wait_until(lambda: again(younger) and younger.presence.notes(), what="the younger one to see the older one")
 
 
 def again(telling):
@@ -135,10 +135,10 @@ def again(telling):
 def test_two_of_one_id_both_say_so_with_the_mend(pair):
     older, younger = pair
     doubled(older, younger)
-    (words,) = older.presence.troubles()
+    (words,) = older.presence.notes()
     assert "another sidecar, on young, has the same replica id" in words
     assert "CONFIGSTORE_REPLICA" in words
-    assert "on old," in younger.presence.troubles()[0]
+    assert "on old," in younger.presence.notes()[0]
     for each in pair:
         again(each)
         assert "has the same replica id" in reported(each).problems[0].reason
@@ -153,9 +153,9 @@ def test_a_doubled_id_is_logged_once_and_over_when_the_other_is_gone(pair, caplo
     assert len([line for line in caplog.records if "under the same replica id" in line.message]) == 2
     younger.presence.close()
     older.after_a_round()
-    older.now += GONE + LOOK
+    older.now += GONE + RIVAL_PERIOD
     again(older)
-    assert older.presence.troubles() == []
+    assert older.presence.notes() == []
     again(older)
     assert reported(older).problems == ()
 
@@ -167,9 +167,9 @@ def test_the_report_of_a_run_that_died_is_no_other_sidecar(pair):
     older.presence.close()
     start(younger)
     for _ in range(4):
-        younger.now += LOOK
+        younger.now += RIVAL_PERIOD
         again(younger)
-    assert younger.presence.troubles() == []
+    assert younger.presence.notes() == []
 
 
 def test_a_report_that_may_not_be_written_is_said_with_the_right_that_is_missing(telling):
@@ -179,11 +179,11 @@ def test_a_report_that_may_not_be_written_is_said_with_the_right_that_is_missing
     telling.kv.txn = refuse
     telling.report = msgspec.structs.replace(telling.report, ready=True)
     telling.presence.changed()
-    (words,) = wait_until(telling.presence.troubles)
+    (words,) = wait_until(telling.presence.notes)
     assert "cannot report to the store" in words
     assert "it needs readwrite on all keys that begin with /configstore/replicas/" in words
     del telling.kv.txn
-    wait_until(lambda: again(telling) and not telling.presence.troubles())
+    wait_until(lambda: again(telling) and not telling.presence.notes())
 
 
 @pytest.mark.parametrize(
@@ -205,11 +205,11 @@ def test_what_may_not_be_followed_is_said_with_the_right_that_is_missing(where, 
     telling.kv.range = refuse
     telling.presence.start()
     try:
-        (words,) = wait_until(telling.presence.troubles)
+        (words,) = wait_until(telling.presence.notes)
         assert said in words
         assert f"it needs {right} on all keys that begin with /configstore/{where}/" in words
         telling.kv.range = normal
-        wait_until(lambda: not telling.presence.troubles(), 20)
+        wait_until(lambda: not telling.presence.notes(), 20)
     finally:
         telling.presence.close()
 

@@ -38,6 +38,6 @@ def test_orphans_are_reaped_and_our_own_keep_their_exit_codes():
 
 def test_the_exit_code_of_a_child_of_our_own_stays_with_who_waits_for_it():
     with children.started(lambda: subprocess.Popen(["sh", "-c", "exit 7"])) as process:
-        wait_until(lambda: process.pid in children._zombies("/proc"))
+        wait_until(lambda: process.pid in [each.pid for each in children.processes() if each.zombie])
         children.reap_orphans()
         assert process.wait() == 7

@@ -8,11 +8,11 @@ import pytest
 
 WAIT = """
 import logging, os, signal, sys, threading
-from sidecar.process.signals import End
+from sidecar.process.signals import Shutdown
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level="INFO")
 said = threading.Event()
 logging.getLogger("sidecar.process.signals").addFilter(lambda _: said.set() or True)
-end = End()
+end = Shutdown()
 def strike():
     {strike}
 threading.Timer(0.2, strike).start()

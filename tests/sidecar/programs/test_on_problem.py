@@ -130,7 +130,7 @@ def test_a_failure_is_named_until_the_next_change_is_told(alarms, tmp_path):
 
 
 def test_an_engine_that_says_nothing_more_is_told(alarms, monkeypatch):
-    monkeypatch.setattr(on_problem, "LOOK", 0.05)
+    monkeypatch.setattr(on_problem, "CHECK", 0.05)
     why = []
     one = alarms(stuck=lambda: why[0] if why else None)
     one.seen(WELL)

@@ -42,7 +42,7 @@ def test_each_mapping_counts_the_losing_sides_of_what_it_selects(kv):
     kv.txn((), [Put(key, b"", 0) for key in keys])
     outside = GaugeCollector(kv, StoreSettings(), MAPPINGS)
     assert samples(outside, "conflicts") == {}
-    outside.look()
+    outside.read()
     assert samples(outside, "conflicts") == {("outer",): 3, ("inner",): 1, ("all",): 6}
 
 
@@ -52,14 +52,14 @@ def test_what_a_service_may_not_read_is_not_told_as_none(kv, monkeypatch):
 
     monkeypatch.setattr(kv, "range", refused)
     outside = GaugeCollector(kv, StoreSettings(), MAPPINGS)
-    outside.look()
+    outside.read()
     assert samples(outside, "conflicts") == {}
 
 
 def test_only_a_conflict_that_was_lost_here_is_a_reason_to_look_sooner(kv, monkeypatch):
     """Every replica hears of every change: one that only came in must not have each read the store again."""
     monkeypatch.setattr("sidecar.reporting.gauges.PAUSE", 0.0)
-    monkeypatch.setattr("sidecar.reporting.gauges.LOOK", 600.0)
+    monkeypatch.setattr("sidecar.reporting.gauges.PERIOD", 600.0)
     lost, ranged, reads = [0], kv.range, []
     monkeypatch.setattr(kv, "range", lambda *a, **b: reads.append(a) or ranged(*a, **b))
     outside = GaugeCollector(kv, StoreSettings(), MAPPINGS[2:], lambda: list(lost))
@@ -67,7 +67,7 @@ def test_only_a_conflict_that_was_lost_here_is_a_reason_to_look_sooner(kv, monke
     wait_until(lambda: samples(outside, "conflicts") == {("all",): 0})
     first = len(reads)
     outside.wake()
-    assert not outside._news.is_set()
+    assert not outside._due.is_set()
     kv.txn((), [Put(KEYS.conflict("a", "id"), b"", 0)])
     lost[0] += 1
     outside.wake()
@@ -85,7 +85,7 @@ def outside(kv, tmp_path):
         endpoints=("https://h:1",), cacert=str(authority.cacert), cert=str(pem.cert), key=str(pem.key)
     )
     looked = GaugeCollector(kv, settings, ())
-    looked.look()
+    looked.read()
     looked.authority, looked.paths = authority, (str(authority.cacert), str(pem.cert))
     return looked
 
@@ -100,7 +100,7 @@ def test_it_tells_when_the_certificates_end_and_a_renewal(outside):
     named = set(samples(outside, "certificate_expiry_timestamp_seconds"))
     assert named == {("cacert", outside.paths[0]), ("cert", outside.paths[1])}
     outside.authority.issue("client", days=90)
-    outside.look()
+    outside.read()
     assert days(outside) == {"cacert": 1, "cert": 90}
 
 
@@ -108,22 +108,22 @@ def test_a_file_is_read_again_only_when_it_was_changed(outside, monkeypatch):
     read = []
     for which in ("first_to_end", "last_to_end"):
         monkeypatch.setattr(f"sidecar.reporting.gauges.{which}", read.append)
-    outside.look()
+    outside.read()
     assert read == []
     os.utime(outside.paths[1])
-    outside.look()
+    outside.read()
     assert len(read) == 1
 
 
 def test_a_file_that_is_gone_has_no_end(outside):
     os.unlink(outside.paths[1])
-    outside.look()
+    outside.read()
     assert days(outside) == {"cacert": 1}
 
 
 def test_without_tls_no_certificate_is_told(kv, tmp_path):
     looked = GaugeCollector(kv, StoreSettings(cacert=str(Authority(tmp_path).cacert)), ())
-    looked.look()
+    looked.read()
     assert list(looked.samples()) == []
 
 
@@ -140,11 +140,11 @@ def test_what_ends_within_thirty_days_is_a_trouble_with_its_mend(kv, tmp_path, m
     pair = Authority(tmp_path / "a", "a").issue("client", days=300)
     settings = StoreSettings(endpoints=("https://etcd:2379",), cert=str(pair.cert), key=str(pair.key))
     outside = GaugeCollector(kv, settings, ())
-    outside.look()
+    outside.read()
     now = time.time()
     for days, words in ((301, "has ended: renew it"), (271, "ends in 29 days: renew it"), (269, "")):
         monkeypatch.setattr("sidecar.reporting.gauges.time.time", lambda days=days: now + days * 86400)
-        told = " ".join(outside.troubles())
+        told = " ".join(outside.notes())
         assert words in told
         assert bool(told) == bool(words)
 
@@ -167,7 +167,7 @@ def test_a_bundle_of_authorities_ends_with_its_last(tmp_path):
 
 def test_one_mapping_without_the_right_hides_no_other(kv, monkeypatch):
     outside = GaugeCollector(kv, StoreSettings(), MAPPINGS)
-    outside.look()
+    outside.read()
     count = outside._count
 
     def refused(mapping):
@@ -176,5 +176,5 @@ def test_one_mapping_without_the_right_hides_no_other(kv, monkeypatch):
         return count(mapping)
 
     monkeypatch.setattr(outside, "_count", refused)
-    outside.look()
+    outside.read()
     assert set(samples(outside, "conflicts")) == {("inner",), ("all",)}

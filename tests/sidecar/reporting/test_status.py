@@ -3,7 +3,7 @@
 from configstore.model.problem import Problem
 from configstore.model.replica import MAX_PROBLEMS
 from sidecar.mapping import Mapping
-from sidecar.reporting.status import Status, report_of, with_troubles
+from sidecar.reporting.status import Status, report_of, with_notes
 
 MAPPING = Mapping(name="data", store="data", path="/data")
 MANY = tuple(Problem(path=f"a-{number:03}", reason="made here") for number in range(200))
@@ -22,12 +22,12 @@ def test_many_problems_of_one_kind_hide_none_of_another():
 
 
 def test_a_trouble_of_the_whole_replica_comes_first_and_makes_a_ready_one_degraded():
-    report = with_troubles(reported(ready=True, complete=True, problems=MANY), ["it hangs"])
+    report = with_notes(reported(ready=True, complete=True, problems=MANY), ["it hangs"])
     assert (report.problems[0].reason, report.problem_count) == ("it hangs", 201)
     assert len(report.problems) == MAX_PROBLEMS
     assert report.degraded
-    assert not with_troubles(reported(ready=True), []).degraded
-    assert not with_troubles(reported(ready=False), ["it hangs"]).degraded
+    assert not with_notes(reported(ready=True), []).degraded
+    assert not with_notes(reported(ready=False), ["it hangs"]).degraded
 
 
 def test_who_waits_is_told_the_paths_and_why():
