@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -181,6 +182,20 @@ def test_another_sidecar_at_the_same_socket_is_refused_and_a_dead_ones_is_taken_
     one.end(9)
     two.start().ready()
     assert json.loads(one.client("status").communicate()[0])["replica"] == "two"
+
+
+def test_a_removed_socket_directory_is_made_again_and_an_open_hold_goes_on(one, tmp_path, configstore):
+    begun, go_on = tmp_path / "begun", tmp_path / "go-on"
+    script = f"touch {begun}; while ! [ -e {go_on} ]; do sleep 0.05; done; echo held > {one.folder}/under-it"
+    holding = one.client("hold", "job", "--", "sh", "-c", script)
+    wait_until(begun.exists, what="the command")
+    shutil.rmtree(one.shared)
+    wait_until((one.shared / "control.sock").exists, what="the socket")
+    assert works(one)
+    assert one.client("flush", "data").communicate(timeout=60)
+    go_on.touch()
+    assert holding.communicate(timeout=60)
+    assert (holding.returncode, configstore("get", "data/under-it")) == (0, b"held\n")
 
 
 def test_a_directory_in_which_others_have_files_is_not_closed_to_them(replica):
