@@ -9,11 +9,27 @@ from pathlib import Path
 import pytest
 
 from configstore.embedded import EmbeddedEtcd, wheel_binary
-from tests.harness import zygote
+from tests.harness import descriptors, zygote
 from tests.harness.servers import connect, debian_binary
 
 HERE = Path(__file__).parents[1]
 _roots = itertools.count(1)
+_descriptors = descriptors.Watcher()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Note which test leaves descriptors open."""
+    result = yield
+    _descriptors.after(item.nodeid)
+    return result
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_descriptors_are_left():
+    """Fail, at the end of all, when descriptors were left open; it says after which tests."""
+    yield
+    _descriptors.check()
 
 
 def pytest_sessionfinish():

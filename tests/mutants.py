@@ -600,14 +600,14 @@ MUTANTS = {
     ),
     "what has not answered has lost everything": Mutant(
         "sidecar/cycle/engine.py",
-        "() if self._remote.life.phase is Phase.UNKNOWN else self._sides.vanished()",
-        "self._sides.vanished()",
+        "() if self.remote.life.phase is Phase.UNKNOWN else self.sides.vanished()",
+        "self.sides.vanished()",
         "tests/sidecar/cycle/test_engine.py",
     ),
     "a frozen mapping is always due": Mutant(
         "sidecar/cycle/engine.py",
-        "            self._local.rounds.verified(now, sure=not (compares and self._remote.doubtful))",
-        "                self._local.rounds.verified(now, sure=not self._remote.doubtful)",
+        "            self.local.rounds.verified(now, sure=not (compares and self.remote.doubtful))",
+        "                self.local.rounds.verified(now, sure=not self.remote.doubtful)",
         "tests/sidecar/cycle/test_engine.py",
     ),
     "all that is changed while the store is away is one set": Mutant(
@@ -684,7 +684,7 @@ MUTANTS = {
     ),
     "a mapping is ready because a cycle ran": Mutant(
         "sidecar/cycle/engine.py",
-        "complete = follows and (self.mapping.direction is Direction.PUSH or not self._sides.missing)",
+        "complete = follows and (self.mapping.direction is Direction.PUSH or not self.sides.missing)",
         "complete = True",
         "tests/sidecar/cycle/test_engine.py",
     ),

@@ -1,6 +1,5 @@
 """What the programs load: memory of every sidecar, and time of every command. One process a case."""
 
-import itertools
 import json
 import os
 import signal
@@ -10,11 +9,7 @@ import sys
 import pytest
 
 from configstore.cli import GROUPS, build_parser
-from configstore.model.keys import Keys
-from configstore.model.path import StorePath
-from configstore.model.record import Entry, Kind, sha256
-from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
+from tests.harness.named import a_dir, a_tree, put
 from tests.harness.servers import connect
 from tests.harness.waiting import wait_until
 
@@ -87,11 +82,7 @@ def options(etcd):
     """Return the options for a store with one file."""
     root = f"/test-imports-{os.getpid()}"
     with connect(etcd.endpoint) as kv:
-        ids = map(str, itertools.count())
-        tree = Tree(kv, Keys(root), Writer(replica="r", host="h", now=lambda: "now", new_id=ids.__next__))
-        file = Entry(kind=Kind.FILE, mode=0o600, size=1, sha256=sha256(b"x"))
-        box = Write(path=StorePath("box"), entry=Entry(kind=Kind.DIR, mode=0o755))
-        tree.commit([box, Write(path=StorePath("box/file"), entry=file, content=b"x")], retention=0)
+        put(a_tree(kv, root), {"box": a_dir(), "box/file": b"x"}, retention=0)
     return ["--endpoints", etcd.endpoint, "--root", root]
 
 

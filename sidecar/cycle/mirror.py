@@ -416,7 +416,7 @@ class Mirror:
             self._wake.wait(due)
             self._wake.clear()
             wanted, looks = self._flushes_wanted, self._looks_wanted
-            due = self._cycle(flush=wanted > self._flushes_made or looks > self._looks_made)
+            due = self.cycle(flush=wanted > self._flushes_made or looks > self._looks_made)
             self._note_flushed(wanted)
             self._note_looked(looks)
             status = self.status
@@ -428,7 +428,11 @@ class Mirror:
                 given_back = moved
         self._flush()
 
-    def _cycle(self, *, flush: bool = False) -> float | None:
+    def cycle(self, *, flush: bool = False) -> float | None:
+        """Make one cycle; returns in how many seconds the next is due, None: once something wakes it.
+
+        Called by the mapping's own thread once `start` was called; else by whoever drives it step by step.
+        """
         before = self.status
         self.progress.begin()
         try:
@@ -466,7 +470,7 @@ class Mirror:
     def _flush(self) -> None:
         end = self._clock() + self._patience
         while (left := end - self._clock()) > 0:
-            due = self._cycle(flush=True)
+            due = self.cycle(flush=True)
             if self.status.waiting_for or self.status.halted or not self.status.pending:
                 return
             self._wake.wait(min(left, due if due is not None else left))

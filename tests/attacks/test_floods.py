@@ -6,6 +6,7 @@ import pytest
 
 from configstore.model.record import CHUNK_SIZE, Deletion, Entry, Kind, Origin, Record, encode, sha256
 from configstore.store.api import Put, range_all
+from tests.harness.named import a_file
 from tests.harness.waiting import wait_until
 
 MOST = 96
@@ -58,7 +59,7 @@ def test_values_too_large_for_one_answer_come_in_smaller_pages(kv, kv_root, belo
 @pytest.mark.parametrize("kind", ["junk", "records"])
 def test_large_values_cost_little(replica, configstore, below, kind):
     content = b"x" * 1_400_000
-    entry = Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
+    entry = a_file(content)
     value = content if kind == "junk" else encode(Record(entry=entry, origin=origin("w"), content=content))
     below((f"{number:03}", value) for number in range(100))
     one = starts_and_mirrors(replica("one", "max_delete = 1.0"), configstore)

@@ -10,16 +10,14 @@ import pytest
 
 from configstore.embedded import LOOPBACK
 from configstore.errors import AuthenticationError, ConfigstoreError, StoreError, TooLargeError
-from configstore.model.keys import Keys
 from configstore.model.path import ROOT
 from configstore.store.api import ModRevision, Put, range_all
 from configstore.store.etcd import connection, watch
 from configstore.store.etcd.stubs import rpc, services
 from configstore.store.items import items_at
-from configstore.store.tree import Tree
-from configstore.store.values import Writer
 from sidecar.mapping import Mapping
 from sidecar.remote.watch import RemoteWatch
+from tests.harness.named import a_tree
 from tests.harness.servers import connect
 from tests.harness.waiting import wait_until
 
@@ -318,7 +316,7 @@ def test_streams_that_end_at_once_are_not_opened_in_a_tight_loop(hostile, kv):
 
 def test_a_mapping_goes_on_following_whatever_a_server_says(hostile, kv):
     """The thread that follows the store lives on, says why, and takes what is good as soon as that comes."""
-    tree = Tree(kv, Keys(), Writer(replica="r", host="h", now=lambda: "", new_id=lambda: "w"))
+    tree = a_tree(kv)
     mapping = Mapping(name="data", store=ROOT, path="/nowhere")
     feed = RemoteWatch(tree, mapping, lambda: None, lambda: 0)
     hostile.says["range"] = lambda request: PAGES["a key twice"] if request.range_end else page()

@@ -11,7 +11,7 @@ import pytest
 from configstore.files.descent import open_parent
 from configstore.files.writing import TreeWriter
 from configstore.model.path import StorePath, unsafe_target
-from configstore.model.record import Entry, Kind
+from tests.harness.named import a_link
 
 SETS = 4000
 STRANGER = 65534
@@ -105,9 +105,9 @@ def test_an_export_makes_no_link_that_leads_out_in_steps(tmp_path):
     folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         writer = TreeWriter(folder, owners=False)
-        writer.write(StorePath("d"), Entry(kind=Kind.SYMLINK, target="."), b"")
+        writer.write(StorePath("d"), a_link("."), b"")
         with pytest.raises(Exception, match="begin its target"):
-            writer.write(StorePath("e"), Entry(kind=Kind.SYMLINK, target="d/../x"), b"")
+            writer.write(StorePath("e"), a_link("d/../x"), b"")
     finally:
         os.close(folder)
     assert os.listdir(tmp_path) == ["d"]

@@ -7,12 +7,13 @@ import pytest
 from configstore.errors import CorruptError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
-from configstore.model.record import Deletion, Entry, Kind, Origin, Record, encode, sha256
+from configstore.model.record import Deletion, Origin, Record, encode, sha256
 from configstore.store.api import Delete, Exists, Put, range_all
 from configstore.store.conflicts import Unread, all_sides, losers
 from configstore.store.history import versions
 from configstore.store.values import UnreadableRecord
-from tests.harness.keyrings import DATA, FIRST, everything, put, raw, ring, sealed_tree, table, write
+from tests.harness.keyrings import DATA, FIRST, everything, raw, ring, save, sealed_tree, table
+from tests.harness.named import GONE, a_dir, a_file, a_link, put
 from tests.harness.waiting import wait_until
 
 BOTH = ring(FIRST, subtrees=(DATA, StorePath("other")))
@@ -30,9 +31,9 @@ def test_no_value_opens_anywhere_but_where_it_was_written(kv, kv_root):
     tree, elsewhere = (sealed_tree(kv, root, BOTH) for root in (kv_root, f"{kv_root}-b"))
     keys = Keys(kv_root)
     for content in (b"first", b"second"):
-        write(tree, {"data/a": content, "data/b": content, "other/a": content})
-    write(tree, {"data/large": LARGE, "data/large2": LARGE})
-    losing = Entry(kind=Kind.FILE, mode=0o600, size=4, sha256=sha256(b"lost"))
+        put(tree, {"data/a": content, "data/b": content, "other/a": content})
+    put(tree, {"data/large": LARGE, "data/large2": LARGE})
+    losing = a_file(b"lost")
     for path in ("data/a", "data/b"):
         tree.keep_conflict(StorePath(path), losing, b"lost", retention=600)
     files, past, lost = (values(kv, kv_root, part) for part in ("files", "past", "conflicts"))
@@ -69,7 +70,7 @@ def sealing(replica, tmp_path):
     """Return a ready sidecar that seals what is in its directory."""
 
     def make(policy=""):
-        return replica("one", policy, table(put(tmp_path / "keyring", ring(FIRST)))).start().ready()
+        return replica("one", policy, table(save(tmp_path / "keyring", ring(FIRST)))).start().ready()
 
     return make
 
@@ -78,10 +79,6 @@ def plain(entry, content=None, deletion=None):
     """Return a record as anybody may make it."""
     origin = Origin(write_id=os.urandom(6).hex(), replica="", host="", time="", deletion=deletion)
     return encode(Record(entry=entry, origin=origin, content=content))
-
-
-def a_file(content):
-    return Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
 
 
 def test_what_is_planted_changed_or_moved_is_named_and_nothing_of_it_is_applied(sealing, kv, kv_root):
@@ -99,7 +96,7 @@ def test_what_is_planted_changed_or_moved_is_named_and_nothing_of_it_is_applied(
             Put(at("b"), a),  # moved
             Put(at("c"), c.replace(b'"mode":"0644"', b'"mode":"0666"')),
             Put(at("new"), b),
-            Put(at("link"), plain(Entry(kind=Kind.SYMLINK, target="a"))),
+            Put(at("link"), plain(a_link("a"))),
         ),
     )
     wait_until(lambda: one.metric("unopened") == 5)
@@ -109,7 +106,7 @@ def test_what_is_planted_changed_or_moved_is_named_and_nothing_of_it_is_applied(
     assert all(f"{name}: it does not open with its key" in said for name in ("b", "c", "new"))
     assert one.tree() == before
     assert one.ask("/readyz")[0] == 200
-    write(
+    put(
         sealed_tree(kv, kv_root, ring(FIRST)),
         {f"data/{name}": b"mended" for name in ("a", "b", "c", "new", "link")},
     )
@@ -149,9 +146,7 @@ def test_many_planted_tombstones_halt_whatever_they_say_and_one_is_kept_under_co
             "confirmed": Deletion(id="d", count=20, confirmed=True),
             "none": None,
         }
-        return Put(
-            keys.file(StorePath(f"data/f{number}")), plain(Entry(kind=Kind.GONE), deletion=claims[deletion])
-        )
+        return Put(keys.file(StorePath(f"data/f{number}")), plain(GONE, deletion=claims[deletion]))
 
     kv.txn((), (tombstone(0),))
     wait_until(lambda: not (one.folder / "f0").exists())
@@ -168,7 +163,7 @@ def test_a_planted_directory_takes_no_files_place_until_a_person_removed_the_fil
     for name in "ab":
         (one.folder / name).write_bytes(b"mine")
     wait_until(lambda: one.metric("paths") == 2)
-    directory = plain(Entry(kind=Kind.DIR, mode=0o777))
+    directory = plain(a_dir(0o777))
     kv.txn((), [Put(keys.file(StorePath(f"data/{name}")), directory) for name in "ab"])
     wait_until(lambda: one.metric("unopened") == 2)
     assert {path.read_bytes() for path in one.folder.glob("[ab]")} == {b"mine"}
@@ -186,7 +181,7 @@ def test_a_dump_of_the_store_shows_no_content_digest_target_or_equality(sealing,
         (one.folder / f"large-{name}").write_bytes(large)
     (one.folder / "link").symlink_to("a-target-to-be-hidden")
     wait_until(lambda: one.metric("paths") == 5)
-    write(sealed_tree(kv, kv_root, ring(FIRST)), {"data/a": b"the store's"})
+    put(sealed_tree(kv, kv_root, ring(FIRST)), {"data/a": b"the store's"})
     wait_until(lambda: (one.folder / "a").read_bytes() == b"the store's")
     (one.folder / "b").unlink()
     wait_until(lambda: b'"kind":"gone"' in raw(kv, kv_root, "data/b"))

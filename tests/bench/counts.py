@@ -64,18 +64,18 @@ class Pair:
 
     def send(self) -> None:
         """Have the first replica see a change, wait until it has settled, and commit it."""
-        self.one.mirror._cycle()
+        self.one.mirror.cycle()
         self.world.now += SETTLE + 0.05
-        self.one.mirror._cycle()
+        self.one.mirror.cycle()
 
     def apply(self) -> None:
         """Have the second replica take it."""
-        self.two.mirror._cycle()
+        self.two.mirror.cycle()
 
     def end(self) -> None:
         """Stop both; fail unless they have the same: what was counted was the work."""
         for each in self.world.replicas:
-            each.mirror.close()
+            each.end()
         for each in self.one.folder.glob("f*"):
             if (self.two.folder / each.name).read_bytes() != each.read_bytes():
                 raise SystemExit(f"counts: {each.name} did not travel")

@@ -97,8 +97,8 @@ def _cycle(bench: Bench, file: Path) -> Figures:
     engine = mirror.engine
     names: list[tuple[Any, str, str]] = [
         (mirror._feed, "drain", "listed, s"),
-        (engine._remote, "absorb", "listed and taken in, s"),
-        (engine._local, "look", "scanned, every file read, s"),
+        (engine.remote, "absorb", "listed and taken in, s"),
+        (engine.local, "look", "scanned, every file read, s"),
         (engine, "_make_plan", "planned, s"),
     ]
     for thing, name, what in names:
@@ -107,8 +107,8 @@ def _cycle(bench: Bench, file: Path) -> Figures:
     if plan.pull or plan.push:
         raise SystemExit(f"bench: {len(plan.pull)} to pull and {len(plan.push)} to push after init")
     again: Figures = {}
-    engine._local.look = _timed(again, "scanned again, s", engine._local.look)  # type: ignore[method-assign]
-    engine._local.look(flush=True)
+    engine.local.look = _timed(again, "scanned again, s", engine.local.look)  # type: ignore[method-assign]
+    engine.local.look(flush=True)
     mirror.close()
     _timed(again, "compared with the store, s", survey)(bench.kv, bench.tree.keys, mapping.store)
     return found | again

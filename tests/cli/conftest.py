@@ -10,9 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from configstore.cli import main
-from configstore.model.keys import Keys
-from configstore.store.tree import Tree
-from configstore.store.values import Writer
+from tests.harness.named import a_tree
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,4 @@ def start(environment):
 @pytest.fixture
 def tree(kv, kv_root):
     """Return the tree that the commands of this test look at."""
-    ids = iter(range(10**6))
-    writer = Writer(replica="r1", host="h1", now=lambda: "2026-01-01T00:00:00Z", new_id=lambda: f"id-{next(ids)}")
-    return Tree(kv, Keys(kv_root), writer)
+    return a_tree(kv, kv_root, replica="r1", host="h1", now="2026-01-01T00:00:00Z")

@@ -2,16 +2,12 @@
 
 import pytest
 
-from configstore.model.record import Entry, Kind, sha256
 from configstore.store.api import CreateRevision, Delete, Exists, Put
 from configstore.store.retention import MAX_CONFLICTS
+from tests.harness.named import a_file
 
 MONTH = 30 * 86400
 LARGE = bytes(range(256)) * 5000
-
-
-def a_file(content, mode=0o600):
-    return Entry(kind=Kind.FILE, mode=mode, size=len(content), sha256=sha256(content))
 
 
 @pytest.fixture

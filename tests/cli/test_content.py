@@ -6,9 +6,9 @@ import stat
 import pytest
 
 from configstore.model.keys import Keys
-from configstore.model.record import MAX_SIZE, Entry, Kind, sha256
+from configstore.model.record import MAX_SIZE
 from configstore.store.api import Delete, ModRevision, Put
-from configstore.store.values import Write
+from tests.harness.named import a_file, a_link, a_write, put
 from tests.harness.servers import run_etcdctl
 
 BYTES = bytes(range(256)) * 3
@@ -60,9 +60,7 @@ def test_a_new_file_is_private_and_an_existing_one_keeps_its_mode(run):
 
 
 def test_an_existing_file_keeps_its_owner(run, tree):
-    content = b"x"
-    entry = Entry(kind=Kind.FILE, mode=0o640, uid=7, gid=8, user="u", group="g", size=1, sha256=sha256(content))
-    tree.commit([Write(path="a", entry=entry, content=content)], retention=60)
+    put(tree, {"a": (a_file(b"x", 0o640, uid=7, gid=8, user="u", group="g"), b"x")})
     run("put", "a", stdin=b"yy")
     found = run("stat", "a", "--json").json()
     assert (found["uid"], found["gid"], found["user"], found["group"]) == (7, 8, "u", "g")
@@ -123,7 +121,7 @@ def test_nothing_is_put_below_a_file(run):
 
 
 def test_a_symlink_is_named_with_its_target_and_not_followed(run, tree):
-    tree.commit([Write(path="l", entry=Entry(kind=Kind.SYMLINK, target="../x\x1b"))], retention=60)
+    tree.commit([a_write("l", a_link("../x\x1b"))], retention=60)
     for done, code in ((run("get", "l"), 1), (run("put", "l", stdin=b"x"), 3)):
         assert (done.code, "symlink to ../x\\x1b" in done.err) == (code, True)
 

@@ -20,7 +20,8 @@ from configstore.settings import StoreSettings
 from configstore.store.api import Put
 from tests.e2e.faults import says
 from tests.harness.certificates import Authority
-from tests.harness.keyrings import FIRST, put, ring, sealed_tree, write
+from tests.harness.keyrings import FIRST, ring, save, sealed_tree
+from tests.harness.named import put
 from tests.harness.servers import cluster, connect, run_etcdctl
 from tests.harness.waiting import wait_until
 
@@ -359,8 +360,8 @@ def test_room_and_watches_of_a_directory_are_looked_at(doctor, etcd, tmp_path):
 
 
 def test_a_keyring_is_judged_for_the_mappings_that_are_named(etcd, doctor, kv, kv_root, tmp_path):
-    keyring = put(tmp_path / "keyring", ring(FIRST))
-    write(sealed_tree(kv, kv_root, ring(FIRST)), {"data/a": b"sealed"})
+    keyring = save(tmp_path / "keyring", ring(FIRST))
+    put(sealed_tree(kv, kv_root, ring(FIRST)), {"data/a": b"sealed"})
     (tmp_path / "s.toml").write_text(f'[seal]\nkeyring = "{keyring}"\n[[mapping]]\nname = "data"\npath = "/d"\n')
     code, rows = doctor(etcd.endpoint, root=kv_root, config=tmp_path / "s.toml")
     assert (code, set(states(rows, "keyring"))) == (0, {"ok"})

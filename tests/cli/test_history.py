@@ -2,12 +2,11 @@
 
 import pytest
 
-from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind, sha256
 from configstore.store.api import CreateRevision, Put
 from configstore.store.retention import PRUNE_EVERY
 from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
+from tests.harness import named
+from tests.harness.named import GONE, a_dir, a_file, a_link, a_tree
 
 MONTH = 30 * 86400
 LARGE = bytes(range(256)) * 1000
@@ -155,16 +154,9 @@ def test_a_directory_is_restored_only_when_asked_for_all_of_it(run, put):
 
 
 def test_a_kind_comes_back_with_the_rest(run, tree):
-    def write(path, entry, content=None):
-        found = tree.read(path)
-        write = Write(path=path, entry=entry, content=content, expected=found.mod_revision if found else 0)
-        return tree.commit([write], retention=MONTH).done[path]
-
-    write("d", Entry(kind=Kind.DIR, mode=0o700))
-    write("d/link", Entry(kind=Kind.SYMLINK, target="a"))
-    then = write("d/a", Entry(kind=Kind.FILE, mode=0o600, size=1, sha256=sha256(b"1"), uid=7, gid=8), b"1")
-    write("d/link", Entry(kind=Kind.FILE, mode=0o600, size=1, sha256=sha256(b"2")), b"2")
-    write("d/a", Entry(kind=Kind.GONE))
+    named.put(tree, {"d": a_dir(0o700), "d/link": a_link("a")})
+    then = named.put(tree, {"d/a": (a_file(b"1", uid=7, gid=8), b"1")})
+    named.put(tree, {"d/link": b"2", "d/a": GONE})
     assert run("restore", "d", "-r", "--revision", str(then)).code == 0
     assert tree.read("d/link").entry.target == "a"
     assert (tree.read("d/a").entry.uid, tree.read("d/a").record.content) == (7, b"1")
@@ -173,14 +165,8 @@ def test_a_kind_comes_back_with_the_rest(run, tree):
 def test_a_time_means_what_was_written_until_then(run, kv, kv_root, tree):
     revisions = {}
     for hour in (1, 3):
-        writer = Writer(replica="r", host="h", now=lambda hour=hour: f"2026-01-01T0{hour}:00:00.000Z",
-                        new_id=lambda hour=hour: f"at-{hour}")  # fmt: skip
-        at = Tree(kv, Keys(kv_root), writer)
-        found = at.read("a")
-        content = b"%d" % hour
-        entry = Entry(kind=Kind.FILE, mode=0o600, size=1, sha256=sha256(content))
-        write = Write(path="a", entry=entry, content=content, expected=found.mod_revision if found else 0)
-        revisions[hour] = at.commit([write], retention=MONTH).done["a"]
+        at = a_tree(kv, kv_root, now=f"2026-01-01T0{hour}:00:00.000Z")
+        revisions[hour] = named.put(at, {"a": b"%d" % hour}, retention=MONTH)
     assert run("restore", "a", "--at", "2026-01-01T02:00Z").code == 0
     assert tree.read("a").record.content == b"1"
     assert "nothing is known of it at that time" in run("restore", "a", "--at", "2025-01-01").err
@@ -212,10 +198,7 @@ def test_a_time_or_revision_that_is_none_is_a_usage_error(run, when):
 def test_what_is_not_kept_any_more_is_named_and_nothing_is_changed(run, tree):
     first = revision = 0
     for number in range(2 * PRUNE_EVERY + 1):
-        content = b"%d" % number
-        entry = Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
-        write = Write(path="d/a", entry=entry, content=content, expected=revision)
-        revision = tree.commit([write], retention=MONTH, keep=1).done["d/a"]
+        revision = named.put(tree, {"d/a": b"%d" % number}, retention=MONTH, keep=1)
         first = first or revision
     done = run("restore", "d", "-r", "--revision", str(first))
     assert (done.code, "d/a" in done.err, "not kept any more; nothing was changed" in done.err) == (1, True, True)
@@ -239,9 +222,7 @@ def test_a_change_in_between_is_a_conflict_and_the_rest_stays(run, put, tree, mo
 
     def overtaken(self, writes, **how):
         monkeypatch.setattr(Tree, "commit", real)
-        found = self.read("a")
-        entry = Entry(kind=Kind.FILE, mode=0o600, size=1, sha256=sha256(b"3"))
-        self.commit([Write(path="a", entry=entry, content=b"3", expected=found.mod_revision)], retention=MONTH)
+        named.put(self, {"a": b"3"})
         return self.commit(writes, **how)
 
     monkeypatch.setattr(Tree, "commit", overtaken)

@@ -19,7 +19,7 @@ from configstore.model.keys import Keys
 from configstore.model.lease import QueueEntry
 from configstore.model.record import Kind, sha256
 from configstore.store.leases import Lease
-from configstore.store.values import Write
+from tests.harness.named import a_write
 from tests.sidecar.conftest import tmpfs
 
 __all__ = ["tmpfs"]
@@ -432,10 +432,7 @@ def test_another_writer_in_between_is_noticed_and_compared_anew(run, tmp_path, t
 
     def interrupted(self, writes, **how):
         while rivals:
-            content = rivals.pop()
-            entry = next(write.entry for write in writes if write.entry.kind is Kind.FILE)
-            entry = type(entry)(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
-            commit(tree, [Write(path="data/a", entry=entry, content=content)], retention=60)
+            commit(tree, [a_write("data/a", rivals.pop())], retention=60)
         return commit(self, writes, **how)
 
     monkeypatch.setattr(type(tree), "commit", interrupted)

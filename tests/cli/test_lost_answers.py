@@ -5,9 +5,9 @@ import collections
 import pytest
 
 from configstore.errors import NoSpaceError, StoreClosedError, StoreUnavailableError
-from configstore.model.record import Entry, Kind, sha256
+from configstore.model.record import sha256
 from configstore.store.etcd.client import EtcdKv
-from configstore.store.values import Write
+from tests.harness.named import GONE, a_file, a_write, put
 
 MONTH = 30 * 86400
 LOST = "the answer was lost"
@@ -70,12 +70,7 @@ def overtaken(tree):
             try:
                 return fault(make)
             finally:
-                entry = Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
-                if content is None:
-                    entry = Entry(kind=Kind.GONE)
-                found = tree.read(path)
-                write = Write(path=path, entry=entry, content=content, expected=found.mod_revision if found else 0)
-                assert tree.commit([write], retention=retention).complete
+                put(tree, {path: GONE if content is None else content}, retention=retention)
 
         return befall
 
@@ -127,7 +122,7 @@ def test_put_does_not_write_over_a_newer_one_when_its_own_trace_is_lost(run, tre
 def test_mkdir_does_not_bring_back_a_directory_that_was_removed_after_it_was_made(run, tree, faults):
     def removed(make):
         made = make()
-        tree.commit([Write(path="d", entry=Entry(kind=Kind.GONE), expected=made.revision)], retention=MONTH)
+        tree.commit([a_write("d", GONE, made.revision)], retention=MONTH)
         raise StoreUnavailableError(LOST)
 
     faults.extend([removed, passes])
@@ -155,7 +150,7 @@ def test_restore_whose_answer_was_lost_is_done_though_it_was_written_over_since(
 
 def test_resolve_whose_answer_was_lost_is_done_though_it_was_written_over_since(run, tree, faults, overtaken):
     run("put", "a", stdin=b"1")
-    entry = Entry(kind=Kind.FILE, mode=0o600, size=4, sha256=sha256(b"LOST"))
+    entry = a_file(b"LOST")
     name = tree.keep_conflict("a", entry, b"LOST", retention=MONTH)
     faults.extend([overtaken(answer_lost, "a"), passes])
     assert run("resolve", "a", "--take", name).code == 0

@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from configstore.cli import main
-from configstore.model.record import Entry, Kind
-from configstore.store.values import Write
+from tests.harness.named import a_dir, a_write
 
 
 @pytest.fixture
@@ -15,8 +14,8 @@ def fill(tree):
     """Return a function that puts paths into the store."""
 
     def fill(*paths):
-        entry = Entry(kind=Kind.DIR, mode=0o755)
-        assert tree.commit([Write(path=path, entry=entry) for path in paths], retention=60).complete
+        entry = a_dir()
+        assert tree.commit([a_write(path, entry) for path in paths], retention=60).complete
 
     return fill
 

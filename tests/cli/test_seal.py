@@ -8,14 +8,14 @@ import stat
 import pytest
 
 from configstore.model.keys import Keys
-from configstore.model.record import CHUNK_SIZE, Entry, Kind, sha256
+from configstore.model.record import CHUNK_SIZE, sha256
 from configstore.model.replica import MappingState, Report, encode
 from configstore.model.seal import Policy, parse
 from configstore.presets import roots
 from configstore.store.api import ModRevision, Put
 from configstore.store.envelope import Envelopes
 from configstore.store.tree import Tree
-from configstore.store.values import Write
+from tests.harness.named import a_file, a_link, a_write
 
 BIG = bytes(range(256)) * 5000
 
@@ -328,9 +328,9 @@ def locked(sealed, run, tree):
     keyring = ring(sealed.keys / "master").keyring()
     envelopes = Envelopes(tree.keys.root, keyring=keyring, policy=lambda _: Policy.REQUIRED)
     writing = Tree(tree.kv, tree.keys, tree._writer, envelopes=envelopes)
-    link = Entry(kind=Kind.SYMLINK, target="secret-target")
-    writing.commit([Write(path="certs/link", entry=link)], retention=600)
-    lost = Entry(kind=Kind.FILE, mode=0o600, size=4, sha256=sha256(b"lost"))
+    link = a_link("secret-target")
+    writing.commit([a_write("certs/link", link)], retention=600)
+    lost = a_file(b"lost")
     writing.keep_conflict("certs/a.pem", lost, b"lost", retention=600)
     return run
 

@@ -6,9 +6,9 @@ import pytest
 
 from configstore import presets
 from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind
+from configstore.model.record import Kind
 from configstore.store.api import ModRevision, Put
-from configstore.store.values import Write
+from tests.harness.named import a_link, a_write
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_the_mend_for_a_key_of_any_bytes_can_be_typed_into_a_shell(run, tree, ra
 
 
 def test_what_could_fool_a_terminal_is_escaped(run, tree):
-    tree.commit([Write(path="a\u202eb", entry=Entry(kind=Kind.SYMLINK, target="\x1b[2J"))], retention=60)
+    tree.commit([a_write("a\u202eb", a_link("\x1b[2J"))], retention=60)
     done = run("ls", "-l")
     assert rb"$'a\xe2\x80\xaeb' -> \x1b[2J" in done.out
 

@@ -5,9 +5,8 @@ import sys
 
 import pytest
 
-from configstore.model.record import Entry, Kind, sha256
 from configstore.store.conflicts import losers
-from configstore.store.values import Write
+from tests.harness.named import a_file, a_write
 
 NAMES = (
     "a b",
@@ -24,10 +23,6 @@ NAMES = (
     "#1",
     "!!",
 )
-
-
-def a_file(content):
-    return Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
 
 
 @pytest.fixture
@@ -49,9 +44,7 @@ def bash(environment):
 def names(tree):
     """Write a file of each name, at the top and in a directory, and return the names."""
     writes = [
-        Write(
-            path=path, entry=Entry(kind=Kind.FILE, mode=0o600, size=len(text), sha256=sha256(text)), content=text
-        )
+        a_write(path, text)
         for path, text in ((where + name, name.encode()) for where in ("", "d/") for name in NAMES)
     ]
     assert tree.commit(writes, retention=60).complete

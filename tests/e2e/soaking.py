@@ -9,13 +9,12 @@ from collections import Counter
 
 from configstore.client import Sidecar
 from configstore.errors import CompactedError, StoreUnavailableError
-from configstore.model.keys import Keys
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Kind, sha256
 from configstore.store.conflicts import losers
-from configstore.store.tree import Tree
-from configstore.store.values import Stored, Writer
+from configstore.store.values import Stored
 from tests.e2e.test_bad_days import make_root
+from tests.harness.named import a_tree
 from tests.harness.replica import Replica
 from tests.harness.servers import Proxy, cluster, connect
 from tests.harness.waiting import freeze, wait_until
@@ -30,10 +29,6 @@ SHARED = [f"shared/{number}" for number in range(5)]
 PAIR = ("cert", "key")
 QUIET = 0.25
 """Seconds of quiet that close a set of `pairs`."""
-
-
-def tree_of(kv):
-    return Tree(kv, Keys(), Writer(replica="t", host="t", now=lambda: "", new_id=lambda: ""))
 
 
 class Soaked(Replica):
@@ -170,7 +165,7 @@ class Ledger(threading.Thread):
 
     def __init__(self, kv):
         super().__init__(name="ledger", daemon=True)
-        self.accepted, self.torn, self.tree, self.seen = set(), [], tree_of(kv), 0
+        self.accepted, self.torn, self.tree, self.seen = set(), [], a_tree(kv), 0
         self._pairs, self._written, self._revision = {}, set(), 0
         self.watch = kv.watch(*self.tree.keys.files_below(ROOT), start_revision=1)
 

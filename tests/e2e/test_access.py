@@ -11,13 +11,12 @@ from configstore.cli import main
 from configstore.cli.session import writer
 from configstore.model.keys import Keys
 from configstore.model.path import ROOT
-from configstore.model.record import Entry, Kind, sha256
 from configstore.model.selection import Direction
 from configstore.presets.services import of_presets
 from configstore.store.conflicts import losers
 from configstore.store.replicas import ask_reports
 from configstore.store.tree import Tree
-from configstore.store.values import Write
+from tests.harness.named import GONE, put
 from tests.harness.protected import PRESETS, protected, unprotected
 from tests.harness.replica import Replica
 from tests.harness.waiting import wait_until
@@ -142,27 +141,6 @@ class Place(NamedTuple):
         wait_until(condition, 30, what=f"{self.path}: {self.one.words()}")
 
 
-def a_file(content):
-    return Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
-
-
-def put(tree, files):
-    """Write contents by their paths, None for a delete."""
-    done = tree.commit(
-        [
-            Write(
-                path=path,
-                entry=Entry(kind=Kind.GONE) if content is None else a_file(content),
-                content=content,
-                expected=(found.mod_revision if (found := tree.read(path)) else 0),
-            )
-            for path, content in files.items()
-        ],
-        retention=60,
-    )
-    assert done.complete
-
-
 def test_every_service_does_all_its_work_by_its_own_role(store, sidecars):
     with store.kv("root") as kv:
         tree = Tree(kv, Keys("/configstore"), writer())
@@ -192,7 +170,7 @@ def test_every_service_does_all_its_work_by_its_own_role(store, sidecars):
         for each in again:
             each.wait(lambda each=each: tree.read(each.path).entry.size > len(LARGE))
 
-        put(tree, dict.fromkeys(each.path for each in pulled))
+        put(tree, dict.fromkeys((each.path for each in pulled), GONE))
         for each in again:
             each.file.unlink()
         for each in pulled:

@@ -11,11 +11,9 @@ import pytest
 from configstore.embedded import EmbeddedEtcd
 from configstore.errors import CompactedError, NoSpaceError, StoreUnavailableError
 from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind
 from configstore.store.api import Put
-from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
 from tests.harness.certificates import Authority
+from tests.harness.named import a_dir, a_tree, put
 from tests.harness.replica import ENVIRONMENT, Replica
 from tests.harness.servers import Proxy, cluster, connect, run_etcdctl
 from tests.harness.waiting import freeze, wait_until
@@ -23,8 +21,7 @@ from tests.harness.waiting import freeze, wait_until
 
 def make_root(kv, path="data"):
     """Make a mapping's root, as `configstore mkdir` does."""
-    tree = Tree(kv, Keys(), Writer(replica="t", host="t", now=lambda: "", new_id=lambda: secrets.token_hex(4)))
-    tree.commit([Write(path=path, entry=Entry(kind=Kind.DIR, mode=0o755))], retention=60)
+    put(a_tree(kv), {path: a_dir()})
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ next start must finish it, etcd or no etcd.
 
 import itertools
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -14,10 +13,8 @@ import sys
 import pytest
 
 from configstore.embedded import free_ports
-from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind, sha256
-from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
+from configstore.model.record import Kind
+from tests.harness.named import GONE, a_dir, a_link, a_tree, a_write
 from tests.harness.replica import ENVIRONMENT, Replica
 from tests.harness.servers import connect
 from tests.harness.trees import tree
@@ -43,12 +40,9 @@ def state(number):
     return files | {"link": "key", "d": None, "d/x": b"x", "kind": b"a file"}
 
 
-def entry_of(content):
-    if content is None:
-        return Entry(kind=Kind.DIR, mode=0o755)
-    if isinstance(content, str):
-        return Entry(kind=Kind.SYMLINK, target=content)
-    return Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
+def what_of(content):
+    """Return what a state's value stands for: a directory, a link or a file."""
+    return a_dir() if content is None else a_link(content) if isinstance(content, str) else content
 
 
 def put(store, number):
@@ -56,17 +50,12 @@ def put(store, number):
     now = {path: found for path, found in store.list("data").records.items() if path != "data"}
     wanted = {f"data/{name}": content for name, content in state(number).items()}
     writes = [
-        Write(
-            path=path,
-            entry=entry_of(content),
-            content=content if isinstance(content, bytes) else None,
-            expected=now[path].mod_revision if path in now else 0,
-        )
+        a_write(path, what_of(content), now[path].mod_revision if path in now else 0)
         for path, content in wanted.items()
     ]
     gone = [found for path, found in now.items() if path not in wanted and not found.gone]
     writes += [
-        Write(path=found.path, entry=Entry(kind=Kind.GONE), expected=found.mod_revision)
+        a_write(found.path, GONE, found.mod_revision)
         for found in sorted(gone, key=lambda found: -found.path.count("/"))
     ]
     outcome = store.commit(writes, retention=60)
@@ -137,10 +126,9 @@ class Sweep:
 
 
 def test_a_kill_at_any_call_leaves_no_half_of_a_set(strace, etcd, kv_root, tmp_path):
-    writer = Writer(replica="t", host="t", now=lambda: "", new_id=lambda: secrets.token_hex(6))
     with connect(etcd.endpoint) as kv:
-        store = Tree(kv, Keys(kv_root), writer)
-        store.commit([Write(path="data", entry=entry_of(None))], retention=60)
+        store = a_tree(kv, kv_root)
+        store.commit([a_write("data", a_dir())], retention=60)
         sweep = Sweep(strace, store, Replica("one", tmp_path, [etcd.endpoint], kv_root))
         kills = {}
         for call in sweep.calls(tmp_path / "trace"):

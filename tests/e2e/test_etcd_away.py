@@ -2,11 +2,8 @@
 
 import pytest
 
-from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind
-from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
 from tests.e2e.conftest import equal
+from tests.harness.named import a_dir, a_tree, put
 from tests.harness.replica import Replica
 from tests.harness.servers import connect
 from tests.harness.waiting import freeze, wait_until
@@ -16,8 +13,7 @@ from tests.harness.waiting import freeze, wait_until
 def away(own_etcd, tmp_path):
     """Return an etcd that may be killed, and two running replicas on it."""
     with connect(own_etcd.endpoint) as kv:
-        tree = Tree(kv, Keys(), Writer(replica="t", host="t", now=lambda: "", new_id=lambda: "t"))
-        tree.commit([Write(path="data", entry=Entry(kind=Kind.DIR, mode=0o755))], retention=60)
+        put(a_tree(kv), {"data": a_dir()})
     with (
         Replica("one", tmp_path, [own_etcd.endpoint], "/configstore") as one,
         Replica("two", tmp_path, [own_etcd.endpoint], "/configstore") as two,
@@ -105,8 +101,7 @@ def test_a_stop_waits_for_etcd_as_long_as_it_may(away):
 
 def test_a_replica_started_with_etcd_away_begins_when_it_comes(own_etcd, tmp_path):
     with connect(own_etcd.endpoint) as kv:
-        tree = Tree(kv, Keys(), Writer(replica="t", host="t", now=lambda: "", new_id=lambda: "t"))
-        tree.commit([Write(path="data", entry=Entry(kind=Kind.DIR, mode=0o755))], retention=60)
+        put(a_tree(kv), {"data": a_dir()})
     own_etcd.kill()
     with Replica("one", tmp_path, [own_etcd.endpoint], "/configstore") as one:
         one.start()

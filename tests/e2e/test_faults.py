@@ -6,7 +6,6 @@ Those that can be are made together, in mappings of one sidecar, so that all of 
 import os
 import signal
 import subprocess
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,15 +14,13 @@ from configstore.embedded import EmbeddedEtcd
 from configstore.model.keys import Keys
 from configstore.model.lease import QueueEntry, encode
 from configstore.model.path import StorePath
-from configstore.model.record import Entry, Kind, sha256
 from configstore.model.replica import MappingState, Report
 from configstore.store.api import Delete, Exists, Put
-from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
 from sidecar.presence.presence import Presence
 from tests.e2e.faults import SOON, says
 from tests.harness import zygote
-from tests.harness.keyrings import FIRST, SECOND, master, put, ring, table
+from tests.harness.keyrings import FIRST, SECOND, master, ring, save, table
+from tests.harness.named import a_dir, a_tree, put
 from tests.harness.replica import Replica
 from tests.harness.servers import cluster, connect, run_etcdctl
 from tests.harness.waiting import freeze, wait_until
@@ -42,22 +39,6 @@ def shown(configstore, *names):
         wait_until(lambda: missing() == [], SOON)
     except AssertionError:
         raise AssertionError(f"not named: {missing()}\n{text}") from None
-
-
-def write(kv, root, contents, kind=Kind.FILE):
-    """Commit files, or directories, as one set."""
-    ids = iter(f"{time.monotonic_ns()}-{number}" for number in range(100))
-    tree = Tree(kv, Keys(root), Writer(replica="t", host="t", now=lambda: "", new_id=ids.__next__))
-    writes = []
-    for path, content in contents.items():
-        found = tree.read(StorePath(path))
-        digest = sha256(content) if kind is Kind.FILE else ""
-        mode = 0o600 if kind is Kind.FILE else 0o755
-        entry = Entry(kind=kind, mode=mode, size=len(content), sha256=digest)
-        expected = found.mod_revision if found else 0
-        here = content if kind is Kind.FILE else None
-        writes.append(Write(path=StorePath(path), entry=entry, content=here, expected=expected))
-    assert tree.commit(writes, retention=60).complete
 
 
 MAPPINGS = {
@@ -82,10 +63,10 @@ def many(tmp_path, etcd, kv_root, configstore):
     """One sidecar with all these mappings, each with two files in the store."""
     with connect(etcd.endpoint) as kv:
         for name in MAPPINGS.keys() - {"rootless", "taken"}:
-            write(kv, kv_root, {name: b""}, kind=Kind.DIR)
+            put(a_tree(kv, kv_root), {name: a_dir()})
         for name in ("pulls", "leased", "emptied", "vanished"):
-            write(kv, kv_root, {f"{name}/a": b"1", f"{name}/b": b"1"})
-        write(kv, kv_root, {"taken": b"a file"})
+            put(a_tree(kv, kv_root), {f"{name}/a": b"1", f"{name}/b": b"1"})
+        put(a_tree(kv, kv_root), {"taken": b"a file"})
     folders = {name: tmp_path / "m" / name for name in MAPPINGS} | {"nowhere": tmp_path / "m/none/here/a"}
     text = "".join(
         f'[[mapping]]\nname = "{name}"\npath = "{folders[name]}"\n{policy}\n'
@@ -127,18 +108,18 @@ def test_all_that_can_be_wrong_with_paths_and_mappings(many, configstore, kv, kv
         os.mkfifo(files / "pipe")
         (files / "absolute").symlink_to("/etc/passwd")
         (tmp_path / "elsewhere").write_text("x")
-        write(kv, kv_root, {"files/mounted": b"1", "files/beside": b"1"})
+        put(a_tree(kv, kv_root), {"files/mounted": b"1", "files/beside": b"1"})
         with open(os.fsencode(files) + b"/caf\xe9", "w") as file:
             file.write("x")
         (here / "pulls/a").write_bytes(b"ours")
         (here / "pulls/made").write_bytes(b"ours")
-        write(kv, kv_root, {"pushes/mine": b"theirs"})
+        put(a_tree(kv, kv_root), {"pushes/mine": b"theirs"})
         (here / "leased/a").write_bytes(b"ours")
-        write(kv, kv_root, {"checked/a": b"bad"})
-        write(kv, kv_root, {"hooked/a": b"new"})
+        put(a_tree(kv, kv_root), {"checked/a": b"bad"})
+        put(a_tree(kv, kv_root), {"hooked/a": b"new"})
         for name in ("a", "b"):
             (here / "emptied" / name).unlink()
-        write(kv, kv_root, {"small/large": os.urandom(200_000)})
+        put(a_tree(kv, kv_root), {"small/large": os.urandom(200_000)})
         kv.txn((), (Delete(keys.file("vanished/a")),))
         configstore("rm", "-r", "deleted", "--yes")
         record = kv.range(keys.file("vanished/b")).items[0]
@@ -153,7 +134,7 @@ def test_all_that_can_be_wrong_with_paths_and_mappings(many, configstore, kv, kv
         ))  # fmt: skip
         wait_until((files / "mounted").exists, SOON)
         subprocess.run(["mount", "--bind", tmp_path / "elsewhere", files / "mounted"], check=True)
-        write(kv, kv_root, {"files/mounted": b"2"})
+        put(a_tree(kv, kv_root), {"files/mounted": b"2"})
         shown(
             configstore,
             "an open file", "a hard link", "a FIFO", "a link out of the directory", "a name that is no text",
@@ -237,17 +218,17 @@ def test_all_that_can_be_wrong_with_replicas(replica, etcd, kv_root, configstore
 
 def test_a_conflict_and_a_set_that_cannot_be_placed(replica, configstore, kv, kv_root):
     one = replica("one").start().ready()
-    write(kv, kv_root, {"data/a": b"1"})
+    put(a_tree(kv, kv_root), {"data/a": b"1"})
     wait_until((one.folder / "a").exists, SOON)
     freeze(one.process)
     (one.folder / "a").write_bytes(b"here")
-    write(kv, kv_root, {"data/a": b"there"})
+    put(a_tree(kv, kv_root), {"data/a": b"there"})
     one.process.send_signal(signal.SIGCONT)
     wait_until(lambda: (one.folder / "a").read_bytes() == b"there", SOON)
     with (one.folder / "a").open("ab") as file:
         file.write(b"+")
         file.flush()
-        write(kv, kv_root, {"data/a": b"2", "data/b": b"2"})
+        put(a_tree(kv, kv_root), {"data/a": b"2", "data/b": b"2"})
         shown(configstore, "a conflict", "a member of a set that cannot be placed")
 
 
@@ -258,7 +239,7 @@ def test_all_that_can_be_wrong_with_keys(replica, configstore, kv, kv_root, tmp_
         "masterly": master(SECOND, FIRST),
         "elsewhere": ring(FIRST, subtrees=(StorePath("other"),)),
     }
-    made = [replica(name, more=table(put(tmp_path / f"{name}.keys", each))) for name, each in rings.items()]
+    made = [replica(name, more=table(save(tmp_path / f"{name}.keys", each))) for name, each in rings.items()]
     for one in made:
         one.start()
     for one in made[:3]:
@@ -267,7 +248,7 @@ def test_all_that_can_be_wrong_with_keys(replica, configstore, kv, kv_root, tmp_
     (tmp_path / "lacking.keys").unlink()
     key = Keys(kv_root).file(StorePath("data/new"))
     wait_until(lambda: kv.range(key).items, SOON)
-    write(kv, kv_root, {"data/planted": b"plain"})
+    put(a_tree(kv, kv_root), {"data/planted": b"plain"})
     kv.txn((), (Put(Keys(kv_root).file(StorePath("data/moved")), kv.range(key).items[0].value),))
     shown(
         configstore,

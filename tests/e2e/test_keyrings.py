@@ -5,7 +5,6 @@ import os
 import pytest
 
 from configstore.model.path import StorePath
-from configstore.model.record import Kind
 from configstore.model.seal import dump
 from tests.e2e.conftest import equal
 from tests.harness.keyrings import (
@@ -17,13 +16,13 @@ from tests.harness.keyrings import (
     THIRD,
     everything,
     master,
-    put,
     raw,
     ring,
+    save,
     sealed_tree,
     table,
-    write,
 )
+from tests.harness.named import GONE, a_dir, a_link, put
 from tests.harness.waiting import wait_until
 
 SOON = 40.0
@@ -46,7 +45,7 @@ def reads(one, name, content):
 
 
 def by_rename(path, keyring):
-    put(path, keyring)
+    save(path, keyring)
 
 
 def in_place(path, keyring):
@@ -71,12 +70,12 @@ def test_a_keyring_that_is_replaced_by_whatever_means_opens_what_did_not_open_be
 ):
     keyring = tmp_path / "secrets/keyring"
     keyring.parent.mkdir()
-    put(keyring, ring(FIRST))
+    save(keyring, ring(FIRST))
     one = replica("one", more=table(keyring)).start().ready()
     held = [FIRST]
     for replace, secret in ((by_rename, SECOND), (in_place, THIRD), (by_a_link, FOURTH)):
         held.insert(0, secret)
-        write(
+        put(
             sealed_tree(kv, kv_root, ring(*held)),
             {f"data/{replace.__name__}": b"new", "data/each": KEY[secret].encode()},
         )
@@ -94,7 +93,7 @@ def test_a_keyring_that_is_replaced_by_whatever_means_opens_what_did_not_open_be
 def test_of_a_keyring_that_is_gone_or_broken_the_last_good_one_goes_on_and_it_is_said_once(
     replica, kv, kv_root, tmp_path, configstore
 ):
-    keyring = put(tmp_path / "keyring", ring(FIRST))
+    keyring = save(tmp_path / "keyring", ring(FIRST))
     one = replica("one", more=table(keyring)).start().ready()
     tree = sealed_tree(kv, kv_root, ring(FIRST))
     unreadable = lambda: "\nconfigstore_keyring_unreadable 1\n" in one.ask("/metrics")[1]  # noqa: E731
@@ -102,13 +101,13 @@ def test_of_a_keyring_that_is_gone_or_broken_the_last_good_one_goes_on_and_it_is
     assert says(one, str(keyring), "No such file", "the one that was read last is used") == 200
     assert unreadable()
     wait_until(lambda: str(keyring) in configstore("status").decode(), SOON)
-    write(tree, {"data/a": b"still read"})
+    put(tree, {"data/a": b"still read"})
     reads(one, "a", b"still read")
     keyring.write_bytes(b'{"keyring": 1, "secr')
     assert says(one, "no keyring: malformed JSON") == 200
-    write(tree, {"data/a": b"still read, too"})
+    put(tree, {"data/a": b"still read, too"})
     reads(one, "a", b"still read, too")
-    put(keyring, ring(FIRST))
+    save(keyring, ring(FIRST))
     wait_until(lambda: not unreadable(), SOON)
     assert "keyring" not in one.ask("/readyz")[1]
     said = [line["reason"] for line in one.lines() if line["message"] == "the keyring cannot be read"]
@@ -136,15 +135,15 @@ def mixed(kv, kv_root, replica, tmp_path, configstore):
 
     def make(keyring, policy):
         settings = (
-            table(put(tmp_path / "keyring", keyring), policy) if keyring else f'[seal]\npolicy = "{policy}"\n'
+            table(save(tmp_path / "keyring", keyring), policy) if keyring else f'[seal]\npolicy = "{policy}"\n'
         )
         return replica("one", more=settings)
 
     configstore("mkdir", "data")
-    write(tree, {SEALED: b"s"})
-    write(plain, {"data/folder": b""}, Kind.DIR)
-    write(plain, {"data/gone": b"g"})
-    write(plain, {"data/gone": b""}, Kind.GONE)
+    put(tree, {SEALED: b"s"})
+    put(plain, {"data/folder": a_dir()})
+    put(plain, {"data/gone": b"g"})
+    put(plain, {"data/gone": GONE})
     return plain, make
 
 
@@ -193,8 +192,8 @@ def test_init_places_what_the_policy_lets_in_and_names_the_rest_with_exit_code_5
     plain, make = mixed
     policy, keyring, with_plain, code, words, placed = CASES[case]
     if with_plain:
-        write(plain, {PLAIN: b"p"})
-        write(plain, {"data/link": "plain"}, Kind.SYMLINK)
+        put(plain, {PLAIN: b"p"})
+        put(plain, {"data/link": a_link("plain")})
     one = make(keyring, policy)
     done = one.command("init", "--timeout", "20s")
     assert done.returncode == code, done.stderr
@@ -203,23 +202,23 @@ def test_init_places_what_the_policy_lets_in_and_names_the_rest_with_exit_code_5
 
 
 def test_what_cannot_be_sealed_stays_here_and_the_mapping_is_never_ready(replica, kv, kv_root, tmp_path):
-    keyring = put(tmp_path / "keyring", ring(FIRST, subtrees=(OTHER,)))
+    keyring = save(tmp_path / "keyring", ring(FIRST, subtrees=(OTHER,)))
     one = replica("one", more=table(keyring)).start()
     (one.folder / "secret").write_bytes(b"not to be seen")
     assert says(one, "cannot be sealed", "seal keygen") == 503
     wait_until(lambda: any(line.get("path") == "secret" for line in one.lines()), SOON)
     assert b"not to be seen" not in everything(kv, kv_root)
-    put(keyring, ring(FIRST))
+    save(keyring, ring(FIRST))
     one.ready()
     wait_until(lambda: KEY[FIRST].encode() in raw(kv, kv_root, "data/secret"), SOON)
     assert b"not to be seen" not in everything(kv, kv_root)
 
 
 def test_what_went_plain_under_required_is_not_taken_though_it_was_ready(replica, kv, kv_root, tmp_path):
-    one = replica("one", more=table(put(tmp_path / "keyring", ring(FIRST)))).start().ready()
+    one = replica("one", more=table(save(tmp_path / "keyring", ring(FIRST)))).start().ready()
     (one.folder / "a").write_bytes(b"mine")
     wait_until(lambda: KEY[FIRST].encode() in raw(kv, kv_root, "data/a"))
-    write(sealed_tree(kv, kv_root, None), {"data/b": b"planted"})
+    put(sealed_tree(kv, kv_root, None), {"data/b": b"planted"})
     assert says(one, "degraded", "b: it is plain") == 200
     assert set(one.tree()) == {"a"}
 
@@ -228,13 +227,13 @@ def test_two_generations_of_keys_heal_when_both_have_both_and_nothing_is_lost(
     replica, kv, kv_root, tmp_path, configstore
 ):
     """One writes with a new key while the other cannot open it yet: it says so, and goes on with the rest."""
-    rings = [put(tmp_path / f"keyring-{name}", ring(FIRST)) for name in ("old", "new")]
+    rings = [save(tmp_path / f"keyring-{name}", ring(FIRST)) for name in ("old", "new")]
     old, new = (replica(path.name[8:], more=table(path)).start() for path in rings)
     old.ready(), new.ready()
     (old.folder / "shared").write_bytes(b"before")
     (old.folder / "quiet").write_bytes(b"before")
     wait_until(lambda: set(equal(old, new)) == {"shared", "quiet"})
-    put(rings[1], ring(SECOND, FIRST))
+    save(rings[1], ring(SECOND, FIRST))
     wait_until(lambda: KEY[SECOND] in new.words(), SOON)
     (new.folder / "shared").write_bytes(b"of the new key")
     (new.folder / "quiet").write_bytes(b"of the new key")
@@ -244,7 +243,7 @@ def test_two_generations_of_keys_heal_when_both_have_both_and_nothing_is_lost(
     (old.folder / "other").write_bytes(b"of the old key")
     reads(new, "other", b"of the old key")
     assert (old.folder / "quiet").read_bytes() == b"before"
-    put(rings[0], ring(SECOND, FIRST))
+    save(rings[0], ring(SECOND, FIRST))
     wait_until(
         lambda: set(equal(old, new, SOON)) == {"shared", "quiet", "other"} and old.metric("unopened") == 0, SOON
     )
@@ -258,12 +257,12 @@ def test_two_generations_of_keys_heal_when_both_have_both_and_nothing_is_lost(
 
 def test_a_keyring_that_was_changed_for_another_says_at_once_what_it_does_not_open(replica, tmp_path, kv, kv_root):
     """Not at the next start alone; what is here stays, and nothing is written over what it cannot read."""
-    keyring = put(tmp_path / "keyring", ring(FIRST))
+    keyring = save(tmp_path / "keyring", ring(FIRST))
     one = replica("one", more=table(keyring)).start().ready()
     (one.folder / "a").write_bytes(b"mine")
     wait_until(lambda: KEY[FIRST].encode() in raw(kv, kv_root, "data/a"))
     before = raw(kv, kv_root, "data/a")
-    put(keyring, ring(FOREIGN))
+    save(keyring, ring(FOREIGN))
     assert says(one, "degraded", KEY[FIRST]) == 200
     (one.folder / "a").write_bytes(b"mine, edited")
     one.end()
@@ -272,14 +271,14 @@ def test_a_keyring_that_was_changed_for_another_says_at_once_what_it_does_not_op
     assert says(one, "not ready", KEY[FIRST]) == 503
     healthy = one.command("health")
     assert (healthy.returncode, KEY[FIRST] in healthy.stdout) == (1, True)
-    put(keyring, ring(FIRST))
+    save(keyring, ring(FIRST))
     one.ready()
     wait_until(lambda: raw(kv, kv_root, "data/a") != before, SOON)
     assert (one.folder / "a").read_bytes() == b"mine, edited"
 
 
 def test_a_master_in_a_sidecar_works_and_is_complained_of(replica, tmp_path, configstore):
-    one = replica("one", more=table(put(tmp_path / "master", master(FIRST)))).start().ready()
+    one = replica("one", more=table(save(tmp_path / "master", master(FIRST)))).start().ready()
     assert says(one, "is a master, which opens the whole store") == 200
     assert any("is a master" in line["message"] for line in one.lines())
     wait_until(lambda: "is a master" in configstore("status").decode(), SOON)

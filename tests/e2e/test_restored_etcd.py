@@ -4,33 +4,24 @@ import shutil
 import signal
 
 from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind, sha256
 from configstore.store.subtree_revisions import survey
-from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
 from tests.e2e.faults import says
-from tests.harness import zygote
+from tests.harness import named, zygote
+from tests.harness.named import a_dir, a_tree
 from tests.harness.replica import ENVIRONMENT, Replica
 from tests.harness.servers import connect
 from tests.harness.waiting import freeze, wait_until
 
 
-def put(etcd, path, content, kind=Kind.FILE):
+def put(etcd, path, what):
     """Write a path as somebody else; returns the store's revision."""
-    mode, size, digest = (0o600, len(content), sha256(content)) if kind is Kind.FILE else (0o755, 0, "")
-    entry = Entry(kind=kind, mode=mode, size=size, sha256=digest)
     with connect(etcd.endpoint) as kv:
-        writer = Writer(replica="t", host="t", now=lambda: "", new_id=lambda: f"{path}-{content!r}")
-        tree = Tree(kv, Keys(), writer)
-        found = tree.read(path)
-        write = Write(path=path, entry=entry, content=content if kind is Kind.FILE else None,
-                      expected=found.mod_revision if found else 0)  # fmt: skip
-        return tree.commit([write], retention=3600).done[path]
+        return named.put(a_tree(kv), {path: what})
 
 
 def test_a_restored_backup_freezes_the_mapping_until_the_right_etcd_is_back(own_etcd, tmp_path):
     etcd, backup, newest = own_etcd, tmp_path / "backup", tmp_path / "newest"
-    put(etcd, "data", b"", Kind.DIR)
+    put(etcd, "data", a_dir())
     put(etcd, "data/a", b"old")
     put(etcd, "data/b", b"b")
     etcd.stop()

@@ -9,7 +9,8 @@ from configstore.model.record import Kind
 from configstore.model.seal import Policy
 from configstore.store.conflicts import losers
 from configstore.store.values import Stored, Write
-from tests.harness.keyrings import DATA, FIRST, SECOND, put, ring, sealed_tree, table, write
+from tests.harness.keyrings import DATA, FIRST, SECOND, ring, save, sealed_tree, table
+from tests.harness.named import GONE, a_dir, a_link, put
 from tests.harness.waiting import wait_until
 
 SOON = 40.0
@@ -42,16 +43,16 @@ def touched(folder):
 def test_a_plain_store_is_sealed_in_place_and_back_under_three_sidecars_that_notice_nothing(
     replica, kv, kv_root, tmp_path
 ):
-    keyring = put(tmp_path / "keyring", ring(FIRST))
+    keyring = save(tmp_path / "keyring", ring(FIRST))
     hooks = {name: tmp_path / f"{name}-hooks" for name in ("one", "two", "three")}
     policy = {name: f'on_change = ["sh", "-c", "echo x >> {path}"]\nlease = "job"' for name, path in hooks.items()}
     policy["three"] = policy["three"].replace('lease = "job"', 'direction = "pull"\nowner = "0:0"')
     plain = sealed_tree(kv, kv_root, None)
-    write(plain, {f"data/f{number}": b"%d" % number for number in range(20)})
-    write(plain, {"data/folder": b""}, Kind.DIR)
-    write(plain, {"data/folder/large": os.urandom(700_000), "data/gone": b""})
-    write(plain, {"data/link": "f1"}, Kind.SYMLINK)
-    write(plain, {"data/gone": b""}, Kind.GONE)
+    put(plain, {f"data/f{number}": b"%d" % number for number in range(20)})
+    put(plain, {"data/folder": a_dir()})
+    put(plain, {"data/folder/large": os.urandom(700_000), "data/gone": b""})
+    put(plain, {"data/link": a_link("f1")})
+    put(plain, {"data/gone": GONE})
     made = [replica(name, each, table(keyring, "accept")).start() for name, each in policy.items()]
     for one in made:
         one.ready()
@@ -75,7 +76,7 @@ def test_a_plain_store_is_sealed_in_place_and_back_under_three_sidecars_that_not
         unseals = sealed_tree(kv, kv_root, ring(SECOND, FIRST), Policy.OFF)
         for how in (seals, again, unseals):
             if how is again:
-                put(keyring, ring(SECOND, FIRST))
+                save(keyring, ring(SECOND, FIRST))
             revision = stored_again(again, how)
             for one in made:
                 wait_until(lambda one=one, at=revision: one.metric("revision") >= at, SOON)

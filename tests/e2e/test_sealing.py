@@ -9,13 +9,13 @@ import threading
 import pytest
 
 from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind, sha256
+from configstore.model.record import sha256
 from configstore.model.seal import Policy, parse
 from configstore.store.envelope import Envelopes
 from configstore.store.history import versions
 from configstore.store.resealing import survey
 from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
+from tests.harness.named import a_tree, a_write, mod_revision
 from tests.harness.replica import ENVIRONMENT
 from tests.harness.waiting import wait_until
 
@@ -119,25 +119,19 @@ class Load:
 
     def __init__(self, kv, root, master):
         self._master = master
-        numbers = iter(range(10**9))
-        writer = Writer(replica="load", host="h", now=lambda: "", new_id=lambda: f"load-{next(numbers)}")
         self.envelopes = Envelopes(
             root, keyring=parse(master.read_bytes()).keyring(), policy=lambda _: Policy.REQUIRED
         )
-        self.tree = Tree(kv, Keys(root), writer, envelopes=self.envelopes)
+        self.tree = a_tree(kv, root, envelopes=self.envelopes)
         self.written = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def put(self, path, content):
         """Write a file, whatever lies there; as all writers do, look again after a failed compare."""
-        entry = Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
         while True:
-            items = self.tree.kv.range(self.tree.keys.file(path)).items
-            expected = items[0].mod_revision if items else 0
-            if self.tree.commit(
-                [Write(path=path, entry=entry, content=content, expected=expected)], retention=600
-            ).complete:
+            write = a_write(path, content, mod_revision(self.tree, path))
+            if self.tree.commit([write], retention=600).complete:
                 self.written[path] = content
                 return
 

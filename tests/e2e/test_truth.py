@@ -12,10 +12,8 @@ import subprocess
 import pytest
 
 from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind, sha256
 from configstore.store.api import Put
-from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
+from tests.harness.named import a_tree, put
 from tests.harness.waiting import wait_until
 
 SOON = 40.0
@@ -61,17 +59,8 @@ def set_of(kv, kv_root):
     """Return a function that commits files of `data` as one set."""
 
     def commit(**contents):
-        writer = Writer(replica="t", host="t", now=lambda: "", new_id=lambda: f"w{next(ids)}")
-        tree = Tree(kv, Keys(kv_root), writer)
-        writes = []
-        for name, content in contents.items():
-            found = tree.read(f"data/{name}")
-            entry = Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
-            expected = found.mod_revision if found else 0
-            writes.append(Write(path=f"data/{name}", entry=entry, content=content, expected=expected))
-        assert tree.commit(writes, retention=60).complete
+        put(a_tree(kv, kv_root), {f"data/{name}": content for name, content in contents.items()})
 
-    ids = iter(range(10**6))
     return commit
 
 

@@ -15,7 +15,7 @@ from configstore import client
 from configstore.errors import UsageError
 from configstore.model import lease, record, replica
 from configstore.model.keys import Keys
-from configstore.model.path import PathError, parse_path, printable, printable_json, unsafe_target
+from configstore.model.path import PathError, parse_path, printable, printable_json, shown, unsafe_target
 from configstore.model.problem import Problem
 from configstore.model.untrusted import UntrustedError
 from configstore.settings import read_toml
@@ -108,7 +108,7 @@ def reads_keys(text):
     item = Item(key=b"/test/files/" + text, value=b"x\n", create_revision=1, mod_revision=1, version=1, lease=0)
     found = decode_item(KEYS, Envelopes(KEYS.root), item)
     assert isinstance(found, UnreadableRecord)
-    _is_shown(found.path), _is_shown(found.reason)
+    _is_shown(found.path if found.key else shown(found.path)), _is_shown(found.reason)
     for prefix in (b"/test/past/", b"/test/conflicts/", b"/test/files/", b""):
         for read in (KEYS.path_of_past, KEYS.path_of_conflict, KEYS.path_of_file):
             try:

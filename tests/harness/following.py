@@ -1,34 +1,46 @@
 """A mirror of a real directory over the reference store, told by the test what the store does."""
 
+from typing import Self
+
 import msgspec
 
-from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind, sha256
-from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
 from sidecar.cycle.mirror import Mirror
 from sidecar.mapping import Mapping
-from tests.harness.trees import tree as files_in
+from tests.harness.named import a_dir, a_tree, files_in, put
+from tests.harness.trees import tree as look_at_all
+from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
+from tests.simulation.edges import Watch
 
 
 class Following:
-    """A mirror and the feed by which it is told what the store does."""
+    """A mirror and the feed by which it is told what the store does. Its directory is made if need be.
+
+    now: the mirror's clock, in seconds. local_watch: what tells it of changes here; None: it looks at everything.
+    """
 
     since = None
 
-    def __init__(self, folder, store, *, subtree="data", patience=10.0, state=lambda *_: None):
-        self.subtree, self.state = subtree, state
-        self.folder, self.store, self.now = folder, store, 1000.0
-        ids = iter(range(1000))
-        writer = Writer(replica="r", host="h", now=lambda: "", new_id=lambda: f"w{next(ids)}-{id(self)}")
-        self.tree = Tree(MemoryKv(store), Keys(), writer, patience=patience)
+    def __init__(
+        self, folder, store=None, *, subtree="data", patience=10.0, state=lambda *_: None, local_watch=None
+    ):
+        self.subtree, self.state, self.local_watch = subtree, state, local_watch
+        self.folder, self.store, self.now = folder, store or MemoryStore(clock=lambda: 0.0), 1000.0
+        folder.mkdir(exist_ok=True)
+        self.tree = a_tree(MemoryKv(self.store), patience=patience)
         self.begin()
 
     def begin(self):
         mapping = Mapping(name="data", store=self.subtree, path=str(self.folder))
         self.error = None
-        self.mirror = Mirror(mapping, self.tree, feed=self, clock=lambda: self.now, state=self.state)
+        self.mirror = Mirror(
+            mapping,
+            self.tree,
+            feed=self,
+            clock=lambda: self.now,
+            state=self.state,
+            local_watch=self.local_watch,
+        )
         self.engine = self.mirror.engine
         self.news = []
         self.list_again()
@@ -44,15 +56,16 @@ class Following:
 
     def answer_from(self, store):
         self.store = store
-        self.tree.kv = self.tree._chunks._kv = MemoryKv(store)
+        self.tree.kv.store = store
 
     def follow(self):
         """Bring what the watch sees from where it was, as after a reconnect."""
         start, end = self.tree.keys.files_at(self.subtree)
-        watch = self.tree.kv.watch(start, end, start_revision=self.engine._remote.revision + 1)
+        seen = self.engine.remote.revision
+        watch = self.tree.kv.watch(start, end, start_revision=seen + 1)
         batches = iter(watch)
         self.news.append(next(batches))
-        if self.store.revision > self.engine._remote.revision and self.store.since(start, end, watch._next):
+        if self.store.revision > seen and self.store.since(start, end, watch.next):
             self.news.append(next(batches))
         watch.close()
 
@@ -61,7 +74,7 @@ class Following:
         return news
 
     def list_again(self):
-        known = self.engine._remote.highest
+        known = self.engine.remote.highest
         self.news.append(msgspec.structs.replace(self.tree.list(self.subtree), known=known))
 
     def cycle(self, seconds=61.0):
@@ -69,21 +82,42 @@ class Following:
         self.engine.cycle()
         return self.engine.status
 
-    def put(self, name, content, kind=Kind.FILE):
-        path = f"{self.subtree}/{name}".strip("/")
-        found = self.tree.read(path)
-        write = Write(path=path, entry=an_entry(kind, content), content=content if kind is Kind.FILE else None)
-        self.tree.commit([Write(path=path, entry=write.entry, content=write.content,
-                                expected=found.mod_revision if found else 0)], retention=60)  # fmt: skip
+    def put(self, name, what):
+        """Write a file, by its content, or an entry to the store."""
+        put(self.tree, {f"{self.subtree}/{name}".strip("/"): what}, retention=60)
+
+    def agree(self, **contents):
+        """Have the store hold the subtree with some files, and the directory as well."""
+        if self.subtree not in self.tree.list(self.subtree).records:
+            self.put("", a_dir())
+        for name, content in contents.items():
+            self.put(name, content)
+        self.list_again()
+        return self.cycle()
 
     def contents(self):
-        return {name: (self.folder / name).read_bytes() for name in files_in(self.folder)}
+        """Return the contents of the files here."""
+        return {name: (self.folder / name).read_bytes() for name in look_at_all(self.folder)}
+
+    def stored(self):
+        """Return the contents of the files in the store."""
+        return files_in(self.tree, self.subtree)
+
+    def send(self):
+        """Let some windows pass."""
+        for _ in range(3):
+            self.cycle(0.5)
 
     def close(self):
         self.mirror.close()
 
+    def __enter__(self) -> Self:
+        return self
 
-def an_entry(kind, content):
-    if kind is Kind.DIR:
-        return Entry(kind=kind, mode=0o755)
-    return Entry(kind=kind, mode=0o600, size=len(content), sha256=sha256(content))
+    def __exit__(self, *_):
+        self.close()
+
+
+def watched(folder):
+    """Return a replica that is told by inotify of what is done in its directory, and not asked to look."""
+    return Following(folder, local_watch=Watch)

@@ -4,11 +4,9 @@ import itertools
 
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
-from configstore.model.record import Entry, Kind, sha256
 from configstore.model.seal import Master, Policy, Secret, dump
 from configstore.store.envelope import Envelopes
-from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
+from tests.harness.named import a_tree
 
 DATA = StorePath("data")
 FIRST, SECOND, THIRD, FOURTH, FOREIGN = (
@@ -27,7 +25,7 @@ def ring(*secrets, subtrees=(DATA,)):
     return master(*secrets).keyring_of(subtrees)
 
 
-def put(path, keyring):
+def save(path, keyring):
     """Write a keyring's file in one piece, and return its path."""
     new = path.with_name(f".{path.name}.new")
     new.write_bytes(dump(keyring))
@@ -43,28 +41,8 @@ def table(path, policy=None):
 
 def sealed_tree(kv, root, keyring, policy=Policy.REQUIRED):
     """Return a tree of somebody else's with a keyring; None for none, as the command without one."""
-    writer = Writer(replica="t", host="t", now=lambda: "", new_id=lambda: f"hand-{next(_ids)}")
     policy = policy if keyring else Policy.OFF
-    return Tree(kv, Keys(root), writer, envelopes=Envelopes(root, keyring=keyring, policy=lambda _: policy))
-
-
-def write(tree, contents, kind=Kind.FILE):
-    """Commit files, links (by their targets), directories or tombstones as one set, whatever lies there."""
-    writes = []
-    for path, content in contents.items():
-        items = tree.kv.range(tree.keys.file(StorePath(path))).items
-        file = kind is Kind.FILE
-        entry = Entry(
-            kind=kind,
-            mode={Kind.FILE: 0o600, Kind.DIR: 0o755}.get(kind, 0),
-            size=len(content) if file else 0,
-            sha256=sha256(content) if file else "",
-            target=content if kind is Kind.SYMLINK else "",
-        )
-        expected = items[0].mod_revision if items else 0
-        here = content if file else None
-        writes.append(Write(path=StorePath(path), entry=entry, content=here, expected=expected))
-    assert tree.commit(writes, retention=3600).complete
+    return a_tree(kv, root, envelopes=Envelopes(root, keyring=keyring, policy=lambda _: policy))
 
 
 def raw(kv, root, path):

@@ -22,24 +22,24 @@ class MemoryWatch:
     def __init__(self, store: MemoryStore, start: bytes, end: bytes, start_revision: int) -> None:
         self._store = store
         self._range = (start, end)
-        self._next = start_revision or store.revision + 1
+        self.next = start_revision or store.revision + 1
         self._closed = False
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches until closed; one with events holds everything that had happened by then."""
         store = self._store
         with store.changed:
-            store.since(*self._range, self._next)
-        yield Batch(revision=self._next - 1, connected=True)
+            store.since(*self._range, self.next)
+        yield Batch(revision=self.next - 1, connected=True)
         while True:
             with store.changed:
                 batch = None
                 while not self._closed and not (batch and batch.events):
-                    batch = store.since(*self._range, self._next)
+                    batch = store.since(*self._range, self.next)
                     if batch is None:
                         store.changed.wait(store.next_expiry())
                     else:
-                        self._next = batch.revision + 1
+                        self.next = batch.revision + 1
                 if self._closed or batch is None:
                     return
             yield batch

@@ -8,7 +8,8 @@ from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Kind
 from configstore.store.conflicts import losers
 from tests.harness.certificates import pair
-from tests.harness.keyrings import FIRST, everything, put, ring, sealed_tree, write
+from tests.harness.keyrings import FIRST, everything, ring, save, sealed_tree
+from tests.harness.named import put
 from tests.harness.waiting import freeze, wait_until
 
 SUBTREES = tuple(map(StorePath, ("certs", "certs/letsencrypt", "overrides/nginx", "acme")))
@@ -26,7 +27,7 @@ def fronts(service, tmp_path, kv_root):
     made = []
     for name in ("one", "two"):
         front = service(name, "mailu/front,mailu/acme")
-        keyring = put(tmp_path / f"{name}.keys", RING)
+        keyring = save(tmp_path / f"{name}.keys", RING)
         front.environment = {**front.environment, "CONFIGSTORE_SEAL_KEYRING": str(keyring)}
         made.append(front.start())
     return [front.ready() for front in made]
@@ -37,9 +38,9 @@ def test_a_front_works_sealed_as_it_does_plain(fronts, kv, kv_root):
     tree = sealed_tree(kv, kv_root, RING)
     cert, key = pair("mail.example.com")
     other, _ = pair("mail.example.com")
-    write(tree, {"certs/cert.pem": cert.encode(), "certs/key.pem": key.encode()})
+    put(tree, {"certs/cert.pem": cert.encode(), "certs/key.pem": key.encode()})
     wait_until(lambda: all((front.at("/certs") / "key.pem").exists() for front in fronts))
-    write(tree, {"certs/cert.pem": other.encode()})  # does not fit the key: refused by the check, whole as before
+    put(tree, {"certs/cert.pem": other.encode()})  # does not fit the key: refused by the check, whole as before
     wait_until(lambda: all("refused by the check" in front.ask("/readyz")[1] for front in fronts))
     assert (one.at("/certs") / "cert.pem").read_text() == cert
 

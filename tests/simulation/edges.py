@@ -72,7 +72,7 @@ class Feed:
         self.next = self.next and self.tree.kv.store.revision + 1
 
     def _list(self):
-        known = self.replica.mirror.engine._remote.highest
+        known = self.replica.mirror.engine.remote.highest
         listing = msgspec.structs.replace(self.tree.list(SUBTREE), known=known)
         self.next, self.reconnected = listing.revision + 1, False
         if self.slow:

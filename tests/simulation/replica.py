@@ -219,25 +219,31 @@ class Replica:
         )
         tree = Tree(Connection(self), KEYS, writer, envelopes=self.world.envelopes, patience=0)
         self.feed = Feed(tree, self)
+        self.states = StateDirectory(str(self.state))
         self.mirror = Mirror(
             mapping,
             tree,
             feed=self.feed,
             local_watch=self._watch,
             clock=lambda: self.world.now,
-            state=StateDirectory(str(self.state)).open,
+            state=self.states.open,
         )
-        scanner = self.mirror.engine._local.scanner
+        scanner = self.mirror.engine.local.scanner
         scanner._reader = Eyes(scanner._reader, self)
 
     def _watch(self):
         self.watch = Watch()
         return self.watch
 
-    def crash(self):
-        """End without any goodbye, and begin again; perhaps twice, and perhaps after an edit."""
-        fault, self.fault = self.fault, Fault()
+    def end(self):
+        """End without any goodbye."""
         self.mirror.close()
+        self.states.close()
+
+    def crash(self):
+        """End, and begin again; perhaps twice, and perhaps after an edit."""
+        fault, self.fault = self.fault, Fault()
+        self.end()
         self.user.release_pair()
         fault.after_a_crash(self.user)
         if fault.happens == "crash twice":
@@ -247,6 +253,7 @@ class Replica:
                     self.start()
             except Crash:
                 self.fault = Fault()
+                self.states.close()
                 self.start()
         else:
             self.start()
@@ -266,7 +273,7 @@ class Replica:
         self.feed.late = late
         with striking(lambda kind: self.fault.strike(kind, self)):
             try:
-                self.mirror._cycle()
+                self.mirror.cycle()
             except StoreError:
                 pass  # `run` would list again
             except Crash:
@@ -289,7 +296,7 @@ class Replica:
     def busy(self):
         """Tell whether it knows of something to do or to find out."""
         engine = self.mirror.engine
-        return engine.status.pending or engine._remote.life.wants_listing or engine._remote.doubtful
+        return engine.status.pending or engine.remote.life.wants_listing or engine.remote.doubtful
 
     def let_another_act(self, name, content):
         """Have the next replica's user edit a file, and that replica send it."""
@@ -303,7 +310,7 @@ class Replica:
 
     def wipe(self):
         """Lose everything, as a tmpfs does whose container was made anew."""
-        self.mirror.close()
+        self.end()
         self.user.leave()
         shutil.rmtree(self.folder)
         self.folder.mkdir()

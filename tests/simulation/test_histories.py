@@ -349,13 +349,13 @@ def tombstones_expire_under_live_replicas(world):
     world.heal()
     (one.folder / "a").unlink()
     world.heal()
-    assert len(two.mirror.engine._sides._buried) == 1
-    assert "a" not in two.mirror.engine._sides.remote
+    assert len(two.mirror.engine.sides._buried) == 1
+    assert "a" not in two.mirror.engine.sides.remote
     world.expire_tombstones()
     world.heal()
     for each in world.replicas:
         assert not each.problems(), world.describe()
-        assert not each.mirror.engine._sides._buried, "what has expired is remembered"
+        assert not each.mirror.engine.sides._buried, "what has expired is remembered"
 
 
 def a_path_is_made_anew_over_a_tombstone_and_after_it(world):

@@ -68,7 +68,7 @@ def a_lost_answer_taken_for_yes(patch):
 @mutant
 def a_wipe_counts_as_a_delete(patch):
     def wipe(self):
-        self.mirror.close()
+        self.end()
         self.user.leave()
         for path in self.folder.iterdir():
             if path.name != ".configstore":

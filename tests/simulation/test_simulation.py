@@ -163,7 +163,7 @@ class Histories(Users):
         self.world.heal(self.take)
         lost = len(self.world.records("conflicts"))
         replica = self.at(number)
-        replica.mirror.close()
+        replica.end()
         self.write(number, name, b"while down", unique=True)
         found = look(replica.folder / name)
         replica.start()

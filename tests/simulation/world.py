@@ -13,15 +13,14 @@ from pathlib import Path
 
 from configstore.errors import CompactedError, StoreError
 from configstore.model.path import StorePath
-from configstore.model.record import Entry, Kind, Origin, Record, RecordError, decode, sha256
+from configstore.model.record import Kind, Origin, Record, RecordError, decode, sha256
 from configstore.model.replica import Request, Take, Verb
 from configstore.model.seal import Policy, SealedKind
 from configstore.store.api import Delete, Exists, Put
 from configstore.store.envelope import Envelopes
 from configstore.store.history import versions_below
-from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
 from tests.harness.keyrings import FIRST, ring
+from tests.harness.named import a_dir, a_file, a_tree, a_write
 from tests.harness.trees import look, tree
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
@@ -52,9 +51,8 @@ class World:
         self.was_current = {}  # by path: the write ids that were its current record, in order
         self.deleted = set()  # what a user deleted or moved away
         self.pairs = {}  # by digest: the number of the pair to which a content belongs
-        writer = Writer(replica="hand", host="h", now=lambda: "", new_id=lambda: f"w{next(self.ids)}")
-        self.tree = Tree(self.kv, KEYS, writer, envelopes=self.envelopes)
-        self.tree.commit([Write(path=SUBTREE, entry=Entry(kind=Kind.DIR, mode=0o755))], retention=RETENTION)
+        self.tree = a_tree(self.kv, replica="hand", envelopes=self.envelopes)
+        self.tree.commit([a_write(SUBTREE, a_dir())], retention=RETENTION)
         self.snapshot = self.store.snapshot()
         self.restored = self.chosen = False
         self.replicas = [
@@ -152,7 +150,7 @@ class World:
         key = KEYS.file(path)
         for item in self.kv.range(key).items:
             self.accepted.discard((path, self.envelopes.decode(path, item.value).entry.sha256))
-        entry = Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
+        entry = a_file(content)
         origin = Origin(write_id=f"w{next(self.ids)}", replica="", host="", time="")
         record = Record(entry=entry, origin=origin, content=content)
         self.kv.txn((), (Put(key, self.envelopes.writing(path).encode(record)),))
@@ -240,4 +238,4 @@ class World:
         """End all replicas."""
         for replica in self.replicas:
             replica.user.leave()
-            replica.mirror.close()
+            replica.end()

@@ -2,7 +2,6 @@
 
 import collections
 import hashlib
-import itertools
 import json
 import threading
 import time
@@ -13,14 +12,14 @@ import msgspec
 import pytest
 
 from configstore.errors import CorruptError
-from configstore.model.keys import Keys, prefix_end
+from configstore.model.keys import prefix_end
 from configstore.model.record import CHUNK_SIZE, INLINE_MAX, Entry, Kind, RecordError, sha256, split
 from configstore.store.api import Delete, Put
 from configstore.store.conflicts import losers, pieces_of
 from configstore.store.envelope import PLAIN
 from configstore.store.items import decode_superseded
-from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
+from configstore.store.values import Write
+from tests.harness.named import a_tree, a_write
 from tests.harness.servers import connect
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
@@ -63,18 +62,7 @@ def kv(request):
 @pytest.fixture
 def tree(kv, kv_root):
     """The tree under test, below a root of its own."""
-    return make_tree(kv, kv_root)
-
-
-def make_tree(kv, root, **options):
-    ids = itertools.count()
-    writer = Writer(replica="r", host="h", now=lambda: "now", new_id=lambda: f"id-{id(ids)}-{next(ids)}")
-    return Tree(kv, Keys(root), writer, **options)
-
-
-def a_write(path, content=b"one", expected=0, **fields):
-    entry = Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
-    return Write(path=path, entry=entry, content=content, expected=expected, **fields)
+    return a_tree(kv, kv_root)
 
 
 def put(tree, path, content=b"one", expected=0, retention=DAY):
@@ -198,7 +186,7 @@ def living():
 
 
 def test_many_large_files_of_one_commit_are_never_in_memory_together(living):
-    tree = make_tree(Forgetful(), "/memory")
+    tree = a_tree(Forgetful(), "/memory")
     writes = []
     for number in range(40):
         source, entry = a_source(number)
@@ -215,7 +203,7 @@ def test_many_large_files_of_one_commit_are_never_in_memory_together(living):
 
 
 def test_the_loser_of_a_conflict_is_kept_piece_by_piece(living):
-    tree = make_tree(Forgetful(), "/memory")
+    tree = a_tree(Forgetful(), "/memory")
     source, entry = a_source("lost")
     tree.keep_conflict("a", entry, source, retention=DAY)
     assert living.most <= 3
@@ -251,7 +239,7 @@ def test_content_that_is_not_what_its_entry_says_stops_the_whole_set(tree, size,
     content = wrong if form == "bytes" else lambda: split(wrong)
     wrong_write = Write(path="b", entry=write.entry, content=content)
     with pytest.raises(RecordError, match="b: the content does not match"):
-        tree.commit([a_write("a"), wrong_write, a_write("c")], retention=DAY)
+        tree.commit([a_write("a", b"one"), wrong_write, a_write("c", b"one")], retention=DAY)
     assert items(tree, "files/") == ()
     with pytest.raises(RecordError, match="b: the content does not match"):
         tree.keep_conflict("b", write.entry, content, retention=DAY)
@@ -265,7 +253,7 @@ def test_what_a_source_raises_passes_through_and_nothing_is_written(tree):
 
     with pytest.raises(TimeoutError):
         tree.commit(
-            [a_write("a"), Write(path="b", entry=a_write("b", LARGE).entry, content=source)], retention=DAY
+            [a_write("a", b"one"), Write(path="b", entry=a_write("b", LARGE).entry, content=source)], retention=DAY
         )
     assert items(tree, "files/") == ()
     assert all(item.lease for item in items(tree, "chunks/"))
@@ -291,7 +279,7 @@ def clocked(kv_root):
     """A tree whose store's clock is moved by hand, and that clock."""
     now = [0.0]
     store = MemoryStore(clock=lambda: now[0])
-    return make_tree(MemoryKv(store), kv_root, clock=lambda: now[0]), now
+    return a_tree(MemoryKv(store), kv_root, clock=lambda: now[0]), now
 
 
 def at(tree, path, revision):
@@ -346,7 +334,7 @@ def test_the_time_in_which_the_machine_was_suspended_counts(kv_root, monkeypatch
     """A lease that etcd has counted down meanwhile serves no new write."""
     asleep, real = [0.0], time.clock_gettime
     monkeypatch.setattr(time, "clock_gettime", lambda clock: real(clock) + asleep[0] * (clock == CLOCK_BOOTTIME))
-    tree = make_tree(MemoryKv(), kv_root)
+    tree = a_tree(MemoryKv(), kv_root)
     second = put(tree, "a", b"two", put(tree, "a", b"one"))
     asleep[0] = DAY / 2
     put(tree, "a", b"three", second)
@@ -357,7 +345,7 @@ def test_two_writers_of_one_path_lose_nothing(tree, kv_root):
     accepted = []
 
     def write(name):
-        own = make_tree(tree.kv._kv, kv_root)
+        own = a_tree(tree.kv._kv, kv_root)
         for number in range(20):
             content = f"{name}-{number}".encode()
             found = own.read("a")

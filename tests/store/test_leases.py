@@ -11,7 +11,6 @@ from configstore.clock import boottime
 from configstore.errors import StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.lease import QueueEntry
-from configstore.model.record import Entry, Kind
 from configstore.store.api import Delete, Put
 from configstore.store.leases import (
     Lease,
@@ -23,8 +22,7 @@ from configstore.store.leases import (
     queue,
     queues,
 )
-from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
+from tests.harness.named import a_dir, a_tree, a_write
 from tests.harness.servers import etcdctl
 from tests.harness.waiting import wait_until
 from tests.memory_store.store import MemoryKv
@@ -365,14 +363,13 @@ def test_the_deadline_counts_from_before_the_request(contender):
 
 
 def test_a_stale_holder_commits_nothing(contender, kv, keys):
-    writer = Writer(replica="one", host="h", now=lambda: "", new_id=iter("abcdefgh").__next__)
-    tree = Tree(kv, keys, writer)
+    tree = a_tree(kv, keys.root)
     one = contender("one", ttl=2)
     fence = one.acquire(None)
-    made = Write(path="certs", entry=Entry(kind=Kind.DIR, mode=0o755))
+    made = a_write("certs", a_dir())
     assert tree.commit([made], retention=0, fence=fence).complete
     one.release()
-    stale = Write(path="certs", entry=Entry(kind=Kind.DIR, mode=0o700), expected=tree.read("certs").mod_revision)
+    stale = a_write("certs", a_dir(0o700), tree.read("certs").mod_revision)
     assert tree.commit([stale], retention=0, fence=fence).fenced_out
     contender("two").acquire(10)
     assert tree.commit([stale], retention=0, fence=fence).fenced_out

@@ -1,7 +1,6 @@
 """What is sealed opens only where it lies and as it is; over the reference store and two versions of etcd."""
 
 import hashlib
-import itertools
 import json
 
 import msgspec
@@ -10,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configstore.errors import CorruptError, RefusedError
-from configstore.model.keys import Keys, prefix_end
+from configstore.model.keys import prefix_end
 from configstore.model.path import StorePath
 from configstore.model.record import CHUNK_SIZE, Entry, Kind, RecordError, header_line, sha256
 from configstore.model.seal import Keyring, Master, Policy, SealedKind, Secret
@@ -19,8 +18,8 @@ from configstore.store.conflicts import all_sides, losers, pieces_of
 from configstore.store.envelope import Envelopes, SealingError
 from configstore.store.history import versions
 from configstore.store.resealing import Family, LeftError, Resealing, survey, values
-from configstore.store.tree import Tree
-from configstore.store.values import UnreadableRecord, Write, Writer
+from configstore.store.values import UnreadableRecord, Write
+from tests.harness.named import GONE, a_file, a_link, a_tree, a_write, mod_revision
 from tests.harness.servers import connect
 from tests.memory_store.store import MemoryKv
 
@@ -49,23 +48,15 @@ def tree(kv, kv_root):
 
 
 def make(kv, root, master=MASTER, policy=Policy.REQUIRED, *, lenient=False):
-    ids = itertools.count()
-    writer = Writer(
-        replica="r", host="h", now=lambda: "2026-01-01T00:00:00Z", new_id=lambda: f"id-{next(ids)}-{id(ids)}"
-    )
     ring = master.keyring() if isinstance(master, Master) else master
     envelopes = Envelopes(root, keyring=ring, policy=lambda _: policy, lenient=lenient)
-    return Tree(kv, Keys(root), writer, envelopes=envelopes)
+    return a_tree(kv, root, now="2026-01-01T00:00:00Z", envelopes=envelopes)
 
 
 def put(tree, path, content, *, mode=0o600, expected=None, target=""):
-    entry = Entry(kind=Kind.FILE, mode=mode, size=len(content), sha256=sha256(content))
-    if target:
-        entry, content = Entry(kind=Kind.SYMLINK, target=target), None
-    if expected is None:
-        items = tree.kv.range(tree.keys.file(path)).items
-        expected = items[0].mod_revision if items else 0
-    outcome = tree.commit([Write(path=path, entry=entry, content=content, expected=expected)], retention=MONTH)
+    what = a_link(target) if target else (a_file(content, mode), content)
+    expected = mod_revision(tree, path) if expected is None else expected
+    outcome = tree.commit([a_write(path, what, expected)], retention=MONTH)
     assert outcome.complete
     return outcome.done[path]
 
@@ -200,7 +191,7 @@ def test_a_piece_opens_under_its_own_name_alone(tree):
 
 def test_a_losing_side_is_no_record_and_a_record_no_losing_side(tree):
     put(tree, A, b"winner")
-    entry = Entry(kind=Kind.FILE, mode=0o600, size=5, sha256=sha256(b"loser"))
+    entry = a_file(b"loser")
     name = tree.keep_conflict(A, entry, b"loser", retention=60)
     assert name == tree.keep_conflict(A, entry, b"loser", retention=60)
     (loser,) = losers(tree, A)
@@ -224,7 +215,7 @@ def test_what_was_superseded_opens_as_it_is(tree):
 def test_a_tombstone_is_sealed_and_its_digest_hidden(tree):
     at = put(tree, A, b"private")
     gone = Entry(kind=Kind.GONE, size=7, sha256=sha256(b"private"))
-    tree.commit([Write(path=A, entry=gone, expected=at)], retention=MONTH)
+    tree.commit([a_write(A, gone, at)], retention=MONTH)
     assert tree.read(A).entry == gone
     assert sha256(b"private").encode() not in b"".join(everything(tree).values())
 
@@ -290,7 +281,7 @@ def test_who_has_no_key_lists_everything_and_changes_nothing_that_is_sealed(tree
     assert (found.entry.size, found.entry.sha256, found.record.chunks) == (len(BIG), "", ())
     with pytest.raises(SealingError):
         put(blind, A, b"plain", expected=at)
-    outcome = blind.commit([Write(path=A, entry=Entry(kind=Kind.GONE), expected=at)], retention=MONTH)
+    outcome = blind.commit([a_write(A, GONE, at)], retention=MONTH)
     assert outcome.complete  # with its pieces, which expire with what was superseded
     assert all(item.lease for item in chunks_of(tree, A).values())
     assert tree.read(A).gone
@@ -313,7 +304,7 @@ def test_whoever_lost_the_keyring_makes_nothing_plain_that_was_sealed(tree, kv, 
     at = put(tree, A, b"sealed")
     if deleted:
         entry = Entry(kind=Kind.GONE, size=6, sha256=sha256(b"sealed"))
-        at = tree.commit([Write(path=A, entry=entry, expected=at)], retention=MONTH).done[A]
+        at = tree.commit([a_write(A, entry, at)], retention=MONTH).done[A]
     keyless = make(kv, kv_root, Keyring(keys=()), Policy.OFF)
     with pytest.raises(SealingError, match="would be plain"):
         put(keyless, A, b"in plain")
@@ -333,7 +324,7 @@ def test_a_replaced_record_that_does_not_open_takes_its_pieces_along(tree, kv, k
 
 
 def test_a_losing_side_counts_under_its_own_id_alone(tree, kv):
-    entry = Entry(kind=Kind.FILE, mode=0o600, size=5, sha256=sha256(b"loser"))
+    entry = a_file(b"loser")
     name = tree.keep_conflict(A, entry, b"loser", retention=MONTH)
     replace(kv, tree.keys.conflict(A, "0" * 24), kv.range(tree.keys.conflict(A, name)).items[0].value)
     assert [each.id for each in losers(tree, CERTS)] == [name]
@@ -392,7 +383,7 @@ def test_everything_is_sealed_again_with_the_newest_key_and_stays_what_it_is(tre
     first = put(tree, A, b"two")
     put(tree, DKIM, BIG)
     put(tree, DKIM, BIG + b"more")
-    entry = Entry(kind=Kind.FILE, mode=0o600, size=len(BIG), sha256=sha256(BIG))
+    entry = a_file(BIG)
     tree.keep_conflict(A, entry, BIG, retention=60)
     before = tree.read(A)
     assert reseal(kv, kv_root) == 5
@@ -427,8 +418,8 @@ def test_a_plain_store_is_sealed_in_place_and_unsealed_with_nothing_left_of_eith
     put(plain, LINK, b"", target="plaintext.pem")
     gone = put(plain, DKIM, b"plaintext gone")
     entry = Entry(kind=Kind.GONE, size=14, sha256=sha256(b"plaintext gone"))
-    plain.commit([Write(path=DKIM, entry=entry, expected=gone)], retention=MONTH)
-    lost = Entry(kind=Kind.FILE, mode=0o600, size=len(BIG), sha256=sha256(BIG))
+    plain.commit([a_write(DKIM, entry, gone)], retention=MONTH)
+    lost = a_file(BIG)
     plain.keep_conflict(A, lost, BIG, retention=60)
     before = {path: each.entry for path, each in plain.list(StorePath("")).records.items()}
     reseal(kv, kv_root, MASTER)
@@ -540,7 +531,7 @@ def test_sealing_again_has_little_in_memory_at_a_time():
 def test_losing_sides_keep_their_order_and_lease(tree, kv, kv_root):
     for number in range(3):
         inside = b"side %d" % number
-        entry = Entry(kind=Kind.FILE, mode=0o600, size=len(inside), sha256=sha256(inside))
+        entry = a_file(inside)
         tree.keep_conflict(A, entry, inside, retention=60)
     reseal(kv, kv_root)
     seen = make(kv, kv_root, ROTATED)

@@ -1,16 +1,11 @@
 """Tombstones end once no replica can need them, and what they deleted stays as long as was promised."""
 
-import itertools
-
 import pytest
 
-from configstore.model.keys import Keys
 from configstore.model.path import StorePath
-from configstore.model.record import Entry, Kind, sha256
 from configstore.store.commit import TOMBSTONE_LIFE
 from configstore.store.history import ExpiredError, restoring, versions, versions_below
-from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
+from tests.harness.named import GONE, a_tree, put
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
 
@@ -24,22 +19,10 @@ class Aging:
     def __init__(self):
         self.now = 0.0
         self.store = MemoryStore(clock=lambda: self.now)
-        ids = itertools.count()
-        writer = Writer(replica="r", host="h", now=lambda: "", new_id=lambda: f"w{next(ids)}")
-        self.tree = Tree(MemoryKv(self.store), Keys(), writer, clock=lambda: self.now)
+        self.tree = a_tree(MemoryKv(self.store), clock=lambda: self.now)
 
     def write(self, path, content, retention=30 * DAY):
-        found = self.tree.read(path)
-        entry = Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content)) if content else None
-        write = Write(
-            path=path,
-            entry=entry or Entry(kind=Kind.GONE),
-            content=content,
-            expected=found.mod_revision if found else 0,
-        )
-        outcome = self.tree.commit([write], retention=retention)
-        assert outcome.complete
-        return outcome.done[path]
+        return put(self.tree, {path: content or GONE}, retention=retention)
 
     def pass_days(self, days):
         self.now += days * DAY

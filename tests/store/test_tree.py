@@ -13,15 +13,15 @@ import msgspec
 import pytest
 
 from configstore.errors import CompactedError, FutureRevisionError, StoreUnavailableError
-from configstore.model.keys import Keys, prefix_end
+from configstore.model.keys import prefix_end
 from configstore.model.path import ROOT, StorePath
-from configstore.model.record import CHUNK_SIZE, Entry, Kind, Record, RecordError, decode, encode, sha256
+from configstore.model.record import CHUNK_SIZE, Record, RecordError, decode, encode, sha256
 from configstore.store.api import MAX_OPERATIONS, Delete, ModRevision, Put
 from configstore.store.envelope import PLAIN
 from configstore.store.items import Trace, trace
 from configstore.store.retention import MAX_CONFLICTS, PRUNE_EVERY
-from configstore.store.tree import Tree
-from configstore.store.values import Fence, Listing, Stored, UnreadableRecord, Write, Writer
+from configstore.store.values import Fence, Listing, Stored, UnreadableRecord, Write
+from tests.harness.named import GONE, a_dir, a_link, a_tree, a_write
 from tests.harness.servers import connect
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
@@ -100,20 +100,7 @@ def other(kv, kv_root):
 
 
 def tree_on(kv, root, *, replica="front-1", **options):
-    def now():
-        return "2026-01-01T00:00:00Z"
-
-    writer = Writer(replica=replica, host="node-1", now=now, new_id=lambda: f"{replica}-{next(_ids)}")
-    return Tree(kv, Keys(root), writer, **options)
-
-
-def file(path, content, *, expected=0):
-    entry = Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
-    return Write(path=StorePath(path), entry=entry, content=content, expected=expected)
-
-
-def tombstone(path, *, expected):
-    return Write(path=path, entry=Entry(kind=Kind.GONE), expected=expected)
+    return a_tree(kv, root, replica=replica, host="node-1", now="2026-01-01T00:00:00Z", **options)
 
 
 def committed(tree, *writes, retention=MONTH, **how):
@@ -155,8 +142,8 @@ def replacing(tree, write):
 
 
 def test_what_is_at_hand_is_not_read_again_and_kept_all_the_same(tree, network):
-    first = committed(tree, file(CERT, b"first"))
-    write = replacing(tree, file(CERT, b"second", expected=first))
+    first = committed(tree, a_write(CERT, b"first"))
+    write = replacing(tree, a_write(CERT, b"second", first))
     before = network.calls
     committed(tree, write)
     assert network.calls == before + 1
@@ -165,18 +152,18 @@ def test_what_is_at_hand_is_not_read_again_and_kept_all_the_same(tree, network):
 
 def test_what_another_store_holds_at_the_same_revision_is_kept_and_not_what_was_at_hand(tree):
     """A restored etcd may have come to the same revision by another write."""
-    first = committed(tree, file(CERT, b"in this store"))
+    first = committed(tree, a_write(CERT, b"in this store"))
     at_hand = raw(tree, CERT)
     elsewhere = msgspec.structs.replace(at_hand, value=at_hand.value.replace(b"in this", b"another"))
-    committed(tree, msgspec.structs.replace(file(CERT, b"second", expected=first), replaced=elsewhere))
+    committed(tree, msgspec.structs.replace(a_write(CERT, b"second", first), replaced=elsewhere))
     assert past(tree, CERT) == {first: b"in this store"}
 
 
 def test_a_set_that_fits_into_one_transaction_does_so_with_all_of_it_at_hand(tree):
     names = [StorePath(f"many/{number}") for number in range(100)]
-    tree.commit([file(name, b"old") for name in names], retention=0)
+    tree.commit([a_write(name, b"old") for name in names], retention=0)
     writes = [
-        msgspec.structs.replace(replacing(tree, file(name, b"new", expected=raw(tree, name).mod_revision)), set=1)
+        msgspec.structs.replace(replacing(tree, a_write(name, b"new", raw(tree, name).mod_revision)), set=1)
         for name in names
     ]
     assert len(set(tree.commit(writes, retention=0).done.values())) == 1
@@ -185,11 +172,9 @@ def test_a_set_that_fits_into_one_transaction_does_so_with_all_of_it_at_hand(tre
 def test_no_set_is_cut_in_two_for_what_is_compared_of_it(tree):
     """What is at hand goes along a second time; the limit of one request must not be reached by that alone."""
     names = [StorePath(f"some/{number}") for number in range(6)]
-    tree.commit([file(name, b"o" * 60_000) for name in names], retention=60)
+    tree.commit([a_write(name, b"o" * 60_000) for name in names], retention=60)
     writes = [
-        msgspec.structs.replace(
-            replacing(tree, file(name, b"n" * 60_000, expected=raw(tree, name).mod_revision)), set=1
-        )
+        msgspec.structs.replace(replacing(tree, a_write(name, b"n" * 60_000, raw(tree, name).mod_revision)), set=1)
         for name in names
     ]
     assert len(set(tree.commit(writes, retention=60).done.values())) == 1
@@ -200,7 +185,7 @@ def test_no_set_is_cut_in_two_for_what_is_compared_of_it(tree):
 
 
 def test_a_person_can_read_a_record(tree):
-    committed(tree, file(CERT, b"line one\nline two\n"))
+    committed(tree, a_write(CERT, b"line one\nline two\n"))
     header, _, content = raw(tree, CERT).value.partition(b"\n")
     assert content == b"line one\nline two\n"
     told = json.loads(header)
@@ -213,7 +198,7 @@ def test_a_path_never_written_has_no_record(tree):
 
 
 def test_a_created_file_is_read_back_with_the_revision_that_was_told(tree):
-    write = file(CERT, SECRET)
+    write = a_write(CERT, SECRET)
     revision = committed(tree, write)
     found = tree.read(CERT)
     assert (found.path, found.entry, found.mod_revision) == (CERT, write.entry, revision)
@@ -222,15 +207,15 @@ def test_a_created_file_is_read_back_with_the_revision_that_was_told(tree):
 
 
 def test_a_replaced_file_holds_the_new_content(tree):
-    first = committed(tree, file(CERT, b"1"))
-    second = committed(tree, file(CERT, b"2", expected=first))
+    first = committed(tree, a_write(CERT, b"1"))
+    second = committed(tree, a_write(CERT, b"2", first))
     assert second > first
     assert content_at(tree, CERT) == b"2"
 
 
 def test_a_deleted_file_is_a_tombstone_and_not_a_missing_key(tree):
-    first = committed(tree, file(CERT, b"1"))
-    second = committed(tree, tombstone(CERT, expected=first))
+    first = committed(tree, a_write(CERT, b"1"))
+    second = committed(tree, a_write(CERT, GONE, first))
     found = tree.read(CERT)
     assert found.gone
     assert found.mod_revision == second
@@ -239,59 +224,57 @@ def test_a_deleted_file_is_a_tombstone_and_not_a_missing_key(tree):
 
 @pytest.mark.parametrize("retention", [0.0, 60.0, MONTH, 12 * MONTH])
 def test_a_tombstone_expires_after_a_month_or_the_longer_retention(tree, retention):
-    committed(tree, tombstone(CERT, expected=committed(tree, file(CERT, b"1"))), retention=retention)
+    committed(tree, a_write(CERT, GONE, committed(tree, a_write(CERT, b"1"))), retention=retention)
     lease = raw(tree, CERT).lease
     assert lease
     assert max(MONTH, retention) - 60 <= tree.kv.lease_left(lease) <= 1.03 * max(MONTH, retention)
 
 
 def test_what_is_made_anew_does_not_expire_with_the_tombstone(tree):
-    gone = committed(tree, tombstone(CERT, expected=committed(tree, file(CERT, b"1"))))
+    gone = committed(tree, a_write(CERT, GONE, committed(tree, a_write(CERT, b"1"))))
     lease = raw(tree, CERT).lease
-    committed(tree, file(CERT, b"2", expected=gone))
+    committed(tree, a_write(CERT, b"2", gone))
     tree.kv.lease_revoke(lease)
     assert content_at(tree, CERT) == b"2"
 
 
 def test_a_path_whose_tombstone_expired_is_a_new_one(tree):
-    first = committed(tree, file(CERT, b"1"))
-    committed(tree, tombstone(CERT, expected=first))
+    first = committed(tree, a_write(CERT, b"1"))
+    committed(tree, a_write(CERT, GONE, first))
     tree.kv.lease_revoke(raw(tree, CERT).lease)
     assert tree.read(CERT) is None
-    committed(tree, file(CERT, b"2"))
+    committed(tree, a_write(CERT, b"2"))
     assert content_at(tree, CERT) == b"2"
 
 
 def test_a_deleted_path_can_be_written_again(tree):
-    gone = committed(tree, tombstone(CERT, expected=committed(tree, file(CERT, b"1"))))
-    committed(tree, file(CERT, b"2", expected=gone))
+    gone = committed(tree, a_write(CERT, GONE, committed(tree, a_write(CERT, b"1"))))
+    committed(tree, a_write(CERT, b"2", gone))
     assert content_at(tree, CERT) == b"2"
 
 
-@pytest.mark.parametrize(
-    "entry", [Entry(kind=Kind.DIR, mode=0o750), Entry(kind=Kind.SYMLINK, target="../archive/cert1.pem")]
-)
+@pytest.mark.parametrize("entry", [a_dir(0o750), a_link("../archive/cert1.pem")])
 def test_what_has_no_content_is_kept(tree, entry):
-    committed(tree, Write(path=CERT, entry=entry))
+    committed(tree, a_write(CERT, entry))
     assert tree.read(CERT).entry == entry
 
 
 def test_an_entry_that_does_not_fit_its_content_is_refused(tree):
     with pytest.raises(RecordError):
-        tree.commit([Write(path=CERT, entry=file(CERT, b"1").entry, content=b"2")], retention=MONTH)
+        tree.commit([Write(path=CERT, entry=a_write(CERT, b"1").entry, content=b"2")], retention=MONTH)
     assert tree.read(CERT) is None
 
 
 def test_an_old_revision_is_read_as_it_was(tree):
-    first = committed(tree, file(CERT, b"1"))
-    committed(tree, file(CERT, b"2", expected=first))
+    first = committed(tree, a_write(CERT, b"1"))
+    committed(tree, a_write(CERT, b"2", first))
     assert tree.content(tree.read(CERT, revision=first)) == b"1"
     with pytest.raises(FutureRevisionError):
         tree.read(CERT, revision=first + 1_000_000)
 
 
 def test_kinds_of_parents_are_the_planners_business(tree):
-    committed(tree, file("a", b"1"), file("a/b", b"2"))
+    committed(tree, a_write("a", b"1"), a_write("a/b", b"2"))
     assert set(tree.list(StorePath("a")).records) == {"a", "a/b"}
 
 
@@ -299,9 +282,9 @@ def test_kinds_of_parents_are_the_planners_business(tree):
 
 
 def test_a_stale_write_changes_nothing_and_tells_what_is_there(tree, other):
-    first = committed(tree, file(CERT, b"1"))
-    second = committed(other, file(CERT, b"theirs", expected=first))
-    outcome = tree.commit([file(CERT, b"mine", expected=first)], retention=MONTH)
+    first = committed(tree, a_write(CERT, b"1"))
+    second = committed(other, a_write(CERT, b"theirs", first))
+    outcome = tree.commit([a_write(CERT, b"mine", first)], retention=MONTH)
     assert not outcome.complete
     assert not outcome.fenced_out
     assert outcome.done == {}
@@ -312,14 +295,14 @@ def test_a_stale_write_changes_nothing_and_tells_what_is_there(tree, other):
 
 
 def test_creating_what_exists_is_stale(tree):
-    committed(tree, file(CERT, b"1"))
-    assert set(tree.commit([file(CERT, b"2")], retention=MONTH).stale) == {CERT}
+    committed(tree, a_write(CERT, b"1"))
+    assert set(tree.commit([a_write(CERT, b"2")], retention=MONTH).stale) == {CERT}
     assert content_at(tree, CERT) == b"1"
 
 
-@pytest.mark.parametrize("make", [file, lambda path, _, expected: tombstone(path, expected=expected)])
+@pytest.mark.parametrize("make", [a_write, lambda path, _, expected: a_write(path, GONE, expected)])
 def test_a_key_that_vanished_is_stale_and_stays_away(tree, make):
-    first = committed(tree, file(CERT, b"1"))
+    first = committed(tree, a_write(CERT, b"1"))
     tree.kv.txn([], [Delete(tree.keys.file(CERT))])
     outcome = tree.commit([make(CERT, b"2", expected=first)], retention=MONTH)
     assert outcome.stale == {CERT: None}
@@ -327,8 +310,8 @@ def test_a_key_that_vanished_is_stale_and_stays_away(tree, make):
 
 
 def test_one_stale_path_keeps_its_whole_set_back(tree):
-    committed(tree, file(KEY, b"theirs"))
-    outcome = tree.commit([file(CERT, b"1"), file(KEY, b"2"), file(OTHER, b"3")], retention=MONTH)
+    committed(tree, a_write(KEY, b"theirs"))
+    outcome = tree.commit([a_write(CERT, b"1"), a_write(KEY, b"2"), a_write(OTHER, b"3")], retention=MONTH)
     assert set(outcome.stale) == {KEY}
     assert outcome.done == {}
     assert set(tree.list(ROOT).records) == {KEY}
@@ -336,8 +319,8 @@ def test_one_stale_path_keeps_its_whole_set_back(tree):
 
 def test_an_unreadable_record_is_stale_without_a_value_and_can_be_replaced(tree):
     revision = put_raw(tree, tree.keys.file(CERT), b"garbage")
-    assert tree.commit([file(CERT, b"1")], retention=MONTH).stale == {CERT: None}
-    committed(tree, file(CERT, b"1", expected=revision))
+    assert tree.commit([a_write(CERT, b"1")], retention=MONTH).stale == {CERT: None}
+    committed(tree, a_write(CERT, b"1", revision))
     assert content_at(tree, CERT) == b"1"
     (kept,) = tree.kv.range(tree.keys.past(CERT, revision)).items
     assert kept.value == b"garbage"
@@ -347,7 +330,7 @@ def test_an_unreadable_record_is_stale_without_a_value_and_can_be_replaced(tree)
 
 
 def test_a_set_is_written_at_one_revision(tree):
-    outcome = tree.commit([file(CERT, b"1"), file(KEY, b"2"), file(OTHER, b"3")], retention=MONTH)
+    outcome = tree.commit([a_write(CERT, b"1"), a_write(KEY, b"2"), a_write(OTHER, b"3")], retention=MONTH)
     (revision,) = set(outcome.done.values())
     assert {found.mod_revision for found in tree.list(ROOT).records.values()} == {revision}
 
@@ -359,7 +342,7 @@ def test_an_empty_set_is_complete(tree):
 
 
 def numbered(count, content=b"x"):
-    return [file(f"many/{number:04}", content) for number in range(count)]
+    return [a_write(f"many/{number:04}", content) for number in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -378,7 +361,7 @@ def test_a_set_over_etcds_limits_is_split_in_order(tree, network, count, size):
 def test_a_set_that_is_replaced_is_split_too(tree, network):
     done = tree.commit(numbered(200), retention=MONTH).done
     network.txns.clear()
-    outcome = tree.commit([file(path, b"y", expected=done[path]) for path in done], retention=MONTH)
+    outcome = tree.commit([a_write(path, b"y", done[path]) for path in done], retention=MONTH)
     assert outcome.complete
     assert max(len(operations) for operations in network.txns) <= MAX_OPERATIONS
     assert {past(tree, path)[done[path]] for path in done} == {b"x"}
@@ -387,7 +370,7 @@ def test_a_set_that_is_replaced_is_split_too(tree, network):
 def test_what_follows_a_stale_txn_is_not_written(tree):
     writes = numbered(3 * MAX_OPERATIONS)
     middle = writes[MAX_OPERATIONS + MAX_OPERATIONS // 2].path
-    committed(tree, file(middle, b"theirs"))
+    committed(tree, a_write(middle, b"theirs"))
     outcome = tree.commit(writes, retention=MONTH)
     assert set(outcome.stale) == {middle}
     assert list(outcome.done) == [write.path for write in writes[: len(outcome.done)]]
@@ -399,7 +382,7 @@ def numbered_sets(sizes):
     """Writes of sets of these many members each, in turn as a scan would find them."""
     members = [(member, number) for number, size in enumerate(sizes, 1) for member in range(size)]
     return [
-        msgspec.structs.replace(file(f"sets/{member:03}-{number:03}", b"x"), set=number)
+        msgspec.structs.replace(a_write(f"sets/{member:03}-{number:03}", b"x"), set=number)
         for member, number in sorted(members)
     ]
 
@@ -428,9 +411,9 @@ def test_a_set_larger_than_a_txn_goes_in_order_and_takes_no_other_apart(tree):
 
 
 def test_a_replaced_record_is_kept_byte_for_byte_under_a_lease(tree):
-    first = committed(tree, file(CERT, b"1"))
+    first = committed(tree, a_write(CERT, b"1"))
     before = raw(tree, CERT)
-    committed(tree, file(CERT, b"2", expected=first))
+    committed(tree, a_write(CERT, b"2", first))
     (kept,) = tree.kv.range(tree.keys.past(CERT, first)).items
     assert kept.value == before.value
     assert kept.lease
@@ -438,27 +421,27 @@ def test_a_replaced_record_is_kept_byte_for_byte_under_a_lease(tree):
 
 
 def test_every_superseded_record_is_kept(tree):
-    revisions = [committed(tree, file(CERT, b"0"))]
+    revisions = [committed(tree, a_write(CERT, b"0"))]
     for number in range(1, 5):
-        revisions.append(committed(tree, file(CERT, b"%d" % number, expected=revisions[-1])))
+        revisions.append(committed(tree, a_write(CERT, b"%d" % number, revisions[-1])))
     assert past(tree, CERT) == {revisions[number]: b"%d" % number for number in range(4)}
 
 
 def test_a_deleted_record_is_kept(tree):
-    first = committed(tree, file(CERT, b"1"))
-    committed(tree, tombstone(CERT, expected=first))
+    first = committed(tree, a_write(CERT, b"1"))
+    committed(tree, a_write(CERT, GONE, first))
     assert past(tree, CERT) == {first: b"1"}
 
 
-@pytest.mark.parametrize("make", [file, lambda path, _, expected: tombstone(path, expected=expected)])
+@pytest.mark.parametrize("make", [a_write, lambda path, _, expected: a_write(path, GONE, expected)])
 def test_without_retention_nothing_is_kept(tree, make):
-    first = committed(tree, file(CERT, b"1"), retention=0)
+    first = committed(tree, a_write(CERT, b"1"), retention=0)
     committed(tree, make(CERT, b"2", expected=first), retention=0)
     assert past(tree, CERT) == {}
 
 
 def test_a_new_path_leaves_nothing_in_the_past(tree):
-    committed(tree, file(CERT, b"1"))
+    committed(tree, a_write(CERT, b"1"))
     assert past(tree, CERT) == {}
 
 
@@ -466,12 +449,12 @@ def test_a_superseded_record_stays_for_its_retention_and_a_fiftieth_longer(kv_ro
     now = [0.0]
     kv = MemoryKv(MemoryStore(clock=lambda: now[0]))
     tree = tree_on(kv, kv_root, clock=lambda: now[0])
-    first = committed(tree, file(CERT, b"1"))
-    second = committed(tree, file(CERT, b"2", expected=first), retention=500)
+    first = committed(tree, a_write(CERT, b"1"))
+    second = committed(tree, a_write(CERT, b"2", first), retention=500)
     now[0] = 9.0
-    third = committed(tree, file(CERT, b"3", expected=second), retention=500)
+    third = committed(tree, a_write(CERT, b"3", second), retention=500)
     now[0] = 11.0
-    committed(tree, file(CERT, b"4", expected=third), retention=500)
+    committed(tree, a_write(CERT, b"4", third), retention=500)
     now[0] = 509.0
     assert set(past(tree, CERT)) == {first, second, third}
     now[0] = 511.0
@@ -482,24 +465,24 @@ def test_a_superseded_record_stays_for_its_retention_and_a_fiftieth_longer(kv_ro
 
 
 def test_many_writes_share_one_retention_lease(tree):
-    first = committed(tree, file(CERT, b"1"))
-    second = committed(tree, file(CERT, b"2", expected=first))
-    committed(tree, file(CERT, b"3", expected=second))
+    first = committed(tree, a_write(CERT, b"1"))
+    second = committed(tree, a_write(CERT, b"2", first))
+    committed(tree, a_write(CERT, b"3", second))
     leases = {tree.kv.range(tree.keys.past(CERT, revision)).items[0].lease for revision in (first, second)}
     assert len(leases) == 1
 
 
 def test_a_retention_lease_that_is_gone_is_granted_anew(tree):
-    first = committed(tree, file(CERT, b"1"))
-    second = committed(tree, file(CERT, b"2", expected=first))
+    first = committed(tree, a_write(CERT, b"1"))
+    second = committed(tree, a_write(CERT, b"2", first))
     tree.kv.lease_revoke(tree.kv.range(tree.keys.past(CERT, first)).items[0].lease)
-    committed(tree, file(CERT, b"3", expected=second))
+    committed(tree, a_write(CERT, b"3", second))
     assert past(tree, CERT) == {second: b"2"}
 
 
 def test_the_losing_side_of_a_conflict_is_kept_apart_under_a_lease(tree):
-    first = committed(tree, file(CERT, b"winner"))
-    loser = file(CERT, b"loser")
+    first = committed(tree, a_write(CERT, b"winner"))
+    loser = a_write(CERT, b"loser")
     name = tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
     (kept,) = tree.kv.range(tree.keys.conflict(CERT, name)).items
     record = decode(kept.value)
@@ -510,14 +493,14 @@ def test_the_losing_side_of_a_conflict_is_kept_apart_under_a_lease(tree):
 
 
 def test_two_losers_of_one_path_are_both_kept(tree):
-    losers = [file(CERT, content) for content in (b"one", b"two")]
+    losers = [a_write(CERT, content) for content in (b"one", b"two")]
     names = {tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH) for loser in losers}
     assert len(names) == 2
     assert all(tree.kv.range(tree.keys.conflict(CERT, name)).items for name in names)
 
 
 def test_a_loser_that_lies_there_already_is_not_written_again(tree, other):
-    loser = file(CERT, b"loser" * 20_000)
+    loser = a_write(CERT, b"loser" * 20_000)
     names = {each.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH) for each in (tree, other)}
     before = tree.kv.range(tree.keys.file(CERT)).revision
     for each in (tree, other):
@@ -528,7 +511,7 @@ def test_a_loser_that_lies_there_already_is_not_written_again(tree, other):
 
 
 def test_a_loser_whose_time_is_nearly_over_gets_a_new_lease(tree):
-    loser = file(CERT, b"loser" * 20_000)
+    loser = a_write(CERT, b"loser" * 20_000)
     prefix = tree.keys.conflict(CERT, "")
     name = tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
     assert tree.keep_conflict(CERT, loser.entry, loser.content, retention=3 * MONTH) == name
@@ -539,7 +522,7 @@ def test_a_loser_whose_time_is_nearly_over_gets_a_new_lease(tree):
 
 
 def test_a_loser_whose_pieces_are_gone_is_whole_again(tree):
-    loser = file(CERT, b"loser" * 20_000)
+    loser = a_write(CERT, b"loser" * 20_000)
     name = tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
     piece = tree.keys.conflict_chunk(CERT, name, sha256(loser.content))
     tree.kv.txn([], [Delete(piece)])
@@ -548,7 +531,7 @@ def test_a_loser_whose_pieces_are_gone_is_whole_again(tree):
 
 
 def test_what_lies_in_a_losers_place_and_is_no_such_record_does_not_stay(tree):
-    loser = file(CERT, b"loser")
+    loser = a_write(CERT, b"loser")
     name = tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
     put_raw(tree, tree.keys.conflict(CERT, name), b"garbage")
     tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
@@ -557,7 +540,7 @@ def test_what_lies_in_a_losers_place_and_is_no_such_record_does_not_stay(tree):
 
 
 def test_a_loser_whose_piece_vanishes_before_its_record_is_written_is_whole_all_the_same(tree, network):
-    loser = file(CERT, b"loser" * 20_000)
+    loser = a_write(CERT, b"loser" * 20_000)
     piece = tree.keys.conflict_chunk(CERT, PLAIN.loser(loser.entry), sha256(loser.content))
 
     def piece_vanishes(make):
@@ -570,7 +553,7 @@ def test_a_loser_whose_piece_vanishes_before_its_record_is_written_is_whole_all_
 
 
 def test_a_loser_is_kept_though_the_retention_lease_is_gone(tree):
-    loser = file(CERT, b"loser" * 20_000)
+    loser = a_write(CERT, b"loser" * 20_000)
     first = tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
     tree.kv.lease_revoke(tree.kv.range(tree.keys.conflict(CERT, first)).items[0].lease)
     second = tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
@@ -578,8 +561,8 @@ def test_a_loser_is_kept_though_the_retention_lease_is_gone(tree):
 
 
 def test_of_many_losers_of_one_path_the_oldest_go(tree):
-    losers = [file(CERT, b"loser %d" % number) for number in range(MAX_CONFLICTS)]
-    large = file(CERT, b"x" * 100_000)
+    losers = [a_write(CERT, b"loser %d" % number) for number in range(MAX_CONFLICTS)]
+    large = a_write(CERT, b"x" * 100_000)
     oldest = tree.keep_conflict(CERT, large.entry, large.content, retention=MONTH)
     names = [tree.keep_conflict(CERT, each.entry, each.content, retention=MONTH) for each in losers]
     prefix = tree.keys.conflict(CERT, "")
@@ -591,7 +574,7 @@ def test_of_many_losers_of_one_path_the_oldest_go(tree):
 def test_of_many_superseded_records_the_oldest_go(tree):
     revisions = [0]
     for number in range(3 * PRUNE_EVERY):
-        revisions.append(committed(tree, file(CERT, b"%d" % number, expected=revisions[-1]), keep=PRUNE_EVERY))
+        revisions.append(committed(tree, a_write(CERT, b"%d" % number, revisions[-1]), keep=PRUNE_EVERY))
     kept = past(tree, CERT)
     assert PRUNE_EVERY <= len(kept) < 2 * PRUNE_EVERY
     assert sorted(kept) == revisions[-1 - len(kept) : -1]
@@ -600,8 +583,8 @@ def test_of_many_superseded_records_the_oldest_go(tree):
 def test_a_record_of_many_chunks_is_written_within_the_limits_though_old_ones_go(tree):
     revision = 0
     for number in range(2 * PRUNE_EVERY + 1):
-        revision = committed(tree, file(CERT, b"%d" % number, expected=revision), keep=PRUNE_EVERY)
-    large = file(CERT, b"".join(b"%d" % number * CHUNK_SIZE for number in range(9)), expected=revision)
+        revision = committed(tree, a_write(CERT, b"%d" % number, revision), keep=PRUNE_EVERY)
+    large = a_write(CERT, b"".join(b"%d" % number * CHUNK_SIZE for number in range(9)), expected=revision)
     committed(tree, large, keep=1)
     assert content_at(tree, CERT) == large.content
 
@@ -609,7 +592,7 @@ def test_a_record_of_many_chunks_is_written_within_the_limits_though_old_ones_go
 @pytest.mark.parametrize("fault", [answer_lost, request_lost])
 def test_a_conflict_is_kept_once_whatever_became_of_the_answer(tree, network, fault):
     network.faults.append(fault)
-    loser = file(CERT, b"loser")
+    loser = a_write(CERT, b"loser")
     name = tree.keep_conflict(CERT, loser.entry, loser.content, retention=MONTH)
     (kept,) = tree.kv.range(tree.keys.conflict(CERT, name)).items
     assert kept.version == 1
@@ -622,7 +605,7 @@ def test_a_conflict_is_kept_once_whatever_became_of_the_answer(tree, network, fa
 @pytest.mark.parametrize("faults", [[answer_lost], [request_lost], [request_lost, answer_lost]])
 def test_a_create_without_an_answer_is_made_once(tree, network, faults):
     network.faults.extend(faults)
-    revision = committed(tree, file(CERT, b"1"))
+    revision = committed(tree, a_write(CERT, b"1"))
     item = raw(tree, CERT)
     assert (item.version, item.mod_revision) == (1, revision)
     assert len(network.txns) == 1
@@ -631,10 +614,10 @@ def test_a_create_without_an_answer_is_made_once(tree, network, faults):
 
 @pytest.mark.parametrize("faults", [[answer_lost], [request_lost], [request_lost, answer_lost]])
 def test_a_replacement_without_an_answer_is_made_once(tree, network, faults):
-    first = committed(tree, file(CERT, b"1"))
+    first = committed(tree, a_write(CERT, b"1"))
     network.txns.clear()
     network.faults.extend(faults)
-    second = committed(tree, file(CERT, b"2", expected=first))
+    second = committed(tree, a_write(CERT, b"2", first))
     item = raw(tree, CERT)
     assert (item.version, item.mod_revision) == (2, second)
     assert len(network.txns) == 1
@@ -668,40 +651,40 @@ def overtaken(fault, other, write, times=1):
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_what_landed_without_an_answer_is_done_though_somebody_wrote_over_it_since(tree, other, network, times):
-    first = committed(tree, file(CERT, b"1"))
-    network.faults.append(overtaken(answer_lost, other, file(CERT, b"third"), times))
-    outcome = tree.commit([file(CERT, b"mine", expected=first)], retention=MONTH)
+    first = committed(tree, a_write(CERT, b"1"))
+    network.faults.append(overtaken(answer_lost, other, a_write(CERT, b"third"), times))
+    outcome = tree.commit([a_write(CERT, b"mine", first)], retention=MONTH)
     assert (outcome.complete, outcome.stale) == (True, {})
     assert past(tree, CERT)[outcome.done[CERT]] == b"mine"
     assert content_at(tree, CERT) == b"third"
 
 
 def test_what_never_landed_is_stale_for_sure(tree, other, network):
-    first = committed(tree, file(CERT, b"1"))
-    network.faults.append(overtaken(request_lost, other, file(CERT, b"third"), times=3))
-    outcome = tree.commit([file(CERT, b"mine", expected=first)], retention=MONTH)
+    first = committed(tree, a_write(CERT, b"1"))
+    network.faults.append(overtaken(request_lost, other, a_write(CERT, b"third"), times=3))
+    outcome = tree.commit([a_write(CERT, b"mine", first)], retention=MONTH)
     assert outcome.stale == {CERT: other.read(CERT)}
     assert (outcome.done, outcome.unsure) == ({}, ())
     assert b"mine" not in past(tree, CERT).values()
 
 
 def test_nobody_is_told_that_nothing_was_written_when_the_trace_is_lost(tree, other, network):
-    first = committed(tree, file(CERT, b"1"))
+    first = committed(tree, a_write(CERT, b"1"))
 
     def forgetful(make):
         make()
-        committed(other, file(CERT, b"third", expected=other.read(CERT).mod_revision), retention=0)
+        committed(other, a_write(CERT, b"third", other.read(CERT).mod_revision), retention=0)
         raise StoreUnavailableError("the answer was lost")
 
     network.faults.append(forgetful)
-    outcome = tree.commit([file(CERT, b"mine", expected=first)], retention=MONTH)
+    outcome = tree.commit([a_write(CERT, b"mine", first)], retention=MONTH)
     assert (set(outcome.stale), outcome.unsure) == ({CERT}, (CERT,))
     assert content_at(tree, CERT) == b"third"
 
 
 def test_a_set_of_which_a_part_was_written_over_since_is_done_as_a_whole(tree, other, network):
-    network.faults.append(overtaken(answer_lost, other, file(KEY, b"third")))
-    outcome = tree.commit([file(CERT, b"1"), file(KEY, b"2")], retention=MONTH)
+    network.faults.append(overtaken(answer_lost, other, a_write(KEY, b"third")))
+    outcome = tree.commit([a_write(CERT, b"1"), a_write(KEY, b"2")], retention=MONTH)
     assert outcome.complete
     assert set(outcome.done.values()) == {raw(tree, CERT).mod_revision}
     assert (content_at(tree, CERT), content_at(tree, KEY)) == (b"1", b"third")
@@ -709,7 +692,7 @@ def test_a_set_of_which_a_part_was_written_over_since_is_done_as_a_whole(tree, o
 
 def test_what_follows_a_txn_that_landed_without_an_answer_is_written_though_it_was_overtaken(tree, other, network):
     writes = numbered(2 * MAX_OPERATIONS)
-    network.faults.append(overtaken(answer_lost, other, file(writes[0].path, b"third")))
+    network.faults.append(overtaken(answer_lost, other, a_write(writes[0].path, b"third")))
     outcome = tree.commit(writes, retention=MONTH)
     assert outcome.complete
     assert set(outcome.done) == set(tree.list(ROOT).records)
@@ -719,16 +702,16 @@ def test_what_follows_a_txn_that_landed_without_an_answer_is_written_though_it_w
 def test_an_answer_that_took_all_of_the_patience_is_looked_for_once_more(network, kv_root):
     tree = tree_on(network, kv_root, patience=1e-9)
     network.faults.append(answer_lost)
-    assert tree.commit([file(CERT, b"1")], retention=MONTH).complete
+    assert tree.commit([a_write(CERT, b"1")], retention=MONTH).complete
     assert len(network.txns) == 1
 
 
 def test_a_commit_made_again_with_its_write_ids_makes_nothing_twice(network, kv_root, other):
     tree = tree_on(network, kv_root, patience=0)
-    first = committed(other, file(CERT, b"1"))
+    first = committed(other, a_write(CERT, b"1"))
     ids = [tree.new_write_id() for _ in range(3)]
     writes = [
-        msgspec.structs.replace(file(path, b"mine", expected=expected), write_id=write_id)
+        msgspec.structs.replace(a_write(path, b"mine", expected), write_id=write_id)
         for (path, expected), write_id in zip([(CERT, first), (KEY, 0), (OTHER, 0)], ids, strict=True)
     ]
     network.faults.append(answer_lost)
@@ -736,7 +719,7 @@ def test_a_commit_made_again_with_its_write_ids_makes_nothing_twice(network, kv_
         tree.commit(writes[:2], retention=MONTH)
     assert (caught.value.done, set(caught.value.unknown)) == ({}, {CERT, KEY})
     landed = raw(tree, CERT).mod_revision
-    third = committed(other, file(KEY, b"third", expected=landed))
+    third = committed(other, a_write(KEY, b"third", landed))
     outcome = tree.commit(writes, retention=MONTH)
     assert outcome.complete
     assert (outcome.done[CERT], outcome.done[KEY]) == (landed, landed)
@@ -767,29 +750,29 @@ def test_a_retention_lease_that_ends_between_two_txns_makes_no_own_write_stale(t
         return made
 
     network.faults.append(lease_ends)
-    again = [file(path, b"y", expected=revision) for path, revision in done.items()]
+    again = [a_write(path, b"y", revision) for path, revision in done.items()]
     outcome = tree.commit(again, retention=MONTH)
     assert lease
     assert (outcome.complete, len(outcome.done)) == (True, 100)
 
 
 def test_what_comes_while_a_write_is_looked_for_does_not_make_it_uncertain(tree, other):
-    first = committed(tree, file(CERT, b"1"))
-    second = committed(other, file(CERT, b"2", expected=first))
-    third = committed(other, file(CERT, b"3", expected=second))
+    first = committed(tree, a_write(CERT, b"1"))
+    second = committed(other, a_write(CERT, b"2", first))
+    third = committed(other, a_write(CERT, b"3", second))
     current = raw(tree, CERT)
-    committed(other, file(CERT, b"4", expected=third))
+    committed(other, a_write(CERT, b"4", third))
     look = partial(trace, tree.kv, tree.keys, tree.envelopes, CERT, {"mine"}, current=current)
     assert look(after=first) == Trace(found=None, whole=True)
     assert not look(after=first - 1).whole
 
 
 def test_a_write_is_found_by_its_id_be_it_current_superseded_or_not_there(tree, other):
-    first = committed(tree, file(CERT, b"1"))
+    first = committed(tree, a_write(CERT, b"1"))
     ids = [tree.new_write_id() for _ in range(2)]
-    second = committed(tree, msgspec.structs.replace(file(CERT, b"2", expected=first), write_id=ids[0]))
+    second = committed(tree, msgspec.structs.replace(a_write(CERT, b"2", first), write_id=ids[0]))
     assert tree.find_write(CERT, ids, after=first).mod_revision == second
-    committed(other, file(CERT, b"3", expected=second))
+    committed(other, a_write(CERT, b"3", second))
     found = tree.find_write(CERT, ids, after=first)
     assert (found.mod_revision, tree.content(found)) == (second, b"2")
     assert tree.find_write(CERT, ids, after=second) is None
@@ -803,15 +786,15 @@ def test_an_outage_longer_than_the_patience_is_an_error_and_a_second_commit_over
     tree = tree_on(network, kv_root, patience=0)
     network.faults.append(answer_lost)
     with pytest.raises(StoreUnavailableError):
-        tree.commit([file(CERT, b"1")], retention=MONTH)
-    outcome = tree.commit([file(CERT, b"1")], retention=MONTH)
+        tree.commit([a_write(CERT, b"1")], retention=MONTH)
+    outcome = tree.commit([a_write(CERT, b"1")], retention=MONTH)
     assert set(outcome.stale) == {CERT}
     assert raw(other, CERT).version == 1
 
 
 def test_a_request_that_lands_late_overwrites_nothing_newer(network, kv_root, other):
     tree = tree_on(network, kv_root, patience=0)
-    first = committed(tree, file(CERT, b"1"))
+    first = committed(tree, a_write(CERT, b"1"))
     late = []
 
     def delayed(make):
@@ -820,8 +803,8 @@ def test_a_request_that_lands_late_overwrites_nothing_newer(network, kv_root, ot
 
     network.faults.append(delayed)
     with pytest.raises(StoreUnavailableError):
-        tree.commit([file(CERT, b"late", expected=first)], retention=MONTH)
-    committed(other, file(CERT, b"newer", expected=first))
+        tree.commit([a_write(CERT, b"late", first)], retention=MONTH)
+    committed(other, a_write(CERT, b"newer", first))
     assert not late[0]().succeeded
     assert content_at(tree, CERT) == b"newer"
 
@@ -838,23 +821,23 @@ def fence(tree):
 
 def test_the_holder_of_a_lease_commits_under_its_name(tree, fence):
     put_raw(tree, fence.key, b"renewed: the key is older than its value")
-    outcome = tree.commit([file(CERT, b"1")], retention=MONTH, fence=fence)
+    outcome = tree.commit([a_write(CERT, b"1")], retention=MONTH, fence=fence)
     assert outcome.complete
     assert tree.read(CERT).record.origin.lease == "letsencrypt"
 
 
 def test_a_write_without_a_fence_names_no_lease(tree):
-    committed(tree, file(CERT, b"1"))
+    committed(tree, a_write(CERT, b"1"))
     assert tree.read(CERT).record.origin.lease is None
 
 
 @pytest.mark.parametrize("taken_again", [False, True])
 def test_who_lost_the_lease_is_fenced_out_and_writes_nothing(tree, fence, taken_again):
-    first = committed(tree, file(CERT, b"1"))
+    first = committed(tree, a_write(CERT, b"1"))
     tree.kv.txn([], [Delete(fence.key)])
     if taken_again:
         put_raw(tree, fence.key, b"front-1")
-    writes = [file(CERT, b"2", expected=first), file(KEY, b"new")]
+    writes = [a_write(CERT, b"2", first), a_write(KEY, b"new")]
     outcome = tree.commit(writes, retention=MONTH, fence=fence)
     assert outcome.fenced_out
     assert not outcome.complete
@@ -865,8 +848,8 @@ def test_who_lost_the_lease_is_fenced_out_and_writes_nothing(tree, fence, taken_
 
 
 def test_a_fence_that_holds_does_not_hide_a_stale_path(tree, fence):
-    committed(tree, file(CERT, b"theirs"))
-    outcome = tree.commit([file(CERT, b"mine")], retention=MONTH, fence=fence)
+    committed(tree, a_write(CERT, b"theirs"))
+    outcome = tree.commit([a_write(CERT, b"mine")], retention=MONTH, fence=fence)
     assert set(outcome.stale) == {CERT}
     assert not outcome.fenced_out
 
@@ -891,7 +874,7 @@ def test_a_fenced_write_whose_answer_was_lost_together_with_the_lease_is_done(tr
         raise StoreUnavailableError("the answer was lost")
 
     network.faults.append(loses_both)
-    outcome = tree.commit([file(CERT, b"1")], retention=MONTH, fence=fence)
+    outcome = tree.commit([a_write(CERT, b"1")], retention=MONTH, fence=fence)
     assert outcome.complete
     assert outcome.done == {CERT: raw(tree, CERT).mod_revision}
 
@@ -900,9 +883,11 @@ def test_a_fenced_write_whose_answer_was_lost_together_with_the_lease_is_done(tr
 
 
 def test_a_directory_is_listed_with_its_own_record_and_its_tombstones(tree):
-    committed(tree, Write(path=StorePath("certs"), entry=Entry(kind=Kind.DIR, mode=0o700)))
-    gone = committed(tree, file(KEY, b"1"))
-    committed(tree, tombstone(KEY, expected=gone), file(CERT, b"1"), file(OTHER, b"1"), file("certs-old", b"1"))
+    committed(tree, a_write("certs", a_dir(0o700)))
+    gone = committed(tree, a_write(KEY, b"1"))
+    committed(
+        tree, a_write(KEY, GONE, gone), a_write(CERT, b"1"), a_write(OTHER, b"1"), a_write("certs-old", b"1")
+    )
     listing = tree.list(StorePath("certs"))
     assert set(listing.records) == {"certs", CERT, KEY}
     assert listing.records[KEY].gone
@@ -919,13 +904,13 @@ def test_what_was_never_written_lists_nothing_at_a_revision(tree):
 
 def test_a_listing_is_of_one_revision_while_writes_go_on(tree, other, network):
     for number in range(9):
-        committed(tree, *(file(f"many/{number}{rest:03}", b"") for rest in range(120)))
+        committed(tree, *(a_write(f"many/{number}{rest:03}", b"") for rest in range(120)))
     fresh = itertools.count()
 
     def write_on():
         number = next(fresh)
         seen = other.read(StorePath("many/0000")).mod_revision
-        committed(other, file("many/0000", b"%d" % number, expected=seen), file(f"many/~{number}", b""))
+        committed(other, a_write("many/0000", b"%d" % number, seen), a_write(f"many/~{number}", b""))
 
     network.after_range = write_on
     listing = tree.list(StorePath("many"))
@@ -936,8 +921,8 @@ def test_a_listing_is_of_one_revision_while_writes_go_on(tree, other, network):
 
 
 def test_a_listing_of_an_old_revision_is_as_it_was(tree):
-    first = committed(tree, file(CERT, b"1"))
-    committed(tree, file(CERT, b"2", expected=first), file(KEY, b"new"))
+    first = committed(tree, a_write(CERT, b"1"))
+    committed(tree, a_write(CERT, b"2", first), a_write(KEY, b"new"))
     listing = tree.list(ROOT, revision=first)
     assert listing.revision == first
     assert [tree.content(found) for found in listing.records.values()] == [b"1"]
@@ -946,7 +931,7 @@ def test_a_listing_of_an_old_revision_is_as_it_was(tree):
 def test_a_compaction_between_two_pages_begins_the_listing_again(kv_root):
     network = Network(MemoryKv())
     tree = tree_on(network, kv_root)
-    old = committed(tree, file(CERT, b"1"))
+    old = committed(tree, a_write(CERT, b"1"))
 
     def compact():
         network.after_range = lambda: None
@@ -971,7 +956,7 @@ def test_a_compaction_between_two_pages_begins_the_listing_again(kv_root):
 )
 def test_an_unusable_record_is_a_value_that_names_its_path_and_hides_nothing_else(tree, value, reason):
     revision = put_raw(tree, tree.keys.file(KEY), value)
-    committed(tree, file(CERT, b"1"))
+    committed(tree, a_write(CERT, b"1"))
     listing = tree.list(StorePath("certs"))
     assert set(listing.records) == {CERT}
     (bad,) = listing.bad
@@ -984,7 +969,7 @@ def test_an_unusable_record_is_a_value_that_names_its_path_and_hides_nothing_els
 
 @pytest.mark.parametrize("tail", [b"\xff.pem", b"../../etc/passwd", b"/a", b"", b"\x1b[2J", b".configstore/x"])
 def test_a_key_that_is_no_path_is_a_value_that_is_safe_to_print(tree, tail):
-    committed(tree, file(CERT, b"1"))
+    committed(tree, a_write(CERT, b"1"))
     revision = put_raw(tree, tree.keys.file(StorePath("certs")) + b"/" + tail, raw(tree, CERT).value)
     listing = tree.list(StorePath("certs"))
     assert set(listing.records) == {CERT}
@@ -1000,13 +985,13 @@ def test_a_key_that_is_no_path_is_a_value_that_is_safe_to_print(tree, tail):
 
 
 def test_two_writers_of_one_revision_have_one_winner(tree, other):
-    revision = committed(tree, file(CERT, b"0"))
+    revision = committed(tree, a_write(CERT, b"0"))
     barrier = threading.Barrier(2)
     outcomes = {}
 
     def race(one, content, expected):
         barrier.wait()
-        outcomes[content] = one.commit([file(CERT, content, expected=expected)], retention=MONTH)
+        outcomes[content] = one.commit([a_write(CERT, content, expected)], retention=MONTH)
 
     for _ in range(20):
         outcomes.clear()
@@ -1019,14 +1004,14 @@ def test_two_writers_of_one_revision_have_one_winner(tree, other):
 
 
 def test_two_writers_of_one_path_lose_no_value(tree, other):
-    first = committed(tree, file(CERT, b"first"))
+    first = committed(tree, a_write(CERT, b"first"))
     accepted = {first: b"first"}
 
     def write(one, name):
         for number in range(15):
             content = f"{name} {number}".encode()
             while True:
-                outcome = one.commit([file(CERT, content, expected=one.read(CERT).mod_revision)], retention=MONTH)
+                outcome = one.commit([a_write(CERT, content, one.read(CERT).mod_revision)], retention=MONTH)
                 if outcome.complete:
                     break
             assert outcome.done[CERT] not in accepted
@@ -1052,7 +1037,7 @@ def in_threads(*calls):
 
 
 def test_nothing_shows_content(tree):
-    write = file(CERT, SECRET)
+    write = a_write(CERT, SECRET)
     revision = committed(tree, write)
     found = tree.read(CERT)
     stale = tree.commit([write], retention=MONTH)
@@ -1069,7 +1054,7 @@ def test_nothing_shows_content(tree):
     ]
     for value in values:
         assert "PRIVATE" not in f"{value!r} {value}"
-    assert f"expected={revision}" in repr(file(CERT, SECRET, expected=revision))
+    assert f"expected={revision}" in repr(a_write(CERT, SECRET, revision))
 
 
 def test_no_write_goes_without_a_compare(tree, network):
@@ -1081,9 +1066,9 @@ def test_no_write_goes_without_a_compare(tree, network):
         return make(compares, operations, **options)
 
     network.txn = watched
-    first = committed(tree, file(CERT, b"1"), file(KEY, b"x" * 100_000))
-    committed(tree, tombstone(CERT, expected=first), file(KEY, b"small", expected=first))
-    tree.keep_conflict(CERT, file(CERT, b"2").entry, b"2", retention=MONTH)
+    first = committed(tree, a_write(CERT, b"1"), a_write(KEY, b"x" * 100_000))
+    committed(tree, a_write(CERT, GONE, first), a_write(KEY, b"small", first))
+    tree.keep_conflict(CERT, a_write(CERT, b"2").entry, b"2", retention=MONTH)
     assert all(compares for compares, _ in seen)
     records = [(compares, one) for compares, operations in seen for one in operations if b"/files/" in one.key]
     assert len(records) == 4

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -11,12 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind, sha256
+from configstore.model.record import Kind
 from configstore.store.api import Kv
 from configstore.store.conflicts import all_sides
 from configstore.store.tree import Tree
-from configstore.store.values import Write, Writer
+from tests.harness.named import a_dir, a_file, a_tree, put
 from tests.harness.replica import ENVIRONMENT, Replica
 from tests.harness.servers import connect
 from tests.harness.waiting import wait_until
@@ -59,11 +57,8 @@ class Cluster:
 
     def put(self, path: str, text: str, mode: int = 0o644, kind: Kind = Kind.FILE) -> int:
         """Write a path as a command does, without the time that a process takes; returns its revision."""
-        content = text.encode() if kind is Kind.FILE else None
-        size, digest = (len(content), sha256(content)) if content is not None else (0, "")
-        entry = Entry(kind=kind, mode=mode, size=size, sha256=digest)
-        write = Write(path=path, entry=entry, content=content, expected=self.revision(path))
-        return self.tree.commit([write], retention=600).done[path]
+        content = text.encode()
+        return put(self.tree, {path: (a_file(content, mode), content) if kind is Kind.FILE else a_dir(mode)})
 
     def get(self, path: str) -> str:
         """Return a file's content."""
@@ -75,12 +70,9 @@ class Cluster:
         return found.mod_revision if found else 0
 
 
-def tree_of(kv: Kv, root: str) -> Tree:
+def tree_of(kv: Kv, root: str, **options: object) -> Tree:
     """Return a tree that writes as the command does."""
-    writer = Writer(
-        replica="cli", host="mail-1", now=lambda: "2026-11-24T03:00:00Z", new_id=lambda: secrets.token_hex(8)
-    )
-    return Tree(kv, Keys(root), writer)
+    return a_tree(kv, root, replica="cli", host="mail-1", now="2026-11-24T03:00:00Z", **options)
 
 
 @contextlib.contextmanager

@@ -6,9 +6,10 @@ import re
 import pytest
 
 from configstore.model.lease import QueueEntry
-from configstore.model.record import Entry, Kind, sha256
+from configstore.model.record import Kind
 from configstore.store.conflicts import all_sides, drop
 from configstore.store.leases import Lease
+from tests.harness.named import a_file
 from tests.harness.waiting import wait_until
 from tests.ui.client import Client
 from tests.ui.cluster import delete_many
@@ -64,7 +65,7 @@ def test_a_deleted_private_file_comes_back_unseen(writer, found):
 
 def losing(found, path, text):
     content = text.encode()
-    entry = Entry(kind=Kind.FILE, mode=0o644, size=len(content), sha256=sha256(content))
+    entry = a_file(content, 0o644)
     return found.tree.keep_conflict(path, entry, content, retention=600)
 
 

@@ -2,12 +2,10 @@
 
 import pytest
 
-from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind, sha256
+from configstore.model.record import sha256
 from configstore.model.seal import Master, Policy, Secret, dump
 from configstore.store.envelope import Envelopes
-from configstore.store.tree import Tree
-from configstore.store.values import Write
+from tests.harness.named import a_file, a_link, put
 from tests.harness.servers import connect
 from tests.ui.client import Client
 from tests.ui.cluster import Cluster, Ui, tree_of
@@ -34,20 +32,14 @@ def sealed(etcd):
     """Return a root with a sealed public file, its history, a link and a conflict."""
     root = "/ui-sealed"
     with connect(etcd.endpoint) as kv:
-        writer = tree_of(kv, root)._writer
         envelopes = Envelopes(root, keyring=MASTER.keyring(), policy=lambda _: Policy.REQUIRED)
-        tree = Tree(kv, Keys(root), writer, envelopes=envelopes)
-        at = 0
+        tree = tree_of(kv, root, envelopes=envelopes)
         for version in (b"one", b"two"):
             content = SECRET + version + b"\n"
-            entry = Entry(kind=Kind.FILE, mode=0o644, size=len(content), sha256=sha256(content))
-            at = tree.commit([Write(path=PATH, entry=entry, content=content, expected=at)], retention=600).done[
-                PATH
-            ]
-        link = Entry(kind=Kind.SYMLINK, target="secret-target")
-        tree.commit([Write(path="overrides/link", entry=link)], retention=600)
+            put(tree, {PATH: (a_file(content, 0o644), content)})
+        put(tree, {"overrides/link": a_link("secret-target")})
         lost = SECRET + b"lost\n"
-        entry = Entry(kind=Kind.FILE, mode=0o644, size=len(lost), sha256=sha256(lost))
+        entry = a_file(lost, 0o644)
         tree.keep_conflict(PATH, entry, lost, retention=600)
         yield Cluster(etcd.endpoint, root, tree)
 

@@ -3,23 +3,19 @@
 import pytest
 
 from configstore.errors import NoSpaceError
-from configstore.model.record import Kind
 from configstore.store.api import Delete, Put
 from sidecar.local.scan import Scanner, Unreadable
 from tests.harness.following import Following
+from tests.harness.named import a_dir
 from tests.memory_store.state import MemoryStore
 
 
 @pytest.fixture
 def following(tmp_path):
     """Return a replica of an empty subtree, ready."""
-    (tmp_path / "r").mkdir()
-    replica = Following(tmp_path / "r", MemoryStore(clock=lambda: 0.0))
-    replica.put("", b"", Kind.DIR)
-    replica.list_again()
-    assert replica.cycle().ready
-    yield replica
-    replica.close()
+    with Following(tmp_path / "r") as replica:
+        assert replica.agree().ready
+        yield replica
 
 
 def test_a_flush_sends_what_no_event_has_told_of_yet(following):
@@ -85,16 +81,15 @@ def test_content_is_not_kept_in_memory_once_it_is_placed(following):
     following.news.append(following.store.since(*following.tree.keys.files_at("data"), following.store.revision))
     following.cycle()
     assert (following.folder / "key").read_bytes() == b"secret"
-    contents = following.engine._remote.contents
-    remote = following.engine._sides.remote["key"]
+    contents = following.engine.remote.contents
+    remote = following.engine.sides.remote["key"]
     following.tree.read = lambda path: pytest.fail("read again")
     with pytest.raises(pytest.fail.Exception):
         contents.find("key", remote)
 
 
 def test_a_store_without_the_subtree_is_listed_now_and_then_and_not_all_the_time(tmp_path):
-    (tmp_path / "r").mkdir()
-    replica = Following(tmp_path / "r", MemoryStore(clock=lambda: 0.0))
+    replica = Following(tmp_path / "r")
     listings = []
     replica.list_again = lambda: listings.append(replica.tree.list("data")) or replica.news.append(listings[-1])
     replica.cycle(0.5)
@@ -108,9 +103,8 @@ def test_a_store_without_the_subtree_is_listed_now_and_then_and_not_all_the_time
 
 
 def test_a_replica_that_cannot_show_a_record_is_not_ready_though_it_makes_cycles(tmp_path):
-    (tmp_path / "r").mkdir()
-    replica = Following(tmp_path / "r", MemoryStore(clock=lambda: 0.0))
-    replica.put("", b"", Kind.DIR)
+    replica = Following(tmp_path / "r")
+    replica.put("", a_dir())
     replica.tree.kv.txn((), (Put(replica.tree.keys.file("data/a"), b"no record"),))
     replica.list_again()
     for _ in range(3):
@@ -125,7 +119,7 @@ def test_an_engine_that_goes_round_in_circles_is_named(following, monkeypatch):
     monkeypatch.setattr(following.engine, "cycle", lambda *, flush: 0.0 if not flush else None)
     for _ in range(5000):
         following.now += 0.01
-        following.mirror._cycle()
+        following.mirror.cycle()
     assert "data: 5000 cycles in 50 s came to nothing" in following.mirror.stuck()
 
 

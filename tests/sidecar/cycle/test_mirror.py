@@ -3,49 +3,20 @@
 import pytest
 
 from configstore.errors import StoreUnavailableError
-from configstore.model.record import Kind
-from sidecar.cycle.mirror import Mirror
 from sidecar.local.scan import Changed, Scanner
-from sidecar.mapping import Mapping
-from tests.harness.following import Following
-from tests.memory_store.state import MemoryStore
-from tests.simulation.edges import Watch
-
-
-class Watched(Following):
-    """A mirror that is told by inotify of what is done in its directory."""
-
-    def begin(self):
-        mapping = Mapping(name="data", store=self.subtree, path=str(self.folder))
-        self.mirror = Mirror(mapping, self.tree, feed=self, local_watch=Watch, clock=lambda: self.now)
-        self.engine = self.mirror.engine
-        self.error = None
-        self.news = []
-        self.list_again()
-
-    def stored(self, name):
-        found = self.tree.read(f"data/{name}")
-        return None if found is None or found.gone else found.record.content
-
-    def send(self):
-        for _ in range(3):
-            self.cycle(0.5)
+from tests.harness import following
 
 
 @pytest.fixture
 def watched(tmp_path):
     """Return a replica that agrees with its store on three files."""
-    (tmp_path / "r").mkdir()
-    replica = Watched(tmp_path / "r", MemoryStore(clock=lambda: 0.0))
-    replica.put("", b"", Kind.DIR)
-    replica.list_again()
-    replica.cycle()
-    for name in ("busy", "cert", "key"):
-        (replica.folder / name).write_bytes(b"old")
-    replica.send()
-    assert replica.stored("key") == b"old"
-    yield replica
-    replica.close()
+    with following.watched(tmp_path / "r") as replica:
+        replica.agree()
+        for name in ("busy", "cert", "key"):
+            (replica.folder / name).write_bytes(b"old")
+        replica.send()
+        assert replica.stored()["key"] == b"old"
+        yield replica
 
 
 def test_a_busy_neighbour_delays_no_delete(watched):
@@ -54,7 +25,7 @@ def test_a_busy_neighbour_delays_no_delete(watched):
         (watched.folder / "busy").write_bytes(b"%d" % number)
         watched.cycle(0.05)
         watched.cycle(0.05)
-    assert watched.stored("key") is None
+    assert watched.stored().get("key") is None
 
 
 def test_what_is_changed_within_the_window_is_sent_together(watched):
@@ -63,10 +34,10 @@ def test_what_is_changed_within_the_window_is_sent_together(watched):
     watched.cycle(0.01)
     (watched.folder / "key").write_bytes(b"new")
     watched.cycle(0.01)
-    assert watched.stored("cert") == b"old"
+    assert watched.stored().get("cert") == b"old"
     watched.cycle(0.02)
     watched.cycle(0.02)
-    assert watched.stored("cert") == b"new"
+    assert watched.stored().get("cert") == b"new"
     assert watched.tree.read("data/cert").mod_revision == watched.tree.read("data/key").mod_revision
 
 
@@ -85,7 +56,7 @@ def test_what_is_changed_when_the_store_comes_back_is_sent_together(watched):
     watched.cycle(0.01)
     (watched.folder / "key").write_bytes(b"new")
     watched.send()
-    assert watched.stored("cert") == b"new"
+    assert watched.stored().get("cert") == b"new"
     assert watched.tree.read("data/cert").mod_revision == watched.tree.read("data/key").mod_revision
 
 
@@ -98,10 +69,10 @@ def test_a_file_that_stays_open_does_not_end_the_window_of_others(watched):
         (watched.folder / "cert").write_bytes(b"new")
         watched.cycle(0.0)
         watched.cycle(0.01)
-        assert watched.stored("cert") == b"old"
+        assert watched.stored().get("cert") == b"old"
         watched.cycle(0.03)
         watched.cycle(0.03)
-        assert watched.stored("cert") == b"new"
+        assert watched.stored().get("cert") == b"new"
 
 
 def test_a_path_that_fails_again_and_again_pauses_and_the_others_go_on(watched, monkeypatch):
@@ -119,7 +90,7 @@ def test_a_path_that_fails_again_and_again_pauses_and_the_others_go_on(watched, 
     (watched.folder / "cert").write_bytes(b"new")
     for _ in range(200):
         watched.cycle(0.05)
-    assert watched.stored("cert") == b"new"
+    assert watched.stored().get("cert") == b"new"
     assert 3 <= len(tries) <= 12
 
 
@@ -129,7 +100,7 @@ def test_what_was_placed_is_not_looked_at_again(watched):
     watched.follow()
     watched.cycle(0.1)
     assert watched.contents() | {"cert": b"theirs", "new": b"theirs"} == watched.contents()
-    dirty = watched.engine._local._watch.drain()
+    dirty = watched.engine.local._watch.drain()
     assert (dirty.directories, dirty.everything) == (set(), False)
 
 
@@ -147,5 +118,5 @@ def test_what_replaces_what_the_watch_brought_is_sent_in_one_call(watched, monke
     monkeypatch.setattr(watched.tree.kv, "txn", txn)
     (watched.folder / "cert").write_bytes(b"ours")
     watched.send()
-    assert watched.stored("cert") == b"ours"
+    assert watched.stored().get("cert") == b"ours"
     assert [bool(operations) for operations in calls] == [True]

@@ -2,38 +2,27 @@
 
 import pytest
 
-from configstore.model.record import Entry, Kind, sha256
-from configstore.store.values import Write
 from tests.harness.following import Following
-from tests.memory_store.state import MemoryStore
+from tests.harness.named import a_write, mod_revision
 
 
 @pytest.fixture
 def following(tmp_path):
-    folder = tmp_path / "r"
-    folder.mkdir()
-    replica = Following(folder, MemoryStore(clock=lambda: 0.0))
-    replica.put("", b"", Kind.DIR)
-    replica.put("key", b"old")
-    replica.list_again()
-    replica.cycle()
-    yield replica
-    replica.close()
+    with Following(tmp_path / "r") as replica:
+        replica.agree(key=b"old")
+        yield replica
 
 
 def commit(following, contents):
-    writes = []
-    for name, content in contents.items():
-        path = f"{following.subtree}/{name}"
-        found = following.tree.read(path)
-        entry = Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
-        expected = found.mod_revision if found else 0
-        writes.append(Write(path=path, entry=entry, content=content, expected=expected, set=1))
-    assert following.tree.commit(writes, retention=60).complete
+    """Commit files as one set."""
+    paths = {f"{following.subtree}/{name}": content for name, content in contents.items()}
+    tree = following.tree
+    writes = [a_write(path, content, mod_revision(tree, path), set=1) for path, content in paths.items()]
+    assert tree.commit(writes, retention=60).complete
 
 
 def test_a_set_that_claims_more_than_is_free_is_a_problem_and_the_rest_goes_on(following, monkeypatch):
-    applier = following.engine._transfer._puller._applier
+    applier = following.engine.transfer._puller._applier
     monkeypatch.setattr(type(applier), "room", lambda _: 50_000)
     fetched = []
     pieces = following.tree.pieces

@@ -3,33 +3,22 @@
 import pytest
 
 from configstore.errors import StoreUnavailableError
-from configstore.model.record import Kind, decode
+from configstore.model.record import decode
 from sidecar.local.scan import Changed, Scanner
 from sidecar.state.baseline import Baseline, Identity
 from tests.harness.following import Following
-from tests.memory_store.state import MemoryStore
 
 
 @pytest.fixture
 def following(tmp_path):
     """Return a replica that agrees with its store on the files `ids` and `old`."""
-    (tmp_path / "r").mkdir()
-    replica = Following(tmp_path / "r", MemoryStore(clock=lambda: 0.0), patience=0.0)
-    replica.put("", b"", Kind.DIR)
-    replica.list_again()
-    replica.cycle()
-    for name in ("ids", "old"):
-        (replica.folder / name).write_bytes(b"v0")
-    replica.cycle()
-    assert stored(replica) == {"ids": b"v0", "old": b"v0"}
-    yield replica
-    replica.close()
-
-
-def stored(replica):
-    listing = replica.tree.list("data")
-    return {path[5:]: replica.tree.content(found) for path, found in listing.records.items() if
-            path != "data" and not found.gone}  # fmt: skip
+    with Following(tmp_path / "r", patience=0.0) as replica:
+        replica.agree()
+        for name in ("ids", "old"):
+            (replica.folder / name).write_bytes(b"v0")
+        replica.cycle()
+        assert replica.stored() == {"ids": b"v0", "old": b"v0"}
+        yield replica
 
 
 def conflicts(replica):
@@ -58,7 +47,7 @@ def write_and_lose(replica, monkeypatch, **how):
     with monkeypatch.context() as patch:
         lose_answers(replica, patch, **how)
         assert replica.cycle().waiting_for
-    assert stored(replica) == {"ids": b"v1", "old": b"v1", "new": b"v1"}
+    assert replica.stored() == {"ids": b"v1", "old": b"v1", "new": b"v1"}
     for name in ("ids", "new"):
         (replica.folder / name).write_bytes(b"v2")
     (replica.folder / "old").unlink()
@@ -76,7 +65,7 @@ def test_after_a_lost_answer_what_was_made_since_stands(following, monkeypatch, 
     if died:
         following.begin_anew()
     settle(following)
-    assert following.contents() == stored(following) == {"ids": b"v2", "new": b"v2"}
+    assert following.contents() == following.stored() == {"ids": b"v2", "new": b"v2"}
     assert conflicts(following) == []
 
 
@@ -112,7 +101,7 @@ def test_what_is_about_to_be_sent_is_on_disk_before_it_is_sent(following, monkey
 
     def txn(self, compares, operations, **how):
         if operations:
-            private = following.engine._local._root.private
+            private = following.engine.local._root.private
             identity = Identity(root="/configstore", store="data", mark=private.mark)
             sides = Baseline(private.fd, identity, ours=False, read_only=True).sides
             known.append({path: len(sent) for path, sent in sides.sent.items()})
@@ -133,7 +122,7 @@ def test_a_full_directory_does_not_keep_edits_from_the_store(following, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr("sidecar.state.append_log.AppendLog.append", full)
         following.cycle()
-    assert stored(following)["ids"] == b"v1"
+    assert following.stored()["ids"] == b"v1"
 
 
 def test_a_file_that_changes_all_the_time_pauses_while_the_rest_goes_out(following, monkeypatch):
@@ -148,5 +137,5 @@ def test_a_file_that_changes_all_the_time_pauses_while_the_rest_goes_out(followi
     (following.folder / "busy").write_bytes(b"b")
     (following.folder / "calm").write_bytes(b"c")
     due = [following.engine.cycle(flush=True) for _ in range(12)]
-    assert stored(following)["calm"] == b"c"
+    assert following.stored()["calm"] == b"c"
     assert due[-1] > 0.05, "it goes on trying without a pause"

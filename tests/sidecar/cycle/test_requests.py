@@ -4,11 +4,10 @@ import itertools
 
 import pytest
 
-from configstore.model.record import Kind
 from configstore.model.replica import Request, Take, Verb
 from configstore.store.api import Delete, Exists
 from tests.harness.following import Following
-from tests.memory_store.state import MemoryStore
+from tests.harness.named import GONE, a_dir
 
 _ids = itertools.count()
 MANY = [f"{number:02}" for number in range(20)]
@@ -17,18 +16,12 @@ MANY = [f"{number:02}" for number in range(20)]
 @pytest.fixture
 def following(tmp_path):
     """Return a replica that agrees with its store on twenty files."""
-    folder = tmp_path / "r"
-    folder.mkdir()
-    replica = Following(folder, MemoryStore(clock=lambda: 0.0))
-    replica.put("", b"", Kind.DIR)
-    replica.empty = replica.store.snapshot()
-    for name in MANY:
-        replica.put(name, name.encode())
-    replica.list_again()
-    replica.cycle()
-    assert replica.contents().keys() == set(MANY)
-    yield replica
-    replica.close()
+    with Following(tmp_path / "r") as replica:
+        replica.put("", a_dir())
+        replica.empty = replica.store.snapshot()
+        replica.agree(**{name: name.encode() for name in MANY})
+        assert replica.contents().keys() == set(MANY)
+        yield replica
 
 
 def choose(following, take, reason=None, path=None):
@@ -36,13 +29,6 @@ def choose(following, take, reason=None, path=None):
     about = following.engine.status.halted if reason is None else reason
     wanted = {"id": f"i{next(_ids)}", "verb": Verb.RESUME, "by": "ann@h\x1b[2J", "mapping": "data"}
     following.mirror.request(Request(**wanted, take=Take(take), reason=about, path=path))
-
-
-def stored(following):
-    """Return the contents that the store holds."""
-    listing = following.tree.list("data")
-    return {path[5:]: following.tree.content(found) for path, found in listing.records.items() if
-            path != "data" and not found.gone}  # fmt: skip
 
 
 def delete_here(following):
@@ -54,7 +40,7 @@ def delete_here(following):
 
 def delete_there(following):
     for name in MANY:
-        following.put(name, b"", Kind.GONE)
+        following.put(name, GONE)
     following.follow()
     assert "refused to delete 20 of 20 paths in this replica" in following.cycle().halted
 
@@ -63,13 +49,13 @@ def delete_there(following):
 @pytest.mark.parametrize("take", ["local", "store"])
 def test_a_mass_delete_ends_as_chosen(following, delete, take):
     delete(following)
-    assert len(stored(following) if delete is delete_here else following.contents()) == 20
+    assert len(following.stored() if delete is delete_here else following.contents()) == 20
     choose(following, take)
     assert following.cycle().halted is None
     following.follow()
     status = following.cycle()
     allowed = (take == "local") == (delete is delete_here)
-    assert following.contents() == stored(following)
+    assert following.contents() == following.stored()
     assert len(following.contents()) == (0 if allowed else 20)
     assert (status.halted, status.problems, status.pending) == (None, (), 0)
 
@@ -78,7 +64,7 @@ def test_a_choice_about_another_halt_is_not_taken(following):
     delete_here(following)
     choose(following, "local", "refused to delete 19 of 20 paths in the store")
     assert following.cycle().halted
-    assert len(stored(following)) == 20
+    assert len(following.stored()) == 20
 
 
 def test_a_choice_does_not_outlive_its_cycle(following):
@@ -91,7 +77,7 @@ def test_a_choice_does_not_outlive_its_cycle(following):
     choose(following, "local", reason)
     following.cycle()
     delete_here(following)
-    assert len(stored(following)) == 20
+    assert len(following.stored()) == 20
 
 
 def test_a_restored_store_wins_by_choice_and_what_was_here_is_kept(following):
@@ -109,8 +95,8 @@ def test_a_restored_store_wins_by_choice_and_what_was_here_is_kept(following):
         status = following.cycle()
     assert (status.halted, status.ready, status.problems) == (None, True, ())
     assert following.contents()["00"] == b"00"
-    assert following.contents() == stored(following)
-    assert stored(following)["mine"] == b"made here"
+    assert following.contents() == following.stored()
+    assert following.stored()["mine"] == b"made here"
     kept = following.tree.kv.range(b"/configstore/conflicts/", b"/configstore/conflicts0").items
     assert [item.value.partition(b"\n")[2] for item in kept] == [b"newer"]
 
@@ -126,8 +112,8 @@ def test_the_files_here_win_over_a_restored_store_by_choice_and_what_was_there_i
     for _ in range(3):
         status = following.cycle()
     assert (status.halted, status.ready, status.problems) == (None, True, ())
-    assert following.contents() == stored(following)
-    assert stored(following) == {name: name.encode() for name in MANY} | {"other": b"of the restored store"}
+    assert following.contents() == following.stored()
+    assert following.stored() == {name: name.encode() for name in MANY} | {"other": b"of the restored store"}
     past = following.tree.kv.range(b"/configstore/past/data/00//", b"/configstore/past/data/00/0").items
     assert past[-1].value.endswith(b"of the restored store")
 
@@ -156,14 +142,14 @@ def test_one_vanished_record_is_written_again_by_choice(following):
     choose(following, "local", "", "00")
     status = following.cycle()
     assert [problem.path for problem in status.problems] == ["01"]
-    assert stored(following)["00"] == b"00"
+    assert following.stored()["00"] == b"00"
 
 
 def test_all_vanished_records_are_written_again_by_choice(following):
     vanish(following, *MANY)
     choose(following, "local", "")
     assert following.cycle().problems == ()
-    assert stored(following).keys() == set(MANY)
+    assert following.stored().keys() == set(MANY)
 
 
 def test_vanished_records_become_tombstones_by_choice(following):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from configstore.model.path import ROOT, StorePath
-from configstore.model.record import Entry, Kind, sha256, split
+from configstore.model.record import split
 from sidecar.local.apply import Applier, LocalChange
 from sidecar.local.journal import Journal
 from sidecar.local.mirrored_directory import MirroredDirectory
@@ -16,9 +16,9 @@ from sidecar.local.recovery import recover
 from sidecar.local.scan import Scanner
 from sidecar.local.watch import InotifyWatch
 from sidecar.mapping import Mapping
+from tests.harness import named
 
 NOBODY = 65534
-GONE = Entry(kind=Kind.GONE)
 
 
 def a_mapping(path, **fields):
@@ -26,15 +26,7 @@ def a_mapping(path, **fields):
 
 
 def a_file(content, mode=0o640, **fields):
-    return Entry(kind=Kind.FILE, mode=mode, size=len(content), sha256=sha256(content.encode()), **fields)
-
-
-def a_dir(mode=0o755, **fields):
-    return Entry(kind=Kind.DIR, mode=mode, **fields)
-
-
-def a_link(target, **fields):
-    return Entry(kind=Kind.SYMLINK, target=target, **fields)
+    return named.a_file(content, mode, **fields)
 
 
 def write(path, content, mode=0o644):

@@ -12,12 +12,10 @@ from configstore.model.selection import Symlinks
 from sidecar.local import apply as apply_module
 from sidecar.local import rename
 from sidecar.local.directories import Directories
+from tests.harness.named import GONE, a_dir, a_link
 from tests.sidecar.local.named import (
-    GONE,
     NOBODY,
-    a_dir,
     a_file,
-    a_link,
     as_nobody,
     modes_below,
     no_descriptors_left,

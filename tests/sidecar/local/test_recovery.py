@@ -12,8 +12,9 @@ from sidecar.local import rename
 from sidecar.local.expected import Expected, expected
 from sidecar.local.journal import FILE, Journal, Removing
 from sidecar.planner.sides import RemoteEntry
+from tests.harness.named import GONE, a_link
 from tests.harness.trees import tree
-from tests.sidecar.local.named import GONE, Mirrored, a_file, a_link
+from tests.sidecar.local.named import Mirrored, a_file
 
 
 class Crash(BaseException):

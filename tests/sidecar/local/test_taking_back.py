@@ -10,7 +10,8 @@ import pytest
 from configstore.files.reading import signature
 from sidecar.local import rename
 from sidecar.planner.sides import LocalEntry
-from tests.sidecar.local.named import GONE, a_dir, as_nobody
+from tests.harness.named import GONE, a_dir
+from tests.sidecar.local.named import as_nobody
 
 FIVE = ("a", "b", "c", "d", "e")
 

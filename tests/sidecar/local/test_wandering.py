@@ -7,8 +7,9 @@ from contextlib import suppress
 
 import pytest
 
+from tests.harness.named import a_dir
 from tests.harness.waiting import wait_until
-from tests.sidecar.local.named import Mirrored, a_dir, write
+from tests.sidecar.local.named import Mirrored, write
 
 NAMES = "abc"
 

@@ -1,27 +1,24 @@
 """Named values for planner tests: entries, sides, mappings."""
 
 from configstore.model.path import parse_path
-from configstore.model.record import Entry, Kind, sha256
 from configstore.model.signature import Signature
 from sidecar.mapping import Mapping
 from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry
+from tests.harness import named
 
 _inodes: dict[str, int] = {}
 
 
 def a_file(content="one", mode=0o600, uid=0):
-    return Entry(kind=Kind.FILE, mode=mode, uid=uid, gid=uid, size=len(content), sha256=sha256(content.encode()))
+    return named.a_file(content, mode, uid=uid, gid=uid)
 
 
 def a_dir(mode=0o755):
-    return Entry(kind=Kind.DIR, mode=mode, uid=0, gid=0)
+    return named.a_dir(mode, uid=0, gid=0)
 
 
 def a_link(target="one"):
-    return Entry(kind=Kind.SYMLINK, target=target, uid=0, gid=0)
-
-
-GONE = Entry(kind=Kind.GONE)
+    return named.a_link(target, uid=0, gid=0)
 
 
 def here(entry, ino=1):

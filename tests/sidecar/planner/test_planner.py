@@ -8,7 +8,8 @@ from sidecar.planner.guards import refusal
 from sidecar.planner.plan import Wait
 from sidecar.planner.planner import Settled, make_plan
 from sidecar.planner.three_sides import Sides
-from tests.sidecar.planner.named import GONE, a_dir, a_file, a_link, a_mapping, agreed_on, here, there
+from tests.harness.named import GONE
+from tests.sidecar.planner.named import a_dir, a_file, a_link, a_mapping, agreed_on, here, there
 
 NOW = Settled()
 

@@ -5,7 +5,8 @@ import pytest
 
 from configstore.model.selection import Direction
 from sidecar.planner.reconcile import Verdict, as_pushed, decide
-from tests.sidecar.planner.named import GONE, a_dir, a_file, a_link, a_mapping, agreed_on, here, there
+from tests.harness.named import GONE
+from tests.sidecar.planner.named import a_dir, a_file, a_link, a_mapping, agreed_on, here, there
 
 ONE, TWO, THREE = a_file("one"), a_file("two"), a_file("three")
 BASE = agreed_on(ONE, 10)

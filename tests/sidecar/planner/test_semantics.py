@@ -8,7 +8,8 @@ from pathlib import Path
 
 from configstore.model.selection import Direction
 from sidecar.planner.reconcile import decide
-from tests.sidecar.planner.named import GONE, a_file, a_mapping, agreed_on, here, there
+from tests.harness.named import GONE
+from tests.sidecar.planner.named import a_file, a_mapping, agreed_on, here, there
 
 DOCUMENT = Path(__file__).parents[3] / "docs/semantics.md"
 OLD, NEW, OTHER = a_file("old"), a_file("new"), a_file("other")

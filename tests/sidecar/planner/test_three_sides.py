@@ -9,7 +9,8 @@ from configstore.model.problem import Problem
 from configstore.model.record import Deletion
 from sidecar.planner.sides import Sent
 from sidecar.planner.three_sides import Sides
-from tests.sidecar.planner.named import GONE, a_file, agreed_on, here, there
+from tests.harness.named import GONE
+from tests.sidecar.planner.named import a_file, agreed_on, here, there
 
 OLD, NEW = a_file("old"), a_file("new")
 A = parse_path("a")

@@ -3,14 +3,13 @@
 import pytest
 
 from configstore.model.problem import Problem
-from configstore.model.record import Entry, Kind
 from configstore.model.selection import Direction
 from sidecar.planner.three_sides import Sides
 from sidecar.planner.unsent import BEING_WRITTEN, unsent
+from tests.harness.named import GONE
 from tests.sidecar.planner.named import a_dir, a_file, a_mapping, agreed_on, here, there
 
 AWAY = "the store does not answer"
-GONE = Entry(kind=Kind.GONE)
 
 
 def ask(mapping=None, *, problems=(), unread=(), unstable=frozenset(), **named):

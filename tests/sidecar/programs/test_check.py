@@ -9,7 +9,6 @@ import pytest
 from configstore.errors import RefusedError
 from configstore.mapping_settings import AS_IT_IS, OwnerOverride
 from configstore.model.path import StorePath
-from configstore.model.record import Entry, Kind
 from sidecar.cycle.pull import Puller
 from sidecar.planner.outcome import CycleOutcome
 from sidecar.planner.plan import Pull, Push
@@ -17,7 +16,8 @@ from sidecar.planner.sides import LocalEntry, RemoteEntry
 from sidecar.programs import preview
 from sidecar.programs.check import RECHECK, RETRY, Check
 from sidecar.programs.preview import showing
-from tests.sidecar.local.named import NOBODY, a_dir, a_file, a_link, a_mapping
+from tests.harness.named import GONE, a_dir, a_link
+from tests.sidecar.local.named import NOBODY, a_file, a_mapping
 
 SHOW = ("sh", "-c", 'find "$1" -mindepth 1 -printf "%P %m %U\n" | sort; exit 1', "-", "{}")
 
@@ -27,7 +27,7 @@ def a_local(entry):
 
 
 def asked(check, local, contents):
-    push = Push(path=StorePath("a"), entry=Entry(kind=Kind.GONE), local=None, expected=1)
+    push = Push(path=StorePath("a"), entry=GONE, local=None, expected=1)
     return check.refuses_to_publish([push], local, contents)
 
 

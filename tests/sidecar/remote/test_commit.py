@@ -4,34 +4,24 @@ import msgspec
 
 from configstore.errors import TooLargeError
 from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind, sha256, split
+from configstore.model.record import split
 from configstore.model.seal import Master, Policy, Secret
 from configstore.model.signature import Signature
 from configstore.store.envelope import Envelopes
-from configstore.store.tree import Tree
-from configstore.store.values import Writer
 from sidecar.mapping import Mapping
 from sidecar.planner.plan import Push
 from sidecar.planner.sides import LocalEntry
 from sidecar.remote.commit import PathFailed, commit
+from tests.harness.named import GONE, a_dir, a_file, a_tree
 from tests.memory_store.store import MemoryKv
 
 MAPPING = Mapping(name="data", store="data", path="/data")
 
 
-def a_tree(kv, envelopes=None):
-    ids = iter(range(10**6))
-    writer = Writer(replica="r", host="h", now=lambda: "", new_id=lambda: f"w{next(ids)}")
-    return Tree(kv, Keys(), writer, envelopes=envelopes)
-
-
 def pushes_of(contents):
     """Return pushes of new files, and what reads them."""
     signature = Signature(*[0] * len(Signature.__struct_fields__))
-    entries = {
-        path: Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
-        for path, content in contents.items()
-    }
+    entries = {path: a_file(content) for path, content in contents.items()}
     pushes = [
         Push(path=path, entry=entry, local=LocalEntry(entry=entry, signature=signature), expected=0)
         for path, entry in entries.items()
@@ -116,15 +106,12 @@ def test_no_directory_is_gone_before_what_waits_in_it():
     """What a move leaves behind waits for the file, and where it lies is no other set's to take away."""
     tree = a_tree(MemoryKv())
     there, source = pushes_of({"old/d/moved": b"x"})
-    folders = [
-        Push(path=path, entry=Entry(kind=Kind.DIR, mode=0o755), local=None, expected=0)
-        for path in ("old", "old/d")
-    ]
+    folders = [Push(path=path, entry=a_dir(), local=None, expected=0) for path in ("old", "old/d")]
     done = commit_all(tree, [*folders, *there], lambda push: source(push) if push.local else None).done
     new, _ = pushes_of({"new": b"x"})
     new = [msgspec.structs.replace(new[0], in_set=1)]
     gone = [
-        Push(path=path, entry=Entry(kind=Kind.GONE), local=None, expected=done[path].mod_revision, in_set=number)
+        Push(path=path, entry=GONE, local=None, expected=done[path].mod_revision, in_set=number)
         for path, number in (("old/d/moved", 1), ("old/d", 0), ("old", 0))
     ]
 
@@ -147,7 +134,7 @@ def sealing(*subtrees):
 
 
 def test_no_set_is_cut_for_want_of_a_key():
-    tree = a_tree(MemoryKv(), sealing("data/certs"))
+    tree = a_tree(MemoryKv(), envelopes=sealing("data/certs"))
     pushes, source = pushes_of({"certs/cert": b"c", "dkim/key": b"k", "certs/other": b"o"})
     pushes = [msgspec.structs.replace(push, in_set=number) for push, number in zip(pushes, (1, 1, 2), strict=True)]
     committed = commit_all(tree, pushes, source)
@@ -169,7 +156,7 @@ class Swapped(MemoryKv):
 
 def test_no_set_is_cut_when_the_keyring_is_replaced_meanwhile():
     kv = Swapped()
-    kv.tree = tree = a_tree(kv, sealing("data/certs", "data/dkim"))
+    kv.tree = tree = a_tree(kv, envelopes=sealing("data/certs", "data/dkim"))
     pushes, source = pushes_of({"dkim/large": b"l" * 100_000, "certs/cert": b"c", "dkim/key": b"k"})
     pushes = [msgspec.structs.replace(push, in_set=1) for push in pushes]
     committed = commit_all(tree, pushes, source)

@@ -3,16 +3,14 @@
 import msgspec
 import pytest
 
-from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind
 from configstore.model.replica import Request, Take, Verb
 from configstore.store.api import Delete, ModRevision, Put
-from configstore.store.tree import Tree
-from configstore.store.values import Listing, Write, Writer
+from configstore.store.values import Listing
 from sidecar.cycle.mirror import Mirror
 from sidecar.mapping import Mapping
 from sidecar.remote.lineage import contradiction
 from tests.harness.following import Following
+from tests.harness.named import GONE, a_dir, a_tree, a_write
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
 
@@ -40,20 +38,13 @@ def test_a_contradiction_is_named_with_the_mend(now, words):
 @pytest.fixture
 def following(tmp_path):
     """Return a replica that agrees with its store, and has a snapshot of that from before `a` was changed."""
-    folder = tmp_path / "r"
-    folder.mkdir()
-    store = MemoryStore(clock=lambda: 0.0)
-    replica = Following(folder, store)
-    replica.put("", b"", Kind.DIR)
-    replica.put("a", b"zero")
-    replica.put("b", b"b")
-    replica.snapshot = store.snapshot()
-    replica.put("a", b"one")
-    replica.list_again()
-    replica.cycle()
-    assert replica.contents() == {"a": b"one", "b": b"b"}
-    yield replica
-    replica.close()
+    with Following(tmp_path / "r") as replica:
+        for name, what in {"": a_dir(), "a": b"zero", "b": b"b"}.items():
+            replica.put(name, what)
+        replica.snapshot = replica.store.snapshot()
+        replica.agree(a=b"one")
+        assert replica.contents() == {"a": b"one", "b": b"b"}
+        yield replica
 
 
 def test_a_restored_snapshot_freezes_the_mapping_before_anything_is_applied(following):
@@ -101,15 +92,15 @@ def test_a_root_that_vanishes_lets_nothing_travel_until_it_is_back(following):
     following.follow()
     key = following.tree.keys.file("data")
     following.tree.kv.txn((), (Delete(key),))
-    neighbour = Entry(kind=Kind.DIR, mode=0o755)
-    following.tree.commit([Write(path="data-too", entry=neighbour, expected=0)], retention=60)
+    neighbour = a_dir()
+    following.tree.commit([a_write("data-too", neighbour)], retention=60)
     following.put("a", b"newer")
     following.follow()
     (following.folder / "mine").write_bytes(b"edited meanwhile")
     status = following.cycle()
     assert "--replica r --take local" in status.waiting_for
     assert following.contents() == {"a": b"one", "b": b"b", "mine": b"edited meanwhile"}
-    following.put("", b"", Kind.DIR)
+    following.put("", a_dir())
     following.follow()
     assert following.cycle().waiting_for is None
     assert following.contents() == {"a": b"newer", "b": b"b", "mine": b"edited meanwhile"}
@@ -158,7 +149,7 @@ def test_one_path_that_is_written_again_makes_no_subtree(following):
 def test_where_something_else_lies_at_the_root_nothing_is_written_below(following, readable):
     wiped(following)
     if readable:
-        following.put("", b"a file", Kind.FILE)
+        following.put("", b"a file")
     else:
         following.tree.kv.txn((), (Put(following.tree.keys.file("data"), b"no record"),))
     following.follow()
@@ -168,7 +159,7 @@ def test_where_something_else_lies_at_the_root_nothing_is_written_below(followin
 
 def test_without_its_lease_nobody_writes_a_subtree_again(following):
     leased = msgspec.structs.replace(following.engine.mapping, lease="job")
-    following.engine.mapping = following.engine._remote._mapping = leased
+    following.engine.mapping = following.engine.remote._mapping = leased
     wiped(following)
     assert f"configstore import {following.folder} data" in chosen(following).waiting_for
     assert stored(following) == {}
@@ -176,8 +167,8 @@ def test_without_its_lease_nobody_writes_a_subtree_again(following):
 
 def test_below_a_root_that_was_deleted_deletes_arrive_and_nothing_is_pushed(following):
     following.follow()
-    following.put("a", b"", Kind.GONE)
-    following.put("", b"", Kind.GONE)
+    following.put("a", GONE)
+    following.put("", GONE)
     (following.folder / "mine").write_bytes(b"edited meanwhile")
     following.follow()
     status = following.cycle()
@@ -186,7 +177,7 @@ def test_below_a_root_that_was_deleted_deletes_arrive_and_nothing_is_pushed(foll
     assert following.tree.read("data/mine") is None
     following.begin_anew()
     assert (following.cycle().ready, following.tree.read("data/mine")) == (False, None)
-    following.put("", b"", Kind.DIR)
+    following.put("", a_dir())
     following.follow()
     status = following.cycle()
     assert (status.ready, status.waiting_for) == (True, None)
@@ -194,10 +185,8 @@ def test_below_a_root_that_was_deleted_deletes_arrive_and_nothing_is_pushed(foll
 
 
 def test_a_mapping_of_all_of_a_wiped_store_needs_no_record_for_its_root(tmp_path):
-    folder = tmp_path / "r"
-    folder.mkdir()
-    following = Following(folder, MemoryStore(clock=lambda: 0.0), subtree="")
-    following.put("data", b"", Kind.DIR)
+    following = Following(tmp_path / "r", subtree="")
+    following.put("data", a_dir())
     following.put("data/a", b"a")
     following.list_again()
     following.cycle()
@@ -215,7 +204,7 @@ def test_a_mapping_of_all_of_a_wiped_store_needs_no_record_for_its_root(tmp_path
 
 def test_a_wiped_store_is_no_fresh_installation_for_a_mapping_of_all_of_it(tmp_path):
     store = MemoryStore(clock=lambda: 0.0)
-    tree = Tree(MemoryKv(store), Keys(), Writer(replica="r", host="h", now=lambda: "", new_id=lambda: "w"))
+    tree = a_tree(MemoryKv(store))
     mirror = Mirror(Mapping(name="all", store="", path=str(tmp_path)), tree)
     assert [words.partition(":")[0] for words in mirror.engine.pull_once()] == ["the store is empty"]
     mirror.close()
@@ -266,7 +255,7 @@ def test_a_key_that_vanished_deletes_no_file_and_is_named(following):
 def test_a_change_that_the_watch_lost_heals_with_the_next_full_look(following):
     following.put("b", b"never announced")
     following.put("c", b"nor this")
-    following.engine._remote.revision = following.store.revision
+    following.engine.remote.revision = following.store.revision
     following.cycle(1.0)
     assert following.contents()["b"] == b"b"
     following.cycle()

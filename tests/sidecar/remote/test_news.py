@@ -1,21 +1,19 @@
 """What a mapping's feed brings: as much as is of use, and no more, whatever others write."""
 
-import itertools
 import os
 import threading
 
 import msgspec
 import pytest
 
-from configstore.model.keys import Keys
 from configstore.model.path import ROOT
-from configstore.model.record import Deletion, Entry, Kind, Origin, Record, encode, sha256
+from configstore.model.record import Deletion, Origin, Record, encode
 from configstore.store.api import Put
-from configstore.store.tree import Tree
-from configstore.store.values import Listing, Writer
+from configstore.store.values import Listing
 from sidecar.mapping import Mapping
 from sidecar.remote import watch
 from sidecar.remote.watch import RemoteWatch, listing_of
+from tests.harness.named import GONE, a_file, a_tree
 from tests.harness.waiting import wait_until
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
@@ -25,9 +23,7 @@ MAPPING = Mapping(name="all", store=ROOT, path="/nowhere")
 
 @pytest.fixture
 def tree():
-    ids = itertools.count()
-    writer = Writer(replica="r", host="h", now=lambda: "", new_id=lambda: f"w{next(ids)}")
-    return Tree(MemoryKv(MemoryStore(clock=lambda: 0.0)), Keys(), writer)
+    return a_tree(MemoryKv(MemoryStore(clock=lambda: 0.0)))
 
 
 def put(tree, name, content=None):
@@ -35,9 +31,9 @@ def put(tree, name, content=None):
     origin = Origin(write_id=name, replica="x" * 200, host="y" * 200, time="")
     if content is None:
         deletion = Deletion(id="together", count=50)
-        record = Record(entry=Entry(kind=Kind.GONE), origin=msgspec.structs.replace(origin, deletion=deletion))
+        record = Record(entry=GONE, origin=msgspec.structs.replace(origin, deletion=deletion))
     else:
-        entry = Entry(kind=Kind.FILE, mode=0o600, size=len(content), sha256=sha256(content))
+        entry = a_file(content)
         record = Record(entry=entry, origin=origin, content=content)
     return tree.kv.txn((), (Put(tree.keys.file(name), encode(record)),)).revision
 

@@ -5,12 +5,10 @@ import threading
 import pytest
 
 from configstore.errors import StoreUnavailableError
-from configstore.model.keys import Keys
-from configstore.model.record import Entry, Kind
-from configstore.store.tree import Tree
-from configstore.store.values import Listing, Write, Writer
+from configstore.store.values import Listing
 from sidecar.mapping import Mapping
 from sidecar.remote.watch import RemoteWatch
+from tests.harness.named import a_dir, a_tree, a_write
 from tests.harness.waiting import wait_until
 from tests.memory_store.store import MemoryKv
 
@@ -28,8 +26,8 @@ class Feed:
         self.gate = threading.Event()
         self.gate.set()
         self.kv = MemoryKv(before=self._before)
-        tree = Tree(self.kv, Keys(), Writer(replica="r", host="h", now=lambda: "", new_id=lambda: "w"))
-        tree.commit([Write(path="data", entry=Entry(kind=Kind.DIR, mode=0o755))], retention=60)
+        tree = a_tree(self.kv)
+        tree.commit([a_write("data", a_dir())], retention=60)
         self.happened.clear()
         mapping = Mapping(name="data", store="data", path="/data")
         self.watch = RemoteWatch(tree, mapping, self._wake, self._known)

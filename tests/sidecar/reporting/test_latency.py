@@ -3,23 +3,17 @@
 import pytest
 
 from configstore.errors import StoreUnavailableError
-from configstore.model.record import Kind
 from sidecar.reporting.latency import BUCKETS, Latency
-from tests.memory_store.state import MemoryStore
-from tests.sidecar.cycle.test_mirror import Watched
+from tests.harness import following
 
 
 @pytest.fixture
 def watched(tmp_path, monkeypatch):
     """Return a replica that agrees with its store on nothing but the root; inotify has its clock, too."""
-    (tmp_path / "r").mkdir()
-    replica = Watched(tmp_path / "r", MemoryStore(clock=lambda: 0.0))
-    monkeypatch.setattr("sidecar.local.watch.boottime", lambda: replica.now)
-    replica.put("", b"", Kind.DIR)
-    replica.list_again()
-    replica.cycle()
-    yield replica
-    replica.close()
+    with following.watched(tmp_path / "r") as replica:
+        monkeypatch.setattr("sidecar.local.watch.boottime", lambda: replica.now)
+        replica.agree()
+        yield replica
 
 
 def buckets(replica):
@@ -66,12 +60,12 @@ def test_what_comes_from_the_store_counts_from_when_it_came_in(watched):
 
 
 def test_what_cannot_be_placed_counts_once_it_can(watched, monkeypatch):
-    monkeypatch.setattr(watched.engine._transfer._puller._applier, "room", lambda: 0)
+    monkeypatch.setattr(watched.engine.transfer._puller._applier, "room", lambda: 0)
     watched.put("late", b"x")
     watched.follow()
     watched.cycle(0)
     assert watched.engine.status.problems
-    monkeypatch.setattr(watched.engine._transfer._puller._applier, "room", lambda: 1 << 20)
+    monkeypatch.setattr(watched.engine.transfer._puller._applier, "room", lambda: 1 << 20)
     watched.cycle(60)
     watched.cycle(1)
     assert buckets(watched)[0] == {"more": 1}
@@ -84,7 +78,7 @@ def test_a_deletion_alone_waits_on_purpose_and_is_not_counted(watched):
     (watched.folder / "key").unlink()
     for _ in range(6):
         watched.cycle(0.5)
-    assert watched.stored("key") is None
+    assert watched.stored().get("key") is None
     assert buckets(watched) == before
 
 
@@ -94,7 +88,7 @@ def test_a_move_is_counted(watched):
     (watched.folder / "key").rename(watched.folder / "new")
     watched.cycle(0.05)
     watched.cycle(0.05)
-    assert watched.stored("new") == b"x"
+    assert watched.stored().get("new") == b"x"
     assert sum(buckets(watched)[0].values()) == 2
 
 

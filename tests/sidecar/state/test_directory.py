@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from configstore.errors import RefusedError
-from configstore.model.record import Kind
 from sidecar.state.baseline import FILE, Baseline, Identity
 from sidecar.state.directory import IN_MOUNT, StateDirectory
 from tests.harness.following import Following
+from tests.harness.named import a_dir
 from tests.memory_store.state import MemoryStore
 from tests.sidecar.local.named import NOBODY
 
@@ -29,7 +29,6 @@ def following(tmp_path, state):
     store, started = MemoryStore(), []
 
     def start(name="top", **how):
-        (tmp_path / name).mkdir(exist_ok=True)
         started.append(Following(tmp_path / name, store, **{"state": state.open, **how}))
         return started[-1]
 
@@ -39,7 +38,7 @@ def following(tmp_path, state):
 
 
 def in_the_store(following, *names):
-    following.put("", b"", kind=Kind.DIR)
+    following.put("", a_dir())
     for name in names:
         following.put(name, name.encode())
     following.list_again()
@@ -107,7 +106,7 @@ def test_it_outlives_the_process(following):
     one.close()
     (one.folder / "a").unlink()  # while nobody was here: a delete, since both had agreed on it
     one.begin()
-    assert set(one.engine._sides.baseline) == {"a"}
+    assert set(one.engine.sides.baseline) == {"a"}
     assert not (one.folder / ".configstore" / FILE).exists()
 
 
@@ -121,7 +120,7 @@ def test_it_dies_with_the_mount(following, what):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     one.folder.mkdir(exist_ok=True)
     one.begin()
-    assert not one.engine._sides.baseline
+    assert not one.engine.sides.baseline
     one.cycle()
     assert one.contents() == {"a": b"a", "b": b"b"}  # pulled, not deleted
 
@@ -133,7 +132,7 @@ def test_that_of_another_mount_with_a_mark_of_its_own_counts_for_nothing(followi
     one.close()
     (one.folder / ".configstore/configstore-mark").write_text("0" * 32)
     one.begin()
-    assert not one.engine._sides.baseline
+    assert not one.engine.sides.baseline
 
 
 def test_a_journal_of_another_mount_counts_for_nothing(following, state, tmp_path):
@@ -160,8 +159,8 @@ def test_a_journal_of_another_mount_counts_for_nothing(following, state, tmp_pat
 
 def as_before(one):
     """Lay what is remembered into the mount, as versions did that had no place of their own; returns its file."""
-    identity = {"root": "/configstore", "store": "data", "cluster_id": one.engine._sides.cluster_id, "v": 2}
-    lines = [identity, *one.engine._sides.baseline.items()]
+    identity = {"root": "/configstore", "store": "data", "cluster_id": one.engine.sides.cluster_id, "v": 2}
+    lines = [identity, *one.engine.sides.baseline.items()]
     one.close()
     (one.folder / ".configstore/configstore-mark").unlink()
     file = one.folder / ".configstore" / FILE
@@ -206,7 +205,7 @@ def test_it_is_not_taken_over_when_somebody_else_could_have_written_it(following
     else:
         os.chown(file, NOBODY, NOBODY)
     one.begin()
-    assert not one.engine._sides.baseline
+    assert not one.engine.sides.baseline
 
 
 def test_it_is_not_taken_over_a_second_time(following):
@@ -216,7 +215,7 @@ def test_it_is_not_taken_over_a_second_time(following):
     file = as_before(one)
     (one.folder / "a").unlink()
     one.begin()  # its place has been there before, so whoever wrote this was not an earlier version
-    assert not one.engine._sides.baseline
+    assert not one.engine.sides.baseline
     one.cycle()
     assert one.contents() == {"a": b"a"}
     assert file.exists()
