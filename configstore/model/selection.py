@@ -63,11 +63,11 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return frozenset(tops) if plain and all(tops) else None
 
     @cached_property
-    def _included(self) -> pathspec.GitIgnoreSpec:
+    def _included(self) -> "pathspec.GitIgnoreSpec":  # in quotes: see `process.lean`
         return pathspec.GitIgnoreSpec.from_lines(self.include)
 
     @cached_property
-    def _excluded(self) -> pathspec.GitIgnoreSpec:
+    def _excluded(self) -> "pathspec.GitIgnoreSpec":  # in quotes: see `process.lean`
         return pathspec.GitIgnoreSpec.from_lines(self.exclude)
 
 

@@ -9,8 +9,8 @@ from importlib import import_module
 
 from configstore.process.later import load_later
 
-# For what was probably meant, settings in files, TLS, archives of shutil's, addresses of urllib.parse's.
-load_later("difflib", "tomllib", "ssl", "bz2", "lzma", "ipaddress")
+# For what was probably meant, settings in files, TLS, archives of shutil's, addresses of urllib.parse's, patterns.
+load_later("difflib", "tomllib", "ssl", "bz2", "lzma", "ipaddress", "pathspec")
 
 # A third of what gRPC and protobuf take: an event loop with TLS of its own, and messages in Python and as text.
 load_later("asyncio", "grpc.aio", "google.protobuf.internal.python_message", "calendar")
