@@ -990,8 +990,8 @@ MUTANTS = {
     ),
     "one service's socket ends the sidecar of all": Mutant(
         "sidecar/control/sockets.py",
-        'if not service and self._settings.services == ("",) and path != self._default:',
-        "if path != self._default:",
+        "if not each.service and len(self._wanted) == 1 and each.path != self._default:",
+        "if each.path != self._default:",
         "tests/e2e/test_host.py",
     ),
 }

@@ -6,7 +6,7 @@ own. A service that damages its folder loses only its own socket, which is tried
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple
 
 from configstore.errors import RefusedError
 from sidecar.control.api import Api
@@ -19,29 +19,20 @@ RETRY = 2.0
 """Seconds until a socket that could not be made, or was removed, is made again."""
 
 
-class SocketSettings(Protocol):
-    """The settings that concern sockets; see `sidecar.config.settings.Config`."""
+class WantedSocket(NamedTuple):
+    """A socket that the settings want. service: "" for one of everything. group: may use it, None for no other."""
 
-    @property
-    def services(self) -> tuple[str, ...]:
-        """The services that have a socket; "" for one socket of everything."""
-        ...
-
-    def socket_of(self, service: str) -> str:
-        """Return a socket's path, "" for none."""
-        ...
-
-    def group_of(self, service: str) -> int | None:
-        """Return the group whose members may use it, None for none."""
-        ...
+    service: str
+    path: str
+    group: int | None
 
 
 class ControlSockets:
     """All control sockets. Call `open` once at the start, and then `renew` every `period` seconds."""
 
-    def __init__(self, settings: SocketSettings, api: Callable[[str], Api], *, default: str) -> None:
+    def __init__(self, wanted: Sequence[WantedSocket], api: Callable[[str], Api], *, default: str) -> None:
         """Take what returns the `Api` of a service, and the path that is used when the settings name none."""
-        self._settings = settings
+        self._wanted = [each for each in wanted if each.path]
         self._api = api
         self._default = default
         self._servers: dict[str, ControlServer] = {}
@@ -50,7 +41,7 @@ class ControlSockets:
     @property
     def period(self) -> float | None:
         """The seconds until `renew` is due; None where the settings want no socket."""
-        return RETRY if any(map(self._settings.socket_of, self._settings.services)) else None
+        return RETRY if self._wanted else None
 
     def notes(self) -> Sequence[str]:
         """Return a sentence for each service without a socket; from any thread."""
@@ -63,14 +54,13 @@ class ControlSockets:
 
         Raises RefusedError for the only socket of a process when the settings name its path.
         """
-        for service in self._settings.services:
+        for each in self._wanted:
             try:
-                self._open(service)
+                self._open(each)
             except RefusedError as error:
-                path = self._settings.socket_of(service)
-                if not service and self._settings.services == ("",) and path != self._default:
+                if not each.service and len(self._wanted) == 1 and each.path != self._default:
                     raise
-                self._fail(service, str(error))
+                self._fail(each.service, str(error))
 
     def renew(self) -> None:
         """Make the sockets that are missing, and those that were removed, with their directory or without."""
@@ -79,18 +69,18 @@ class ControlSockets:
                 log.warning("the control socket was removed; it is made again", extra=_fields(service))
                 del self._servers[service]
                 server.retire()
-        for service in self._settings.services:
+        for each in self._wanted:
             try:
-                self._open(service)
+                self._open(each)
             except RefusedError as error:
-                self._fail(service, str(error))
+                self._fail(each.service, str(error))
 
-    def _open(self, service: str) -> None:
-        """Make a socket that is wanted and not there yet. Raises RefusedError."""
-        path, group = self._settings.socket_of(service), self._settings.group_of(service)
-        if not path or service in self._servers:
+    def _open(self, wanted: WantedSocket) -> None:
+        """Make a socket that is not there yet. Raises RefusedError."""
+        service, path, group = wanted
+        if service in self._servers:
             return
-        folders = () if service else tuple(filter(None, self._settings.services))
+        folders = () if service else [each.service for each in self._wanted if each.service]
         self._servers[service] = ControlServer(listen(path, group, folders), self._api(service), group=group)
         if self._failed.pop(service, None):
             log.info("the control socket is there now", extra=_fields(service))

@@ -14,7 +14,7 @@ from configstore.store.connect import connect
 from sidecar.config.settings import Config
 from sidecar.control.api import Api
 from sidecar.control.holds import Holds
-from sidecar.control.sockets import ControlSockets
+from sidecar.control.sockets import ControlSockets, WantedSocket
 from sidecar.cycle.mirror import Mirror
 from sidecar.daemon.keyring import LiveKeyring
 from sidecar.daemon.mirrors import open_mirrors, time_now
@@ -22,7 +22,7 @@ from sidecar.presence.presence import Presence
 from sidecar.reporting import logs
 from sidecar.reporting.contact import ContactLog
 from sidecar.reporting.metrics import Sample
-from sidecar.reporting.status import Status, report_of, with_notes
+from sidecar.reporting.status import report_of, with_notes
 from sidecar.state.directory import StateDirectory
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class Parts:
             directories={each.name: each.path for each in config.mappings},
             clock=boottime,
         )
-        self._sockets = ControlSockets(config, self._api, default=DEFAULT_SOCKET)
+        sockets = [WantedSocket(each, config.socket_of(each), config.group_of(each)) for each in config.services]
+        self._sockets = ControlSockets(sockets, self._api, default=DEFAULT_SOCKET)
         self.mirrors += open_mirrors(
             config,
             self.kv,
@@ -162,32 +163,25 @@ class Parts:
     def _serve_health(self, stack: ExitStack) -> None:
         """Serve probes and figures. Raises UsageError when the address cannot be had."""
         from sidecar.reporting.gauges import GaugeCollector  # noqa: PLC0415  # 2 MiB that only their users pay
-        from sidecar.reporting.health import HealthServer  # noqa: PLC0415  # as above
+        from sidecar.reporting.health import HealthServer, HealthSources  # noqa: PLC0415  # as above
 
         gauges = GaugeCollector(
             self.kv, self._config.store, self._config.mappings, lambda: [each.lost for each in self.mirrors]
         )
         stack.callback(gauges.close)
-        health = HealthServer(
-            self._config.health_listen,
-            self._statuses,
-            boottime,
+        sources = HealthSources(
+            statuses=lambda: [each.status for each in self.mirrors],
             contact=self.kv.contact,
-            alive=self._why_stuck,
+            stuck=lambda: next(filter(None, (each.stuck() for each in self.mirrors)), None),
             notes=self.notes,
             samples=self._samples,
             services={each.name: each.service for each in self._config.mappings if each.service},
         )
+        health = HealthServer(self._config.health_listen, sources)
         stack.callback(health.close)
         self._gauges = gauges
         gauges.start()
         log.info("health endpoint", extra={"port": health.port})
-
-    def _statuses(self) -> list[Status]:
-        return [each.status for each in self.mirrors]
-
-    def _why_stuck(self) -> str | None:
-        return next(filter(None, (each.stuck() for each in self.mirrors)), None)
 
     def _samples(self) -> Iterator[Sample]:
         """Yield the figures that no mapping's status has."""

@@ -60,6 +60,11 @@ RIVAL_PERIOD = 3.0
 GONE = 10
 """Seconds without a rival's report after which it is gone, or never lived."""
 
+_NO_REPORTS = "cannot report to the store, so `configstore status` does not show what is here"
+_NOT_EXPECTED = "cannot tell the store that it is to be there, so nobody would miss it"
+_NO_ASKS = "cannot read who asks in the store, so `configstore status` takes it for silent"
+_NO_REQUESTS = "cannot read what is asked for in the store, such as `configstore resume`"
+
 _FIGURES = ("revision", "paths", "pending", "pending_seconds", "behind", "held", "time")
 
 
@@ -107,8 +112,7 @@ class Presence:
         self._awaited: dict[bytes, Ask] = {}  # by key: the asks that name a revision
         self._wake = threading.Event()
         self._stop = threading.Event()
-        self._error: str | None = None
-        self._refused: str | None = None  # why reports cannot be written, although the store answers
+        self._error: ConfigstoreError | None = None  # of the last attempt to report
         self._logged = False
         self._rival: _Rival | None = None
         self._enrolment = Enrolment(kv, keys, directories)
@@ -140,21 +144,17 @@ class Presence:
                 f"another sidecar, on {printable(rival.host)}, has the same replica id: each hides the other; give"
                 " each its own CONFIGSTORE_REPLICA, or none"
             )
-        if reason := self._refused:
-            found.append(
-                f"cannot report to the store, so `configstore status` does not show what is here: {reason}"
-            )
-        if (error := self._enrolment.error) and not isinstance(error, StoreUnavailableError):
-            reason = _with_mend(error, "readwrite", self._keys.replicas()[0])
-            found.append(f"cannot tell the store that it is to be there, so nobody would miss it: {reason}")
-        if error := self._asks.trouble:
-            reason = _with_mend(error, "readwrite", self._keys.asks()[0])
-            found.append(
-                f"cannot read who asks in the store, so `configstore status` takes it for silent: {reason}"
-            )
-        if error := self._requests.trouble:
-            reason = _with_mend(error, "read", self._keys.requests()[0])
-            found.append(f"cannot read what is asked for in the store, such as `configstore resume`: {reason}")
+        keys = self._keys
+        for error, right, (start, _), what in (
+            (self._error, "readwrite", keys.replicas(), _NO_REPORTS),
+            (self._enrolment.error, "readwrite", keys.replicas(), _NOT_EXPECTED),
+            (self._asks.trouble, "readwrite", keys.asks(), _NO_ASKS),
+            (self._requests.trouble, "read", keys.requests(), _NO_REQUESTS),
+        ):
+            if error and not isinstance(
+                error, StoreUnavailableError
+            ):  # the log says once that the store is silent
+                found.append(f"{what}: {_with_mend(error, right, start)}")
         return found
 
     def close(self) -> None:
@@ -188,7 +188,7 @@ class Presence:
                 due = max(0.0, self._renewed + RENEW - self._clock())
                 if self._rival:
                     due = min(due, RIVAL_PERIOD)
-                self._error, self._refused, self._logged = None, None, False
+                self._error, self._logged = None, False
             except LeaseGoneError:
                 self._lease, self._told, due = 0, {}, 0.0
                 self._enrolment.again()
@@ -197,11 +197,7 @@ class Presence:
                 if not self._logged and not silence and not self._stop.is_set():
                     self._logged = True
                     log.warning("cannot report to the store; mirroring goes on", extra={"reason": str(error)})
-                refused = not isinstance(
-                    error, StoreUnavailableError
-                )  # the log says once that the store is silent
-                self._refused = _with_mend(error, "readwrite", self._keys.replicas()[0]) if refused else None
-                self._error, due = str(error), RETRY
+                self._error, due = error, RETRY
             self._stop.wait(SPACING)
 
     def _renew(self) -> bool:

@@ -10,6 +10,7 @@ from http import HTTPStatus
 
 import msgspec
 
+from configstore.clock import boottime
 from configstore.errors import UsageError
 from configstore.store.api import Contact
 from sidecar.reporting.contact import silence
@@ -20,16 +21,21 @@ from sidecar.reporting.status import Status
 _OF_SERVICE = "/readyz?service="
 
 
-class _Source(msgspec.Struct, frozen=True):
-    """What the answers are made from; each is called at each request, from any thread, and returns at once."""
+class HealthSources(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answers are made from; each is called at each request, from any thread, and returns at once.
+
+    clock: that of the engines. stuck: returns why the process makes no progress, or None. notes: returns what is
+    wrong with the process as a whole, a line each. samples: returns the figures that no status has. services: the
+    service of each mapping, by its name, for requests about one service alone.
+    """
 
     statuses: Callable[[], Sequence[Status]]
-    clock: Callable[[], float]
     contact: Callable[[], Contact]
-    alive: Callable[[], str | None]
-    notes: Callable[[], Sequence[str]]
-    samples: Callable[[], Iterable[Sample]]
-    services: Mapping[str, str]
+    clock: Callable[[], float] = boottime
+    stuck: Callable[[], str | None] = lambda: None
+    notes: Callable[[], Sequence[str]] = tuple
+    samples: Callable[[], Iterable[Sample]] = tuple
+    services: Mapping[str, str] = {}
 
 
 def ready(
@@ -69,31 +75,15 @@ def _reason(status: Status) -> str:
 class HealthServer:
     """The HTTP server and its thread."""
 
-    def __init__(
-        self,
-        listen: str,
-        statuses: Callable[[], Sequence[Status]],
-        clock: Callable[[], float],
-        *,
-        contact: Callable[[], Contact],
-        alive: Callable[[], str | None] = lambda: None,
-        notes: Callable[[], Sequence[str]] = tuple,
-        samples: Callable[[], Iterable[Sample]] = tuple,
-        services: Mapping[str, str] = {},
-    ) -> None:
-        """Listen on `host:port` (IPv6 in brackets). Raises UsageError when that is not possible.
-
-        statuses: of all mappings. alive: returns why the process makes no progress, or None. notes: returns what
-        is wrong with the process as a whole, a line each. samples: returns the figures that no status has.
-        services: the service of each mapping, by its name, for requests about one service alone.
-        """
+    def __init__(self, listen: str, source: HealthSources) -> None:
+        """Listen on `host:port` (IPv6 in brackets). Raises UsageError when that is not possible."""
         try:
             listener = _listener(listen)
         except (OSError, ValueError, OverflowError) as error:
             raise UsageError(
                 f'[health] listen = {listen!r}: {error}; expected host:port, or "" for none'
             ) from None
-        self._source = _Source(statuses, clock, contact, alive, notes, samples, services)
+        self._source = source
         self.port: int = listener.getsockname()[1]
         self._server = Server(listener, self._answer, name="health")
 
@@ -112,7 +102,7 @@ class HealthServer:
     def _found(self, target: str) -> tuple[HTTPStatus, str]:
         source = self._source
         if target == "/livez":
-            why = source.alive()
+            why = source.stuck()
             return _verdict(not why), f"{why or 'ok'}\n"
         if target == "/readyz":
             fine, text = ready(source.statuses(), source.contact(), source.notes(), source.services)

@@ -4,7 +4,6 @@ import http.client
 import os
 import re
 import socket
-import time
 
 import msgspec
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from configstore.model.problem import Problem
 from configstore.store.api import Contact
 from sidecar.__main__ import main
-from sidecar.reporting.health import HealthServer, ready
+from sidecar.reporting.health import HealthServer, HealthSources, ready
 from sidecar.reporting.http import CONNECTIONS
 from sidecar.reporting.metrics import Sample
 from sidecar.reporting.status import Status
@@ -30,7 +29,8 @@ def serve():
 
     def serve(listen="127.0.0.1:0", host="127.0.0.1", status=None, contact=FINE, statuses=None, **sources):
         statuses = statuses or [status or Status(mapping="data")]
-        server = HealthServer(listen, lambda: statuses, time.monotonic, contact=lambda: contact, **sources)
+        sources = HealthSources(statuses=lambda: statuses, contact=lambda: contact, **sources)
+        server = HealthServer(listen, sources)
         made.append(server)
 
         def ask(method, path):
@@ -112,9 +112,8 @@ def test_the_health_command_asks_at_an_ipv6_address(monkeypatch, capsys, listen)
     with socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::1", 0))
         listen = listen.format(probe.getsockname()[1])
-    server = HealthServer(
-        listen, lambda: [Status(mapping="data", ready=True)], time.monotonic, contact=lambda: FINE
-    )
+    fine = [Status(mapping="data", ready=True)]
+    server = HealthServer(listen, HealthSources(statuses=lambda: fine, contact=lambda: FINE))
     try:
         code = main(["health", "--preset", "mailu/front", "--health-listen", listen])
     finally:
@@ -124,7 +123,7 @@ def test_the_health_command_asks_at_an_ipv6_address(monkeypatch, capsys, listen)
 
 def test_an_engine_without_progress_is_not_alive(serve):
     why = []
-    ask = serve(alive=lambda: why[0] if why else None)
+    ask = serve(stuck=lambda: why[0] if why else None)
     assert ask("GET", "/livez")[::2] == (200, b"ok\n")
     why.append("data: one step has taken 46 s")
     assert ask("GET", "/livez")[::2] == (503, b"data: one step has taken 46 s\n")
