@@ -421,7 +421,7 @@ MUTANTS = {
     "a quiet replica reports all the time": Mutant(
         "sidecar/presence/presence.py",
         "due = max(0.0, self._renewed + RENEW - self._clock())",
-        "due = self._told.clear() or 0.2",
+        "due = self._reported.clear() or 0.2",
         "tests/e2e/test_two_replicas.py -k then_nothing_is_written",
     ),
     "staged files are open to all": Mutant(

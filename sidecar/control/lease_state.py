@@ -73,7 +73,7 @@ class LeaseState:
         return self._losses
 
     def learn(self, revision: int, *, anew: bool = False) -> None:
-        """Note up to where its history was read; `anew`: by a listing, which may be that of another store."""
+        """Note the revision up to which its history is known; `anew`: from a listing, maybe of another store."""
         with self._changed:
             self._known = revision if anew else max(revision, self._known or 0)
 

@@ -91,7 +91,7 @@ class ControlServer:
         return self._socket.is_there()
 
     def retire(self) -> None:
-        """Accept no more, since the socket's path does not lead here; what is connected goes on, holds as well."""
+        """Accept no more, since the socket's path does not lead here; open connections, and holds, continue."""
         self._socket.remove()
         self._server.stop_accepting()
 

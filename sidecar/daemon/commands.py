@@ -3,23 +3,20 @@
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import TypeVar
 
 import msgspec
 import tenacity
 
 from configstore.errors import NotThereError, RefusedError, StoreUnavailableError
-from configstore.store.connect import connect
 from sidecar.config.settings import Config
 from sidecar.daemon.ending import send_and_stop
-from sidecar.daemon.keyring import LiveKeyring
-from sidecar.daemon.mirrors import open_mirrors
+from sidecar.daemon.opened import Opened
 from sidecar.daemon.parts import Parts
 from sidecar.mapping import Mapping
 from sidecar.planner.plan import Plan
 from sidecar.process.signals import Shutdown
-from sidecar.state.directory import StateDirectory
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +44,9 @@ def init(config: Config) -> int:
     Waits up to `config.timeout` seconds for the store. Raises UnreachableError when it did not answer, and
     NotThereError naming what a required mapping lacks to be complete; RefusedError when its directory cannot be
     mirrored, or no key opens a record that it lacks, or that record is plain and may not be. The other mappings
-    are filled all the same.
+    are filled nevertheless.
     """
     config = _in_time(config)
-    keyring = LiveKeyring(config.store.root, config.mappings, config.seal_keyring)
     incomplete: list[tuple[Mapping, str]] = []
     refused: list[str] = []
 
@@ -59,9 +55,7 @@ def init(config: Config) -> int:
         refused.append(mapping.name)
 
     with ExitStack() as stack:
-        state = stack.enter_context(closing(StateDirectory(config.state)))
-        kv = stack.enter_context(connect(config.store))
-        mirrors = open_mirrors(config, kv, stack, state, keyring, unusable=unusable)
+        mirrors = Opened(config, stack).mirrors(unusable=unusable)
         end = time.monotonic() + config.timeout
         for mirror in mirrors:
             incomplete += [(mirror.mapping, reason) for reason in _until_reachable(mirror.engine.pull_once, end)]
@@ -80,11 +74,8 @@ def init(config: Config) -> int:
 def plan(config: Config) -> dict[str, Plan]:
     """Return what a cycle of each mapping would do now, by its name; nothing is changed."""
     config = _in_time(config)
-    keyring = LiveKeyring(config.store.root, config.mappings, config.seal_keyring)
     with ExitStack() as stack:
-        state = stack.enter_context(closing(StateDirectory(config.state, prepare=False)))
-        kv = stack.enter_context(connect(config.store))
-        mirrors = open_mirrors(config, kv, stack, state, keyring, preview=True)
+        mirrors = Opened(config, stack, prepare=False).mirrors(preview=True)
         end = time.monotonic() + config.timeout
         return {mirror.mapping.name: _until_reachable(mirror.engine.preview, end) for mirror in mirrors}
 

@@ -1,4 +1,4 @@
-"""The end of `run`: sends what is under way, within a time that is kept whatever hangs, and reports the rest."""
+"""The end of `run`: sends what is under way, in a time that is kept whatever hangs, and logs what was not sent."""
 
 import logging
 import os

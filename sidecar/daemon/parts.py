@@ -3,27 +3,24 @@
 import logging
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from configstore.clock import boottime
 from configstore.model.keys import Keys
 from configstore.model.replica import Report, Request, Verb
 from configstore.settings import DEFAULT_SOCKET
-from configstore.store.connect import connect
 from sidecar.config.settings import Config
 from sidecar.control.api import Api
 from sidecar.control.holds import Holds
 from sidecar.control.sockets import ControlSockets, WantedSocket
 from sidecar.cycle.mirror import Mirror
-from sidecar.daemon.keyring import LiveKeyring
-from sidecar.daemon.mirrors import open_mirrors, time_now
+from sidecar.daemon.opened import Opened, time_now
 from sidecar.presence.presence import Presence
 from sidecar.reporting import logs
 from sidecar.reporting.contact import ContactLog
 from sidecar.reporting.metrics import Sample
 from sidecar.reporting.status import report_of, with_notes
-from sidecar.state.directory import StateDirectory
 
 if TYPE_CHECKING:
     from sidecar.reporting.gauges import GaugeCollector
@@ -41,15 +38,14 @@ class Parts:
         """
         keys, host = Keys(config.store.root), socket.gethostname()
         self.mirrors: list[Mirror] = []
-        self.keyring = LiveKeyring(config.store.root, config.mappings, config.seal_keyring)
-        self.kv = stack.enter_context(connect(config.store))
+        opened = Opened(config, stack)
+        self.kv, self._keyring, self._state = opened.kv, opened.keyring, opened.state
         self.kv.follow_contact(ContactLog().changed)
         self.holds = Holds(self.kv, keys, self.mirrors, replica=config.replica, host=host, now=time_now)
         self._config = config
         self._keys = keys
         self._host = host
         self._gauges: GaugeCollector | None = None
-        self._state = stack.enter_context(closing(StateDirectory(config.state)))
         self._presence = Presence(
             self.kv,
             keys,
@@ -60,17 +56,7 @@ class Parts:
         )
         sockets = [WantedSocket(each, config.socket_of(each), config.group_of(each)) for each in config.services]
         self._sockets = ControlSockets(sockets, self._api, default=DEFAULT_SOCKET)
-        self.mirrors += open_mirrors(
-            config,
-            self.kv,
-            stack,
-            self._state,
-            self.keyring,
-            watch=True,
-            told=self._changed,
-            advanced=self._advanced,
-            holds=self.holds,
-        )
+        self.mirrors += opened.mirrors(watch=True, told=self._changed, advanced=self._advanced, holds=self.holds)
         stack.callback(self._sockets.close)
         self._sockets.open()
         if config.health_listen:
@@ -88,17 +74,17 @@ class Parts:
     @property
     def period(self) -> float | None:
         """The seconds until `renew` is due; None: never."""
-        return min(filter(None, (self.keyring.period, self._sockets.period)), default=None)
+        return min(filter(None, (self._keyring.period, self._sockets.period)), default=None)
 
     def renew(self) -> None:
         """Take a keyring that was replaced, and make missing control sockets."""
-        before = self.keyring.notes()
-        changed = self.keyring.renew()
+        before = self._keyring.notes()
+        changed = self._keyring.renew()
         for mirror in self.mirrors:
             if mirror.mapping in changed:  # what could not be opened is read again, and what cannot be any more
                 mirror.list_again()
                 mirror.wake()
-        if changed or self.keyring.notes() != before:
+        if changed or self._keyring.notes() != before:
             self._presence.changed()
         self._sockets.renew()
 
@@ -108,7 +94,7 @@ class Parts:
         return [
             *self._presence.notes(),
             *self.holds.notes(),
-            *self.keyring.notes(),
+            *self._keyring.notes(),
             *self._sockets.notes(),
             *filter(None, found),
             *(self._gauges.notes() if self._gauges else ()),
@@ -141,8 +127,8 @@ class Parts:
                     session=session,
                     clock=boottime(),
                     time=time_now(),
-                    keys=self.keyring.keys(each.mapping),
-                    master=self.keyring.master,
+                    keys=self._keyring.keys(each.mapping),
+                    master=self._keyring.master,
                 ),
                 filter(None, (each.stuck(), *self.notes())),
             )
@@ -188,7 +174,7 @@ class Parts:
         yield Sample("log_dropped_total", (), logs.dropped())
         if self._gauges:
             yield from self._gauges.samples()
-        yield Sample("keyring_unreadable", (), self.keyring.unreadable)
+        yield Sample("keyring_unreadable", (), self._keyring.unreadable)
         for each in self.mirrors:
             name = (each.mapping.name,)
             yield Sample("mapping_info", (*name, each.mapping.service), 1)

@@ -107,7 +107,7 @@ class Presence:
         self._replica = ""
         self._lease = 0
         self._renewed = 0.0
-        self._told: dict[bytes, tuple[Report, int]] = {}  # as the store has them, with the mod_revision
+        self._reported: dict[bytes, tuple[Report, int]] = {}  # as the store has them, with the mod_revision
         self._asked = threading.Event()
         self._awaited: dict[bytes, Ask] = {}  # by key: the asks that name a revision
         self._wake = threading.Event()
@@ -182,7 +182,7 @@ class Presence:
             begun = boottime()
             try:
                 self._report(progress=self._renew())
-                self._enrolment.keep(map(itemgetter(0), self._told.values()), self._clock())
+                self._enrolment.keep(map(itemgetter(0), self._reported.values()), self._clock())
                 self._ask_rival()
                 self._forget_rival()
                 due = max(0.0, self._renewed + RENEW - self._clock())
@@ -190,7 +190,7 @@ class Presence:
                     due = min(due, RIVAL_PERIOD)
                 self._error, self._logged = None, False
             except LeaseGoneError:
-                self._lease, self._told, due = 0, {}, 0.0
+                self._lease, self._reported, due = 0, {}, 0.0
                 self._enrolment.again()
             except ConfigstoreError as error:
                 silence = is_silence(error, self._kv.contact(), begun)
@@ -221,15 +221,15 @@ class Presence:
         for report in self._reports(self._session):
             self._replica = report.replica
             key = self._keys.replica(report.mapping, report.replica)
-            told, revision = self._told.get(key, (None, 0))
-            further = progress and told is not None and told.revision != report.revision
-            if everything or further or told is None or not _same(told, report) or self._is_awaited(told, report):
+            last, revision = self._reported.get(key, (None, 0))
+            further = progress and last is not None and last.revision != report.revision
+            if everything or further or last is None or not _same(last, report) or self._is_awaited(last, report):
                 self._write(key, report, revision)
 
-    def _is_awaited(self, told: Report, now: Report) -> bool:
+    def _is_awaited(self, last: Report, now: Report) -> bool:
         """Return whether an ask waits for a revision that was reached since the last report."""
         asks = tuple(self._awaited.values())
-        return any(told.revision < each.revision <= now.revision for each in asks)
+        return any(last.revision < each.revision <= now.revision for each in asks)
 
     def _write(self, key: bytes, report: Report, expected: int) -> None:
         """Write one report, over what another sidecar of the same id wrote in between."""
@@ -237,12 +237,12 @@ class Presence:
             put = Put(key, encode(report), self._lease)
             result = self._kv.txn((ModRevision(key, expected),), (put,), otherwise_get=(key,))
             if result.succeeded:
-                self._told[key] = (report, result.revision)
+                self._reported[key] = (report, result.revision)
                 return
             expected = result.found[0].mod_revision if result.found else 0
             other = _read(result.found[0].value) if result.found else None
             if other and other.session != self._session:
-                self._meet(report, other, certain=key in self._told)
+                self._meet(report, other, certain=key in self._reported)
 
     def _meet(self, ours: Report, other: Report, *, certain: bool) -> None:
         """Note that another session reports under this id; if not `certain`, it may be that of a run that died."""
@@ -321,6 +321,6 @@ def _read(text: bytes) -> Report | None:
         return None
 
 
-def _same(told: Report, now: Report) -> bool:
+def _same(last: Report, now: Report) -> bool:
     """Return whether two reports differ at most in figures, which change with every file or with time."""
-    return msgspec.structs.replace(told, **{name: getattr(now, name) for name in _FIGURES}) == now
+    return msgspec.structs.replace(last, **{name: getattr(now, name) for name in _FIGURES}) == now

@@ -20,8 +20,8 @@ _ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 _IGNORED = {
     signal.SIGHUP: "settings are read at the start; certificates, password files and the keyring are read again by"
     " themselves",
-    signal.SIGUSR1: "the log is not ours",
-    signal.SIGUSR2: "the log is not ours",
+    signal.SIGUSR1: "this process made no log whose level could change",
+    signal.SIGUSR2: "this process made no log whose level could change",
 }
 """The signals that do not end the daemon, and the reason that the log gives."""
 

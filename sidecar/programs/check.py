@@ -65,7 +65,7 @@ class Check:
         self._refused.clear()
         if outcome.failure is None:
             return None
-        reason = f"refused by the check: {outcome.words(self._mapping)}"
+        reason = f"refused by the check: {outcome.reported(self._mapping)}"
         log.error(reason, extra={"mapping": self._mapping.name, "output": outcome.output})
         self._refused[key] = (reason, self._clock() + (RECHECK if outcome.judged else RETRY))
         return reason

@@ -56,10 +56,10 @@ class HookResult(msgspec.Struct, frozen=True, kw_only=True):
     said: str = ""
     judged: bool = True
 
-    def words(self, mapping: Mapping) -> str | None:
+    def reported(self, mapping: Mapping) -> str | None:
         """Return the failure as it is reported outside of the log, and so in the store as well.
 
-        The output of a command may quote a file's content, which must not stand unsealed in the store.
+        The output of a command may quote a file's content, which must not be written to the store unsealed.
         """
         if self.failure and self.said and mapping.seal not in {None, Policy.OFF}:
             return f"{self.failure}; the sidecar's log has its output"
@@ -83,8 +83,8 @@ def run(
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("CONFIGSTORE_", "ETCDCTL_"))
     }
-    ours = os.path.dirname(sys.executable)
-    environment["PATH"] = os.pathsep.join([*filter(None, [environment.get("PATH", os.defpath)]), ours])
+    folders = [environment.get("PATH", os.defpath), os.path.dirname(sys.executable)]
+    environment["PATH"] = os.pathsep.join(filter(None, folders))
 
     def start(user: User) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -185,11 +185,11 @@ def send_signal(number: signal.Signals, name: str) -> HookResult:
 class Hooks:
     """The hooks of one mapping, in a thread of their own."""
 
-    def __init__(self, mapping: Mapping, told: Callable[[], None]) -> None:
-        """Take what is called when `failure` changed."""
+    def __init__(self, mapping: Mapping, failure_changed: Callable[[], None]) -> None:
+        """Take a mapping, and what is called when `failure` changed."""
         self.failure: str | None = None
         self._mapping = mapping
-        self._told = told
+        self._failure_changed = failure_changed
         self._due = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve, name=f"hooks:{mapping.name}", daemon=True)
@@ -235,7 +235,7 @@ class Hooks:
             )
         else:
             log.info("hook done", extra=fields)
-        if outcome.words(mapping) != self.failure:
-            self.failure = outcome.words(mapping)
-            self._told()
+        if outcome.reported(mapping) != self.failure:
+            self.failure = outcome.reported(mapping)
+            self._failure_changed()
         return outcome.failure is not None

@@ -72,12 +72,12 @@ class OnProblem:
     """Runs the command of one mapping. failure: why its last run failed, so that nobody was told; else None."""
 
     def __init__(
-        self, mapping: Mapping, told: Callable[[], None], stuck: Callable[[], str | None] = lambda: None
+        self, mapping: Mapping, failure_changed: Callable[[], None], stuck: Callable[[], str | None] = lambda: None
     ) -> None:
         """Take what is called when `failure` changed, and what returns why the engine is stuck, or None."""
         self.failure: str | None = None
         self._mapping = mapping
-        self._told = told
+        self._failure_changed = failure_changed
         self._stuck = stuck
         self._now: ProblemView | None = None
         self._since = 0.0
@@ -147,7 +147,7 @@ class OnProblem:
         failure = None
         if outcome.failure:
             failure = (
-                f"on_problem of {mapping.name} did not tell that it is {now.health}: {outcome.words(mapping)}"
+                f"on_problem of {mapping.name} did not tell that it is {now.health}: {outcome.reported(mapping)}"
             )
             log.error(
                 "on_problem failed, so that nobody was told",
@@ -160,4 +160,4 @@ class OnProblem:
     def _note(self, failure: str | None) -> None:
         if failure != self.failure:
             self.failure = failure
-            self._told()
+            self._failure_changed()

@@ -1,4 +1,4 @@
-"""Figures of what lies outside of the engines: conflicts in the store, and when certificates end.
+"""Figures that no engine has: conflicts in the store, and when certificates end.
 
 A thread reads both from time to time, and soon after a conflict was lost here, so that no request of `/metrics`
 waits for the store or for a disk. No other change has it read: every replica sees each change of the store, and

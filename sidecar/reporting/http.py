@@ -184,7 +184,7 @@ class Server:
         self.stop_accepting()
 
     def stop_accepting(self) -> None:
-        """Accept no more; what is connected goes on."""
+        """Accept no more; open connections continue."""
         with self._left:
             self._accepting = False
             self._left.notify_all()

@@ -33,10 +33,10 @@ class Latency:
         with self._lock:
             return list(self._counts), self._total
 
-    def arrived(self, news: AbstractSet[StorePath], now: float) -> None:
+    def arrived(self, waiting: AbstractSet[StorePath], now: float) -> None:
         """Take the paths whose newest record is not applied here; those not known yet arrived at `now`."""
-        if news or self._arrived:
-            self._arrived = {path: self._arrived.get(path, now) for path in news}
+        if waiting or self._arrived:
+            self._arrived = {path: self._arrived.get(path, now) for path in waiting}
 
     def moved(self, plan: Plan, done: CycleOutcome, noticed: Mapping[StorePath, float], now: float) -> None:
         """Count the sets of a plan that travelled. noticed: when each change made here was noticed first."""

@@ -65,22 +65,22 @@ def test_of_much_output_the_end_is_kept_and_made_safe():
     ids=["not there", "silent", "by a signal", "with words", "with a long line"],
 )  # fmt: skip
 def test_a_failure_is_told_with_the_last_line_that_was_said(command, words):
-    assert run(command, cwd="/", more={}).words(a_mapping()) == words
+    assert run(command, cwd="/", more={}).reported(a_mapping()) == words
 
 
 def test_what_a_command_said_is_not_told_where_files_are_sealed():
     """It may quote what it found in a file, and what is told of a failure lies in the store, in the report."""
     outcome = run(["sh", "-c", "echo unknown directive hunter2; exit 1"], cwd="/", more={})
-    assert outcome.words(a_mapping(seal=Policy.OFF)).endswith(": unknown directive hunter2")
+    assert outcome.reported(a_mapping(seal=Policy.OFF)).endswith(": unknown directive hunter2")
     for policy in (Policy.REQUIRED, Policy.ACCEPT):
-        told = outcome.words(a_mapping(seal=policy))
+        told = outcome.reported(a_mapping(seal=policy))
         assert told == "sh: ended with exit code 1; the sidecar's log has its output"
     assert "hunter2" in outcome.output
 
 
 def test_one_that_never_stops_talking_is_stopped_in_time():
     outcome = run(["yes", "and so on"], cwd="/", more={}, timeout=0.5)
-    assert outcome.words(a_mapping()) == "yes: took longer than 0.5 s: and so on"
+    assert outcome.reported(a_mapping()) == "yes: took longer than 0.5 s: and so on"
 
 
 def test_one_that_leaves_a_talker_behind_is_not_waited_for_long(tmp_path):
