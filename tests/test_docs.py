@@ -126,3 +126,16 @@ def test_every_fault_has_its_row_by_the_words_of_status_and_a_test_that_makes_it
 def test_every_file_that_names_the_version_names_this_one(file, pattern):
     found = re.findall(pattern, (HERE / file).read_text(), re.MULTILINE)
     assert (found[:1] if file == "CHANGELOG.md" else list(dict.fromkeys(found))) == [__version__]
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_every_file_that_a_guide_to_the_code_names_is_there(page):
+    named = set(re.findall(r"`((?:configstore|sidecar|tests|docs)/[\w./-]*)", (HERE / page).read_text()))
+    assert len(named) > 20
+    assert not sorted(name for name in named if not (HERE / name).exists())
+
+
+def test_every_target_that_a_page_names_is_one_of_the_makefile():
+    targets = set(re.findall(r"^([a-z][\w-]*):", (HERE / "Makefile").read_text(), re.MULTILINE))
+    text = "\n".join(page.read_text() for page in PAGES if page.name != "CHANGELOG.md")
+    assert not set(re.findall(r"(?:`|^    )make ([a-z][\w-]*)", text, re.MULTILINE)) - targets
