@@ -7,7 +7,7 @@ import sys
 
 from tests.mutants import HERE
 from tests.test_architecture import drawn
-from tests.waiting import PATIENCE
+from tests.harness.waiting import PATIENCE
 
 NOT_OURS = re.compile(r"Thread-\d+ \(_run\)")
 """gRPC's, one for each stream."""
