@@ -20,9 +20,9 @@ from typing import Self
 from configstore.embedded import EmbeddedEtcd
 from configstore.model.keys import Keys
 from configstore.store.leases import queue
-from tests.e2e.test_bad_days import leader, make_root
+from tests.harness.named import make_root
 from tests.harness.replica import Replica
-from tests.harness.servers import cluster, connect
+from tests.harness.servers import cluster, connect, leader
 from tests.harness.waiting import freeze, wait_until
 
 TTL = 5

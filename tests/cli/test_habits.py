@@ -18,7 +18,7 @@ from configstore.settings import StoreSettings
 from configstore.store.api import Put
 from configstore.store.leases import Lease
 from sidecar.__main__ import parser as sidecar_parser
-from tests.cli.test_conflicts import a_file
+from tests.harness.named import a_file
 
 DOCS = Path(__file__).parents[2] / "docs/cli.md"
 COMMANDS = sorted(build_parser().commands)

@@ -13,8 +13,7 @@ from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Kind, sha256
 from configstore.store.conflicts import losers
 from configstore.store.values import Stored
-from tests.e2e.test_bad_days import make_root
-from tests.harness.named import a_tree
+from tests.harness.named import a_tree, make_root
 from tests.harness.replica import Replica
 from tests.harness.servers import Proxy, cluster, connect
 from tests.harness.waiting import freeze, wait_until

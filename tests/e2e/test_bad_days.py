@@ -9,19 +9,14 @@ import sys
 import pytest
 
 from configstore.embedded import EmbeddedEtcd
-from configstore.errors import CompactedError, NoSpaceError, StoreUnavailableError
+from configstore.errors import CompactedError, NoSpaceError
 from configstore.model.keys import Keys
 from configstore.store.api import Put
 from tests.harness.certificates import Authority
-from tests.harness.named import a_dir, a_tree, put
+from tests.harness.named import make_root
 from tests.harness.replica import ENVIRONMENT, Replica
-from tests.harness.servers import Proxy, cluster, connect, run_etcdctl
+from tests.harness.servers import Proxy, cluster, connect, leader, run_etcdctl
 from tests.harness.waiting import freeze, wait_until
-
-
-def make_root(kv, path="data"):
-    """Make a mapping's root, as `configstore mkdir` does."""
-    put(a_tree(kv), {path: a_dir()})
 
 
 @contextlib.contextmanager
@@ -64,16 +59,6 @@ def on_cluster(members, tmp_path):
     endpoints = {"one": urls, "two": [*urls[1:], urls[0]]}
     with replicas(tmp_path, endpoints) as (one, two):
         yield members, one, two
-
-
-def leader(members):
-    """Return the member that leads."""
-    for each in members:
-        with connect(each.endpoint) as kv, contextlib.suppress(StoreUnavailableError):
-            status = kv.status()
-            if status.leader == status.member_id:
-                return each
-    return None
 
 
 NAMES = [f"{number}" for number in range(60)]

@@ -9,7 +9,7 @@ import pytest
 from configstore.client import Sidecar
 from configstore.clock import boottime
 from configstore.embedded import LOOPBACK, EmbeddedEtcd, free_ports
-from tests.e2e.test_bad_days import make_root
+from tests.harness.named import make_root
 from tests.harness.replica import Replica
 from tests.harness.servers import connect
 from tests.harness.waiting import freeze, wait_until

@@ -22,11 +22,11 @@ from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.store.history import versions_below
 from configstore.store.leases import queue
-from tests.e2e.soaking import three_replicas, tree_of
-from tests.e2e.test_bad_days import leader
+from tests.e2e.soaking import three_replicas
 from tests.harness import zygote
+from tests.harness.named import a_tree
 from tests.harness.replica import ENVIRONMENT
-from tests.harness.servers import etcdctl
+from tests.harness.servers import etcdctl, leader
 from tests.harness.waiting import freeze, wait_until
 
 TTL = "4"  # seconds; as many pass before a successor follows one that died
@@ -216,7 +216,7 @@ def contend(wanted, every, seed, base, binary):
         for each in everyone:
             each.join(120)
             assert not each.is_alive()
-        history = numbers_of(tree_of(kv))
+        history = numbers_of(a_tree(kv))
     return {
         "seed": seed,
         "seconds": round(seconds),

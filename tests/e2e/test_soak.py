@@ -24,8 +24,8 @@ from tests.e2e.soaking import (
     conflicts_below,
     end_of,
     three_replicas,
-    tree_of,
 )
+from tests.harness.named import a_tree
 from tests.harness.waiting import wait_until
 
 SECONDS = float(os.environ.get("CONFIGSTORE_SOAK_SECONDS", "1800"))
@@ -60,7 +60,7 @@ def soak(seconds, seed, base, binary):
             wait_until(lambda: calm(replicas), 120, what="all replicas to become equal")
         end_of(ledger, kv)
         check_last_words(users)
-        tree = tree_of(kv)
+        tree = a_tree(kv)
         known = retrievable(tree)
         return {
             "seed": seed,

@@ -69,3 +69,8 @@ def files_in(tree, subtree="data"):
     return {
         path[len(subtree) + 1 :]: tree.content(each) for path, each in found if path != subtree and not each.gone
     }
+
+
+def make_root(kv, path="data"):
+    """Make a mapping's root, as `configstore mkdir` does."""
+    put(a_tree(kv), {path: a_dir()})

@@ -62,6 +62,16 @@ def cluster(folder: Path, binary: Path | None = None, size: int = 3) -> Iterator
         yield members
 
 
+def leader(members):
+    """Return the member that leads."""
+    for each in members:
+        with connect(each.endpoint) as kv, contextlib.suppress(StoreUnavailableError):
+            status = kv.status()
+            if status.leader == status.member_id:
+                return each
+    return None
+
+
 class Proxy:
     """A TCP proxy on loopback in front of one port.
 
