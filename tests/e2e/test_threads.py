@@ -13,7 +13,7 @@ NOT_OURS = re.compile(r"Thread-\d+ \(_run\)")
 """gRPC's, one for each stream."""
 
 ALWAYS = {"MainThread", "signals", "log", "local-watch", "remote-watch:…", "engine:…", "hooks:…", "on_problem:…",
-          "presence", "asks", "requests", "control", "health", "outside", "intents:…", "etcd-signs-of-life",
+          "presence", "asks", "requests", "control", "health", "gauges", "intents:…", "etcd-signs-of-life",
           "etcd-shared-watch"}  # fmt: skip
 """What a sidecar has from its start where all may be set that is; others come with a hold, a wait or a command."""
 

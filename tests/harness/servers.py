@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from configstore.embedded import LOOPBACK, EmbeddedEtcd, binary_version, free_ports, wheel_binary
+from configstore.errors import StoreUnavailableError
 from configstore.settings import StoreSettings
 from configstore.store.etcd import EtcdKv
 
