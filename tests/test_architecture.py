@@ -54,3 +54,10 @@ def test_every_module_says_in_one_sentence_what_it_is(package):
     """The list of modules is made from these."""
     files = sorted((HERE / package).rglob("*.py"))
     assert not [str(file.relative_to(HERE)) for file in files if not words(file).endswith((".", ":"))]
+
+
+def test_the_page_names_every_package():
+    page = (HERE / "docs/architecture.md").read_text()
+    folders = [file.parent for name in PACKAGES for file in (HERE / name).glob("*/__init__.py")]
+    assert len(folders) > 15
+    assert not [str(folder) for folder in folders if f"`{folder.relative_to(HERE)}/`" not in page]
