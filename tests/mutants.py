@@ -564,7 +564,7 @@ MUTANTS = {
     ),
     "what a start finds waits for nothing": Mutant(
         "sidecar/local/side.py",
-        "if self._watch and not self._looked and self._sides.baseline and self._sides.queued():",
+        "if self._watch and not self.looked and self._sides.baseline and self._sides.queued():",
         "if False:",
         "tests/sidecar/local/test_sets_on_disk.py",
     ),

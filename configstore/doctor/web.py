@@ -42,14 +42,14 @@ def visit(url: str, settings: StoreSettings, patience: float) -> Web:
     """Look at an endpoint; each step may take `patience` seconds. What fails is a part of the answer."""
     where = urlsplit(url)
     try:
-        context = _context(settings) if where.scheme == "https" else None
+        context = context_of(settings) if where.scheme == "https" else None
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         return Web(refusal=Refusal.FILES, detail=_words(error), silent=Refusal.FILES)
     try:
         with _connection(where, context, settings, patience) as (connection, certificate):
             return _ask(connection, certificate, client=settings.cert is not None)
     except ssl.SSLError as error:
-        refusal = _refusal(error)
+        refusal = refusal_of(error)
         if refusal is Refusal.OTHER and _speaks_plainly(where, patience):
             refusal = Refusal.PLAIN
         names = _names(where, settings, patience) if refusal is Refusal.NAME else ()
@@ -65,7 +65,8 @@ Certificate = dict[str, Any]
 """As Python's ssl module shows one that was verified; empty without TLS."""
 
 
-def _context(settings: StoreSettings) -> "ssl.SSLContext":
+def context_of(settings: StoreSettings) -> "ssl.SSLContext":
+    """Return what a certificate is judged by, as gRPC judges it."""
     context = ssl.create_default_context(cafile=settings.cacert)
     # From Python 3.13 on the default asks more of a certificate than gRPC does, which is what talks with etcd.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -113,17 +114,17 @@ def _ask(connection: http.client.HTTPConnection, certificate: Certificate, *, cl
         quota = int(float(found[1])) if found else None
         silent = "" if found else "/metrics does not say"
     except ssl.SSLEOFError as error:
-        return _ended(error, validity, client=client)
+        return ended(error, validity, client=client)
     except ssl.SSLError:
         raise
     except ConnectionError as error:
-        return _ended(error, validity, client=client)
+        return ended(error, validity, client=client)
     except _FAILURES as error:
         silent = _words(error)
     return Web(certificate=validity, clock_ahead=ahead, quota=quota, silent=silent)
 
 
-def _ended(error: Exception, validity: Validity | None, *, client: bool) -> Web:
+def ended(error: Exception, validity: Validity | None, *, client: bool) -> Web:
     """Return what it means that a connection ended between the handshake and the first answer.
 
     With TLS 1.3 a server judges the client's certificate after the handshake. Its alert is lost where the end of
@@ -160,7 +161,7 @@ def _speaks_plainly(where: SplitResult, patience: float) -> bool:
 
 def _names(where: SplitResult, settings: StoreSettings, patience: float) -> tuple[str, ...]:
     """Return the names for which a server's certificate, signed by a trusted authority, is."""
-    context = _context(settings)
+    context = context_of(settings)
     context.check_hostname = False
     try:
         with _connection(where, context, settings, patience) as (_, certificate):
@@ -169,7 +170,8 @@ def _names(where: SplitResult, settings: StoreSettings, patience: float) -> tupl
         return ()
 
 
-def _refusal(error: "ssl.SSLError") -> Refusal:
+def refusal_of(error: "ssl.SSLError") -> Refusal:
+    """Return why a handshake failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFICATION.get(error.verify_code, Refusal.UNFIT)
     # Where Python's table is older than OpenSSL's, the reason is only among the words, with blanks.

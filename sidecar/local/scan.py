@@ -68,7 +68,7 @@ class Scanner:
         self._root = root
         self._mapping = mapping
         self._ensure_watch = watch.ensure if watch else _watch_nothing
-        self._reader = Reader(root.beneath, mapping.symlinks, mapping.refuse_empty, writers=watch)
+        self.reader = Reader(root.beneath, mapping.symlinks, mapping.refuse_empty, writers=watch)
         self._device = os.fstat(root.fd).st_dev
         self._names: dict[StorePath, set[str]] = {}  # what each directory is known to hold
         self._listed: dict[StorePath, int] = {}  # directories watched and listed to the end, and their inode
@@ -80,7 +80,7 @@ class Scanner:
     @property
     def trouble(self) -> str | None:
         """Why it is not certain who is writing to which file, and the mend; None when it is."""
-        if not self._reader.blind:
+        if not self.reader.blind:
             return None
         return (
             "the kernel does not tell who is writing to other users' files: give the sidecar the capability LEASE"
@@ -128,7 +128,7 @@ class Scanner:
         """
         digest, left = hashlib.sha256(), expected.size
         try:
-            for piece in self._reader.pieces(path):
+            for piece in self.reader.pieces(path):
                 if len(piece) != min(CHUNK_SIZE, left):
                     raise Changed(path)
                 left -= len(piece)
@@ -248,7 +248,7 @@ class Scanner:
             visit.looked[path] = None
             return
         now = time.time_ns()
-        entry, status = self._reader.read(path, visit.descriptor, name, status)
+        entry, status = self.reader.read(path, visit.descriptor, name, status)
         fresh = LocalEntry(entry=entry, signature=signature(status))
         (visit.racy if now - status.st_ctime_ns < _RACY_NS else visit.calm).add(path)
         visit.looked[path] = None if before == fresh else fresh

@@ -57,7 +57,7 @@ class LocalSide:
         self.deletes = DeleteWindow(mapping.delete_settle)
         self.rounds = Rounds(mapping, now)
         self._everything = True
-        self._looked = False  # at everything, at least once
+        self.looked = False  # at everything, at least once
         self._saw_everything = False  # in the last look
         self._dirty: set[StorePath] = set()
         self._written: set[StorePath] = set()
@@ -140,7 +140,7 @@ class LocalSide:
         """Whether the last look found all that had been changed here until it began."""
         unseen = self._everything or self._dirty or self._written
         follows = self._watch is not None and self._watch.trouble is None
-        return self._looked and not unseen and (follows or self._saw_everything)
+        return self.looked and not unseen and (follows or self._saw_everything)
 
     @property
     def trouble(self) -> str | None:
@@ -195,7 +195,7 @@ class LocalSide:
 
     def _scan(self, *, everything: bool, again: bool) -> None:
         now = self._clock()
-        rehash = everything and self._looked and self.rounds.rehash_due(now)
+        rehash = everything and self.looked and self.rounds.rehash_due(now)
         directories = None if everything else set(self._dirty)
         if directories is not None and again:
             directories |= self._unread()
@@ -205,7 +205,7 @@ class LocalSide:
         scan = self.scanner.scan(directories, self._sides.local, written=written, rehash=rehash)
         self._take(scan, directories)
         if everything:
-            self._looked = self._saw_everything = True
+            self.looked = self._saw_everything = True
             self.rounds.scanned(self._clock(), rehashed=rehash)
 
     def _take(self, scan: Scan, directories: set[StorePath] | None) -> None:
@@ -217,7 +217,7 @@ class LocalSide:
         now, before = self._clock(), self._sides.unstable
         elsewhere = () if directories is None else (path for path in before if parent(path) not in directories)
         unstable = scan.unstable.union(elsewhere)
-        follows = self._watch is not None and self._looked
+        follows = self._watch is not None and self.looked
         if follows and not self._set.is_open and (scan.changed or scan.touched or unstable - before):
             self._set.noticed(now)
         self._sides.found(
@@ -231,7 +231,7 @@ class LocalSide:
         since = now if self._news_since is None else min(now, self._news_since)
         self._news_since = None
         self.noticed = {**dict.fromkeys(scan.changed, since), **self.noticed}
-        if self._watch and not self._looked and self._sides.baseline and self._sides.queued():
+        if self._watch and not self.looked and self._sides.baseline and self._sides.queued():
             self._set.noticed(now)
         self._opened = {path: self._opened.get(path, now) for path in unstable}
         self._given_up &= unstable

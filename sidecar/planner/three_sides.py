@@ -63,7 +63,7 @@ class Sides:
         self._missing: set[StorePath] = set()
         self._news: set[StorePath] = set()
         self._gone: set[StorePath] = set()  # tombstones that are not buried
-        self._buried: set[int] = set()
+        self.buried: set[int] = set()
         self._newest_buried: tuple[StorePath, RemoteEntry] | None = None
         self._buried_of: dict[str, int] = {}  # by deletion, the one that was heard of last at the end
         self._cluster_id = cluster_id
@@ -135,7 +135,7 @@ class Sides:
 
     def is_buried(self, path: StorePath, revision: int) -> bool:
         """Tell whether the record that a path has at a revision is a tombstone that was buried."""
-        return hash((path, revision)) in self._buried
+        return hash((path, revision)) in self.buried
 
     def wants(self, path: StorePath) -> bool:
         """Tell whether a tombstone of this path would be more than a number; from any thread."""
@@ -298,7 +298,7 @@ class Sides:
         for path in {*self._remote, *self._remote_problems}:
             self.lost(path)
         self._sent.clear()
-        self._buried.clear()
+        self.buried.clear()
         self._buried_of.clear()
         self._newest_buried = None
         self._cluster_id = 0
@@ -309,11 +309,11 @@ class Sides:
         deletion: the id of the one that it is a part of, or "".
         """
         grave = hash((path, revision))
-        if grave not in self._buried and deletion:
+        if grave not in self.buried and deletion:
             self._buried_of[deletion] = self._buried_of.pop(deletion, 0) + 1
             if len(self._buried_of) > MAX_DELETIONS:
                 del self._buried_of[next(iter(self._buried_of))]
-        self._buried.add(grave)
+        self.buried.add(grave)
 
     def bury_settled(self, revision: int) -> None:
         """Bury the tombstones of which nothing is left here, up to the revision to which the news were taken in.
@@ -329,7 +329,7 @@ class Sides:
 
     def forget_graves(self, found: Map[StorePath, int]) -> None:
         """Forget what was buried and is not in the store any more. found: the revisions of all that is."""
-        self._buried &= {hash(each) for each in found.items()}
+        self.buried &= {hash(each) for each in found.items()}
 
     def _is_wanted(self, path: StorePath) -> bool:
         """Tell whether something is left here that a tombstone would delete, or a write that it may be."""

@@ -103,7 +103,7 @@ class RemoteWatch:
         self._lock = threading.Lock()
         self.error: str | None = "not connected yet"
         self.wants: Callable[[StorePath], bool] = everything
-        self._waiting = 0  # bytes of events that were not drained yet, about
+        self.waiting = 0  # bytes of events that were not drained yet, about
         self.since: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"remote-watch:{mapping.name}", daemon=True)
 
@@ -114,7 +114,7 @@ class RemoteWatch:
     def drain(self) -> list[Listing | Batch]:
         """Return what came in since the last call, oldest first."""
         drained = []
-        self._waiting = 0
+        self.waiting = 0
         self.since = None
         while self._inbox:
             drained.append(self._inbox.popleft())
@@ -186,13 +186,13 @@ class RemoteWatch:
             for batch in self._watch:
                 if batch.events or batch.connected:
                     self._put(batch)
-                    self._waiting += _EVENT + sum(
+                    self.waiting += _EVENT + sum(
                         _EVENT + len(event.item.key) + len(event.item.value) for event in batch.events
                     )
-                if self._waiting > MAX_WAITING:
+                if self.waiting > MAX_WAITING:
                     log.warning("too many changes at once; listing again", extra={"mapping": self._mapping.name})
                     self._inbox.clear()
-                    self._waiting = 0
+                    self.waiting = 0
                     self.list_again()
                     self._pause()
         finally:

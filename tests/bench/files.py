@@ -23,7 +23,9 @@ from configstore.model.record import Entry, Kind
 from configstore.store.subtree_revisions import survey
 from configstore.store.values import Write
 from sidecar.config.settings import load_config
+from sidecar.cycle import engine as cycle
 from sidecar.cycle.mirror import Mirror
+from sidecar.remote.watch import RemoteOnce
 from tests.bench.measures import RETENTION, Arrivals, Bench, a_file
 from tests.bench.processes import MEMORY, cpu, resident
 from tests.harness.waiting import wait_until
@@ -92,14 +94,15 @@ def _cycle(bench: Bench, file: Path) -> Figures:
     config = load_config(file=str(file), environ={}, options={})
     (mapping,) = config.mappings
     started = time.process_time()
-    mirror = Mirror(mapping, bench.tree, preview=True)
+    feed = RemoteOnce(bench.tree, mapping, lambda: 0)
+    mirror = Mirror(mapping, bench.tree, preview=True, feed=feed)
     found["opened, baseline read, s"] = time.process_time() - started
     engine = mirror.engine
     names: list[tuple[Any, str, str]] = [
-        (mirror._feed, "drain", "listed, s"),
+        (feed, "drain", "listed, s"),
         (engine.remote, "absorb", "listed and taken in, s"),
         (engine.local, "look", "scanned, every file read, s"),
-        (engine, "_make_plan", "planned, s"),
+        (cycle, "make_plan", "planned, s"),
     ]
     for thing, name, what in names:
         setattr(thing, name, _timed(found, what, getattr(thing, name)))

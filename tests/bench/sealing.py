@@ -10,10 +10,10 @@ from pathlib import Path
 from configstore.model.seal import Master, Policy, Secret
 from configstore.store.envelope import Envelopes
 from configstore.store.resealing import Resealing, values
-from configstore.store.tree import Tree
 from tests.bench.latency import put_to_file, write_to_replica
 from tests.bench.measures import RETENTION, Bench, Figure
 from tests.bench.processes import resident
+from tests.harness.named import a_tree
 from tests.harness.waiting import wait_until
 
 TURNS = 40
@@ -54,7 +54,7 @@ def rotation(bench: Bench, master: Master) -> Figure:
     """Measure how many records of 2 kB are sealed again in a second."""
     newer = Master(secrets=(Secret(secret=secrets.token_bytes(32)), *master.secrets))
     envelopes = Envelopes(bench.root, keyring=newer.keyring(), policy=lambda _: Policy.ACCEPT, lenient=True)
-    tree = Tree(bench.kv, bench.tree.keys, bench.tree._writer, envelopes=envelopes)
+    tree = a_tree(bench.kv, bench.tree.keys.root, envelopes=envelopes)
     work = Resealing(tree, newer.keyring(), unseal=False, retention=RETENTION, clock=time.monotonic)
     start = time.perf_counter()
     count = sum(work.seal(value) for value in values(tree))

@@ -312,7 +312,7 @@ def test_directories_are_looked_at_as_this_user(doctor, etcd, tmp_path, monkeypa
 def refused(reason, words):
     error = ssl.SSLError(1, words)
     error.reason = reason
-    return web._refusal(error)
+    return web.refusal_of(error)
 
 
 @pytest.mark.parametrize(
@@ -331,15 +331,15 @@ def test_a_refusal_is_recognised_though_python_has_no_name_for_it(reason, words,
 
 def test_an_end_right_after_the_handshake_is_a_missing_client_certificate():
     gone = ConnectionResetError(104, "Connection reset by peer")
-    found = web._ended(gone, 1.0, client=False)
+    found = web.ended(gone, 1.0, client=False)
     assert found.refusal is Refusal.CLIENT
     assert "no client certificate is set" in found.detail
-    assert web._ended(gone, 1.0, client=True).refusal is None
-    assert web._ended(gone, None, client=False).refusal is None
+    assert web.ended(gone, 1.0, client=True).refusal is None
+    assert web.ended(gone, None, client=False).refusal is None
 
 
 def test_no_more_is_asked_of_a_certificate_than_grpc_does():
-    assert not web._context(StoreSettings()).verify_flags & ssl.VERIFY_X509_STRICT
+    assert not web.context_of(StoreSettings()).verify_flags & ssl.VERIFY_X509_STRICT
 
 
 def test_many_findings_of_a_kind_share_a_line_and_failures_come_first(run, tmp_path, etcd):

@@ -14,8 +14,7 @@ from configstore.model.seal import Policy, parse
 from configstore.presets import roots
 from configstore.store.api import ModRevision, Put
 from configstore.store.envelope import Envelopes
-from configstore.store.tree import Tree
-from tests.harness.named import a_file, a_link, a_write
+from tests.harness.named import a_file, a_link, a_tree, a_write
 
 BIG = bytes(range(256)) * 5000
 
@@ -327,7 +326,7 @@ def locked(sealed, run, tree):
     sealed("put", "certs/big.pem", stdin=BIG)
     keyring = ring(sealed.keys / "master").keyring()
     envelopes = Envelopes(tree.keys.root, keyring=keyring, policy=lambda _: Policy.REQUIRED)
-    writing = Tree(tree.kv, tree.keys, tree._writer, envelopes=envelopes)
+    writing = a_tree(tree.kv, tree.keys.root, envelopes=envelopes)
     link = a_link("secret-target")
     writing.commit([a_write("certs/link", link)], retention=600)
     lost = a_file(b"lost")

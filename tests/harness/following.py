@@ -39,11 +39,15 @@ class Following:
             feed=self,
             clock=lambda: self.now,
             state=self.state,
-            local_watch=self.local_watch,
+            local_watch=self._begin_watch if self.local_watch else None,
         )
         self.engine = self.mirror.engine
         self.news = []
         self.list_again()
+
+    def _begin_watch(self):
+        self.watch = self.local_watch()
+        return self.watch
 
     def begin_anew(self):
         self.mirror.close()

@@ -50,13 +50,15 @@ def wait_until(
 def freeze(process: subprocess.Popen[Any]) -> None:
     """Stop a process with SIGSTOP, and wait until each of its threads stands still, which a system call delays."""
     os.kill(process.pid, signal.SIGSTOP)
-    tasks = Path(f"/proc/{process.pid}/task")
-    wait_until(lambda: all(_state(task) in "TtZX" for task in tasks.iterdir()), 30, what="all threads stand still")
+    tasks = f"/proc/{process.pid}/task"
+    wait_until(
+        lambda: all(state(task) in "TtZX" for task in os.listdir(tasks)), 30, what="all threads stand still"
+    )
 
 
-def _state(task: Path) -> str:
-    """Return the letter of a thread's state (proc_pid_stat(5)), behind its name in parentheses."""
+def state(pid: int | str) -> str:
+    """Return the letter of a process's or a thread's state (proc_pid_stat(5)), behind its name in parentheses."""
     try:
-        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
         return "X"

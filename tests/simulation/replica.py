@@ -229,7 +229,7 @@ class Replica:
             state=self.states.open,
         )
         scanner = self.mirror.engine.local.scanner
-        scanner._reader = Eyes(scanner._reader, self)
+        scanner.reader = Eyes(scanner.reader, self)
 
     def _watch(self):
         self.watch = Watch()

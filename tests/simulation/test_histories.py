@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from sidecar.cycle import engine
 from tests.harness.keyrings import SECOND, ring
 from tests.harness.trees import look
 from tests.simulation.replica import SETTLE
@@ -349,13 +350,13 @@ def tombstones_expire_under_live_replicas(world):
     world.heal()
     (one.folder / "a").unlink()
     world.heal()
-    assert len(two.mirror.engine.sides._buried) == 1
+    assert len(two.mirror.engine.sides.buried) == 1
     assert "a" not in two.mirror.engine.sides.remote
     world.expire_tombstones()
     world.heal()
     for each in world.replicas:
         assert not each.problems(), world.describe()
-        assert not each.mirror.engine.sides._buried, "what has expired is remembered"
+        assert not each.mirror.engine.sides.buried, "what has expired is remembered"
 
 
 def a_path_is_made_anew_over_a_tombstone_and_after_it(world):
@@ -429,15 +430,14 @@ def test_a_keyring_that_changes_in_the_middle_of_a_cycle_is_a_problem_and_ends_n
     one, two = world.replicas
     one.user.write("a", b"in pieces" * 20_000)
     send(one)
-    engine, held = two.mirror.engine, world.envelopes.keyring
-    make = engine._make_plan
+    held, make = world.envelopes.keyring, engine.make_plan
 
-    def change(settled):
+    def change(*arguments):
         world.envelopes.keyring = ring(SECOND)
-        return make(settled)
+        return make(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_make_plan", change)
+        patch.setattr(engine, "make_plan", change)
         two.cycle()
     (problem,) = two.problems()
     assert "which no keyring here has" in problem.reason

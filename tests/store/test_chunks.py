@@ -15,6 +15,7 @@ from configstore.errors import CorruptError
 from configstore.model.keys import prefix_end
 from configstore.model.record import CHUNK_SIZE, INLINE_MAX, Entry, Kind, RecordError, sha256, split
 from configstore.store.api import Delete, Put
+from configstore.store.chunks import Chunks
 from configstore.store.conflicts import losers, pieces_of
 from configstore.store.envelope import PLAIN
 from configstore.store.items import decode_superseded
@@ -32,20 +33,20 @@ class Recorded:
     """A Kv that notes what is written through it."""
 
     def __init__(self, kv):
-        self._kv = kv
+        self.kv = kv
         self.txns = []
         self.ranges = 0
 
     def txn(self, compares, operations, *, otherwise_get=()):
         self.txns.append((list(compares), list(operations)))
-        return self._kv.txn(compares, operations, otherwise_get=otherwise_get)
+        return self.kv.txn(compares, operations, otherwise_get=otherwise_get)
 
     def range(self, *arguments, **options):
         self.ranges += 1
-        return self._kv.range(*arguments, **options)
+        return self.kv.range(*arguments, **options)
 
     def __getattr__(self, name):
-        return getattr(self._kv, name)
+        return getattr(self.kv, name)
 
     def puts(self, part):
         return [op for _, ops in self.txns for op in ops if isinstance(op, Put) and part in op.key]
@@ -95,7 +96,7 @@ def test_only_changed_chunks_are_sent_again(tree):
 
 
 def test_chunks_are_bound_to_a_lease_until_their_record_is_committed(tree):
-    tree._chunks.take("a", a_write("a", LARGE).entry, LARGE, envelope=PLAIN)
+    Chunks(tree.kv, tree.keys, clock=time.monotonic).take("a", a_write("a", LARGE).entry, LARGE, envelope=PLAIN)
     assert all(item.lease for item in items(tree, "chunks/a//"))
     put(tree, "a", LARGE)
     assert not any(item.lease for item in items(tree, "chunks/a//"))
@@ -345,7 +346,7 @@ def test_two_writers_of_one_path_lose_nothing(tree, kv_root):
     accepted = []
 
     def write(name):
-        own = a_tree(tree.kv._kv, kv_root)
+        own = a_tree(tree.kv.kv, kv_root)
         for number in range(20):
             content = f"{name}-{number}".encode()
             found = own.read("a")

@@ -40,17 +40,17 @@ class Network:
     """
 
     def __init__(self, kv):
-        self._kv = kv
+        self.kv = kv
         self.faults = collections.deque()
         self.after_range = lambda: None
         self.txns = []
         self.calls = 0
 
     def __getattr__(self, name):
-        return getattr(self._kv, name)
+        return getattr(self.kv, name)
 
     def range(self, *arguments, **options):
-        page = self._kv.range(*arguments, **options)
+        page = self.kv.range(*arguments, **options)
         self.after_range()
         return page
 
@@ -58,7 +58,7 @@ class Network:
         self.calls += 1
 
         def make():
-            result = self._kv.txn(compares, operations, otherwise_get=otherwise_get)
+            result = self.kv.txn(compares, operations, otherwise_get=otherwise_get)
             if result.succeeded:
                 self.txns.append(operations)
             return result
@@ -544,7 +544,7 @@ def test_a_loser_whose_piece_vanishes_before_its_record_is_written_is_whole_all_
     piece = tree.keys.conflict_chunk(CERT, PLAIN.loser(loser.entry), sha256(loser.content))
 
     def piece_vanishes(make):
-        tree.kv._kv.txn([], [Delete(piece)])
+        tree.kv.kv.txn([], [Delete(piece)])
         return make()
 
     network.faults.extend([lambda make: make(), piece_vanishes])

@@ -100,7 +100,7 @@ def test_what_was_placed_is_not_looked_at_again(watched):
     watched.follow()
     watched.cycle(0.1)
     assert watched.contents() | {"cert": b"theirs", "new": b"theirs"} == watched.contents()
-    dirty = watched.engine.local._watch.drain()
+    dirty = watched.watch.drain()
     assert (dirty.directories, dirty.everything) == (set(), False)
 
 

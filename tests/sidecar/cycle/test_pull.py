@@ -2,6 +2,7 @@
 
 import pytest
 
+from sidecar.local.apply import Applier
 from tests.harness.following import Following
 from tests.harness.named import a_write, mod_revision
 
@@ -22,8 +23,7 @@ def commit(following, contents):
 
 
 def test_a_set_that_claims_more_than_is_free_is_a_problem_and_the_rest_goes_on(following, monkeypatch):
-    applier = following.engine.transfer._puller._applier
-    monkeypatch.setattr(type(applier), "room", lambda _: 50_000)
+    monkeypatch.setattr(Applier, "room", lambda _: 50_000)
     fetched = []
     pieces = following.tree.pieces
     monkeypatch.setattr(following.tree, "pieces", lambda found: fetched.append(found.path) or pieces(found))

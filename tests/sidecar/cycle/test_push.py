@@ -1,11 +1,14 @@
 """A single writer never loses to itself: what is sent is written down before it is sent."""
 
+import os
+
 import pytest
 
 from configstore.errors import StoreUnavailableError
+from configstore.model.path import PRIVATE_NAME
 from configstore.model.record import decode
 from sidecar.local.scan import Changed, Scanner
-from sidecar.state.baseline import Baseline, Identity
+from sidecar.state.baseline import Baseline, Identity, mark_in
 from tests.harness.following import Following
 
 
@@ -96,14 +99,13 @@ def test_a_write_that_never_landed_conflicts_as_any_other(following, monkeypatch
 
 
 def test_what_is_about_to_be_sent_is_on_disk_before_it_is_sent(following, monkeypatch):
-    known = []
+    known, private = [], os.open(following.folder / PRIVATE_NAME, os.O_RDONLY)
     real = type(following.tree.kv).txn
 
     def txn(self, compares, operations, **how):
         if operations:
-            private = following.engine.local._root.private
-            identity = Identity(root="/configstore", store="data", mark=private.mark)
-            sides = Baseline(private.fd, identity, ours=False, read_only=True).sides
+            identity = Identity(root="/configstore", store="data", mark=mark_in(private))
+            sides = Baseline(private, identity, ours=False, read_only=True).sides
             known.append({path: len(sent) for path, sent in sides.sent.items()})
         return real(self, compares, operations, **how)
 
@@ -111,6 +113,7 @@ def test_what_is_about_to_be_sent_is_on_disk_before_it_is_sent(following, monkey
     with monkeypatch.context() as patch:
         patch.setattr(type(following.tree.kv), "txn", txn)
         following.cycle()
+    os.close(private)
     assert known[-1] == {"ids": 1}
 
 

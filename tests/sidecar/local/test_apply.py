@@ -6,11 +6,13 @@ import threading
 
 import pytest
 
+from configstore.files.entries import Entries
 from configstore.model.path import StorePath
 from configstore.model.record import Kind
 from configstore.model.selection import Symlinks
 from sidecar.local import apply as apply_module
 from sidecar.local import rename
+from sidecar.local.apply import Applier
 from sidecar.local.directories import Directories
 from tests.harness.named import GONE, a_dir, a_link
 from tests.sidecar.local.named import (
@@ -160,7 +162,7 @@ def test_more_directories_than_are_held_open_are_served(here):
 
 def test_what_the_applier_puts_in_place_is_told(here):
     noted = []
-    here.applier._note = noted.append
+    here.applier = Applier(here.root, here.mapping, here.journal, noted.append)
     here.apply(here.change("a", a_dir()), here.file("a/file", "content"))
     here.apply(here.change("a/file", GONE))
     assert sorted(noted) == ["a", "a/file"]
@@ -492,12 +494,12 @@ def test_renames_are_back_to_back(here, monkeypatch):
     for name in ("open", "write", "mkdir", "fchmod", "chown", "fstat"):
         watch(os, name)
     watch(rename, "renameat2")
-    watch(here.applier, "_note")
-    watch(here.applier._entries, "make")
+    watch(Entries, "make")
+    here.applier = Applier(here.root, here.mapping, here.journal, lambda _: steps.append("note"))
     assert len(here.apply(*made).done) == 60
     first = steps.index("renameat2")
     assert steps[first : first + 60] == ["renameat2"] * 60
-    assert "_note" in steps[first:]
+    assert "note" in steps[first:]
 
 
 def test_directories_come_before_files_and_files_before_links(here, renamed):

@@ -720,8 +720,7 @@ def test_a_very_deep_tree_comes_and_goes(here):
 
 def test_directories_that_come_and_go_leave_nothing_behind_in_memory(here):
     def kept():
-        scanner = here.scanner
-        return sum(len(kept) for kept in (scanner._names, scanner._listed, scanner._troubled, scanner._racy))
+        return sum(map(len, kept_by(here.scanner).values()))
 
     here.scan()
     before = kept()
@@ -771,7 +770,10 @@ def test_a_directory_removed_while_it_is_read_leaves_nothing(here, while_read, w
 
 
 def kept_by(scanner):
-    return scanner._names, scanner._troubled, scanner.unread, scanner._racy
+    """Return what a scanner remembers of the directory, but for how it was listed."""
+    kept = {name: each for name, each in vars(scanner).items() if isinstance(each, dict | set)}
+    kept.pop("_listed")
+    return kept
 
 
 def kept_by_a_new_one(here):

@@ -171,7 +171,7 @@ def test_an_id_that_was_set_is_not_taken_for_one_of_the_host():
 def test_what_is_missing_is_made_again(kv, how):
     one = enrolled(kv, report())
     if how == "wiped":
-        kv.lease_revoke(one._lease)
+        kv.lease_revoke(kv.range(KEYS.expected("certs", "one")).items[0].lease)
         one.again()
     else:
         kv.txn((), (Delete(KEYS.expected("certs", "one")),))

@@ -71,7 +71,7 @@ def test_news_that_nobody_takes_in_are_dropped_and_listed_anew(tree, monkeypatch
 
         threading.Thread(target=flood).start()
         while not done.is_set():
-            most = max(most, feed._waiting)
+            most = max(most, feed.waiting)
         put(tree, "last", b"the last one")
 
         def sees_the_last():

@@ -3,6 +3,7 @@
 import pytest
 
 from configstore.errors import StoreUnavailableError
+from sidecar.local.apply import Applier
 from sidecar.reporting.latency import BUCKETS, Latency
 from tests.harness import following
 
@@ -60,12 +61,12 @@ def test_what_comes_from_the_store_counts_from_when_it_came_in(watched):
 
 
 def test_what_cannot_be_placed_counts_once_it_can(watched, monkeypatch):
-    monkeypatch.setattr(watched.engine.transfer._puller._applier, "room", lambda: 0)
+    monkeypatch.setattr(Applier, "room", lambda _: 0)
     watched.put("late", b"x")
     watched.follow()
     watched.cycle(0)
     assert watched.engine.status.problems
-    monkeypatch.setattr(watched.engine.transfer._puller._applier, "room", lambda: 1 << 20)
+    monkeypatch.setattr(Applier, "room", lambda _: 1 << 20)
     watched.cycle(60)
     watched.cycle(1)
     assert buckets(watched)[0] == {"more": 1}
@@ -96,4 +97,4 @@ def test_nothing_is_remembered_of_what_is_shown():
     latency = Latency()
     latency.arrived({"a", "b"}, 1.0)
     latency.arrived(set(), 2.0)
-    assert not latency._arrived
+    assert not any(each for each in vars(latency).values() if isinstance(each, dict))
