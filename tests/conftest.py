@@ -17,6 +17,20 @@ _roots = itertools.count(1)
 _descriptors = descriptors.Watcher()
 
 
+UNIT = tuple((HERE / "tests/unit.txt").read_text().split())
+"""The directories of `make unit`, whose tests need nothing but the virtual environment, and no server."""
+
+
+def pytest_collection_modifyitems(items):
+    """Refuse a test in the directories of `make unit` that wants a server."""
+    servers = {"etcd", "etcd_wheel", "etcd_debian", "own_etcd", "binary_named"}
+    for item in items:
+        if item.nodeid.startswith(UNIT) and (wanted := servers.intersection(item.fixturenames)):
+            raise pytest.UsageError(
+                f"{item.nodeid}: wants {', '.join(wanted)}, so its place is not in tests/unit.txt"
+            )
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     """Note which test leaves descriptors open."""

@@ -7,8 +7,9 @@ import pytest
 
 from tests.e2e.conftest import configstore, replica
 from tests.real.preset import PresetReplica
+from tests.sidecar.local.conftest import woken
 
-__all__ = ["configstore", "replica"]
+__all__ = ["configstore", "replica", "woken"]
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import stat
 import subprocess
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import split
@@ -187,3 +188,21 @@ class Woken:
 
     def says(self, directory=ROOT):
         return directory in self.news().directories
+
+
+def differences(here):
+    """Return where what is known is not what somebody finds who has never looked before."""
+    fresh = Mirrored(here.path)
+    fresh.scan()
+    fresh.close()
+    # Where there is a problem, what was known before may stay known.
+    paths = (here.known.keys() | fresh.known.keys()) - fresh.problems.keys()
+    wrong = {path for path in paths if here.known.get(path) != fresh.known.get(path)}
+    return wrong | (here.problems.keys() ^ fresh.problems.keys())
+
+
+def kernel_watches():
+    """Return how many watches the kernel holds for us (proc_pid_fdinfo(5))."""
+    mine = [fd for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}")]
+    ours = [fd for fd in mine if os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:inotify"]
+    return sum(Path(f"/proc/self/fdinfo/{fd}").read_text().count("\ninotify ") for fd in ours)

@@ -9,8 +9,7 @@ import pytest
 
 from tests.harness.named import a_dir
 from tests.harness.waiting import wait_until
-from tests.sidecar.local.named import Mirrored, write
-from tests.sidecar.local.test_watch import kernel_watches
+from tests.sidecar.local.named import Mirrored, differences, kernel_watches, write
 
 NAMES = "abc"
 
@@ -47,17 +46,6 @@ def wander(top, outside, chance):
             os.mkfifo(path)
         else:
             path.chmod(chance.choice([0o700, 0o755]))
-
-
-def differences(here):
-    """Return where what is known is not what somebody finds who has never looked before."""
-    fresh = Mirrored(here.path)
-    fresh.scan()
-    fresh.close()
-    # Where there is a problem, what was known before may stay known.
-    paths = (here.known.keys() | fresh.known.keys()) - fresh.problems.keys()
-    wrong = {path for path in paths if here.known.get(path) != fresh.known.get(path)}
-    return wrong | (here.problems.keys() ^ fresh.problems.keys())
 
 
 @pytest.mark.parametrize("seed", range(40))

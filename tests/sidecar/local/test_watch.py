@@ -3,7 +3,6 @@
 import errno
 import os
 import threading
-from pathlib import Path
 
 import inotify_simple
 import pytest
@@ -17,7 +16,7 @@ from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.rename import place
 from sidecar.local.watch import POLL_DEPTH, InotifyWatch, Moves, PollWatch, choose
 from tests.harness.waiting import wait_until
-from tests.sidecar.local.named import Mirrored, Woken, open_descriptors, unmount, write
+from tests.sidecar.local.named import Mirrored, Woken, kernel_watches, open_descriptors, unmount, write
 
 
 @pytest.fixture
@@ -50,13 +49,6 @@ def follow(here, woken, until):
         return until()
 
     wait_until(look, what=f"what is known to be right; it is {sorted(here.known)}")
-
-
-def kernel_watches():
-    """Return how many watches the kernel holds for us (proc_pid_fdinfo(5))."""
-    mine = [fd for fd in os.listdir("/proc/self/fd") if os.path.islink(f"/proc/self/fd/{fd}")]
-    ours = [fd for fd in mine if os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:inotify"]
-    return sum(Path(f"/proc/self/fdinfo/{fd}").read_text().count("\ninotify ") for fd in ours)
 
 
 def test_a_file_written_in_place_is_told_when_it_is_closed(watched, woken):

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from sidecar.process import children
-from tests.harness.waiting import state, wait_until
+from tests.harness.waiting import wait_until
 
 SCRIPT = """
 import ctypes, os, signal, threading, time

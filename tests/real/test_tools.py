@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from tests.harness.waiting import wait_until
-from tests.sidecar.local.named import Mirrored, write
-from tests.sidecar.local.test_wandering import differences
+from tests.sidecar.local.named import Mirrored, differences, write
 
 TOOLS = {
     "git": """
