@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""configstore-client: what an application's container needs of configstore, in one file.
+"""configstore-client: holds leases and waits for changes, in an application's container.
 
-Needs Python 3.8 or newer and nothing else. The sidecar puts it beside its control socket, in a volume that both
-containers share; it speaks HTTP and JSON with the sidecar there. Exit codes are those of `configstore`: 1 not done
-in time, or it differs; 2 usage; 3 the lease is another's, or was lost; 4 the sidecar or the store does not answer;
-5 refused. `hold` ends with its command's own exit code when all went well.
+One file that needs Python 3.8 or newer and nothing else. The sidecar puts it beside its control socket, in a
+volume that both containers share; it speaks HTTP and JSON with the sidecar there. Exit codes are those of
+`configstore`: 1 not done in time, or it differs; 2 usage; 3 the lease has another holder, or was lost; 4 the sidecar
+or the store does not answer; 5 refused. `hold` ends with its command's exit code when nothing else failed.
 """
 
 from __future__ import annotations
@@ -25,56 +25,67 @@ import time
 from typing import Any, Callable, Dict, Sequence
 
 VERSION = "unplaced"
-"""Of the sidecar that placed this file."""
+"""The version of the sidecar that installed this file, which writes it here."""
+
+TTL = 30
+"""Seconds of a lease's TTL unless `--ttl` says otherwise. The sidecar applies it."""
 
 MAX_TTL = 3600.0
-"""Seconds of the longest TTL that a lease may have."""
+"""Seconds of the longest TTL of a lease."""
 
 BRING_UP = 60.0
-"""Seconds beyond the wait for a lease in which the sidecar has the mirror brought up to date."""
+"""Seconds beyond the wait for a lease in which the sidecar brings the mirrored directories up to date."""
 
 START_UP = 60.0
-"""Seconds for which a sidecar that does not answer is waited for, as long as waiting is allowed."""
+"""Seconds for which a sidecar that does not answer yet is waited for, or as long as `--wait` allows."""
 
 PATIENCE = 10.0
-"""Seconds for one answer of the sidecar that is due at once."""
+"""Seconds for an answer that the sidecar gives at once."""
 
 START = 0.55
-"""Share of the TTL that must be left for a command to be started."""
+"""Share of the TTL that must be left when a command is started."""
 
 STOP = 0.4
-"""Share of the TTL that is left when a command gets SIGTERM, since the lease could not be renewed."""
+"""Share of the TTL that is left when a command gets SIGTERM because the lease could not be renewed."""
 
 KILL = 0.15
-"""Share of the TTL that is left when it gets SIGKILL: the lease is not another's yet."""
+"""Share of the TTL that is left when it gets SIGKILL: before another replica can have the lease."""
 
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL when the lease is lost already."""
 
 REST = 0.1
-"""Seconds between two looks at what runs on of a command whose first process has ended when told to."""
+"""Seconds between two searches for processes of a command that go on after its first process was told to end."""
 
 REST_GRACE = 10.0
-"""Seconds until what runs on then gets SIGKILL."""
+"""Seconds after which these processes get SIGKILL."""
 
 MARGIN = 5.0
-"""Seconds beyond the lease's time in which the sidecar says what became of a release."""
+"""Seconds beyond the TTL in which the sidecar answers a release."""
 
 SILENCE = 3.0
-"""Seconds without an answer after which it is said what is waited for."""
+"""Seconds without an answer after which the client says what it waits for."""
 
 CHECKS = 10
-"""How often within a TTL the sidecar is asked for how long the lease lasts."""
+"""How often within a TTL the client asks how long the lease lasts."""
 
 MAX_ANSWER = 1 << 20
 """Bytes of the longest answer that is read."""
 
 MAX_DEPTH = 32
+"""Objects and lists within each other in an answer."""
+
 MAX_DIGITS = 20
+"""Digits of a whole number in an answer."""
+
 MOST = 2.0**63
+"""The largest number in an answer."""
 
 LONG_POLL = 30.0
+"""Seconds for which one request waits for a change."""
+
 LONGEST_RETRY = 60.0
+"""Seconds between two tries of a command that fails."""
 
 _STOPS = {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 _PASSED_ON = [*_STOPS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
@@ -82,7 +93,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class ClientError(Exception):
-    """What cannot be done, in words for an operator, with the exit code."""
+    """An error with a message for an operator, and the exit code."""
 
     def __init__(self, message: str, code: int = 1) -> None:
         super().__init__(message)
@@ -90,19 +101,19 @@ class ClientError(Exception):
 
 
 def boottime() -> float:
-    """Return seconds on a clock that counts suspend and that nobody sets."""
+    """Return the seconds of CLOCK_BOOTTIME, which counts suspend and which setting the time does not change."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 Answer = Dict[str, Any]
-"""An object of JSON, as the sidecar answers."""
+"""The JSON object in an answer of the sidecar."""
 
 
-# What the sidecar says is checked as a stranger's: size, nesting, types, and signs that a terminal would obey.
+# An answer is checked as one from a stranger: its size, nesting and types, and characters that control a terminal.
 
 
 def read_answer(text: bytes) -> Answer:
-    """Return an answer of the sidecar. Raises ValueError for what is none."""
+    """Return the JSON object of an answer. Raises ValueError for anything else."""
     if len(text) > MAX_ANSWER:
         raise ValueError("it is too long")
     depth = 0
@@ -139,7 +150,7 @@ def number_of(answer: Answer, name: str, most: float, least: float = 0.0) -> flo
 
 
 def printable(text: str) -> str:
-    """Return words safe for a terminal: what is not printable is escaped."""
+    """Return text that is safe for a terminal: characters that are not printable are escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
@@ -147,10 +158,11 @@ def printable(text: str) -> str:
 
 
 class Limit:
-    """For how long a command may run. `why` is the reason when it must not run any longer.
+    """For how long a command may run.
 
-    doubt: why time may get short. ttl: in seconds; shares of it are the margins. news: a socket on which something
-    comes in when it is time to `check`.
+    why: the reason for which it must not run any longer, None while it may. doubt: the reason to give when the
+    time runs out. ttl: in seconds; the margins are shares of it. news: a socket that becomes readable when it is
+    time to `check`.
     """
 
     ttl = 0.0
@@ -163,12 +175,12 @@ class Limit:
         return None
 
     def may_start(self) -> bool:
-        """Tell whether enough time is left to begin."""
+        """Return whether enough time is left to start the command."""
         left = self.left()
         return self.why is None and (left is None or left >= START * self.ttl)
 
     def check(self) -> None:
-        """Find out anew; called often, and may take a moment."""
+        """Ask again how long the command may run; may take a share of the TTL."""
 
 
 def supervise(
@@ -176,10 +188,13 @@ def supervise(
 ) -> tuple[int, list[int]]:
     """Run a command in a process group of its own as long as its limit allows.
 
-    Signals to us reach the group. When time gets short, or `limit.why` is set, the group gets SIGTERM and then
-    SIGKILL, before its time is over; `limit.why` then says so. A command that was told to end, by us or by a
-    signal, has ended when all of its group has. It dies with us, too.
-    Returns its exit code (128 + n for a signal) and the signals that came in.
+    1. Signals to this process are passed on to the group.
+    2. When the time runs out, or `limit.why` is set, the group gets SIGTERM and then SIGKILL before the limit is
+       reached; `limit.why` then has the reason.
+    3. A command that was told to end has ended when every process of its group has: another could still write.
+    4. The command dies when this process dies.
+
+    Returns the command's exit code (128 + n for a signal) and the signals that came in.
     """
     reader, writer = os.pipe()
     for end in (reader, writer):
@@ -196,7 +211,7 @@ def supervise(
     before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
-        # Without PATH in its environment Python may not know where it lies.
+        # Without PATH in its environment Python may not know its own path.
         python = sys.executable or os.readlink("/proc/self/exe")
         launcher = [python, os.path.abspath(__file__), "exec", str(os.getpid()), "--"]
         process = subprocess.Popen(launcher + list(command), env=environment)
@@ -218,7 +233,7 @@ def supervise(
 
 
 def _watch_over(process: subprocess.Popen[bytes], limit: Limit, reader: int, came: list[int]) -> None:
-    """Wait for the command's end, and bring it about when its time is over."""
+    """Wait until the command has ended; end it when its time is over."""
     kill_at: float | None = None
     rest_until: float | None = None
     period = limit.ttl / CHECKS if limit.ttl else LONG_POLL
@@ -270,11 +285,11 @@ def _send(process: subprocess.Popen[bytes], number: int) -> None:
     except ProcessLookupError:
         process.send_signal(number)
     except PermissionError:
-        pass  # it changed its user, and is not ours to signal
+        pass  # it changed its user, and this process may not signal it
 
 
 def _runs_still(group: int) -> bool:
-    """Tell whether a process of the group runs; one that has ended and that nobody has waited for does not."""
+    """Return whether a process of the group runs, zombies excepted."""
     for status in glob.iglob("/proc/[0-9]*/stat"):
         try:
             with open(status, "rb") as file:
@@ -287,7 +302,7 @@ def _runs_still(group: int) -> bool:
 
 
 def _take_terminal() -> None:
-    """Take the terminal back from the command's process group, where there is one."""
+    """Make this process's group the terminal's foreground group again, where there is a terminal."""
     try:
         before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
         try:
@@ -299,8 +314,8 @@ def _take_terminal() -> None:
 
 
 def launch(parent: int, command: list[str]) -> int:
-    """Become the command, in a process group of its own, and die when the parent dies."""
-    import ctypes  # only this short-lived process needs it
+    """Become the command, in a process group of its own that dies when the parent dies."""
+    import ctypes  # needed here alone, before execve
 
     on_terminal = os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp()
     os.setpgid(0, 0)
@@ -310,7 +325,7 @@ def launch(parent: int, command: list[str]) -> int:
     if os.getppid() != parent:
         return 128 + signal.SIGKILL
     try:
-        os.execvp(command[0], command)  # noqa: S606  # that is what we are for
+        os.execvp(command[0], command)  # noqa: S606  # the purpose of this program
     except OSError as error:
         say(f"{command[0]}: cannot be run: {error.strerror}")
         return 127 if isinstance(error, FileNotFoundError) else 126
@@ -320,12 +335,12 @@ def launch(parent: int, command: list[str]) -> int:
 
 
 class Patient(socket.socket):
-    """A socket whose timeout is for all that is read from it, however slowly that drips."""
+    """A socket whose timeout is for everything that is read from it, not for each single read."""
 
     end: float | None = None
 
     def recv_into(self, *arguments: Any, **named: Any) -> int:  # noqa: ANN401  # as the base class has it
-        """Read what is there."""
+        """Read what has arrived, within the time that is left."""
         if self.end is not None:
             self.settimeout(max(0.001, self.end - boottime()))
         return super().recv_into(*arguments, **named)
@@ -337,7 +352,7 @@ class SidecarConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float | None) -> None:
         super().__init__("localhost", timeout=timeout)
         self.path = path
-        self.channel: Patient | None = None  # stays known when http.client hands the socket on to the answer
+        self.channel: Patient | None = None  # http.client hands `sock` on to the answer
 
     def connect(self) -> None:
         """Connect."""
@@ -361,7 +376,10 @@ class Sidecar:
         timeout: float = PATIENCE,
         silent: Callable[[], None] | None = None,
     ) -> Answer:
-        """Return its answer; `silent` is called once when there is none for SILENCE. Raises ClientError."""
+        """Return the answer to a request; `silent` is called once after SILENCE seconds without one.
+
+        Raises ClientError.
+        """
         connection, answer = self.open(method, target, body, timeout, silent)
         try:
             with answer:
@@ -372,7 +390,7 @@ class Sidecar:
             connection.close()
 
     def unusable(self, error: Exception) -> ClientError:
-        """Return the failure that an answer is none, or not all of one."""
+        """Return the error for an answer that is incomplete or wrong."""
         return ClientError(f"{self.path}: the sidecar's answer broke off, or cannot be used: {error}", 4)
 
     def number(self, answer: Answer, name: str, most: float = MOST, least: float = 0.0) -> float:
@@ -410,12 +428,15 @@ class Sidecar:
 
 
 def _refusal(answer: Answer) -> ClientError:
-    """Return what an answer says cannot be done. Raises ValueError."""
+    """Return the error that an answer reports. Raises ValueError."""
     return ClientError(words_of(answer, "error"), int(number_of(answer, "code", 5)) or 1)
 
 
 class Hold(Limit):
-    """A lease that the sidecar holds for us. The deadline is our own reckoning, from before each question."""
+    """The limit of a command that runs under a lease which the sidecar holds.
+
+    The deadline is counted from before each question, so that a slow answer never makes it later than it is.
+    """
 
     def __init__(self, sidecar: Sidecar, name: str, held: Answer) -> None:
         self.sidecar, self.name = sidecar, name
@@ -429,11 +450,11 @@ class Hold(Limit):
         self.check()
 
     def left(self) -> float:
-        """Return the seconds for which the lease is surely ours."""
+        """Return the seconds for which the sidecar surely holds the lease."""
         return self.deadline - boottime()
 
     def check(self) -> None:
-        """Ask for how long it lasts now."""
+        """Ask the sidecar how long the lease lasts."""
         sent = boottime()
         try:
             answer = self.sidecar.ask("GET", f"/v1/hold/{self.id}", timeout=self.ttl / CHECKS)
@@ -455,9 +476,10 @@ def hold(
     ttl: float | None = None,
     wait: float | None = None,
 ) -> int:
-    """Run a command while this side holds a lease; returns the exit code. Raises ClientError.
+    """Run a command while the sidecar holds a lease; return its exit code. Raises ClientError.
 
-    The mirrored files are brought up to date before it starts. This returns when what it changed was committed.
+    The mirrored files are brought up to date before the command starts, and what it changed is committed before this
+    returns.
     """
     refuse_within_itself(name)
     asked = {"lease": name, "command": os.path.basename(command[0]), "mapping": mapping, "ttl": ttl, "wait": wait}
@@ -466,27 +488,27 @@ def hold(
     try:
         held = _until_held(answer, name)
         limit = Hold(sidecar, name, held)
-        limit.news = connection.channel  # on which the sidecar says nothing more but that the lease is lost
+        limit.news = connection.channel  # the sidecar writes to it once more, when the lease is lost
         environment = environment_under(name, limit.token)
         if held.get("unfinished"):
             unfinished = printable(str(held["unfinished"])[:4096])
-            say(f"lease {name}: its last holder did not say that this ended: {unfinished}")
+            say(f"lease {name}: its last holder began this and did not report its end: {unfinished}")
             environment["CONFIGSTORE_UNFINISHED"] = unfinished
         return run_under(limit, command, environment, lambda code: _give_back(sidecar, limit, code))
     except ClientError:
-        _tell_of_the_end(sidecar, limit)
+        _report_end(sidecar, limit)
         raise
     finally:
-        answer.close()  # the connection itself, on which the hold hangs
+        answer.close()  # closes the connection, which ends the hold
         connection.close()
 
 
 def refuse_within_itself(name: str) -> None:
-    """Refuse to hold a lease in a command that runs under it: both would wait for ever. Raises ClientError."""
+    """Raise ClientError in a command that runs under the lease already: it would wait for itself for ever."""
     if name in os.environ.get("CONFIGSTORE_LEASES", "").split():
         raise ClientError(
-            f"lease {name}: this runs under it already ($CONFIGSTORE_LEASES), and would wait for itself; run the"
-            " command without another hold",
+            f"lease {name}: this command runs under it already ($CONFIGSTORE_LEASES), and would wait for itself;"
+            " run it without another hold",
             2,
         )
 
@@ -500,18 +522,18 @@ def environment_under(name: str, token: int) -> dict[str, str]:
 def _ask_to_hold(
     sidecar: Sidecar, asked: Answer, wait: float | None
 ) -> tuple[SidecarConnection, http.client.HTTPResponse]:
-    """Ask for a lease; a sidecar that is not there yet is waited for, as it may be starting beside us."""
+    """Ask for a lease, and wait for a sidecar that is still starting."""
     end = boottime() + min(START_UP, START_UP if wait is None else wait)
-    told = False
+    said = False
     while True:
         try:
             return sidecar.open("POST", "/v1/hold", asked, None if wait is None else wait + BRING_UP)
         except ClientError as failure:
             if failure.code != 4 or boottime() >= end:
                 raise
-            if not told:
+            if not said:
                 say(f"{failure}; waiting for it")
-                told = True
+                said = True
             time.sleep(0.1)
 
 
@@ -521,9 +543,9 @@ def run_under(
     environment: dict[str, str],
     give_back: Callable[[int | None], None],
 ) -> int:
-    """Run a command under a limit and give the lease back; returns the exit code. Raises ClientError.
+    """Run a command under a limit and give the lease back; return the exit code. Raises ClientError.
 
-    give_back: commits and releases, given the command's exit code, None when it was not started; may raise
+    give_back: commits and releases; takes the command's exit code, None when it was not started. May raise
     ClientError.
     """
     while not limit.may_start():
@@ -542,8 +564,8 @@ def run_under(
 
 
 def _until_held(answer: http.client.HTTPResponse, name: str) -> Answer:
-    """Read what the sidecar says until the lease is held."""
-    told = ""
+    """Read the sidecar's messages until it holds the lease; return the one that says so. Raises ClientError."""
+    said = ""
     while True:
         try:
             line = answer.readline(MAX_ANSWER)
@@ -557,48 +579,47 @@ def _until_held(answer: http.client.HTTPResponse, name: str) -> Answer:
             return event
         if event.get("event") == "end":
             raise ClientError(f"lease {name}: the sidecar ended while it waited", 4)
-        if holder != told:
-            told = holder
+        if holder != said:
+            said = holder
             say(f"lease {name}: waiting for {holder}")
 
 
 def _give_back(sidecar: Sidecar, limit: Hold, code: int | None) -> None:
-    """Have the sidecar commit what was changed and release the lease. code: None when nothing was started."""
+    """Have the sidecar commit the changes and release the lease. code: None for a command that was not started."""
     patience = max(PATIENCE, limit.ttl) + MARGIN
 
-    def tell() -> None:
+    def say_why() -> None:
         say(f"lease {limit.name}: {_held_up(sidecar)}; waiting up to {patience - SILENCE:.0f} s more")
 
     try:
-        sidecar.ask("POST", f"/v1/hold/{limit.id}/release", {"exit": code}, patience, tell)
+        sidecar.ask("POST", f"/v1/hold/{limit.id}/release", {"exit": code}, patience, say_why)
     except ClientError as failure:
         if code is not None:
             raise ClientError(f"{failure} (the command ended with exit code {code})", failure.code) from None
 
 
-def _tell_of_the_end(sidecar: Sidecar, limit: Hold | None) -> None:
-    """Tell the sidecar that a command without its lease has ended: what is written from now on is not its."""
+def _report_end(sidecar: Sidecar, limit: Hold | None) -> None:
+    """Tell the sidecar that the command of a lost lease has ended, so that later changes are not taken for its."""
     if limit is not None and limit.why:
-        with contextlib.suppress(ClientError):  # that the lease was lost is known
+        with contextlib.suppress(ClientError):  # the lost lease is the error to report
             sidecar.ask("POST", f"/v1/hold/{limit.id}/release", {"exit": 128 + signal.SIGTERM}, timeout=1.0)
 
 
 def _held_up(sidecar: Sidecar) -> str:
-    """Return what a commit waits for, in words."""
+    """Return a text about what a commit waits for."""
     try:
         mappings = sidecar.ask("GET", "/v1/status")["mappings"]
         reasons = [str(each["waiting_for"]) for each in mappings if each.get("waiting_for")]
     except (ClientError, KeyError, TypeError, AttributeError):
         reasons = []
-    return (
-        f"what was changed is not committed yet: {printable(reasons[0][:500])}"
-        if reasons
-        else ("what was changed is not committed yet")
-    )
+    return "the changes are not committed yet" + (f": {printable(reasons[0][:500])}" if reasons else "")
 
 
 def on_change(sidecar: Sidecar, mapping: str, command: Sequence[str], timeout: float | None = None) -> int:
-    """Run a command after each set that was applied to a mapping; the latest wins, failures are tried again."""
+    """Run a command after sets were applied to a mapping, once for all that came meanwhile; try failures again.
+
+    Returns 0 on SIGTERM and SIGINT.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
     seen = _changes(sidecar, mapping, None, 0.0)
@@ -608,7 +629,7 @@ def on_change(sidecar: Sidecar, mapping: str, command: Sequence[str], timeout: f
         if now == seen and not failed:
             continue
         if now["session"] != seen["session"] and not now["count"] and not failed:
-            seen = now  # the sidecar was started anew and has changed nothing since
+            seen = now  # the sidecar was restarted and has applied nothing since
             continue
         seen = now
         limit = Timeout(timeout)
@@ -643,8 +664,8 @@ class Timeout(Limit):
 
 
 def _changes(sidecar: Sidecar, mapping: str, seen: Answer | None, patience: float) -> Answer:
-    """Return how often a mapping was changed, once that is another number than seen, or after `patience`."""
-    told = False
+    """Return how often sets were applied to a mapping, once that differs from `seen` or after `patience` seconds."""
+    said = False
     while True:
         try:
             asked = {"mapping": mapping, "after": seen, "timeout": patience}
@@ -653,14 +674,14 @@ def _changes(sidecar: Sidecar, mapping: str, seen: Answer | None, patience: floa
         except ClientError as failure:
             if failure.code in {2, 5}:
                 raise
-            if not told:
+            if not said:
                 say(f"{failure}; trying again")
-                told = True
+                said = True
             time.sleep(1)
 
 
 def say(message: object) -> None:
-    """Tell a person something."""
+    """Print a message on stderr."""
     print(f"configstore-client: {printable(str(message))}", file=sys.stderr, flush=True)
 
 
@@ -668,7 +689,7 @@ def say(message: object) -> None:
 
 
 def duration(text: str) -> float:
-    """Read a duration such as 500ms, 30s, 5m, or a number of seconds."""
+    """Read a duration such as 500ms, 30s, 5m, or a number of seconds; an argparse type."""
     for unit, seconds in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)):
         if unit and not text.endswith(unit):
             continue
@@ -685,39 +706,71 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "control.sock")
     default = os.environ.get("CONFIGSTORE_CONTROL_SOCKET") or beside
-    top = argparse.ArgumentParser(prog="configstore-client", description="Speaks with the configstore sidecar.")
+    top = argparse.ArgumentParser(
+        prog="configstore-client", description="Hold leases and wait for changes, through the configstore sidecar."
+    )
     top.add_argument("--socket", default=default, metavar="PATH", help=f"control socket (default: {default})")
     top.add_argument("--version", action="version", version=f"configstore-client {VERSION}")
     commands = top.add_subparsers(dest="verb", metavar="VERB")
     commands.required = True
-    one = commands.add_parser("hold", help="run -- COMMAND... while holding a lease, and commit what it changed")
-    one.add_argument("name", metavar="NAME", help="the lease")
+
+    def command(name: str, text: str, usage: str | None = None) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", usage=usage)
+
+    one = command(
+        "hold",
+        "run -- COMMAND while holding a lease, and commit what it changed",
+        "configstore-client hold [OPTIONS] NAME -- COMMAND [ARGUMENT ...]",
+    )
+    one.add_argument("name", metavar="NAME", help="name of the lease")
     one.add_argument(
-        "--mapping",
-        metavar="MAPPING",
-        help="a mapping that must be up to date, too (default: those with this lease)",
+        "--mapping", metavar="MAPPING", help="mapping to bring up to date first (default: all with this lease)"
     )
     one.add_argument(
-        "--ttl", type=duration, metavar="DURATION", help="after how long a dead holder's lease is another's (30s)"
+        "--ttl",
+        type=duration,
+        metavar="DURATION",
+        help=f"time after which a dead holder loses the lease (default: {TTL}s)",
     )
     patience = one.add_mutually_exclusive_group()
     patience.add_argument(
-        "--wait", type=duration, metavar="DURATION", help="wait at most so long (default: without end)"
+        "--wait",
+        type=duration,
+        metavar="DURATION",
+        help="wait for the lease at most so long (default: without end)",
     )
-    patience.add_argument("--no-wait", dest="wait", action="store_const", const=0.0, help="do not wait")
-    one = commands.add_parser("on-change", help="run -- COMMAND... after each set of changes that came in")
-    one.add_argument("mapping", metavar="MAPPING")
-    one.add_argument("--timeout", type=duration, metavar="DURATION", help="stop the command after so long")
-    one = commands.add_parser("wait", help="wait until a mapping's changes are applied")
-    one.add_argument("mapping", metavar="MAPPING")
-    one.add_argument("--applied", choices=["here", "all"], default="here", help="by this replica, or by all")
-    one.add_argument("--revision", type=int, metavar="N", help="the revision (default: the newest of the mapping)")
-    one.add_argument("--timeout", type=duration, default=60.0, metavar="DURATION", help="at most (default: 60s)")
-    one = commands.add_parser("flush", help="commit what was changed here; prints the revision")
-    one.add_argument("mapping", metavar="MAPPING")
-    one.add_argument("--timeout", type=duration, default=60.0, metavar="DURATION", help="at most (default: 60s)")
-    commands.add_parser("status", help="print what the sidecar is doing, as JSON")
+    patience.add_argument(
+        "--no-wait", dest="wait", action="store_const", const=0.0, help="fail at once when the lease is held"
+    )
+    one = command(
+        "on-change",
+        "run -- COMMAND after each set of changes that was applied here",
+        "configstore-client on-change [OPTIONS] MAPPING -- COMMAND [ARGUMENT ...]",
+    )
+    one.add_argument("mapping", metavar="MAPPING", help="name of the mapping")
+    one.add_argument(
+        "--timeout", type=duration, metavar="DURATION", help="stop the command after so long (default: never)"
+    )
+    one = command("wait", "wait until a mapping's changes are applied")
+    one.add_argument("mapping", metavar="MAPPING", help="name of the mapping")
+    one.add_argument(
+        "--applied", choices=["here", "all"], default="here", help="by this replica (default), or by all"
+    )
+    one.add_argument(
+        "--revision", type=int, metavar="N", help="up to this store revision (default: the newest of the mapping)"
+    )
+    _add_timeout(one)
+    one = command("flush", "commit the local changes of a mapping now, and print the revision")
+    one.add_argument("mapping", metavar="MAPPING", help="name of the mapping")
+    _add_timeout(one)
+    command("status", "print the state of the sidecar's mappings, as JSON")
     return top
+
+
+def _add_timeout(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--timeout", type=duration, default=60.0, metavar="DURATION", help="wait at most so long (default: 60s)"
+    )
 
 
 def main(arguments: list[str]) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Never
 
 from configstore.model.path import printable
-from configstore.parsing import nearest
+from configstore.parsing import meant, nearest
 
 _VALUE = re.compile(
     r"(?P<what>invalid choice): .*(?P<choices> \(choose from .*)|(?P<type>invalid \S+ value): .*"
@@ -143,8 +143,7 @@ class Parser(argparse.ArgumentParser):
         """Return a hint at the option that was probably meant, among those of the command that was typed."""
         typed = next((self.commands[word] for word in self._words if word in self.commands), self)
         options = {option for option in (*self.options, *typed.options) if option.startswith("--")}
-        close = nearest(unknown, options) if unknown.startswith("--") else []
-        return f"; did you mean {close[0]}?" if close else ""
+        return meant(unknown, options) if unknown.startswith("--") else ""
 
 
 def _without_values(extra: Sequence[str]) -> str:

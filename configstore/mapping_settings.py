@@ -29,6 +29,9 @@ from configstore.parsing import (
     parsers_of,
 )
 
+RETENTION = 30 * 86400.0
+"""Seconds for which superseded records are kept unless a mapping says otherwise; those of commands always are."""
+
 _MODE = re.compile(r"0[0-7]{3}")
 _OWNER = re.compile(r"([0-9]{0,10}):([0-9]{0,10})")
 _SIGNAL = re.compile(r"([A-Z][A-Z0-9+]*):([^\s/:]{1,64})")
@@ -175,7 +178,7 @@ class MappingSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_delete: Annotated[float, _share] = 0.5
     symlinks: Annotated[Symlinks, one_of(Symlinks)] = Symlinks.PRESERVE
     create_once: Annotated[bool, parse_bool] = False
-    retention: Annotated[float, parse_duration] = 30 * 86400.0
+    retention: Annotated[float, parse_duration] = RETENTION
     keep: Annotated[int, _keep] = 100
     seal: Annotated[Policy | None, one_of(Policy)] = None
     owner: Annotated[OwnerOverride, _owner] = AS_IT_IS

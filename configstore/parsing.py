@@ -59,6 +59,12 @@ def nearest(name: str, known: Iterable[str], *, count: int = 1) -> list[str]:
     return difflib.get_close_matches(name, sorted(known), n=count)
 
 
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return the end of an error text that names what was probably meant; "" where nothing is alike."""
+    close = nearest(name, known)
+    return f"; did you mean {printable(close[0])}?" if close else ""
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """Return a hint for an error text: the known name that was probably meant, or all of them."""
     names = sorted(known)

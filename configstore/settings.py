@@ -19,7 +19,17 @@ from configstore.errors import UsageError
 from configstore.model.keys import DEFAULT_ROOT, Keys
 from configstore.model.path import printable
 from configstore.model.seal import Policy
-from configstore.parsing import Label, Parser, below, one_of, parse_duration, parse_layer, parse_text, parsers_of
+from configstore.parsing import (
+    Label,
+    Parser,
+    annotations_of,
+    below,
+    one_of,
+    parse_duration,
+    parse_layer,
+    parse_text,
+    parsers_of,
+)
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:2379"
 
@@ -90,7 +100,9 @@ def _user(value: object) -> str:
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How etcd is reached, checked: each key of the `[store]` table with its type, parser and default.
+    """How etcd is reached, checked: each key of the `[store]` table with its type and default.
+
+    The annotations of a key are its parser, and the metavar and the help of its option, where it has one.
 
     endpoints: URLs, tried in turn. root: the key below which all keys of the store lie.
     cacert, cert, key: paths of PEM files. server_name: the name expected in the server's certificate.
@@ -98,16 +110,21 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     timeout: seconds that one call may take, retries and failover included.
     """
 
-    endpoints: Annotated[tuple[str, ...], _endpoints] = (DEFAULT_ENDPOINT,)
-    root: Annotated[str, _root] = DEFAULT_ROOT
-    cacert: Annotated[str | None, parse_text] = None
-    cert: Annotated[str | None, parse_text] = None
-    key: Annotated[str | None, parse_text] = None
-    user: Annotated[str | None, _user] = None
+    endpoints: Annotated[
+        tuple[str, ...],
+        _endpoints,
+        "URL[,URL…]",
+        f"client URLs of etcd, tried in turn (default: {DEFAULT_ENDPOINT})",
+    ] = (DEFAULT_ENDPOINT,)
+    root: Annotated[str, _root, "KEY", f"root key of the store (default: {DEFAULT_ROOT})"] = DEFAULT_ROOT
+    cacert: Annotated[str | None, parse_text, "FILE", "CA certificates that signed etcd's, PEM"] = None
+    cert: Annotated[str | None, parse_text, "FILE", "client certificate, PEM"] = None
+    key: Annotated[str | None, parse_text, "FILE", "key of the client certificate, PEM"] = None
+    user: Annotated[str | None, _user, "NAME", "user of etcd, without the password"] = None
     password: Annotated[str | None, parse_text] = None
-    password_file: Annotated[str | None, parse_text] = None
-    server_name: Annotated[str | None, parse_text] = None
-    timeout: Annotated[float, _timeout] = 10.0
+    password_file: Annotated[str | None, parse_text, "FILE", "file with the user's password"] = None
+    server_name: Annotated[str | None, parse_text, "NAME", "name that etcd's certificate must carry"] = None
+    timeout: Annotated[float, _timeout, "DURATION", "time for one call (default: 10s)"] = 10.0
 
     def __repr__(self) -> str:
         """Show everything but the password."""
@@ -134,7 +151,10 @@ class SealSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 STORE_PARSERS = parsers_of(StoreSettings)
-"""Every key of the `[store]` table. `CONFIGSTORE_<KEY>` is its variable, `--<key>` its option."""
+"""The parser of every key of the `[store]` table. `CONFIGSTORE_<KEY>` is its variable."""
+
+STORE_OPTIONS = {key: (each[1], each[2]) for key, each in annotations_of(StoreSettings).items() if len(each) > 1}
+"""The metavar and the help of each key that is also an option, `--<key>`."""
 
 SEAL_PARSERS: dict[str, Parser] = {"seal_keyring": parse_text, "seal": one_of(Policy)}
 """The keys `keyring` and `policy` of the `[seal]` table, by the names of their variables and options."""

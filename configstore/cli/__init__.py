@@ -1,4 +1,4 @@
-"""The command `configstore`: looks at the store and changes it by hand.
+"""The command `configstore`: shows and changes the store by hand.
 
 One short module a command group; each has `add(commands)`, which adds its parsers, and functions that take the
 parsed arguments and return an exit code. A group is imported when one of its commands is typed. Nothing here
@@ -29,10 +29,10 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 _GARBAGE = 20_000
-"""New objects after which garbage is looked for: imports alone make more than Python's 700 many times over."""
+"""New objects after which Python collects garbage; imports make many times its default of 700."""
 
 _UNSAID = logging.NullHandler()
-"""What the store logs for a daemon, such as a lease that is lost, a command says by its one line."""
+"""Drops what the store logs for a daemon, such as a lost lease: a command prints one error line instead."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "content": ("put", "get"),
@@ -59,38 +59,38 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 class _AllNeeded(Exception):  # noqa: N818 - nothing is wrong
-    """What is to be printed needs every command."""
+    """The text to print needs the parsers of all commands."""
 
 
-class _Part(Parser):
-    """The parser with some of the commands: it parses these, and tells nothing about commands as such."""
+class _PartialParser(Parser):
+    """A parser with some of the commands, for the usual case that one of them was typed correctly."""
 
     def format_help(self) -> str:
         """Raise _AllNeeded: the help lists all commands."""
         raise _AllNeeded
 
-    def error(self, message: str) -> Never:  # noqa: ARG002 - another one says it
-        """Raise _AllNeeded: what was meant may be another command."""
+    def error(self, message: str) -> Never:  # noqa: ARG002 - the parser of all commands prints it
+        """Raise _AllNeeded: another command may have been meant."""
         raise _AllNeeded
 
 
 def build_parser(typed: Collection[str] | None = None) -> Parser:
     """Return the parser of the whole command line.
 
-    typed: with only those commands that are among these words, where there are any. One that has not all commands
-    raises _AllNeeded where it would have to know them.
+    typed: the words of a command line. Where there are commands among them, the parser has only these, and raises
+    _AllNeeded for a text that needs all commands.
     """
     wanted = [group for group, names in GROUPS.items() if typed is not None and not set(names).isdisjoint(typed)]
-    parser = (_Part if wanted else Parser)(
+    parser = (_PartialParser if wanted else Parser)(
         prog="configstore",
         usage="configstore [OPTIONS] COMMAND [ARGUMENTS]",
-        description="Looks at and changes the files that configstore keeps in etcd.",
-        epilog="`configstore COMMAND --help` shows a command in use.\n\n"
+        description="Show and change the files that configstore keeps in etcd.",
+        epilog="`configstore COMMAND --help` explains a command and shows examples.\n\n"
         "exit codes: 0 done; 1 not there, or it differs; 2 usage or settings; 3 conflict;\n"
         "4 store unreachable in time; 5 refused",
     )
     parser.add_argument("--version", action="version", version=f"configstore {__version__}")
-    add_store_options(parser, told=True)
+    add_store_options(parser, listed=True)
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, prog="configstore", parser_class=Parser
     )
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     occupy_standard_files()
     keep_memory_private()
     gc.set_threshold(_GARBAGE)
-    atexit.register(gc.freeze)  # what is there at the end is not looked through for garbage once more
+    atexit.register(gc.freeze)  # saves a last collection when the process ends
     logging.getLogger("configstore").addHandler(_UNSAID)
     try:
         words = sys.argv[1:] if argv is None else argv
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _code(error: ConfigstoreError | RecordError) -> int:
     if isinstance(error, ConfigstoreError):
         return error.exit_code
-    from configstore.store.envelope import SealingError  # noqa: PLC0415 - whoever meets one has loaded it
+    from configstore.store.envelope import SealingError  # noqa: PLC0415 - loaded already where such an error was raised
 
     return RefusedError.exit_code if isinstance(error, SealingError) else 1
 
@@ -145,7 +145,7 @@ def _say(message: str, code: int) -> int:
 
 
 def _drop_output() -> None:
-    """Let the interpreter's last flush of a closed pipe go nowhere."""
+    """Send the interpreter's last flush to the null device: the pipe that stdout was is closed."""
     with contextlib.suppress(OSError, ValueError):
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, sys.stdout.fileno())

@@ -1,11 +1,11 @@
-"""`access`: a certificate, a user and a role of etcd for each service, with what its mappings need and no more.
+"""`access`: a certificate, a user and a role of etcd for each service, with the rights that its mappings need.
 
 What the verbs need is imported when they run: most commands are not about access.
 """
 
 import argparse
 
-from configstore.cli.arguments import Commands, add_command
+from configstore.cli.arguments import Commands, add_command, run_of
 from configstore.cli.render import table, write_json
 from configstore.cli.session import say
 from configstore.errors import UsageError
@@ -24,67 +24,83 @@ def add(commands: Commands) -> None:
         commands,
         "access",
         _nothing,
-        "a certificate, a user and a role of etcd for each service",
+        "give each service a certificate, a user and a role of its own at etcd",
         connects=False,
     )
     verbs = group.add_subparsers(metavar="VERB", required=True, prog="configstore access")
-    plan = add_command(verbs, "plan", _plan, "print what each service may do", listed=True, group="access")
+    plan = add_command(
+        verbs, "plan", _plan, "print the rights that each service gets", listed=True, group="access"
+    )
     apply = add_command(
-        verbs, "apply", _apply, "make certificates, users and roles; then switch access control on",
+        verbs, "apply", run_of("access_apply"),
+        "make certificates, users and roles, then switch access control on",
         listed=True, group="access",
     )  # fmt: skip
     verify = add_command(
         verbs,
         "verify",
-        _verify,
-        "tell whose certificate, user or role is not as planned",
+        run_of("access_verify"),
+        "check that certificates, users and roles are as planned",
         listed=True,
         group="access",
     )
     revoke = add_command(
-        verbs, "revoke", _revoke, "take a service's user and role away", listed=True, group="access"
+        verbs,
+        "revoke",
+        run_of("access_revoke"),
+        "delete the user and the role of a service",
+        listed=True,
+        group="access",
     )
     for parser in (plan, apply, verify):
         parser.add_argument(
             "--preset",
             metavar="NAME",
             action="append",
-            help="mailu (default): all of today's; mailu/front: one; a,b: of one sidecar; may be repeated",
+            help="mailu (default): all its services; mailu/front: one; a,b: those of one sidecar; repeatable",
         )
         parser.add_argument(
-            "--config", metavar="FILE", help="one sidecar's settings, with its presets by --preset"
+            "--config", metavar="FILE", help="settings file of one sidecar, whose presets are those of --preset"
         )
         parser.add_argument(
             "--service",
             metavar="NAME",
-            help="one sidecar for all that --preset or --config names, such as a host's, is called so",
+            help="name of the one sidecar that has all of --preset or --config, such as a host's",
         )
     for parser in (apply, verify, revoke):
-        parser.add_argument("--out", metavar="DIR", help="the certificates' directory; the operator's is used")
+        parser.add_argument(
+            "--out", metavar="DIR", help="folder of the certificates; the operator's certificate in it is used"
+        )
     apply.add_argument(
         "--etcd-name",
         metavar="NAME",
         action="append",
         default=[],
-        help="a name or address of etcd, for its certificate (default: etcd, localhost, the endpoints' hosts);"
-        " may be repeated",
+        help="name or address in etcd's certificate (default: etcd, localhost, the endpoints' hosts); repeatable",
     )
     apply.add_argument(
-        "--ca-cert", metavar="FILE", help="your own authority for clients, rather than one made here"
+        "--ca-cert", metavar="FILE", help="your own authority for client certificates, instead of one made here"
     )
-    apply.add_argument("--ca-key", metavar="FILE", help="its key; it is not copied")
+    apply.add_argument("--ca-key", metavar="FILE", help="key of --ca-cert; it is not copied")
     apply.add_argument(
-        "--roll-over", action="store_true", help="take the next of three steps to other authorities"
+        "--roll-over", action="store_true", help="take the next of the three steps to new authorities"
     )
-    apply.add_argument("--format", choices=_FORMATS, default="files", help="also as what a deployment takes")
-    apply.add_argument("--without-auth", action="store_true", help="leave access control as it is")
-    apply.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
-    apply.add_argument("--yes", action="store_true", help="switch access control on whoever is connected")
+    apply.add_argument(
+        "--format",
+        choices=_FORMATS,
+        default="files",
+        help="write them for this kind of deployment, too (default: files)",
+    )
+    apply.add_argument("--without-auth", action="store_true", help="do not switch access control on")
+    apply.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    apply.add_argument(
+        "--yes", action="store_true", help="switch access control on without asking, whoever is connected"
+    )
     revoke.add_argument("service", metavar="SERVICE", help="such as front, or the name of any user but root")
 
 
 def _nothing(_: argparse.Namespace) -> int:
-    raise UsageError("access: expected a verb; `configstore access --help` lists them")
+    raise UsageError("access: type a verb; `configstore access --help` lists them")
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -115,21 +131,3 @@ def _plan(args: argparse.Namespace) -> int:
     )
     say(_CANNOT)
     return 0
-
-
-def _apply(args: argparse.Namespace) -> int:
-    from configstore.cli.access_apply import run  # noqa: PLC0415 - see the top
-
-    return run(args)
-
-
-def _verify(args: argparse.Namespace) -> int:
-    from configstore.cli.access_verify import run  # noqa: PLC0415 - see the top
-
-    return run(args)
-
-
-def _revoke(args: argparse.Namespace) -> int:
-    from configstore.cli.access_revoke import run  # noqa: PLC0415 - see the top
-
-    return run(args)

@@ -3,11 +3,9 @@
 import argparse
 import datetime as dt
 import secrets
-import socket
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -27,7 +25,15 @@ from configstore.cli.access_whom import (
     wrong_by_certificate,
 )
 from configstore.cli.render import Cell, table, write_json, write_line
-from configstore.cli.session import refuse_silent_default, say, say_all, warn_of_misspelt_variables
+from configstore.cli.session import (
+    confirms,
+    connect_error,
+    is_interactive,
+    refuse_silent_default,
+    say,
+    say_all,
+    warn_of_misspelt_variables,
+)
 from configstore.errors import ConfigstoreError, RefusedError, StoreError, StoreUnavailableError, UsageError
 from configstore.model.grants import Service, words
 from configstore.model.keys import Keys
@@ -40,9 +46,6 @@ from configstore.store.replicas import live
 if TYPE_CHECKING:
     from configstore.access.certificates import Made
     from configstore.store.etcd.client import EtcdKv
-
-_AT_ONCE = 1.0
-"""Seconds in which what listens takes a connection."""
 
 _NAMED = 3
 """Replicas that are named to who is asked."""
@@ -82,7 +85,7 @@ def _try_etcd(run: "_Run") -> None:
         _at_etcd(run)
     except ConfigstoreError as error:
         if isinstance(error, StoreUnavailableError) and _is_fresh(run.done):
-            if _listens(run.settings):
+            if any(connect_error(url) is None for url in run.settings.endpoints):
                 say("an etcd is there, and not with these certificates, which are new: is --out the right folder?")
                 raise
             say(f"{error}; no etcd can have these certificates yet: when it runs with them, call this again")
@@ -92,18 +95,6 @@ def _try_etcd(run: "_Run") -> None:
         elif run.args.out:
             _say_flags(run.args.out)
         raise
-
-
-def _listens(settings: StoreSettings) -> bool:
-    """Tell whether anything takes a connection at one of the endpoints."""
-    for url in settings.endpoints:
-        where = urlsplit(url)
-        with (
-            suppress(OSError),
-            socket.create_connection((where.hostname or "", where.port or 0), timeout=_AT_ONCE),
-        ):
-            return True
-    return False
 
 
 def _is_fresh(done: dict[str, object]) -> bool:
@@ -289,13 +280,12 @@ def _ask(run: _Run, kv: "EtcdKv") -> None:
         f"replicas are connected ({shown}); those that do not show the certificate of their own service are"
         " outside once access control is on"
     )
-    if not (sys.stdin and sys.stdin.isatty()):
+    if not is_interactive():
         raise RefusedError(
             f"{much}; nothing was changed at etcd: `--without-auth` makes users and roles alone, `--yes` goes on"
         )
     say(much)
-    print("Switch it on? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+    if not confirms("Switch it on?"):
         raise RefusedError("nothing was changed at etcd")
 
 

@@ -1,58 +1,50 @@
-"""What commands share about their arguments: the store's options, typed paths and modes."""
+"""What the commands share about their arguments: the store's options, typed paths and modes."""
 
 import argparse
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from importlib import import_module
+from typing import TypeAlias, TypeVar
 
 from configstore.cli.examples import epilog
 from configstore.commandline import Parser
 from configstore.errors import NotThereError, RefusedError
 from configstore.model.path import ROOT, PathError, StorePath, parse_path
-from configstore.settings import SealSettings, StoreSettings, load_seal, load_store
+from configstore.settings import STORE_OPTIONS, SealSettings, StoreSettings, as_option, load_seal, load_store
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - the type has no public name
 
+Run: TypeAlias = Callable[[argparse.Namespace], int]
+"""What carries out a command: takes its arguments, returns its exit code."""
 
-_STORE_OPTIONS = (
-    ("endpoints", "URL[,URL…]", "etcd's client URLs, tried in turn"),
-    ("root", "KEY", "the key below which everything lies (default: /configstore)"),
-    ("cacert", "FILE", "CA certificates that sign the server's certificate, PEM"),
-    ("cert", "FILE", "client certificate, PEM"),
-    ("key", "FILE", "client key, PEM"),
-    ("user", "NAME", "etcd user, without its password"),
-    ("password_file", "FILE", "file with the user's password"),
-    ("server_name", "NAME", "name expected in the server's certificate"),
-    ("timeout", "DURATION", "time for one call, such as 10s"),
-)
+Value = TypeVar("Value")
 
-_SEAL_OPTIONS = (
-    ("seal_keyring", "FILE", "keyring that seals and opens records, such as the master of `seal keygen`"),
-    ("seal", "POLICY", "required (with a keyring), accept: read plain records, too, or off: write them plain"),
-)
+_SEAL_OPTIONS = {
+    "seal_keyring": ("FILE", "keyring that seals and opens records, such as the master of `seal keygen`"),
+    "seal": (
+        "POLICY",
+        "required (default with a keyring), accept (reads plain records, too) or off (writes plain ones)",
+    ),
+}
 
 
-def add_store_options(parser: argparse.ArgumentParser, *, told: bool) -> None:
-    """Add the options that say how to reach the store, without defaults; `told`: its help lists them."""
+def add_store_options(parser: argparse.ArgumentParser, *, listed: bool) -> None:
+    """Add the options that say how to reach the store, without defaults. listed: the help lists them."""
     group: argparse._ActionsContainer = parser
-    if told:
-        words = (
-            "each also from CONFIGSTORE_<NAME>, such as CONFIGSTORE_ENDPOINTS; they may follow the command, too"
-        )
-        group = parser.add_argument_group("store", words)
-    for name, metavar, text in (*_STORE_OPTIONS, *_SEAL_OPTIONS):
-        option = f"--{name.replace('_', '-')}"
-        group.add_argument(
-            option, dest=name, metavar=metavar, help=text if told else argparse.SUPPRESS, default=argparse.SUPPRESS
-        )
+    if listed:
+        text = "each is also a variable, such as CONFIGSTORE_ENDPOINTS, and may follow the command, too"
+        group = parser.add_argument_group("store", text)
+    for name, (metavar, text) in (STORE_OPTIONS | _SEAL_OPTIONS).items():
+        shown = text if listed else argparse.SUPPRESS
+        group.add_argument(as_option(name), dest=name, metavar=metavar, help=shown, default=argparse.SUPPRESS)
 
 
 def store_settings(
     args: argparse.Namespace, table: Mapping[str, object] | None = None, source: str = ""
 ) -> StoreSettings:
     """Return the settings of environment and options, over the `[store]` table of a file. Raises UsageError."""
-    options = {name: getattr(args, name, None) for name, _, _ in _STORE_OPTIONS}
+    options = {name: getattr(args, name, None) for name in STORE_OPTIONS}
     return load_store(environ=os.environ, table=table, source=source, options=options)
 
 
@@ -64,16 +56,17 @@ def seal_settings(args: argparse.Namespace) -> SealSettings:
 def add_command(
     commands: Commands,
     name: str,
-    run: Callable[[argparse.Namespace], int],
+    run: Run,
     text: str,
     *,
     connects: bool = True,
     listed: bool = False,
     group: str = "",
 ) -> Parser:
-    """Add a command's parser; `connects` brings the store's options, `listed` brings `--json`.
+    """Add and return the parser of a command.
 
-    group: the command that it is a verb of.
+    connects: the command takes the store's options. listed: it takes `--json`. group: the command that it is a
+    verb of, "" for none.
     """
     parser: Parser = commands.add_parser(
         name,
@@ -83,14 +76,39 @@ def add_command(
     )
     parser.set_defaults(run=run)
     if connects:
-        add_store_options(parser, told=False)
+        add_store_options(parser, listed=False)
     if listed:
         parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
+def run_of(module: str) -> Run:
+    """Return the function `run` of a module of this package, which is imported when the command runs.
+
+    Most commands need neither that module nor the libraries that it imports.
+    """
+
+    def run(args: argparse.Namespace) -> int:
+        code: int = import_module(f"configstore.cli.{module}").run(args)
+        return code
+
+    return run
+
+
+def add_path(parser: Parser, text: str = "path in the store, such as certs/cert.pem") -> None:
+    """Add the argument PATH."""
+    parser.add_argument("path", metavar="PATH", help=text)
+
+
+def add_optional_path(parser: Parser) -> None:
+    """Add the argument PATH, which is the whole store where it is left out."""
+    parser.add_argument(
+        "path", metavar="PATH", nargs="?", default="/", help="path in the store (default: all of it)"
+    )
+
+
 def typed_path(text: str) -> StorePath:
-    """Check the path of a file that a person typed, `./` before one like an option. Raises RefusedError."""
+    """Return the path of a file as a person typed it, perhaps with `./` before it. Raises RefusedError."""
     try:
         return parse_path(text.removeprefix("./"))
     except PathError as error:
@@ -98,16 +116,42 @@ def typed_path(text: str) -> StorePath:
 
 
 def typed_directory(text: str) -> StorePath:
-    """As `typed_path`, for what may be a directory: `/` is the whole tree, one trailing slash is dropped."""
+    """Return the path of a file or directory as a person typed it. Raises RefusedError.
+
+    `/` is the whole tree; one slash at the end is dropped.
+    """
     return ROOT if text == "/" else typed_path(text.removesuffix("/"))
 
 
 def typed_record(text: str) -> StorePath:
-    """As `typed_directory`, for what has a record. Raises NotThereError for the whole tree, which has none."""
+    """Return a typed path that has a record. Raises NotThereError for the whole tree, RefusedError."""
     path = typed_directory(text)
     if path == ROOT:
         raise NotThereError("/: is the whole tree, which has no record of its own; `configstore ls` shows it")
     return path
+
+
+def typed(parse: Callable[[object], Value]) -> Callable[[str], Value]:
+    """Return the argparse type of a setting's parser: what it refuses exits with 2."""
+
+    def read(text: str) -> Value:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def port(least: int) -> Callable[[str], int]:
+    """Return the argparse type of a port from `least` on."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not least <= int(text[:6]) < 65536:
+            raise argparse.ArgumentTypeError(f"expected a port between {least} and 65535")
+        return int(text)
+
+    return read
 
 
 _MODE = re.compile(r"0?[0-7]{3}")
@@ -128,5 +172,5 @@ def revision(text: str) -> int:
 
 
 def revision_or_zero(text: str) -> int:
-    """Read a revision, or 0 for `never written`; an argparse type."""
+    """Read a revision, or 0 for a path that was never written; an argparse type."""
     return 0 if text == "0" else revision(text)

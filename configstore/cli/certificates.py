@@ -1,4 +1,4 @@
-"""`check-certificates`: whether the certificates and keys of a folder fit. A mapping's `check`, and a person's."""
+"""`check-certificates`: whether the certificates and keys of a folder fit; also the `check` of mappings."""
 
 import argparse
 import datetime as dt
@@ -20,14 +20,20 @@ def add(commands: Commands) -> None:
         commands,
         "check-certificates",
         _run,
-        "tell whether the certificates and keys of a folder can be used by a server",
+        "check that a server can use the certificates and keys of a folder",
         connects=False,
         listed=True,
     )
-    parser.add_argument("directory", metavar="DIR")
-    parser.add_argument("--cert", metavar="FILE", help=f"below DIR; default: {_VARIABLES[0]}, else what fits")
-    parser.add_argument("--key", metavar="FILE", help=f"below DIR; default: {_VARIABLES[1]}, else what fits")
-    parser.add_argument("--expired", action="store_true", help="let those pass whose time is over")
+    parser.add_argument("directory", metavar="DIR", help="folder with certificates and keys")
+    parser.add_argument(
+        "--cert",
+        metavar="FILE",
+        help=f"certificate, below DIR (default: {_VARIABLES[0]}, else every pair is checked)",
+    )
+    parser.add_argument(
+        "--key", metavar="FILE", help=f"its key, below DIR (default: {_VARIABLES[1]}, else every pair is checked)"
+    )
+    parser.add_argument("--expired", action="store_true", help="accept certificates that have expired")
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`conflicts` and `resolve`: the losing sides of conflicts, and a person's choice about them."""
+"""`conflicts` and `resolve`: the losing sides of conflicts, and a person's choice between the sides."""
 
 import argparse
 from collections import Counter
@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 
-from configstore.cli.arguments import Commands, add_command, typed_directory, typed_path
+from configstore.cli.arguments import (
+    Commands,
+    add_command,
+    add_optional_path,
+    add_path,
+    typed_directory,
+    typed_path,
+)
 from configstore.cli.render import entry_fields, moment_now, table, when, write_bytes, write_json, writer_of
 from configstore.cli.replicas import mappings_holding, request, wait_for
 from configstore.cli.session import commit, look, open_tree, refuse_below_file, say
@@ -24,18 +31,18 @@ from configstore.store.values import Write
 def add(commands: Commands) -> None:
     """Add the parsers."""
     conflicts = add_command(commands, "conflicts", _conflicts, "list the losing sides of conflicts", listed=True)
-    conflicts.add_argument("path", metavar="PATH", nargs="?", default="/")
-    conflicts.add_argument("--show", metavar="ID", help="write the content of one to stdout")
+    add_optional_path(conflicts)
+    conflicts.add_argument("--show", metavar="ID", help="print the content of this losing side")
     conflicts.set_defaults(late="path")
     resolve = add_command(
         commands, "resolve", _resolve, "end a conflict, or a vanished record, by choosing a side", listed=True
     )
-    resolve.add_argument("path", metavar="PATH")
+    add_path(resolve)
     resolve.add_argument(
         "--take",
         metavar="store|ID|local",
         required=True,
-        help="store: what the store holds; ID: that losing side; local: the replicas' file, of a vanished record",
+        help="store: keep the store's; ID: take that losing side; local: the replicas' file, if a record vanished",
     )
 
 
@@ -64,8 +71,8 @@ def _conflicts(args: argparse.Namespace) -> int:
     for at, count in Counter(each.path for each in found).items():
         if count >= MAX_CONFLICTS:
             say(
-                f"{shown(at)}: {count} losing sides lie here, as many as are kept of a path: older ones may have"
-                " gone, and the oldest goes with the next; `configstore resolve` ends them"
+                f"{shown(at)}: {count} losing sides, the most that are kept of a path: older ones may have been"
+                " dropped, and the next one drops the oldest; `configstore resolve` ends them"
             )
     return NotThereError.exit_code if unread else 0
 
@@ -124,7 +131,7 @@ def _end_vanished(tree: Tree, path: StorePath, args: argparse.Namespace) -> int:
         write = Write(path=path, entry=Entry(kind=Kind.GONE))
         outcome = commit(tree, [write])
         if not outcome.complete:
-            raise ConflictError(f"{shown(path)}: somebody wrote it meanwhile; nothing was changed; look again")
+            raise ConflictError(f"{shown(path)}: another write came first; nothing was changed; look again")
         if args.json:
             write_json({"path": path, "take": take, "dropped": [], "revision": outcome.done[path]})
         say(f"{shown(path)}: deleted")
@@ -165,6 +172,6 @@ def take(tree: Tree, loser: Loser, *, seen: int | None = None) -> int:
     write = Write(path=loser.path, entry=entry, content=content, expected=there if seen is None else seen)
     outcome = commit(tree, [write])
     if not outcome.complete:
-        why = "somebody else's write came first; nothing was changed; look again"
+        why = "another write came first; nothing was changed; look again"
         raise ConflictError(f"{shown(loser.path)}: {why}")
     return outcome.done[loser.path]

@@ -1,4 +1,4 @@
-"""`put` and `get`: one file's content in and out."""
+"""`put` and `get`: the content of one file, into the store and out of it."""
 
 import argparse
 import base64
@@ -9,6 +9,7 @@ import sys
 from configstore.cli.arguments import (
     Commands,
     add_command,
+    add_path,
     mode,
     revision,
     revision_or_zero,
@@ -20,6 +21,7 @@ from configstore.cli.session import (
     ATTEMPTS,
     commit,
     is_directory,
+    lives,
     look,
     not_there,
     open_tree,
@@ -48,23 +50,29 @@ NEW_MODE = 0o600
 
 def add(commands: Commands) -> None:
     """Add the parsers."""
-    put = add_command(commands, "put", _put, "write a file's content from a file or stdin", listed=True)
-    put.add_argument("path", metavar="PATH")
-    put.add_argument("file", metavar="FILE", nargs="?", help="local file; - or nothing: stdin")
+    put = add_command(
+        commands, "put", _put, "write a file into the store, from a local file or stdin", listed=True
+    )
+    add_path(put)
+    put.add_argument("file", metavar="FILE", nargs="?", help="local file (default, or -: stdin)")
     put.set_defaults(late="file")
-    put.add_argument("--mode", type=mode, help="permission bits (default: as before, 0600 for a new file)")
+    put.add_argument("--mode", type=mode, help="permission bits (default: those it has, 0600 for a new file)")
     guard = put.add_mutually_exclusive_group()
     guard.add_argument(
         "--if-revision",
         type=revision_or_zero,
         metavar="N",
-        help="only if the path's revision is N; 0: never written",
+        help="only if the path is at revision N; 0: only if it was never written",
     )
-    guard.add_argument("--create", action="store_true", help="only if the path is not there")
-    get = add_command(commands, "get", _get, "write a file's content to stdout, byte for byte", listed=True)
-    get.add_argument("path", metavar="PATH")
-    get.add_argument("-o", "--output", metavar="FILE", default="-", help="replace FILE as a whole, with its mode")
-    get.add_argument("--revision", type=revision, default=0, metavar="N", help="as it was at store revision N")
+    guard.add_argument("--create", action="store_true", help="only if the path does not exist")
+    get = add_command(commands, "get", _get, "print a file's content, byte for byte", listed=True)
+    add_path(get)
+    get.add_argument(
+        "-o", "--output", metavar="FILE", default="-", help="write to FILE instead, with the file's mode"
+    )
+    get.add_argument(
+        "--revision", type=revision, default=0, metavar="N", help="as of store revision N (default: now)"
+    )
 
 
 def _put(args: argparse.Namespace) -> int:
@@ -92,8 +100,8 @@ def _put(args: argparse.Namespace) -> int:
                 return 0
             if args.create or args.if_revision is not None:
                 break
-    # Known for sure: what was written and overwritten since is done, what nobody can tell is another error.
-    raise ConflictError(f"{shown(path)}: somebody else's write came first; nothing was written")
+    # It is certain that nothing was written: `commit` raises where that is not known.
+    raise ConflictError(f"{shown(path)}: another write came first; nothing was written")
 
 
 def _check_guard(path: StorePath, found: Stored | UnreadableRecord | None, args: argparse.Namespace) -> None:
@@ -102,8 +110,8 @@ def _check_guard(path: StorePath, found: Stored | UnreadableRecord | None, args:
         raise ConflictError(
             f"{shown(path)}: is at revision {current}, not {args.if_revision}; nothing was written"
         )
-    if args.create and found and not (isinstance(found, Stored) and found.gone):
-        raise ConflictError(f"{shown(path)}: is there already, at revision {current}; nothing was written")
+    if args.create and found and (lives(found) or isinstance(found, UnreadableRecord)):
+        raise ConflictError(f"{shown(path)}: exists already, at revision {current}; nothing was written")
 
 
 def _replacement(
@@ -111,7 +119,7 @@ def _replacement(
 ) -> Write:
     if isinstance(found, UnreadableRecord) and args.if_revision is None:
         raise unreadable(found)
-    before = found.entry if isinstance(found, Stored) and not found.gone else None
+    before = found.entry if lives(found) else None
     if isinstance(found, Stored):
         refuse_locked_link(found)
     if before and before.kind is Kind.SYMLINK:
@@ -160,7 +168,9 @@ def _get(args: argparse.Namespace) -> int:
             content = tree.content(found) if found else b""
         except CorruptError as error:
             if args.revision:
-                raise NotThereError(f"{shown(path)}: its content of then is not kept any more ({error})") from None
+                raise NotThereError(
+                    f"{shown(path)}: its content of that revision is not kept any more ({error})"
+                ) from None
             raise
     to_file = args.output != "-"
     if to_file:
@@ -174,10 +184,10 @@ def _get(args: argparse.Namespace) -> int:
 
 
 def read_at(tree: Tree, path: StorePath, at: int) -> Stored | UnreadableRecord | None:
-    """Return a path's record as it was at store revision `at`.
+    """Return a path's record as of store revision `at`, from `past/` where etcd has compacted that revision.
 
-    What etcd has compacted away is still known while it is kept in `past/`. Raises CompactedError when it is not,
-    RecordError, and NotThereError for a revision to come.
+    Raises CompactedError when `past/` does not have it any more, RecordError, and NotThereError for a revision
+    that the store has not reached.
     """
     try:
         page = tree.kv.range(tree.keys.file(path), revision=at)
@@ -212,20 +222,20 @@ def _check_file(tree: Tree, path: StorePath, found: Stored | None, at: int) -> N
 
 
 def refuse_locked_link(found: Stored) -> None:
-    """Raise RefusedError for a link of which nobody here knows, or believes, where it leads."""
+    """Raise RefusedError for a link that no keyring here opens, or that is plain where records must be sealed."""
     if found.entry.kind is Kind.SYMLINK and found.record.locked:
         raise RefusedError(f"{shown(found.path)}: {found.record.locked}")
 
 
 def write_local(name: str, content: bytes, permissions: int) -> None:
-    """Replace a local file as a whole: readable by its owner alone until it is complete, then with its mode.
+    """Replace a local file as a whole: only its owner may read it until it is complete, then it gets its mode.
 
-    Raises RefusedError for a stranger's link, and when something that is no regular file lies there; OSError.
+    Raises OSError; RefusedError for anything but a regular file, and for a link that another user may have made.
     """
     directory, last = open_parent(name)
     try:
         if not _is_free(directory, last):
-            raise RefusedError(f"{printable(name)}: is no regular file; use the shell's > instead")
+            raise RefusedError(f"{printable(name)}: is not a regular file; use the shell's > instead")
         replace_file(directory, last, content, permissions)
     finally:
         os.close(directory)

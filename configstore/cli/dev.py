@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-from configstore.cli.arguments import Commands, add_command
+from configstore.cli.arguments import Commands, add_command, port
 from configstore.cli.render import write_json, write_text
 from configstore.cli.session import say
 from configstore.cli.stopping import Stopping
@@ -15,16 +15,17 @@ from configstore.errors import UnreachableError
 def add(commands: Commands) -> None:
     """Add the parser."""
     parser = add_command(
-        commands, "dev", _dev, "start the embedded etcd, until stopped", connects=False, listed=True
+        commands,
+        "dev",
+        _dev,
+        "start an etcd on this host for trying configstore out, until stopped",
+        connects=False,
+        listed=True,
     )
-    parser.add_argument("--data", metavar="DIR", help="keep data and log there (default: nothing is kept)")
-    parser.add_argument("--port", type=_port, metavar="N", help="client port (default: a free one)")
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:6]) < 65536:
-        raise argparse.ArgumentTypeError("expected a port between 1 and 65535")
-    return int(text)
+    parser.add_argument(
+        "--data", metavar="DIR", help="keep data and log in this folder (default: nothing is kept)"
+    )
+    parser.add_argument("--port", type=port(1), metavar="N", help="client port (default: a free one)")
 
 
 def _dev(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong with the store, its settings and its surroundings, each with the mend."""
+"""`doctor`: what is wrong with the store, its settings and this host, each with what mends it."""
 
 import argparse
 import os
@@ -16,14 +16,22 @@ from configstore.model.path import shell_word
 def add(commands: Commands) -> None:
     """Add the parser."""
     doctor = add_command(
-        commands, "doctor", _doctor, "check etcd, its settings and our rights, and name the mend", listed=True
+        commands,
+        "doctor",
+        _doctor,
+        "check etcd, its settings and your rights, and say how to repair what is wrong",
+        listed=True,
     )
     doctor.add_argument(
-        "--preset", metavar="NAME[,NAME]", help="whose rights and keys to judge (default: CONFIGSTORE_PRESET)"
+        "--preset",
+        metavar="NAME[,NAME]",
+        help="presets whose rights and keys are checked (default: CONFIGSTORE_PRESET)",
     )
-    doctor.add_argument("--config", metavar="FILE", help="a sidecar's settings, which say whose to judge")
-    doctor.add_argument("--service", metavar="NAME", help="what a sidecar of several services is called")
-    doctor.add_argument("directories", metavar="DIR", nargs="*", help="a directory here that is to be mirrored")
+    doctor.add_argument(
+        "--config", metavar="FILE", help="settings file of a sidecar whose rights and keys are checked"
+    )
+    doctor.add_argument("--service", metavar="NAME", help="name of a sidecar for several services")
+    doctor.add_argument("directories", metavar="DIR", nargs="*", help="local directory that is to be mirrored")
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -76,11 +84,11 @@ _ORDER = {FindingState.FAIL: 0, FindingState.WARN: 1, FindingState.OK: 2}
 _STYLES = {FindingState.FAIL: Style.BAD, FindingState.WARN: Style.WARN, FindingState.OK: Style.GOOD}
 
 FOLD = 3
-"""Findings of one check with the same state and mend that have a row each; of more, one row tells the number."""
+"""The most findings of one check, state and mend that have a row each; for more, one row has their number."""
 
 
 def _rows(findings: Sequence[Finding]) -> list[tuple[Cell, ...]]:
-    """Return a row for each finding, and below those that have the same mend one for that."""
+    """Return a row for each finding, and one for the mend below those that share it."""
     rows: list[tuple[Cell, ...]] = []
     for (_, state, mend), group in groupby(findings, key=lambda each: (each.check, each.state, each.mend)):
         alike = list(group)

@@ -1,15 +1,15 @@
-"""What each command's `--help` shows in use, and how the main help groups them. A test types them all."""
+"""The examples in each command's `--help`, all typed by a test, and the groups of commands in the main help."""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "files": ("put", "get", "ls", "stat", "rm", "mkdir", "watch"),
-    "what was": ("history", "diff", "restore"),
-    "moving in and out": ("bootstrap", "import", "export", "presets"),
-    "what is wrong": ("status", "ui", "doctor", "replicas", "conflicts", "resolve", "resume"),
-    "one at a time": ("leases", "run", "wait", "flush"),
+    "history": ("history", "diff", "restore"),
+    "import and export": ("bootstrap", "import", "export", "presets"),
+    "status and repair": ("status", "ui", "doctor", "replicas", "conflicts", "resolve", "resume"),
+    "leases": ("leases", "run", "wait", "flush"),
     "sealing": ("seal",),
-    "setting up": ("access", "dev", "check-certificates", "completion"),
+    "setup": ("access", "dev", "check-certificates", "completion"),
 }
-"""The groups of the main help; a command that none of them names is listed behind them."""
+"""The groups of the main help."""
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "put": (
@@ -99,13 +99,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 
 
 def epilog(command: str, *, connects: bool) -> str | None:
-    """Return what stands below a command's options: how it is used, and where the store's options are told."""
+    """Return the text below a command's options: its examples, and where the store's options are described."""
     parts = []
     if shown := EXAMPLES.get(command):
         parts.append("examples:\n" + "\n".join(f"  $ {line}" for line in shown))
     if connects:
         parts.append(
-            "How the store is reached (--endpoints, --root, --cacert, …) may be said here as well as before the\n"
-            "command, or in CONFIGSTORE_ENDPOINTS and its like: `configstore --help` lists them."
+            "The store's options (--endpoints, --root, --cacert, …) may follow the command, too, or be set as\n"
+            "variables, such as CONFIGSTORE_ENDPOINTS: `configstore --help` lists them."
         )
     return "\n\n".join(parts) or None

@@ -10,7 +10,7 @@ import msgspec
 
 from configstore import presets
 from configstore.cli.arguments import typed_directory
-from configstore.cli.render import write_json, write_line
+from configstore.cli.render import reasons, write_json, write_line
 from configstore.cli.session import not_there, open_tree, say, say_all, why_unreadable
 from configstore.errors import CorruptError, NotThereError, RefusedError
 from configstore.files.beneath import Beneath
@@ -21,7 +21,6 @@ from configstore.files.writing import TreeWriter
 from configstore.model.path import (
     ROOT,
     StorePath,
-    depth,
     is_below,
     join,
     parent,
@@ -29,7 +28,7 @@ from configstore.model.path import (
     relative_to,
     shown,
 )
-from configstore.model.record import PLACING_ORDER, Entry, Kind
+from configstore.model.record import Entry, Kind, placing_order
 from configstore.model.selection import Symlinks
 from configstore.presets.single_host import DataSet, parts
 from configstore.progress import Progress
@@ -95,8 +94,7 @@ def _choose(listed: Listing, wanted: Sequence[DataSet]) -> dict[StorePath, _Expo
                 continue
             if part.selection.selects(relative, is_dir=record.entry.kind is Kind.DIR):
                 found[join(part.host, relative)] = _Exported(found=record, dir_mode=part.dir_mode)
-    order = {path: (PLACING_ORDER[each.found.entry.kind], depth(path), path) for path, each in found.items()}
-    return {path: found[path] for path in sorted(found, key=order.__getitem__)}
+    return dict(sorted(found.items(), key=lambda item: placing_order(item[0], item[1].found.entry.kind)))
 
 
 def _refuse_locked(paths: Mapping[StorePath, _Exported]) -> None:
@@ -238,8 +236,8 @@ def _report(args: argparse.Namespace, done: _Done, left: Mapping[StorePath, str]
                 "dry_run": args.dry_run,
                 "written": done.written,
                 "same": done.same,
-                "problems": [{"path": path, "why": why} for path, why in done.problems.items()],
-                "left": [{"path": path, "why": why} for path, why in left.items()],
+                "problems": reasons(done.problems),
+                "left": reasons(left),
             }
         )
     else:

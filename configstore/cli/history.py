@@ -1,4 +1,4 @@
-"""`history`, `diff` and `restore`: what a path was, and bringing it back."""
+"""`history`, `diff` and `restore`: the versions of a path, and going back to one."""
 
 import argparse
 import difflib
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from configstore.cli.arguments import Commands, add_command, revision, typed_directory, typed_record
+from configstore.cli.arguments import Commands, add_command, add_path, revision, typed_directory, typed_record
 from configstore.cli.render import (
     LONG,
     Style,
@@ -40,25 +40,40 @@ from configstore.store.values import Stored, UnreadableRecord, Write
 
 def add(commands: Commands) -> None:
     """Add the parsers."""
-    history = add_command(commands, "history", _history, "list what a path was, the newest first", listed=True)
-    history.add_argument("path", metavar="PATH")
-    diff = add_command(
-        commands, "diff", _diff, "compare a file with what it was; exit 1 when it differs", listed=True
+    history = add_command(
+        commands, "history", _history, "list the versions of a path, the newest first", listed=True
     )
-    diff.add_argument("path", metavar="PATH")
+    add_path(history)
+    diff = add_command(
+        commands,
+        "diff",
+        _diff,
+        "show how a file differs from an earlier version; exit code 1 when it does",
+        listed=True,
+    )
+    add_path(diff)
     diff.add_argument(
-        "rev", metavar="REV", nargs="?", type=revision, help="as of store revision (default: before)"
+        "rev",
+        metavar="REV",
+        nargs="?",
+        type=revision,
+        help="compare with store revision REV (default: the version before)",
     )
     diff.set_defaults(late="rev")
     restore = add_command(
-        commands, "restore", _restore, "bring a path, or a directory, back to what it was", listed=True
+        commands, "restore", _restore, "restore an earlier version of a path or a directory", listed=True
     )
-    restore.add_argument("path", metavar="PATH")
+    add_path(restore)
     when = restore.add_mutually_exclusive_group(required=True)
     when.add_argument("--revision", type=revision, metavar="N", help="as of store revision N")
-    when.add_argument("--at", type=moment, metavar="TIME", help="as of 2026-11-24T03:00Z, or 2h ago (2h, 7d)")
+    when.add_argument(
+        "--at",
+        type=moment,
+        metavar="TIME",
+        help="as of a time such as 2026-11-24T03:00Z, or an age such as 2h or 7d",
+    )
     restore.add_argument("-r", "--recursive", action="store_true", help="a directory with everything in it")
-    restore.add_argument("-n", "--dry-run", action="store_true", help="say what would be done, and do nothing")
+    restore.add_argument("-n", "--dry-run", action="store_true", help="only say what would be done")
 
 
 def moment(text: str) -> datetime:

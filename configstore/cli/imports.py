@@ -5,7 +5,6 @@ goes in sets, each a compare-and-swap, so that a run that was interrupted is gon
 """
 
 import argparse
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from time import monotonic
@@ -14,22 +13,24 @@ import msgspec
 
 from configstore.cli.arguments import typed_directory
 from configstore.cli.host import Found, Host, read_host
-from configstore.cli.render import write_json, write_line
+from configstore.cli.render import reasons, write_json, write_line
 from configstore.cli.session import (
     ATTEMPTS,
     commit,
+    lives,
     look,
     now,
     open_tree,
+    queue_entry,
     refuse_below_file,
+    replaces,
     say,
     say_all,
     unreadable,
 )
 from configstore.errors import ConflictError, NotThereError, StoreError, UnreachableError
-from configstore.model.lease import QueueEntry
-from configstore.model.path import StorePath, ancestors, depth, is_below, shell_word, shown
-from configstore.model.record import PLACING_ORDER, Entry, Kind
+from configstore.model.path import StorePath, ancestors, is_below, shell_word, shown
+from configstore.model.record import Entry, Kind, placing_order
 from configstore.presets.single_host import DataSet, parts
 from configstore.progress import Progress
 from configstore.store.leases import Lease
@@ -82,10 +83,9 @@ def run(args: argparse.Namespace) -> int:
 def _compare(tree: Tree, host: Host, wanted: Sequence[DataSet], *, create: bool) -> _ImportPlan:
     plan = _ImportPlan()
     there = _in_store(tree, host, wanted)
-    directories = {above for path, each in there.items() if _lives(each) for above in ancestors(path)}
-    order = {path: (PLACING_ORDER[found.entry.kind], depth(path), path) for path, found in host.found.items()}
-    for path in sorted(host.found, key=order.__getitem__):
-        found, before = host.found[path], there.get(path)
+    directories = {above for path, each in there.items() if lives(each) for above in ancestors(path)}
+    for path, found in sorted(host.found.items(), key=lambda item: placing_order(item[0], item[1].entry.kind)):
+        before = there.get(path)
         if isinstance(before, UnreadableRecord):
             raise unreadable(before)
         _refuse_other_kind(path, found.entry, there, directories)
@@ -119,10 +119,6 @@ def _in_store(tree: Tree, host: Host, wanted: Sequence[DataSet]) -> dict[StorePa
     return found
 
 
-def _lives(found: Stored | UnreadableRecord) -> bool:
-    return isinstance(found, Stored) and not found.gone
-
-
 def _refuse_other_kind(
     path: StorePath,
     entry: Entry,
@@ -133,7 +129,7 @@ def _refuse_other_kind(
     kinds = [(above, Kind.DIR) for above in ancestors(path)] + [(path, entry.kind)]
     for at, kind in kinds:
         before = there.get(at)
-        was = before.entry.kind if isinstance(before, Stored) and not before.gone else None
+        was = before.entry.kind if lives(before) else None
         was = Kind.DIR if at in directories else was
         if was and (was is Kind.DIR) is not (kind is Kind.DIR):
             raise ConflictError(f"{shown(at)}: is a {was} in the store and a {kind} here")
@@ -203,10 +199,7 @@ def _held(tree: Tree, name: str) -> Iterator[Fence | None]:
     if not name:
         yield None
         return
-    contender = QueueEntry(
-        replica="cli", host=socket.gethostname()[:256], command="configstore import", time=now()
-    )
-    lease = Lease(tree.kv, tree.keys, name, contender)
+    lease = Lease(tree.kv, tree.keys, name, queue_entry("configstore import"))
     fence = lease.acquire(0.0)
     try:
         begun = now()
@@ -227,15 +220,15 @@ def _report(args: argparse.Namespace, host: Host, plan: _ImportPlan, seconds: fl
             "same": plan.same,
             "kept": [*plan.kept, *plan.once],
             "missing": list(missing),
-            "left": [{"path": path, "why": why} for path, why in sorted((host.left | host.loud).items())],
-            "skipped": [{"path": path, "why": why} for path, why in sorted(host.problems.items())],
+            "left": reasons(dict(sorted((host.left | host.loud).items()))),
+            "skipped": reasons(dict(sorted(host.problems.items()))),
             "unused": host.unused,
             "seconds": round(seconds, 3),
         }
         write_json(fields)
         return
     for write, found in plan.writes if args.dry_run else ():
-        verb = "replace" if write.previous and not write.previous.gone else "write"
+        verb = "replace" if replaces(write) else "write"
         size = f", {write.entry.size} bytes" if write.entry.kind is Kind.FILE else ""
         write_line(f"{verb} {shown(write.path)} ({write.entry.kind}{size}) from {shell_word(found.host or '.')}")
     say_all(f"{shown(path)}: differs from what the store has, which stays" for path in plan.kept)
@@ -251,7 +244,7 @@ def _report(args: argparse.Namespace, host: Host, plan: _ImportPlan, seconds: fl
         paths = sorted(path for path, each in host.loud.items() if each == why)
         more = f", and {len(paths) - 1} more" if len(paths) > 1 else ""
         say(f"NOTE: {paths[0]}{more}: {why}")
-    replaced = sum(write.previous is not None and not write.previous.gone for write, _ in plan.writes)
+    replaced = sum(replaces(write) for write, _ in plan.writes)
     verb = "would be written" if args.dry_run else "written"
     say(
         f"{len(plan.writes)} {verb}, {replaced} of them over something else; the same already: {plan.same};"

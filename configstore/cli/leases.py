@@ -1,22 +1,21 @@
-"""`leases`, `run`, `wait` and `flush`: who holds what, and critical sections, by hand or in scripts.
+"""`leases`, `run`, `wait` and `flush`: who holds a lease, and critical sections, by hand or in scripts.
 
-The last three speak with a sidecar's control socket where there is one, else with etcd itself.
+`run`, `wait` and `flush` use a sidecar's control socket where there is one, else etcd itself.
 """
 
 import argparse
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 
-from configstore.cli.arguments import Commands, add_command, revision_or_zero
+from configstore.cli.arguments import Commands, add_command, revision_or_zero, typed
 from configstore.cli.render import Cell, Style, moment_now, table, when, write_json, write_line
 from configstore.cli.replicas import request
-from configstore.cli.session import now, open_tree, say, say_all
+from configstore.cli.session import is_interactive, now, open_tree, queue_entry, say, say_all
 from configstore.client import (
     ClientError,
     Limit,
@@ -35,10 +34,10 @@ from configstore.errors import (
     UnreachableError,
     UsageError,
 )
-from configstore.model.lease import Intent, QueueEntry
+from configstore.model.lease import Intent
 from configstore.model.path import StorePath, printable
 from configstore.model.replica import MappingState, Verb
-from configstore.parsing import nearest, parse_duration, parse_name
+from configstore.parsing import meant, parse_duration, parse_name
 from configstore.settings import DEFAULT_SOCKET
 from configstore.store.leases import (
     MAX_TTL,
@@ -58,7 +57,7 @@ from configstore.store.subtree_revisions import revision_due, survey
 from configstore.store.tree import Tree
 
 _ANSWER = 10.0
-"""Seconds beyond the patience in which a sidecar's answer is there."""
+"""Seconds beyond the patience after which a sidecar's answer is not expected any more."""
 
 _ERRORS: dict[int, type[ConfigstoreError]] = {
     2: UsageError,
@@ -71,48 +70,76 @@ _ERRORS: dict[int, type[ConfigstoreError]] = {
 def add(commands: Commands) -> None:
     """Add the parsers."""
     leases = add_command(
-        commands, "leases", _leases, "show who holds which lease, since when, and who waits", listed=True
+        commands,
+        "leases",
+        _leases,
+        "show who holds which lease and who waits; `leases break NAME` takes one away",
+        listed=True,
     )
-    leases.add_argument("verb", metavar="break", nargs="?", choices=["break"], help="take a lease from its holder")
-    leases.add_argument("name", metavar="NAME", type=_name, nargs="?")
-    leases.add_argument("--yes", action="store_true", help="do not ask back")
+    leases.add_argument(
+        "verb", metavar="break", nargs="?", choices=["break"], help="take the lease NAME from its holder"
+    )
+    leases.add_argument("name", metavar="NAME", type=_name, nargs="?", help="name of the lease to break")
+    leases.add_argument("--yes", action="store_true", help="do not ask before a lease is broken")
     run = add_command(commands, "run", _run, "run a command while holding a lease")
-    run.add_argument("--lease", metavar="NAME", type=_name, required=True)
-    run.add_argument("--mapping", metavar="MAPPING", help="must be up to date, too; needs a sidecar")
-    run.add_argument("--ttl", metavar="DURATION", type=_ttl, default=TTL, help=f"default: {TTL}s")
+    run.add_argument("--lease", metavar="NAME", type=_name, required=True, help="name of the lease")
+    run.add_argument("--mapping", metavar="MAPPING", help="mapping that must be up to date first; needs a sidecar")
+    run.add_argument(
+        "--ttl",
+        metavar="DURATION",
+        type=_ttl,
+        default=TTL,
+        help=f"time after which a dead holder loses the lease (default: {TTL}s)",
+    )
     patience = run.add_mutually_exclusive_group()
-    patience.add_argument("--wait", metavar="DURATION", type=_duration, help="at most (default: without end)")
-    patience.add_argument("--no-wait", dest="wait", action="store_const", const=0.0, help="do not wait")
-    run.add_argument("command", metavar="-- COMMAND", nargs=argparse.REMAINDER)
+    patience.add_argument(
+        "--wait",
+        metavar="DURATION",
+        type=_duration,
+        help="wait for the lease at most so long (default: without end)",
+    )
+    patience.add_argument(
+        "--no-wait", dest="wait", action="store_const", const=0.0, help="fail at once when the lease is held"
+    )
+    run.add_argument("command", metavar="-- COMMAND", nargs=argparse.REMAINDER, help="command with its arguments")
     wait = add_command(commands, "wait", _wait, "wait until a mapping's changes are applied", listed=True)
-    wait.add_argument("--applied", choices=["here", "all"], help="by the sidecar here, or by all live replicas")
-    wait.add_argument("--revision", metavar="N", type=revision_or_zero, help="default: the newest of the mapping")
-    flush = add_command(commands, "flush", _flush, "commit now what was changed; prints the revision", listed=True)
+    wait.add_argument(
+        "--applied",
+        choices=["here", "all"],
+        help="by the sidecar here (default where there is one), or by all live replicas (default elsewhere)",
+    )
+    wait.add_argument(
+        "--revision",
+        metavar="N",
+        type=revision_or_zero,
+        help="up to this store revision (default: the newest of the mapping)",
+    )
+    flush = add_command(
+        commands, "flush", _flush, "commit the local changes of a mapping now, and print the revision", listed=True
+    )
     for parser in (wait, flush):
-        parser.add_argument("mapping", metavar="MAPPING")
-        parser.add_argument("--patience", metavar="DURATION", type=_duration, default=60.0, help="default: 60s")
+        parser.add_argument("mapping", metavar="MAPPING", help="name of the mapping")
+        parser.add_argument(
+            "--patience",
+            metavar="DURATION",
+            type=_duration,
+            default=60.0,
+            help="wait at most so long (default: 60s)",
+        )
     for parser in (run, wait, flush):
         _add_socket(parser)
 
 
 def _add_socket(parser: Parser) -> None:
     parser.add_argument(
-        "--socket", metavar="PATH", help=f"the sidecar's (default: {DEFAULT_SOCKET}); '' for etcd itself"
+        "--socket",
+        metavar="PATH",
+        help=f"the sidecar's control socket (default: {DEFAULT_SOCKET}); '': use etcd itself",
     )
 
 
-def _name(text: str) -> str:
-    try:
-        return parse_name(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _duration(text: str) -> float:
-    try:
-        return float(parse_duration(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+_duration = typed(parse_duration)
+_name = typed(parse_name)
 
 
 def _ttl(text: str) -> int:
@@ -123,7 +150,7 @@ def _ttl(text: str) -> int:
 
 
 def _sidecar(args: argparse.Namespace) -> Sidecar | None:
-    """Return the sidecar to speak with; None for etcd itself."""
+    """Return the sidecar to use; None for etcd itself."""
     path = args.socket
     if path is None and "endpoints" not in args:
         path = os.environ.get("CONFIGSTORE_CONTROL_SOCKET") or DEFAULT_SOCKET
@@ -133,15 +160,17 @@ def _sidecar(args: argparse.Namespace) -> Sidecar | None:
 
 
 def _is_served(path: str) -> bool:
-    """Tell whether a sidecar listens there; the socket of a killed one stays behind."""
+    """Return whether a sidecar listens at a socket. The socket of a sidecar that was killed is still there."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(path)
         except TimeoutError:
-            return True  # it is too busy to say so
+            return True  # a sidecar that is busy
         except OSError as error:
-            return isinstance(error, PermissionError)  # which is then said
+            return isinstance(
+                error, PermissionError
+            )  # the request will fail with it, and that is the error to print
     return True
 
 
@@ -150,14 +179,15 @@ def _leases(args: argparse.Namespace) -> int:
         if args.verb:
             return _break(tree, args.name, sure=args.yes, as_json=args.json)
         found = queues(tree.kv, tree.keys)
-        rows = [(places, last_intent(tree.kv, tree.keys, name)) for name, places in sorted(found.items())]
+        rows = [(entries, last_intent(tree.kv, tree.keys, name)) for name, entries in sorted(found.items())]
         long = held_up(tree.kv, tree.keys, time.time())
     if args.json:
-        write_json([_fields(places, intent) for places, intent in rows])
+        write_json([_fields(entries, intent) for entries, intent in rows])
     else:
         at = moment_now()
         table(
-            ("LEASE", "HOLDER", "SINCE", "WAITING", "NOTE"), [_row(places, intent, at) for places, intent in rows]
+            ("LEASE", "HOLDER", "SINCE", "WAITING", "NOTE"),
+            [_row(entries, intent, at) for entries, intent in rows],
         )
     if not rows:
         say("no lease is held")
@@ -176,8 +206,8 @@ def _who(each: Queued) -> dict[str, object]:
     }
 
 
-def _fields(places: list[Queued], intent: Intent | None) -> dict[str, object]:
-    holder, *waiting = places
+def _fields(entries: list[Queued], intent: Intent | None) -> dict[str, object]:
+    holder, *waiting = entries
     under_way = intent.words if intent and not intent.ended else None
     return {
         "lease": holder.name,
@@ -187,8 +217,8 @@ def _fields(places: list[Queued], intent: Intent | None) -> dict[str, object]:
     }
 
 
-def _row(places: list[Queued], intent: Intent | None, at: datetime) -> tuple[Cell, ...]:
-    holder, *waiting = places
+def _row(entries: list[Queued], intent: Intent | None, at: datetime) -> tuple[Cell, ...]:
+    holder, *waiting = entries
     who = holder.contender
     unended = intent and not intent.ended and intent.token != holder.token
     return (
@@ -203,15 +233,13 @@ def _row(places: list[Queued], intent: Intent | None, at: datetime) -> tuple[Cel
 def _break(tree: Tree, name: str | None, *, sure: bool, as_json: bool) -> int:
     if not name:
         raise UsageError("leases break: expected the lease's name")
-    places = queue(tree.kv, tree.keys, name)
-    if not places:
-        close = nearest(name, queues(tree.kv, tree.keys))
-        hint = f"; did you mean {printable(close[0])}?" if close else ""
-        raise NotThereError(f"lease {printable(name)} is not held{hint}")
-    holder = places[0]
+    entries = queue(tree.kv, tree.keys, name)
+    if not entries:
+        raise NotThereError(f"lease {printable(name)} is not held{meant(name, queues(tree.kv, tree.keys))}")
+    holder = entries[0]
     if not sure:
-        if not sys.stdin.isatty():
-            raise UsageError("leases break: expected --yes, since nobody is here to be asked")
+        if not is_interactive():
+            raise UsageError("leases break: there is no terminal to ask on: type --yes")
         notices = "; it notices at once, and stops what it runs" if holder.etcd_lease else ""
         say(f"lease {name} is held by {holder.words}{notices}")
         if input("Type the lease's name to take it away: ") != name:
@@ -227,7 +255,7 @@ def _break(tree: Tree, name: str | None, *, sure: bool, as_json: bool) -> int:
 
 
 class _Held(Limit):
-    """A lease that this process holds itself."""
+    """The limit of a command that runs under a lease which this process holds itself."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease = lease
@@ -235,11 +263,11 @@ class _Held(Limit):
         self.doubt = f"lease {lease.name} was not renewed in time"
 
     def left(self) -> float:
-        """Return the seconds for which it is surely ours."""
+        """Return the seconds for which this process surely holds the lease."""
         return self.lease.left()
 
     def check(self) -> None:
-        """Note when it was lost."""
+        """Note whether the lease was lost."""
         self.why = self.lease.lost
 
 
@@ -248,21 +276,19 @@ def _run(args: argparse.Namespace) -> int:
     if not command:
         raise UsageError("run: expected -- COMMAND")
     sidecar = _sidecar(args)
-    with _as_ours():
+    with _client_errors():
         if sidecar:
             return hold(sidecar, args.lease, command, mapping=args.mapping, ttl=args.ttl, wait=args.wait)
         if args.mapping:
-            raise UsageError("run: --mapping needs the sidecar that mirrors it: expected --socket PATH")
+            raise UsageError("run: --mapping needs the sidecar that mirrors it: type --socket PATH")
         return _run_directly(args, command)
 
 
 def _run_directly(args: argparse.Namespace, command: list[str]) -> int:
-    """Hold the lease in this process; nothing is mirrored."""
+    """Run a command while this process holds the lease; no files are brought up to date or committed."""
     refuse_within_itself(args.lease)
     with open_tree(args) as tree:
-        program = os.path.basename(command[0])
-        contender = QueueEntry(replica="cli", host=socket.gethostname()[:256], command=program, time=now())
-        lease = Lease(tree.kv, tree.keys, args.lease, contender, ttl=args.ttl)
+        lease = Lease(tree.kv, tree.keys, args.lease, queue_entry(os.path.basename(command[0])), ttl=args.ttl)
         fence = lease.acquire(args.wait, lambda ahead: say(f"lease {args.lease}: waiting for {ahead[0].words}"))
         begun = now()
         limit = _Held(lease)
@@ -270,14 +296,14 @@ def _run_directly(args: argparse.Namespace, command: list[str]) -> int:
             before = lease.begin(begun)
             environment = environment_under(args.lease, fence.token)
             if before:
-                say(f"lease {args.lease}: its last holder did not say that this ended: {before}")
+                say(f"lease {args.lease}: its last holder began this and did not report its end: {before}")
                 environment["CONFIGSTORE_UNFINISHED"] = before
             return run_under(limit, command, environment, partial(_note_end, lease, begun))
         finally:
             if limit.why is None:
                 lease.release(patience=float(lease.ttl))
             else:
-                lease.abandon()  # what was stopped may have left something running
+                lease.abandon()  # a process of the command may still run: the lease must run out by itself
 
 
 def _note_end(lease: Lease, begun: str, code: int | None) -> None:
@@ -291,13 +317,13 @@ def _wait(args: argparse.Namespace) -> int:
     sidecar = _sidecar(args)
     if sidecar:
         asked = {"mapping": args.mapping, "applied": args.applied or "here", "revision": args.revision}
-        with _as_ours():
+        with _client_errors():
             sidecar.ask("POST", "/v1/wait", {**asked, "timeout": args.patience}, timeout=args.patience + _ANSWER)
         if args.json:
             write_json({"mapping": args.mapping, "applied": asked["applied"], "revision": args.revision})
         return 0
     if args.applied == "here":
-        raise UsageError("wait: --applied here needs a sidecar: expected --socket PATH")
+        raise UsageError("wait: --applied here needs a sidecar: type --socket PATH")
     with open_tree(args) as tree:
         store = _subtree(tree, args.mapping)
         end = time.monotonic() + args.patience
@@ -315,7 +341,7 @@ def _wait(args: argparse.Namespace) -> int:
 def _flush(args: argparse.Namespace) -> int:
     sidecar = _sidecar(args)
     if sidecar:
-        with _as_ours():
+        with _client_errors():
             asked = {"mapping": args.mapping, "timeout": args.patience}
             answer = sidecar.ask("POST", "/v1/flush", asked, timeout=args.patience + _ANSWER)
             revision = int(sidecar.number(answer, "revision"))
@@ -356,8 +382,8 @@ def _say_flushed(args: argparse.Namespace, revision: int) -> None:
 
 
 @contextmanager
-def _as_ours() -> Iterator[None]:
-    """Raise what the client of a sidecar raises as one of the command's own errors."""
+def _client_errors() -> Iterator[None]:
+    """Raise a ClientError as the ConfigstoreError with the same exit code."""
     try:
         yield
     except ClientError as error:
@@ -370,6 +396,5 @@ def _subtree(tree: Tree, mapping: str) -> StorePath:
     for report in reports:
         if report.mapping == mapping:
             return report.store
-    close = nearest(mapping, {report.mapping for report in reports})
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = meant(mapping, {report.mapping for report in reports})
     raise NotThereError(f"no live replica mirrors {printable(mapping)}{hint}")

@@ -1,8 +1,8 @@
-"""`ls` and `stat`: what is there."""
+"""`ls` and `stat`: what the store has."""
 
 import argparse
 
-from configstore.cli.arguments import Commands, add_command, typed_directory
+from configstore.cli.arguments import Commands, add_command, add_optional_path, add_path, typed_directory
 from configstore.cli.render import (
     LONG,
     Cell,
@@ -43,14 +43,18 @@ from configstore.store.values import Listing, Stored, UnreadableRecord
 def add(commands: Commands) -> None:
     """Add the parsers."""
     ls = add_command(commands, "ls", _ls, "list a directory, or one path", listed=True)
-    ls.add_argument("path", metavar="PATH", nargs="?", default="/")
-    ls.add_argument(
-        "-l", "--long", action="store_true", help="kind, mode, owner, size, revision, time and age, name"
+    add_optional_path(ls)
+    ls.add_argument("-l", "--long", action="store_true", help="with kind, mode, owner, size, revision and time")
+    ls.add_argument("-R", "--recursive", action="store_true", help="with everything below")
+    ls.add_argument("--all", action="store_true", help="with the tombstones of deleted paths")
+    one = add_command(
+        commands,
+        "stat",
+        _stat,
+        "show what the store knows of one path: kind, mode, owner, revision, writer",
+        listed=True,
     )
-    ls.add_argument("-R", "--recursive", action="store_true", help="everything below")
-    ls.add_argument("--all", action="store_true", help="tombstones of deleted paths, too")
-    one = add_command(commands, "stat", _stat, "show one record's header with its revision", listed=True)
-    one.add_argument("path", metavar="PATH")
+    add_path(one)
 
 
 def _ls(args: argparse.Namespace) -> int:
@@ -64,7 +68,7 @@ def _ls(args: argparse.Namespace) -> int:
     if own and own.entry.kind is not Kind.DIR and not rows and (args.all or not own.gone):
         rows = {path: own}
     if not rows and path != ROOT and (own is None or own.gone):
-        pass  # nothing is there but what cannot be read
+        pass  # there are only records that cannot be read
     elif args.json:
         write_json([record_fields(row) if row else implicit_fields(at) for at, row in rows.items()])
     else:

@@ -1,4 +1,4 @@
-"""`presets`: the built-in mappings, listed and explained."""
+"""`presets`: lists and explains the built-in mappings."""
 
 import argparse
 import json
@@ -17,11 +17,11 @@ def add(commands: Commands) -> None:
         commands,
         "presets",
         _presets,
-        "list the built-in mappings, or explain one preset's",
+        "list the presets with their mappings, or explain those of one",
         connects=False,
         listed=True,
     )
-    parser.add_argument("name", metavar="NAME", nargs="?", help="such as mailu/front")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="preset to explain, such as mailu/front")
 
 
 def _presets(args: argparse.Namespace) -> int:

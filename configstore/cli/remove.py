@@ -1,15 +1,23 @@
-"""`rm`: tombstones, never missing keys."""
+"""`rm`: deletes by tombstones, never by deleting keys."""
 
 import argparse
-import sys
 from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
 from configstore import presets
-from configstore.cli.arguments import Commands, add_command, typed_directory
+from configstore.cli.arguments import Commands, add_command, add_path, typed_directory
 from configstore.cli.render import revisions_of, write_json
-from configstore.cli.session import commit, name_of, not_there, open_tree, say, why_unreadable
+from configstore.cli.session import (
+    commit,
+    confirms,
+    is_interactive,
+    name_of,
+    not_there,
+    open_tree,
+    say,
+    why_unreadable,
+)
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.model.path import ROOT, StorePath, depth, is_below, shown
 from configstore.model.record import Deletion, Entry, Kind
@@ -18,20 +26,18 @@ from configstore.store.tree import Tree
 from configstore.store.values import Listing, Outcome, Write
 
 FREE_DELETES = 10
-"""So many paths are removed without a question, as every sidecar lets them pass."""
+"""Paths that are removed without a question, as many as every sidecar deletes without one."""
 
 MAX_SHARE = 0.5
-"""What a mapping's `max_delete` is unless it says otherwise: a larger share of a subtree is asked about."""
+"""The share of a subtree from which on a person is asked: the default of a mapping's `max_delete`."""
 
 
 def add(commands: Commands) -> None:
     """Add the parser."""
     rm = add_command(commands, "rm", _rm, "delete a path; every replica deletes it, too", listed=True)
-    rm.add_argument("path", metavar="PATH")
+    add_path(rm)
     rm.add_argument("-r", "--recursive", action="store_true", help="a directory with everything in it")
-    rm.add_argument(
-        "--yes", action="store_true", help="do not ask, though it is more than half of what a subtree holds"
-    )
+    rm.add_argument("--yes", action="store_true", help="do not ask before more than half of a subtree is deleted")
 
 
 def _rm(args: argparse.Namespace) -> int:
@@ -61,7 +67,7 @@ def _rm(args: argparse.Namespace) -> int:
 
 
 def _doomed(listing: Listing) -> dict[StorePath, Write]:
-    """Return the tombstones of all that lives, and of what is unreadable; each compares that it did not change."""
+    """Return the tombstones of all records, unreadable ones too; each is for the revision that was read."""
     living = {
         at: Write(
             path=at,
@@ -81,9 +87,9 @@ def _doomed(listing: Listing) -> dict[StorePath, Write]:
 
 
 def _tombstones(tree: Tree, doomed: Mapping[StorePath, Write]) -> list[Write]:
-    """Return the writes, the deepest first, each with the deletion that all of them are.
+    """Return the writes, the deepest first, as parts of one deletion.
 
-    A person named the path, and was asked where it is much: no replica needs to ask again.
+    The deletion is confirmed: a person typed the path and was asked where it is large, so no replica asks again.
     """
     deletion = Deletion(id=tree.new_write_id(), count=len(doomed), confirmed=True)
     deepest_first = sorted(doomed, key=lambda at: (-depth(at), at))
@@ -99,7 +105,7 @@ def _is_dir(path: StorePath, listing: Listing, doomed: Collection[StorePath]) ->
 
 
 def _ask(path: StorePath, doomed: Collection[StorePath], living: Collection[StorePath]) -> None:
-    """Have a person confirm a deletion of more than a half of a subtree. Raises RefusedError where nobody does."""
+    """Ask a person before more than half of a subtree is deleted. Raises RefusedError where nobody says yes."""
     for subtree in _subtrees(path):
         going = _count(doomed, subtree)
         there = max(going, _count(living, subtree))
@@ -108,11 +114,10 @@ def _ask(path: StorePath, doomed: Collection[StorePath], living: Collection[Stor
         much = (
             f"{shown(path)}: {len(doomed)} paths would be removed, among them {going} of the {there} of {subtree}"
         )
-        if not (sys.stdin and sys.stdin.isatty()):
+        if not is_interactive():
             raise RefusedError(f"{much}; nothing was removed: `--yes` removes them")
         say(f"{much}; every replica deletes them, too")
-        print("Remove them? [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        if not confirms("Remove them?"):
             raise RefusedError(f"{shown(path)}: nothing was removed")
         return
 

@@ -65,6 +65,11 @@ def revisions_of(done: Mapping[StorePath, int]) -> list[dict[str, object]]:
     return [{"path": path, "revision": at} for path, at in done.items()]
 
 
+def reasons(found: Mapping[str, str] | Mapping[StorePath, str]) -> list[dict[str, str]]:
+    """Return paths and why each of them is named, keyed as in JSON."""
+    return [{"path": path, "why": why} for path, why in found.items()]
+
+
 def implicit_fields(path: StorePath) -> dict[str, object]:
     """Return the same for a directory that exists only because something lies in it."""
     return {"path": path, "kind": "dir", "revision": None, "implicit": True}

@@ -1,4 +1,4 @@
-"""`replicas` and `resume`: the sidecars, what they do, and ending a halt by a person's choice."""
+"""`replicas` and `resume`: what the sidecars report, and a person's choice that ends a halt."""
 
 import argparse
 import uuid
@@ -13,42 +13,45 @@ from configstore.errors import ConflictError, NotThereError, RefusedError, Unrea
 from configstore.model.keys import removal, shown_key
 from configstore.model.path import StorePath, printable, shell_word
 from configstore.model.replica import ExpectedReplica, MappingState, Report, Request, Take, Verb
-from configstore.parsing import nearest
+from configstore.parsing import meant
 from configstore.store import report_feed
 from configstore.store.api import Delete, ModRevision
 from configstore.store.replicas import ask_reports, asking, everyone, live
 from configstore.store.tree import Tree
 
 RESUME_PATIENCE = 30.0
-"""Seconds that a replica has to act on a person's choice."""
+"""Seconds that a replica has to carry out a person's choice."""
 
 
 def add(commands: Commands) -> None:
     """Add the parsers."""
-    words = (
-        "list the replicas of each mapping; `replicas forget ID` expects one no more that went without a goodbye"
-    )
+    words = "list the replicas of each mapping; `replicas forget ID` ends the wait for one that is lost for good"
     replicas = add_command(commands, "replicas", _replicas, words, listed=True)
-    replicas.add_argument("mapping", metavar="MAPPING | forget ID", nargs="*")
+    replicas.add_argument(
+        "mapping",
+        metavar="MAPPING | forget ID",
+        nargs="*",
+        help="list the replicas of this mapping alone; or forget one",
+    )
     words = "end the halt of a mapping, or its vanished records, by choosing a side"
     resume = add_command(commands, "resume", _resume, words, listed=True)
-    resume.add_argument("mapping", metavar="MAPPING")
+    resume.add_argument("mapping", metavar="MAPPING", help="name of the mapping")
     resume.add_argument(
         "--take",
         choices=[str(take) for take in Take],
         required=True,
-        help="whose state is right: the store's, or the replica's own files",
+        help="which side is right: the store, or the replica's own files",
     )
     resume.add_argument("--replica", metavar="ID", help="only this replica (default: all that are halted)")
 
 
 def request(args: argparse.Namespace, verb: Verb, **fields: object) -> Request:
-    """Return a request with an id of its own, by who uses the command."""
+    """Return a request with a new id, in the name of the person who uses the command."""
     return msgspec.convert({"id": uuid.uuid4().hex, "verb": verb, "by": asker(args), **fields}, Request)
 
 
 def wait_for(tree: Tree, asked: Sequence[Report], patience: float = RESUME_PATIENCE) -> list[Report]:
-    """Return the replicas of which, after `patience` seconds, what was asked about is still so."""
+    """Wait until the replicas carried out a request; return those that did not within `patience` seconds."""
 
     def left(reports: Iterable[Report]) -> list[Report]:
         now = {(found.mapping, found.replica): found for found in reports}
@@ -70,7 +73,7 @@ def _replicas(args: argparse.Namespace) -> int:
         case ["forget", name]:
             return _forget(args, name)
         case ["forget"]:
-            raise UsageError("expected `replicas forget ID`")
+            raise UsageError("replicas forget: type the replica's id: `replicas forget ID`")
         case [] | [_]:
             mapping = args.mapping[0] if args.mapping else None
         case _:
@@ -129,7 +132,7 @@ def _gone_row(gone: ExpectedReplica) -> tuple[Cell, ...]:
 
 
 def _forget(args: argparse.Namespace, name: str) -> int:
-    """Expect a replica no more. Raises NotThereError, RefusedError."""
+    """Make a replica an expected one no longer. Raises NotThereError, RefusedError."""
     with open_tree(args) as tree:
         known = everyone(tree.kv, tree.keys)
         found = {key: each for key, each in known.expected.items() if each[0].replica == name}
@@ -202,13 +205,11 @@ def _nothing_to_resume(
 
 
 def _meant(mapping: str, reports: Iterable[Report]) -> str:
-    """Return a hint at the mapping that was probably meant."""
-    close = nearest(mapping, {report.mapping for report in reports} - {mapping})
-    return f"; did you mean {close[0]}?" if close else ""
+    return meant(mapping, {report.mapping for report in reports} - {mapping})
 
 
 def mappings_holding(reports: Iterable[Report], path: StorePath) -> list[tuple[Report, StorePath]]:
-    """Return the replicas that miss records in a mapping to which a path belongs, with the path as they see it."""
+    """Return the replicas with vanished records in a mapping that has the path, and the path as they have it."""
     found = []
     for report in reports:
         inside = path.startswith(f"{report.store}/") if report.store else True

@@ -2,40 +2,52 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Collection, Sequence
 
 from configstore import presets
-from configstore.cli.arguments import Commands, add_command, mode, typed_directory
+from configstore.cli.arguments import Commands, add_command, add_path, mode, typed_directory
 from configstore.cli.render import revisions_of, write_json
-from configstore.cli.session import ATTEMPTS, commit, look, open_tree, refuse_below_file, say, unreadable
+from configstore.cli.session import (
+    ATTEMPTS,
+    commit,
+    confirms,
+    is_interactive,
+    lives,
+    look,
+    open_tree,
+    refuse_below_file,
+    say,
+    unreadable,
+)
 from configstore.errors import ConflictError, RefusedError
 from configstore.model.path import ROOT, StorePath, shell_word, shown
 from configstore.model.record import Entry, Kind
 from configstore.store.tree import Tree
-from configstore.store.values import Stored, UnreadableRecord, Write
+from configstore.store.values import UnreadableRecord, Write
 
 NEW_MODE = 0o755
 
 
 def add(commands: Commands) -> None:
     """Add the parsers."""
-    mkdir = add_command(commands, "mkdir", _mkdir, "make a directory, such as a mapping's root", listed=True)
-    mkdir.add_argument("path", metavar="PATH")
+    mkdir = add_command(
+        commands, "mkdir", _mkdir, "make a directory, such as that of a mapping's subtree", listed=True
+    )
+    add_path(mkdir, "directory in the store, such as certs")
     mkdir.add_argument("--mode", type=mode, default=NEW_MODE, help="permission bits (default: 0755)")
     bootstrap = add_command(
-        commands, "bootstrap", _bootstrap, "make the roots of all mappings of a preset", listed=True
+        commands, "bootstrap", _bootstrap, "make the directories of a preset's mappings in the store", listed=True
     )
     bootstrap.add_argument(
-        "--preset", default="mailu", metavar="NAME", help="such as mailu (default) or mailu/front"
+        "--preset", default="mailu", metavar="NAME", help="one or several with commas between (default: mailu)"
     )
     bootstrap.add_argument(
         "--host-data",
         metavar="DIR",
-        help="a single host's folder, such as /mailu: what it holds must be imported first"
-        " (also from CONFIGSTORE_HOST_DATA)",
+        help="folder of a single host, such as /mailu: make nothing while it has files that the store has not"
+        " (default: CONFIGSTORE_HOST_DATA)",
     )
-    bootstrap.add_argument("--yes", action="store_true", help="make empty roots, whatever lies elsewhere")
+    bootstrap.add_argument("--yes", action="store_true", help="do not ask, and do not look into --host-data")
 
 
 def _mkdir(args: argparse.Namespace) -> int:
@@ -63,10 +75,13 @@ def _bootstrap(args: argparse.Namespace) -> int:
 def _refuse_before_import(
     tree: Tree, wanted: Collection[StorePath], names: Sequence[str], host: str | None
 ) -> None:
-    """Make sure that nothing is to be moved in first: the host's folder or a person tells. Raises RefusedError."""
+    """Raise RefusedError where files of a single host must be imported first.
+
+    Its folder shows whether there are any; without one, a person at the terminal is asked.
+    """
     from configstore.cli.left_behind import left_behind  # noqa: PLC0415  # a library that only this needs
 
-    absent = {path for path in wanted if not _lives(look(tree, path))}
+    absent = {path for path in wanted if not lives(look(tree, path))}
     if host:
         left = left_behind(host, names, absent)
         if left:
@@ -75,30 +90,25 @@ def _refuse_before_import(
                 f" nothing was made. Bring them in first: `{_import(tree, host, names)}`;"
                 " or begin without them: `configstore bootstrap --yes`"
             )
-    elif len(absent) == len(wanted) and sys.stdin and sys.stdin.isatty():
+    elif len(absent) == len(wanted) and is_interactive():
         say(
             "the store holds nothing of it as yet: services will start without keys and certificates."
             " What a host has in /mailu is brought in first, by `configstore import /mailu / --preset mailu`"
         )
-        print("Begin with nothing, as a new installation? [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        if not confirms("Begin with nothing, as a new installation?"):
             raise RefusedError("nothing was made")
 
 
 def _import(tree: Tree, host: str, names: Sequence[str]) -> str:
-    """Return the import to type. Where others moved in before, what the store has is newer than what lies here."""
+    """Return the import to type. It has `--create` where the store is used: its files are newer."""
     product = names[0].partition("/")[0]
-    later = any(_lives(look(tree, root)) for root in presets.roots(product))
+    later = any(lives(look(tree, root)) for root in presets.roots(product))
     preset = names[0] if len(names) == 1 else product
     return f"configstore import {shell_word(host)} / --preset {preset}" + " --create" * later
 
 
-def _lives(found: Stored | UnreadableRecord | None) -> bool:
-    return isinstance(found, Stored) and not found.gone
-
-
 def _make(tree: Tree, wanted: dict[StorePath, int], *, as_json: bool) -> None:
-    """Make the directories that are not there, in one txn, and say of each what became of it."""
+    """Make the directories that do not exist, in one transaction, and say what was done."""
     for path in wanted:
         refuse_below_file(tree, path)
     for _ in range(ATTEMPTS):
@@ -109,7 +119,9 @@ def _make(tree: Tree, wanted: dict[StorePath, int], *, as_json: bool) -> None:
             if as_json:
                 write_json({"made": revisions_of(outcome.done), "there": there})
             return
-    raise ConflictError(f"{', '.join(map(shown, outcome.stale))}: changes all the time; look again")
+    raise ConflictError(
+        f"{', '.join(map(shown, outcome.stale))}: other writes came first again and again; look again"
+    )
 
 
 def _missing(tree: Tree, wanted: dict[StorePath, int]) -> tuple[list[Write], list[StorePath]]:
@@ -118,7 +130,7 @@ def _missing(tree: Tree, wanted: dict[StorePath, int]) -> tuple[list[Write], lis
         found = look(tree, path)
         if isinstance(found, UnreadableRecord):
             raise unreadable(found)
-        if isinstance(found, Stored) and not found.gone:
+        if lives(found):
             if found.entry.kind is not Kind.DIR:
                 raise ConflictError(f"{shown(path)}: is there already, as a {found.entry.kind}; nothing was made")
             there.append(path)

@@ -4,13 +4,14 @@ import argparse
 import threading
 import time
 
-from configstore.cli.render import write_json
+from configstore.cli.render import reasons, write_json
 from configstore.cli.seal_keys import lacking, master_folder, words_of_lack
-from configstore.cli.session import RETENTION, now, open_tree, say, say_all
+from configstore.cli.session import now, open_tree, say, say_all
 from configstore.cli.stopping import Stopping
 from configstore.clock import boottime
 from configstore.errors import NotThereError, RefusedError
 from configstore.keyrings.folder import KeyringFolder
+from configstore.mapping_settings import RETENTION
 from configstore.model.path import ROOT
 from configstore.model.replica import Report
 from configstore.model.seal import Key, Keyring, Policy
@@ -174,7 +175,7 @@ class _Rotation:
                     "new_key": self.new,
                     verb: self.sealed,
                     "stopped": stopped,
-                    "left": [{"path": at, "why": why} for at, why in self.left.items()],
+                    "left": reasons(self.left),
                     "left_count": self.left_count,
                 }
             )

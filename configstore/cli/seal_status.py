@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from configstore.cli.render import Cell, Style, moment_now, table, when, write_json
+from configstore.cli.render import Cell, Style, moment_now, reasons, table, when, write_json
 from configstore.cli.seal_keys import keyring_file, lacking, words_of_lack
 from configstore.cli.session import open_tree, say, say_all
 from configstore.errors import NotThereError
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
                 ],
                 "plain": _counted(found.plain),
                 "due": found.due if ring else None,
-                "unreadable": [{"path": at, "why": why} for at, why in found.unreadable.items()],
+                "unreadable": reasons(found.unreadable),
                 "lacking": [
                     {"mapping": report.mapping, "replica": report.replica, "host": report.host, "key": key.id}
                     for report, key in lack

@@ -1,4 +1,4 @@
-"""The store as a command sees it: an open tree, and one look at a path."""
+"""What the commands share about the store and the terminal: an open tree, one path, messages and questions."""
 
 import argparse
 import contextlib
@@ -9,6 +9,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TypeGuard
 from urllib.parse import urlsplit
 
 from configstore.cli.arguments import seal_settings, store_settings
@@ -21,7 +22,9 @@ from configstore.errors import (
     UnreachableError,
 )
 from configstore.keyrings.file import KeyringFile
+from configstore.mapping_settings import RETENTION
 from configstore.model.keys import Keys, prefix_end, removal
+from configstore.model.lease import QueueEntry
 from configstore.model.path import StorePath, ancestors, join, parent, printable, shown
 from configstore.model.record import Kind
 from configstore.model.seal import Keyring, Policy
@@ -37,32 +40,31 @@ from configstore.store.envelope import NEED_SEAL, Envelopes
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Outcome, Stored, UnreadableRecord, Write, Writer
 
-RETENTION = 30 * 86400.0
-"""Seconds for which what a command supersedes stays in `past/`; a mapping's default, too."""
-
 ATTEMPTS = 20
-"""How often an unguarded change looks again after somebody else's write came first."""
+"""How often a change without a condition is tried again after another write came first."""
 
 
-_AT_ONCE = 1.0
-"""Seconds in which something on this machine takes a connection."""
+_CONNECT = 1.0
+"""Seconds in which a program that listens takes a connection."""
 
-NEAR, NEAR_PAGES = 100, 20
-"""So many keys at a time, and so often, are looked through for a name that was probably meant."""
+_NEAR, _NEAR_PAGES = 100, 20
+"""Keys of a page, and pages, in which the name is searched that was probably meant."""
 
 _SHOWN = 50
+"""Messages of a list that are printed; of the others only their number is."""
 
 _NEIGHBOURS = 5
-"""Records of a directory that tell whether what lies in it is sealed."""
+"""Records of a directory that are read to see whether its files are sealed."""
 
 
 @contextlib.contextmanager
 def open_tree(
     args: argparse.Namespace, *, keyring: Keyring | None = None, policy: Policy | None = None
 ) -> Iterator[Tree]:
-    """Connect as the options and the environment say. Raises UsageError; calls raise what `Kv` raises.
+    """Connect as the options and the environment say, and give the store's tree. Raises UsageError.
 
-    keyring, policy: for a command that has its own about sealing.
+    keyring, policy: those of a command that does not take them from the settings. The tree's calls raise what `Kv`
+    raises.
     """
     settings = store_settings(args)
     if policy is None:
@@ -85,27 +87,34 @@ def open_tree(
 
 
 def refuse_silent_default(args: argparse.Namespace) -> None:
-    """Where nobody named an endpoint, see at once whether anything is at the default one.
+    """Raise StoreUnavailableError at once where no endpoint is set and nothing listens at the default one.
 
-    Raises StoreUnavailableError with what to type: it was most likely forgotten.
+    The endpoint was most likely forgotten, so the error says what to type instead of trying until the timeout.
     """
     if endpoints_are_set(os.environ, vars(args)):
         return
-    where = urlsplit(DEFAULT_ENDPOINT)
-    try:
-        socket.create_connection((where.hostname or "", where.port or 0), timeout=_AT_ONCE).close()
-    except OSError as error:
+    if error := connect_error(DEFAULT_ENDPOINT):
         raise StoreUnavailableError(
-            f"no endpoint is set, and nobody answers at the default {DEFAULT_ENDPOINT}"
+            f"no endpoint is set, and nothing answers at the default {DEFAULT_ENDPOINT}"
             f" ({error.strerror or error}): `export CONFIGSTORE_ENDPOINTS=https://ETCD:2379`, or type"
             " --endpoints URL; to try it out, `configstore dev` starts an etcd"
-        ) from None
+        )
+
+
+def connect_error(url: str) -> OSError | None:
+    """Return why nothing takes a connection at an endpoint; None where something does."""
+    where = urlsplit(url)
+    try:
+        socket.create_connection((where.hostname or "", where.port or 0), timeout=_CONNECT).close()
+    except OSError as error:
+        return error
+    return None
 
 
 def say_of_default(args: argparse.Namespace) -> None:
-    """Where nobody named an endpoint, tell which one is looked at, and what to type."""
+    """Where no endpoint is set, say that the default is used, and what to type."""
     if not endpoints_are_set(os.environ, vars(args)):
-        say(f"no endpoint is set, so {DEFAULT_ENDPOINT} is looked at: set CONFIGSTORE_ENDPOINTS, or --endpoints")
+        say(f"no endpoint is set: using {DEFAULT_ENDPOINT}; set CONFIGSTORE_ENDPOINTS, or type --endpoints URL")
 
 
 def commit(
@@ -116,11 +125,11 @@ def commit(
     fence: Fence | None = None,
     step: Callable[[int], None] | None = None,
 ) -> Outcome:
-    """Commit as `Tree.commit` does, so that its failures say what became of which path.
+    """Commit as `Tree.commit` does, with errors that say which paths were written.
 
-    verb: what is done to the paths, for people. step: told how many more were.
-    Raises StoreUnavailableError or UnreachableError where nobody can tell whether a path was
-    written, RefusedError for a plain record among sealed ones, and what `Tree.commit` raises.
+    verb: what is done to the paths, for the errors. step: called with how many more were written.
+    Raises StoreUnavailableError or UnreachableError where it is not known whether a path was written, RefusedError
+    for a plain record among sealed ones, and what `Tree.commit` raises.
     """
     _refuse_plain_among_sealed(tree, writes)
     try:
@@ -133,62 +142,64 @@ def commit(
     if outcome.unsure:
         raise UnreachableError(
             f"{_progress(outcome.done, outcome.unsure, writes, verb)}: an answer of the store was lost, and "
-            "somebody else wrote since; look at `configstore history` before you repeat it"
+            "another write came since; look at `configstore history` before you repeat it"
         )
     return outcome
 
 
 def _refuse_plain_among_sealed(tree: Tree, writes: Sequence[Write]) -> None:
-    """Raise RefusedError where a new path would be plain though its neighbours are sealed.
+    """Raise RefusedError where a new path would be plain although its neighbours are sealed.
 
-    Without a keyring that is forgotten easily. The first few records of the nearest directory that has files or
-    links tell; what replaces a sealed record is refused by `Tree.commit`.
+    The keyring was most likely forgotten. The neighbours are the first few records of the nearest directory that
+    has files or links; a plain record in place of a sealed one is refused by `Tree.commit`.
     """
     if tree.envelopes.keyring is not None:
         return
-    told: dict[StorePath, bool] = {}
+    known: dict[StorePath, bool] = {}
     for write in writes:
-        if write.entry.kind in NEED_SEAL and not _replaces(write) and _is_among_sealed(tree, write.path, told):
+        if write.entry.kind in NEED_SEAL and not replaces(write) and _is_among_sealed(tree, write.path, known):
             raise RefusedError(
                 f"{shown(write.path)}: would be plain among sealed records: set CONFIGSTORE_SEAL_KEYRING, or type"
                 " --seal-keyring FILE; nothing was written"
             )
 
 
-def _replaces(write: Write) -> bool:
+def replaces(write: Write) -> bool:
+    """Return whether a write replaces a record that is not deleted."""
     return write.previous is not None and not write.previous.gone
 
 
-def _is_among_sealed(tree: Tree, path: StorePath, told: dict[StorePath, bool]) -> bool:
+def _is_among_sealed(tree: Tree, path: StorePath, known: dict[StorePath, bool]) -> bool:
+    """Return whether the files and links beside a path are sealed. known: the answers so far, by directory."""
     above = parent(path)
     if not above:
         return False
-    if above not in told:
+    if above not in known:
         page = tree.kv.range(*tree.keys.files_below(above), limit=_NEIGHBOURS)
         found = [each for each in map(tree.decode_item, page.items) if isinstance(each, Stored)]
-        telling = [each for each in found if each.record.seal or each.entry.kind in NEED_SEAL]
-        if telling:
-            told[above] = any(each.record.seal for each in telling)
+        neighbours = [each for each in found if each.record.seal or each.entry.kind in NEED_SEAL]
+        if neighbours:
+            known[above] = any(each.record.seal for each in neighbours)
         else:
-            told[above] = _is_among_sealed(tree, above, told)
-    return told[above]
+            known[above] = _is_among_sealed(tree, above, known)
+    return known[above]
 
 
 def _progress(done: Collection[str], unknown: Collection[str], writes: Sequence[Write], verb: str) -> str:
-    """Return how far a commit came that did not end well."""
+    """Return which part of a commit was done before it failed."""
     if len(writes) == 1:
         return f"{shown(writes[0].path)}: may have been {verb}, or not"
-    told = f"{len(done)} of {len(writes)} paths were {verb}"
-    return f"{told}, and {len(unknown)} more may have been" if unknown else told
+    part = f"{len(done)} of {len(writes)} paths were {verb}"
+    return f"{part}, and {len(unknown)} more may have been" if unknown else part
 
 
 def say(message: str) -> None:
-    """Tell a person something, on stderr."""
+    """Print a message on stderr."""
     print(f"configstore: {printable(message)}", file=sys.stderr)
 
 
 def say_all(messages: Iterable[str]) -> None:
-    """Tell a person many things, the first ones in full."""
+    """Print the first messages on stderr, and the number of the others."""
     messages = list(messages)
     for message in messages[:_SHOWN]:
         say(message)
@@ -196,15 +207,31 @@ def say_all(messages: Iterable[str]) -> None:
         say(f"and {len(messages) - _SHOWN} more")
 
 
+def is_interactive() -> bool:
+    """Return whether a person can be asked, on the terminal that stdin is."""
+    return bool(sys.stdin and sys.stdin.isatty())
+
+
+def confirms(question: str) -> bool:
+    """Ask a person on the terminal; return whether the answer is yes."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
 def now() -> str:
-    """Return the time as RFC 3339 text, for people."""
+    """Return the time as RFC 3339 text."""
     return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def look(tree: Tree, path: StorePath) -> Stored | UnreadableRecord | None:
-    """Return what lies at a path now, an unreadable record as a value."""
+    """Return the record of a path as it is now, also an unreadable one; None for no record."""
     page = tree.kv.range(tree.keys.file(path))
     return tree.decode_item(page.items[0]) if page.items else None
+
+
+def lives(found: Stored | UnreadableRecord | None) -> TypeGuard[Stored]:
+    """Return whether there is a record that can be read and is not deleted."""
+    return isinstance(found, Stored) and not found.gone
 
 
 def is_directory(tree: Tree, path: StorePath, found: Stored | UnreadableRecord | None) -> bool:
@@ -215,7 +242,7 @@ def is_directory(tree: Tree, path: StorePath, found: Stored | UnreadableRecord |
 
 
 def refuse_below_file(tree: Tree, path: StorePath) -> None:
-    """Raise ConflictError when something above `path` is no directory."""
+    """Raise ConflictError when a path above `path` is a file or a link."""
     for above in ancestors(path):
         found = look(tree, above)
         if isinstance(found, Stored) and found.entry.kind in {Kind.FILE, Kind.SYMLINK}:
@@ -223,23 +250,23 @@ def refuse_below_file(tree: Tree, path: StorePath) -> None:
 
 
 def not_there(tree: Tree, path: StorePath, then: str = "") -> NotThereError:
-    """Return the error about a path that is not there, with the nearest name in its directory."""
+    """Return the error about a path that has no record, with the nearest name in its directory."""
     near = nearest_path(tree, path)
-    hint = f"; did you mean {shown(near)}?" if near and near != path else ""  # it may have come meanwhile
+    hint = f"; did you mean {shown(near)}?" if near and near != path else ""  # it may have been written meanwhile
     return NotThereError(f"{shown(path)}: not there{then}{hint}")
 
 
 def nearest_path(tree: Tree, path: StorePath) -> StorePath | None:
-    """Return the path that was probably meant: with the nearest name in the first directory that is there.
+    """Return the path that was probably meant: with the nearest name in the first directory above that exists.
 
-    None where there is none, where nobody may look, and in a directory of too many.
+    None where no name is near, and where the directory may not be read.
     """
     above = parent(path)
     try:
         names = _names_in(tree, above)
         for name in nearest(path.rpartition("/")[2], names, count=3):
             found = look(tree, join(above, StorePath(name)))
-            if found is None or (isinstance(found, Stored) and not found.gone):
+            if found is None or lives(found):
                 return join(above, StorePath(name))
     except StoreError:
         return None
@@ -247,15 +274,15 @@ def nearest_path(tree: Tree, path: StorePath) -> StorePath | None:
 
 
 def _names_in(tree: Tree, directory: StorePath) -> set[str]:
-    """Return the names that records have in a directory, or the directories in it; of very many not all."""
+    """Return the names in a directory; of a very large one not all."""
     start, end = tree.keys.files_below(directory)
     length, names = len(start), set()
-    for _ in range(NEAR_PAGES):
-        page = tree.kv.range(start, end, limit=NEAR, keys_only=True)
+    for _ in range(_NEAR_PAGES):
+        page = tree.kv.range(start, end, limit=_NEAR, keys_only=True)
         for item in page.items:
             name, slash, _ = item.key[length:].partition(b"/")
             names.add(name.decode("utf-8", "replace"))
-        if len(page.items) < NEAR:
+        if len(page.items) < _NEAR:
             break
         below = item.key[:length] + name + b"/"
         start = prefix_end(below) if slash else item.key + b"\0"  # past all that lies in that directory
@@ -263,19 +290,19 @@ def _names_in(tree: Tree, directory: StorePath) -> set[str]:
 
 
 def unreadable(found: UnreadableRecord) -> NotThereError:
-    """Return the error about a path whose record cannot be read, with the mend."""
+    """Return the error about a path whose record cannot be read, with what to type."""
     return NotThereError(f"{name_of(found)}: {why_unreadable(found)}")
 
 
 def name_of(found: UnreadableRecord) -> str:
-    """Return what cannot be read as it is named to a person: a path, or a key that no path has."""
+    """Return the path of an unreadable record as it is printed, or its key where that is of no path."""
     return shown(StorePath(found.path)) if found.key is None else found.path
 
 
 def why_unreadable(found: UnreadableRecord) -> str:
-    """Return what is wrong with what lies below `files/`, with the mend."""
+    """Return why a record below `files/` cannot be read, with what to type."""
     if found.key is not None:
-        return f"a key that no path has: {found.reason}; `{removal(found.key)}` removes it"
+        return f"a key that is of no path: {found.reason}; `{removal(found.key)}` removes it"
     path = shown(StorePath(found.path))
     return (
         f"unreadable record at revision {found.mod_revision}: {found.reason}; `configstore put {path} FILE "
@@ -284,7 +311,7 @@ def why_unreadable(found: UnreadableRecord) -> str:
 
 
 def writer() -> Writer:
-    """Return who writes when a command does."""
+    """Return how a command's writes name their writer."""
     return Writer(
         replica="cli",
         host=socket.gethostname()[:256],
@@ -293,22 +320,26 @@ def writer() -> Writer:
     )
 
 
-def asker(args: argparse.Namespace) -> str:
-    """Return who uses the command, as its requests to replicas say: user@host, and etcd's user where one is set.
+def queue_entry(command: str) -> QueueEntry:
+    """Return the entry of a command that waits for a lease, or holds it."""
+    return QueueEntry(replica="cli", host=socket.gethostname()[:256], command=command, time=now())
 
-    At most 256 characters, with nothing that a terminal would obey. Raises UsageError.
+
+def asker(args: argparse.Namespace) -> str:
+    """Return who uses the command, for its requests to replicas: user@host, and etcd's user where one is set.
+
+    At most 256 printable characters. Raises UsageError.
     """
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         user = f"uid {os.getuid()}"
     login = store_settings(args).user
-    words = f"{user}@{socket.gethostname()}" + (f" (etcd user {login})" if login else "")
-    return printable(words)[:256]
+    return printable(f"{user}@{socket.gethostname()}" + (f" (etcd user {login})" if login else ""))[:256]
 
 
 def warn_of_misspelt_variables() -> None:
-    """Name the variables that look like ours and are none."""
+    """Say which variables are not used although their names are like those of settings."""
     for name in unknown_variables(os.environ, ()):
         if close := nearest_variable(name, STORE_VARIABLES, cutoff=0.85):
             say(f"{name}: unknown variable, not used; did you mean {close}?")

@@ -1,4 +1,4 @@
-"""`status`: how the store and each mapping are, and what needs a person, on one screen."""
+"""`status`: the state of the store and of each mapping, and what needs a person, on one screen."""
 
 import argparse
 import re
@@ -15,19 +15,20 @@ if TYPE_CHECKING:
     from configstore.overview.judge import Judgement
 
 PAUSE = 2.0
-"""Seconds between two looks of `--watch`."""
+"""Seconds between two rounds of `--watch`."""
 
 
 def add(commands: Commands) -> None:
     """Add the parser."""
     words = (
-        "show the store, the mappings and what needs a person; exit code 0 all well, 1 needs a look, 4 no store"
+        "show the store, the mappings and what needs a person; exit code 0: all well, 1: something needs a person,"
+        " 4: no store"
     )
     status = add_command(commands, "status", _status, words, listed=True)
-    status.add_argument("--all", action="store_true", help="show all that needs a look, not only the first")
     status.add_argument(
-        "--watch", action="store_true", help="look again and again until stopped; piped: when it changed"
+        "--all", action="store_true", help="show everything that needs a person, not only the first"
     )
+    status.add_argument("--watch", action="store_true", help="repeat until stopped; in a pipe: print only changes")
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -36,15 +37,15 @@ def _status(args: argparse.Namespace) -> int:
 
     settings = store_settings(args)
     warn_of_misspelt_variables()
-    said: object = None
+    printed: object = None
     while True:
         facts = gather(settings)
         verdict = judge(facts)
         rows = [(row.mapping, row.state, row.ready, row.expected) for row in verdict.rows]
         needs = [(need.check, need.state, re.sub(r"[0-9]+", "", need.found)) for need in verdict.needs]
-        news = verdict.exit_code, rows, needs  # figures change with every look
-        if not args.watch or news != said or (redraws() and not args.json):
-            said = news
+        state = verdict.exit_code, rows, needs  # without the figures, which differ in each round
+        if not args.watch or state != printed or (redraws() and not args.json):
+            printed = state
             _show(facts, verdict, args)
             sys.stdout.flush()
             if not facts.statuses:

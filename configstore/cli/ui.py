@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from configstore.cli.arguments import Commands, add_command, store_settings
+from configstore.cli.arguments import Commands, add_command, port, store_settings
 from configstore.cli.render import write_text
 from configstore.cli.session import asker, open_tree, say
 from configstore.cli.stopping import Stopping
@@ -17,29 +17,27 @@ from configstore.errors import UsageError
 from configstore.settings import read_secret
 
 SHORTEST_TOKEN = 32
-"""Characters of a token that nobody guesses."""
+"""Characters of the shortest token: 32 hexadecimal digits are 128 bits."""
 
 
 def add(commands: Commands) -> None:
     """Add the parser."""
-    parser = add_command(commands, "ui", _ui, "serve the status page on this host, until stopped")
-    parser.add_argument("--port", type=_port, default=0, metavar="N", help="on 127.0.0.1 (default: a free one)")
-    parser.add_argument("--no-browser", action="store_true", help="print the address, and open no browser")
+    parser = add_command(commands, "ui", _ui, "serve the status page on this host until stopped")
+    parser.add_argument(
+        "--port", type=port(0), default=0, metavar="N", help="port on 127.0.0.1 (default: a free one)"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="open no browser, only print the address")
     parser.add_argument(
         "--write",
         action="store_true",
-        help="let the page restore, resolve, resume and break leases, each confirmed",
+        help="let the page restore, resolve, resume and break leases, each after a confirmation",
     )
-    parser.add_argument("--proxy-origin", type=_origin, metavar="URL", help="where a proxy of yours serves it")
+    parser.add_argument(
+        "--proxy-origin", type=_origin, metavar="URL", help="origin at which your proxy serves the page"
+    )
     parser.add_argument(
         "--token-file", metavar="FILE", help="take the token from this file, so that the address stays the same"
     )
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 <= int(text[:6]) < 65536:
-        raise argparse.ArgumentTypeError("expected a port between 0 and 65535")
-    return int(text)
 
 
 def _origin(text: str) -> str:
@@ -104,9 +102,10 @@ def _token(path: str | None) -> str | None:
 
 @contextlib.contextmanager
 def _browser(url: str) -> Iterator[None]:
-    """Open a browser, where there is a screen.
+    """Open a browser where there is a display.
 
-    It is given a file of this user's that leads to the address: its arguments are for every user to read.
+    The browser gets a private file that leads to the address, not the address with its token: every user of the
+    host can read its arguments.
     """
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform == "darwin"):
         yield

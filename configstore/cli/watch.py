@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from configstore.cli.arguments import Commands, add_command, typed_directory
+from configstore.cli.arguments import Commands, add_command, add_optional_path, typed_directory
 from configstore.cli.render import record_fields, write_json, write_line
 from configstore.cli.session import open_tree, say
 from configstore.cli.stopping import Stopping
@@ -17,7 +17,7 @@ from configstore.store.values import UnreadableRecord
 def add(commands: Commands) -> None:
     """Add the parser."""
     parser = add_command(commands, "watch", _watch, "print one line per change until stopped", listed=True)
-    parser.add_argument("path", metavar="PATH", nargs="?", default="/")
+    add_optional_path(parser)
 
 
 def _watch(args: argparse.Namespace) -> int:
@@ -57,7 +57,10 @@ def _write(tree: Tree, event: Event, directory: StorePath, *, as_json: bool) -> 
 
 
 def _fields(tree: Tree, event: Event) -> dict[str, object]:
-    """Describe an event; its kind may also be `vanished` (a raw delete, an anomaly) or `unreadable`."""
+    """Return an event's fields, keyed as in JSON.
+
+    kind: also `unreadable`, and `vanished` for a key that was deleted without a tombstone.
+    """
     if event.deleted:
         name = event.item.key[len(tree.keys.file(ROOT)) :].decode("utf-8", "backslashreplace")
         return {"path": name, "kind": "vanished", "revision": event.item.mod_revision}

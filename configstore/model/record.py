@@ -18,6 +18,7 @@ from typing import Annotated
 import msgspec
 
 from configstore.model import untrusted
+from configstore.model.path import StorePath, depth
 from configstore.model.untrusted import UntrustedError
 
 PLAIN, SEALED = 1, 2
@@ -58,6 +59,11 @@ class Kind(enum.StrEnum):
 
 PLACING_ORDER = {Kind.DIR: 0, Kind.FILE: 1, Kind.SYMLINK: 2}
 """In which order the paths of a set are placed: what holds the others, and what links lead to, first."""
+
+
+def placing_order(path: StorePath, kind: Kind) -> tuple[int, int, StorePath]:
+    """Return the sort key by which paths are placed: by kind, a directory before what it holds."""
+    return PLACING_ORDER[kind], depth(path), path
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):

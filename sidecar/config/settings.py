@@ -49,12 +49,15 @@ from sidecar.state.directory import IN_MOUNT
 MAX_SOCKET = 107
 """Bytes of a Unix socket's path (unix(7)), the NUL at its end left out."""
 
+DEFAULT_LISTEN = "127.0.0.1:9650"
+"""The address of the health endpoint unless `CONFIGSTORE_HEALTH_LISTEN` says otherwise."""
+
 INIT_TIMEOUT = 60.0
-"""Seconds for which `init` waits for the store unless `--timeout` says otherwise."""
+"""Seconds for which `init` and `plan` wait for the store unless `--timeout` says otherwise."""
 
 
 class LogLevel(StrEnum):
-    """The least important thing that is logged."""
+    """The least severity that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -63,17 +66,17 @@ class LogLevel(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How a line of the log looks."""
+    """The form of a line of the log."""
 
     TEXT = "text"
     JSON = "json"
 
 
 STOP_TIMEOUT = 8.0
-"""Seconds: Docker kills a container 10 after it asked it to stop, unless told otherwise."""
+"""Seconds; Docker kills a container 10 seconds after SIGTERM unless it is told otherwise."""
 
 
-_NOWHERE = ("", "none")  # an empty variable is an unset one, so that it takes a word to switch something off
+_NOWHERE = ("", "none")  # an empty variable counts as not set, so switching something off takes a word
 _LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*):([0-9]{1,5})")
 
 
@@ -95,7 +98,7 @@ def _socket(value: object) -> str:
 
 
 def _group(value: object) -> int:
-    text = str(value)  # a boolean is refused here
+    text = str(value)  # refuses a boolean
     if not text.isascii() or not text.isdecimal() or int(text) >= 2**32 - 1:
         raise ValueError("expected a group's number, such as 101: names differ between containers")
     return int(text)
@@ -145,7 +148,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     control_group: Annotated[int | None, _group, "control.group"] = None
     control_groups: Annotated[Mapped[str, int], _groups, "control.groups"] = {}
     local: Annotated[str | None, parse_directory, "local.directory"] = None
-    health_listen: Annotated[str, _listen, "health.listen"] = "127.0.0.1:9650"
+    health_listen: Annotated[str, _listen, "health.listen"] = DEFAULT_LISTEN
     log_level: Annotated[LogLevel, one_of(LogLevel), "log.level"] = LogLevel.INFO
     log_format: Annotated[LogFormat, one_of(LogFormat), "log.format"] = LogFormat.TEXT
     replica: Annotated[str, parse_name]
@@ -219,13 +222,13 @@ def _check_state(state: str, mappings: Iterable[Mapping]) -> None:
     for mapping in mappings:
         if state == mapping.path or state.startswith(f"{mapping.path}/"):
             raise UsageError(
-                f"state: {state} lies in {mapping.path}, the directory of mapping {mapping.name}, where the"
-                " application may come; expected a directory that no application mounts"
+                f"state: {state} lies in {mapping.path}, the directory of mapping {mapping.name}, which the"
+                " application can write to; expected a directory that no application mounts"
             )
 
 
 def _check_services(config: Config) -> None:
-    """Raise UsageError for groups of services that are none, and for a socket whose path is too long."""
+    """Raise UsageError for the group of an unknown service, and for a socket whose path is too long."""
     for service in config.control_groups:
         if config.local is None:
             raise UsageError("control.groups: is for the sidecar of a whole host: set CONFIGSTORE_LOCAL, too")
@@ -241,7 +244,7 @@ def _check_services(config: Config) -> None:
 
 
 def default_replica() -> str:
-    """Return a fresh replica id: the host's name and something random."""
+    """Return a new replica id: the host's name and something random."""
     return made_id(socket.gethostname(), secrets.token_hex(4))
 
 

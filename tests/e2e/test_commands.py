@@ -170,14 +170,14 @@ def test_plan_says_what_keeps_a_cycle_from_doing_it(etcd, kv_root, tmp_path, con
     one = Replica("one", tmp_path, [etcd.endpoint], kv_root)
     (one.folder / "mine").write_bytes(b"x")
     said = one.command("plan").stdout
-    assert "data: nothing of this now; it waits: the store has no subtree data" in said
+    assert "data: none of this now: it waits: the store has no subtree data" in said
     configstore("mkdir", "data")
     for number in range(20):
         configstore("put", f"data/{number}", content=b"x")
     assert one.command("init").returncode == 0
     for number in range(20):
         (one.folder / str(number)).unlink()
-    assert "data: nothing of this; it would halt: refused to delete 20 of 20" in one.command("plan").stdout
+    assert "data: none of this: it would halt: refused to delete 20 of 20" in one.command("plan").stdout
     assert json.loads(one.command("plan", "--json").stdout)["data"]["halted"].startswith("refused to delete")
 
 

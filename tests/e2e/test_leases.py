@@ -385,7 +385,7 @@ def test_with_etcd_away_at_the_end_it_says_so_and_for_how_long_it_waits(replica,
         holder.stdin.write("go\n")
         holder.stdin.flush()
         told = holder.stderr.readline()
-        assert "lease job: what was changed is not committed yet" in told
+        assert "lease job: the changes are not committed yet" in told
         assert "waiting up to" in told
         proxy.heal()
         assert outcome(holder)[0] == 0
@@ -442,7 +442,7 @@ def test_a_killed_client_takes_its_command_along_and_the_next_waits_out_the_ttl(
     code, out, err = outcome(two.client("hold", "job", "--", "sh", "-c", 'echo "$CONFIGSTORE_UNFINISHED"'))
     assert code == 0
     assert out.startswith("sh, begun ")
-    assert "did not say that this ended" in err
+    assert "did not report its end" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["frozen", "killed"])
