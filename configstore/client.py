@@ -3,8 +3,8 @@
 
 One file that needs Python 3.8 or newer and nothing else. The sidecar puts it beside its control socket, in a
 volume that both containers share; it speaks HTTP and JSON with the sidecar there. Exit codes are those of
-`configstore`: 1 not done in time, or it differs; 2 usage; 3 the lease has another holder, or was lost; 4 the sidecar
-or the store does not answer; 5 refused. `hold` ends with its command's exit code when nothing else failed.
+`configstore`: 1 not done in time, or it differs; 2 usage; 3 the lease has another holder, or was lost; 4 the
+sidecar or the store does not answer; 5 refused. `hold` ends with its command's exit code when nothing else failed.
 """
 
 from __future__ import annotations
@@ -478,8 +478,8 @@ def hold(
 ) -> int:
     """Run a command while the sidecar holds a lease; return its exit code. Raises ClientError.
 
-    The mirrored files are brought up to date before the command starts, and what it changed is committed before this
-    returns.
+    The mirrored files are brought up to date before the command starts, and what it changed is committed before
+    this returns.
     """
     refuse_within_itself(name)
     asked = {"lease": name, "command": os.path.basename(command[0]), "mapping": mapping, "ttl": ttl, "wait": wait}
@@ -664,7 +664,7 @@ class Timeout(Limit):
 
 
 def _changes(sidecar: Sidecar, mapping: str, seen: Answer | None, patience: float) -> Answer:
-    """Return how often sets were applied to a mapping, once that differs from `seen` or after `patience` seconds."""
+    """Return how often sets were applied to a mapping: once that differs from `seen`, or after `patience` s."""
     said = False
     while True:
         try:

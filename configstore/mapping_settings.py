@@ -28,9 +28,7 @@ from configstore.parsing import (
     parse_texts,
     parsers_of,
 )
-
-RETENTION = 30 * 86400.0
-"""Seconds for which superseded records are kept unless a mapping says otherwise; those of commands always are."""
+from configstore.settings import MAX_DELETE, RETENTION
 
 _MODE = re.compile(r"0[0-7]{3}")
 _OWNER = re.compile(r"([0-9]{0,10}):([0-9]{0,10})")
@@ -175,7 +173,7 @@ class MappingSettings(msgspec.Struct, frozen=True, kw_only=True):
     lease: Annotated[str | None, parse_lease] = None
     settle: Annotated[float, parse_duration] = 0.02
     delete_settle: Annotated[float, parse_duration] = 1.0
-    max_delete: Annotated[float, _share] = 0.5
+    max_delete: Annotated[float, _share] = MAX_DELETE
     symlinks: Annotated[Symlinks, one_of(Symlinks)] = Symlinks.PRESERVE
     create_once: Annotated[bool, parse_bool] = False
     retention: Annotated[float, parse_duration] = RETENTION

@@ -39,6 +39,12 @@ DEFAULT_SOCKET = "/run/configstore/control.sock"
 DEFAULT_STATE = "/var/lib/configstore"
 """The sidecar's state directory unless `CONFIGSTORE_STATE` names another."""
 
+RETENTION = 30 * 86400.0
+"""Seconds for which superseded records are kept unless a mapping says otherwise; those of commands always are."""
+
+MAX_DELETE = 0.5
+"""The share of a subtree's paths that one deletion may take unless a mapping says otherwise."""
+
 
 def _endpoints(value: object) -> tuple[str, ...]:
     parts = value.split(",") if isinstance(value, str) else value

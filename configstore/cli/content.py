@@ -111,7 +111,7 @@ def _check_guard(path: StorePath, found: Stored | UnreadableRecord | None, args:
             f"{shown(path)}: is at revision {current}, not {args.if_revision}; nothing was written"
         )
     if args.create and found and (lives(found) or isinstance(found, UnreadableRecord)):
-        raise ConflictError(f"{shown(path)}: exists already, at revision {current}; nothing was written")
+        raise ConflictError(f"{shown(path)}: is there already, at revision {current}; nothing was written")
 
 
 def _replacement(

@@ -22,14 +22,12 @@ from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.model.path import ROOT, StorePath, depth, is_below, shown
 from configstore.model.record import Deletion, Entry, Kind
 from configstore.progress import Progress
+from configstore.settings import MAX_DELETE
 from configstore.store.tree import Tree
 from configstore.store.values import Listing, Outcome, Write
 
 FREE_DELETES = 10
 """Paths that are removed without a question, as many as every sidecar deletes without one."""
-
-MAX_SHARE = 0.5
-"""The share of a subtree from which on a person is asked: the default of a mapping's `max_delete`."""
 
 
 def add(commands: Commands) -> None:
@@ -109,7 +107,7 @@ def _ask(path: StorePath, doomed: Collection[StorePath], living: Collection[Stor
     for subtree in _subtrees(path):
         going = _count(doomed, subtree)
         there = max(going, _count(living, subtree))
-        if going <= FREE_DELETES or going <= MAX_SHARE * there:
+        if going <= FREE_DELETES or going <= MAX_DELETE * there:
             continue
         much = (
             f"{shown(path)}: {len(doomed)} paths would be removed, among them {going} of the {there} of {subtree}"

@@ -11,11 +11,11 @@ from configstore.cli.stopping import Stopping
 from configstore.clock import boottime
 from configstore.errors import NotThereError, RefusedError
 from configstore.keyrings.folder import KeyringFolder
-from configstore.mapping_settings import RETENTION
 from configstore.model.path import ROOT
 from configstore.model.replica import Report
 from configstore.model.seal import Key, Keyring, Policy
 from configstore.progress import Progress
+from configstore.settings import RETENTION
 from configstore.store.resealing import LeftError, Resealing, survey, values
 from configstore.store.tree import Tree
 

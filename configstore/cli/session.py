@@ -22,7 +22,6 @@ from configstore.errors import (
     UnreachableError,
 )
 from configstore.keyrings.file import KeyringFile
-from configstore.mapping_settings import RETENTION
 from configstore.model.keys import Keys, prefix_end, removal
 from configstore.model.lease import QueueEntry
 from configstore.model.path import StorePath, ancestors, join, parent, printable, shown
@@ -31,6 +30,7 @@ from configstore.model.seal import Keyring, Policy
 from configstore.parsing import nearest
 from configstore.settings import (
     DEFAULT_ENDPOINT,
+    RETENTION,
     STORE_VARIABLES,
     endpoints_are_set,
     nearest_variable,

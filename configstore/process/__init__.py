@@ -1,1 +1,1 @@
-"""What every process of ours does first: load less, and keep its memory to itself."""
+"""What both programs do first: load fewer modules, and protect their memory."""

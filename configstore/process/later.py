@@ -1,7 +1,7 @@
-"""Modules that are loaded when somebody asks for something in them, and not before.
+"""Modules that are loaded when an attribute of them is first used, and not before.
 
-Some libraries import at their top what only others of their users need. `importlib.util.LazyLoader` does not help
-there: an import statement that meets its module looks at the module's spec, and that loads it.
+Some libraries import at their top what this project does not use. `importlib.util.LazyLoader` does not help: an
+import statement that finds such a module reads its spec, and that loads it.
 """
 
 import sys
@@ -12,11 +12,11 @@ from types import ModuleType
 
 
 class _Later(ModuleType):
-    """A module that is loaded, in place, at the first look at anything that a module does not have from birth."""
+    """A module that is loaded, in place, at the first use of an attribute that an empty module does not have."""
 
     def __getattr__(self, name: str) -> object:
         inside = self.__dict__
-        with inside["_loading"]:  # another thread waits until it is loaded; this one may look at itself meanwhile
+        with inside["_loading"]:  # another thread waits; this one may use the module while it loads
             if loads_later(self) and not inside["_begun"]:
                 inside["_begun"] = True
                 try:
@@ -28,12 +28,12 @@ class _Later(ModuleType):
 
 
 def loads_later(module: ModuleType) -> bool:
-    """Tell whether a module is one that has not been loaded yet."""
+    """Return whether a module is still to be loaded."""
     return type(module) is _Later
 
 
 def load_later(*names: str) -> None:
-    """Let these modules be loaded when they are used; one that is loaded, or not installed, is left alone."""
+    """Have these modules loaded when they are used; those that are loaded, or not installed, are left alone."""
     for name in names:
         spec = None if name in sys.modules else _find(name)
         if spec and spec.loader:
@@ -43,7 +43,7 @@ def load_later(*names: str) -> None:
 
 
 def _find(name: str) -> ModuleSpec | None:
-    """Return where a module is, without loading the packages that it is in."""
+    """Return the spec of a module, without loading the packages that it is in; None where it is not installed."""
     path: list[str] | None = None
     spec = None
     parts = name.split(".")

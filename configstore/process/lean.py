@@ -1,4 +1,4 @@
-"""What our programs do without until they use it: imported first by `configstore.cli` and by `sidecar`.
+"""Libraries that both programs load only when they use them. Imported first by `configstore.cli` and `sidecar`.
 
 It changes what the whole process imports, so no library module imports it.
 """
@@ -9,10 +9,10 @@ from importlib import import_module
 
 from configstore.process.later import load_later
 
-# For what was probably meant, settings in files, TLS, archives of shutil's, addresses of urllib.parse's, patterns.
+# Used for: hints in errors, settings files, TLS, archives in shutil, addresses in urllib.parse, patterns of mappings.
 load_later("difflib", "tomllib", "ssl", "bz2", "lzma", "ipaddress", "pathspec")
 
-# A third of what gRPC and protobuf take: an event loop with TLS of its own, and messages in Python and as text.
+# A third of what gRPC and protobuf take, and not used: an event loop with TLS, messages in pure Python.
 load_later("asyncio", "grpc.aio", "google.protobuf.internal.python_message", "calendar")
 
 
@@ -24,8 +24,8 @@ def _has_own_sha256() -> bool:
     return False
 
 
-# Python's own SHA-256 instead of OpenSSL's library, which would be a tenth of a sidecar's memory and 3 ms of each
-# command: of small files it is not felt, and 300 MB of a large one it does in a second. A Python that was built
-# without its own (configure --with-builtin-hashlib-hashes), as by some distributions, has no other than OpenSSL's.
+# Python's own SHA-256 instead of OpenSSL's, whose library would take a tenth of a sidecar's memory and 3 ms of
+# each command. Python's hashes 300 MB a second, which is enough. A Python that was built without its own, as by
+# some distributions (configure --with-builtin-hashlib-hashes), has OpenSSL's only.
 if _has_own_sha256():
     sys.modules.setdefault("_hashlib", None)  # type: ignore[arg-type] # None: it cannot be imported

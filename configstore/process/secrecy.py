@@ -1,4 +1,4 @@
-"""Keeps the memory of a process that reads private keys out of others' reach. Both command lines call it first."""
+"""Protects the memory of a process that reads private keys. Both command lines call it first."""
 
 import ctypes
 import resource
@@ -8,11 +8,13 @@ _PR_SET_DUMPABLE = 4
 
 
 def keep_memory_private() -> None:
-    """Leave no core dump, and let no other process of our user read our memory (prctl(2), PR_SET_DUMPABLE).
+    """Make this process leave no core dump, and no other process of its user read its memory (prctl(2)).
 
-    The limit alone would not do: it does not hold where the kernel hands dumps to a program (core(5)). It is for
-    what we start, such as checks and hooks, which is dumpable again: nginx reads private keys, too. It is the soft
-    one, so that a command of `configstore run` may have its dumps. Our own /proc/self stays open to us (proc(5)).
+    1. RLIMIT_CORE alone would not do: the kernel ignores it where it hands dumps to a program (core(5)).
+    2. It is set for child processes, such as checks and hooks, which are dumpable again after execve: nginx reads
+       private keys, too.
+    3. It is the soft limit, so that a command of `configstore run` can raise it.
+    4. /proc/self stays readable to the process itself (proc(5)).
     """
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     with suppress(OSError, ValueError):

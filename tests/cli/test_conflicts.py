@@ -119,6 +119,6 @@ def test_it_is_said_where_the_oldest_losing_side_has_to_go(run, lose):
         lose("a", b"%d" % number)
     lose("b", b"1")
     done = run("conflicts")
-    assert (done.code, "a: 20 losing sides lie here" in done.err, "b:" in done.err) == (0, True, False)
+    assert (done.code, "a: 20 losing sides, the most" in done.err, "b:" in done.err) == (0, True, False)
     assert run("resolve", "a", "--take", "store").code == 0
     assert "losing sides" not in run("conflicts").err
