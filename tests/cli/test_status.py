@@ -23,7 +23,7 @@ from tests.e2e.faults import says
 from tests.harness import zygote
 from tests.harness.replica import ENVIRONMENT
 from tests.harness.servers import connect, run_etcdctl
-from tests.harness.waiting import freeze
+from tests.harness.waiting import freeze, wait_until
 
 
 def status(endpoint, *words, root="/configstore", **environment):
