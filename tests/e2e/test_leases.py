@@ -194,6 +194,31 @@ def test_what_a_stale_holder_wrote_is_not_smuggled_in_under_a_later_hold(guarded
     assert configstore("get", "data/cert") == b"of a person, later"
 
 
+def test_nor_is_what_a_killed_clients_command_left_running_smuggled_in(guarded, configstore, tmp_path):
+    one, _ = guarded
+    committed(one, "cert", "first")
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    script = (
+        f"setsid sh -c 'read x < {gate}; printf stale > {one.folder}/cert' >&- 2>&- & echo runs; exec sleep 600"
+    )
+    killed = one.client("hold", "job", "--ttl", "300", "--", "sh", "-c", script)
+    assert killed.stdout.readline() == "runs\n"
+    killed.kill()
+    killed.communicate()
+    wait_until(lambda: one.metric("lease_held") == 0, what="the sidecar to see that the client is gone")
+    configstore("put", "data/later", content=b"so that everything is looked at once more")
+    wait_until((one.folder / "later").exists)
+    cycles = one.metric("cycles_total")
+    wait_until(lambda: one.metric("cycles_total") > cycles + 1)
+    gate.write_text("go\n")
+    wait_until(lambda: (one.folder / "cert").read_text() == "stale")
+    configstore("leases", "break", "job", "--yes")
+    code, out, _ = outcome(one.client("hold", "job", "--", "cat", str(one.folder / "cert")))
+    assert (code, out, configstore("get", "data/cert")) == (0, "first", b"first")
+    assert kept(configstore) == {"data/cert": b"stale"}
+
+
 def test_nor_under_the_hold_that_already_waits_behind_it(guarded, configstore, held):
     one, _ = guarded
     committed(one, "cert", "first")
