@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Map
 from contextlib import suppress
 from operator import itemgetter
+from typing import TypeVar
 
 import msgspec
 
@@ -44,6 +45,8 @@ from sidecar.reporting.contact import is_silence
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 TTL = 60
 """Seconds after which a replica that died is no longer listed as alive."""
 
@@ -61,7 +64,7 @@ GONE = 10
 """Seconds without a rival's report after which it is gone, or never lived."""
 
 _NO_REPORTS = "cannot report to the store, so `configstore status` does not show what is here"
-_NOT_EXPECTED = "cannot tell the store that it is to be there, so nobody would miss it"
+_NOT_EXPECTED = "cannot say in the store that it is expected, so nobody would notice its loss"
 _NO_ASKS = "cannot read who asks in the store, so `configstore status` takes it for silent"
 _NO_REQUESTS = "cannot read what is asked for in the store, such as `configstore resume`"
 
@@ -277,12 +280,8 @@ class Presence:
                 self._wake.set()
 
     def _take_ask(self, item: Item) -> None:
-        try:
-            ask = decode_ask(item.value)
-        except UntrustedError as error:
-            _ignore("what is no ask for a report is ignored", item, error)
-            return
-        if ask.replica not in {"", self._replica}:
+        ask = _decoded(item, decode_ask, "what is no ask for a report is ignored")
+        if ask is None or ask.replica not in {"", self._replica}:
             return
         if ask.revision:
             self._awaited[item.key] = ask
@@ -293,17 +292,18 @@ class Presence:
         self._awaited.pop(key, None)
 
     def _take_request(self, item: Item) -> None:
-        try:
-            request = decode_request(item.value)
-        except UntrustedError as error:
-            _ignore("an unreadable request in the store is ignored", item, error)
-            return
-        self._deliver(request)
+        if request := _decoded(item, decode_request, "an unreadable request in the store is ignored"):
+            self._deliver(request)
 
 
-def _ignore(message: str, item: Item, error: UntrustedError) -> None:
-    extra = {"key": shown_key(item.key), "revision": item.mod_revision, "reason": str(error)}
-    log.warning(message, extra=extra)
+def _decoded(item: Item, decode: Callable[[bytes], T], ignored: str) -> T | None:
+    """Return an item's value; None for one that is unreadable, which is logged as `ignored`."""
+    try:
+        return decode(item.value)
+    except UntrustedError as error:
+        extra = {"key": shown_key(item.key), "revision": item.mod_revision, "reason": str(error)}
+        log.warning(ignored, extra=extra)
+        return None
 
 
 def _with_mend(error: ConfigstoreError, right: str, start: bytes) -> str:
