@@ -9,7 +9,7 @@ TOGETHER := $(MAKE) --no-print-directory --jobs=4 --output-sync=target
 # Most tests wait for something: so many at once keep two processors at work.
 WORKERS ?= 4
 
-.PHONY: demo dev test check audit lock docs reference man bench bench-host bench-memory bench-scale bench-peers bench-compare bench-counts bench-record handover mutants fuzz guides soak clean
+.PHONY: demo dev unit test check audit lock docs reference man bench bench-host bench-memory bench-scale bench-peers bench-compare bench-counts bench-record handover mutants fuzz guides soak clean
 .PHONY: debian-packages kubernetes-tools formatted linted typed layered old-python safe
 
 demo: .venv/demo-ready
@@ -19,6 +19,10 @@ demo: .venv/demo-ready
 dev: .venv/ready
 	$(if $(HOOK),$(BIN)/pip install --quiet --group hooks && $(BIN)/pre-commit install)
 	@echo "ready: .venv/bin has the commands and the tools; CONTRIBUTING.md says what to do with them"
+
+# What needs no server, no network and no other program: the directories in tests/unit.txt.
+unit: .venv/ready
+	$(BIN)/python -m pytest -q -n 2 @tests/unit.txt
 
 # What is fetched waits for networks, and what is checked computes. Nothing is installed into .venv while it is used.
 test:
