@@ -93,9 +93,23 @@ class Zygote:
         self._answers = self._mine.makefile("r", encoding="ascii")
         self._one_at_a_time = threading.Lock()
 
-    def start(self, module: str, arguments: list[str], environment: dict[str, str], files: list[int]) -> Forked:
-        """Start a module with descriptors as standard files."""
-        request = {"module": module, "arguments": arguments, "environment": environment, "cwd": os.getcwd()}
+    def start(
+        self,
+        module: str,
+        arguments: list[str],
+        environment: dict[str, str],
+        files: list[int],
+        *,
+        frozen: bool = False,
+    ) -> Forked:
+        """Start a module with descriptors as standard files; see `fork`."""
+        request = {
+            "module": module,
+            "arguments": arguments,
+            "environment": environment,
+            "cwd": os.getcwd(),
+            "frozen": frozen,
+        }
         with self._one_at_a_time, tempfile.TemporaryFile() as text:  # longer than one message may be
             text.write(json.dumps(request).encode())
             text.flush()
@@ -144,6 +158,11 @@ def start(module: str, arguments: list[str], environment: dict[str, str], stderr
         command = [sys.executable, "-m", module, *arguments]
         return subprocess.Popen(command, stderr=stderr, env=environment)
     return _zygote().start(module, arguments, environment, [0, 1, stderr.fileno()])
+
+
+def fork(module: str, arguments: list[str], environment: dict[str, str], files: list[int]) -> Forked:
+    """Start one of very many: what the imports made stays shared, since no collection writes to its pages."""
+    return _zygote().start(module, arguments, environment, files, frozen=True)
 
 
 def run(
@@ -237,7 +256,8 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as asked:
         request = _serve(asked)
     if request:
-        gc.unfreeze()
+        if not request["frozen"]:
+            gc.unfreeze()
         signal.signal(signal.SIGINT, interrupted)
         _become(request)
 
