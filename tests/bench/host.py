@@ -38,8 +38,7 @@ def one_host(endpoint: str, folder: Path, *, seconds: float) -> Iterator[Figure]
     with contextlib.ExitStack() as stack:
         hosts = {}
         for name, preset in wanted.items():
-            hosts[name] = Host(name, endpoint, DEFAULT_ROOT, folder, preset)
-            stack.callback(hosts[name].end)
+            hosts[name] = stack.enter_context(Host(name, endpoint, DEFAULT_ROOT, folder, preset))
             hosts[name].anew = True
             hosts[name].start()
         shares = {name: cpu_share(each.ready().running, seconds) for name, each in hosts.items()}
@@ -63,4 +62,4 @@ def one_host(endpoint: str, folder: Path, *, seconds: float) -> Iterator[Figure]
 
 
 def _has_keys(host: Host) -> bool:
-    return len(os.listdir(host.folder("admin", "/dkim"))) > KEYS and host.ask()[0] == HTTPStatus.OK
+    return len(os.listdir(host.folder("admin", "/dkim"))) > KEYS and host.says()[0] == HTTPStatus.OK

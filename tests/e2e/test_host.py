@@ -24,7 +24,7 @@ def host(etcd, kv_root, tmp_path, configstore):
 
     yield make
     for each in made:
-        each.end()
+        each.__exit__()
 
 
 OVERRIDES = {"nginx": "front", "dovecot": "imap", "postfix": "smtp", "rspamd": "antispam", "roundcube": "webmail"}
@@ -98,11 +98,11 @@ def test_what_befalls_one_service_holds_up_no_other(host, configstore, tmp_path,
     one.set("overrides-postfix", on_change=f"sh -c 'touch {begun}; while [ -e {begun} ]; do sleep 0.1; done'")
     (one.shared / "antispam").chmod(0o777)
     one.start().ready("front").ready("antispam")
-    assert (one.ask("imap")[0], one.ask("webmail")[0], one.ask()[0]) == (503, 503, 503)
+    assert (one.says("imap")[0], one.says("webmail")[0], one.says()[0]) == (503, 503, 503)
     words = "gpg (webmail): not ready: incomplete: 1 problems, such as user/pubring.kbx"
-    wait_until(lambda: words in one.ask()[1], 20, what=words)
-    assert "overrides-dovecot (imap): not ready" in one.ask()[1]
-    assert "antispam: no control socket" in one.ask()[1]
+    wait_until(lambda: words in one.says()[1], 20, what=words)
+    assert "overrides-dovecot (imap): not ready" in one.says()[1]
+    assert "antispam: no control socket" in one.says()[1]
     wait_until(begun.exists, 20, what="the slow hook")
     bring_overrides(configstore, tmp_path / "overrides", {"smtp", "front", "antispam"})
     for name, service in (("postfix", "smtp"), ("nginx", "front"), ("rspamd", "antispam")):

@@ -1,31 +1,21 @@
 """A sidecar of a whole host for tests and for the benchmark, with folders that stand for its services' volumes."""
 
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from configstore.client import Sidecar
-from configstore.embedded import free_ports
 from configstore.presets import together
-from tests.harness import zygote
-from tests.harness.replica import ENVIRONMENT, answer_of
-from tests.harness.waiting import wait_until
+from tests.harness.replica import ENVIRONMENT, Running
 
 
-class Host:
+class Host(Running):
     """A sidecar of some services, of all by default: a folder and a control socket for each."""
 
     def __init__(self, name: str, endpoint: str, root: str, base: Path, preset: str = "mailu") -> None:
-        self.name, self.local = name, base / name
-        self.shared = Path(tempfile.mkdtemp(prefix="cs-"))  # short, as a socket's path must be
-        self.health = f"127.0.0.1:{free_ports(1)[0]}"
-        self.log = base / f"{name}.log"
-        self.process: subprocess.Popen[bytes] | zygote.Forked | None = None
-        self.anew = False  # whether it is started by a new interpreter: where memory counts
+        super().__init__(name, base)
+        self.local = base / name
         self.environment = {
             **ENVIRONMENT,
             "CONFIGSTORE_ENDPOINTS": endpoint,
@@ -58,31 +48,15 @@ class Host:
         for key, value in keys.items():
             self.environment[f"CONFIGSTORE_MAPPING_{mapping.upper().replace('-', '_')}_{key.upper()}"] = value
 
-    def start(self) -> "Host":
-        """Start `run`."""
-        with self.log.open("ab") as log:
-            if self.anew:
-                command = [sys.executable, "-m", "sidecar", "run"]
-                self.process = subprocess.Popen(command, stderr=log, env=self.environment)
-            else:
-                self.process = zygote.start("sidecar", ["run"], self.environment, log)
-        return self
-
     @property
     def running(self) -> "subprocess.Popen[bytes]":
         """Its process, a new interpreter's (`anew`), after `start`."""
         assert isinstance(self.process, subprocess.Popen)
         return self.process
 
-    def ready(self, service: str = "") -> "Host":
-        """Wait until it, or one service of it, is ready."""
-        wait_until(lambda: self.ask(service)[0] == 200, 40, what=f"{self.name} {service}: {self.log}")
-        return self
-
-    def ask(self, service: str = "") -> tuple[int, str]:
+    def says(self, service: str = "") -> tuple[int, str]:
         """Return what /readyz says, of one service if it is named."""
-        query = f"?service={service}" if service else ""
-        return answer_of(f"http://{self.health}/readyz{query}")
+        return self.ask(f"/readyz?service={service}" if service else "/readyz")
 
     def control(self, service: str) -> Sidecar:
         """Return a client at a service's socket."""
@@ -92,10 +66,3 @@ class Host:
         """Run the client that a service finds beside its socket."""
         command = [sys.executable, str(self.shared / service / "configstore-client"), *arguments]
         return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
-
-    def end(self) -> None:
-        """Kill it."""
-        if self.process:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait(20)
-        shutil.rmtree(self.shared, ignore_errors=True)

@@ -40,7 +40,66 @@ def answer_of(url: str) -> tuple[int, str]:
         return 0, str(error)
 
 
-class Replica:
+class Running:
+    """A sidecar process with its log, its health endpoint, and a folder that it shares with applications."""
+
+    def __init__(self, name: str, base: Path) -> None:
+        self.name = name
+        self.log = base / f"{name}.log"
+        self.health = f"127.0.0.1:{free_ports(1)[0]}"
+        self.shared = Path(tempfile.mkdtemp(prefix="cs-"))  # short, as a socket's path must be
+        self.process: subprocess.Popen[bytes] | zygote.Forked | None = None
+        self.environment = ENVIRONMENT
+        self.anew = False  # whether it is started by a new interpreter: where memory or the start itself counts
+        self.under: tuple[str, ...] = ()  # a command that runs the sidecar, with fewer rights or resources
+        self.words_to_start = ["run"]
+
+    def start(self) -> Self:
+        """Start `run`."""
+        with self.log.open("ab") as log:
+            if self.under or self.anew:
+                command = [*self.under, sys.executable, "-m", "sidecar", *self.words_to_start]
+                self.process = subprocess.Popen(command, stderr=log, env=self.environment)
+            else:
+                self.process = zygote.start("sidecar", self.words_to_start, self.environment, log)
+        return self
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """Return what the health endpoint answers; status 0 when nobody does."""
+        return answer_of(f"http://{self.health}{path}")
+
+    def ready(self, service: str = "") -> Self:
+        """Wait until it, or one service of it, is ready."""
+        path = f"/readyz?service={service}" if service else "/readyz"
+
+        def is_ready() -> bool:
+            assert self.process is None or self.process.poll() is None, f"{self.name} has ended: {self.words()}"
+            return self.ask(path)[0] == 200
+
+        wait_until(is_ready, 40, what=lambda: f"{self.name} {service} to be ready: {self.words()}")
+        return self
+
+    def words(self) -> str:
+        """Return its log as it is."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, and return the exit code."""
+        if self.process is None:
+            return 0
+        self.process.send_signal(number)
+        code, self.process = self.process.wait(PATIENCE), None
+        return code
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end(signal.SIGKILL)
+        shutil.rmtree(self.shared, ignore_errors=True)
+
+
+class Replica(Running):
     """One sidecar with one mapping, `data`, whose subtree lies under a root of the test's own.
 
     policy: more lines of the mapping in TOML. Ends the process on leaving.
@@ -49,21 +108,13 @@ class Replica:
     def __init__(
         self, name: str, base: Path, endpoints: list[str], root: str, policy: str = "", more: str = ""
     ) -> None:
-        self.name = name
+        super().__init__(name, base)
         self.folder = base / name
         self.folder.mkdir()
         self.state = base / f"{name}-state"
-        self.log = base / f"{name}.log"
         self._forgotten = 0
         self.settings = base / f"{name}.toml"
-        self.health = f"127.0.0.1:{free_ports(1)[0]}"
-        self.shared = Path(
-            tempfile.mkdtemp(prefix="cs-")
-        )  # with the application: short, as a socket's path must be
-        self.process: subprocess.Popen[bytes] | zygote.Forked | None = None
-        self.environment = ENVIRONMENT
-        self.anew = False  # whether it is started by a new interpreter: where memory or the start itself counts
-        self.under: tuple[str, ...] = ()  # a command that runs the sidecar, with fewer rights or resources
+        self.words_to_start = ["run", "--replica", name, "--config", str(self.settings)]
         self.settings.write_text(
             f'[store]\nendpoints = {json.dumps(endpoints)}\nroot = "{root}"\ntimeout = "3s"\n'
             f'[state]\ndirectory = "{self.state}"\n[control]\nsocket = "{self.shared}/control.sock"\n'
@@ -79,43 +130,10 @@ class Replica:
         """Run `init` or `plan` to its end."""
         return zygote.run_text("sidecar", [verb, "--config", str(self.settings), *options], self.environment)
 
-    def start(self) -> Self:
-        """Start `run`."""
-        words = ["run", "--replica", self.name, "--config", str(self.settings)]
-        with self.log.open("ab") as log:
-            if self.under or self.anew:
-                command = [*self.under, sys.executable, "-m", "sidecar", *words]
-                self.process = subprocess.Popen(command, stderr=log, env=self.environment)
-            else:
-                self.process = zygote.start("sidecar", words, self.environment, log)
-        return self
-
-    def ask(self, path: str) -> tuple[int, str]:
-        """Return what the health endpoint answers; status 0 when nobody does."""
-        return answer_of(f"http://{self.health}{path}")
-
-    def ready(self) -> Self:
-        """Wait until it is ready."""
-
-        def is_ready() -> bool:
-            assert self.process is None or self.process.poll() is None, f"{self.name} has ended: {self.words()}"
-            return self.ask("/readyz")[0] == 200
-
-        wait_until(is_ready, 20, what=lambda: f"{self.name} to be ready: {self.words()}")
-        return self
-
     def metric(self, name: str) -> float:
         """Return one of the mapping's figures."""
         lines = self.ask("/metrics")[1].splitlines()
         return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"configstore_{name}{{"))
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal, wait for the end, and return the exit code."""
-        if self.process is None:
-            return 0
-        self.process.send_signal(number)
-        code, self.process = self.process.wait(PATIENCE), None
-        return code
 
     def lines(self) -> list[dict[str, object]]:
         """Return what it has logged since `forget_lines`."""
@@ -126,10 +144,6 @@ class Replica:
         """Leave out of `lines` what it has logged so far."""
         self._forgotten += len(self.lines())
 
-    def words(self) -> str:
-        """Return its log as it is."""
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
-
     def tree(self) -> dict[str, Look | None]:
         """Return what lies in the mirrored directory."""
         return tree(self.folder)
@@ -139,16 +153,9 @@ class Replica:
         journals = list(self.state.glob("*/intent"))
         return bool(journals) and not any(journal.stat().st_size for journal in journals)
 
-    def __enter__(self) -> Self:
-        return self
-
     def client(self, *arguments: str, **how: Any) -> subprocess.Popen[str]:
         """Start the drop-in client that the sidecar has placed."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT}
         return subprocess.Popen(
             [CLIENTS_PYTHON, str(self.shared / "configstore-client"), *arguments], **pipes | how
         )
-
-    def __exit__(self, *_: object) -> None:
-        self.end(signal.SIGKILL)
-        shutil.rmtree(self.shared, ignore_errors=True)
