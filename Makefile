@@ -123,7 +123,7 @@ mutants: .venv/ready
 	tests/get-tools .venv/debian-etcd
 	CONFIGSTORE_TEST_ETCD=$(CURDIR)/.venv/debian-etcd/usr/bin/etcd $(BIN)/python -m tests.mutants
 
-# Every parser of bytes that a stranger may have written; CONFIGSTORE_FUZZ_SECONDS for each, 60 if not set.
+# Every parser of bytes that a stranger may have written; CONFIGSTORE_FUZZ_INPUTS for each, 100,000 if not set.
 fuzz: .venv/ready
 	$(BIN)/pip install --quiet --group fuzz || echo "no atheris for this Python: hypothesis alone draws the inputs" >&2
 	$(BIN)/python -m tests.fuzz
