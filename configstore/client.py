@@ -72,20 +72,16 @@ CHECKS = 10
 MAX_ANSWER = 1 << 20
 """Bytes of the longest answer that is read."""
 
+# The limits of an answer: objects and lists within each other, digits of a whole number, the largest number.
 MAX_DEPTH = 32
-"""Objects and lists within each other in an answer."""
-
 MAX_DIGITS = 20
-"""Digits of a whole number in an answer."""
-
 MOST = 2.0**63
-"""The largest number in an answer."""
 
 LONG_POLL = 30.0
 """Seconds for which one request waits for a change."""
 
 LONGEST_RETRY = 60.0
-"""Seconds between two tries of a command that fails."""
+"""Seconds between two tries of a command that fails, at most."""
 
 _STOPS = {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 _PASSED_ON = [*_STOPS, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
@@ -538,10 +534,7 @@ def _ask_to_hold(
 
 
 def run_under(
-    limit: Limit,
-    command: Sequence[str],
-    environment: dict[str, str],
-    give_back: Callable[[int | None], None],
+    limit: Limit, command: Sequence[str], environment: dict[str, str], give_back: Callable[[int | None], None]
 ) -> int:
     """Run a command under a limit and give the lease back; return the exit code. Raises ClientError.
 
@@ -714,63 +707,42 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="verb", metavar="VERB")
     commands.required = True
 
-    def command(name: str, text: str, usage: str | None = None) -> argparse.ArgumentParser:
+    def verb(name: str, text: str, runs: str = "") -> argparse.ArgumentParser:
+        usage = f"configstore-client {name} [OPTIONS] {runs} -- COMMAND [ARGUMENT ...]" if runs else None
         return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", usage=usage)
 
-    one = command(
-        "hold",
-        "run -- COMMAND while holding a lease, and commit what it changed",
-        "configstore-client hold [OPTIONS] NAME -- COMMAND [ARGUMENT ...]",
-    )
+    one = verb("hold", "run -- COMMAND while holding a lease, and commit what it changed", runs="NAME")
     one.add_argument("name", metavar="NAME", help="name of the lease")
-    one.add_argument(
-        "--mapping", metavar="MAPPING", help="mapping to bring up to date first (default: all with this lease)"
-    )
-    one.add_argument(
-        "--ttl",
-        type=duration,
-        metavar="DURATION",
-        help=f"time after which a dead holder loses the lease (default: {TTL}s)",
-    )
+    text = "mapping to bring up to date first (default: all with this lease)"
+    one.add_argument("--mapping", metavar="MAPPING", help=text)
+    _add_duration(one, "--ttl", f"time after which a dead holder loses the lease (default: {TTL}s)")
     patience = one.add_mutually_exclusive_group()
-    patience.add_argument(
-        "--wait",
-        type=duration,
-        metavar="DURATION",
-        help="wait for the lease at most so long (default: without end)",
-    )
-    patience.add_argument(
-        "--no-wait", dest="wait", action="store_const", const=0.0, help="fail at once when the lease is held"
-    )
-    one = command(
-        "on-change",
-        "run -- COMMAND after each set of changes that was applied here",
-        "configstore-client on-change [OPTIONS] MAPPING -- COMMAND [ARGUMENT ...]",
-    )
-    one.add_argument("mapping", metavar="MAPPING", help="name of the mapping")
-    one.add_argument(
-        "--timeout", type=duration, metavar="DURATION", help="stop the command after so long (default: never)"
-    )
-    one = command("wait", "wait until a mapping's changes are applied")
-    one.add_argument("mapping", metavar="MAPPING", help="name of the mapping")
-    one.add_argument(
-        "--applied", choices=["here", "all"], default="here", help="by this replica (default), or by all"
-    )
-    one.add_argument(
-        "--revision", type=int, metavar="N", help="up to this store revision (default: the newest of the mapping)"
-    )
-    _add_timeout(one)
-    one = command("flush", "commit the local changes of a mapping now, and print the revision")
-    one.add_argument("mapping", metavar="MAPPING", help="name of the mapping")
-    _add_timeout(one)
-    command("status", "print the state of the sidecar's mappings, as JSON")
+    _add_duration(patience, "--wait", "wait for the lease at most so long (default: without end)")
+    text = "fail at once when the lease is held"
+    patience.add_argument("--no-wait", dest="wait", action="store_const", const=0.0, help=text)
+    changed = verb("on-change", "run -- COMMAND after each set of changes that was applied here", runs="MAPPING")
+    wait = verb("wait", "wait until a mapping's changes are applied")
+    flush = verb("flush", "commit the local changes of a mapping now, and print the revision")
+    for one in (changed, wait, flush):
+        one.add_argument("mapping", metavar="MAPPING", help="name of the mapping")
+    _add_duration(changed, "--timeout", "stop the command after so long (default: never)")
+    text = "by this replica (default), or by all"
+    wait.add_argument("--applied", choices=["here", "all"], default="here", help=text)
+    text = "up to this store revision (default: the newest of the mapping)"
+    wait.add_argument("--revision", type=int, metavar="N", help=text)
+    for one in (wait, flush):
+        _add_duration(one, "--timeout", "wait at most so long (default: 60s)", default=60.0)
+    verb("status", "print the state of the sidecar's mappings, as JSON")
     return top
 
 
-def _add_timeout(one: argparse.ArgumentParser) -> None:
-    one.add_argument(
-        "--timeout", type=duration, default=60.0, metavar="DURATION", help="wait at most so long (default: 60s)"
-    )
+def _add_duration(
+    one: argparse._ActionsContainer,  # the type has no public name
+    option: str,
+    text: str,
+    default: float | None = None,
+) -> None:
+    one.add_argument(option, type=duration, metavar="DURATION", help=text, default=default)
 
 
 def main(arguments: list[str]) -> int:

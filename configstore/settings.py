@@ -6,15 +6,14 @@ No message quotes a secret.
 """
 
 import difflib
-import ipaddress
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import msgspec
 
+from configstore.endpoints import DEFAULT_ENDPOINT, is_loopback, parse_endpoints
 from configstore.errors import UsageError
 from configstore.model.keys import DEFAULT_ROOT, Keys
 from configstore.model.path import printable
@@ -31,8 +30,6 @@ from configstore.parsing import (
     parsers_of,
 )
 
-DEFAULT_ENDPOINT = "http://127.0.0.1:2379"
-
 DEFAULT_SOCKET = "/run/configstore/control.sock"
 """The sidecar's control socket unless `CONFIGSTORE_CONTROL_SOCKET` names another."""
 
@@ -44,44 +41,6 @@ RETENTION = 30 * 86400.0
 
 MAX_DELETE = 0.5
 """The share of a subtree's paths that one deletion may take unless a mapping says otherwise."""
-
-
-def _endpoints(value: object) -> tuple[str, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    expected = f'expected URLs such as "{DEFAULT_ENDPOINT}"'
-    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise ValueError(expected)
-    found = tuple(_normalised(part) for part in parts if part.strip())
-    if not found:
-        raise ValueError(expected)
-    for url in found:
-        _check_endpoint(url, expected)
-    return tuple(dict.fromkeys(found))
-
-
-def _normalised(url: str) -> str:
-    """Return a URL with its scheme in small letters, without spaces around it and a slash at its end."""
-    scheme, separator, rest = url.strip().rstrip("/").partition("://")
-    return f"{scheme.lower()}{separator}{rest}" if separator else scheme
-
-
-def _check_endpoint(url: str, expected: str) -> None:
-    try:
-        parts = urlsplit(url)
-        port, host = parts.port, parts.hostname
-    except ValueError:
-        raise ValueError(expected) from None
-    if parts.username is not None or parts.password is not None:
-        raise ValueError(f"{expected}; user and password have settings of their own")
-    if (
-        parts.scheme not in {"http", "https"}
-        or not host
-        or not port
-        or parts.path
-        or parts.query
-        or parts.fragment
-    ):
-        raise ValueError(f"{expected}, not {printable(url)!r}")
 
 
 def _root(value: object) -> str:
@@ -118,7 +77,7 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     endpoints: Annotated[
         tuple[str, ...],
-        _endpoints,
+        parse_endpoints,
         "URL[,URL…]",
         f"client URLs of etcd, tried in turn (default: {DEFAULT_ENDPOINT})",
     ] = (DEFAULT_ENDPOINT,)
@@ -322,19 +281,11 @@ def _check_together(merged: Mapping[str, Any]) -> None:
         if one in merged and other not in merged:
             raise UsageError(f"{one} is set without {other}: set CONFIGSTORE_{other.upper()}, too")
     # The client may fail over to any endpoint, and then sends the password there.
-    if "password" in merged and plain and not (plain == [*endpoints] and all(map(_is_loopback, plain))):
+    if "password" in merged and plain and not (plain == [*endpoints] and all(map(is_loopback, plain))):
         raise UsageError(
             f"a password is set, but endpoint {plain[0]} is not TLS: expected https:// for all endpoints; plain"
             " http is for this machine alone"
         )
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 # What Kubernetes puts into every container for a Service called `configstore` or `configstore-…`.

@@ -10,10 +10,11 @@ import msgspec
 
 from configstore import __version__
 from configstore.commandline import SHELLS, Parser, completion_script, occupy_standard_files
+from configstore.endpoints import DEFAULT_ENDPOINT
 from configstore.errors import ConfigstoreError, UnreachableError
 from configstore.model.path import printable, printable_json, shown
 from configstore.process.secrecy import keep_memory_private
-from configstore.settings import DEFAULT_ENDPOINT, STORE_OPTIONS, as_option
+from configstore.settings import STORE_OPTIONS, as_option
 from sidecar.config.settings import DEFAULT_LISTEN, INIT_TIMEOUT, Config, load_config
 from sidecar.planner.plan import Plan
 
@@ -90,10 +91,7 @@ def parser() -> Parser:
             )
     text = "print a completion script for a shell"
     completion = commands.add_parser(
-        "completion",
-        help=text,
-        description=f"{text[:1].upper()}{text[1:]}.",
-        epilog=_in_use("completion"),
+        "completion", help=text, description=f"{text[:1].upper()}{text[1:]}.", epilog=_in_use("completion")
     )
     completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
     return top

@@ -4,8 +4,9 @@ What the verbs need is imported when they run: most commands are not about acces
 """
 
 import argparse
+from functools import partial
 
-from configstore.cli.arguments import Commands, add_command, run_of
+from configstore.cli.arguments import Commands, add_command, flag, option, run_of
 from configstore.cli.render import table, write_json
 from configstore.cli.session import say
 from configstore.errors import UsageError
@@ -20,82 +21,33 @@ _CANNOT = (
 
 def add(commands: Commands) -> None:
     """Add the parsers."""
-    group = add_command(
-        commands,
-        "access",
-        _nothing,
-        "give each service a certificate, a user and a role of its own at etcd",
-        connects=False,
-    )
+    text = "give each service a certificate, a user and a role of its own at etcd"
+    group = add_command(commands, "access", _nothing, text, connects=False, as_json=False)
     verbs = group.add_subparsers(metavar="VERB", required=True, prog="configstore access")
-    plan = add_command(
-        verbs, "plan", _plan, "print the rights that each service gets", listed=True, group="access"
-    )
-    apply = add_command(
-        verbs, "apply", run_of("access_apply"),
-        "make certificates, users and roles, then switch access control on",
-        listed=True, group="access",
-    )  # fmt: skip
-    verify = add_command(
-        verbs,
-        "verify",
-        run_of("access_verify"),
-        "check that certificates, users and roles are as planned",
-        listed=True,
-        group="access",
-    )
-    revoke = add_command(
-        verbs,
-        "revoke",
-        run_of("access_revoke"),
-        "delete the user and the role of a service",
-        listed=True,
-        group="access",
-    )
+    verb = partial(add_command, verbs, group="access")
+    plan = verb("plan", _plan, "print the rights that each service gets")
+    text = "make certificates, users and roles, then switch access control on"
+    apply = verb("apply", run_of("access_apply"), text)
+    verify = verb("verify", run_of("access_verify"), "check that certificates, users and roles are as planned")
+    revoke = verb("revoke", run_of("access_revoke"), "delete the user and the role of a service")
     for parser in (plan, apply, verify):
-        parser.add_argument(
-            "--preset",
-            metavar="NAME",
-            action="append",
-            help="mailu (default): all its services; mailu/front: one; a,b: those of one sidecar; repeatable",
-        )
-        parser.add_argument(
-            "--config", metavar="FILE", help="settings file of one sidecar, whose presets are those of --preset"
-        )
-        parser.add_argument(
-            "--service",
-            metavar="NAME",
-            help="name of the one sidecar that has all of --preset or --config, such as a host's",
-        )
+        text = "mailu (default): all its services; mailu/front: one; a,b: those of one sidecar; repeatable"
+        option(parser, "--preset NAME", text, action="append")
+        option(parser, "--config FILE", "settings file of one sidecar, whose presets are those of --preset")
+        text = "name of the one sidecar that has all of --preset or --config, such as a host's"
+        option(parser, "--service NAME", text)
     for parser in (apply, verify, revoke):
-        parser.add_argument(
-            "--out", metavar="DIR", help="folder of the certificates; the operator's certificate in it is used"
-        )
-    apply.add_argument(
-        "--etcd-name",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="name or address in etcd's certificate (default: etcd, localhost, the endpoints' hosts); repeatable",
-    )
-    apply.add_argument(
-        "--ca-cert", metavar="FILE", help="your own authority for client certificates, instead of one made here"
-    )
-    apply.add_argument("--ca-key", metavar="FILE", help="key of --ca-cert; it is not copied")
-    apply.add_argument(
-        "--roll-over", action="store_true", help="take the next of the three steps to new authorities"
-    )
-    apply.add_argument(
-        "--format",
-        choices=_FORMATS,
-        default="files",
-        help="write them for this kind of deployment, too (default: files)",
-    )
-    apply.add_argument("--without-auth", action="store_true", help="do not switch access control on")
-    apply.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    apply.add_argument(
-        "--yes", action="store_true", help="switch access control on without asking, whoever is connected"
-    )
+        option(parser, "--out DIR", "folder of the certificates; the operator's certificate in it is used")
+    text = "name or address in etcd's certificate (default: etcd, localhost, the endpoints' hosts); repeatable"
+    option(apply, "--etcd-name NAME", text, action="append", default=[])
+    option(apply, "--ca-cert FILE", "your own authority for client certificates, instead of one made here")
+    option(apply, "--ca-key FILE", "key of --ca-cert; it is not copied")
+    flag(apply, "--roll-over", "take the next of the three steps to new authorities")
+    text = "write them for this kind of deployment, too (default: files)"
+    apply.add_argument("--format", choices=_FORMATS, default="files", help=text)
+    flag(apply, "--without-auth", "do not switch access control on")
+    flag(apply, "--dry-run", "only say what would be done")
+    flag(apply, "--yes", "switch access control on without asking, whoever is connected")
     revoke.add_argument("service", metavar="SERVICE", help="such as front, or the name of any user but root")
 
 

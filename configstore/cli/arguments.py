@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from configstore.cli.examples import epilog
 from configstore.commandline import Parser
@@ -60,12 +60,12 @@ def add_command(
     text: str,
     *,
     connects: bool = True,
-    listed: bool = False,
+    as_json: bool = True,
     group: str = "",
 ) -> Parser:
     """Add and return the parser of a command.
 
-    connects: the command takes the store's options. listed: it takes `--json`. group: the command that it is a
+    connects: the command takes the store's options. as_json: it takes `--json`. group: the command that it is a
     verb of, "" for none.
     """
     parser: Parser = commands.add_parser(
@@ -77,7 +77,7 @@ def add_command(
     parser.set_defaults(run=run)
     if connects:
         add_store_options(parser, listed=False)
-    if listed:
+    if as_json:
         parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -93,6 +93,22 @@ def run_of(module: str) -> Run:
         return code
 
     return run
+
+
+def flag(parser: argparse._ActionsContainer, names: str, text: str) -> None:
+    """Add an option without a value, such as `-r, --recursive`."""
+    parser.add_argument(*names.split(", "), action="store_true", help=text)
+
+
+def option(
+    parser: argparse._ActionsContainer,
+    names: str,
+    text: str,
+    **more: Any,  # noqa: ANN401 - as argparse takes them
+) -> None:
+    """Add an option with a value, such as `-o, --output FILE`; `more` is argparse's: a type, a default."""
+    written, metavar = names.rsplit(" ", 1)
+    parser.add_argument(*written.split(", "), metavar=metavar, help=text, **more)
 
 
 def add_path(parser: Parser, text: str = "path in the store, such as certs/cert.pem") -> None:

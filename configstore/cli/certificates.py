@@ -5,7 +5,7 @@ import datetime as dt
 import os
 from collections.abc import Iterator
 
-from configstore.cli.arguments import Commands, add_command
+from configstore.cli.arguments import Commands, add_command, flag, option
 from configstore.cli.render import write_json
 from configstore.errors import NotThereError, RefusedError, UsageError
 from configstore.model.path import PRIVATE_NAME, printable
@@ -16,24 +16,12 @@ _VARIABLES = ("TLS_CERT_FILENAME", "TLS_KEYPAIR_FILENAME")
 
 def add(commands: Commands) -> None:
     """Add the parser."""
-    parser = add_command(
-        commands,
-        "check-certificates",
-        _run,
-        "check that a server can use the certificates and keys of a folder",
-        connects=False,
-        listed=True,
-    )
+    text = "check that a server can use the certificates and keys of a folder"
+    parser = add_command(commands, "check-certificates", _run, text, connects=False)
     parser.add_argument("directory", metavar="DIR", help="folder with certificates and keys")
-    parser.add_argument(
-        "--cert",
-        metavar="FILE",
-        help=f"certificate, below DIR (default: {_VARIABLES[0]}, else every pair is checked)",
-    )
-    parser.add_argument(
-        "--key", metavar="FILE", help=f"its key, below DIR (default: {_VARIABLES[1]}, else every pair is checked)"
-    )
-    parser.add_argument("--expired", action="store_true", help="accept certificates that have expired")
+    option(parser, "--cert FILE", f"certificate, below DIR (default: {_VARIABLES[0]}, else every pair is checked)")
+    option(parser, "--key FILE", f"its key, below DIR (default: {_VARIABLES[1]}, else every pair is checked)")
+    flag(parser, "--expired", "accept certificates that have expired")
 
 
 def _run(args: argparse.Namespace) -> int:

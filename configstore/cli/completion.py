@@ -9,9 +9,8 @@ from configstore.commandline import SHELLS, completion_script
 
 def add(commands: Commands) -> None:
     """Add the parser."""
-    parser = add_command(
-        commands, "completion", _completion, "print a completion script for a shell", connects=False
-    )
+    text = "print a completion script for a shell"
+    parser = add_command(commands, "completion", _completion, text, connects=False, as_json=False)
     parser.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
 
 

@@ -11,6 +11,7 @@ from configstore.cli.arguments import (
     add_command,
     add_optional_path,
     add_path,
+    option,
     typed_directory,
     typed_path,
 )
@@ -30,20 +31,15 @@ from configstore.store.values import Write
 
 def add(commands: Commands) -> None:
     """Add the parsers."""
-    conflicts = add_command(commands, "conflicts", _conflicts, "list the losing sides of conflicts", listed=True)
+    conflicts = add_command(commands, "conflicts", _conflicts, "list the losing sides of conflicts")
     add_optional_path(conflicts)
-    conflicts.add_argument("--show", metavar="ID", help="print the content of this losing side")
+    option(conflicts, "--show ID", "print the content of this losing side")
     conflicts.set_defaults(late="path")
-    resolve = add_command(
-        commands, "resolve", _resolve, "end a conflict, or a vanished record, by choosing a side", listed=True
-    )
+    text = "end a conflict, or a vanished record, by choosing a side"
+    resolve = add_command(commands, "resolve", _resolve, text)
     add_path(resolve)
-    resolve.add_argument(
-        "--take",
-        metavar="store|ID|local",
-        required=True,
-        help="store: keep the store's; ID: take that losing side; local: the replicas' file, if a record vanished",
-    )
+    text = "store: keep the store's; ID: take that losing side; local: the replicas' file, if a record vanished"
+    option(resolve, "--take store|ID|local", text, required=True)
 
 
 def _conflicts(args: argparse.Namespace) -> int:

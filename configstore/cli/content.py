@@ -10,7 +10,9 @@ from configstore.cli.arguments import (
     Commands,
     add_command,
     add_path,
+    flag,
     mode,
+    option,
     revision,
     revision_or_zero,
     typed_path,
@@ -50,29 +52,19 @@ NEW_MODE = 0o600
 
 def add(commands: Commands) -> None:
     """Add the parsers."""
-    put = add_command(
-        commands, "put", _put, "write a file into the store, from a local file or stdin", listed=True
-    )
+    put = add_command(commands, "put", _put, "write a file into the store, from a local file or stdin")
     add_path(put)
     put.add_argument("file", metavar="FILE", nargs="?", help="local file (default, or -: stdin)")
     put.set_defaults(late="file")
     put.add_argument("--mode", type=mode, help="permission bits (default: those it has, 0600 for a new file)")
     guard = put.add_mutually_exclusive_group()
-    guard.add_argument(
-        "--if-revision",
-        type=revision_or_zero,
-        metavar="N",
-        help="only if the path is at revision N; 0: only if it was never written",
-    )
-    guard.add_argument("--create", action="store_true", help="only if the path does not exist")
-    get = add_command(commands, "get", _get, "print a file's content, byte for byte", listed=True)
+    text = "only if the path is at revision N; 0: only if it was never written"
+    option(guard, "--if-revision N", text, type=revision_or_zero)
+    flag(guard, "--create", "only if the path does not exist")
+    get = add_command(commands, "get", _get, "print a file's content, byte for byte")
     add_path(get)
-    get.add_argument(
-        "-o", "--output", metavar="FILE", default="-", help="write to FILE instead, with the file's mode"
-    )
-    get.add_argument(
-        "--revision", type=revision, default=0, metavar="N", help="as of store revision N (default: now)"
-    )
+    option(get, "-o, --output FILE", "write to FILE instead, with the file's mode", default="-")
+    option(get, "--revision N", "as of store revision N (default: now)", type=revision, default=0)
 
 
 def _put(args: argparse.Namespace) -> int:

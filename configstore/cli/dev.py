@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-from configstore.cli.arguments import Commands, add_command, port
+from configstore.cli.arguments import Commands, add_command, option, port
 from configstore.cli.render import write_json, write_text
 from configstore.cli.session import say
 from configstore.cli.stopping import Stopping
@@ -14,18 +14,10 @@ from configstore.errors import UnreachableError
 
 def add(commands: Commands) -> None:
     """Add the parser."""
-    parser = add_command(
-        commands,
-        "dev",
-        _dev,
-        "start an etcd on this host for trying configstore out, until stopped",
-        connects=False,
-        listed=True,
-    )
-    parser.add_argument(
-        "--data", metavar="DIR", help="keep data and log in this folder (default: nothing is kept)"
-    )
-    parser.add_argument("--port", type=port(1), metavar="N", help="client port (default: a free one)")
+    text = "start an etcd on this host for trying configstore out, until stopped"
+    parser = add_command(commands, "dev", _dev, text, connects=False)
+    option(parser, "--data DIR", "keep data and log in this folder (default: nothing is kept)")
+    option(parser, "--port N", "client port (default: a free one)", type=port(1))
 
 
 def _dev(args: argparse.Namespace) -> int:

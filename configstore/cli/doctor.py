@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from itertools import groupby
 
-from configstore.cli.arguments import Commands, add_command, store_settings
+from configstore.cli.arguments import Commands, add_command, option, store_settings
 from configstore.cli.render import Cell, Style, table, write_json, write_line
 from configstore.cli.session import say_of_default, warn_of_misspelt_variables, writer
 from configstore.doctor.finding import Finding, FindingState, exit_code
@@ -15,22 +15,12 @@ from configstore.model.path import shell_word
 
 def add(commands: Commands) -> None:
     """Add the parser."""
-    doctor = add_command(
-        commands,
-        "doctor",
-        _doctor,
-        "check etcd, its settings and your rights, and say how to repair what is wrong",
-        listed=True,
-    )
-    doctor.add_argument(
-        "--preset",
-        metavar="NAME[,NAME]",
-        help="presets whose rights and keys are checked (default: CONFIGSTORE_PRESET)",
-    )
-    doctor.add_argument(
-        "--config", metavar="FILE", help="settings file of a sidecar whose rights and keys are checked"
-    )
-    doctor.add_argument("--service", metavar="NAME", help="name of a sidecar for several services")
+    text = "check etcd, its settings and your rights, and say how to repair what is wrong"
+    doctor = add_command(commands, "doctor", _doctor, text)
+    text = "presets whose rights and keys are checked (default: CONFIGSTORE_PRESET)"
+    option(doctor, "--preset NAME[,NAME]", text)
+    option(doctor, "--config FILE", "settings file of a sidecar whose rights and keys are checked")
+    option(doctor, "--service NAME", "name of a sidecar for several services")
     doctor.add_argument("directories", metavar="DIR", nargs="*", help="local directory that is to be mirrored")
 
 
@@ -58,13 +48,7 @@ def _doctor(args: argparse.Namespace) -> int:
     keyring = vars(args).get("seal_keyring") or sidecar.keyring
     findings = judge(
         gather(
-            settings,
-            writer(),
-            args.directories,
-            service,
-            how,
-            keyring=keyring,
-            mappings=sidecar.mappings(keyring),
+            settings, writer(), args.directories, service, how, keyring=keyring, mappings=sidecar.mappings(keyring)
         )
     )
     if args.json:

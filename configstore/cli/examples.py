@@ -40,11 +40,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "presets": ("configstore presets", "configstore presets mailu/front"),
     "ui": ("configstore ui", "configstore ui --no-browser --port 9660 --write"),
     "status": ("configstore status", "configstore status --watch"),
-    "doctor": (
-        "configstore doctor",
-        "configstore doctor /dkim /certs",
-        "configstore doctor --preset mailu/front",
-    ),
+    "doctor": ("configstore doctor", "configstore doctor /dkim /certs", "configstore doctor --preset mailu/front"),
     "replicas": ("configstore replicas certs", "configstore replicas forget mail-1"),
     "conflicts": ("configstore conflicts", "configstore conflicts dkim/example.org.dkim.key --show 4f2a"),
     "resolve": (

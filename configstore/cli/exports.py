@@ -18,16 +18,7 @@ from configstore.files.descent import descend, open_parent
 from configstore.files.reader import Reader
 from configstore.files.reading import UnstableError, Unusable
 from configstore.files.writing import TreeWriter
-from configstore.model.path import (
-    ROOT,
-    StorePath,
-    is_below,
-    join,
-    parent,
-    printable,
-    relative_to,
-    shown,
-)
+from configstore.model.path import ROOT, StorePath, is_below, join, parent, printable, relative_to, shown
 from configstore.model.record import Entry, Kind, placing_order
 from configstore.model.selection import Symlinks
 from configstore.presets.single_host import DataSet, parts

@@ -8,7 +8,16 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from configstore.cli.arguments import Commands, add_command, add_path, revision, typed_directory, typed_record
+from configstore.cli.arguments import (
+    Commands,
+    add_command,
+    add_path,
+    flag,
+    option,
+    revision,
+    typed_directory,
+    typed_record,
+)
 from configstore.cli.render import (
     LONG,
     Style,
@@ -26,54 +35,28 @@ from configstore.model.path import ROOT, StorePath, shown
 from configstore.model.record import Deletion, Kind
 from configstore.parsing import parse_duration
 from configstore.progress import Progress
-from configstore.store.history import (
-    ExpiredError,
-    Versions,
-    restoring,
-    revision_at,
-    versions,
-    versions_below,
-)
+from configstore.store.history import ExpiredError, Versions, restoring, revision_at, versions, versions_below
 from configstore.store.tree import Tree
 from configstore.store.values import Stored, UnreadableRecord, Write
 
 
 def add(commands: Commands) -> None:
     """Add the parsers."""
-    history = add_command(
-        commands, "history", _history, "list the versions of a path, the newest first", listed=True
-    )
+    history = add_command(commands, "history", _history, "list the versions of a path, the newest first")
     add_path(history)
-    diff = add_command(
-        commands,
-        "diff",
-        _diff,
-        "show how a file differs from an earlier version; exit code 1 when it does",
-        listed=True,
-    )
+    text = "show how a file differs from an earlier version; exit code 1 when it does"
+    diff = add_command(commands, "diff", _diff, text)
     add_path(diff)
-    diff.add_argument(
-        "rev",
-        metavar="REV",
-        nargs="?",
-        type=revision,
-        help="compare with store revision REV (default: the version before)",
-    )
+    text = "compare with store revision REV (default: the version before)"
+    diff.add_argument("rev", metavar="REV", nargs="?", type=revision, help=text)
     diff.set_defaults(late="rev")
-    restore = add_command(
-        commands, "restore", _restore, "restore an earlier version of a path or a directory", listed=True
-    )
+    restore = add_command(commands, "restore", _restore, "restore an earlier version of a path or a directory")
     add_path(restore)
     when = restore.add_mutually_exclusive_group(required=True)
-    when.add_argument("--revision", type=revision, metavar="N", help="as of store revision N")
-    when.add_argument(
-        "--at",
-        type=moment,
-        metavar="TIME",
-        help="as of a time such as 2026-11-24T03:00Z, or an age such as 2h or 7d",
-    )
-    restore.add_argument("-r", "--recursive", action="store_true", help="a directory with everything in it")
-    restore.add_argument("-n", "--dry-run", action="store_true", help="only say what would be done")
+    option(when, "--revision N", "as of store revision N", type=revision)
+    option(when, "--at TIME", "as of a time such as 2026-11-24T03:00Z, or an age such as 2h or 7d", type=moment)
+    flag(restore, "-r, --recursive", "a directory with everything in it")
+    flag(restore, "-n, --dry-run", "only say what would be done")
 
 
 def moment(text: str) -> datetime:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from configstore.cli.arguments import Commands, add_command, add_optional_path, add_path, typed_directory
+from configstore.cli.arguments import Commands, add_command, add_optional_path, add_path, flag, typed_directory
 from configstore.cli.render import (
     LONG,
     Cell,
@@ -42,18 +42,13 @@ from configstore.store.values import Listing, Stored, UnreadableRecord
 
 def add(commands: Commands) -> None:
     """Add the parsers."""
-    ls = add_command(commands, "ls", _ls, "list a directory, or one path", listed=True)
+    ls = add_command(commands, "ls", _ls, "list a directory, or one path")
     add_optional_path(ls)
-    ls.add_argument("-l", "--long", action="store_true", help="with kind, mode, owner, size, revision and time")
-    ls.add_argument("-R", "--recursive", action="store_true", help="with everything below")
-    ls.add_argument("--all", action="store_true", help="with the tombstones of deleted paths")
-    one = add_command(
-        commands,
-        "stat",
-        _stat,
-        "show what the store knows of one path: kind, mode, owner, revision, writer",
-        listed=True,
-    )
+    flag(ls, "-l, --long", "with kind, mode, owner, size, revision and time")
+    flag(ls, "-R, --recursive", "with everything below")
+    flag(ls, "--all", "with the tombstones of deleted paths")
+    text = "show what the store knows of one path: kind, mode, owner, revision, writer"
+    one = add_command(commands, "stat", _stat, text)
     add_path(one)
 
 

@@ -13,14 +13,8 @@ _EXPLAINED = MAPPING_PARSERS.keys() - {"name", "path"}
 
 def add(commands: Commands) -> None:
     """Add the parser."""
-    parser = add_command(
-        commands,
-        "presets",
-        _presets,
-        "list the presets with their mappings, or explain those of one",
-        connects=False,
-        listed=True,
-    )
+    text = "list the presets with their mappings, or explain those of one"
+    parser = add_command(commands, "presets", _presets, text, connects=False)
     parser.add_argument("name", metavar="NAME", nargs="?", help="preset to explain, such as mailu/front")
 
 

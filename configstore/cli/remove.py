@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 import msgspec
 
 from configstore import presets
-from configstore.cli.arguments import Commands, add_command, add_path, typed_directory
+from configstore.cli.arguments import Commands, add_command, add_path, flag, typed_directory
 from configstore.cli.render import revisions_of, write_json
 from configstore.cli.session import (
     commit,
@@ -32,10 +32,10 @@ FREE_DELETES = 10
 
 def add(commands: Commands) -> None:
     """Add the parser."""
-    rm = add_command(commands, "rm", _rm, "delete a path; every replica deletes it, too", listed=True)
+    rm = add_command(commands, "rm", _rm, "delete a path; every replica deletes it, too")
     add_path(rm)
-    rm.add_argument("-r", "--recursive", action="store_true", help="a directory with everything in it")
-    rm.add_argument("--yes", action="store_true", help="do not ask before more than half of a subtree is deleted")
+    flag(rm, "-r, --recursive", "a directory with everything in it")
+    flag(rm, "--yes", "do not ask before more than half of a subtree is deleted")
 
 
 def _rm(args: argparse.Namespace) -> int:

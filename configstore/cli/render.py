@@ -186,12 +186,7 @@ def paint(text: str, style: Style, *, styled: bool) -> str:
 
 
 def table_lines(
-    headers: Sequence[str],
-    rows: Sequence[Sequence[Cell]],
-    *,
-    width: int | None,
-    styled: bool,
-    apart: bool = False,
+    headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, width: int | None, styled: bool, apart: bool = False
 ) -> Iterator[str]:
     """Yield the lines of a table: `width` columns at most, or None for one line a row.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from configstore.cli.arguments import Commands, add_command
+from configstore.cli.arguments import Commands, add_command, option
 from configstore.cli.render import Cell, Style, moment_now, table, when, write_json
 from configstore.cli.session import asker, open_tree, say, say_all
 from configstore.errors import ConflictError, NotThereError, RefusedError, UnreachableError, UsageError
@@ -25,24 +25,16 @@ RESUME_PATIENCE = 30.0
 
 def add(commands: Commands) -> None:
     """Add the parsers."""
-    words = "list the replicas of each mapping; `replicas forget ID` ends the wait for one that is lost for good"
-    replicas = add_command(commands, "replicas", _replicas, words, listed=True)
-    replicas.add_argument(
-        "mapping",
-        metavar="MAPPING | forget ID",
-        nargs="*",
-        help="list the replicas of this mapping alone; or forget one",
-    )
-    words = "end the halt of a mapping, or its vanished records, by choosing a side"
-    resume = add_command(commands, "resume", _resume, words, listed=True)
+    text = "list the replicas of each mapping; `replicas forget ID` ends the wait for one that is lost for good"
+    replicas = add_command(commands, "replicas", _replicas, text)
+    text = "list the replicas of this mapping alone; or forget one"
+    replicas.add_argument("mapping", metavar="MAPPING | forget ID", nargs="*", help=text)
+    text = "end the halt of a mapping, or its vanished records, by choosing a side"
+    resume = add_command(commands, "resume", _resume, text)
     resume.add_argument("mapping", metavar="MAPPING", help="name of the mapping")
-    resume.add_argument(
-        "--take",
-        choices=[str(take) for take in Take],
-        required=True,
-        help="which side is right: the store, or the replica's own files",
-    )
-    resume.add_argument("--replica", metavar="ID", help="only this replica (default: all that are halted)")
+    text = "which side is right: the store, or the replica's own files"
+    resume.add_argument("--take", choices=[str(take) for take in Take], required=True, help=text)
+    option(resume, "--replica ID", "only this replica (default: all that are halted)")
 
 
 def request(args: argparse.Namespace, verb: Verb, **fields: object) -> Request:

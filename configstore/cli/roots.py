@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection, Sequence
 
 from configstore import presets
-from configstore.cli.arguments import Commands, add_command, add_path, mode, typed_directory
+from configstore.cli.arguments import Commands, add_command, add_path, flag, mode, option, typed_directory
 from configstore.cli.render import revisions_of, write_json
 from configstore.cli.session import (
     ATTEMPTS,
@@ -30,24 +30,18 @@ NEW_MODE = 0o755
 
 def add(commands: Commands) -> None:
     """Add the parsers."""
-    mkdir = add_command(
-        commands, "mkdir", _mkdir, "make a directory, such as that of a mapping's subtree", listed=True
-    )
+    mkdir = add_command(commands, "mkdir", _mkdir, "make a directory, such as that of a mapping's subtree")
     add_path(mkdir, "directory in the store, such as certs")
     mkdir.add_argument("--mode", type=mode, default=NEW_MODE, help="permission bits (default: 0755)")
-    bootstrap = add_command(
-        commands, "bootstrap", _bootstrap, "make the directories of a preset's mappings in the store", listed=True
+    text = "make the directories of a preset's mappings in the store"
+    bootstrap = add_command(commands, "bootstrap", _bootstrap, text)
+    option(bootstrap, "--preset NAME", "one or several with commas between (default: mailu)", default="mailu")
+    text = (
+        "folder of a single host, such as /mailu: make nothing while it has files that the store has not"
+        " (default: CONFIGSTORE_HOST_DATA)"
     )
-    bootstrap.add_argument(
-        "--preset", default="mailu", metavar="NAME", help="one or several with commas between (default: mailu)"
-    )
-    bootstrap.add_argument(
-        "--host-data",
-        metavar="DIR",
-        help="folder of a single host, such as /mailu: make nothing while it has files that the store has not"
-        " (default: CONFIGSTORE_HOST_DATA)",
-    )
-    bootstrap.add_argument("--yes", action="store_true", help="do not ask, and do not look into --host-data")
+    option(bootstrap, "--host-data DIR", text)
+    flag(bootstrap, "--yes", "do not ask, and do not look into --host-data")
 
 
 def _mkdir(args: argparse.Namespace) -> int:

@@ -97,10 +97,7 @@ def _rows(ring: Keyring | None, found: SealSurvey) -> list[_KeyUse]:
         newest.setdefault(key.subtree, key.id)
     rows = [
         _KeyUse(
-            id=each,
-            key=known.get(each),
-            newest=each in newest.values(),
-            counts=found.keys.get(each, Counter()),
+            id=each, key=known.get(each), newest=each in newest.values(), counts=found.keys.get(each, Counter())
         )
         for each in dict.fromkeys([*known, *sorted(found.keys)])
     ]

@@ -13,6 +13,7 @@ from typing import TypeGuard
 from urllib.parse import urlsplit
 
 from configstore.cli.arguments import seal_settings, store_settings
+from configstore.endpoints import DEFAULT_ENDPOINT
 from configstore.errors import (
     ConflictError,
     NotThereError,
@@ -28,14 +29,7 @@ from configstore.model.path import StorePath, ancestors, join, parent, printable
 from configstore.model.record import Kind
 from configstore.model.seal import Keyring, Policy
 from configstore.parsing import nearest
-from configstore.settings import (
-    DEFAULT_ENDPOINT,
-    RETENTION,
-    STORE_VARIABLES,
-    endpoints_are_set,
-    nearest_variable,
-    unknown_variables,
-)
+from configstore.settings import RETENTION, STORE_VARIABLES, endpoints_are_set, nearest_variable, unknown_variables
 from configstore.store.envelope import NEED_SEAL, Envelopes
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Outcome, Stored, UnreadableRecord, Write, Writer
@@ -312,12 +306,7 @@ def why_unreadable(found: UnreadableRecord) -> str:
 
 def writer() -> Writer:
     """Return how a command's writes name their writer."""
-    return Writer(
-        replica="cli",
-        host=socket.gethostname()[:256],
-        now=now,
-        new_id=lambda: uuid.uuid4().hex,
-    )
+    return Writer(replica="cli", host=socket.gethostname()[:256], now=now, new_id=lambda: uuid.uuid4().hex)
 
 
 def queue_entry(command: str) -> QueueEntry:

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from configstore.cli.arguments import Commands, add_command, store_settings
+from configstore.cli.arguments import Commands, add_command, flag, store_settings
 from configstore.cli.render import is_styled, redraws, terminal_width, write_json, write_text
 from configstore.cli.session import say_of_default, warn_of_misspelt_variables
 
@@ -24,11 +24,9 @@ def add(commands: Commands) -> None:
         "show the store, the mappings and what needs a person; exit code 0: all well, 1: something needs a person,"
         " 4: no store"
     )
-    status = add_command(commands, "status", _status, words, listed=True)
-    status.add_argument(
-        "--all", action="store_true", help="show everything that needs a person, not only the first"
-    )
-    status.add_argument("--watch", action="store_true", help="repeat until stopped; in a pipe: print only changes")
+    status = add_command(commands, "status", _status, words)
+    flag(status, "--all", "show everything that needs a person, not only the first")
+    flag(status, "--watch", "repeat until stopped; in a pipe: print only changes")
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from configstore.cli.arguments import Commands, add_command, port, store_settings
+from configstore.cli.arguments import Commands, add_command, flag, option, port, store_settings
 from configstore.cli.render import write_text
 from configstore.cli.session import asker, open_tree, say
 from configstore.cli.stopping import Stopping
@@ -22,22 +22,12 @@ SHORTEST_TOKEN = 32
 
 def add(commands: Commands) -> None:
     """Add the parser."""
-    parser = add_command(commands, "ui", _ui, "serve the status page on this host until stopped")
-    parser.add_argument(
-        "--port", type=port(0), default=0, metavar="N", help="port on 127.0.0.1 (default: a free one)"
-    )
-    parser.add_argument("--no-browser", action="store_true", help="open no browser, only print the address")
-    parser.add_argument(
-        "--write",
-        action="store_true",
-        help="let the page restore, resolve, resume and break leases, each after a confirmation",
-    )
-    parser.add_argument(
-        "--proxy-origin", type=_origin, metavar="URL", help="origin at which your proxy serves the page"
-    )
-    parser.add_argument(
-        "--token-file", metavar="FILE", help="take the token from this file, so that the address stays the same"
-    )
+    parser = add_command(commands, "ui", _ui, "serve the status page on this host until stopped", as_json=False)
+    option(parser, "--port N", "port on 127.0.0.1 (default: a free one)", type=port(0), default=0)
+    flag(parser, "--no-browser", "open no browser, only print the address")
+    flag(parser, "--write", "let the page restore, resolve, resume and break leases, each after a confirmation")
+    option(parser, "--proxy-origin URL", "origin at which your proxy serves the page", type=_origin)
+    option(parser, "--token-file FILE", "take the token from this file, so that the address stays the same")
 
 
 def _origin(text: str) -> str:
@@ -70,13 +60,7 @@ def _ui(args: argparse.Namespace) -> int:
     known = new_secrets(_token(args.token_file))
     with Stopping() as stopping, open_tree(args) as tree, listen(args.port) as at:
         site = Site(
-            store_settings(args),
-            tree,
-            at,
-            known,
-            by=asker(args),
-            write=args.write,
-            proxy=args.proxy_origin or "",
+            store_settings(args), tree, at, known, by=asker(args), write=args.write, proxy=args.proxy_origin or ""
         )
         site.watching.start()
         origin = args.proxy_origin or f"http://127.0.0.1:{at.getsockname()[1]}"

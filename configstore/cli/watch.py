@@ -16,7 +16,7 @@ from configstore.store.values import UnreadableRecord
 
 def add(commands: Commands) -> None:
     """Add the parser."""
-    parser = add_command(commands, "watch", _watch, "print one line per change until stopped", listed=True)
+    parser = add_command(commands, "watch", _watch, "print one line per change until stopped")
     add_optional_path(parser)
 
 

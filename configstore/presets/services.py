@@ -129,10 +129,7 @@ def _needs_of(names: Iterable[str]) -> dict[str, RangeNeed]:
     for name in names:
         for mapping in presets.load(name):
             need = RangeNeed(
-                mapping=mapping.name,
-                store=mapping.store,
-                direction=mapping.direction,
-                lease=mapping.lease or "",
+                mapping=mapping.name, store=mapping.store, direction=mapping.direction, lease=mapping.lease or ""
             )
             other = first.setdefault(mapping.name, name)
             if found.setdefault(mapping.name, need) != need:

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from configstore.process.later import load_later
 
-# Used for: hints in errors, settings files, TLS, archives in shutil, addresses in urllib.parse, patterns.
+# For hints in errors, settings files, TLS, archives in shutil, addresses in urllib.parse, patterns of mappings.
 load_later("difflib", "tomllib", "ssl", "bz2", "lzma", "ipaddress", "pathspec")
 
 # A third of what gRPC and protobuf take, and not used: an event loop with TLS, messages in pure Python.
