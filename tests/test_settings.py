@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configstore import client
 from configstore.errors import UsageError
 from configstore.parsing import parse_duration
 from configstore.settings import StoreSettings, check_variables, load_store, read_toml
+from configstore.store import leases
 from configstore.store.etcd.connection import parse_endpoint
 
 SECRET = "hunter2-very-secret"
@@ -241,3 +243,7 @@ def test_what_kubernetes_adds_for_a_service_of_our_name_is_left_alone():
 
 def test_a_misspelt_variable_that_is_empty_is_none():
     check_variables({"CONFIGSTORE_ENDPOINT": ""}, ())
+
+
+def test_the_client_that_stands_alone_has_the_limits_of_the_store():
+    assert (client.TTL, client.MAX_TTL) == (leases.TTL, leases.MAX_TTL)
