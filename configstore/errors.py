@@ -1,7 +1,7 @@
-"""Every failure that leaves this project, each with the exit code a script may rely on.
+"""Every failure that a caller of this project sees, each with the exit code that a script may rely on.
 
-Adapters translate what their library raises into one of these and chain the cause. A single path that cannot
-be mirrored is not an exception but a value, `configstore.model.problem.Problem`.
+An adapter translates what its library raises into one of these, and chains the cause. A single path that cannot be
+mirrored is not an exception but a value, `configstore.model.problem.Problem`.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,13 +10,13 @@ from typing import ClassVar
 
 
 class ConfigstoreError(Exception):
-    """The root of the tree; its text tells an operator what happened, to what, and what to do."""
+    """The base of all these classes. Its text says what happened, to what, and what to do."""
 
     exit_code: ClassVar[int] = 1
 
 
 class NotThereError(ConfigstoreError):
-    """The path holds nothing, or what is compared differs."""
+    """There is nothing at the path, or what was compared differs."""
 
     exit_code = 1
 
@@ -28,7 +28,7 @@ class UsageError(ConfigstoreError):
 
 
 class ConflictError(ConfigstoreError):
-    """A compare failed: somebody else's write came first."""
+    """A compare failed, because another write came first."""
 
     exit_code = 3
 
@@ -40,16 +40,16 @@ class UnreachableError(ConfigstoreError):
 
 
 class RefusedError(ConfigstoreError):
-    """A guard, an unsafe input or missing rights stopped the work before anything was changed."""
+    """A guard, an unsafe input or a missing right stopped the work before anything was changed."""
 
     exit_code = 5
 
 
 class StoreError(ConfigstoreError):
-    """Base of what a store's adapter raises about one call.
+    """The base of the errors that a call of the store raises.
 
-    done, unknown: where it ended a commit of several paths, those that were written before it with their
-    revisions, and those of which nobody knows whether they were, since the answer was lost.
+    done, unknown: if it ended a commit of several paths, the paths that were written before it with their
+    revisions, and the paths of which it is unknown whether they were written, because the answer was lost.
     """
 
     done: Mapping[str, int] = MappingProxyType({})
@@ -57,15 +57,15 @@ class StoreError(ConfigstoreError):
 
 
 class StoreUnavailableError(StoreError, UnreachableError):
-    """No member answered within the deadline. A write may or may not have been made."""
+    """No member of the store answered within the deadline. A write may or may not have been made."""
 
 
 class StoreClosedError(StoreUnavailableError):
-    """We have closed the connection ourselves: to try again is in vain."""
+    """This process has closed the connection, so trying again is useless."""
 
 
 class PermissionDeniedError(StoreError, RefusedError):
-    """Access control refused; this never means that a key is absent."""
+    """The store's access control refused the call; this never means that a key is absent."""
 
 
 class AuthenticationError(StoreError, RefusedError):
@@ -75,7 +75,7 @@ class AuthenticationError(StoreError, RefusedError):
 class CompactedError(StoreError):
     """The revision asked for was compacted away; list again.
 
-    `compact_revision` is the oldest revision still there, 0 when the server did not say.
+    compact_revision: the oldest revision that is still there, 0 if the server did not report it.
     """
 
     def __init__(self, message: str, *, compact_revision: int = 0) -> None:
@@ -88,11 +88,11 @@ class FutureRevisionError(StoreError):
 
 
 class TooLargeError(StoreError, RefusedError):
-    """One request is over etcd's limit on size or on operations."""
+    """A request exceeds etcd's limit on size or on operations."""
 
 
 class NoSpaceError(StoreError, RefusedError):
-    """etcd's space quota is exhausted: reads go on, writes fail until an operator disarms the alarm."""
+    """etcd's space quota is exhausted: reads work, but writes fail until an operator disarms the alarm."""
 
 
 class LeaseGoneError(StoreError, ConflictError):
@@ -100,4 +100,4 @@ class LeaseGoneError(StoreError, ConflictError):
 
 
 class CorruptError(StoreError):
-    """etcd reports data loss, or content does not match its digest."""
+    """etcd reports lost data, or content does not match its digest."""

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from configstore.endpoints import DEFAULT_ENDPOINT, is_loopback, parse_endpoints
 from configstore.errors import UsageError
+from configstore.model.endpoint import DEFAULT_ENDPOINT, parse_endpoint, parse_endpoints
 from configstore.model.keys import DEFAULT_ROOT, Keys
 from configstore.model.path import printable
 from configstore.model.seal import Policy
@@ -281,7 +281,11 @@ def _check_together(merged: Mapping[str, Any]) -> None:
         if one in merged and other not in merged:
             raise UsageError(f"{one} is set without {other}: set CONFIGSTORE_{other.upper()}, too")
     # The client may fail over to any endpoint, and then sends the password there.
-    if "password" in merged and plain and not (plain == [*endpoints] and all(map(is_loopback, plain))):
+    if (
+        "password" in merged
+        and plain
+        and not (plain == [*endpoints] and all(parse_endpoint(url).is_loopback for url in plain))
+    ):
         raise UsageError(
             f"a password is set, but endpoint {plain[0]} is not TLS: expected https:// for all endpoints; plain"
             " http is for this machine alone"

@@ -10,8 +10,8 @@ import msgspec
 
 from configstore import __version__
 from configstore.commandline import SHELLS, Parser, completion_script, occupy_standard_files
-from configstore.endpoints import DEFAULT_ENDPOINT
 from configstore.errors import ConfigstoreError, UnreachableError
+from configstore.model.endpoint import DEFAULT_ENDPOINT
 from configstore.model.path import printable, printable_json, shown
 from configstore.process.secrecy import keep_memory_private
 from configstore.settings import STORE_OPTIONS, as_option

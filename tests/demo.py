@@ -31,7 +31,8 @@ from configstore.model.keys import Keys
 from configstore.model.path import PRIVATE_NAME
 from configstore.model.record import Kind, sha256
 from configstore.model.replica import MappingState, Report
-from configstore.store.replicas import live
+from configstore.store.replicas import live_reports
+from configstore.store.store import Store
 from tests.harness.certificates import Authority
 from tests.harness.servers import connect
 from tests.harness.trees import Look, arrive, follow, tree
@@ -327,7 +328,7 @@ class Demo:
 
     def reports(self) -> list[Report]:
         """Return what the sidecars say of themselves in the store."""
-        return [report for report, _ in live(self.store, Keys()).values()]
+        return live_reports(Store(self.store, Keys()))
 
     def all_ready(self) -> bool:
         """Tell whether both sidecars say that all their mappings are ready."""

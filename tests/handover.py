@@ -19,7 +19,8 @@ from typing import Self
 
 from configstore.embedded import EmbeddedEtcd
 from configstore.model.keys import Keys
-from configstore.store.leases import queue
+from configstore.store.lease_queue import queue
+from configstore.store.store import Store
 from tests.harness.named import make_root
 from tests.harness.replica import Replica
 from tests.harness.servers import cluster, connect, leader
@@ -70,7 +71,7 @@ class Scene:
     def contenders(self) -> int:
         """Return how many are in the queue."""
         with connect(*(each.endpoint for each in self.members)) as kv:
-            return len(queue(kv, Keys(), self.name))
+            return len(queue(Store(kv, Keys()), self.name))
 
     def followed(self) -> float:
         """Return the time at which the successor began."""

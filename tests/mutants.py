@@ -228,8 +228,8 @@ MUTANTS = {
     ),
     "a renewal alone tells that a lease was ended": Mutant(
         "configstore/store/leases.py",
-        "self._watch_place(session, key)",
-        "pass",
+        "self._watch_own_key(session, key)",
+        "True",
         "tests/store/test_leases.py -k noticed_at_once",
     ),
     "a lease waits for itself": Mutant(
@@ -912,7 +912,7 @@ MUTANTS = {
     ),
     "a silent store's replicas are fresh": Mutant(
         "configstore/ui/pages.py",
-        "blind=bool(self._watching.trouble) or not self._tree.kv.contact().connected",
+        "blind=bool(self._watching.trouble) or not self._tree.contact().connected",
         "blind=False",
         "tests/ui/test_door.py -k silent",
     ),

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,12 +42,13 @@ NEVER = {
     "nacl": "the cipher, without a keyring",
     "watchdog": "the polling observer, with inotify",
     "difflib": "what was probably meant",
+    "etcd3": "etcd's interface, which is read as data",
     "xml": "nothing of ours",
     "unittest": "nothing of ours",
 }
 """What neither a sidecar nor a command that works with one file loads, and what it would be for."""
 
-WITH_STORE = {"grpc", "google.protobuf", "etcd3"}
+WITH_STORE = {"grpc", "google.protobuf"}
 """What only who connects loads."""
 
 OTHERS = {"configstore.cli.history", "configstore.cli.leases", "configstore.overview", "sidecar"}
@@ -91,7 +94,7 @@ def test_a_command_loads_nothing_for_others(options, tmp_path, line):
     words = line.split()
     loaded = loaded_by(tmp_path, "configstore.cli", *options, *words)
     assert unwanted(loaded, {*NEVER, *OTHERS} - (FOR_STATUS if words == ["status"] else set())) == set()
-    assert loaded >= {"configstore.store.etcd.client", "etcd3", "tenacity"}
+    assert loaded >= {"configstore.store.etcd.client", "grpc", "tenacity"}
 
 
 def test_a_command_that_does_not_connect_loads_no_client(tmp_path):
@@ -112,7 +115,7 @@ def test_a_sidecar_loads_nothing_that_it_does_not_use(options, tmp_path, command
     loaded = loaded_by(tmp_path, "sidecar.__main__", *arguments, until=file.exists if command == "run" else None)
     assert file.read_bytes() == b"x"
     assert unwanted(loaded, {*NEVER, "configstore.cli", "configstore.client", "subprocess", "tempfile"}) == set()
-    assert loaded >= {"configstore.store.etcd.client", "etcd3", "inotify_simple", "tenacity"}
+    assert loaded >= {"configstore.store.etcd.client", "grpc", "inotify_simple", "tenacity"}
 
 
 def test_the_table_of_commands_is_what_the_modules_add():
@@ -153,3 +156,11 @@ print(hashlib.sha256(b"").hexdigest()[:8])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "e3b0c442\n"
+
+
+def test_only_the_store_reaches_through_to_its_connection():
+    reached = re.compile(r"(?:tree|store)\.kv\.")
+    files = [each for room in ("configstore", "sidecar") for each in sorted(Path(room).rglob("*.py"))]
+    outside = [each for each in files if "configstore/store" not in str(each)]
+    assert len(outside) > 100
+    assert not [str(each) for each in outside if reached.search(each.read_text())]

@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -35,17 +34,19 @@ from configstore.cli.session import (
     warn_of_misspelt_variables,
 )
 from configstore.errors import ConfigstoreError, RefusedError, StoreError, StoreUnavailableError, UsageError
+from configstore.model.endpoint import parse_endpoint
 from configstore.model.grants import Service, words
 from configstore.model.keys import Keys
 from configstore.model.path import printable
 from configstore.settings import StoreSettings
-from configstore.store.accounts import ROOT, Accounts, AccountStep, everybody, settle, steps
+from configstore.store.accounts import ROOT, Accounts, AccountStep, bring_about, everybody, steps
+from configstore.store.api import Kv
 from configstore.store.connect import connect
-from configstore.store.replicas import live
+from configstore.store.replicas import live_reports
+from configstore.store.store import Store
 
 if TYPE_CHECKING:
     from configstore.access.certificates import Made
-    from configstore.store.etcd.client import EtcdKv
 
 _NAMED = 3
 """Replicas that are named to who is asked."""
@@ -111,7 +112,7 @@ def _hosts(args: argparse.Namespace) -> list[str]:
     settings = settings_of(args)
     if not is_named(args) or settings.server_name:
         return []
-    return [urlsplit(url).hostname or "" for url in settings.endpoints]
+    return [parse_endpoint(url).hostname for url in settings.endpoints]
 
 
 def _certificates(args: argparse.Namespace, services: Sequence[Service], done: dict[str, object]) -> None:
@@ -226,7 +227,7 @@ def _settle(run: _Run, accounts: Accounts) -> None:
         accounts.delete_user(SWITCH)
     made: list[AccountStep] = []
     try:
-        settle(accounts, wanted_by(run.keys, run.services), made.append)
+        bring_about(accounts, wanted_by(run.keys, run.services), made.append)
     finally:
         for step in made:
             _note(run, step)
@@ -270,9 +271,9 @@ def _line(args: argparse.Namespace, text: str) -> None:
         write_line(printable(text))
 
 
-def _ask(run: _Run, kv: "EtcdKv") -> None:
+def _ask(run: _Run, kv: Kv) -> None:
     """Have a person confirm that those who are connected have certificates of their own. Raises RefusedError."""
-    there = sorted({f"{report.mapping} on {report.host}" for report, _ in live(kv, run.keys).values()})
+    there = sorted({f"{each.mapping} on {each.host}" for each in live_reports(Store(kv, run.keys))})
     if not there or run.args.yes:
         return
     shown = ", ".join(map(printable, there[:_NAMED])) + (" and more" if len(there) > _NAMED else "")

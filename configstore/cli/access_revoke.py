@@ -12,7 +12,8 @@ from configstore.model.path import printable, shell_word
 from configstore.presets.services import user_of
 from configstore.store.accounts import ROOT, Everybody, everybody
 from configstore.store.connect import connect
-from configstore.store.leases import queue
+from configstore.store.lease_queue import queue
+from configstore.store.store import Store
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,11 +23,12 @@ def run(args: argparse.Namespace) -> int:
     refuse_silent_default(args)
     keys = Keys(settings.root)
     with connect(settings) as kv, as_root():
+        store = Store(kv, keys)
         found = everybody(kv.accounts)
         user = _user_to_revoke(args.service, found)
         roles = found.users.get(user, ())
         leases = _leases_of(keys, found, user)
-        held = [lease for lease in leases if queue(kv, keys, lease)]
+        held = [lease for lease in leases if queue(store, lease)]
         enabled = kv.accounts.enabled()
         if user in found.users:
             kv.accounts.delete_user(user)  # and with it what roles it has, at once

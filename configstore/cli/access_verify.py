@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,10 +22,8 @@ from configstore.model.keys import Keys
 from configstore.model.path import printable, shell_word
 from configstore.presets.services import user_of
 from configstore.store.accounts import ROOT, Everybody, everybody, judge
+from configstore.store.api import Kv
 from configstore.store.connect import connect
-
-if TYPE_CHECKING:
-    from configstore.store.etcd.client import EtcdKv
 
 
 class _Differing(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +76,7 @@ def _row_json(keys: Keys, row: _Differing) -> dict[str, str | None]:
 
 
 def _wrong(
-    kv: "EtcdKv", keys: Keys, services: Sequence[Service], found: Everybody, *, enabled: bool
+    kv: Kv, keys: Keys, services: Sequence[Service], found: Everybody, *, enabled: bool
 ) -> Iterator[_Differing]:
     """Yield all that is not as planned."""
     names = {service.user: service.name for service in services}

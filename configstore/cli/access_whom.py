@@ -4,7 +4,6 @@ import argparse
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,15 +26,12 @@ from configstore.model.keys import Keys
 from configstore.model.path import StorePath, printable
 from configstore.presets.services import of_presets, of_settings, store_table
 from configstore.settings import StoreSettings, endpoints_are_set
-from configstore.store.api import range_all
+from configstore.store.api import Kv, range_all
 from configstore.store.connect import connect
 from configstore.store.envelope import Envelopes
 from configstore.store.items import decode_item
 from configstore.store.permissions import may
 from configstore.store.values import UnreadableRecord
-
-if TYPE_CHECKING:
-    from configstore.store.etcd.client import EtcdKv
 
 SWITCH = "configstore-switch"
 """A user that is there while access control is switched on, to switch it off again where that goes wrong."""
@@ -138,7 +134,7 @@ def wrong_by_certificate(
         yield f"etcd does not take its certificate {printable(files.cert)}: {error}"
 
 
-def beside_in_store(kv: "EtcdKv", keys: Keys, services: Iterable[Service]) -> list[Beside]:
+def beside_in_store(kv: Kv, keys: Keys, services: Iterable[Service]) -> list[Beside]:
     """Return what lies in the store where a grant would include it as a neighbour; a tombstone does no harm."""
     found: dict[tuple[str, str], Beside] = {}
     envelopes = Envelopes(keys.root)
@@ -154,7 +150,7 @@ def beside_in_store(kv: "EtcdKv", keys: Keys, services: Iterable[Service]) -> li
     return list(found.values())
 
 
-def _is_root(kv: "EtcdKv") -> bool:
+def _is_root(kv: Kv) -> bool:
     try:
         kv.accounts.users()
     except PermissionDeniedError:

@@ -17,13 +17,13 @@ from configstore.cli.arguments import (
 )
 from configstore.cli.render import entry_fields, moment_now, table, when, write_bytes, write_json, writer_of
 from configstore.cli.replicas import mappings_holding, request, wait_for
-from configstore.cli.session import commit, look, open_tree, refuse_below_file, say
+from configstore.cli.session import commit, open_tree, refuse_below_file, say
 from configstore.errors import ConflictError, NotThereError, RefusedError, UnreachableError
 from configstore.model.path import StorePath, printable, shown
-from configstore.model.record import Entry, Kind
+from configstore.model.record import Kind, tombstone
 from configstore.model.replica import Take, Verb
 from configstore.store.conflicts import Loser, Unread, all_sides, drop, pieces_of
-from configstore.store.replicas import asking, live
+from configstore.store.replicas import asking, live_reports
 from configstore.store.retention import MAX_CONFLICTS
 from configstore.store.tree import Tree
 from configstore.store.values import Write
@@ -98,7 +98,7 @@ def _resolve(args: argparse.Namespace) -> int:
     path = typed_path(args.path)
     with open_tree(args) as tree:
         found = [each for each in all_sides(tree, path) if each.path == path]
-        if not found and look(tree, path) is None:
+        if not found and tree.look(path) is None:
             return _end_vanished(tree, path, args)
         if not found:
             raise NotThereError(f"{shown(path)}: has no conflict")
@@ -120,11 +120,11 @@ def _resolve(args: argparse.Namespace) -> int:
 def _end_vanished(tree: Tree, path: StorePath, args: argparse.Namespace) -> int:
     """Have the replicas' file written again, or write the tombstone that was never written."""
     take = args.take
-    holding = mappings_holding((report for report, _ in live(tree.kv, tree.keys).values()), path)
+    holding = mappings_holding(live_reports(tree), path)
     if not holding or take not in {"store", "local"}:
         raise NotThereError(f"{shown(path)}: has no conflict, and no live replica misses its record")
     if take == "store":
-        write = Write(path=path, entry=Entry(kind=Kind.GONE))
+        write = Write(path=path, entry=tombstone())
         outcome = commit(tree, [write])
         if not outcome.complete:
             raise ConflictError(f"{shown(path)}: another write came first; nothing was changed; look again")
@@ -136,9 +136,9 @@ def _end_vanished(tree: Tree, path: StorePath, args: argparse.Namespace) -> int:
         request(args, Verb.RESUME, mapping=found.mapping, replica=found.replica, take=Take.LOCAL, path=relative)
         for found, relative in holding
     ]
-    with asking(tree.kv, tree.keys, *requests):
+    with asking(tree, *requests):
         left = wait_for(tree, [report for report, _ in holding])
-    again = look(tree, path)
+    again = tree.look(path)
     if again is None:
         who = ", ".join(report.replica for report in left) or "no replica"
         raise UnreachableError(f"{shown(path)}: was not written again ({who}); look at `configstore status`")
@@ -158,7 +158,7 @@ def take(tree: Tree, loser: Loser, *, seen: int | None = None) -> int:
     if loser.record.locked:
         raise RefusedError(f"{shown(loser.path)}: the conflict {loser.id}: {loser.record.locked}")
     refuse_below_file(tree, loser.path)
-    now = look(tree, loser.path)
+    now = tree.look(loser.path)
     there = now.mod_revision if now else 0
     if entry.kind is not Kind.DIR and any(
         not each.gone for at, each in tree.list(loser.path).records.items() if at != loser.path

@@ -24,7 +24,6 @@ from configstore.cli.session import (
     commit,
     is_directory,
     lives,
-    look,
     not_there,
     open_tree,
     refuse_below_file,
@@ -73,7 +72,7 @@ def _put(args: argparse.Namespace) -> int:
         content = _read_local(args.file or "-")
         refuse_below_file(tree, path)
         for _ in range(ATTEMPTS):
-            found = look(tree, path)
+            found = tree.look(path)
             _check_guard(path, found, args)
             write = _replacement(tree, path, found, content, args)
             outcome = commit(tree, [write])
@@ -152,7 +151,7 @@ def _read_local(name: str) -> bytes:
 def _get(args: argparse.Namespace) -> int:
     path = typed_record(args.path)
     with open_tree(args) as tree:
-        found = read_at(tree, path, args.revision) if args.revision else look(tree, path)
+        found = read_at(tree, path, args.revision) if args.revision else tree.look(path)
         if isinstance(found, UnreadableRecord):
             raise unreadable(found)
         _check_file(tree, path, found, args.revision)
@@ -182,8 +181,7 @@ def read_at(tree: Tree, path: StorePath, at: int) -> Stored | UnreadableRecord |
     that the store has not reached.
     """
     try:
-        page = tree.kv.range(tree.keys.file(path), revision=at)
-        return tree.decode_item(page.items[0]) if page.items else None
+        return tree.look(path, revision=at)
     except FutureRevisionError:
         raise NotThereError(f"{shown(path)}: the store has no revision {at} yet") from None
     except CompactedError as error:

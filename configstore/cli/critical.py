@@ -37,9 +37,9 @@ from configstore.model.replica import MappingState, Verb
 from configstore.parsing import meant, parse_duration, parse_name
 from configstore.settings import DEFAULT_SOCKET
 from configstore.store.leases import MAX_TTL, MIN_TTL, TTL, Lease
-from configstore.store.replicas import ask_reports, asking, live, named
+from configstore.store.replicas import ask_reports, asking, live_reports, named
 from configstore.store.report_feed import wait_applied
-from configstore.store.subtree_revisions import revision_due, survey
+from configstore.store.subtree_revisions import revision_due, revisions_below
 from configstore.store.tree import Tree
 
 _ANSWER = 10.0
@@ -150,7 +150,7 @@ def _run_directly(args: argparse.Namespace, command: list[str]) -> int:
     """Run a command while this process holds the lease; no files are brought up to date or committed."""
     refuse_within_itself(args.lease)
     with open_tree(args) as tree:
-        lease = Lease(tree.kv, tree.keys, args.lease, queue_entry(os.path.basename(command[0])), ttl=args.ttl)
+        lease = Lease(tree, args.lease, queue_entry(os.path.basename(command[0])), ttl=args.ttl)
         fence = lease.acquire(args.wait, lambda ahead: say(f"lease {args.lease}: waiting for {ahead[0].words}"))
         begun = now()
         limit = _Held(lease)
@@ -189,9 +189,9 @@ def _wait(args: argparse.Namespace) -> int:
     with open_tree(args) as tree:
         store = _subtree(tree, args.mapping)
         end = time.monotonic() + args.patience
-        revision = revision_due(tree.kv, tree.keys, store, asked=args.revision, patience=args.patience)
+        revision = revision_due(tree, store, asked=args.revision, patience=args.patience)
         patience = max(0.0, end - time.monotonic())
-        late = wait_applied(tree.kv, tree.keys, store, revision=revision, patience=patience)
+        late = wait_applied(tree, store, revision=revision, patience=patience)
     if late:
         names = "; ".join(map(named, late))
         raise NotThereError(f"{args.mapping}: revision {revision} is not applied yet by {names}")
@@ -212,9 +212,9 @@ def _flush(args: argparse.Namespace) -> int:
     with open_tree(args) as tree:
         store = _subtree(tree, args.mapping)
         end = time.monotonic() + args.patience
-        with asking(tree.kv, tree.keys, request(args, Verb.FLUSH, mapping=args.mapping)):
+        with asking(tree, request(args, Verb.FLUSH, mapping=args.mapping)):
             while True:
-                answers = ask_reports(tree.kv, tree.keys)
+                answers = ask_reports(tree)
                 busy = [
                     each
                     for each in answers.fresh
@@ -223,7 +223,7 @@ def _flush(args: argparse.Namespace) -> int:
                 left = [each for each in (*busy, *answers.late) if each.mapping == args.mapping]
                 if not left or time.monotonic() >= end:
                     break
-        revision = survey(tree.kv, tree.keys, store).newest
+        revision = revisions_below(tree, store).newest
     if left:
         halted = [each.reason for each in left if each.state is MappingState.HALTED]
         names = "; ".join(map(named, left))
@@ -254,7 +254,7 @@ def _client_errors() -> Iterator[None]:
 
 def _subtree(tree: Tree, mapping: str) -> StorePath:
     """Return the subtree that a mapping mirrors, as its live replicas say. Raises NotThereError."""
-    reports = [report for report, _ in live(tree.kv, tree.keys).values()]
+    reports = live_reports(tree)
     for report in reports:
         if report.mapping == mapping:
             return report.store

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import pathspec
 
-from configstore.model.path import ROOT, StorePath, join, shell_word
+from configstore.model.path import ROOT, StorePath, first_component, join, shell_word
 from configstore.model.selection import Selection
 from configstore.presets.single_host import DataSet
 
@@ -25,7 +25,7 @@ class Excludes:
         """`directory`: the folder that is imported, as it was typed. `parts`: its data sets."""
         self._patterns = tuple(patterns)
         self._hit: set[int] = set()
-        tops = {path.partition("/")[0] for part in parts for path in (part.host, part.store) if path}
+        tops = {first_component(path) for part in parts for path in (part.host, part.store) if path}
         above = os.path.abspath(directory).rstrip("/") + "/"
         lines = [_below(pattern, directory.rstrip("/") + "/", above) for pattern in self._patterns]
         self._whole = pathspec.GitIgnoreSpec.from_lines(lines)

@@ -17,9 +17,20 @@ from configstore.files.beneath import Beneath
 from configstore.files.descent import descend, open_parent
 from configstore.files.reader import Reader
 from configstore.files.reading import UnstableError, Unusable
+from configstore.files.reasons import why_failed
 from configstore.files.writing import TreeWriter
-from configstore.model.path import ROOT, StorePath, is_below, join, parent, printable, relative_to, shown
-from configstore.model.record import Entry, Kind, placing_order
+from configstore.model.path import (
+    ROOT,
+    StorePath,
+    basename,
+    is_below,
+    join,
+    parent,
+    printable,
+    relative_to,
+    shown,
+)
+from configstore.model.record import Entry, Kind, placing_order, tombstone
 from configstore.model.selection import Symlinks
 from configstore.presets.single_host import DataSet, parts
 from configstore.progress import Progress
@@ -171,7 +182,7 @@ class _Target:
 
         Raises Unusable where something lies that is not to be replaced, OSError where it cannot be reached.
         """
-        name = path.rpartition("/")[2]
+        name = basename(path)
         try:
             above = self._beneath.open(parent(path), os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
@@ -191,7 +202,7 @@ class _Target:
         try:
             return self._reader.read(path, above, name, status)[0]
         except Unusable:  # a link that leads out: it is replaced, not written to
-            return Entry(kind=Kind.GONE)
+            return tombstone()
 
 
 _OTHER_KIND = "something of another kind lies there, or a symlink on the way: move it away"
@@ -200,12 +211,12 @@ _OTHER_KIND = "something of another kind lies there, or a symlink on the way: mo
 def _reason(error: Exception) -> str:
     if not isinstance(error, OSError):
         return str(error)
-    known = {
+    table = {
         errno.EACCES: "no permission to write it",
         errno.EPERM: "no permission to write it, or to give it its owner or mode: it is another user's",
         errno.EXDEV: "another file system is mounted on the way: export to that by itself",
     } | dict.fromkeys((errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP), _OTHER_KIND)
-    return known.get(error.errno or 0, error.strerror or str(error))
+    return why_failed(error, table)
 
 
 def _why_left(paths: Sequence[StorePath], preset: str | None, below: StorePath) -> dict[StorePath, str]:

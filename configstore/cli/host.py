@@ -19,9 +19,9 @@ from configstore.files.descent import descend
 from configstore.files.entries import Entries
 from configstore.files.reader import Reader
 from configstore.files.reading import UnstableError
+from configstore.files.reasons import why_failed
 from configstore.files.walk import listing, open_plain, walk
-from configstore.files.words import words
-from configstore.model.path import ROOT, PathError, StorePath, join, parse_path, printable
+from configstore.model.path import ROOT, PathError, StorePath, first_component, join, parse_path, printable
 from configstore.model.record import Entry, Kind, sha256
 from configstore.presets.single_host import DataSet, Rest
 
@@ -107,7 +107,7 @@ def read_host(
         _refuse(directory, host)
     if preset:
         if len(host.missing) == len({part.name for part in wanted}):
-            names = ", ".join(sorted({part.host.partition("/")[0] for part in wanted}))
+            names = ", ".join(sorted({first_component(part.host) for part in wanted}))
             raise NotThereError(
                 f"{printable(directory)}: holds nothing of preset {preset}; expected some of {names}"
             )
@@ -154,7 +154,7 @@ def _read_part(
     except OSError as error:
         through = isinstance(error, NotADirectoryError) or error.errno == errno.ELOOP
         link = "is no directory, or reached through a symlink: import what that points to"
-        host.problems[part.host or "/"] = link if through else words(error)
+        host.problems[part.host or "/"] = link if through else why_failed(error)
         return
     stack.callback(os.close, top)
     beneath = Beneath(top)
@@ -171,7 +171,7 @@ def _read_part(
         try:
             entry = entries.make(Kind.DIR, _status(folder, at))
         except OSError as error:
-            host.problems[at] = words(error)
+            host.problems[at] = why_failed(error)
             continue
         host.found.setdefault(store, Found(host=at, entry=entry, part=part))
     for path, entry in seen.entries.items():
@@ -198,7 +198,7 @@ def _find_rest(folder: int, preset: str, host: Host, wanted: Sequence[DataSet]) 
         try:
             top = open_plain(folder, directory)
         except OSError as error:
-            host.left[f"{printable(directory)}/"] = words(error)
+            host.left[f"{printable(directory)}/"] = why_failed(error)
             continue
         try:
             for name, status, _ in listing(Beneath(top), ROOT):

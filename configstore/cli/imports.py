@@ -18,7 +18,6 @@ from configstore.cli.session import (
     ATTEMPTS,
     commit,
     lives,
-    look,
     now,
     open_tree,
     queue_entry,
@@ -114,7 +113,7 @@ def _in_store(tree: Tree, host: Host, wanted: Sequence[DataSet]) -> dict[StorePa
         found |= {StorePath(bad.path): bad for bad in listed.bad}
     for path in host.found:
         if not any(path == store or is_below(path, store) for store in stores):
-            above = look(tree, path)
+            above = tree.look(path)
             found |= {path: above} if above else {}
     return found
 
@@ -199,7 +198,7 @@ def _held(tree: Tree, name: str) -> Iterator[Fence | None]:
     if not name:
         yield None
         return
-    lease = Lease(tree.kv, tree.keys, name, queue_entry("configstore import"))
+    lease = Lease(tree, name, queue_entry("configstore import"))
     fence = lease.acquire(0.0)
     try:
         begun = now()

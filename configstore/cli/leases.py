@@ -11,7 +11,8 @@ from configstore.errors import ConflictError, NotThereError, RefusedError, Usage
 from configstore.model.lease import Intent
 from configstore.model.path import printable
 from configstore.parsing import meant, parse_name
-from configstore.store.leases import Queued, break_lease, held_up, last_intent, queue, queues
+from configstore.store.lease_intents import last_intent
+from configstore.store.lease_queue import Queued, break_lease, held_up, queue, queues
 from configstore.store.tree import Tree
 
 
@@ -30,9 +31,9 @@ def _leases(args: argparse.Namespace) -> int:
     with open_tree(args) as tree:
         if args.verb:
             return _break(tree, args.name, sure=args.yes, as_json=args.json)
-        found = queues(tree.kv, tree.keys)
-        rows = [(entries, last_intent(tree.kv, tree.keys, name)) for name, entries in sorted(found.items())]
-        long = held_up(tree.kv, tree.keys, time.time())
+        found = queues(tree)
+        rows = [(entries, last_intent(tree, name)) for name, entries in sorted(found.items())]
+        long = held_up(tree, time.time())
     if args.json:
         write_json([_fields(entries, intent) for entries, intent in rows])
     else:
@@ -85,9 +86,9 @@ def _row(entries: list[Queued], intent: Intent | None, at: datetime) -> tuple[Ce
 def _break(tree: Tree, name: str | None, *, sure: bool, as_json: bool) -> int:
     if not name:
         raise UsageError("leases break: expected the lease's name")
-    entries = queue(tree.kv, tree.keys, name)
+    entries = queue(tree, name)
     if not entries:
-        raise NotThereError(f"lease {printable(name)} is not held{meant(name, queues(tree.kv, tree.keys))}")
+        raise NotThereError(f"lease {printable(name)} is not held{meant(name, queues(tree))}")
     holder = entries[0]
     if not sure:
         if not is_interactive():
@@ -96,9 +97,9 @@ def _break(tree: Tree, name: str | None, *, sure: bool, as_json: bool) -> int:
         say(f"lease {name} is held by {holder.words}{notices}")
         if input("Type the lease's name to take it away: ") != name:
             raise RefusedError("nothing was changed")
-    if not break_lease(tree.kv, holder):
+    if not break_lease(tree, holder):
         raise ConflictError(f"lease {printable(name)}: its holder changed meanwhile; look again")
-    left = queue(tree.kv, tree.keys, name)
+    left = queue(tree, name)
     follows = f"it is held by {left[0].words} now" if left else "nobody waits for it"
     if as_json:
         write_json({"lease": name, "taken_from": _who(holder), "holder": _who(left[0]) if left else None})

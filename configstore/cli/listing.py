@@ -17,7 +17,6 @@ from configstore.cli.render import (
 )
 from configstore.cli.session import (
     is_directory,
-    look,
     name_of,
     not_there,
     open_tree,
@@ -119,7 +118,7 @@ def _key_of(stored: Stored | None) -> str:
 def _stat(args: argparse.Namespace) -> int:
     path = typed_directory(args.path)
     with open_tree(args) as tree:
-        found = look(tree, path) if path else None
+        found = tree.look(path) if path else None
         if isinstance(found, UnreadableRecord):
             raise unreadable(found)
         if found is None and path and not is_directory(tree, path, found):

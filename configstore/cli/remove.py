@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 
 import msgspec
 
@@ -19,8 +20,8 @@ from configstore.cli.session import (
     why_unreadable,
 )
 from configstore.errors import ConflictError, NotThereError, RefusedError
-from configstore.model.path import ROOT, StorePath, depth, is_below, shown
-from configstore.model.record import Deletion, Entry, Kind
+from configstore.model.path import ROOT, StorePath, depth, first_component, is_below, shown
+from configstore.model.record import Deletion, Kind, placing_order, tombstone
 from configstore.progress import Progress
 from configstore.settings import MAX_DELETE
 from configstore.store.tree import Tree
@@ -50,7 +51,7 @@ def _rm(args: argparse.Namespace) -> int:
         if _is_dir(path, listing, doomed) and not args.recursive:
             raise RefusedError(f"{shown(path)}: is a directory; -r removes it with everything in it")
         if not args.yes and len(doomed) > FREE_DELETES:
-            _ask(path, doomed, _doomed(tree.list(_first(path))))
+            _ask(path, doomed, _doomed(tree.list(first_component(path))))
         with Progress("removed", len(doomed)) as progress:
             outcome = commit(tree, _tombstones(tree, doomed), verb="removed", step=progress.step)
     if not outcome.complete:
@@ -69,7 +70,7 @@ def _doomed(listing: Listing) -> dict[StorePath, Write]:
     living = {
         at: Write(
             path=at,
-            entry=Entry(kind=Kind.GONE, size=found.entry.size, sha256=found.entry.sha256),
+            entry=tombstone(found.entry),
             expected=found.mod_revision,
         )
         for at, found in listing.records.items()
@@ -77,9 +78,7 @@ def _doomed(listing: Listing) -> dict[StorePath, Write]:
     }
     unread = (bad for bad in listing.bad if bad.key is None)
     return living | {
-        StorePath(bad.path): Write(
-            path=StorePath(bad.path), entry=Entry(kind=Kind.GONE), expected=bad.mod_revision
-        )
+        StorePath(bad.path): Write(path=StorePath(bad.path), entry=tombstone(), expected=bad.mod_revision)
         for bad in unread
     }
 
@@ -90,7 +89,7 @@ def _tombstones(tree: Tree, doomed: Mapping[StorePath, Write]) -> list[Write]:
     The deletion is confirmed: a person typed the path and was asked where it is large, so no replica asks again.
     """
     deletion = Deletion(id=tree.new_write_id(), count=len(doomed), confirmed=True)
-    deepest_first = sorted(doomed, key=lambda at: (-depth(at), at))
+    deepest_first = sorted(doomed, key=partial(placing_order, kind=Kind.GONE))
     return [msgspec.structs.replace(doomed[at], set=1, deletion=deletion) for at in deepest_first]
 
 
@@ -120,15 +119,11 @@ def _ask(path: StorePath, doomed: Collection[StorePath], living: Collection[Stor
         return
 
 
-def _first(path: StorePath) -> StorePath:
-    return StorePath(path.partition("/")[0])
-
-
 def _subtrees(path: StorePath) -> Iterator[StorePath]:
     """Yield the subtrees that a mapping is likely to have at, above or below a path, the largest first."""
     roots = {root for name in presets.names() if "/" not in name for root in presets.roots(name)}
     touched = {root for root in roots if root == path or is_below(root, path) or is_below(path, root)}
-    yield from sorted({_first(path), *touched}, key=lambda root: (depth(root), root))
+    yield from sorted({first_component(path), *touched}, key=lambda root: (depth(root), root))
 
 
 def _count(paths: Collection[StorePath], subtree: StorePath) -> int:

@@ -15,8 +15,7 @@ from configstore.model.path import StorePath, printable, shell_word
 from configstore.model.replica import ExpectedReplica, MappingState, Report, Request, Take, Verb
 from configstore.parsing import meant
 from configstore.store import report_feed
-from configstore.store.api import Delete, ModRevision
-from configstore.store.replicas import ask_reports, asking, everyone, live
+from configstore.store.replicas import ask_reports, asking, everyone, forget, live_reports
 from configstore.store.tree import Tree
 
 RESUME_PATIENCE = 30.0
@@ -49,7 +48,7 @@ def wait_for(tree: Tree, asked: Sequence[Report], patience: float = RESUME_PATIE
         now = {(found.mapping, found.replica): found for found in reports}
         return [each for each in asked if _still(each, now.get((each.mapping, each.replica)))]
 
-    return report_feed.wait_for(tree.kv, tree.keys, left, patience=patience)
+    return report_feed.wait_for(tree, left, patience=patience)
 
 
 def _still(before: Report, now: Report | None) -> bool:
@@ -71,7 +70,7 @@ def _replicas(args: argparse.Namespace) -> int:
         case _:
             raise UsageError("expected `replicas`, `replicas MAPPING` or `replicas forget ID`")
     with open_tree(args) as tree:
-        answers = ask_reports(tree.kv, tree.keys)
+        answers = ask_reports(tree)
     rows = [
         (report, silent)
         for found, silent in ((answers.fresh, False), (answers.late, True))
@@ -126,24 +125,20 @@ def _gone_row(gone: ExpectedReplica) -> tuple[Cell, ...]:
 def _forget(args: argparse.Namespace, name: str) -> int:
     """Make a replica an expected one no longer. Raises NotThereError, RefusedError."""
     with open_tree(args) as tree:
-        known = everyone(tree.kv, tree.keys)
+        known = everyone(tree)
         found = {key: each for key, each in known.expected.items() if each[0].replica == name}
         if not found:
             raise NotThereError(
                 f"{printable(name)}: no such replica is expected; `configstore replicas` lists them"
             )
-        alive = {tree.keys.expected(each.mapping, each.replica) for each, _ in known.live.values()}
+        alive = known.alive(tree.keys)
         lost = {key: each for key, each in found.items() if key not in alive}
         if not lost:
             raise RefusedError(
                 f"{printable(name)}: it is alive, or died less than a minute ago; one that is stopped says goodbye"
                 " by itself"
             )
-        forgotten = [
-            each
-            for key, (each, revision) in lost.items()
-            if tree.kv.txn((ModRevision(key, revision),), (Delete(key),)).succeeded
-        ]
+        forgotten = forget(tree, lost)
     if args.json:
         write_json([{"mapping": each.mapping, "replica": each.replica, "host": each.host} for each in forgotten])
     say_all(f"{each.mapping}: {each.replica} on {each.host}: forgotten" for each in forgotten)
@@ -154,7 +149,7 @@ def _forget(args: argparse.Namespace, name: str) -> int:
 
 def _resume(args: argparse.Namespace) -> int:
     with open_tree(args) as tree:
-        reports = [report for report, _ in live(tree.kv, tree.keys).values()]
+        reports = live_reports(tree)
         found = [each for each in reports if each.mapping == args.mapping and args.replica in {None, each.replica}]
         asked = [report for report in found if report.state is MappingState.HALTED or report.vanished]
         if not asked:
@@ -170,7 +165,7 @@ def _resume(args: argparse.Namespace) -> int:
             )
             for report in asked
         ]
-        with asking(tree.kv, tree.keys, *requests):
+        with asking(tree, *requests):
             left = wait_for(tree, asked)
     if args.json:
         write_json(

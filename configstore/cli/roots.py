@@ -13,7 +13,6 @@ from configstore.cli.session import (
     confirms,
     is_interactive,
     lives,
-    look,
     open_tree,
     refuse_below_file,
     say,
@@ -75,7 +74,7 @@ def _refuse_before_import(
     """
     from configstore.cli.left_behind import left_behind  # noqa: PLC0415  # a library that only this needs
 
-    absent = {path for path in wanted if not lives(look(tree, path))}
+    absent = {path for path in wanted if not lives(tree.look(path))}
     if host:
         left = left_behind(host, names, absent)
         if left:
@@ -96,7 +95,7 @@ def _refuse_before_import(
 def _import(tree: Tree, host: str, names: Sequence[str]) -> str:
     """Return the import to type. It has `--create` where the store is used: its files are newer."""
     product = names[0].partition("/")[0]
-    later = any(lives(look(tree, root)) for root in presets.roots(product))
+    later = any(lives(tree.look(root)) for root in presets.roots(product))
     preset = names[0] if len(names) == 1 else product
     return f"configstore import {shell_word(host)} / --preset {preset}" + " --create" * later
 
@@ -121,7 +120,7 @@ def _make(tree: Tree, wanted: dict[StorePath, int], *, as_json: bool) -> None:
 def _missing(tree: Tree, wanted: dict[StorePath, int]) -> tuple[list[Write], list[StorePath]]:
     writes, there = [], []
     for path, permissions in wanted.items():
-        found = look(tree, path)
+        found = tree.look(path)
         if isinstance(found, UnreadableRecord):
             raise unreadable(found)
         if lives(found):

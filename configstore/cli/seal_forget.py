@@ -9,7 +9,7 @@ from configstore.errors import RefusedError
 from configstore.model.path import ROOT
 from configstore.model.seal import Master, Policy, Secret
 from configstore.progress import Progress
-from configstore.store.resealing import SealSurvey, survey
+from configstore.store.sealed_values import SealCounts, count_seals
 
 
 def run(args: argparse.Namespace) -> int:
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
         with open_tree(args, keyring=ring, policy=Policy.ACCEPT) as tree:
             lack = [] if args.anyway else lacking(tree, ring)
             with Progress("looked at") as progress:
-                found = survey(tree, ring, step=progress.step)
+                found = count_seals(tree, ring, step=progress.step)
         if lack:
             who = "; ".join(words_of_lack(report, key) for report, key in lack)
             raise RefusedError(f"live replicas may still write with an old key: {who}; nothing was dropped")
@@ -45,5 +45,5 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _is_needed(master: Master, secret: Secret, found: SealSurvey) -> bool:
+def _is_needed(master: Master, secret: Secret, found: SealCounts) -> bool:
     return any(found.needs(secret.key(store).id) for store in (*master.subtrees, ROOT))

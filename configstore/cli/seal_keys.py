@@ -12,7 +12,7 @@ from configstore.keyrings.folder import KeyringFolder, opened
 from configstore.model.path import printable, shown
 from configstore.model.replica import Report
 from configstore.model.seal import Key, Keyring
-from configstore.store.replicas import ask_reports, live
+from configstore.store.replicas import ask_reports, live_reports
 from configstore.store.tree import Tree
 
 
@@ -38,10 +38,10 @@ def master_folder(args: argparse.Namespace) -> AbstractContextManager[KeyringFol
 def lacking(tree: Tree, ring: Keyring) -> list[tuple[Report, Key]]:
     """Return the live replicas that could not read what the newest key of their mapping's subtree seals."""
     try:
-        answers = ask_reports(tree.kv, tree.keys)
+        answers = ask_reports(tree)
         reports = [*answers.fresh, *answers.late]
     except (PermissionDeniedError, NoSpaceError):  # whoever may only read has what they said last
-        reports = [report for report, _ in live(tree.kv, tree.keys).values()]
+        reports = live_reports(tree)
     found = []
     for report in sorted(reports, key=lambda each: (each.mapping, each.replica)):
         key = ring.for_writing(report.store)

@@ -16,7 +16,8 @@ from configstore.model.replica import Report
 from configstore.model.seal import Key, Keyring, Policy
 from configstore.progress import Progress
 from configstore.settings import RETENTION
-from configstore.store.resealing import LeftError, Resealing, survey, values
+from configstore.store.resealing import LeftError, Resealing
+from configstore.store.sealed_values import count_seals, values
 from configstore.store.tree import Tree
 
 PATIENCE = 30.0
@@ -132,7 +133,7 @@ class _Rotation:
 
     def _seal(self, tree: Tree) -> None:
         resealing = self._resealing(tree)
-        total = survey(tree, self._ring, unseal=self._args.unseal, step=lambda: self._pause(0.0)).due
+        total = count_seals(tree, self._ring, unseal=self._args.unseal, step=lambda: self._pause(0.0)).due
         verb = "unsealed" if self._args.unseal else "sealed"
         with Progress(verb, total) as progress:
             for _ in range(PASSES):

@@ -13,7 +13,7 @@ from configstore.errors import NotThereError
 from configstore.model.path import StorePath, shown
 from configstore.model.seal import Key, Keyring, Policy
 from configstore.progress import Progress
-from configstore.store.resealing import Family, SealSurvey, survey
+from configstore.store.sealed_values import Family, SealCounts, count_seals
 
 
 class _KeyUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     ring = file.read() if file else None
     with open_tree(args, keyring=ring, policy=Policy.ACCEPT if ring else Policy.OFF) as tree:
         with Progress("looked at") as progress:
-            found = survey(tree, ring, step=progress.step)
+            found = count_seals(tree, ring, step=progress.step)
         lack = lacking(tree, ring) if ring else []
     rows = _rows(ring, found)
     unneeded = [row for row in rows if row.state == "not needed"]
@@ -90,7 +90,7 @@ def _counted(counts: Counter[Family]) -> dict[str, int]:
     return {str(family): counts[family] for family in Family}
 
 
-def _rows(ring: Keyring | None, found: SealSurvey) -> list[_KeyUse]:
+def _rows(ring: Keyring | None, found: SealCounts) -> list[_KeyUse]:
     known = {key.id: key for key in ring.keys} if ring else {}
     newest: dict[StorePath, str] = {}
     for key in known.values():
@@ -107,7 +107,7 @@ def _rows(ring: Keyring | None, found: SealSurvey) -> list[_KeyUse]:
 _STYLES = {"newest": Style.GOOD, "old": Style.WARN, "unknown": Style.BAD, "not needed": Style.DIM}
 
 
-def _write_rows(rows: Sequence[_KeyUse], found: SealSurvey, *, known: bool) -> None:
+def _write_rows(rows: Sequence[_KeyUse], found: SealCounts, *, known: bool) -> None:
     moment = moment_now()
     lines: list[tuple[Cell, ...]] = []
     for row in rows:

@@ -10,10 +10,8 @@ import sys
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeGuard
-from urllib.parse import urlsplit
 
 from configstore.cli.arguments import seal_settings, store_settings
-from configstore.endpoints import DEFAULT_ENDPOINT
 from configstore.errors import (
     ConflictError,
     NotThereError,
@@ -23,7 +21,8 @@ from configstore.errors import (
     UnreachableError,
 )
 from configstore.keyrings.file import KeyringFile
-from configstore.model.keys import Keys, prefix_end, removal
+from configstore.model.endpoint import DEFAULT_ENDPOINT, parse_endpoint
+from configstore.model.keys import Keys, removal
 from configstore.model.lease import QueueEntry
 from configstore.model.path import StorePath, ancestors, join, parent, printable, shown
 from configstore.model.record import Kind
@@ -31,6 +30,7 @@ from configstore.model.seal import Keyring, Policy
 from configstore.parsing import nearest
 from configstore.settings import RETENTION, STORE_VARIABLES, endpoints_are_set, nearest_variable, unknown_variables
 from configstore.store.envelope import NEED_SEAL, Envelopes
+from configstore.store.names import names_in
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Outcome, Stored, UnreadableRecord, Write, Writer
 
@@ -41,8 +41,6 @@ ATTEMPTS = 20
 _CONNECT = 1.0
 """Seconds in which a program that listens takes a connection."""
 
-_NEAR, _NEAR_PAGES = 100, 20
-"""Keys of a page, and pages, in which the name is searched that was probably meant."""
 
 _SHOWN = 50
 """Messages of a list that are printed; of the others only their number is."""
@@ -97,9 +95,9 @@ def refuse_silent_default(args: argparse.Namespace) -> None:
 
 def connect_error(url: str) -> OSError | None:
     """Return why nothing takes a connection at an endpoint; None where something does."""
-    where = urlsplit(url)
+    where = parse_endpoint(url)
     try:
-        socket.create_connection((where.hostname or "", where.port or 0), timeout=_CONNECT).close()
+        socket.create_connection((where.hostname, where.port), timeout=_CONNECT).close()
     except OSError as error:
         return error
     return None
@@ -169,7 +167,7 @@ def _is_among_sealed(tree: Tree, path: StorePath, known: dict[StorePath, bool]) 
     if not above:
         return False
     if above not in known:
-        page = tree.kv.range(*tree.keys.files_below(above), limit=_NEIGHBOURS)
+        page = tree.below(above, limit=_NEIGHBOURS)
         found = [each for each in map(tree.decode_item, page.items) if isinstance(each, Stored)]
         neighbours = [each for each in found if each.record.seal or each.entry.kind in NEED_SEAL]
         if neighbours:
@@ -217,12 +215,6 @@ def now() -> str:
     return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def look(tree: Tree, path: StorePath) -> Stored | UnreadableRecord | None:
-    """Return the record of a path as it is now, also an unreadable one; None for no record."""
-    page = tree.kv.range(tree.keys.file(path))
-    return tree.decode_item(page.items[0]) if page.items else None
-
-
 def lives(found: Stored | UnreadableRecord | None) -> TypeGuard[Stored]:
     """Return whether there is a record that can be read and is not deleted."""
     return isinstance(found, Stored) and not found.gone
@@ -238,7 +230,7 @@ def is_directory(tree: Tree, path: StorePath, found: Stored | UnreadableRecord |
 def refuse_below_file(tree: Tree, path: StorePath) -> None:
     """Raise ConflictError when a path above `path` is a file or a link."""
     for above in ancestors(path):
-        found = look(tree, above)
+        found = tree.look(above)
         if isinstance(found, Stored) and found.entry.kind in {Kind.FILE, Kind.SYMLINK}:
             raise ConflictError(f"{shown(path)}: {shown(above)} is a {found.entry.kind}, not a directory")
 
@@ -257,30 +249,14 @@ def nearest_path(tree: Tree, path: StorePath) -> StorePath | None:
     """
     above = parent(path)
     try:
-        names = _names_in(tree, above)
+        names = names_in(tree, above)
         for name in nearest(path.rpartition("/")[2], names, count=3):
-            found = look(tree, join(above, StorePath(name)))
+            found = tree.look(join(above, StorePath(name)))
             if found is None or lives(found):
                 return join(above, StorePath(name))
     except StoreError:
         return None
     return nearest_path(tree, above) if above and not names else None
-
-
-def _names_in(tree: Tree, directory: StorePath) -> set[str]:
-    """Return the names in a directory; of a very large one not all."""
-    start, end = tree.keys.files_below(directory)
-    length, names = len(start), set()
-    for _ in range(_NEAR_PAGES):
-        page = tree.kv.range(start, end, limit=_NEAR, keys_only=True)
-        for item in page.items:
-            name, slash, _ = item.key[length:].partition(b"/")
-            names.add(name.decode("utf-8", "replace"))
-        if len(page.items) < _NEAR:
-            break
-        below = item.key[:length] + name + b"/"
-        start = prefix_end(below) if slash else item.key + b"\0"  # past all that lies in that directory
-    return names
 
 
 def unreadable(found: UnreadableRecord) -> NotThereError:

@@ -7,7 +7,7 @@ from configstore.cli.arguments import Commands, add_command, add_optional_path, 
 from configstore.cli.render import record_fields, write_json, write_line
 from configstore.cli.session import open_tree, say
 from configstore.cli.stopping import Stopping
-from configstore.model.path import ROOT, StorePath, is_below, printable, shown
+from configstore.model.path import StorePath, is_below, printable, shown
 from configstore.model.record import Kind
 from configstore.store.api import Event
 from configstore.store.tree import Tree
@@ -23,14 +23,13 @@ def add(commands: Commands) -> None:
 def _watch(args: argparse.Namespace) -> int:
     path = typed_directory(args.path)
     with Stopping() as stopping, open_tree(args) as tree:
-        stopping.run(lambda: _follow(tree, path, as_json=args.json), tree.kv.close)
+        stopping.run(lambda: _follow(tree, path, as_json=args.json), tree.close)
     return 0
 
 
 def _follow(tree: Tree, path: StorePath, *, as_json: bool) -> None:
-    start, end = tree.keys.files_at(path)
-    revision = tree.kv.range(start).revision
-    changes = tree.kv.watch(start, end, start_revision=revision + 1)
+    revision = tree.revision(path)
+    changes = tree.watch(path, start_revision=revision + 1)
     try:
         say(f"watching {shown(path)} from revision {revision}")
         for batch in changes:
@@ -62,8 +61,11 @@ def _fields(tree: Tree, event: Event) -> dict[str, object]:
     kind: also `unreadable`, and `vanished` for a key that was deleted without a tombstone.
     """
     if event.deleted:
-        name = event.item.key[len(tree.keys.file(ROOT)) :].decode("utf-8", "backslashreplace")
-        return {"path": name, "kind": "vanished", "revision": event.item.mod_revision}
+        return {
+            "path": tree.keys.text_of_file(event.item.key),
+            "kind": "vanished",
+            "revision": event.item.mod_revision,
+        }
     found = tree.decode_item(event.item)
     if isinstance(found, UnreadableRecord):
         return {"path": found.path, "kind": "unreadable", "revision": found.mod_revision, "reason": found.reason}

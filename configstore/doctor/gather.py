@@ -13,7 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -43,21 +43,18 @@ from configstore.expiry import validity_of_file
 from configstore.keyrings.file import KeyringFile
 from configstore.model.grants import Grant, Right, Service, wanted, words
 from configstore.model.keys import Keys
-from configstore.model.path import ROOT, StorePath, printable
+from configstore.model.path import ROOT, StorePath, first_component, printable
 from configstore.model.replica import MappingState
 from configstore.model.seal import Keyring
 from configstore.settings import DEFAULT_STATE, StoreSettings
 from configstore.store.api import CreateRevision, Delete, Kv, MemberStatus, Put
 from configstore.store.connect import connect
 from configstore.store.envelope import Envelopes
-from configstore.store.leases import held_up
+from configstore.store.lease_queue import held_up
 from configstore.store.permissions import may
-from configstore.store.replicas import live
+from configstore.store.replicas import live_reports
 from configstore.store.tree import Tree
 from configstore.store.values import Writer
-
-if TYPE_CHECKING:
-    from configstore.store.etcd.client import EtcdKv
 
 TRIAL_TTL = 60
 """Seconds after which the key of a trial is gone, should neither its delete nor its lease's end succeed."""
@@ -122,7 +119,7 @@ def _keyring(path: str, mappings: Sequence[Sealing]) -> tuple[Ring, Keyring | No
     return Ring(path=path, mode=file.mode, master=file.master, keys=ids, mappings=fitting), keys
 
 
-def _ask(facts: Facts, kv: "EtcdKv", tree: Tree, service: Service | None, how: str) -> Facts:
+def _ask(facts: Facts, kv: Kv, tree: Tree, service: Service | None, how: str) -> Facts:
     """Add what the store as a whole says, up to the first call that nobody answers."""
     key = tree.keys.trial(uuid.uuid4().hex)
     try:
@@ -201,7 +198,7 @@ def _or_failure(call: Callable[[], Found]) -> Found | Failure:
         return failure(error)
 
 
-def _access(kv: "EtcdKv", key: bytes, *, user: bool) -> Access:
+def _access(kv: Kv, key: bytes, *, user: bool) -> Access:
     if user:
         return Access.ON if kv.login() else Access.OFF
     try:
@@ -285,9 +282,9 @@ def _records(tree: Tree, stores: Sequence[StorePath] = (ROOT,), leases: Collecti
     """Look at the records of subtrees and at leases, at all of them unless told otherwise. Raises StoreError."""
     listings = [tree.list(store) for store in stores]
     there = {path for listing in listings for path, found in listing.records.items() if not found.gone}
-    reports = [report for report, _ in live(tree.kv, tree.keys).values()]
+    reports = live_reports(tree)
     return Records(
-        subtrees=tuple(sorted({path.partition("/")[0] for path in there})),
+        subtrees=tuple(sorted({first_component(path) for path in there})),
         count=len(there),
         unreadable=tuple(sorted({bad.path for listing in listings for bad in listing.bad})),
         live=len({(each.replica, each.host) for each in reports}),
@@ -296,7 +293,7 @@ def _records(tree: Tree, stores: Sequence[StorePath] = (ROOT,), leases: Collecti
             for each in reports
             if each.state is not MappingState.READY
         ),
-        held_up=tuple(held_up(tree.kv, tree.keys, time.time(), leases)),
+        held_up=tuple(held_up(tree, time.time(), leases)),
         unopened=Counter(
             found.record.seal.key
             for listing in listings

@@ -1,13 +1,12 @@
 """Judges how etcd is reached: endpoints, TLS, credentials, clocks."""
 
 import datetime as dt
-import ipaddress
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from configstore.doctor.facts import Access, EndpointAnswer, Facts, Failure, Refusal
 from configstore.doctor.finding import Finding, fail, ok, warn
 from configstore.expiry import Validity
+from configstore.model.endpoint import parse_endpoint
 from configstore.model.path import printable
 from configstore.store.api import MemberStatus
 
@@ -62,21 +61,15 @@ def tls(facts: Facts) -> Iterator[Finding]:
     for each in facts.endpoints:
         if each.url.startswith("https://"):
             yield from _certificate(each, facts)
-        elif not _is_local(each.url):
+        elif not parse_endpoint(each.url).is_loopback:
             mend = "give etcd --cert-file and --key-file, and use https:// and cacert"
             yield warn("tls", f"{each.url} is plain http: keys and passwords can be read on the way", mend)
-    if not any(each.url.startswith("https://") or not _is_local(each.url) for each in facts.endpoints):
+    if not any(
+        each.url.startswith("https://") or not parse_endpoint(each.url).is_loopback for each in facts.endpoints
+    ):
         yield ok("tls", "none, on this host's loopback")
     if facts.client_certificate:
         yield _ending("client certificate", "it", facts.client_validity, facts.now)
-
-
-def _is_local(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _certificate(each: EndpointAnswer, facts: Facts) -> Iterator[Finding]:
@@ -125,7 +118,7 @@ def credentials(facts: Facts) -> Iterator[Finding]:
         yield warn(check, found, "give that user a role for the root key, then `etcdctl auth enable`")
     elif facts.client_certificate:
         yield ok(check, "no user is needed beside the client certificate")
-    elif all(_is_local(each.url) for each in facts.endpoints):
+    elif all(parse_endpoint(each.url).is_loopback for each in facts.endpoints):
         yield ok(check, "no user is needed, on this host's loopback")
     else:
         found = "no user and no client certificate is needed: whoever reaches etcd reads the private keys"

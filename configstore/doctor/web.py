@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 from configstore.doctor.facts import Refusal, Web
 from configstore.expiry import Validity
+from configstore.model.endpoint import EndpointAddress, parse_endpoint
 from configstore.settings import StoreSettings
 
 _QUOTA = re.compile(rb"^etcd_server_quota_backend_bytes ([0-9.e+]+)$", re.MULTILINE)
@@ -40,9 +40,9 @@ _MAX_BODY = 8 << 20
 
 def visit(url: str, settings: StoreSettings, patience: float) -> Web:
     """Look at an endpoint; each step may take `patience` seconds. What fails is a part of the answer."""
-    where = urlsplit(url)
+    where = parse_endpoint(url)
     try:
-        context = context_of(settings) if where.scheme == "https" else None
+        context = context_of(settings) if where.secure else None
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         return Web(refusal=Refusal.FILES, detail=_words(error), silent=Refusal.FILES)
     try:
@@ -77,10 +77,10 @@ def context_of(settings: StoreSettings) -> "ssl.SSLContext":
 
 @contextmanager
 def _connection(
-    where: SplitResult, context: "ssl.SSLContext | None", settings: StoreSettings, patience: float
+    where: EndpointAddress, context: "ssl.SSLContext | None", settings: StoreSettings, patience: float
 ) -> Iterator[tuple[http.client.HTTPConnection, Certificate]]:
     """Connect, and yield the connection with the server's certificate. Raises OSError."""
-    host, port = where.hostname or "", where.port or 0
+    host, port = where.hostname, where.port
     connection = http.client.HTTPConnection(host, port)
     connection.auto_open = 0  # else it would connect again, without TLS
     certificate: Certificate = {}
@@ -150,7 +150,7 @@ def _get(connection: http.client.HTTPConnection, path: str) -> tuple[str, bytes]
     return answer.headers.get("Date", ""), body
 
 
-def _speaks_plainly(where: SplitResult, patience: float) -> bool:
+def _speaks_plainly(where: EndpointAddress, patience: float) -> bool:
     """Return whether the endpoint answers HTTP without TLS as etcd does. Sends nothing secret."""
     try:
         with _connection(where, None, StoreSettings(), patience) as (connection, _):
@@ -159,7 +159,7 @@ def _speaks_plainly(where: SplitResult, patience: float) -> bool:
         return False
 
 
-def _names(where: SplitResult, settings: StoreSettings, patience: float) -> tuple[str, ...]:
+def _names(where: EndpointAddress, settings: StoreSettings, patience: float) -> tuple[str, ...]:
     """Return the names for which a server's certificate, signed by a trusted authority, is."""
     context = context_of(settings)
     context.check_hostname = False

@@ -1,4 +1,4 @@
-"""Local files, read as strangers may have prepared them: never led out of a directory, never half-written.
+"""Reads and writes local files that another user may change meanwhile, and never outside their directory.
 
-Called by the daemon for a mirrored directory, and by the commands that take a whole tree in or out.
+Called by the daemon for a mirrored directory, and by the commands that import or export a whole tree.
 """

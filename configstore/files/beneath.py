@@ -1,7 +1,7 @@
-"""Opens below a directory that cannot be led out of it, whatever an application puts in the way.
+"""Opens files below a directory, and never outside it, whatever links an application puts there.
 
-`openat2(2)` where the kernel and the container's seccomp profile have it, else component by component with
-O_NOFOLLOW. O_NOFOLLOW alone guards only the last component.
+With `openat2(2)` if the kernel and the container's seccomp profile allow it, else component by component with
+O_NOFOLLOW, which alone guards only the last component of a path.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ _SYS_OPENAT2 = 437
 _NO_XDEV, _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x01, 0x02, 0x04, 0x08
 _STRICT = _NO_XDEV | _NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH
 _FOLLOWING = _NO_XDEV | _NO_MAGICLINKS | _BENEATH
-_TRIES = 16  # EAGAIN: something was renamed while the kernel walked; it says to try again
+_TRIES = 16  # EAGAIN: something was renamed while the kernel resolved the path (openat2(2))
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,7 +36,7 @@ def _openat2(directory: int, path: bytes, flags: int, resolve: int) -> int:
 
 
 def has_openat2() -> bool:
-    """Tell whether this kernel and seccomp profile offer openat2."""
+    """Return whether this kernel and seccomp profile allow openat2."""
     try:
         os.close(_openat2(-100, b".", os.O_PATH, 0))  # -100: AT_FDCWD
     except OSError as error:
@@ -47,10 +47,10 @@ def has_openat2() -> bool:
 
 
 class Beneath:
-    """Opens below one directory descriptor, which stays the caller's."""
+    """Opens files below one directory. The directory's descriptor stays the caller's."""
 
     def __init__(self, directory: int, *, openat2: bool | None = None) -> None:
-        """`openat2`: force or forbid its use; None finds out."""
+        """`openat2`: whether to use it; None: if it is allowed."""
         self._directory = directory
         self._device = os.fstat(directory).st_dev
         self._openat2 = has_openat2() if openat2 is None else openat2

@@ -1,4 +1,7 @@
-"""Makes way at a name in a directory where a stranger may have laid something, however large or deep that is."""
+"""Removes what another user may have put at a name in our own directory, however large or deep it is.
+
+Called for the state directory, and for the private directory in a mirrored one.
+"""
 
 import itertools
 import os
@@ -6,7 +9,7 @@ import secrets
 
 
 def clear_name(name: str, directory: int, attic: int | None = None) -> None:
-    """Let nothing lie at a name; what cannot be removed at once is renamed, into `attic` if given.
+    """Free a name in a directory; what cannot be removed at once is renamed, into `attic` if given.
 
     Raises OSError.
     """
@@ -23,7 +26,7 @@ def clear_name(name: str, directory: int, attic: int | None = None) -> None:
 
 
 def empty_directory(directory: int) -> None:
-    """Remove all that lies in an open directory, however deep: what lies deeper is moved up, one level at a time.
+    """Remove everything in an open directory. What is deeper is moved up first, so that no depth needs recursion.
 
     Raises OSError.
     """

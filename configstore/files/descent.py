@@ -1,8 +1,10 @@
-"""Opens a local path by a walk, through nothing that a stranger could have put in the way.
+"""Opens a local path without following any link that a stranger (another user than root and ours) may have made.
 
-A path is a promise only as far as nobody else can change what its names mean. So it is walked name by name, each
-opened in the directory before it without following a link. A link counts where nobody but root and we could have
-made it, such as /var/run; any other is refused. What is opened is held: later steps begin at the descriptor.
+1. The path is walked name by name; each is opened in the directory before it, without following a link.
+2. A link is followed only if nobody but root and we could have made it, such as /var/run; any other is refused.
+3. Every later step starts at the descriptor that was opened, so nobody can exchange what was checked.
+
+Called by the daemon for its directories, and by the commands that import and export.
 """
 
 import ctypes
@@ -21,7 +23,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Statx(ctypes.Structure):
-    """The part of struct statx that tells of attributes (statx(2)); it has 256 bytes."""
+    """struct statx (statx(2), 256 bytes) with its fields for attributes."""
 
     _fields_ = (
         ("before", ctypes.c_uint32 * 2),
@@ -34,14 +36,14 @@ class _Statx(ctypes.Structure):
 
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_MAX_LINKS = 40  # as the kernel has it (path_resolution(7))
+_MAX_LINKS = 40  # the kernel's own limit (path_resolution(7))
 
 
 def open_parent(path: str) -> tuple[int, str]:
-    """Open the directory in which a path ends; returns its descriptor (O_PATH) and the name in it.
+    """Open the directory that holds a path's last component; returns its descriptor (O_PATH) and that component.
 
-    What has that name is no symlink, or not there. `.` is the name of a path that ends in `.`, `..` or is `/`.
-    Raises RefusedError for a link that a stranger may have put there, OSError naming the path.
+    The component is not a symlink, or does not exist. It is `.` for a path that ends in `.` or `..`, and for `/`.
+    Raises RefusedError for a link that a stranger may have made, OSError with the path.
     """
     current = os.open("/" if path.startswith("/") else ".", _STEP | os.O_DIRECTORY)
     try:
@@ -75,7 +77,7 @@ def open_parent(path: str) -> tuple[int, str]:
 
 
 def descend(path: str) -> int:
-    """Open a directory for listing. Raises RefusedError, OSError, as `open_parent`."""
+    """Open a directory for listing. Raises as `open_parent` does."""
     above, name = open_parent(path)
     try:
         return enter(above, name)
@@ -87,16 +89,16 @@ def descend(path: str) -> int:
 
 
 def enter(above: int, name: str) -> int:
-    """Open a directory in an open one, never through a link. Raises OSError, NotADirectoryError for a link."""
+    """Open a directory in an open one, never through a link. Raises OSError; NotADirectoryError for a link."""
     return os.open(name, _LIST, dir_fd=above)
 
 
 def make(above: int, name: str, owner: os.stat_result | None = None) -> int:
-    """Make a directory (0700) in an open one, for whom `owner` names, and open it.
+    """Make a directory (0700) in an open one, give it to `owner` if that is set, and open it.
 
-    What is opened must be ours and empty: were another directory put in its place meanwhile, that could be a
-    private one, whose mode or owner is about to be changed. Raises OSError, ESTALE for that, FileExistsError when
-    there is one.
+    The opened directory must be ours and empty: another user could have put another one in its place meanwhile,
+    and the caller is about to change its mode and owner. Raises OSError: ESTALE for that, FileExistsError when the
+    name is taken.
     """
     os.mkdir(name, 0o700, dir_fd=above)
     made = enter(above, name)
@@ -111,16 +113,16 @@ def make(above: int, name: str, owner: os.stat_result | None = None) -> int:
 
 
 def _check_made(made: int, name: str) -> None:
-    """Raise OSError (ESTALE) unless what is open can be what we made just now."""
+    """Raise OSError (ESTALE) unless an open directory can be the one that we made just now."""
     if os.fstat(made).st_uid != os.geteuid() or not _is_empty(made):
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
 
 
 def open_or_make(path: str, mode: int = 0o700, *, for_stranger: bool = False) -> tuple[int, bool]:
-    """Open a directory; where its last component is missing, make it with `mode`. Returns whether it was made.
+    """Open a directory, after making it with `mode` if its last component is missing; returns whether it was made.
 
-    for_stranger: it is made for the owner of the directory above where that is a stranger, who decides what lies
-    there anyway. Raises RefusedError, OSError.
+    for_stranger: give a new directory to the owner of the one above if that is a stranger, who can decide about
+    everything in it anyway. Raises RefusedError, OSError.
     """
     try:
         return descend(path), False
@@ -130,7 +132,7 @@ def open_or_make(path: str, mode: int = 0o700, *, for_stranger: bool = False) ->
         found = os.fstat(above)
         made = make(above, name, found if for_stranger and is_stranger(found.st_uid) else None)
     except FileExistsError:
-        return descend(path), False  # somebody was faster
+        return descend(path), False  # another process made it meanwhile
     finally:
         os.close(above)
     os.fchmod(made, mode)
@@ -138,7 +140,7 @@ def open_or_make(path: str, mode: int = 0o700, *, for_stranger: bool = False) ->
 
 
 def is_mount(descriptor: int) -> bool:
-    """Tell whether an open directory is the top of a mount, bind mounts included. Raises OSError."""
+    """Return whether an open directory is a mount point, bind mounts included. Raises OSError."""
     found = _Statx()
     told = _libc.statx(descriptor, b"", _AT_EMPTY_PATH, 0, ctypes.byref(found)) == 0
     if told and found.attributes_mask & _MOUNT_ROOT:
@@ -149,21 +151,21 @@ def is_mount(descriptor: int) -> bool:
 
 
 def give(descriptor: int, owner: os.stat_result) -> None:
-    """Give what is open to the user and group of `owner`, if we may."""
+    """Give an open file or directory to the user and group of `owner`, if we may."""
     with suppress(PermissionError):
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def is_stranger(uid: int) -> bool:
-    """Tell whether a user is neither root nor we."""
+    """Return whether a user is neither root nor ours."""
     return uid not in {0, os.geteuid()}
 
 
 def can_be_exchanged(above: os.stat_result) -> bool:
-    """Tell whether a stranger can put something else in the place of what lies in a directory.
+    """Return whether a stranger can replace what is in a directory.
 
-    In one with the sticky bit that belongs to root or us, a stranger moves what is its own and no more. Our own
-    group is taken for ours: many systems give each user one.
+    In a directory with the sticky bit that belongs to root or us, a stranger can move only its own files. Our own
+    group counts as ours alone, since many systems give each user a group.
     """
     if is_stranger(above.st_uid):
         return True
@@ -188,7 +190,7 @@ def _steps(path: str) -> list[str]:
 
 
 def _look(directory: int, name: str, *, last: bool) -> int | None:
-    """Open what lies at a name; None when the path may end there and nothing does. Raises OSError."""
+    """Open a name in a directory; None if it does not exist and is the path's last. Raises OSError."""
     try:
         return os.open(name, _STEP, dir_fd=directory)
     except FileNotFoundError:
@@ -198,7 +200,7 @@ def _look(directory: int, name: str, *, last: bool) -> int | None:
 
 
 def _target(path: str, name: str, above: int, link: int, links: int) -> str:
-    """Return where a link leads, and close it. Raises RefusedError when a stranger may have made it, OSError."""
+    """Return a link's target, and close it. Raises RefusedError if a stranger may have made it, OSError."""
     try:
         if is_stranger(os.fstat(link).st_uid) or can_be_exchanged(os.fstat(above)):
             raise RefusedError(

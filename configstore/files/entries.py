@@ -1,7 +1,7 @@
-"""Makes entries from stat results, with the names of owners looked up once.
+"""Makes entries from stat results. Scan and apply use it, so an applied file looks the same when it is scanned.
 
-The names are for people and are those of this container's own /etc/passwd and /etc/group; only the numbers are
-ever applied. Called by whatever scans and applies: what was applied looks just like what is scanned later.
+The names of owners are for people, from this container's own /etc/passwd and /etc/group; only the numbers are
+applied.
 """
 
 import grp
@@ -13,14 +13,14 @@ from configstore.model.record import Entry, Kind
 
 
 class Entries:
-    """Makes entries, remembering the names of users and groups."""
+    """Makes entries, and looks each user's and group's name up once."""
 
     def __init__(self) -> None:
         self._users: dict[int, str | None] = {}
         self._groups: dict[int, str | None] = {}
 
     def user(self, uid: int) -> str | None:
-        """Return a user's name, None when it has none here."""
+        """Return a user's name; None if it has none in this container."""
         if uid not in self._users:
             try:
                 self._users[uid] = pwd.getpwuid(uid).pw_name
@@ -29,7 +29,7 @@ class Entries:
         return self._users[uid]
 
     def group(self, gid: int) -> str | None:
-        """Return a group's name, None when it has none here."""
+        """Return a group's name; None if it has none in this container."""
         if gid not in self._groups:
             try:
                 self._groups[gid] = grp.getgrgid(gid).gr_name
@@ -40,7 +40,7 @@ class Entries:
     def make(
         self, kind: Kind, status: os.stat_result, *, size: int = 0, sha256: str = "", target: str = ""
     ) -> Entry:
-        """Return the entry of what has this stat result; content and target are the caller's to tell."""
+        """Return the entry for a stat result; the caller gives size and digest of the content, or the target."""
         return Entry(
             kind=kind,
             mode=0 if kind is Kind.SYMLINK else stat.S_IMODE(status.st_mode) & 0o777,

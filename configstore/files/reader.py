@@ -1,6 +1,6 @@
-"""Reads what lies at one path, if it may be stored at all. Called for one name at a time of a directory.
+"""Reads the file, directory or symlink at one path, if it may be stored. Called by scans, imports and exports.
 
-Nothing is trusted: neither that a name still is what the listing said, nor where a symlink leads.
+Nothing is taken for granted: a name may have changed since it was listed, and a symlink may lead anywhere.
 """
 
 import errno
@@ -15,28 +15,28 @@ import pathspec
 from configstore.files.beneath import Beneath
 from configstore.files.entries import Entries
 from configstore.files.reading import Linked, StillEmpty, UnstableError, Unusable, digest_stable, stable_pieces
-from configstore.files.words import words
+from configstore.files.reasons import why_failed
 from configstore.model.path import StorePath, unsafe_target
 from configstore.model.record import MAX_SIZE, Entry, Kind
 from configstore.model.selection import Symlinks
 
 
 class SeenWriters(Protocol):
-    """Knows who is writing where the kernel may not be asked."""
+    """Knows which files are being written, for files about which the kernel may not be asked."""
 
     def writing(self, path: StorePath) -> bool:
-        """Tell whether a file was written to and not closed since, as far as was seen."""
+        """Return whether a file was seen being written, and not being closed since."""
         ...
 
     def quiet(self, path: StorePath) -> None:
-        """Take note that nobody has the file open for writing: the kernel was asked."""
+        """Note that the kernel was asked and that nobody has the file open for writing."""
         ...
 
 
 class Reader:
     """Reads entries of one mapping's directory.
 
-    blind: whether there was a file of which the kernel does not tell us whether somebody is writing to it.
+    blind: whether there was a file about whose writers we may not ask the kernel.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Reader:
         linked: bool = False,
         writers: SeenWriters | None = None,
     ) -> None:
-        """`refuse_empty`: gitignore-style patterns of files that are worth nothing while they are empty.
+        """`refuse_empty`: gitignore-style patterns of files that are unfinished while they are empty.
 
-        linked: whether files with several hard links are taken; not where what is read is mirrored, since the
-        other name may lie outside.
+        linked: whether to take files with several hard links. A mirror does not: the other name may be outside the
+        directory.
         """
         self.blind = False
         self._beneath = beneath
@@ -64,9 +64,9 @@ class Reader:
     def read(
         self, path: StorePath, directory: int, name: str, status: os.stat_result
     ) -> tuple[Entry, os.stat_result]:
-        """Return what lies at `name` in an open directory, with the stat result that is to be recognised later.
+        """Return the entry at `name` in an open directory, and the stat result by which a change is noticed later.
 
-        `status`: its lstat. Raises Unusable, UnstableError, OSError.
+        status: its lstat. Raises Unusable, UnstableError, OSError.
         """
         if stat.S_ISLNK(status.st_mode):
             return self._read_link(path, directory, name, status), status
@@ -78,7 +78,7 @@ class Reader:
         raise Unusable("neither file, directory nor symlink (a FIFO, socket or device); exclude it")
 
     def pieces(self, path: StorePath) -> Iterator[bytes]:
-        """Yield a file's content, from the root downwards, as `stable_pieces`. Raises UnstableError, OSError."""
+        """Yield the content of the file at a path as `stable_pieces` does. Raises UnstableError, OSError."""
         descriptor = self._open(path)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -88,7 +88,7 @@ class Reader:
             os.close(descriptor)
 
     def _is_written(self, path: StorePath, answer: bool | None) -> bool:
-        """Tell whether somebody is writing a file: by the kernel's answer, where it gives one."""
+        """Return whether a file is being written: by the kernel's answer, else by what was seen."""
         if answer is None:
             self.blind = True
             return self._writers is not None and self._writers.writing(path)
@@ -109,7 +109,7 @@ class Reader:
             try:
                 descriptor = self._open(path)
             except OSError as error:
-                why = "it leads out" if error.errno == errno.EXDEV else words(error)
+                why = "it leads out" if error.errno == errno.EXDEV else why_failed(error)
                 raise Unusable(f"a symlink that cannot be resolved inside the directory: {why}") from None
             return self._read_file(path, descriptor)[0]
         target = os.readlink(name, dir_fd=directory)

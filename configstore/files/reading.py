@@ -1,4 +1,4 @@
-"""Reading a file that somebody else may be writing."""
+"""Reads a file that another process may be writing. Called by `reader` and the sidecar's scan."""
 
 import errno
 import fcntl
@@ -17,21 +17,21 @@ class UnstableError(Exception):
 
 
 class Unusable(Exception):  # noqa: N818  # becomes a Problem
-    """What lies there is nothing that can be stored; the text says why, and the mend."""
+    """The file at a path cannot be stored; the text says why, and what to do."""
 
 
 class Linked(Unusable):
-    """The file has other names, perhaps where somebody else may write to it."""
+    """The file has other names, which may be where another user can write to it."""
 
 
 class StillEmpty(Unusable):
-    """The file is empty, as one of its kind is while it is being made, and worth nothing."""
+    """The file is empty, as a file of its kind is only while it is being made."""
 
 
 def signature(status: os.stat_result) -> Signature:
-    """Return the part of a stat result that tells a changed file from an unchanged one.
+    """Return the part of a stat result that changes when the file changes.
 
-    A directory's size and times speak of what is in it, not of itself, and are left out.
+    A directory's size and times are left out: they change with what is in it.
     """
     if stat.S_ISDIR(status.st_mode):
         return Signature(status.st_ino, status.st_mode, status.st_uid, status.st_gid, 0, 0, 0)
@@ -49,8 +49,9 @@ def signature(status: os.stat_result) -> Signature:
 def stable_pieces(descriptor: int, written: Callable[[bool | None], bool] = bool) -> Iterator[bytes]:
     """Yield the whole content of a regular file that nobody is writing, in pieces of CHUNK_SIZE bytes.
 
-    Only the last piece may be shorter. All of them count only when the end is reached without an error: the check
-    there covers the whole. written: tells from the answer of `has_writer` whether somebody is writing.
+    Only the last piece may be shorter. Use the pieces only after the iteration has ended without an error: the
+    check after the last one covers all. written: returns for an answer of `has_writer` whether the file is being
+    written.
     Raises UnstableError, OSError.
     """
     answer = has_writer(descriptor)
@@ -64,12 +65,12 @@ def stable_pieces(descriptor: int, written: Callable[[bool | None], bool] = bool
         yield piece
     if signature(os.fstat(descriptor)) != signature(before):
         raise UnstableError
-    if answer is None and written(None):  # who wrote meanwhile, and so fast that no time stamp moved
+    if answer is None and written(None):  # a write may be so fast that no time stamp changes
         raise UnstableError
 
 
 def _piece(descriptor: int, size: int, offset: int) -> bytes:
-    """Return so many bytes of a file. Raises UnstableError when they are not there any more, OSError."""
+    """Return `size` bytes of a file. Raises UnstableError when the file has become shorter, OSError."""
     piece = os.pread(descriptor, size, offset)
     while len(piece) < size:
         more = os.pread(descriptor, size - len(piece), offset + len(piece))
@@ -80,7 +81,7 @@ def _piece(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def digest_stable(descriptor: int, written: Callable[[bool | None], bool] = bool) -> tuple[int, str]:
-    """Return size and SHA-256 of a file that nobody is writing. Raises as `stable_pieces`."""
+    """Return size and SHA-256 of a file that nobody is writing. Raises as `stable_pieces` does."""
     size, digest = 0, hashlib.sha256()
     for piece in stable_pieces(descriptor, written):
         size += len(piece)
@@ -89,13 +90,14 @@ def digest_stable(descriptor: int, written: Callable[[bool | None], bool] = bool
 
 
 def has_writer(descriptor: int) -> bool | None:
-    """Tell whether any process has the file open for writing; None when we may not ask.
+    """Return whether any process has the file open for writing; None when we may not ask.
 
-    A read lease (fcntl(2), F_SETLEASE) is refused with EAGAIN just then. It is given back at once, so it delays
-    nobody. Another user's file may be asked for with CAP_LEASE alone, and some file systems have no leases.
+    The kernel refuses a read lease (fcntl(2), F_SETLEASE) with EAGAIN exactly then. The lease is given back at
+    once, so it delays nobody. For another user's file it needs CAP_LEASE, and some file systems have no leases.
     """
     try:
-        # Should a writer come in between, the kernel tells us so; SIGURG is ignored by default, SIGIO kills.
+        # If a process opens the file to write meanwhile, the kernel signals us. SIGURG is ignored by default;
+        # SIGIO would end this process.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Reads a whole local tree: what it holds, what is left, and what cannot be stored. For a command, once."""
+"""Reads a whole local tree: its entries, and what cannot be stored. Called by the commands."""
 
 import os
 import stat
@@ -10,9 +10,19 @@ import msgspec
 from configstore.files.beneath import Beneath
 from configstore.files.reader import Reader
 from configstore.files.reading import StillEmpty, UnstableError, Unusable
-from configstore.files.words import words
+from configstore.files.reasons import why_failed
 from configstore.files.writing import TEMPORARY
-from configstore.model.path import MARK_NAME, ROOT, PathError, StorePath, join, parse_path, printable, shell_word
+from configstore.model.path import (
+    MARK_NAME,
+    ROOT,
+    PathError,
+    StorePath,
+    basename,
+    join,
+    parse_path,
+    printable,
+    shell_word,
+)
 from configstore.model.record import Entry
 from configstore.model.selection import Selection
 
@@ -20,9 +30,9 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Walk(msgspec.Struct, kw_only=True):
-    """What a tree holds, by paths relative to its top: entries, and problems with their reason (safe to print).
+    """The contents of a tree by relative path: entries, and why others cannot be stored (safe to print).
 
-    unfinished: files that are worth nothing yet.
+    unfinished: files that are empty and not finished yet.
     """
 
     entries: dict[StorePath, Entry] = {}
@@ -31,7 +41,7 @@ class Walk(msgspec.Struct, kw_only=True):
 
 
 def open_plain(folder: int, path: StorePath) -> int:
-    """Open a directory below an open one, through no symlink; mounts are crossed. Raises OSError."""
+    """Open a directory below an open one, through no symlink, but across mounts. Raises OSError."""
     current = os.dup(folder)
     for name in filter(None, path.split("/")):
         try:
@@ -64,20 +74,20 @@ def walk(beneath: Beneath, reader: Reader, selection: Selection) -> Walk:
         except FileNotFoundError:
             found.entries.pop(directory, None)
         except OSError as error:
-            found.problems[printable(directory) or "/"] = words(error)
+            found.problems[printable(directory) or "/"] = why_failed(error)
     return found
 
 
 def _take(found: Walk, reader: Reader, path: StorePath, directory: int, status: os.stat_result) -> None:
     try:
         parse_path(path)
-        found.entries[path] = reader.read(path, directory, path.rpartition("/")[2], status)[0]
+        found.entries[path] = reader.read(path, directory, basename(path), status)[0]
     except FileNotFoundError:
         pass  # gone since it was listed
     except UnstableError:
         found.problems[printable(path)] = "is being written right now; try again"
     except OSError as error:
-        found.problems[printable(path)] = words(error)
+        found.problems[printable(path)] = why_failed(error)
     except StillEmpty:
         found.unfinished.append(path)
     except (PathError, Unusable) as reason:
@@ -85,11 +95,11 @@ def _take(found: Walk, reader: Reader, path: StorePath, directory: int, status: 
 
 
 def _target(directory: int, path: StorePath, status: os.stat_result) -> str:
-    """Return where a symlink leads, in words that end in a colon; "" for everything else."""
+    """Return a symlink's target as text that ends in a colon; "" for everything else."""
     if not stat.S_ISLNK(status.st_mode):
         return ""
     with suppress(OSError):
-        return f"-> {shell_word(os.readlink(path.rpartition('/')[2], dir_fd=directory))}: "
+        return f"-> {shell_word(os.readlink(basename(path), dir_fd=directory))}: "
     return ""
 
 
@@ -106,7 +116,7 @@ def listing(beneath: Beneath, directory: StorePath) -> Iterator[tuple[str, os.st
 
 
 def bears_mark(above: int, name: str) -> bool:
-    """Tell whether a directory is a sidecar's own, moved elsewhere. One that we may not enter is none for us."""
+    """Return whether a directory is a sidecar's private one, even moved; False if we may not enter it."""
     try:
         os.stat(f"{name}/{MARK_NAME}", dir_fd=above, follow_symlinks=False)
     except OSError:

@@ -1,24 +1,36 @@
-"""Writes files so that nobody sees them half-written, or readable by others for an instant. For commands.
+"""Writes files so that nobody sees half of one, or can read a private one for a moment. Called by the commands.
 
-A file is made under a temporary name in its own directory (0600), gets its owner and mode, and is renamed into
-place.
+A file is made under a temporary name in its own directory (0600), gets its owner and mode, and is then renamed.
 """
 
 import os
 import secrets
+import select
 from collections.abc import Callable
 from contextlib import suppress
 
 from configstore.files.beneath import Beneath
 from configstore.files.reading import Unusable
-from configstore.model.path import ROOT, StorePath, ancestors, depth, parent, unsafe_target
+from configstore.model.path import ROOT, StorePath, ancestors, basename, depth, parent, unsafe_target
 from configstore.model.record import Entry, Kind
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 TEMPORARY = ".configstore-"
-"""How the names begin under which files are made; one that is left was of a command that was killed."""
+"""The prefix of temporary names; a file with such a name is left of a command that was killed."""
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write all of a content, however little the system takes at a time. Raises OSError."""
+    left = memoryview(content)
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:  # a full pipe that another process which shares it has made non-blocking
+            writable = select.poll()
+            writable.register(descriptor, select.POLLOUT)
+            writable.poll()
 
 
 def replace_file(
@@ -30,17 +42,15 @@ def replace_file(
     *,
     durable: bool = False,
 ) -> None:
-    """Replace a file in an open directory as a whole. owner: uid and gid, -1 for what it is. Raises OSError.
+    """Replace a file in an open directory by a new one. Raises OSError.
 
-    durable: what nobody could make again is on the disk before this returns.
+    owner: uid and gid, each -1 for ours. durable: the file is on the disk before this returns.
     """
 
     def make(temporary: str) -> None:
         descriptor = os.open(temporary, _NEW, 0o600, dir_fd=directory)
         try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            write_all(descriptor, content)
             if owner != (-1, -1):
                 os.fchown(descriptor, *owner)
             os.fchmod(descriptor, mode)
@@ -66,22 +76,23 @@ def _replace(directory: int, name: str, make: Callable[[str], None]) -> None:
 
 
 class TreeWriter:
-    """Writes a tree below one open directory, which nothing in the tree can lead out of.
+    """Writes a tree below one open directory, and never outside it.
 
-    A directory that has an entry is closed to others until `finish`, when all that belongs in it is there.
+    A directory that has an entry is 0700 until `finish`, so that nobody reads it before its files have their
+    modes.
     """
 
     def __init__(self, folder: int, *, owners: bool) -> None:
-        """owners: whether files are given to whom they belong, as root can."""
+        """`owners`: whether to give files to their owners, as root can."""
         self._beneath = Beneath(folder)
         self._owners = owners
         self._directories: dict[StorePath, Entry] = {}
         self._made: set[StorePath] = {ROOT}
 
     def write(self, path: StorePath, entry: Entry, content: bytes, *, dir_mode: int = 0o755) -> None:
-        """Make a path what its entry says. dir_mode: of those above it that are not there and have no entry.
+        """Write the file, directory or symlink of an entry. Raises Unusable, OSError.
 
-        Raises Unusable, OSError.
+        dir_mode: the mode of missing directories above it that have no entry.
         """
         if entry.kind is Kind.SYMLINK and (reason := unsafe_target(path, entry.target)):
             raise Unusable(reason)
@@ -92,7 +103,7 @@ class TreeWriter:
             self._directories[path] = entry
             return
         directory = self._open(parent(path))
-        name = path.rpartition("/")[2]
+        name = basename(path)
         try:
             if entry.kind is Kind.SYMLINK:
                 _replace(directory, name, lambda temporary: self._link(temporary, directory, entry))
@@ -102,7 +113,7 @@ class TreeWriter:
             os.close(directory)
 
     def finish(self) -> dict[StorePath, OSError]:
-        """Give directories their owner and mode, the deepest first; returns what cannot be."""
+        """Give directories their owner and mode, the deepest first; returns the errors by path."""
         failed = {}
         for path in sorted(self._directories, key=depth, reverse=True):
             try:
@@ -122,17 +133,17 @@ class TreeWriter:
             os.close(descriptor)
 
     def _make(self, path: StorePath, mode: int) -> None:
-        """Make a directory that is not there; it belongs to whom the one above does."""
+        """Make a missing directory with the owner of the one above it."""
         if path in self._made:
             return
         above = self._open(parent(path))
         try:
-            os.mkdir(path.rpartition("/")[2], 0o700, dir_fd=above)
+            os.mkdir(basename(path), 0o700, dir_fd=above)
             owner, status = self._directories.get(parent(path)), os.fstat(above)
             uid, gid = (owner.uid, owner.gid) if owner else (status.st_uid, status.st_gid)
             self._give(path, Entry(kind=Kind.DIR, mode=mode, uid=uid, gid=gid))
         except FileExistsError:
-            os.close(self._open(path))  # it is a directory, or this says what else
+            os.close(self._open(path))  # it is a directory, or this raises
         finally:
             os.close(above)
         self._made.add(path)

@@ -1,1 +1,1 @@
-"""Keyrings as files: the one that a process seals with, and the folder of all of them with their master."""
+"""Keyrings as files: the file that a process uses, and the folder of all keyrings with their master."""

@@ -1,4 +1,4 @@
-"""A keyring's file, as a command and a sidecar read it, and as it is replaced while they run."""
+"""Reads a keyring's file, and again when it was replaced. Called by the commands and the sidecar."""
 
 import os
 
@@ -10,8 +10,8 @@ from configstore.model.seal import MAX_KEYRING, Keyring, KeyringError, Master, p
 class KeyringFile:
     """The file that a setting names.
 
-    mode: its permission bits when it was read last. master: whether it holds the master secrets.
-    trouble: why the file is not the one that is used any more; "" while it is.
+    mode: its permission bits when it was last read. master: whether it holds the master secrets.
+    trouble: why the file differs from the keyring that is used; "" while it does not.
     """
 
     def __init__(self, path: str) -> None:
@@ -22,7 +22,7 @@ class KeyringFile:
         self._signature: tuple[int, ...] | None = None
 
     def read(self) -> Keyring:
-        """Return what it holds. Raises UsageError, which quotes nothing of it."""
+        """Return the keyring in it. Raises UsageError, which quotes nothing of it."""
         try:
             with open(self.path, "rb") as file:
                 status = os.fstat(file.fileno())
@@ -39,9 +39,9 @@ class KeyringFile:
         return found.keyring() if isinstance(found, Master) else found
 
     def changed(self) -> Keyring | None:
-        """Return what it holds if it was replaced since it was read; else, and while it cannot be used, None.
+        """Return the keyring in it if the file was replaced since it was read and is usable; else None.
 
-        Then `trouble` says why; what was read last stays good.
+        While a replaced file is not usable, `trouble` says why, and the caller goes on with the keyring it has.
         """
         try:
             if _signature(os.stat(self.path)) == self._signature and not self.trouble:

@@ -1,8 +1,9 @@
-"""A folder with the master and the keyrings that are made from it: `seal keygen`, `rotate` and `forget` change it.
+"""A folder with the master and the keyrings derived from it. Called by `seal keygen`, `rotate` and `forget`.
 
-Each file is written as a whole, and a new secret stands in the master before anybody seals with it: whoever is
-killed in between has lost nothing, and the next call makes the keyrings that are behind. A secret leaves only by
-`forget`.
+1. Each file is replaced as a whole, so that none is ever half-written.
+2. A new secret is written to the master first, then to the keyrings. So no value is ever sealed with a key that
+   the master cannot derive, and after a kill the next call completes the keyrings.
+3. A secret is removed by `forget` alone, from the keyrings first and from the master last.
 """
 
 import errno
@@ -30,20 +31,20 @@ from configstore.model.seal import (
 )
 
 MASTER = "master"
-"""The name of the master's file in its folder."""
+"""The name of the master's file."""
 
 _MODE = 0o600
 
 
 class WantedKeyring(msgspec.Struct, frozen=True, kw_only=True):
-    """A keyring that shall be there. stores: the subtrees that it opens. nested: and all that lie below them."""
+    """A keyring to make. stores: the subtrees that it opens. nested: whether also those below them."""
 
     stores: tuple[StorePath, ...]
     nested: bool = False
 
 
 class KeyringFolder:
-    """A folder of keyrings, locked against other commands while it is open. See `opened`."""
+    """A folder of keyrings, locked against other commands while it is open; see `opened`."""
 
     def __init__(self, path: str, descriptor: int, master_name: str = MASTER) -> None:
         self.path = path
@@ -56,7 +57,7 @@ class KeyringFolder:
     def _read(self) -> None:
         for name in sorted(os.listdir(self._descriptor)):
             if name.startswith(TEMPORARY):
-                continue  # of a command that was killed, or somebody else's
+                continue  # left of a command that was killed, or another program's
             found = self._parsed(name)
             if name == self._master_name:
                 if not isinstance(found, Master):
@@ -66,15 +67,15 @@ class KeyringFolder:
                 self.keyrings[name] = found
 
     def _parsed(self, name: str) -> Keyring | Master | str:
-        """Return what a file of it holds, or why that is no keyring."""
+        """Return the keyring or master in a file, or the reason why it is neither."""
         try:
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             descriptor = os.open(name, flags, dir_fd=self._descriptor)
         except OSError as error:
-            if error.errno == errno.ELOOP:  # what is written there would not be written where it leads
+            if error.errno == errno.ELOOP:  # a new file would replace the link, not the file it leads to
                 return "it is a link: name the folder in which the file itself lies"
             return error.strerror or str(error)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a folder of certificates, perhaps
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # such as a folder of certificates
             os.close(descriptor)
             return "no regular file"
         with os.fdopen(descriptor, "rb") as file:
@@ -84,16 +85,16 @@ class KeyringFolder:
                 return str(error)
 
     def file(self, name: str) -> str:
-        """Return a file's path as a person is shown it."""
+        """Return a file's path, safe to print."""
         return printable(os.path.join(self.path, name))
 
     @property
     def master_file(self) -> str:
-        """The path of the master, likewise."""
+        """The master's path, safe to print."""
         return self.file(self._master_name)
 
     def add(self, wanted: Mapping[str, WantedKeyring], subtrees: Collection[StorePath], *, made: str) -> list[str]:
-        """Make what is missing of the master and of keyrings; returns the names of what was written.
+        """Make the master and the wanted keyrings if they are missing; returns the names of the files written.
 
         subtrees: those that get keys of their own. Raises RefusedError, OSError.
         """
@@ -116,9 +117,9 @@ class KeyringFolder:
         return written + self.sync(wanted)
 
     def sync(self, wanted: Mapping[str, WantedKeyring] | None = None) -> list[str]:
-        """Write the keyrings that miss a key; returns their names. Raises OSError.
+        """Write the keyrings that lack a key; returns their names. Raises OSError.
 
-        RefusedError: one has a key that is not of this master, which would be lost.
+        RefusedError: a keyring has a key that does not follow from this master, and would lose it.
         """
         for name, ring in self.keyrings.items():
             self._refuse_strange(name, ring)
@@ -151,13 +152,13 @@ class KeyringFolder:
             )
 
     def renew(self, *, made: str) -> None:
-        """Put a new secret before the others, into the master and then into the keyrings. Raises OSError."""
+        """Add a new secret as the newest one, to the master and then to the keyrings. Raises OSError."""
         self.master = self._with((_fresh(made), *self.the_master().secrets))
         self._write(self._master_name, self.master)
         self.sync()
 
     def forget(self, forgotten: Collection[Secret]) -> None:
-        """Take secrets out of the keyrings, and then out of the master. Raises OSError."""
+        """Remove secrets from the keyrings, and then from the master. Raises OSError."""
         self.master = self._with(tuple(each for each in self.the_master().secrets if each not in forgotten))
         for name, ring in [*self.keyrings.items()]:
             self.keyrings[name] = self.master.keyring_of({key.subtree for key in ring.keys})
@@ -168,7 +169,7 @@ class KeyringFolder:
         return msgspec.structs.replace(self.the_master(), secrets=found)
 
     def the_master(self) -> Master:
-        """Return what the master's file holds. Raises RefusedError where there is none."""
+        """Return the master. Raises RefusedError if there is none."""
         if self.master is None:
             raise RefusedError(f"{self.master_file}: not there")
         return self.master
@@ -184,7 +185,7 @@ def _fresh(made: str) -> Secret:
 
 @contextmanager
 def opened(path: str, *, make: bool = False, master_name: str = MASTER) -> Iterator[KeyringFolder]:
-    """Open a folder; `make`: also one that is not there (0700). Raises UsageError, RefusedError, OSError."""
+    """Open a folder; `make`: make it (0700) if it is missing. Raises UsageError, RefusedError, OSError."""
     try:
         if make:
             with suppress(FileExistsError):
@@ -212,9 +213,9 @@ def file_name(subtree: StorePath) -> str:
 def named(
     subtrees: Collection[StorePath], services: Mapping[str, Collection[StorePath]], *, one: str | None = None
 ) -> dict[str, WantedKeyring]:
-    """Return the keyrings of subtrees and of services by file name. Raises UsageError where two have one.
+    """Return the keyrings of subtrees and of services by file name. Raises UsageError if two have the same name.
 
-    one: the name of a single one for all of them.
+    one: the name of a single keyring for all of them.
     """
     if one and (subtrees or services):
         every = tuple(sorted({*subtrees, *(store for found in services.values() for store in found)}))
@@ -237,7 +238,7 @@ def named(
 
 
 def _usable(wanted: dict[str, WantedKeyring]) -> dict[str, WantedKeyring]:
-    """Return keyrings whose names are names of keyrings. Raises UsageError."""
+    """Return the keyrings. Raises UsageError if one has a name that no keyring may have."""
     if MASTER in wanted:
         raise UsageError(f"{MASTER}: a keyring of that name would take the master's place")
     if bad := next((name for name in wanted if name.startswith(TEMPORARY)), None):

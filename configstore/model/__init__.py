@@ -1,1 +1,1 @@
-"""The pure core: paths, records and keys. Nothing here reads a clock, a file or the network."""
+"""The pure core: paths, records, keys, reports, rights. Nothing here reads a clock, a file or the network."""

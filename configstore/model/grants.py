@@ -1,11 +1,11 @@
-"""What a service needs of etcd, as ranges of keys: from its mappings alone, and pure.
+"""The rights at etcd that a service needs, as ranges of keys, by its mappings. Called by `access` and `doctor`.
 
-A listing or a watch wants one grant that covers all of its range. That of a subtree S is `[files/S, files/S0)`,
-its own record and all below it, and a neighbour whose name goes on with a sign that sorts before `/`, such as
-`certs-x` beside `certs`, lies in it: `beside` finds these. All other ranges begin with `S/` and hold no other's.
-
-Whoever reads needs, of its subtree, only that, and to write what it loses to `conflicts/`. Whoever writes may not
-write into the subtree of another service's mapping that lies within its own.
+1. etcd allows a listing or a watch only if one grant covers its whole range. The range of a subtree S is
+   `[files/S, files/S0)`: its own record and all below it. It includes a neighbour whose name continues with a
+   character that sorts before `/`, such as `certs-x` beside `certs`; `beside` finds these. All other ranges begin
+   with `S/` and include no neighbour.
+2. A service that only pulls may read its subtree, and write losing sides to `conflicts/`.
+3. A service that pushes may not write into the subtree of another service's mapping inside its own.
 """
 
 import enum
@@ -19,14 +19,14 @@ from configstore.model.selection import Direction
 
 
 class Right(enum.StrEnum):
-    """What may be done in a range. WRITE alone is etcd's, and nothing of ours asks for it."""
+    """What may be done in a range. WRITE alone exists in etcd, but configstore never grants it."""
 
     READ = "read"
     WRITE = "write"
     READWRITE = "readwrite"
 
     def covers(self, other: "Right") -> bool:
-        """Tell whether who has this has the other, too."""
+        """Return whether this right includes another."""
         return self in {other, Right.READWRITE}
 
 
@@ -38,11 +38,11 @@ class Grant(msgspec.Struct, frozen=True, order=True):
     right: Right
 
     def covers(self, other: "Grant") -> bool:
-        """Tell whether who has this has the other, too."""
+        """Return whether this grant includes another."""
         return self.right.covers(other.right) and self.start <= other.start and _end(other) <= _end(self)
 
     def holds(self, key: bytes) -> bool:
-        """Tell whether a key lies in the range."""
+        """Return whether a key is in the range."""
         return self.start <= key < _end(self)
 
 
@@ -51,7 +51,7 @@ def _end(grant: Grant) -> bytes:
 
 
 class RangeNeed(msgspec.Struct, frozen=True, kw_only=True):
-    """One mapping, as far as it matters who may do what. lease: "" for none."""
+    """The part of a mapping that decides on rights. lease: "" for none."""
 
     mapping: str
     store: StorePath
@@ -60,14 +60,14 @@ class RangeNeed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def writes(self) -> bool:
-        """Whether it changes files in the store."""
+        """Whether the mapping writes records."""
         return self.direction is not Direction.PULL
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """Who has one certificate, and with it one user and one role at etcd, which are called alike.
+    """A service with one certificate, and one user and one role at etcd of the same name.
 
-    known: the mappings of all services that there may be, its own among them.
+    known: the mappings of all services that may exist, its own among them.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WantedRights(msgspec.Struct, frozen=True, kw_only=True):
-    """A grant, and what it is for: a mapping, "" where it is for all of them, in words."""
+    """A grant with its mapping ("" for all mappings) and its reason, as text."""
 
     grant: Grant
     mapping: str
@@ -85,13 +85,13 @@ class WantedRights(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def wanted(keys: Keys, service: Service) -> list[WantedRights]:
-    """Return all that a service needs, each mapping's on its own, whatever another one brings already."""
+    """Return all grants that a service needs, those of each mapping in full even if another's include them."""
     found = [each for need in service.needs for each in _of_mapping(keys, service, need)]
     return [*found, *_of_all(keys)]
 
 
 def grants(keys: Keys, service: Service) -> tuple[Grant, ...]:
-    """Return what a service's role has: as few grants as cover all that it needs, sorted."""
+    """Return the grants of a service's role: as few as include all that it needs, sorted."""
     every = sorted({each.grant for each in wanted(keys, service)})
     return tuple(each for each in every if not any(other != each and other.covers(each) for other in every))
 
@@ -136,7 +136,7 @@ _FAMILIES = (
 
 
 def _range(keys: Keys, family: str, store: StorePath) -> tuple[bytes, bytes]:
-    """Return the range of a subtree in a family of keys; of `files` with the subtree's own record."""
+    """Return a subtree's range in a family of keys; in `files`, with the subtree's own record."""
     if store == ROOT:
         return _below(f"{keys.root}/{family}/")
     start, end = _below(f"{keys.root}/{family}/{store}/")
@@ -148,7 +148,7 @@ def _below(prefix: str) -> tuple[bytes, bytes]:
 
 
 def _strangers_within(service: Service, need: RangeNeed) -> list[StorePath]:
-    """Return the subtrees within a mapping's that only other services write."""
+    """Return the subtrees inside a mapping's that only other services write."""
     ours = [each.store for each in service.needs if each.writes]
     within = {each.store for each in service.known if is_below(each.store, need.store)}
     strangers = sorted(store for store in within if not any(_is_at(one, store) for one in ours))
@@ -160,7 +160,7 @@ def _is_at(path: StorePath, top: StorePath) -> bool:
 
 
 def _without(start: bytes, end: bytes, holes: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield what of a range is left without others in it, which are sorted and apart."""
+    """Yield the parts of a range that are outside of `holes`, which are sorted and do not overlap."""
     for first, last in holes:
         if start < first:
             yield start, first
@@ -170,7 +170,7 @@ def _without(start: bytes, end: bytes, holes: Iterable[tuple[bytes, bytes]]) -> 
 
 
 class Beside(msgspec.Struct, frozen=True, kw_only=True):
-    """A neighbour that a service's grant includes, and that is not for it: of which mapping, and where it lies."""
+    """A neighbour that the grant of a service's mapping includes although the service does not need it."""
 
     service: str
     mapping: str
@@ -180,7 +180,7 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def beside(services: Iterable[Service]) -> list[Beside]:
-    """Return the subtrees of known mappings that lie in another one's range of `files`, though not below it."""
+    """Return the subtrees of known mappings that are in another mapping's range of `files`, but not below it."""
     found = []
     for service in services:
         stores = sorted({each.store for each in (*service.known, *service.needs)})
@@ -189,7 +189,7 @@ def beside(services: Iterable[Service]) -> list[Beside]:
 
 
 def included(service: Service, path: StorePath) -> Iterator[Beside]:
-    """Yield through which of a service's mappings a path can be read or written as a mere neighbour of theirs."""
+    """Yield the mappings of a service whose grants include a path only because it is their neighbour."""
     for need in service.needs:
         if not (need.store and _lies_beside(path, need.store)):
             continue
@@ -211,30 +211,30 @@ def _lies_beside(path: StorePath, store: StorePath) -> bool:
 
 
 def neighbours(keys: Keys, need: RangeNeed) -> tuple[bytes, bytes]:
-    """Return the range of `files` in which the neighbours of a mapping lie that its grant includes."""
+    """Return the range of `files` with the neighbours that a mapping's grant includes."""
     start = keys.file(need.store)
     return start + b"\0", start + b"/"
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """What a role lacks, and what it has too much."""
+    """The grants that a role lacks, and those that it has in excess."""
 
     missing: tuple[Grant, ...] = ()
     excess: tuple[Grant, ...] = ()
 
     def __bool__(self) -> bool:
-        """Tell whether there is any."""
+        """Return whether there is any difference."""
         return bool(self.missing or self.excess)
 
 
 def difference(has: Iterable[Grant], wants: Iterable[Grant]) -> Difference:
-    """Compare what a role has with what it is to have, grant by grant."""
+    """Return the difference between a role's grants and the wanted ones."""
     before, after = set(has), set(wants)
     return Difference(missing=tuple(sorted(after - before)), excess=tuple(sorted(before - after)))
 
 
 def words(root: str, grant: Grant, escape: Callable[[str], str]) -> str:
-    """Return a range as a person reads it, without the root key where it lies below that."""
+    """Return a range as text for a person, without the root key if it is below that."""
     start, end = (_relative(root, key, escape) for key in (grant.start, grant.end))
     if not grant.end:
         return start

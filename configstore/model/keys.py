@@ -1,4 +1,4 @@
-"""Sole owner of the translation between paths and etcd keys (see docs/store-layout.md).
+"""Translates between paths and etcd's keys; nothing else knows the layout (see docs/store-layout.md).
 
     {root}/files/<path>                      the current record
     {root}/chunks/<path>//<digest>           a piece of large content
@@ -9,11 +9,11 @@
     {root}/intents/<name>                    what was begun last under a lease
     {root}/replicas/<mapping>/<replica id>   a live replica
     {root}/replicas/<mapping>//<replica id>  a replica that has not said goodbye yet
-    {root}/asks/<id>                         who wants to hear from replicas, and causes a report at most
-    {root}/requests/<id>                     what a person wants of replicas
-    {root}/doctor/<id>                       what `doctor` tries its rights on, for a moment
+    {root}/asks/<id>                         an ask for reports, which can cause nothing but a report
+    {root}/requests/<id>                     a person's request to replicas
+    {root}/doctor/<id>                       a key on which `doctor` tries its rights, for a moment
 
-No path has an empty component, so the `//` ends it without doubt.
+No path has an empty component, so the first `//` always ends the path.
 """
 
 import re
@@ -29,7 +29,7 @@ _REVISION = re.compile(r"[0-9]{1,20}")
 _SHOWN = 300
 
 _TYPED = 3 * MAX_PATH
-"""Bytes of a key that a command line takes; none of ours is longer, or begins with so many of a stranger's."""
+"""Bytes of a key that a command line takes: more than any key of configstore's has, so such a prefix fits none."""
 
 
 class Keys:
@@ -66,6 +66,10 @@ class Keys:
             raise PathError(f"key {shown_key(key)}: not below {self.root}/files/")
         return parse_path(key[len(prefix) :].decode("utf-8", "surrogateescape"))
 
+    def text_of_file(self, key: bytes) -> str:
+        """Return the path of a record's key as text, whatever its bytes are; not safe to print."""
+        return key[len(self.file(ROOT)) :].decode("utf-8", "backslashreplace")
+
     def chunk(self, path: StorePath, digest: str) -> bytes:
         """Return the key of one piece of a path's content, `digest` being its SHA-256 in hexadecimal."""
         return f"{self.root}/chunks/{path}//{digest}".encode()
@@ -82,7 +86,7 @@ class Keys:
         return f"{self.root}/past/{path}//".encode()
 
     def past_range(self, directory: StorePath, *, alone: bool = False) -> tuple[bytes, bytes]:
-        """Return the half-open key range of what a directory and all below it were; `alone`: of itself only."""
+        """Return the half-open key range of a directory's and all lower superseded records; `alone`: its own."""
         prefix = self.past_of(directory) if alone else f"{self.root}/past/{directory}/".encode()
         if directory == ROOT:
             prefix = f"{self.root}/past/".encode()
@@ -101,7 +105,7 @@ class Keys:
         return f"{self.root}/conflicts/{path}//{conflict_id}".encode()
 
     def conflict_chunk(self, path: StorePath, conflict_id: str, digest: str) -> bytes:
-        """Return the key of one piece of a losing side; its own, so that it expires with that side alone."""
+        """Return the key of one piece of a losing side, which is that side's alone and so expires with it."""
         return f"{self.root}/conflicts/{path}//{conflict_id}//{digest}".encode()
 
     def conflict_root(self) -> bytes:
@@ -133,24 +137,24 @@ class Keys:
         return f"{self.root}/replicas/{mapping}/{replica}".encode()
 
     def replicas(self) -> tuple[bytes, bytes]:
-        """Return the half-open key range of all reports, and of who is to be there."""
+        """Return the half-open key range of all reports and of all expected replicas."""
         prefix = f"{self.root}/replicas/".encode()
         return prefix, prefix_end(prefix)
 
     def expected(self, mapping: str, replica: str) -> bytes:
-        """Return the key that says of a replica that it is to be there."""
+        """Return the key that says that a replica is expected."""
         return f"{self.root}/replicas/{mapping}//{replica}".encode()
 
     def is_expected(self, key: bytes) -> bool:
-        """Tell of a key in the range `replicas` whether it is no report but says that one is to be there."""
+        """Return whether a key in the range `replicas` is not a report's but an expected replica's."""
         return b"//" in key[len(self.replicas()[0]) :]
 
     def ask(self, name: str) -> bytes:
-        """Return the key under which one asks replicas to report."""
+        """Return the key of an ask for reports."""
         return f"{self.root}/asks/{name}".encode()
 
     def asks(self) -> tuple[bytes, bytes]:
-        """Return the half-open key range of all who ask for reports."""
+        """Return the half-open key range of all asks."""
         prefix = self.ask("")
         return prefix, prefix_end(prefix)
 
@@ -164,18 +168,18 @@ class Keys:
         return prefix, prefix_end(prefix)
 
     def trial(self, name: str) -> bytes:
-        """Return a key that `doctor` makes and removes to see what its user may do."""
+        """Return a key that `doctor` makes and removes to find out its user's rights."""
         return f"{self.root}/doctor/{name}".encode()
 
 
 def shown_key(key: bytes) -> str:
-    """Return a key that may hold anything as a person is shown it: printable, without its middle if too long."""
+    """Return any key as printable text for a person, without its middle if it is too long."""
     text = key.decode("utf-8", "backslashreplace")
     return printable(text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]}…{text[-_SHOWN // 2 :]}")
 
 
 def removal(key: bytes) -> str:
-    """Return the command that removes a key of etcd's; one that is too long to be typed by its beginning."""
+    """Return the command that removes a key of etcd's, by its first bytes if it is too long to be typed."""
     typed = shell_word(key[:_TYPED].decode("utf-8", "surrogateescape"))
     return f"etcdctl del {'--prefix ' if len(key) > _TYPED else ''}{typed}"
 

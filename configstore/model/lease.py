@@ -1,8 +1,8 @@
-"""What a contender for a lease says of itself, and what its holder is doing: pure values.
+"""The values of a lease: a contender's entry in the queue, and the intent of a holder.
 
-What a contender says of itself lies under `{root}/leases/<name>/<etcd lease id>` and ends with that etcd lease. An
-intent lies under `{root}/intents/<name>` and stays, so that a successor and a person see what was under way when a
-holder died.
+A queue entry is stored under `{root}/leases/<name>/<etcd lease id>` and expires with that etcd lease. An intent is
+stored under `{root}/intents/<name>` and stays, so that a successor and a person see what was under way when a
+holder died. Called by `store.leases`, `store.lease_queue` and `store.lease_intents`.
 """
 
 from typing import Annotated
@@ -18,7 +18,7 @@ _Time = Annotated[str, msgspec.Meta(max_length=64)]
 
 
 class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """Who wants, or holds, a lease. `command`: its program's name; arguments may hold secrets. time: RFC 3339."""
+    """A contender for a lease. command: its program's name; arguments may be secret. time: RFC 3339."""
 
     replica: _Name
     host: _Name
@@ -28,32 +28,32 @@ class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def words(self) -> str:
-        """Who it is, safe to print and to hand on."""
+        """The contender as text, safe to print and to pass to a command."""
         return printable(f"{self.replica} on {self.host}")
 
 
 class HeldUp(msgspec.Struct, frozen=True, kw_only=True):
-    """A lease that is held for longer than is usual: its name, by whom and for how long, in words."""
+    """A lease that is held for longer than is usual. found: by whom and for how long, as text."""
 
     name: str
     found: str
 
     @property
     def mend(self) -> str:
-        """What to do about it."""
+        """What to do about it, as text."""
         return f"look at what it does; `configstore leases break {printable(shell_word(self.name))}` takes it away"
 
     def __str__(self) -> str:
-        """Return it as one line."""
+        """Return both texts as one line."""
         return f"{self.found}: {self.mend}"
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """What a holder began under a lease, and how it ended.
 
-    token: the holder's fencing token. ended: when, "" while it runs or when nobody knows. exit: its exit code.
-    others: the revision of the store of the last intent that another replica wrote under this lease; 0 for none.
-    unfinished: of a holder that started nothing, what an earlier one had begun and is not known to have ended.
+    token: the holder's fencing token. ended: when, "" while it runs or if that is not known. exit: its exit code.
+    others: the store revision of the last intent that another replica wrote under this lease; 0 for none.
+    unfinished: if this holder started nothing, what an earlier one began and is not known to have ended.
     """
 
     token: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -67,7 +67,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def words(self) -> str:
-        """What was begun, by whom and when; safe to print and to hand to a command in a variable."""
+        """What was begun, by whom and when; safe to print and to pass to a command in a variable."""
         what = self.contender.command or "something"
         return printable(f"{what}, begun {self.begun} by {self.contender.words}")
 
@@ -83,7 +83,7 @@ def encode(value: QueueEntry | Intent) -> bytes:
 
 
 def decode_contender(text: bytes) -> QueueEntry | None:
-    """Return what a contender says; None when it is none of ours, as with `etcdctl lock`."""
+    """Return a contender's queue entry; None if configstore did not write it, as with `etcdctl lock`."""
     try:
         return untrusted.decode(text, _contender_decoder)
     except UntrustedError:

@@ -1,6 +1,6 @@
-"""What a path in the store may look like; the one gate through which every hostile path must come.
+"""Checks and takes apart paths of the store. Every path that another may have chosen passes `parse_path`.
 
-Called by the command line for what a person types, and by `keys` for what lies in etcd.
+Called by the command line for typed paths, by `keys` for those in etcd, and by the scan for names of files.
 """
 
 import json
@@ -18,11 +18,11 @@ PRIVATE_NAME = ".configstore"
 """The sidecar's own directory in a mirrored mount; no component of a store path may have this name."""
 
 MARK_NAME = "configstore-mark"
-"""A file by which the sidecar's own directory is recognised, also where somebody has moved it to."""
+"""A file by which the sidecar's own directory is recognised, even after it was moved."""
 
 MAX_COMPONENT = 255  # bytes; Linux NAME_MAX
 MAX_PATH = 2048  # bytes; leaves room for a mapping's directory below Linux PATH_MAX (4096)
-_SPECIAL = re.compile(r"[^\w@%+=:,./-]")  # all that may mean something to a shell, and spaces
+_SPECIAL = re.compile(r"[^\w@%+=:,./-]")  # characters that may mean something to a shell, and spaces
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode category Cc
 
 
@@ -30,7 +30,7 @@ _NOT_ASCII = re.compile(r"[^\n\x20-\x7e]")
 
 
 class PathError(ValueError):
-    """The text is no path that could be stored and mirrored; the message says why."""
+    """The text is not a path that can be stored and mirrored; the message says why."""
 
 
 def parse_path(text: str) -> StorePath:
@@ -40,7 +40,7 @@ def parse_path(text: str) -> StorePath:
     """
     if not text:
         raise PathError("the path is empty")
-    if len(text) > MAX_PATH:  # before anything is done with all of it
+    if len(text) > MAX_PATH:  # before any work on the whole text
         raise _too_long(text)
     shown = printable(text)
     try:
@@ -74,7 +74,7 @@ def _check_component(component: str, shown: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return words safe for a terminal or a log line: what is not printable is escaped. For a path: `shown`."""
+    """Return text safe for a terminal or a log line, with unprintable characters escaped. For a path: `shown`."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
@@ -82,14 +82,14 @@ def printable(text: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    """Return JSON that says the same and is safe for a terminal, as `printable`, with its line ends."""
+    """Return equal JSON that is safe for a terminal, with its line ends."""
     return _NOT_ASCII.sub(lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], text)
 
 
 def shell_word(text: str) -> str:
-    """Return `text` as it is typed into a shell (bash): as it is, quoted, or as $'…' when it cannot be printed.
+    """Return `text` as it is typed into a shell (bash): as it is, quoted, or as $'…' if it is not printable.
 
-    Bytes that are no UTF-8 are expected as `surrogateescape` decodes them, as Python has file names.
+    Bytes that are not UTF-8 are expected as `surrogateescape` decodes them, as in Python's file names.
     """
     if text.isprintable():
         if text and not _SPECIAL.search(text):
@@ -99,7 +99,7 @@ def shell_word(text: str) -> str:
 
 
 def _in_quotes(char: str) -> str:
-    """Return a character for $'…', which says the same in every locale."""
+    """Return a character for $'…', with the same meaning in every locale."""
     if char in "'\\":
         return f"\\{char}"
     if char.isprintable():
@@ -109,9 +109,9 @@ def _in_quotes(char: str) -> str:
 
 
 def shown(path: str) -> str:
-    """Return a path as it is typed for a command; what the shell makes of it names the same path again.
+    """Return a path as it is typed for a command, quoted for the shell.
 
-    The whole tree is `/`. What begins like an option is written `./-…`, as for other commands.
+    The whole tree is `/`. A path that begins like an option is written `./-…`, as for other commands.
     """
     if not path:
         return "/"
@@ -121,6 +121,16 @@ def shown(path: str) -> str:
 def parent(path: StorePath) -> StorePath:
     """Return the directory that holds `path`; ROOT for a top-level path."""
     return StorePath(path.rpartition("/")[0])
+
+
+def basename(path: str) -> str:
+    """Return the last component of `path`."""
+    return path.rpartition("/")[2]
+
+
+def first_component(path: str) -> StorePath:
+    """Return the first component of `path`: the top-level directory that holds it, or itself."""
+    return StorePath(path.partition("/")[0])
 
 
 def ancestors(path: StorePath) -> list[StorePath]:
@@ -135,7 +145,7 @@ def depth(path: StorePath) -> int:
 
 
 def is_below(path: StorePath, directory: StorePath) -> bool:
-    """Tell whether `path` lies in `directory` or deeper; a path is not below itself."""
+    """Return whether `path` is inside `directory`, at any depth; a path is not below itself."""
     return (directory == ROOT and path != ROOT) or path.startswith(f"{directory}/")
 
 
@@ -147,7 +157,7 @@ def join(directory: StorePath, relative: StorePath) -> StorePath:
 
 
 def relative_to(path: StorePath, directory: StorePath) -> StorePath:
-    """Return `path` as seen from `directory`, ROOT when they are the same; `path` must lie there."""
+    """Return `path` relative to `directory`, ROOT if they are equal; `path` must be inside it."""
     if path == directory:
         return ROOT
     if not is_below(path, directory):
@@ -158,9 +168,11 @@ def relative_to(path: StorePath, directory: StorePath) -> StorePath:
 def unsafe_target(path: StorePath, target: str) -> str | None:
     """Return why a symlink at `path`, relative to the mapping's directory, must not be stored, or None.
 
-    Judged by its text alone, and yet no chain of links that pass leads out: each `..` comes first, where it starts
-    from the very directory in which the link lies, and there are no more of them than directories above that; what
-    follows only descends. With a `..` behind a name, that name could be a link to somewhere higher up.
+    Only its text is checked, and yet no chain of accepted links leads out of the directory:
+
+    1. Every `..` comes first, so it starts from the directory that holds the link, whatever other links exist.
+    2. There are at most as many `..` as directories above the link.
+    3. All that follows only descends. After a name, a `..` could start from wherever that name's link leads.
     """
     if target.startswith("/"):
         return "a symlink with an absolute target, which means something else in every container; make it relative"

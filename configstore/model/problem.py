@@ -12,14 +12,13 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     word: a name that is not valid text, as it is typed into a shell; else "".
     unsure: the content may change at any moment, so two such problems are never known to be the same one.
     sealing: no key opens the record, nothing can be sealed, or a record is plain where it must be sealed.
-
-    A report in the store has `path`, `reason` and `word` (see `reported`). `word` is there even when it is empty,
-    as version 0.1 wrote it: msgspec omits no default that is made by a function such as `str`.
     """
 
     path: str
     reason: str
     unsure: bool = False
+    # Always in a report, even when it is empty, as version 0.1 wrote it: of defaults that are made by a function,
+    # `omit_defaults` leaves out those of list, dict and set alone.
     word: str = msgspec.field(default_factory=str)
     sealing: bool = False
 

@@ -1,12 +1,13 @@
-r"""What the store holds for a path: one line of JSON (the header), a newline, then small content.
+r"""The record of a path, and its format in the store: one line of JSON (the header), a newline, small content.
 
     {"v":1,"kind":"file","mode":"0600","uid":0,...,"size":6,"sha256":"…","write_id":"…",...}\n
     secret
 
-Of a sealed record (`"v":2`) the header lacks the digest, the link's target and the chunks' names: these are sealed
-together with the content (`model.seal`). Here it is read without being opened.
+The header of a sealed record (`"v":2`) lacks the digest, the link's target and the chunks' names, which are sealed
+together with the content (`model.seal`). Here such a record is read without being opened.
 
-`encode`, `header_line` and `decode` are the only readers and writers of that form; everything else sees `Record`.
+Only `encode`, `header_line` and `decode` read and write that format; all others use `Record`. Content is never
+quoted in an error.
 """
 
 import enum
@@ -22,10 +23,10 @@ from configstore.model.path import StorePath, depth
 from configstore.model.untrusted import UntrustedError
 
 PLAIN, SEALED = 1, 2
-"""The header versions. A record of a later version is refused, never guessed at."""
+"""The header versions. A record of a later version is refused: its fields may mean something else."""
 
 INLINE_MAX = 64 * 1024
-"""Content up to this many bytes lies in the record itself, larger content in chunks."""
+"""Content up to this many bytes is stored in the record itself, larger content in chunks."""
 
 CHUNK_SIZE = 512 * 1024
 """Bytes of one chunk: a third of etcd's default request limit (1.5 MiB, `--max-request-bytes`)."""
@@ -34,18 +35,18 @@ MAX_SIZE = 30 * 1024 * 1024
 """The largest file that is stored, in bytes: 60 chunks, so that one txn can name those of two versions."""
 
 MAX_DELETION = 10_000_000
-"""The largest number of tombstones that one deletion may say it has."""
+"""The largest number of tombstones that one deletion may claim to have."""
 
 Source = Callable[[], Iterable[bytes]]
-"""A content that need not be in memory: each call gives it anew, in pieces of CHUNK_SIZE bytes, the last one
-shorter. What it raises passes through whoever consumes it."""
+"""A content that need not be in memory: each call returns all of it in pieces of CHUNK_SIZE bytes, the last one
+shorter. Its exceptions pass through the functions that read it."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _MODE_BITS = 0o777
 
 
 class RecordError(ValueError):
-    """The bytes are no record that this version can read; the message says why, and quotes no content."""
+    """The bytes are not a record that this version can read; the message says why, and quotes no content."""
 
 
 class Kind(enum.StrEnum):
@@ -57,23 +58,23 @@ class Kind(enum.StrEnum):
     GONE = "gone"
 
 
-PLACING_ORDER = {Kind.DIR: 0, Kind.FILE: 1, Kind.SYMLINK: 2}
-"""In which order the paths of a set are placed: what holds the others, and what links lead to, first."""
+PLACING_ORDER = {Kind.DIR: 0, Kind.FILE: 1, Kind.SYMLINK: 2, Kind.GONE: 3}
+"""The order in which the paths of a set change: directories before what they hold, files before links to them."""
 
 
 def placing_order(path: StorePath, kind: Kind) -> tuple[int, int, StorePath]:
-    """Return the sort key by which paths are placed: by kind, a directory before what it holds."""
-    return PLACING_ORDER[kind], depth(path), path
+    """Return a change's sort key: by PLACING_ORDER, then from the top down, for deletes from the bottom up."""
+    return PLACING_ORDER[kind], -depth(path) if kind is Kind.GONE else depth(path), path
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a path *is*, apart from when and by whom it was written; the value that both sides compare.
+    """What a path is, without when and by whom it was written; the value that both sides compare.
 
-    mode: permission bits, at most 0o777 (setuid, setgid and sticky never travel); 0 for links and tombstones.
+    mode: permission bits, at most 0o777 (setuid, setgid and sticky are never stored); 0 for links and tombstones.
     uid, gid, user, group: the owner by number and by name; None leaves it to the replica's mapping.
-    size, sha256: of the content, in bytes and hexadecimal; for a tombstone, of what was deleted.
+    size, sha256: of the content, in bytes and hexadecimal; of a tombstone, those of the deleted content.
         Otherwise 0 and "".
-    target: where a symlink points; else "".
+    target: the target of a symlink; else "".
     """
 
     kind: Kind
@@ -87,11 +88,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     target: str = ""
 
     def same_content(self, other: "Entry") -> bool:
-        """Tell whether both are of one kind with equal content or target, whatever their mode and owner."""
+        """Return whether kind, content and target are equal, whatever mode and owner are."""
         return (self.kind, self.sha256, self.target) == (other.kind, other.sha256, other.target)
 
     def alike(self, other: "Entry", *, owners: bool = True) -> bool:
-        """Tell whether both are the same, whatever their owners are called, and where one leaves the owner open.
+        """Return whether both are equal but for the owners' names; an owner that one side leaves open is equal.
 
         owners: whether owners count at all.
         """
@@ -101,11 +102,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
-class Deletion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """One deletion as a person made it, however many tombstones and transactions it has.
+def tombstone(of: Entry | None = None) -> Entry:
+    """Return the entry of a deleted path; `of`, where it is known, is what was deleted."""
+    return Entry(kind=Kind.GONE, size=of.size, sha256=of.sha256) if of else Entry(kind=Kind.GONE)
 
-    id: the same in all its tombstones, at most 64 printable characters. count: how many tombstones it has, so that
-    whoever sees one of them knows whether it has seen all. confirmed: a person was asked, or named the path.
+
+class Deletion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """One deletion as a person made it, with any number of tombstones and transactions.
+
+    id: the same in all its tombstones, at most 64 printable characters. count: the number of its tombstones, so
+    that a reader of one of them knows whether it has seen all. confirmed: a person was asked, or named the path.
     """
 
     id: str
@@ -114,14 +120,14 @@ class Deletion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Who made a write.
+    """By whom and when a write was made.
 
-    write_id: unique for every write; how the outcome of an ambiguous txn is found out.
+    write_id: unique for every write; by it the outcome of a txn with a lost answer is found out.
     replica, host: the sidecar's replica id (or "cli") and its host name.
-    time: RFC 3339, UTC, for people only: no decision is ever made by it.
+    time: RFC 3339, UTC, for people only: no decision depends on it.
     lease: name of the lease under which it was made, or None.
-    supersedes: the mod_revision of the record that it replaced, 0 for none; so a hole in a history shows.
-    deletion: of a tombstone, the deletion that it is a part of, or None.
+    supersedes: the mod_revision of the record that it replaced, 0 for none; by it a gap in a history is noticed.
+    deletion: the deletion of which a tombstone is a part, or None.
     """
 
     write_id: str
@@ -134,7 +140,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Seal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """With what a value is sealed: the algorithm, the key's id, and the nonce in hexadecimal."""
+    """How a value is sealed: the algorithm, the key's id, and the nonce in hexadecimal."""
 
     alg: Annotated[str, msgspec.Meta(max_length=32)]
     key: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
@@ -144,9 +150,9 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An entry, its origin, and its content: inline, or as the names of its chunks in order.
 
-    seal: with what it was sealed where it lay in the store; None: it was plain.
-    locked: why its content may not be used, with the mend: no key opens it, or it is plain where sealed records
-    are required. While a sealed one is locked, its digest, target, content and chunks are not known.
+    seal: how it was sealed in the store; None if it was plain.
+    locked: why its content must not be used, and what to do: no key opens it, or it is plain where sealed records
+    are required. The digest, target, content and chunks of a locked sealed record are unknown.
     """
 
     entry: Entry
@@ -157,7 +163,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     locked: str = ""
 
     def __repr__(self) -> str:
-        """Show everything but the content: it may be a private key, and a traceback may show us."""
+        """Show everything but the content: it may be a private key, and tracebacks show this text."""
         return f"Record({self.entry!r}, {self.origin!r}, {shown_size(self.content)}, {len(self.chunks)} chunks)"
 
 
@@ -192,13 +198,13 @@ _version_decoder = msgspec.json.Decoder(_Version)
 
 
 def encode(record: Record) -> bytes:
-    """Return the bytes to store of a plain record. Raises RecordError when entry and content do not fit."""
+    """Return the bytes of a plain record. Raises RecordError when entry and content do not match."""
     check(record)
     return header_line(record) + b"\n" + (record.content or b"")
 
 
 def header_line(record: Record, *, seal: Seal | None = None) -> bytes:
-    """Return the header as it is stored, without the line's end. seal: what the rest is to be sealed with."""
+    """Return the header as it is stored, without the newline. seal: how the remaining fields are sealed."""
     entry, origin = record.entry, record.origin
     return msgspec.json.encode(
         _Header(
@@ -226,9 +232,9 @@ def header_line(record: Record, *, seal: Seal | None = None) -> bytes:
 
 
 def decode(value: bytes) -> Record:
-    """Read a record from untrusted bytes; a sealed one as far as it can be read without its key.
+    """Return the record in untrusted bytes; a sealed one as far as it is readable without its key.
 
-    Inline content is checked against its digest. Raises RecordError; the text never quotes content.
+    Inline content is checked against its digest. Raises RecordError.
     """
     line, newline, rest = value.partition(b"\n")
     if not newline:
@@ -236,7 +242,7 @@ def decode(value: bytes) -> Record:
     header = _read_header(line)
     kind = header.kind
     has_mode = kind is Kind.FILE or kind is Kind.DIR
-    has_size = kind is Kind.FILE or kind is Kind.GONE  # what another kind says of it would never be alike here
+    has_size = kind is Kind.FILE or kind is Kind.GONE  # of another kind it is dropped: scanned entries have none
     entry = Entry(
         kind=kind,
         mode=int(header.mode or "0", 8) & _MODE_BITS if has_mode else 0,
@@ -274,7 +280,7 @@ def _read_header(line: bytes) -> _Header:
     except UntrustedError as error:
         raise RecordError(_later_version(line) or f"not a record: {error}") from None
     if header.v not in {PLAIN, SEALED}:
-        raise RecordError(_words_of_version(header.v))
+        raise RecordError(_unknown_version(header.v))
     if (header.v == SEALED) != (header.seal is not None):
         raise RecordError(f"header version {header.v} {'with' if header.seal else 'without'} a seal")
     if header.seal and (header.sha256 or header.target or header.chunks):
@@ -283,20 +289,20 @@ def _read_header(line: bytes) -> _Header:
 
 
 def _later_version(line: bytes) -> str | None:
-    """Return why a header is not read when it is of another version, whose fields may mean something else."""
+    """Return why a header of another version, whose fields may mean something else, is not read; else None."""
     try:
         version = untrusted.decode(line, _version_decoder).v
     except UntrustedError:
         return None
-    return _words_of_version(version) if version not in {PLAIN, SEALED} else None
+    return _unknown_version(version) if version not in {PLAIN, SEALED} else None
 
 
-def _words_of_version(version: int) -> str:
+def _unknown_version(version: int) -> str:
     return f"header version {version}; this configstore reads up to {SEALED}: upgrade it"
 
 
 def check(record: Record) -> None:
-    """Raise RecordError when a record's entry and its content do not belong together."""
+    """Raise RecordError when a record's entry and its content do not match."""
     entry, content, chunks = record.entry, record.content, record.chunks
     check_deletion(entry, record.origin.deletion)
     if entry.kind is Kind.SYMLINK:
@@ -331,7 +337,7 @@ def check_deletion(entry: Entry, deletion: Deletion | None) -> None:
 
 
 def shown_size(content: bytes | Source | None) -> str:
-    """Return how content may be spoken of: by its size."""
+    """Return content as it may be shown: by its size."""
     if content is None:
         return "no content"
     return f"<{len(content)} bytes>" if isinstance(content, bytes) else "<content in pieces>"
@@ -343,7 +349,7 @@ def sha256(content: bytes) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a text may be the name of a chunk: of a plain one the SHA-256, in hexadecimal."""
+    """Return whether a text may be a chunk's name, which looks like a SHA-256 in hexadecimal."""
     return bool(_DIGEST.match(text))
 
 
@@ -353,10 +359,10 @@ def split(content: bytes) -> Iterator[bytes]:
 
 
 def checked(pieces: Iterable[bytes], entry: Entry) -> Iterator[bytes]:
-    """Hand on a content's pieces, one at a time, while they are what `entry` says.
+    """Yield a content's pieces one at a time while they match `entry`.
 
-    Raises RecordError at the first piece that is not of its length, and, behind the last one, when the whole does
-    not have the entry's size and digest.
+    Raises RecordError at the first piece of a wrong length, and after the last one when all together do not have
+    the entry's size and digest.
     """
     whole, size = hashlib.sha256(), 0
     for piece in pieces:

@@ -1,12 +1,12 @@
-"""What a live replica says of itself in the store, and what is asked of replicas: pure values.
+"""The values by which replicas and commands talk through the store: reports, asks and requests.
 
-A report lies under `{root}/replicas/<mapping>/<replica id>` and ends with the replica's session. That a replica is
-to be there lies under `{root}/replicas/<mapping>//<replica id>`: it outlives one that went without a goodbye.
-
-What is asked of replicas is of two kinds, kept apart by their keys and so by etcd's rights: an ask under
-`{root}/asks/<id>`, which causes a report and nothing else, so that any service may write it; a request under
-`{root}/requests/<id>`, which is a person's act and may override what protects the files. Each stands while the
-command that made it waits.
+- A report is stored under `{root}/replicas/<mapping>/<replica id>` and expires with the replica's session.
+- An expected replica is stored under `{root}/replicas/<mapping>//<replica id>`. It stays when a replica ends
+  without a goodbye, so that a person learns of it.
+- An ask, under `{root}/asks/<id>`, can cause nothing but a report, so any service may write it.
+- A request, under `{root}/requests/<id>`, is a person's act and may override a guard, so no service may write it.
+  Asks and requests are apart because etcd gives rights by ranges of keys. Each stays while the command that made
+  it waits.
 """
 
 import enum
@@ -21,13 +21,13 @@ from configstore.model.problem import Problem
 from configstore.model.untrusted import UntrustedError
 
 MAX_PROBLEMS = 50
-"""How many problems a report names; `problem_count` counts them all."""
+"""The most problems that a report names; `problem_count` counts all."""
 
 MAX_KEYS = 32
-"""How many keys a report names; a keyring has as many of a subtree as it had generations that are needed still."""
+"""The most keys that a report names; a keyring has one for each generation of a subtree's key still needed."""
 
 MAX_REPORT = 1024 * 1024
-"""Bytes of a report that are read: that many problems with the longest paths and reasons are less."""
+"""Bytes of a report that are read: more than MAX_PROBLEMS problems with the longest paths and reasons take."""
 
 _UNIQUE = re.compile(r"[0-9a-f]{8}")
 
@@ -38,14 +38,14 @@ _Words = Annotated[str, msgspec.Meta(max_length=16384)]
 
 
 class Take(enum.StrEnum):
-    """Whose state is right, by a person's choice."""
+    """The side whose files are right, by a person's choice."""
 
     STORE = "store"
     LOCAL = "local"
 
 
 class MappingState(enum.StrEnum):
-    """What a mapping of a replica is doing."""
+    """The state of a mapping at a replica."""
 
     STARTING = "starting"
     READY = "ready"
@@ -54,28 +54,29 @@ class MappingState(enum.StrEnum):
 
 
 class Alike(msgspec.Struct, frozen=True, kw_only=True):
-    """How many paths of a mapping have a problem with the same reason."""
+    """The number of paths of a mapping that have a problem with the same reason."""
 
     reason: str
     count: _Number
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What one replica says of one mapping.
+    """One replica's report of one mapping.
 
-    ready: it is served: it was complete, and no more. complete: every record is applied. degraded: it is ready,
-    and something is wrong. session: random, new at each start. store: the mapping's subtree.
-    reason: of `waiting` and `halted`.
-    revision: the store revision up to which everything was applied. paths: on how many it agrees with the store.
-    pending: how many paths wait to travel; pending_seconds: for how long the oldest has. behind: how many paths
-    have a newer record in the store than is applied. alike: the problems by their reasons. vanished: how many
-    records vanished without a tombstone.
-    lost: the store is not, or may not be, the one that was known; held: how many of its files still lie here.
-    last_choice: a person's choice that its process carried out last: what, by whom, when.
-    keys: the ids of the keys that are held for the mapping, first the one that its subtree is sealed with; absent
-    without any. master: they come from a master, which no sidecar should have; else absent.
-    version: of configstore; time: when this was written, RFC 3339, by the replica's clock.
-    Revision and counts are as of the last change of state or request to report, or some seconds ago.
+    session: random, new at each start. store: the mapping's subtree.
+    ready: the mapping was complete once, and its service may run. complete: every record is applied. degraded: it
+    is ready, and something is wrong. reason: why the state is `waiting` or `halted`.
+    revision: the store revision up to which everything was applied. paths: the number of paths on which it agrees
+    with the store. pending: the number of paths that wait to travel; pending_seconds: the wait of the oldest.
+    behind: the number of paths with a newer record in the store than is applied.
+    alike: the problems by their reasons. vanished: the number of records that vanished without a tombstone.
+    lost: the store is not, or may not be, the one that was known; held: the number of its files that are still
+    here.
+    last_choice: the last choice of a person that this process carried out: what, by whom, when.
+    keys: the ids of the mapping's keys, first the one with which its subtree is sealed; absent without any.
+    master: true if they come from a master, which no sidecar should have; else absent.
+    version: of configstore. time: when this was written, RFC 3339, by the replica's clock.
+    Revision and counts are as of the last change of state or ask for a report, or some seconds old.
     """
 
     mapping: _Name
@@ -108,11 +109,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def word(self) -> str:
-        """The one word for how it is."""
+        """The state as one word, `degraded` included."""
         return "degraded" if self.degraded and self.state is MappingState.READY else str(self.state)
 
     def why(self) -> str:
-        """Return why it is not further, in words, or nothing."""
+        """Return the reason for its state, or the first problems, as text; "" without any."""
         if self.reason:
             return self.reason
         named = [f"{each.shown(self.store)}: {each.reason}" for each in self.problems if each.path]
@@ -122,7 +123,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 class ExpectedReplica(msgspec.Struct, frozen=True, kw_only=True):
     """A replica of a mapping that has not said goodbye yet.
 
-    directory: the local one, as the sidecar names it. time: when it was started, RFC 3339, for people.
+    directory: the mirrored one, as the sidecar names it. time: when the sidecar started, RFC 3339, for people.
     """
 
     mapping: _Name
@@ -134,17 +135,17 @@ class ExpectedReplica(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def place(self) -> tuple[str, str, str]:
-        """Where it is: mapping, host and directory."""
+        """Mapping, host and directory, by which a restarted replica is recognised."""
         return self.mapping, self.host, self.directory
 
 
 def made_id(host: str, unique: str) -> str:
-    """Return the id of a replica that was given none: the host's name, and something unique in hexadecimal."""
+    """Return the id of a replica whose settings name none: the host's name and `unique` in hexadecimal."""
     return f"{_beginning(host)}{unique}"
 
 
 def made_of(replica: str, host: str) -> str:
-    """Return with what the ids begin that were made of a host's name as this one was; "" for one that was not."""
+    """Return the prefix of all ids made from a host's name if `replica` is such an id; else ""."""
     beginning = _beginning(host)
     unique = replica.removeprefix(beginning)
     return beginning if replica.startswith(beginning) and _UNIQUE.fullmatch(unique) else ""
@@ -155,10 +156,10 @@ def _beginning(host: str) -> str:
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True, tag_field="verb", tag="report"):
-    """Somebody who waits asks replicas to report.
+    """An ask for replicas' reports.
 
-    replica: which one; empty for all. With a `revision` the report is to be repeated, while the ask stands, once
-    that revision is applied.
+    replica: one replica's id; empty for all. revision: if set, the report is repeated once that revision is
+    applied, as long as the ask is in the store.
     """
 
     id: _Name
@@ -168,19 +169,20 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, tag_field="verb", tag="repo
 
 
 class Verb(enum.StrEnum):
-    """What a person wants."""
+    """The kinds of a person's request."""
 
     RESUME = "resume"
     FLUSH = "flush"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person wants of replicas.
+    """A person's request to replicas.
 
-    by: who that is by the command's own words; that it is a person at all follows from the right to write it.
-    mapping, replica: whom it is for; empty for all. A `resume` chooses a side (`take`) and says which halt it
-    ends: `reason` is that halt's, so that another one, which nobody has looked at, stays. Without a reason it is
-    about records that vanished: all of them, or the one at `path` (relative to the mapping).
+    by: the person, as the command names them; only a person has the right to write requests.
+    mapping, replica: which ones it is for; empty for all. A `resume` chooses a side (`take`) and names the halt
+    that it ends by that halt's `reason`, so that another halt, which the person has not seen, stays. Without a
+    reason it
+    is about records that vanished: all of them, or the one at `path` (relative to the mapping).
     """
 
     id: _Name
@@ -195,11 +197,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def who(self) -> str:
-        """Who wants it, as it may be shown."""
+        """The person, safe to print."""
         return printable(self.by)
 
     def concerns(self, mapping: str, replica: str) -> bool:
-        """Tell whether a mapping of a replica is meant."""
+        """Return whether the request is for a mapping of a replica."""
         return self.mapping in {"", mapping} and self.replica in {"", replica}
 
 
@@ -223,7 +225,7 @@ def decode_report(text: bytes) -> Report:
 
 
 def decode_expected(text: bytes) -> ExpectedReplica:
-    """Return that a replica is to be there. Raises UntrustedError, also for one of a later version."""
+    """Return an expected replica. Raises UntrustedError, also for one of a later version."""
     expected = untrusted.decode(text, _expected_decoder)
     _check(expected.v)
     return expected

@@ -1,11 +1,11 @@
-r"""The form of what is sealed, and the keys: everything about sealing but the cipher itself (`store.sealing`).
+r"""The format of sealed values, and the keys: everything about sealing but the cipher itself (`store.sealing`).
 
     {"v":2,"kind":"file",…,"size":6,"write_id":"…","seal":{"alg":"xchacha20poly1305","key":"3f…","nonce":"a1…"}}\n
     <ciphertext>
 
-What is sealed is a line of JSON (digest, link target, chunk names), a newline, and small content. The associated
-data are a tag that says what it is, the root key, the path, and the header line as it is stored: a record that was
-moved to another path or store, or given another mode, owner or writer, does not open.
+The plaintext is a line of JSON (digest, link target, chunk names), a newline, and small content. The associated
+data are a tag for the kind of value, the root key, the path, and the header line as it is stored. So a record that
+was moved to another path or store, or given another mode, owner or writer, does not open.
 
 Keys form a tree, each by HKDF-Expand (RFC 5869 §2.3) from the one above it:
 
@@ -13,8 +13,8 @@ Keys form a tree, each by HKDF-Expand (RFC 5869 §2.3) from the one above it:
                                       ├─ the cipher's key
                                       └─ the key by which chunks and losing sides are named
 
-Whoever holds a subtree's key can compute neither the master secret nor another subtree's key. The path of a record
-decides which key is right: that of the longest subtree around it.
+From a subtree's key, neither the master secret nor another subtree's key can be computed. A record is sealed with
+the key of the longest subtree that contains its path.
 """
 
 import enum
@@ -31,7 +31,7 @@ from configstore.model.record import Entry, Record, RecordError, Seal, check, he
 from configstore.model.untrusted import UntrustedError
 
 ALGORITHM = "xchacha20poly1305"
-"""The only one: XChaCha20-Poly1305 in its IETF form (draft-irtf-cfrg-xchacha-03), by libsodium's name."""
+"""The only algorithm: XChaCha20-Poly1305 in its IETF form (draft-irtf-cfrg-xchacha-03), by libsodium's name."""
 
 SECRET = 32
 """Bytes of a master secret, and of every key that is derived from one."""
@@ -41,11 +41,11 @@ MAX_KEYRING = 4 * 1024 * 1024
 
 
 class Policy(enum.StrEnum):
-    """What is done about sealing below a mapping's subtree, and by a command.
+    """The rule for sealing in a mapping's subtree, or for a command.
 
-    required: everything written is sealed, and a plain file or link is not believed. accept: everything written is
-    sealed, plain records are read as well: for the time in which a store is being sealed. off: what is written is
-    plain; sealed records are read where the keyring opens them, for the way back.
+    required: all writes are sealed, and plain files and links are not used. accept: all writes are sealed, and
+    plain records are used as well, for the time in which a store is being sealed. off: writes are plain; sealed
+    records are used if the keyring opens them, for the way back.
     """
 
     REQUIRED = "required"
@@ -54,7 +54,7 @@ class Policy(enum.StrEnum):
 
 
 class SealedKind(enum.StrEnum):
-    """Of what kind a sealed value is: one never opens as the other. A superseded record opens as a record does."""
+    """The kind of a sealed value: neither opens as the other. A superseded record is of the kind RECORD."""
 
     RECORD = "record"
     CONFLICT = "conflict"
@@ -65,7 +65,7 @@ class KeyringError(ValueError):
 
 
 class SealingError(RecordError):
-    """A record is of no use here: no key opens it, it was changed or moved, or it is plain where none may be."""
+    """A record must not be used: no key opens it, it was changed or moved, or it is plain and must be sealed."""
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -81,21 +81,21 @@ class Key(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def id(self) -> str:
-        """How a header names it; the secret cannot be found from it."""
+        """The id by which a header names the key; the secret cannot be computed from it."""
         return derive(self.secret, "id").hex()[:16]
 
     @cached_property
     def cipher(self) -> bytes:
-        """What the cipher is given."""
+        """The key of the cipher."""
         return derive(self.secret, "cipher")
 
     @cached_property
     def naming(self) -> bytes:
-        """What names are made with that show nothing of what they name."""
+        """The key by which names are made that reveal nothing about the content."""
         return derive(self.secret, "naming")
 
     def covers(self, path: StorePath) -> bool:
-        """Tell whether a path lies in the subtree."""
+        """Return whether a path is in the subtree."""
         return self.subtree in (ROOT, path) or is_below(path, self.subtree)
 
 
@@ -121,9 +121,9 @@ class Master(msgspec.Struct, frozen=True, kw_only=True):
     subtrees: tuple[StorePath, ...] = ()
 
     def keyring(self) -> "Keyring":
-        """Return the keyring that opens the whole store: whatever lies in no subtree has the root's key.
+        """Return the keyring that opens the whole store; the root's key is for paths in no listed subtree.
 
-        It opens what was sealed with a key of any other subtree as well, of which an older print does not know.
+        It also opens values sealed with the key of a subtree that an older copy of the master does not list.
         """
         keys = self.keyring_of((*self.subtrees, ROOT)).keys
         return Keyring(keys=keys, secrets=self.secrets)
@@ -135,18 +135,18 @@ class Master(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Keyring(msgspec.Struct, frozen=True, kw_only=True, dict=True):
-    """The keys of some subtrees; of each subtree's the newest first. secrets: of a master, what they come from."""
+    """The keys of some subtrees, each subtree's newest first. secrets: the master's, if it was made from one."""
 
     keys: tuple[Key, ...]
     secrets: tuple[Secret, ...] = ()
 
     def for_writing(self, path: StorePath) -> Key | None:
-        """Return the key that a path is sealed with: the newest of the longest subtree around it; else None."""
+        """Return the key to seal a path with: the newest of the longest subtree that contains it; else None."""
         around = (path, *reversed(ancestors(path)), ROOT)
         return next((self._newest[subtree] for subtree in around if subtree in self._newest), None)
 
     def find(self, key_id: str, path: StorePath) -> Key | None:
-        """Return a key by its id. One of a subtree in which the path does not lie proves nothing: None."""
+        """Return a key by its id; None if there is none, or if its subtree does not contain the path."""
         key = self._by_id.get(key_id)
         if key is None and self.secrets:
             made = (secret.key(subtree) for subtree in (path, *ancestors(path)) for secret in self.secrets)
@@ -154,11 +154,11 @@ class Keyring(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return key if key and key.covers(path) else None
 
     def fits(self, subtree: StorePath) -> bool:
-        """Tell whether anything of a subtree can be sealed with it."""
+        """Return whether anything in a subtree can be sealed with it."""
         return bool(self.of(subtree))
 
     def of(self, subtree: StorePath) -> tuple[Key, ...]:
-        """Return the keys of whatever lies in a subtree: first the one that the subtree itself is sealed with."""
+        """Return the keys of all paths in a subtree, first the one with which the subtree itself is sealed."""
         first = self.for_writing(subtree)
         others = [key for key in self.keys if key.covers(subtree) or is_below(key.subtree, subtree)]
         return tuple(dict.fromkeys([first, *others] if first else others))
@@ -181,7 +181,7 @@ def derive(secret: bytes, use: str) -> bytes:
 
 
 class _Inside(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What of a record's header is sealed."""
+    """The sealed part of a record's header."""
 
     sha256: str = ""
     target: Annotated[str, msgspec.Meta(max_length=4095)] = ""
@@ -192,14 +192,14 @@ _inside_decoder = msgspec.json.Decoder(_Inside)
 
 
 def closed(record: Record, seal: Seal) -> tuple[bytes, bytes]:
-    """Return a record's header line, and what is to be sealed beside it. Raises RecordError, as `encode` does."""
+    """Return a record's header line and the plaintext to seal. Raises RecordError, as `record.encode` does."""
     check(record)
     inside = _Inside(sha256=record.entry.sha256, target=record.entry.target, chunks=record.chunks)
     return header_line(record, seal=seal), msgspec.json.encode(inside) + b"\n" + (record.content or b"")
 
 
 def opened(record: Record, plaintext: bytes) -> Record:
-    """Return a sealed record together with what was sealed. Raises RecordError."""
+    """Return a sealed record completed by its plaintext. Raises RecordError."""
     line, _, rest = plaintext.partition(b"\n")
     try:
         inside = untrusted.decode(line, _inside_decoder)
@@ -215,10 +215,10 @@ def opened(record: Record, plaintext: bytes) -> Record:
 
 
 def bound_to(place: SealedKind, root: str, path: StorePath, rest: bytes) -> bytes:
-    """Return what stands for one value of one path: the associated data, and what a name is made of.
+    """Return the bytes that identify one value of one path: the associated data, and the input of a name.
 
-    No path and no root has a NUL, so no two of them are alike. rest: the header line of a record; the name of a
-    chunk.
+    No path and no root has a NUL, so no two values have the same bytes. rest: a record's header line, or a chunk's
+    name.
     """
     return b"\0".join((b"configstore 2", place.encode(), root.encode(), path.encode(), rest))
 
@@ -227,18 +227,18 @@ def bound_to(place: SealedKind, root: str, path: StorePath, rest: bytes) -> byte
 
 
 def piece_name(key: Key, place: SealedKind, root: str, path: StorePath, piece: bytes) -> str:
-    """Return the name of a piece of content: equal for equal pieces of one path in one place, and nowhere else."""
+    """Return the name of a piece of content: equal only for equal pieces of one path and one kind."""
     return hmac.digest(key.naming, b"piece\0" + bound_to(place, root, path, piece), "sha256").hex()
 
 
 def loser_name(key: Key, root: str, path: StorePath, entry: Entry) -> str:
-    """Return the id of a losing side, which follows from what it is."""
+    """Return the id of a losing side, which is derived from its entry."""
     what = bound_to(SealedKind.CONFLICT, root, path, identity(entry))
     return hmac.digest(key.naming, b"loser\0" + what, "sha256").hex()[:24]
 
 
 def identity(entry: Entry) -> bytes:
-    """Return what two losing sides of a path must have in common to be one."""
+    """Return the bytes that are equal for two losing sides of a path that count as one."""
     return f"{entry.kind} {entry.mode:o} {entry.sha256} {entry.target}".encode()
 
 
@@ -270,7 +270,7 @@ _file_decoder = msgspec.json.Decoder(_File)
 
 
 def dump(ring: Keyring | Master) -> bytes:
-    """Return the bytes of a keyring's file, to be read and printed by people as well."""
+    """Return the bytes of a keyring's file, which people can read and print."""
     if isinstance(ring, Master):
         secrets = tuple(_SecretLine(secret=each.secret.hex(), made=each.made) for each in ring.secrets)
         file = _File(keyring=1, secrets=secrets, subtrees=tuple(path or "/" for path in ring.subtrees))
@@ -284,7 +284,7 @@ def _key_line(key: Key) -> _KeyLine:
 
 
 def parse(text: bytes) -> Keyring | Master:
-    """Read a keyring's file. Raises KeyringError."""
+    """Return the keyring or master in a file's text. Raises KeyringError."""
     try:
         file = untrusted.decode(text, _file_decoder, limit=MAX_KEYRING)
     except UntrustedError as error:

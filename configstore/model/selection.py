@@ -1,4 +1,4 @@
-"""Which paths belong to a mapping, which way they travel, and what becomes of symlinks there."""
+"""The parts of a mapping's policy that commands need as well: its paths, its direction, and its symlinks."""
 
 import enum
 from collections.abc import Iterable
@@ -7,11 +7,11 @@ from functools import cached_property
 import msgspec
 import pathspec
 
-from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, is_below, relative_to
+from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, first_component, is_below, relative_to
 
 
 class Direction(enum.StrEnum):
-    """Which way changes travel."""
+    """The way in which changes travel."""
 
     BOTH = "both"
     PULL = "pull"
@@ -19,7 +19,7 @@ class Direction(enum.StrEnum):
 
 
 class Symlinks(enum.StrEnum):
-    """What happens to symlinks: mirrored as they are, replaced by what they point to, or refused."""
+    """How symlinks are mirrored: as they are, as the file they point to, or not at all."""
 
     PRESERVE = "preserve"
     RESOLVE = "resolve"
@@ -30,7 +30,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """Which paths below a subtree belong to a mapping.
 
     include, exclude: gitignore-style patterns, relative to the subtree.
-    holes: paths below the subtree that another mapping has taken out of this one, relative to it.
+    holes: paths below the subtree that belong to another mapping, relative to it.
     """
 
     include: tuple[str, ...] = ("**",)
@@ -38,26 +38,26 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     holes: tuple[StorePath, ...] = ()
 
     def selects(self, relative: StorePath, *, is_dir: bool) -> bool:
-        """Tell whether a path (relative to the subtree) belongs to this mapping."""
+        """Return whether a path (relative to the subtree) belongs to this mapping."""
         if not self.enters(relative, is_dir=is_dir):
             return False
         return self._included.match_file(f"{relative}/" if is_dir else relative)
 
     def enters(self, relative: StorePath, *, is_dir: bool = True) -> bool:
-        """Tell whether a path, or for a directory anything below it, may belong to this mapping."""
+        """Return whether a path, or anything below it if it is a directory, may belong to this mapping."""
         if relative == ROOT:
             return True
         if PRIVATE_NAME in relative.split("/"):
             return False
         if any(relative == hole or is_below(relative, hole) for hole in self.holes):
             return False
-        if self._tops is not None and relative.partition("/")[0] not in self._tops:
+        if self._tops is not None and first_component(relative) not in self._tops:
             return False
         return not self._excluded.match_file(f"{relative}/" if is_dir else relative)
 
     @cached_property
     def _tops(self) -> frozenset[str] | None:
-        """The names below the subtree in which all lies that is included; None when that may be anywhere."""
+        """The top-level names that hold all included paths; None if these may be anywhere."""
         tops = [pattern[1:].partition("/")[0] for pattern in self.include if pattern.startswith("/")]
         plain = len(tops) == len(self.include) and not any(set(top) & set("*?[\\!") for top in tops)
         return frozenset(tops) if plain and all(tops) else None
@@ -72,9 +72,9 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
 
 def taken_out(outer: tuple[str, str], others: Iterable[tuple[str, str]]) -> tuple[StorePath, ...]:
-    """Return what other mappings take out of one: by their subtree as by their directory.
+    """Return the paths of a mapping that belong to others, by their subtrees and by their directories.
 
-    Each is given as its subtree and its directory; the same mapping among them takes nothing.
+    Each mapping is given as its subtree and its directory; the mapping itself may be among `others`.
     """
     store, directory = outer
     found = set()

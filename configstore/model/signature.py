@@ -1,10 +1,10 @@
-"""How a changed file is told from an unchanged one without reading it."""
+"""The part of a stat result by which a changed file is noticed without reading it. Made by `files.reading`."""
 
 import msgspec
 
 
 class Signature(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The part of a stat that changes whenever a file may have changed: the cheap test before hashing."""
+    """The fields of a stat result that change whenever a file may have changed: the cheap test before hashing."""
 
     ino: int
     mode: int

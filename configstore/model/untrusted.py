@@ -1,10 +1,9 @@
-"""The one decoder of JSON that a stranger may have written: headers, reports, requests, claims, a socket's bodies.
+"""The only decoder of JSON that anybody may have written: headers, reports, requests, queue entries, bodies.
 
-Whatever the bytes are, `decode` returns a value of the wanted type or raises UntrustedError with a reason that may
-be shown to a person: it bounds size and nesting, and refuses what two readers could read differently.
-
-What we wrote ourselves is told apart cheaply: a value that is encoded to the very same bytes again came from text
-without doubled keys, unknown fields or bad UTF-8. Only other text is read a second time, by `_judge`.
+1. For any bytes, `decode` returns a value of the wanted type or raises UntrustedError, whose text may be shown.
+2. It limits size and nesting, and refuses text that two readers could read differently.
+3. Text that configstore wrote itself is recognised cheaply: if the value encodes to the same bytes again, there
+   were no doubled keys, unknown fields or bad UTF-8. Only other text is read a second time, by `_check`.
 """
 
 import json
@@ -16,13 +15,13 @@ import msgspec
 from configstore.model.path import printable
 
 LIMIT = 64 * 1024
-"""Bytes of JSON that are read unless a caller says otherwise; the longest header of a record is half of it."""
+"""Bytes of JSON that are read by default; the longest header of a record has half as many."""
 
 MAX_DEPTH = 32
-"""How deep arrays and objects may be nested."""
+"""Levels of nested arrays and objects, at most."""
 
 MAX_DIGITS = 20
-"""Digits of the longest whole number, a bit more than 64 bits have."""
+"""Digits of a whole number, at most: a few more than 64 bits need."""
 
 _REASON = 200
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -32,21 +31,21 @@ T = TypeVar("T")
 
 
 class UntrustedError(ValueError):
-    """The bytes cannot be read; the message says why in one printable line of at most some 200 characters."""
+    """The bytes cannot be read; the message says why in one printable line of about 200 characters at most."""
 
 
 def decode(text: bytes, decoder: msgspec.json.Decoder[T], *, limit: int = LIMIT) -> T:
     """Return the value of JSON that anybody may have written.
 
-    decoder: of a type with a bounded nesting, such as a Struct. limit: the most bytes that are read.
-    Raises UntrustedError, and nothing else: neither RecursionError nor OverflowError.
+    decoder: for a type of bounded nesting, such as a Struct. limit: bytes, at most.
+    Raises UntrustedError and nothing else: neither RecursionError nor OverflowError.
     """
     if len(text) > limit:
         raise UntrustedError(f"{len(text)} bytes of JSON, at most {limit} are read")
     try:
         value = decoder.decode(text)
         if _encoder.encode(value) != text:
-            _judge(text.decode())
+            _check(text.decode())
     except UntrustedError:
         raise
     except RecursionError:
@@ -55,15 +54,15 @@ def decode(text: bytes, decoder: msgspec.json.Decoder[T], *, limit: int = LIMIT)
         raise UntrustedError("a number of more than 64 bits") from None
     except UnicodeDecodeError:
         raise UntrustedError("malformed JSON: not UTF-8") from None
-    except msgspec.ValidationError as error:  # names a field and types, or a word that is none of an enumeration
+    except msgspec.ValidationError as error:  # its text names a field and types, or an unknown value
         raise UntrustedError(_short(str(error))) from None
-    except ValueError:  # of msgspec or of json; their words quote the text
+    except ValueError:  # of msgspec or json, whose text would quote the bytes
         raise UntrustedError("malformed JSON") from None
     return value
 
 
-def _judge(text: str) -> None:
-    """Raise UntrustedError for what the typed decoder lets pass, be it in a field that it skips."""
+def _check(text: str) -> None:
+    """Raise UntrustedError for faults that the typed decoder lets pass, even in a field that it skips."""
     depth = 0
     for bracket in _BRACKET.findall(_STRING.sub("", text)):
         depth += 1 if bracket in "[{" else -1

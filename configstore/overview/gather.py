@@ -17,11 +17,12 @@ from configstore.model.keys import Keys
 from configstore.model.path import ROOT
 from configstore.overview.facts import OverviewFacts
 from configstore.settings import StoreSettings
-from configstore.store.api import Kv, MemberStatus
+from configstore.store.api import MemberStatus
 from configstore.store.conflicts import count_sides
 from configstore.store.connect import connect
-from configstore.store.leases import held_up
+from configstore.store.lease_queue import held_up
 from configstore.store.replicas import PATIENCE, Answers, ask_reports, everyone
+from configstore.store.store import Store
 
 MEMBERS = 2.3
 """Seconds that members have to say how they are, while none has answered."""
@@ -49,18 +50,18 @@ def gather(settings: StoreSettings) -> OverviewFacts:
         over.daemon = True
         over.start()
         try:
-            return _ask(facts, kv, Keys(settings.root), end)
+            return _ask(facts, Store(kv, Keys(settings.root)), end)
         finally:
             over.cancel()
 
 
-def _ask(facts: OverviewFacts, kv: Kv, keys: Keys, end: float) -> OverviewFacts:
+def _ask(facts: OverviewFacts, store: Store, end: float) -> OverviewFacts:
     """Add what the store says, up to the first call that fails."""
     replace = msgspec.structs.replace
     try:
-        first = kv.range(*keys.files_below(ROOT), limit=1, keys_only=True)
+        first = store.below(ROOT, limit=1, keys_only=True)
         facts = replace(facts, revision=first.revision, empty=not first.items)
-        answers, stale = _reports(kv, keys, end)
+        answers, stale = _reports(store, end)
         known = answers.everyone
         facts = replace(
             facts,
@@ -69,25 +70,25 @@ def _ask(facts: OverviewFacts, kv: Kv, keys: Keys, end: float) -> OverviewFacts:
             late=tuple(answers.late),
             stale=stale,
             hasty=answers.hasty,
-            gone=tuple(gone for gone, _ in known.gone(keys).values()),
+            gone=tuple(gone for gone, _ in known.gone(store.keys).values()),
             unread=known.unread,
         )
-        facts = replace(facts, conflicts=count_sides(kv, keys))
-        return replace(facts, held_up=tuple(held_up(kv, keys, facts.now)))
+        facts = replace(facts, conflicts=count_sides(store))
+        return replace(facts, held_up=tuple(held_up(store, facts.now)))
     except StoreError as error:
         if facts.revision and isinstance(error, StoreUnavailableError):
             return replace(facts, cut_off=Failure(f"not all could be read within {WHOLE:g} s"))
         return replace(facts, cut_off=failure(error))
 
 
-def _reports(kv: Kv, keys: Keys, end: float) -> tuple[Answers, str]:
+def _reports(store: Store, end: float) -> tuple[Answers, str]:
     """Return what replicas say, and why they could not be asked."""
     patience = max(0.0, min(PATIENCE, end - time.monotonic()))
     try:
-        return ask_reports(kv, keys, patience), ""
+        return ask_reports(store, patience), ""
     except StoreUnavailableError:
         raise
     except StoreError as error:
         why = "this user may read only" if isinstance(error, PermissionDeniedError) else str(error)
-    found = everyone(kv, keys)
+    found = everyone(store)
     return Answers(fresh=[report for report, _ in found.live.values()], late=[], everyone=found), why

@@ -1,4 +1,4 @@
-"""The store: `api` is the contract, `etcd` keeps it, `tree` puts paths and records on top.
+"""The store: `api` is the contract of a connection, `etcd` implements it, `tree` adds paths and records.
 
-tree.Tree (paths, records, chunks, history)  →  api.Kv (keys, txns, watches)  ⇐  memory.MemoryKv | etcd.EtcdKv
+tree.Tree (paths, records)  →  store.Store (connection and keys)  →  api.Kv (txns, watches)  ⇐  etcd.EtcdKv
 """

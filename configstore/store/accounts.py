@@ -1,7 +1,7 @@
-"""The contract of etcd's users and roles, as far as configstore needs them, and what makes them as they should be.
+"""The contract of etcd's users and roles, and the steps that bring them about. Called by `access` and `doctor`.
 
-A user has no password: who it is, etcd takes from the certificate that it shows. Each has one role, called as the
-user is. `etcd.accounts.EtcdAccounts` keeps it.
+A service's user has no password: etcd takes its name from the certificate that it shows. Each user has one role
+with the same name. `etcd.accounts.EtcdAccounts` implements the contract.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,18 +14,17 @@ from configstore.errors import StoreError
 from configstore.model.grants import Difference, Grant, difference
 
 ROOT = "root"
-"""The user, and the role, that may do everything; etcd switches access control on with them alone."""
-
+"""The user and the role that may do everything. Without them etcd does not switch access control on."""
 
 _LOOKS = 3
-"""How often it is looked at what is still to be done: some servers keep a right beside its successor."""
+"""How often the accounts are read and changed: some servers keep a right beside the one that replaces it."""
 
 
 class Accounts(Protocol):
-    """Users and roles. Each change may be made again without harm. Any call raises what `Kv` raises."""
+    """Users and roles. Each change can be repeated without harm. Any call may raise what `Kv` raises."""
 
     def enabled(self) -> bool:
-        """Tell whether access control is on."""
+        """Return whether access control is on."""
         ...
 
     def users(self) -> dict[str, tuple[str, ...]]:
@@ -78,7 +77,7 @@ class Accounts(Protocol):
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """What is of one user: whether it and its role are there, what the role has, and the user's other roles."""
+    """One user: whether it and its role exist, whether it has its role, the role's grants, and its other roles."""
 
     user: bool = False
     role: bool = False
@@ -87,18 +86,18 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     others: tuple[str, ...] = ()
 
     def differs(self, wants: Iterable[Grant]) -> Difference:
-        """Compare with what its role is to have; of ROOT nothing is compared."""
+        """Return how its role's grants differ from the wanted ones."""
         return difference(self.grants, wants)
 
 
 class Everybody(msgspec.Struct, frozen=True, kw_only=True):
-    """All users and roles at one look."""
+    """All users and roles, as they were read once."""
 
     users: dict[str, tuple[str, ...]]
     roles: dict[str, tuple[Grant, ...]]
 
     def account(self, name: str) -> Account:
-        """Return what is of one user and of the role that is called as it."""
+        """Return one user with the role of the same name."""
         given = self.users.get(name, ())
         return Account(
             user=name in self.users,
@@ -109,17 +108,17 @@ class Everybody(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def grants_of(self, user: str) -> tuple[Grant, ...]:
-        """Return all that a user may do by its roles."""
+        """Return the grants of all of a user's roles."""
         return tuple(grant for role in self.users.get(user, ()) for grant in self.roles.get(role, ()))
 
 
 def everybody(accounts: Accounts) -> Everybody:
-    """Look at all users and roles. Raises StoreError."""
+    """Read all users and roles. Raises StoreError."""
     return Everybody(users=accounts.users(), roles=accounts.roles())
 
 
 class AccountStep(msgspec.Struct, frozen=True, kw_only=True):
-    """One change: what it is, and what makes it. role, grant: what it is about, where it is about a range."""
+    """One change of an account. do: its name, for a person. make: makes it. grant: the range that it is about."""
 
     do: str
     user: str
@@ -128,9 +127,10 @@ class AccountStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def steps(found: Everybody, wanted: Mapping[str, Sequence[Grant]]) -> Iterator[AccountStep]:
-    """Yield what is missing, `root` first; what is too much is taken away after what is missing is given.
+    """Yield the changes that are missing, `root` first.
 
-    wanted: what each user's role is to have.
+    Missing rights are given before others are taken away, so that a running service never lacks one that it needs.
+    wanted: the grants of each user's role.
     """
     root = found.account(ROOT)
     if not root.user:
@@ -154,9 +154,9 @@ def _steps_of(name: str, account: Account, grants: Sequence[Grant]) -> Iterator[
     for grant in differs.excess:
         at = (grant.start, grant.end)
         if at in replaced:
-            continue  # by what was granted just now
+            continue  # the grant above replaced it
         yield _revoke(name, grant)
-        if at in wanted:  # which a server had beside it, and has taken away, too
+        if at in wanted:  # a server that had both has taken both away
             yield _grant(name, wanted[at])
     if not account.user:
         yield AccountStep(do="add user", user=name, make=lambda to: to.add_user(name))
@@ -175,7 +175,7 @@ def _revoke(role: str, grant: Grant) -> AccountStep:
 
 
 class Wrong(msgspec.Struct, frozen=True, kw_only=True):
-    """How a user is not as it should be, in words, with the ranges that it lacks or has too much."""
+    """How a user differs from what is wanted: as text, and by the ranges that it lacks or has in excess."""
 
     user: str
     why: str = ""
@@ -183,7 +183,7 @@ class Wrong(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge(found: Everybody, wanted: Mapping[str, Sequence[Grant]]) -> list[Wrong]:
-    """Return what is wrong, by reading back what is there: of `root` first, then of each user."""
+    """Return how the users that were read differ from what is wanted, `root` first."""
     wrong = []
     root = found.account(ROOT)
     if not (root.user and root.role and root.given):
@@ -203,10 +203,10 @@ def judge(found: Everybody, wanted: Mapping[str, Sequence[Grant]]) -> list[Wrong
     return wrong
 
 
-def settle(
+def bring_about(
     accounts: Accounts, wanted: Mapping[str, Sequence[Grant]], told: Callable[[AccountStep], None] = lambda _: None
 ) -> int:
-    """Make what differs as it is wanted, and see that it is so; returns the number of changes.
+    """Make the changes that are missing, then read the accounts again; returns the number of changes.
 
     It goes on where an earlier call stopped. Raises StoreError.
     """

@@ -1,28 +1,32 @@
-"""The contract of a key-value store as configstore needs it: etcd's model, and nothing more of it.
+"""The contract of a connection to the store: the part of etcd's model that configstore needs.
 
-`memory.MemoryKv` is the reference for tests and simulation, `etcd.EtcdKv` the real one; one contract suite
-(tests/store/test_kv_contract.py) passes on both. There is no plain put on purpose: every write is a `txn` that
+`etcd.EtcdKv` implements it; so does the reference store of tests and simulation (tests/memory_store). One suite,
+tests/store/test_kv_contract.py, passes on both. There is no plain put on purpose: every write is a `txn` that
 compares.
 
 Revisions are store-wide and grow by one with every txn that changes something. Errors are those of
-`configstore.errors`; each method says which. Any call may raise StoreUnavailableError, PermissionDeniedError
-or AuthenticationError, and CorruptError when the server says that it lost data.
+`configstore.errors`; each method names them. Any call may also raise StoreUnavailableError, PermissionDeniedError
+or AuthenticationError, and CorruptError when the server reports lost data.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import msgspec
 
 from configstore.errors import CorruptError, StoreError, TooLargeError
+from configstore.model.keys import prefix_end
+
+if TYPE_CHECKING:  # sidecars have no use for them
+    from configstore.store.accounts import Accounts
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One key with its value.
 
-    create_revision: the revision at which the key came into being (again).
-    mod_revision: that of its last change; what a compare-and-swap compares.
+    create_revision: the revision at which the key was created, last if it was deleted in between.
+    mod_revision: the revision of its last change, which a compare-and-swap compares.
     version: number of writes since it was created.
     lease: id of the etcd lease whose end deletes the key; 0 for none.
     """
@@ -35,7 +39,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     lease: int = 0
 
     def __repr__(self) -> str:
-        """Show everything but the value: it may hold a private key, and a traceback may show us."""
+        """Show everything but the value: it may be a private key, and tracebacks show this text."""
         return (
             f"Item({self.key!r}, <{len(self.value)} bytes>, mod_revision={self.mod_revision}, lease={self.lease})"
         )
@@ -49,7 +53,7 @@ class ModRevision(msgspec.Struct, frozen=True):
 
 
 class CreateRevision(msgspec.Struct, frozen=True):
-    """Compare: the key came into being at `revision`; 0 means that it does not exist. Fencing uses this."""
+    """Compare: the key was created at `revision`; 0 means that it does not exist. Fencing uses this."""
 
     key: bytes
     revision: int
@@ -116,7 +120,7 @@ class TxnResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a range, sorted by key. `more` says that keys follow after the last one."""
+    """A part of a range, sorted by key. more: whether keys follow after the last one."""
 
     items: tuple[Item, ...]
     revision: int
@@ -125,7 +129,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """A change seen by a watch. For a deleted key `item.value` is empty and `deleted` true."""
+    """A change that a watch reports. For a deleted key `item.value` is empty and `deleted` true."""
 
     item: Item
     deleted: bool = False
@@ -134,8 +138,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """All events of one or more whole revisions, in order; never a part of a revision.
 
-    revision: everything in the range up to this revision has now been seen. With no events it is a sign of
-    life and progress. connected: a connection was made, so what answers may be another store than before.
+    revision: all changes in the range up to this revision have been reported now. A batch without events is a sign
+    of life and of progress. connected: a connection was made, so it may be another store that answers.
     """
 
     revision: int
@@ -146,8 +150,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 class Watch(Protocol):
     """A running watch. Iterating blocks until the next batch and ends after `close`.
 
-    It survives restarts and failovers of the server by itself: nothing is lost, repeated or reordered. Raises
-    CompactedError when revisions it still had to deliver are gone (list, then watch again), and
+    It survives restarts and failovers of the server: no change is lost, repeated or reordered. Raises
+    CompactedError when changes that it has not reported yet were compacted (list, then watch again), and
     FutureRevisionError when the store's revision went backwards.
     """
 
@@ -161,11 +165,12 @@ class Watch(Protocol):
 
 
 class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What the answering member says of itself. Sizes in bytes; `version` such as `3.5.16`.
+    """The status of the member that answered. Sizes in bytes; `version` such as `3.5.16`.
 
-    db_size: of the database's file, which is what the quota limits. db_in_use: what a defragmentation would leave.
-    quota: None where the member does not say (before etcd 3.6), 0 for none.
-    raft_index, raft_term: how far the member is in the log, and in whose reign. learner: it has no vote yet.
+    db_size: of the database's file, which the quota limits. db_in_use: the size after a defragmentation.
+    quota: None if the member does not report it (before etcd 3.6), 0 for none.
+    raft_index, raft_term: the member's position in etcd's log, and the term of its leader. learner: it has no
+    vote.
     """
 
     cluster_id: int
@@ -183,13 +188,13 @@ class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Contact(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the store can be worked with: whether writes and linearizable reads are answered.
+    """Whether the store answers writes and linearizable reads.
 
-    A refusal is an answer. What a single member says while it has lost the others is none.
+    A refusal is an answer. The answer of a single member that has lost the others is none.
     connected: the last answer came a few seconds ago at most; False before the first one. last: when it came, in
     seconds since 1970 by this machine's time of day, for people; 0.0 for never. silent: seconds since then, or
-    without one since the connection was made, those of a suspend included. reason: why there was none since; empty
-    while connected.
+    since the connection was made, those of a suspend included. reason: why no answer came since; empty while
+    connected.
     """
 
     connected: bool
@@ -227,17 +232,18 @@ class Kv(Protocol):
     ) -> TxnResult:
         """Make all operations at once if all compares hold; else none, and read `otherwise_get`.
 
-        StoreUnavailableError leaves open whether it was made. It is tried **once**: whoever calls repeats it
-        with what makes a repetition safe (see `tree.Tree.commit`).
+        StoreUnavailableError leaves open whether it was made. It is sent **once**: only the caller can know what
+        makes it safe to send it again (see `persist.persist`).
         Raises TooLargeError (over 128 compares or operations, or too many bytes), NoSpaceError, LeaseGoneError
         (an operation names a lease that is gone), ValueError (one key written twice).
         """
         ...
 
     def watch(self, start: bytes, end: bytes, *, start_revision: int, aside: bool = False) -> Watch:
-        """Watch [start, end) from `start_revision` (inclusive) on; returns at once and connects by itself.
+        """Watch [start, end) from `start_revision` (inclusive) on; returns at once and connects in the background.
 
-        aside: it seldom hears anything and need not be quick: what many of them cost the store is kept small.
+        aside: changes are rare and need not be reported quickly; in return, many such watches cost the store
+        little.
         """
         ...
 
@@ -261,19 +267,31 @@ class Kv(Protocol):
         """Ask the member in use about itself."""
         ...
 
-    def contact(self) -> Contact:
-        """Tell whether the store answers, at once and from what is known: nothing is sent.
+    def login(self) -> bool:
+        """Log in as the configured user; returns False without one, or with access control switched off.
 
-        Where neither a watch runs nor `follow_contact` was called, nobody asks the store for a sign of life, and
-        its last answer may be old for want of a question.
+        Raises AuthenticationError.
+        """
+        ...
+
+    @property
+    def accounts(self) -> "Accounts":
+        """The store's users and roles."""
+        ...
+
+    def contact(self) -> Contact:
+        """Return whether the store answers, by what is known already: nothing is sent.
+
+        While no watch runs and `follow_contact` was not called, the connection asks for no sign of life, so the
+        last answer may be old only because nothing was asked.
         """
         ...
 
     def follow_contact(self, told: Callable[[Contact], None]) -> None:
-        """From now on, ask for a sign of life where nothing else is heard, and tell what changes.
+        """From now on, ask for a sign of life whenever nothing else is heard, and report each change.
 
-        `told` is called, from a thread of the connection's, within 5 s of the store falling silent, and once it
-        answers again. One follower at a time.
+        `told` is called in a thread of the connection's, within 5 s of the store falling silent, and once it
+        answers again. There is one follower at a time.
         """
         ...
 
@@ -296,28 +314,32 @@ MAX_OPERATIONS = 128
 """etcd's default `--max-txn-ops`, for compares and for operations alike."""
 
 MAX_REQUEST = 1024 * 1024
-"""Bytes of keys and values that we put into one request; etcd's default limit is 1.5 MiB."""
-
+"""Bytes of keys and values in one request, at most; etcd's default limit is 1.5 MiB."""
 
 LONGEST_PAGE = 1000
-"""Keys of a page at most."""
+"""Keys of a page, at most."""
 
 FIRST_PAGE = 100
-"""Keys of a first page, from which the size of those that follow is reckoned."""
+"""Keys of the first page; the size of the later ones is computed from the bytes of the one before."""
 
 PAGE_BYTES = 1024 * 1024
-"""Bytes of keys and values that a page shall have: it is in memory as a whole, several times over."""
+"""Bytes of keys and values that a page should have: all of it is in memory, several times over."""
 
 MAX_KEYS = 1_000_000
-"""Keys of one range; more of them no replica has the memory for."""
+"""Keys of one range, at most; a replica does not have the memory for more."""
+
+
+def items_below(kv: Kv, prefix: bytes, *, keys_only: bool = False) -> Iterator[Item]:
+    """Yield the items of all keys that begin with `prefix`, read at one revision. Raises as `range_all` does."""
+    for page in range_all(kv, prefix, prefix_end(prefix), keys_only=keys_only):
+        yield from page.items
 
 
 def range_all(kv: Kv, start: bytes, end: bytes, *, revision: int = 0, keys_only: bool = False) -> Iterator[Page]:
-    """Read a whole range in pages, all of one revision, and each of a bounded size.
+    """Read a range in pages of bounded size, all at the revision of the first one.
 
-    The first page fixes the revision. Raises what `Kv.range` raises; a CompactedError in the middle means to
-    begin again. StoreError: there are more than MAX_KEYS. CorruptError: the server announces more and does not go
-    on.
+    Raises what `Kv.range` raises, of which a CompactedError means to begin again; StoreError when there are more
+    than MAX_KEYS keys; CorruptError when the server announces more keys and does not send any.
     """
     limit = FIRST_PAGE
     keys = 0

@@ -1,7 +1,11 @@
-"""Content that is too large to lie in its record, and the etcd leases under which stored things expire.
+"""Content that is too large for its record, and the etcd leases by which stored values expire.
 
-Called by `tree` alone. A chunk is uploaded under a short lease, so that an abandoned upload expires; the txn
-that commits the record compares that its chunks exist and takes that lease away.
+Called by `commit`, `losing_side`, `conflicts`, `resealing` and `tree`.
+
+1. A chunk is uploaded under a short lease, so that an upload that was abandoned expires.
+2. The txn that commits the record compares that all its chunks exist, and takes that lease from them. So no record
+   ever names a chunk that expires before it.
+3. Chunks that the new record does not name expire with the last superseded record that may name them.
 """
 
 import itertools
@@ -11,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from configstore.errors import CorruptError, LeaseGoneError
-from configstore.model.keys import Keys, prefix_end
+from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.model.record import (
     CHUNK_SIZE,
@@ -26,14 +30,24 @@ from configstore.model.record import (
     is_name,
     split,
 )
-from configstore.store.api import ChangeLease, CreateRevision, Delete, Exists, Item, Kv, Operation, Put, range_all
+from configstore.store.api import (
+    ChangeLease,
+    CreateRevision,
+    Delete,
+    Exists,
+    Item,
+    Kv,
+    Operation,
+    Put,
+    items_below,
+)
 from configstore.store.envelope import Envelope
 
 UPLOAD_TTL = 900
 """Seconds that an upload may take before its first chunks expire again."""
 
 _LEASE_SHARE = 0.02
-"""By what share of a retention things may stay longer, so that one lease can serve many of them."""
+"""The share of a retention by which values may stay longer, so that one lease can serve many of them."""
 
 
 class Chunks:
@@ -55,11 +69,11 @@ class Chunks:
         envelope: Envelope,
         known: Sequence[str] = (),
     ) -> tuple[bytes | None, tuple[str, ...]]:
-        """Return what a record holds of its content: itself when it is small, else its chunks' names.
+        """Return what a record holds of its content: the content itself if it is small, else its chunks' names.
 
-        The chunks that the store does not have yet are uploaded, one at a time; `known` lie there for sure. Raises
-        RecordError when the content is not what `entry` says, what a source raises, and what `Kv.txn` raises.
-        Repeating it is harmless: a chunk's name follows from what it is.
+        Chunks that the store does not have yet are uploaded, one at a time. known: names of chunks that it has.
+        Raises RecordError when the content does not match `entry`, what a source raises, and what `Kv.txn` raises.
+        It may be repeated: a chunk's name is derived from its content.
         """
         if not is_large(entry, content):
             return inline(entry, content), ()
@@ -91,9 +105,9 @@ class Chunks:
         there: Mapping[bytes, int],
         lease: Callable[[], int],
     ) -> tuple[str, ...]:
-        """Put the pieces of a large content that are not `there` under their keys; returns all names in order.
+        """Write the pieces of a large content that are not `there` under their keys; returns all names in order.
 
-        Equal pieces appear as often as they occur. Raises as `take` does.
+        A piece that occurs twice is named twice. Raises as `take` does.
         """
         names, sent = [], set(there)
         for piece in checked(pieces_of(content), entry):
@@ -106,7 +120,7 @@ class Chunks:
         return tuple(names)
 
     def pieces(self, path: StorePath, record: Record, envelope: Envelope) -> Iterator[bytes]:
-        """Yield a large content's chunks, one at a time. Raises CorruptError, also behind the last one."""
+        """Yield a large content's chunks, one at a time. Raises CorruptError, also after the last one."""
         yield from read_pieces(
             self._kv,
             record,
@@ -117,17 +131,22 @@ class Chunks:
         )
 
     def _items(self, prefix: bytes) -> Iterator[Item]:
-        return (
-            item for page in range_all(self._kv, prefix, prefix_end(prefix), keys_only=True) for item in page.items
-        )
+        return items_below(self._kv, prefix, keys_only=True)
 
-    def settle(
+    def left(self, lease: int) -> float:
+        """Return the seconds that an etcd lease has left: 0 when it is gone, without end for no lease (0)."""
+        try:
+            return self._kv.lease_left(lease) if lease else math.inf
+        except LeaseGoneError:
+            return 0.0
+
+    def replace(
         self, path: StorePath, old: Record | None, new: Record, *, retention: float
     ) -> tuple[list[Exists], list[Operation]]:
-        """Return what the txn that replaces `old` by `new` must compare and do about chunks.
+        """Return the compares and operations on chunks of the txn that replaces `old` by `new`.
 
-        New chunks lose their upload lease. Those no longer named expire after `retention` seconds (at once for 0),
-        but never before the superseded records of the path do that may name them, too.
+        New chunks lose their upload lease. Chunks that are not named any more expire after `retention` seconds (0:
+        at once), but never before the superseded records of the path that may name them as well.
         """
         before = self._named(path, old) if old else set()
         after = set(new.chunks)
@@ -143,19 +162,20 @@ class Chunks:
         ]
 
     def _named(self, path: StorePath, record: Record) -> set[str]:
-        """Return the names of a current record's chunks; of one that cannot be opened, those without a lease."""
+        """Return the names of a current record's chunks; if it cannot be opened, of those without a lease.
+
+        Only a current record's chunks have none, see 2. and 3. above.
+        """
         if not (record.seal and record.locked):
             return set(record.chunks)
         prefix = self._keys.chunk(path, "")
         names = (item.key[len(prefix) :].decode("latin-1") for item in self._items(prefix) if not item.lease)
-        return set(
-            itertools.islice(filter(is_name, names), MAX_SIZE // CHUNK_SIZE)
-        )  # what is more is no piece of it
+        return set(itertools.islice(filter(is_name, names), MAX_SIZE // CHUNK_SIZE))  # a file has no more chunks
 
     def longest_lease(self, path: StorePath, retention: float) -> int:
         """Return the lease of `retention` seconds, or that of a superseded record of the path if it ends later.
 
-        etcd says how long each still has, so no clock but its own counts. 0: nothing is to be kept.
+        0: nothing is kept. Only etcd's clock counts, which says how long each lease has left.
         """
         lease = self.retention_lease(retention) if retention else 0
         longest = retention
@@ -168,7 +188,7 @@ class Chunks:
     def retention_lease(self, retention: float) -> int:
         """Return an etcd lease that ends between `retention` seconds from now and a fiftieth later.
 
-        Within that fiftieth one lease serves every write, so that a busy file does not leave thousands behind.
+        One lease serves every write within that fiftieth, so that a busy file does not leave thousands of leases.
         """
         with self._lock:
             lease, granted = self._retention_leases.get(retention, (0, -math.inf))
@@ -179,18 +199,18 @@ class Chunks:
             return lease
 
     def forget_leases(self) -> None:
-        """Grant new retention leases from now on: the server said that one is gone."""
+        """Grant new retention leases from now on, because etcd reported that one is gone."""
         with self._lock:
             self._retention_leases.clear()
 
 
 def is_large(entry: Entry, content: bytes | Source | None) -> bool:
-    """Tell whether a content lies in chunks rather than in its record."""
+    """Return whether a content is stored in chunks rather than in its record."""
     return entry.kind is Kind.FILE and content is not None and entry.size > INLINE_MAX
 
 
 def inline(entry: Entry, content: bytes | Source | None) -> bytes | None:
-    """Return a small content as bytes. Raises RecordError when a source does not give what `entry` says."""
+    """Return a small content as bytes. Raises RecordError when a source's content does not match `entry`."""
     return content if content is None or isinstance(content, bytes) else b"".join(checked(content(), entry))
 
 
@@ -202,10 +222,10 @@ def pieces_of(content: bytes | Source | None) -> Iterable[bytes]:
 def read_pieces(
     kv: Kv, record: Record, key: Callable[[str], bytes], *, envelope: Envelope, what: str, mend: str
 ) -> Iterator[bytes]:
-    """Yield the pieces that a record names, fetched one at a time from under their keys.
+    """Yield the pieces that a record names, read one at a time.
 
-    Raises CorruptError, which begins with `what` and ends with `mend`, when one is missing or wrong, and behind
-    the last one when they do not add up to the record's digest.
+    Raises CorruptError when a piece is missing or wrong, and after the last one when together they do not have the
+    record's digest. Its text begins with `what` and ends with `mend`.
     """
 
     def fetched() -> Iterator[bytes]:

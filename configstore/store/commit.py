@@ -1,4 +1,14 @@
-"""One commit on its way: writes → steps → txns, and what became of each. Called by `tree`."""
+"""Makes one commit: writes become steps, steps are packed into txns, and each txn's outcome is found out.
+
+Called by `tree`. The order matters:
+
+1. All content is read, and large content uploaded, before the first txn: what cannot be written stops the whole
+   commit while nothing is written yet.
+2. The txns are made one after the other, up to the first that fails, so that a set that depends on an earlier one
+   is never in the store without it.
+3. All tries of one commit use the same write ids. What an earlier try made is found by them, and is not made
+   twice.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -9,7 +19,6 @@ from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind, Record, RecordError, encode
 from configstore.store.api import (
-    MAX_OPERATIONS,
     CreateRevision,
     Item,
     Kv,
@@ -24,23 +33,25 @@ from configstore.store.envelope import NEED_SEAL, PLAIN, Envelope, Envelopes, Se
 from configstore.store.items import decode_item, items_at, trace
 from configstore.store.packing import Step, Superseded, groups
 from configstore.store.persist import persist
-from configstore.store.retention import surplus_past
+from configstore.store.retention import add_surplus, surplus_past
 from configstore.store.values import Fence, Outcome, Stored, UnreadableRecord, Write, Writer
 
 _ATTEMPTS = 3
-"""How often what is left is sent again: chunks or a lease expired under our hands, or a part was there already."""
+"""How often the writes that are left are sent: chunks or a lease may expire meanwhile, or a part was written."""
 
 
 _FEW = 32
-"""Writes of which each may compare the value that it replaces; of more the values are read, in one call: a compare
-more for each would cut a set in two that fits into one txn."""
+"""The most writes of which each compares the value that it replaces; of more, the values are read in one call.
+
+One more compare for each write would split a set that fits into one txn.
+"""
 
 TOMBSTONE_LIFE = 30 * 86400.0
-"""Seconds for which a tombstone is kept at least; who was away for longer asks what became of a file."""
+"""Seconds for which a tombstone is kept at least. A replica that was away longer asks a person about its files."""
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """On which terms a set is written; see `Tree.commit`. patience: seconds for a txn whose answer is lost."""
+    """The options of a commit; see `Tree.commit`. patience: seconds for a txn whose answer is lost."""
 
     retention: float
     keep: int
@@ -74,8 +85,7 @@ class Commit:
         self._lost: set[StorePath] = set()  # in txns of which an answer did not come
 
     def make(self, writes: Sequence[Write]) -> Outcome:
-        """Do what `Tree.commit` says."""
-        # One id for all tries: what an earlier one made is recognised, however this one ends.
+        """Make the writes; see `Tree.commit`."""
         write_ids = {write.path: write.write_id or self._writer.new_id() for write in writes}
         refused = Outcome(done={})
         pending = list(writes)
@@ -83,7 +93,7 @@ class Commit:
             for _ in range(_ATTEMPTS):
                 refused = self._send(pending, write_ids)
                 left = (write for write in pending if write.path not in self._done)
-                pending = [msgspec.structs.replace(write, replaced=None) for write in left]  # it is read now
+                pending = [msgspec.structs.replace(write, replaced=None) for write in left]  # now it is read
                 if not pending or not refused.complete:
                     return msgspec.structs.replace(refused, done=self._done, write_ids=write_ids)
             raise StoreUnavailableError(
@@ -95,10 +105,9 @@ class Commit:
             raise
 
     def _send(self, writes: Sequence[Write], write_ids: dict[StorePath, str]) -> Outcome:
-        """Make the txns in order, up to the first that fails; what it did not refuse is to be sent again."""
+        """Make the txns in order, up to the first that fails; returns what was refused, else an empty outcome."""
         try:
             superseded = self._superseded(writes)
-            # All content is read and looked at before the first txn, so that what does not fit stops them all.
             steps = [self._step(write, write_ids[write.path], superseded.get(write.path)) for write in writes]
             for group in self._groups(steps):
                 result = self._txn(group)
@@ -116,18 +125,18 @@ class Commit:
     def _groups(self, steps: Sequence[Step]) -> list[list[Step]]:
         """Pack steps into txns.
 
-        No set is cut for the values that are compared: where one would be, they are read instead.
+        Where comparing the replaced values would split a set, they are read instead, and steps drop that compare.
         """
         packed = list(groups(steps))
         if len(packed) == 1 or not any(step.holds for step in steps):
             return packed
         if _paths(packed) == _paths(groups([step.bare for step in steps])):
             return packed
-        lie_there = {item.key: item for item in items_at(self._kv, [step.key for step in steps if step.holds])}
-        return list(groups([step.bare if step.holds_in(lie_there.get(step.key)) else step for step in steps]))
+        there = {item.key: item for item in items_at(self._kv, [step.key for step in steps if step.holds])}
+        return list(groups([step.bare if step.holds_in(there.get(step.key)) else step for step in steps]))
 
     def _judge(self, group: Sequence[Step], result: TxnResult) -> Outcome:
-        """Tell why a txn failed. What our own earlier try made is done, though somebody wrote over it since."""
+        """Return why a txn failed. A write that an earlier try of ours made is done, even if replaced since."""
         fence = self._terms.fence
         found = {item.key: item for item in result.found}
         stale: dict[StorePath, Stored | None] = {}
@@ -173,13 +182,13 @@ class Commit:
         )
 
     def _superseded(self, writes: Sequence[Write]) -> dict[StorePath, Superseded]:
-        """Return what the writes replace; what their callers do not have at hand is read."""
+        """Return the values that the writes replace; those that the caller does not have are read."""
         found: dict[StorePath, Superseded] = {}
         unread: dict[bytes, Write] = {}
         for write in writes:
             before, replaced = write.previous, write.replaced
             if replaced and replaced.mod_revision == write.expected and len(writes) <= _FEW:
-                found[write.path] = self._as_it_lies(write.path, replaced, known=True)
+                found[write.path] = self._superseded_in(write.path, replaced, known=True)
                 continue
             value = self._at_hand(write) if before and before.mod_revision == write.expected else None
             if before and value is not None:
@@ -191,10 +200,10 @@ class Commit:
         for item in items_at(self._kv, list(unread)):
             if item.mod_revision == unread[item.key].expected:
                 path = unread[item.key].path
-                found[path] = self._as_it_lies(path, item)
+                found[path] = self._superseded_in(path, item)
         return found
 
-    def _as_it_lies(self, path: StorePath, item: Item, *, known: bool = False) -> Superseded:
+    def _superseded_in(self, path: StorePath, item: Item, *, known: bool = False) -> Superseded:
         return Superseded(
             value=item.value,
             mod_revision=item.mod_revision,
@@ -204,16 +213,17 @@ class Commit:
         )
 
     def _replaced(self, path: StorePath, value: bytes) -> Record | None:
-        """Return what lies there, be it locked: its pieces go with it all the same. None: it is no record."""
+        """Return a value's record, even a locked one, since its pieces go with it; None if unreadable."""
         try:
             return self._envelopes.peek(path, value)
         except RecordError:
             return None
 
     def _at_hand(self, write: Write) -> bytes | None:
-        """Return the value of what a write replaces, where the caller has it: of a sealed one, sealed anew.
+        """Return the value that a write replaces if the caller has its record; None if it must be read.
 
-        None: it must be read. What is sealed anew gets the key of today, and its pieces have the names of another.
+        A sealed record is sealed anew, with today's key. It is read if it has pieces: another key gave their
+        names.
         """
         record = write.previous.record if write.previous else None
         if record is None or record.seal is None:
@@ -229,18 +239,17 @@ class Commit:
         known = before.value if before and before.known else None
         record, value = self._record(write, write_id, old)
         key = self._keys.file(write.path)
-        compares, settled = self._chunks.settle(write.path, old, record, retention=terms.retention)
+        compares, others = self._chunks.replace(write.path, old, record, retention=terms.retention)
         gone = write.entry.kind is Kind.GONE
         lease = self._chunks.retention_lease(max(terms.retention, TOMBSTONE_LIFE)) if gone else 0
-        operations: list[Operation] = [Put(key, value, lease), *settled]
+        operations: list[Operation] = [Put(key, value, lease), *others]
         size = len(key) + len(value) + len(known or b"")
         if before and terms.retention:
             past = self._keys.past(write.path, before.mod_revision)
             kept = self._kept(write.path, before)
             operations.append(Put(past, kept, self._chunks.retention_lease(terms.retention)))
             size += len(past) + len(kept)
-            surplus = surplus_past(self._kv, self._keys, write.path, before.version, terms.keep)
-            operations += surplus[: MAX_OPERATIONS - len(operations)]
+            add_surplus(operations, surplus_past(self._kv, self._keys, write.path, before.version, terms.keep))
         return Step(
             path=write.path,
             key=key,
@@ -259,9 +268,9 @@ class Commit:
         )
 
     def _kept(self, path: StorePath, before: Superseded) -> bytes:
-        """Return what is kept of a superseded record: it as it lay there, but a plain one sealed where all is.
+        """Return the value to keep of a superseded record: as it is, or sealed if it is plain where all is sealed.
 
-        Large content is in pieces that are plain still: `seal rotate` seals these with their record.
+        The pieces of large content are still plain then: `seal rotate` seals them together with their record.
         """
         record = before.record
         if record is None or record.seal or record.chunks or not tells(record.entry):
@@ -270,7 +279,7 @@ class Commit:
         return before.value if envelope is PLAIN else envelope.encode(record)
 
     def _record(self, write: Write, write_id: str, old: Record | None) -> tuple[Record, bytes]:
-        """Return the record to write and its bytes; large content is uploaded on the way."""
+        """Return the record to write and its bytes, after large content was uploaded."""
         fence = self._terms.fence
         origin = self._writer.origin(
             write_id,
@@ -289,10 +298,11 @@ class Commit:
             raise type(error)(f"{write.path}: {error}") from None
 
     def _envelope(self, write: Write, old: Record | None) -> tuple[Envelope, Entry]:
-        """Return the envelope for a write, and what may show of it there. Raises SealingError.
+        """Return the envelope for a write, and the entry that may be readable in it. Raises SealingError.
 
-        A directory or a tombstone needs no key, but tells nothing then of what was sealed. Content that replaces
-        what was sealed does not become plain by the hand of who has not even the key to that: it was forgotten.
+        A directory or a tombstone needs no key; without one, its entry shows nothing of what was sealed. Content
+        that replaces sealed content may become plain only if we have the old content's key: else the keyring was
+        forgotten.
         """
         entry = write.entry
         needs_seal = entry.kind in NEED_SEAL

@@ -1,6 +1,6 @@
-"""The losing sides of conflicts: looking at them, and ending a conflict by a person's choice.
+"""Reads and removes the losing sides of conflicts. Called by the commands and the page.
 
-`Tree.keep_conflict` puts them there. They expire with their retention when nobody comes.
+`Tree.keep_conflict` writes them. They expire when their retention ends, or a person's choice removes them.
 """
 
 from collections import Counter
@@ -10,17 +10,17 @@ from contextlib import suppress
 import msgspec
 
 from configstore.errors import RefusedError
-from configstore.model.keys import Keys, prefix_end
 from configstore.model.path import ROOT, PathError, StorePath, is_below, shown
 from configstore.model.record import Record, RecordError
 from configstore.model.seal import SealedKind
-from configstore.store.api import MAX_OPERATIONS, Compare, Delete, Exists, Kv, ModRevision, range_all
+from configstore.store.api import MAX_OPERATIONS, Compare, Delete, Exists, ModRevision, items_below
 from configstore.store.chunks import read_pieces
+from configstore.store.store import Store
 from configstore.store.tree import Tree
 
 
 class Loser(msgspec.Struct, frozen=True, kw_only=True):
-    """One losing side: of which path, under which id, what it was and who wrote it."""
+    """One losing side: its path, its id, and its record, which says who wrote it."""
 
     path: StorePath
     id: str
@@ -28,7 +28,7 @@ class Loser(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unread(msgspec.Struct, frozen=True, kw_only=True):
-    """What lies where a losing side would, and cannot be read."""
+    """The value under a losing side's key, when it is unreadable."""
 
     path: StorePath
     id: str
@@ -40,34 +40,30 @@ def losers(tree: Tree, directory: StorePath) -> list[Loser]:
     return [each for each in all_sides(tree, directory) if isinstance(each, Loser)]
 
 
-def conflict_paths(kv: Kv, keys: Keys, directory: StorePath) -> Iterator[StorePath]:
-    """Yield the path of each losing side of all below a directory, one of ROOT's included. Raises StoreError.
+def conflict_paths(store: Store, directory: StorePath) -> Iterator[StorePath]:
+    """Yield the path of each losing side below a directory; for ROOT, of all. Raises StoreError.
 
-    Asks for keys alone, within what a service may read that mirrors the directory.
+    Reads keys alone, within the range that a service may read which mirrors the directory.
     """
-    prefix = keys.conflicts_at(directory)
-    for page in range_all(kv, prefix, prefix_end(prefix), keys_only=True):
-        for item in page.items:
-            with suppress(PathError):  # a piece of its content
-                yield keys.path_of_conflict(item.key)[0]
+    for item in items_below(store.kv, store.keys.conflicts_at(directory), keys_only=True):
+        with suppress(PathError):  # the key of a piece of its content
+            yield store.keys.path_of_conflict(item.key)[0]
 
 
 def all_sides(tree: Tree, directory: StorePath) -> list[Loser | Unread]:
-    """As `losers`, with what cannot be read among them."""
-    prefix = tree.keys.conflict_root()
+    """Return the losing sides as `losers` does, and those that are unreadable. Raises StoreError."""
     found: list[tuple[StorePath, int, str]] = []
-    for page in range_all(tree.kv, prefix, prefix_end(prefix), keys_only=True):
-        for item in page.items:
-            with suppress(PathError):
-                path, name = tree.keys.path_of_conflict(item.key)
-                if path == directory or is_below(path, directory):
-                    found.append((path, item.create_revision, name))
+    for item in items_below(tree.kv, tree.keys.conflict_root(), keys_only=True):
+        with suppress(PathError):
+            path, name = tree.keys.path_of_conflict(item.key)
+            if path == directory or is_below(path, directory):
+                found.append((path, item.create_revision, name))
     return [side for path, _, name in sorted(found) if (side := _side(tree, path, name))]
 
 
-def count_sides(kv: Kv, keys: Keys) -> dict[StorePath, int]:
-    """Return the paths that have losing sides, with how many each. Raises StoreError."""
-    return dict(Counter(conflict_paths(kv, keys, ROOT)))
+def count_sides(store: Store) -> dict[StorePath, int]:
+    """Return how many losing sides each path has, without those that have none. Raises StoreError."""
+    return dict(Counter(conflict_paths(store, ROOT)))
 
 
 def _side(tree: Tree, path: StorePath, name: str) -> Loser | Unread | None:
@@ -86,7 +82,7 @@ def _side(tree: Tree, path: StorePath, name: str) -> Loser | Unread | None:
 
 
 def pieces_of(tree: Tree, loser: Loser) -> Iterator[bytes]:
-    """Yield a losing file's content, one piece in memory at a time; it is good only when the iteration ended.
+    """Yield a losing file's content, one piece in memory at a time; use it only after the iteration has ended.
 
     Raises CorruptError, RefusedError (it is locked), StoreError.
     """
@@ -107,16 +103,16 @@ def pieces_of(tree: Tree, loser: Loser) -> Iterator[bytes]:
 
 
 def drop(tree: Tree, side: Loser | Unread, *, while_at: int | None = None) -> bool:
-    """Remove one losing side with its pieces; it is no error when it is gone already. Raises StoreError.
+    """Remove one losing side with its pieces; returns whether it was removed. Raises StoreError.
 
-    while_at: only while the path's record has this revision, 0 for none. Tells whether it was removed.
+    while_at: only while the path's record has this mod_revision, 0 for no record.
     """
     key, pieces = tree.keys.conflict(side.path, side.id), tree.keys.conflict_chunk(side.path, side.id, "")
     compares: list[Compare] = [Exists(key)]
     if while_at is not None:
         compares.append(ModRevision(tree.keys.file(side.path), while_at))
-    below = range_all(tree.kv, pieces, prefix_end(pieces), keys_only=True)
-    doomed = [*(item.key for page in below for item in page.items), key]
+    # Each txn compares that the side's own key exists, so it is deleted in the last one.
+    doomed = [*(item.key for item in items_below(tree.kv, pieces, keys_only=True)), key]
     return all(
         tree.kv.txn(compares, [Delete(each) for each in doomed[start : start + MAX_OPERATIONS]]).succeeded
         for start in range(0, len(doomed), MAX_OPERATIONS)

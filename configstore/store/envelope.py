@@ -1,7 +1,6 @@
-"""What values are put into before they are stored: as they are, or sealed, as the policy of their path says.
+"""Encodes values for the store: plain or sealed, as the policy of their path says. Called by the store's modules.
 
-`Envelopes` is the store's one place that decides this. `tree` and what lies beside it ask it; the cipher is in
-`sealing`, which is imported only where there is a keyring.
+`Envelopes` alone decides this. The cipher is in `sealing`, which is imported only when there is a keyring.
 """
 
 from collections.abc import Callable
@@ -16,14 +15,14 @@ from configstore.model.seal import SealingError as SealingError  # noqa: PLC0414
 
 
 class Envelope(Protocol):
-    """How the values of one path are stored, with one key or without any."""
+    """Encodes and decodes the values of one path, with one key or plain."""
 
     def encode(self, record: Record) -> bytes:
         """Return the bytes of a record. Raises RecordError when its entry and its content do not fit."""
         ...
 
     def name(self, piece: bytes) -> str:
-        """Return the name of a piece of content: the same for the same piece of this path."""
+        """Return the name of a piece of content, which is the same for the same piece of this path."""
         ...
 
     def close_piece(self, name: str, piece: bytes) -> bytes:
@@ -35,7 +34,7 @@ class Envelope(Protocol):
         ...
 
     def loser(self, entry: Entry) -> str:
-        """Return the id of a losing side, which follows from what it is."""
+        """Return the id of a losing side, which is derived from its entry."""
         ...
 
 
@@ -77,9 +76,9 @@ PLAIN = Plain()
 
 
 class Envelopes:
-    """How the values below one root key are stored and read. Safe for use by several threads.
+    """Chooses the envelope of each value below one root key. Safe for use by several threads.
 
-    keyring: may be replaced at any time; whoever began to write goes on with the key that it began with.
+    keyring: may be replaced at any time; a write that has begun goes on with the key with which it began.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class Envelopes:
         policy: Callable[[StorePath], Policy] = lambda _: Policy.OFF,
         lenient: bool = False,
     ) -> None:
-        """`lenient`: a record of no use is returned with the reason in `locked`, for whoever only lists."""
+        """`lenient`: return a record that must not be used, with the reason in `locked`, for listings."""
         self._root = root
         self._policy = policy
         self._lenient = lenient
@@ -106,21 +105,21 @@ class Envelopes:
         return self._sealed(key, path, place)
 
     def opens(self, path: StorePath, record: Record) -> bool:
-        """Tell whether the key is here that a record was sealed with; a plain one needs none."""
+        """Return whether the keyring has the key that a record was sealed with; a plain record needs none."""
         return record.seal is None or self._key(path, record) is not None
 
     def proves(self, path: StorePath, record: Record) -> bool:
-        """Tell whether a record that was read here is a key holder's, where only such ones are to be believed."""
+        """Return whether a key holder wrote a record, or the policy of its path does not require that."""
         return self._policy(path) is not Policy.REQUIRED or self._key(path, record) is not None
 
     def unfit(self, subtree: StorePath) -> str:
-        """Return why nothing that is written to a subtree can be sealed as its policy wants it; "" if it can."""
+        """Return why nothing in a subtree can be sealed as its policy requires; "" if it can."""
         if self._policy(subtree) is Policy.OFF or (self.keyring and self.keyring.fits(subtree)):
             return ""
         return f"what is written here cannot be sealed: {_UNFIT}"
 
     def reading(self, path: StorePath, record: Record, place: SealedKind = SealedKind.RECORD) -> Envelope:
-        """Return the envelope that the pieces of a record lie in. Raises SealingError: no key opens them."""
+        """Return the envelope of a record's pieces. Raises SealingError: no key opens them."""
         if record.seal is None:
             return PLAIN
         key = self._key(path, record)
@@ -129,14 +128,17 @@ class Envelopes:
         return self._sealed(key, path, place)
 
     def decode(self, path: StorePath, value: bytes, place: SealedKind = SealedKind.RECORD) -> Record:
-        """Read what lies under a key of a path. Raises RecordError."""
+        """Return the record in a value of a path. Raises RecordError."""
         record = self.peek(path, value, place)
         if record.locked and not self._lenient:
             raise SealingError(record.locked)
         return record
 
     def peek(self, path: StorePath, value: bytes, place: SealedKind = SealedKind.RECORD) -> Record:
-        """As `decode`, but a record of no use is returned with the reason in `locked`. Raises RecordError."""
+        """Return the record as `decode` does, one that must not be used with the reason in `locked`.
+
+        Raises RecordError.
+        """
         record = decode(value)
         if record.seal is None:
             if record.entry.kind in NEED_SEAL and self._policy(path) is Policy.REQUIRED:
@@ -150,10 +152,10 @@ class Envelopes:
         return self._unproven(path, msgspec.structs.replace(record, locked=""))  # believed as a plain one is
 
     def _unproven(self, path: StorePath, record: Record) -> Record:
-        """Return a record that anybody may have written who can write to the store.
+        """Return a plain record without what only a key holder may claim: anybody who can write may have made it.
 
-        Where sealed ones are required, its tombstone counts, but not that a person was asked about a deletion, nor
-        how its tombstones belong together: whoever sees many of them judges by their number.
+        Where sealing is required, a tombstone counts, but not what it says of its deletion: neither that a person
+        confirmed it nor how many tombstones it has. So many plain tombstones are judged by their number.
         """
         if record.origin.deletion is None or self._policy(path) is not Policy.REQUIRED:
             return record
@@ -161,10 +163,11 @@ class Envelopes:
         return msgspec.structs.replace(record, origin=origin)
 
     def _key(self, path: StorePath, record: Record) -> Key | None:
-        """Return the key that opens a record, if it is here and may.
+        """Return the key that opens a record, if the keyring has it and it may open this path.
 
-        Where sealing is required, the key of an outer subtree proves nothing about what has a key of its own: who
-        holds the outer one alone could have sealed it. With `accept` it counts, while a subtree gets its own.
+        Where sealing is required, the key of an outer subtree does not count in a subtree that has a key of its
+        own: a service that holds only the outer key could have sealed the record. With `accept` it counts, so that
+        an inner subtree can be given its own key.
         """
         if self.keyring is None or record.seal is None:
             return None
@@ -190,11 +193,11 @@ class Envelopes:
 
 
 NEED_SEAL = frozenset({Kind.FILE, Kind.SYMLINK})
-"""What has content. A directory and a tombstone may be plain, so that nobody needs a key to make or remove one."""
+"""The kinds with content. A directory and a tombstone may be plain: nobody needs a key to make or remove one."""
 
 
 def tells(entry: Entry) -> bool:
-    """Tell whether a plain record of it shows what a sealed one hides: content, a target or a digest."""
+    """Return whether a plain record of an entry shows what a sealed one hides: content, a target or a digest."""
     return entry.kind in NEED_SEAL or bool(entry.sha256)
 
 

@@ -1,6 +1,7 @@
-"""What a path was, and a directory as it was: the superseded records under `past/` together with the current ones.
+"""The history of a path or a directory: its superseded records under `past/` together with the current ones.
 
-They are ordinary keys, so all of this works after etcd was compacted, as long as the retention lasts.
+They are ordinary keys, so history survives a compaction of etcd, until their retention ends. Called by the
+commands.
 """
 
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from itertools import chain, takewhile
 import msgspec
 
 from configstore.errors import CompactedError, RefusedError
-from configstore.model.path import PathError, StorePath, depth
-from configstore.model.record import Entry, Kind, RecordError
+from configstore.model.path import PathError, StorePath
+from configstore.model.record import Kind, RecordError, placing_order, tombstone
 from configstore.store.api import Item, range_all
 from configstore.store.items import decode_superseded
 from configstore.store.tree import Tree
@@ -20,10 +21,10 @@ from configstore.store.values import Stored, UnreadableRecord, Write
 
 
 class Versions(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a path, oldest first; the last is the current record, if there is one.
+    """All known records of a path, oldest first; the last is the current one, if there is one.
 
-    created: the revision at which the path was first written, 0 where that is not known. current: the mod_revision
-    that it has now, 0 where no record is left but superseded ones: it was deleted, and the tombstone has expired.
+    created: the revision at which the path was first written, 0 if that is not known. current: its mod_revision, 0
+    if only superseded records are left because it was deleted and its tombstone has expired.
     """
 
     path: StorePath
@@ -57,24 +58,24 @@ class Versions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def writes(self) -> tuple["Stored | UnreadableRecord", ...]:
-        """What was written, oldest first: of a write that was sealed again since, its newest record alone."""
+        """The records of writes, oldest first; of a write that was sealed again since, the newest record alone."""
         following = [*self.known[1:], None]
         return tuple(each for each, after in zip(self.known, following, strict=True) if not _is_one(each, after))
 
     def began(self, found: Stored | UnreadableRecord) -> int:
-        """Return the mod_revision that a write had at first; a later one where that is not kept."""
+        """Return the mod_revision that a write had at first, or the oldest that is kept if it was sealed again."""
         before = [each for each in self.known if each.mod_revision <= found.mod_revision]
         same = takewhile(lambda each: each is found or _is_one(each, found), reversed(before))
         return min(each.mod_revision for each in same)
 
     @property
     def newest(self) -> int:
-        """The revision of the newest record that is known."""
+        """The mod_revision of the newest known record."""
         return self.known[-1].mod_revision
 
 
 def _is_one(one: Stored | UnreadableRecord, other: Stored | UnreadableRecord | None) -> bool:
-    """Tell whether two records are of one write: sealing again keeps its id."""
+    """Return whether two records are of one write, whose id stays the same when it is sealed again."""
     return (
         isinstance(one, Stored)
         and isinstance(other, Stored)
@@ -83,14 +84,14 @@ def _is_one(one: Stored | UnreadableRecord, other: Stored | UnreadableRecord | N
 
 
 class ExpiredError(LookupError):
-    """A superseded record is not kept any more: its retention ended, or many newer ones came."""
+    """A superseded record is not kept any more: its retention ended, or there are too many newer ones."""
 
 
 def record_written_at(tree: Tree, path: StorePath, revision: int) -> Stored | UnreadableRecord | None:
-    """Return the record that was written to a path at just this revision; None when another write has it.
+    """Return the record that was written to a path at exactly this revision; None if it was another path's write.
 
-    Raises ExpiredError when that is too long ago to be known, FutureRevisionError when the store has not come that
-    far, StoreError.
+    Raises ExpiredError when it is not kept any more, FutureRevisionError when the store has not reached the
+    revision, StoreError.
     """
     try:
         found = tree.kv.range(tree.keys.file(path), revision=revision).items
@@ -105,14 +106,14 @@ def record_written_at(tree: Tree, path: StorePath, revision: int) -> Stored | Un
 
 
 def versions(tree: Tree, path: StorePath) -> Versions | None:
-    """Return what is known of one path; None when it was never written. Raises StoreError."""
+    """Return the known records of one path; None if it was never written. Raises StoreError."""
     return versions_below(tree, path, alone=True).get(path)
 
 
 def versions_below(tree: Tree, directory: StorePath, *, alone: bool = False) -> dict[StorePath, Versions]:
-    """Return what is known of a directory and of every path below it, all at one revision. Raises StoreError.
+    """Return the known records of a directory and of every path below it, at one revision. Raises StoreError.
 
-    alone: only of `directory` itself, be it a file or not.
+    alone: only those of `directory` itself, which may be a file.
     """
     own = tree.kv.range(tree.keys.file(directory))
     revision = own.revision
@@ -140,7 +141,7 @@ def _versions(tree: Tree, item: Item, past: dict[StorePath, list[Stored | Unread
 
 
 def _deleted(path: StorePath, known: list[Stored | UnreadableRecord]) -> Versions:
-    """Return what is known of a path that has superseded records alone."""
+    """Return the known records of a path that has no current one."""
     first = known[0]
     created = first.mod_revision if isinstance(first, Stored) and not first.record.origin.supersedes else 0
     return Versions(path=path, created=created, current=0, known=tuple(known))
@@ -149,8 +150,8 @@ def _deleted(path: StorePath, known: list[Stored | UnreadableRecord]) -> Version
 def revision_at(found: dict[StorePath, Versions], moment: datetime) -> int:
     """Return the newest revision whose record was written at `moment` or before, by its writer's clock; else 0.
 
-    `moment` has a time zone. A record whose time cannot be read does not count. One that was sealed again says
-    when it was written, and so counts by the revision that it had then.
+    `moment` has a time zone. A record whose time is unreadable does not count. A record that was sealed again
+    keeps the time of its write, so it counts with the revision that it had then.
     """
     records = (
         (versions, each) for versions in found.values() for each in versions.writes if isinstance(each, Stored)
@@ -166,11 +167,11 @@ def _written(found: Stored, moment: datetime) -> bool:
 
 
 def restoring(tree: Tree, found: dict[StorePath, Versions], revision: int) -> Iterator[Write]:
-    """Yield the writes that bring paths back to what they were at a store revision; their content is read later.
+    """Yield the writes that restore paths as they were at a store revision; their content is read later.
 
-    What did not exist then is deleted; what is the same still is left out, be it readable or not. So is what was
-    deleted so long ago that nobody knows whether it existed then.
-    Raises ExpiredError, RecordError, RefusedError (no key opens what it was), StoreError.
+    A path that did not exist then is deleted. Left out are paths that are still the same, readable or not, and
+    paths that were deleted so long ago that it is not known whether they existed.
+    Raises ExpiredError, RecordError, RefusedError (no key opens the record of then), StoreError.
     """
     later = {
         path: versions
@@ -178,26 +179,18 @@ def restoring(tree: Tree, found: dict[StorePath, Versions], revision: int) -> It
         if versions.current > revision or (not versions.current and versions.newest >= revision)
     }
     wanted = {path: versions.at(revision) for path, versions in later.items()}  # before any content is read
-    for path, then in sorted(wanted.items(), key=lambda pair: _order(*pair)):
+    for path, then in sorted(wanted.items(), key=_order):
         now = found[path].now()
         before = now if isinstance(now, Stored) else None
         if then and then.record.locked:
             raise RefusedError(f"{path}: {then.record.locked}; nothing was changed")
-        entry = then.entry if then else _tombstone(before)
+        entry = then.entry if then else tombstone(before.entry if before else None)
         if before and (before.entry == entry or (before.gone and entry.kind is Kind.GONE)):
             continue
         content = partial(tree.pieces, then) if then and entry.kind is Kind.FILE else None
         yield Write(path=path, entry=entry, content=content, expected=found[path].current, previous=before)
 
 
-def _tombstone(before: Stored | None) -> Entry:
-    return Entry(
-        kind=Kind.GONE, size=before.entry.size if before else 0, sha256=before.entry.sha256 if before else ""
-    )
-
-
-def _order(path: StorePath, then: Stored | None) -> tuple[int, int, StorePath]:
-    """Directories first, then files, then links; deletes last, the deepest first."""
-    if then is None or then.gone:
-        return 3, -depth(path), path
-    return {Kind.DIR: 0, Kind.FILE: 1}.get(then.entry.kind, 2), depth(path), path
+def _order(pair: tuple[StorePath, Stored | None]) -> tuple[int, int, StorePath]:
+    path, then = pair
+    return placing_order(path, then.entry.kind if then else Kind.GONE)

@@ -1,6 +1,6 @@
-"""Records as they lie under their keys, current and superseded, and what became of a write. Reading only.
+"""Reads records under their keys, current and superseded, and finds out what became of a write.
 
-Called by `tree` and what lies beside it.
+Called by `tree`, `commit` and `history`.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -21,13 +21,13 @@ _NEVER = -1  # no key has this create_revision: a txn that compares it only read
 
 
 def items_at(kv: Kv, keys: Sequence[bytes]) -> Iterator[Item]:
-    """Yield what lies under keys, absent ones left out, many in one call. Raises what `Kv.txn` raises."""
+    """Yield the items of keys, many in one call, without absent ones. Raises what `Kv.txn` raises."""
     parts = [keys[start : start + MAX_OPERATIONS] for start in range(0, len(keys), MAX_OPERATIONS)]
     while parts:
         part = parts.pop(0)
         try:
             found = kv.txn((CreateRevision(part[0], _NEVER),), (), otherwise_get=part).found
-        except TooLargeError:  # of values that nobody of us wrote: one by one they fit
+        except TooLargeError:  # configstore writes no values of that size; read one by one they fit
             if len(part) == 1:
                 raise
             parts[:0] = [part[: len(part) // 2], part[len(part) // 2 :]]
@@ -36,7 +36,7 @@ def items_at(kv: Kv, keys: Sequence[bytes]) -> Iterator[Item]:
 
 
 def stored(envelopes: Envelopes, path: StorePath, item: Item) -> Stored:
-    """Return what lies under a record's key. Raises RecordError."""
+    """Return the record in an item of a path. Raises RecordError."""
     record = envelopes.decode(path, item.value)
     return Stored(path=path, record=record, mod_revision=item.mod_revision, version=item.version)
 
@@ -44,10 +44,7 @@ def stored(envelopes: Envelopes, path: StorePath, item: Item) -> Stored:
 def decode_item(
     keys: Keys, envelopes: Envelopes, item: Item, path: StorePath | None = None
 ) -> Stored | UnreadableRecord:
-    """Read what lies under one key below `files/`; what is unusable comes back as a value.
-
-    path: the key's, where it is known.
-    """
+    """Return the record in an item below `files/`, an unreadable one as a value. path: the key's, if known."""
     try:
         path = path or keys.path_of_file(item.key)
     except PathError as error:
@@ -61,7 +58,7 @@ def decode_item(
 
 
 def decode_superseded(keys: Keys, envelopes: Envelopes, item: Item) -> Stored | UnreadableRecord | None:
-    """Read what lies under one key below `past/`; None when no path has such a key."""
+    """Return the record in an item below `past/`, an unreadable one as a value; None if no path has the key."""
     try:
         path, revision = keys.path_of_past(item.key)
     except PathError:
@@ -79,10 +76,10 @@ def _bad(path: StorePath, error: RecordError, revision: int) -> UnreadableRecord
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a write.
+    """The outcome of a write.
 
-    found: the record that it made, current or superseded. whole: every record since is known, so that a write that
-    was not found was not made.
+    found: the record that it made, current or superseded. whole: every record since is known, so a write that was
+    not found was not made.
     """
 
     found: Stored | None
@@ -99,9 +96,9 @@ def trace(
     after: int,
     current: Item | None,
 ) -> Trace:
-    """Look for what one of these writes made of a path at a mod_revision above `after`; of several, the newest.
+    """Look for the newest record of a path that one of these writes made at a mod_revision above `after`.
 
-    current: what lies under the path's key, read before. Raises StoreError.
+    current: the item under the path's key, which was read before. Raises StoreError.
     """
     now = decode_item(keys, envelopes, current) if current and current.mod_revision > after else None
     if _is_of(now, write_ids):
@@ -109,7 +106,7 @@ def trace(
     if _follows(now, after):
         return Trace(found=None, whole=True)  # nothing came in between
     follows, whole = now, now is not None
-    # Back from the current record; one superseded record is in memory at a time, however many lie there.
+    # From the current record backwards: one superseded record is in memory at a time, however many there are.
     for key in reversed(_superseded_since(kv, keys, path, after, current)):
         found = next((decode_superseded(keys, envelopes, item) for item in kv.range(key).items), None)
         if _is_of(found, write_ids):
@@ -120,12 +117,12 @@ def trace(
 
 
 def _is_of(found: Stored | UnreadableRecord | None, write_ids: Collection[str]) -> TypeGuard[Stored]:
-    """Tell whether a record is of one of these writes; one that is locked says so to nobody's credit."""
+    """Return whether one of these writes made a record. A locked record proves nothing: anybody may write one."""
     return isinstance(found, Stored) and not found.record.locked and found.record.origin.write_id in write_ids
 
 
 def _superseded_since(kv: Kv, keys: Keys, path: StorePath, after: int, current: Item | None) -> list[bytes]:
-    """Return the keys of what was superseded after a revision, oldest first, up to what was read as current."""
+    """Return the keys of the records superseded after a revision, oldest first, up to the one read as current."""
     start = keys.past(path, after + 1)
     end = keys.past(path, current.mod_revision) if current else prefix_end(keys.past_of(path))
     pages = range_all(kv, start, end, keys_only=True) if start < end else ()
@@ -133,5 +130,5 @@ def _superseded_since(kv: Kv, keys: Keys, path: StorePath, after: int, current: 
 
 
 def _follows(record: Stored | UnreadableRecord | None, before: int) -> bool:
-    """Tell whether a record says that it superseded the one of revision `before`."""
+    """Return whether a record names `before` as the revision that it superseded."""
     return isinstance(record, Stored) and record.record.origin.supersedes == before

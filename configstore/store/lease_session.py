@@ -1,8 +1,11 @@
-"""One etcd lease that a thread keeps alive, with a key under it. Used by `leases`.
+"""One etcd lease that a thread keeps alive. Used by `leases`.
 
-While its owner only waits for its turn, what counts is that the lease is alive in etcd: it may have outlived an
-outage in which nobody could renew it, since a new leader renews all leases. From `hold` on what counts is our own
-reckoning: it is ours until TTL seconds after the last renewal was sent, on a clock that counts suspend.
+Two rules say how long it counts as alive:
+
+1. While its owner waits for its turn, etcd decides: the lease may outlive an outage in which nobody could renew
+   it, because a new leader of etcd's renews all leases for their whole TTL.
+2. From `hold` on, our own clock decides: the lease is ours until TTL seconds after the last renewal was *sent*, on
+   a clock that counts suspend. etcd counts from a later moment, so we stop before another contender can start.
 """
 
 import logging
@@ -17,28 +20,29 @@ from configstore.store.api import Kv
 log = logging.getLogger(__name__)
 
 RENEWALS = 6
-"""How often a lease is renewed within its TTL."""
+"""Renewals within a lease's TTL."""
 
 RETRY = 0.2
-"""Seconds until a renewal, or another call that failed, is tried again."""
+"""Seconds until a call that failed is tried again."""
 
 LONGEST_RETRY = 5.0
-"""Seconds between two tries to revoke a lease in the background."""
+"""Seconds between two tries to revoke a lease in the background, at most."""
 
 
 class Session:
     """One etcd lease.
 
-    ended: why it is not to be relied on any more, or None; it never comes back. renewals: how many succeeded.
-    trouble: why the last one failed, "" when it did not.
+    ended: why it must not be relied on any more, or None; it never becomes None again. renewals: how many
+    succeeded.
+    trouble: why the last renewal failed, "" if it did not.
     """
 
     def __init__(
         self, kv: Kv, name: str, ttl: int, clock: Callable[[], float], changed: Callable[[], None]
     ) -> None:
-        """Grant a lease of `ttl` seconds for the queue of `name`, and begin to renew it.
+        """Grant a lease of `ttl` seconds for the queue of `name`, and start to renew it.
 
-        changed: called from the thread when it has ended, and when it was renewed after `renew_soon`.
+        changed: called in the thread when the lease has ended, and when it was renewed after `renew_soon`.
         Raises StoreError.
         """
         self.ended: str | None = None
@@ -60,11 +64,11 @@ class Session:
         self._thread.start()
 
     def left(self) -> float:
-        """Return the seconds for which it is surely alive; 0 or less when it may not be."""
+        """Return the seconds for which it is certainly alive; 0 or less when it may not be."""
         return 0.0 if self.ended is not None else self._deadline - self._clock()
 
     def hold(self) -> None:
-        """From now on count it as ended as soon as nobody can be sure that it is alive."""
+        """From now on count it as ended as soon as it is not certain that it is alive."""
         self._held = True
 
     def depend(self) -> None:
@@ -85,7 +89,7 @@ class Session:
         self._wake.set()
 
     def end(self, reason: str) -> None:
-        """Rely on it no more, for a reason that somebody knows who asked the store; from any thread."""
+        """Count it as ended, because a caller learned so from the store; from any thread."""
         if self.ended is None and not self._stopped.is_set():
             self.ended = f"lease {self._name} is lost: {reason}"
             if self._held:
@@ -93,7 +97,7 @@ class Session:
             self._changed()
 
     def stop(self, reason: str) -> None:
-        """Renew it no more. etcd ends it after its TTL, unless `revoke` does before."""
+        """Stop renewing it. etcd ends it after its TTL, unless `revoke` ends it before."""
         self.ended = self.ended or reason
         self._stopped.set()
         self._wake.set()
@@ -101,10 +105,10 @@ class Session:
             self._thread.join()
 
     def revoke(self) -> threading.Thread | None:
-        """End it in etcd at once, after `stop`. Never raises.
+        """End it in etcd at once, after `stop`; returns None when that is done. Never raises.
 
-        While the store does not answer that is tried again in the background, until it is certain: each change of
-        etcd's leader would renew it for its whole TTL. Returns the thread that does so; None when it is done.
+        While the store does not answer, a thread tries again until it is certain, and is returned: without it,
+        each change of etcd's leader would renew the lease for its whole TTL.
         """
         if self._revoked():
             return None
@@ -113,7 +117,7 @@ class Session:
         return thread
 
     def _revoked(self) -> bool:
-        """Try once; returns False when that is to be tried again."""
+        """Try once to revoke it; returns False if it must be tried again."""
         try:
             self._kv.lease_revoke(self.etcd_lease)
         except LeaseGoneError:

@@ -1,15 +1,16 @@
-"""Keeps the losing side of a conflict, once. Called by `tree`; `conflicts` looks at what lies there."""
+"""Writes the losing side of a conflict, in one copy however many replicas keep it. Called by `tree`.
 
-import math
+`conflicts` reads it.
+"""
+
 from collections.abc import Mapping
 
 from configstore.errors import LeaseGoneError, StoreUnavailableError
-from configstore.model.keys import Keys, prefix_end
+from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Record, RecordError, Source
 from configstore.model.seal import SealedKind
 from configstore.store.api import (
-    MAX_OPERATIONS,
     ChangeLease,
     Compare,
     Exists,
@@ -18,24 +19,26 @@ from configstore.store.api import (
     ModRevision,
     Operation,
     Put,
-    range_all,
+    items_below,
 )
 from configstore.store.chunks import Chunks, inline, is_large
 from configstore.store.envelope import Envelopes
 from configstore.store.persist import persist
-from configstore.store.retention import surplus_conflicts
+from configstore.store.retention import add_surplus, surplus_conflicts
 from configstore.store.values import Writer
 
 _ATTEMPTS = 3
-"""How often it is written again: a piece or the retention lease expired under our hands."""
+"""How often it is tried: a piece or the retention lease may expire meanwhile."""
 
 _LEASE_SHARE = 0.5
-"""What lies there already gets a new lease only when less than this share of the retention is left of its own:
-etcd stores a value again when its lease changes, and what cannot be placed is kept again every few seconds."""
+"""A copy that exists gets a new lease only if less than this share of the retention is left of its own.
+
+etcd stores a value again when its lease changes, and a file that cannot be placed is kept again every few seconds.
+"""
 
 
 class Losing:
-    """One losing side of a path, on its way to `conflicts/`."""
+    """One losing side of a path that is to be kept under `conflicts/`."""
 
     def __init__(
         self, kv: Kv, keys: Keys, chunks: Chunks, path: StorePath, entry: Entry, *, envelopes: Envelopes
@@ -51,13 +54,13 @@ class Losing:
         self._key = keys.conflict(path, self._name)
 
     def keep(self, content: bytes | Source | None, writer: Writer, *, retention: float, patience: float) -> str:
-        """Do what `Tree.keep_conflict` says."""
+        """Keep it and return its id; see `Tree.keep_conflict`."""
         for _ in range(_ATTEMPTS):
             try:
                 lease = self._chunks.retention_lease(retention)
                 there = self._there()
                 if self._is_whole(there):
-                    compares, operations = self._let_again(there, lease, retention)
+                    compares, operations = self._renew(there, lease, retention)
                 else:
                     compares, operations = self._put(there, content, writer, lease)
                 if not operations or self._persist(compares, operations, patience):
@@ -72,16 +75,13 @@ class Losing:
         )
 
     def _persist(self, compares: list[Compare], operations: list[Operation], patience: float) -> bool:
-        """Make the txn; returns whether it lies there now, be it by somebody else's hand or an earlier try's."""
+        """Make the txn; returns whether the side is kept now, by whichever replica or try."""
         result = persist(self._kv, patience, compares, operations, otherwise_get=[self._key])
         return result.succeeded or self._is_whole(self._there())
 
     def _there(self) -> dict[bytes, Item]:
-        """Return what lies there of it: the record, and its pieces without their values."""
-        prefix = self._keys.conflict_chunk(self._path, self._name, "")
-        pieces = (
-            item for page in range_all(self._kv, prefix, prefix_end(prefix), keys_only=True) for item in page.items
-        )
+        """Return the items of it that exist: the record, and its pieces without their values."""
+        pieces = items_below(self._kv, self._keys.conflict_chunk(self._path, self._name, ""), keys_only=True)
         return {item.key: item for item in (*self._kv.range(self._key).items, *pieces)}
 
     def _is_whole(self, there: Mapping[bytes, Item]) -> bool:
@@ -101,24 +101,20 @@ class Losing:
     def _piece(self, name: str) -> bytes:
         return self._keys.conflict_chunk(self._path, self._name, name)
 
-    def _let_again(
+    def _renew(
         self, there: Mapping[bytes, Item], lease: int, retention: float
     ) -> tuple[list[Compare], list[Operation]]:
-        """Return what gives all that lies there another lease; nothing while its own lasts long enough."""
-        if all(self._left(each) >= retention * _LEASE_SHARE for each in {item.lease for item in there.values()}):
+        """Return what gives all its items another lease; nothing while their own lasts long enough."""
+        if all(
+            self._chunks.left(each) >= retention * _LEASE_SHARE for each in {item.lease for item in there.values()}
+        ):
             return [], []
         return [Exists(key) for key in there], [ChangeLease(key, lease) for key in there]
-
-    def _left(self, lease: int) -> float:
-        try:
-            return self._kv.lease_left(lease) if lease else math.inf
-        except LeaseGoneError:
-            return 0.0
 
     def _put(
         self, there: Mapping[bytes, Item], content: bytes | Source | None, writer: Writer, lease: int
     ) -> tuple[list[Compare], list[Operation]]:
-        """Upload the pieces, and return what puts the record beside them."""
+        """Upload the pieces, and return the compares and operations that write the record."""
         leases = {key: item.lease for key, item in there.items()}
         try:
             if is_large(self._entry, content):
@@ -144,6 +140,5 @@ class Losing:
         operations: list[Operation] = [Put(self._key, value, lease)]
         operations += [ChangeLease(key, lease) for key in pieces if leases.get(key, lease) != lease]
         if before is None:
-            surplus = surplus_conflicts(self._kv, self._keys, self._path)
-            operations += surplus[: MAX_OPERATIONS - len(operations)]
+            add_surplus(operations, surplus_conflicts(self._kv, self._keys, self._path))
         return compares, operations

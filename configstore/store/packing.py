@@ -1,4 +1,4 @@
-"""One path's part of a txn, and the packing of many into as few as etcd's limits allow. Called by `commit`."""
+"""Packs the steps of a commit, one for each path, into as few txns as etcd's limits allow. Called by `commit`."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,9 +10,9 @@ from configstore.store.api import MAX_OPERATIONS, MAX_REQUEST, Compare, Item, Op
 
 
 class Superseded(msgspec.Struct, frozen=True, kw_only=True):
-    """What a write replaces: the bytes that go to `past/`, and the record in them where it can be read.
+    """The value that a write replaces and that goes to `past/`, with its record if that is readable.
 
-    known: it was not read for this commit, so the txn compares the bytes, too.
+    known: the caller of the commit had read it before, so the txn compares the bytes as well.
     """
 
     value: bytes
@@ -25,8 +25,8 @@ class Superseded(msgspec.Struct, frozen=True, kw_only=True):
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One path's part of a txn.
 
-    size: bytes of its keys and values. set: steps with the same number above 0 belong together. resent: the write
-    id is the sender's, so that an earlier try may have made it.
+    size: bytes of its keys and values. set: steps with the same number above 0 belong together. resent: the caller
+    chose the write id, so an earlier try may have made the write.
     """
 
     path: StorePath
@@ -41,12 +41,12 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def holds(self) -> ValueEquals | None:
-        """The compare of the value that is replaced, where it was not read for this commit."""
+        """The compare of the replaced value; None if that was read for this commit."""
         return next((each for each in self.compares if isinstance(each, ValueEquals)), None)
 
     @property
     def bare(self) -> "Step":
-        """The same without that compare."""
+        """The same step without that compare."""
         holds = self.holds
         if holds is None:
             return self
@@ -54,16 +54,16 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, compares=rest, size=self.size - len(holds.value))
 
     def holds_in(self, found: Item | None) -> bool:
-        """Tell whether what was read now is what is compared, so that this need not be."""
+        """Return whether an item that was read now has the compared value, so that the txn need not compare it."""
         holds = self.holds
         return bool(holds and found and (found.mod_revision, found.value) == (self.expected, holds.value))
 
 
 def groups(steps: Iterable[Step]) -> Iterator[list[Step]]:
-    """Pack steps into txns within etcd's limits (one compare is left free for a fence).
+    """Pack steps into txns within etcd's limits, of which one compare is left free for a fence.
 
-    The steps of a set stand together where its first one stood, in their order; else the order is kept. A set is
-    cut only when it fits into no txn; then it begins one of its own.
+    The steps of a set move together to the place of its first one; otherwise the order is kept. A set is split
+    only if it does not fit into one txn; then it begins a txn of its own.
     """
     group: list[Step] = []
     weight = _NOTHING

@@ -1,6 +1,6 @@
-"""Finds out what the user of a connection may do, without changing anything.
+"""Finds out what a connection's user may do, without changing anything. Called by `doctor` and `access`.
 
-A txn whose compare can never hold changes nothing, and etcd looks at the rights of all that it would do first.
+A txn whose compare can never hold changes nothing, but etcd first checks the rights to all its operations.
 """
 
 from configstore.errors import PermissionDeniedError
@@ -8,11 +8,11 @@ from configstore.model.grants import Grant, Right
 from configstore.store.api import CreateRevision, Kv, Put
 
 _NEVER = 2**61
-"""A revision to which no store comes."""
+"""A revision that no store reaches."""
 
 
 def may(kv: Kv, grant: Grant) -> bool:
-    """Tell whether a user may do what a grant says. Raises StoreError for any other failure."""
+    """Return whether the user has a right on a range. Raises StoreError for any other failure."""
     try:
         if grant.right is not Right.WRITE:
             kv.range(grant.start, grant.end or None, limit=1, keys_only=True)
@@ -25,5 +25,5 @@ def may(kv: Kv, grant: Grant) -> bool:
 
 
 def _key_in(grant: Grant) -> bytes:
-    """Return a key of the range that nobody uses, or the one that it is."""
+    """Return a key in the grant's range that nobody uses, or its only key."""
     return grant.start + b"-" if grant.start.endswith(b"/") else grant.start

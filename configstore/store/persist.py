@@ -1,6 +1,5 @@
-"""A txn whose answer may be lost. Called by `commit` and `losing_side`."""
+"""Makes a txn again while its answer is lost. Called by `commit`, `losing_side` and `resealing`."""
 
-import time
 from collections.abc import Callable, Sequence
 
 import tenacity
@@ -18,13 +17,12 @@ def persist(
     otherwise_get: Sequence[bytes],
     lost: Callable[[], None] = lambda: None,
 ) -> TxnResult:
-    """Make one txn; an answer that leaves its outcome open is followed by the same txn again.
+    """Make one txn; while its answer leaves open whether it was made, make the same txn again.
 
-    That is safe where the compares fail once it landed; what was found then must be looked at for one's own.
-    patience: for how many seconds it is tried; above 0 at least twice, since the wait for one answer may be as
-    long. `lost` is called after each answer that did not come. Raises what `Kv.txn` raises.
+    This is safe only if the compares fail once the txn was made. The caller must then look in what was found for
+    its own write. patience: seconds during which it is tried; above 0 at least twice, since the wait for one lost
+    answer may take all of them. `lost` is called after each answer that was lost. Raises what `Kv.txn` raises.
     """
-    began = time.monotonic()
 
     def make() -> TxnResult:
         try:
@@ -33,22 +31,13 @@ def persist(
             lost()
             raise
 
-    try:
-        return make()
-    except StoreClosedError:
-        raise
-    except StoreUnavailableError as failure:
-        first = [failure]
-    left = patience - (time.monotonic() - began)
-    for attempt in tenacity.Retrying(
+    retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(StoreUnavailableError)
         & tenacity.retry_if_not_exception_type(StoreClosedError),
-        stop=tenacity.stop_all(tenacity.stop_after_delay(left), tenacity.stop_after_attempt(2 if patience else 1)),
+        stop=tenacity.stop_all(
+            tenacity.stop_after_delay(patience), tenacity.stop_after_attempt(2 if patience else 1)
+        ),
         wait=tenacity.wait_random_exponential(multiplier=0.1, max=1),
         reraise=True,
-    ):
-        with attempt:
-            if first:  # the one above counts as the first: a txn that needs no second one pays nothing for this
-                raise first.pop()
-            return make()
-    raise AssertionError("unreachable: the last attempt returns or raises")
+    )
+    return retrying(make)

@@ -1,8 +1,8 @@
-"""Live replicas as the store knows them, and asking something of them. Called by the command line."""
+"""Reads the replicas that the store knows, and asks them for something. Called by commands, page and enrolment."""
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import msgspec
@@ -11,36 +11,40 @@ from configstore.errors import StoreError
 from configstore.model.keys import Keys, prefix_end
 from configstore.model.replica import Ask, ExpectedReplica, Report, Request, decode_expected, decode_report, encode
 from configstore.model.untrusted import UntrustedError
-from configstore.store.api import CreateRevision, Item, Kv, Put, range_all
+from configstore.store.api import CreateRevision, Delete, Item, ModRevision, Put, range_all
+from configstore.store.store import Store
 
 REQUEST_TTL = 60
-"""Seconds after which an ask or a request ends by itself, should its command have died."""
+"""Seconds after which an ask or a request ends by itself, if the command that made it has died."""
 
 PATIENCE = 2.0
-"""Seconds that replicas have to answer; one that does not is frozen, cut off, or died less than a minute ago."""
+"""Seconds that replicas have to answer. One that does not is frozen, cut off, or died less than a minute ago."""
 
 MANY = 20
-"""Replicas that may all be late without anything being wrong: one of a few is waited for."""
+"""Replicas. If more of them are late, they are not waited for until PATIENCE ends; a few are."""
 
 QUIET = 0.5
-"""Seconds without an answer of any after which the many that are late are not waited for."""
+"""Seconds without any answer after which more than MANY late replicas are not waited for."""
 
 
 class Everyone(msgspec.Struct, frozen=True, kw_only=True):
-    """All replicas that the store knows of, by key, each with its mod_revision.
+    """All replicas that the store knows, by key, each with its mod_revision.
 
-    live: the last report of each that lives. expected: those that have not said goodbye, live or not. unread: what
-    lies among them and is neither, with the reason.
+    live: the last report of each that is alive. expected: those that have not said goodbye, alive or not.
+    unread: the reason why a key among them is neither.
     """
 
     live: dict[bytes, tuple[Report, int]] = {}
     expected: dict[bytes, tuple[ExpectedReplica, int]] = {}
     unread: dict[bytes, str] = {}
 
+    def alive(self, keys: Keys) -> set[bytes]:
+        """Return the keys by which the live replicas are expected."""
+        return {keys.expected(report.mapping, report.replica) for report, _ in self.live.values()}
+
     def gone(self, keys: Keys) -> dict[bytes, tuple[ExpectedReplica, int]]:
-        """Return those that went without a goodbye, but for those whose place another one has taken since."""
-        alive = {keys.expected(report.mapping, report.replica) for report, _ in self.live.values()}
-        newest = self._newest()
+        """Return the replicas that ended without a goodbye and that no newer replica has replaced."""
+        alive, newest = self.alive(keys), self._newest()
         return {
             key: (each, at)
             for key, (each, at) in self.expected.items()
@@ -48,7 +52,7 @@ class Everyone(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def replaced(self, keys: Keys) -> set[bytes]:
-        """Return the keys of reports of those in whose place a newer one lives: of a run that died just now."""
+        """Return the keys of reports of runs that died just now, and that a newer live replica has replaced."""
         newest = self._newest()
         found = set()
         for key, (report, _) in self.live.items():
@@ -60,28 +64,28 @@ class Everyone(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
     def _newest(self) -> dict[tuple[str, str, str], bytes]:
-        """Return who came last to each place. A replica's id is new at each start unless it was set."""
+        """Return the key of the last replica of each place: an id that is not set changes at each start."""
         in_turn = sorted(self.expected.items(), key=lambda each: each[1][1])
         return {each.place: key for key, (each, _) in in_turn}
 
 
-def expected(kv: Kv, keys: Keys, mapping: str, *, beginning: str = "") -> dict[bytes, tuple[ExpectedReplica, int]]:
-    """Return who is expected at a mapping, by key with the mod_revision; of ids that begin so alone.
+def expected(store: Store, mapping: str, *, beginning: str = "") -> dict[bytes, tuple[ExpectedReplica, int]]:
+    """Return the replicas that are expected at a mapping, by key, each with its mod_revision. Raises StoreError.
 
-    Raises StoreError.
+    beginning: only those whose ids begin so.
     """
-    prefix = keys.expected(mapping, beginning)
-    return _read_all(kv, keys, prefix, prefix_end(prefix)).expected
+    prefix = store.keys.expected(mapping, beginning)
+    return _read_all(store, prefix, prefix_end(prefix)).expected
 
 
-def everyone(kv: Kv, keys: Keys) -> Everyone:
-    """Return all replicas that the store knows of. Raises StoreError."""
-    return _read_all(kv, keys, *keys.replicas())
+def everyone(store: Store) -> Everyone:
+    """Return all replicas that the store knows. Raises StoreError."""
+    return _read_all(store, *store.keys.replicas())
 
 
-def _read_all(kv: Kv, keys: Keys, start: bytes, end: bytes) -> Everyone:
-    found = Everyone()
-    for page in range_all(kv, start, end):
+def _read_all(store: Store, start: bytes, end: bytes) -> Everyone:
+    keys, found = store.keys, Everyone()
+    for page in range_all(store.kv, start, end):
         for item in page.items:
             try:
                 if keys.is_expected(item.key):
@@ -93,9 +97,30 @@ def _read_all(kv: Kv, keys: Keys, start: bytes, end: bytes) -> Everyone:
     return found
 
 
-def live(kv: Kv, keys: Keys) -> dict[bytes, tuple[Report, int]]:
-    """Return the reports of all live replicas with the revision of each, by key. Raises StoreError."""
-    return everyone(kv, keys).live
+def report_items(store: Store) -> tuple[list[Item], int]:
+    """Return the items of all reports, readable or not, and the store's revision. Raises StoreError."""
+    found, revision = [], 0
+    for page in range_all(store.kv, *store.keys.replicas()):
+        revision = revision or page.revision
+        found += [item for item in page.items if not store.keys.is_expected(item.key)]
+    return found, revision
+
+
+def live_reports(store: Store) -> list[Report]:
+    """Return the last report of each live replica. Raises StoreError."""
+    return [report for report, _ in everyone(store).live.values()]
+
+
+def forget(store: Store, lost: Mapping[bytes, tuple[ExpectedReplica, int]]) -> list[ExpectedReplica]:
+    """Expect replicas no more, if they have not enrolled again since they were read; returns those forgotten.
+
+    Raises StoreError.
+    """
+    return [
+        each
+        for key, (each, revision) in lost.items()
+        if store.kv.txn((ModRevision(key, revision),), (Delete(key),)).succeeded
+    ]
 
 
 def _read_expected(keys: Keys, item: Item) -> ExpectedReplica:
@@ -106,7 +131,7 @@ def _read_expected(keys: Keys, item: Item) -> ExpectedReplica:
 
 
 def read_report(keys: Keys, item: Item) -> Report:
-    """Return the report that lies under a key. Raises UntrustedError when it is none, or another's."""
+    """Return the report under a key. Raises UntrustedError when it is unreadable, or another replica's."""
     report = decode_report(item.value)
     if item.key != keys.replica(report.mapping, report.replica):
         raise UntrustedError("it is about another mapping or replica than its key says")
@@ -114,31 +139,31 @@ def read_report(keys: Keys, item: Item) -> Report:
 
 
 def named(report: Report) -> str:
-    """Return a replica as it is named to who waits for it, with what holds it up."""
+    """Return a replica's id and host for a person who waits for it, with the reason why it is late."""
     why = report.why()
     return f"{report.replica} on {report.host}" + (f": {why}" if why else "")
 
 
 @contextmanager
-def asking(kv: Kv, keys: Keys, *wanted: Ask | Request) -> Iterator[int]:
-    """Let asks or requests stand while the body runs; yields the revision of their making. Raises StoreError."""
-    lease = kv.lease_grant(REQUEST_TTL)
+def asking(store: Store, *wanted: Ask | Request) -> Iterator[int]:
+    """Keep asks or requests in the store during the body; yields the last one's revision. Raises StoreError."""
+    lease = store.kv.lease_grant(REQUEST_TTL)
     try:
         revision = 0
         for each in wanted:
-            key = keys.ask(each.id) if isinstance(each, Ask) else keys.request(each.id)
-            revision = kv.txn((CreateRevision(key, 0),), (Put(key, encode(each), lease),)).revision
+            key = store.keys.ask(each.id) if isinstance(each, Ask) else store.keys.request(each.id)
+            revision = store.kv.txn((CreateRevision(key, 0),), (Put(key, encode(each), lease),)).revision
         yield revision
     finally:
         with suppress(StoreError):  # else its TTL ends it
-            kv.lease_revoke(lease)
+            store.kv.lease_revoke(lease)
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
-    """What replicas said that were asked.
+    """The reports of replicas that were asked.
 
-    fresh: new reports; late: the last ones of those that did not answer, but for those that are replaced. hasty:
-    so many were late that they were not waited for.
+    fresh: those that answered. late: the last reports of those that did not, without replaced ones.
+    hasty: so many were late that they were not waited for.
     """
 
     fresh: list[Report]
@@ -148,33 +173,32 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ask_reports(
-    kv: Kv,
-    keys: Keys,
+    store: Store,
     patience: float = PATIENCE,
     *,
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Answers:
-    """Have all live replicas report, and wait `patience` seconds at most for them. Raises StoreError.
+    """Ask all live replicas to report, and wait at most `patience` seconds for their answers. Raises StoreError.
 
-    Where more than MANY are late, it is enough that none has answered for QUIET seconds.
+    While more than MANY are late, the wait ends once none has answered for QUIET seconds.
     """
-    if not _revisions(kv, keys):
-        return Answers(fresh=[], late=[], everyone=everyone(kv, keys))
-    with asking(kv, keys, Ask(id=uuid.uuid4().hex)) as asked:
-        begun = news = clock()
+    if not _revisions(store):
+        return Answers(fresh=[], late=[], everyone=everyone(store))
+    with asking(store, Ask(id=uuid.uuid4().hex)) as asked:
+        begun = answered = clock()
         late, step = -1, 0.01
         while True:
-            before, late = late, sum(each <= asked for each in _revisions(kv, keys))
+            before, late = late, sum(each <= asked for each in _revisions(store))
             now = clock()
-            news = now if late != before else news
-            hasty = late > MANY and now - news >= QUIET
+            answered = now if late != before else answered
+            hasty = late > MANY and now - answered >= QUIET
             if not late or now - begun >= patience or hasty:
                 break
             pause(step)
             step = min(0.1, 1.5 * step)
-        found = everyone(kv, keys)
-    replaced = found.replaced(keys)
+        found = everyone(store)
+    replaced = found.replaced(store.keys)
     return Answers(
         fresh=[report for report, at in found.live.values() if at > asked],
         late=[report for key, (report, at) in found.live.items() if at <= asked and key not in replaced],
@@ -183,11 +207,11 @@ def ask_reports(
     )
 
 
-def _revisions(kv: Kv, keys: Keys) -> list[int]:
-    """Return when each report was written."""
+def _revisions(store: Store) -> Collection[int]:
+    """Return the revision of each report."""
     return [
         item.mod_revision
-        for page in range_all(kv, *keys.replicas(), keys_only=True)
+        for page in range_all(store.kv, *store.keys.replicas(), keys_only=True)
         for item in page.items
-        if not keys.is_expected(item.key)
+        if not store.keys.is_expected(item.key)
     ]

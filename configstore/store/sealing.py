@@ -1,4 +1,4 @@
-"""The cipher: the only module that knows PyNaCl. See `model.seal` for the form of what it makes."""
+"""The cipher, in the only module that knows PyNaCl. `model.seal` describes the format. Called by `envelope`."""
 
 import secrets
 
@@ -23,7 +23,7 @@ from configstore.model.seal import (
 )
 
 NONCE = 24
-"""Bytes of a nonce: enough for random ones never to occur twice under a key."""
+"""Bytes of a nonce: so many that two random ones are never equal."""
 
 
 class SealedEnvelope:
@@ -49,11 +49,11 @@ class SealedEnvelope:
         return opened(record, self._decrypt(sealed, line, bytes.fromhex(record.seal.nonce)))
 
     def name(self, piece: bytes) -> str:
-        """Return the name of a piece of content: the same for the same piece of this path."""
+        """Return the name of a piece of content, which is the same for the same piece of this path."""
         return piece_name(self._key, self._place, self._root, self._path, piece)
 
     def close_piece(self, name: str, piece: bytes) -> bytes:
-        """Return the bytes of a piece: its nonce, and what is sealed."""
+        """Return the bytes of a piece: its nonce and the ciphertext."""
         nonce = secrets.token_bytes(NONCE)
         return nonce + self._encrypt(piece, b"piece\0" + name.encode(), nonce)
 
@@ -62,7 +62,7 @@ class SealedEnvelope:
         return self._decrypt(value[NONCE:], b"piece\0" + name.encode(), value[:NONCE])
 
     def loser(self, entry: Entry) -> str:
-        """Return the id of a losing side, which follows from what it is."""
+        """Return the id of a losing side, which is derived from its entry."""
         return loser_name(self._key, self._root, self._path, entry)
 
     def _encrypt(self, plaintext: bytes, rest: bytes, nonce: bytes) -> bytes:

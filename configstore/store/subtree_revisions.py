@@ -1,4 +1,7 @@
-"""What lies below a directory by revisions alone: cheap enough to be looked at every minute."""
+"""The revisions of all records below a directory, without the records: cheap enough to be read every minute.
+
+Called by the mirror, to compare the store with what its watch reported, and by whoever waits for a revision.
+"""
 
 import time
 from collections.abc import Callable
@@ -7,13 +10,13 @@ from contextlib import suppress
 import msgspec
 
 from configstore.errors import NotThereError
-from configstore.model.keys import Keys
 from configstore.model.path import PathError, StorePath
-from configstore.store.api import Kv, range_all
+from configstore.store.api import range_all
+from configstore.store.store import Store
 
 
 class SubtreeRevisions(msgspec.Struct, frozen=True, kw_only=True):
-    """The mod_revisions of all records below a directory at one revision of one cluster, without the records."""
+    """The mod_revisions of all records below a directory, at one revision of one cluster."""
 
     revision: int
     cluster_id: int
@@ -25,37 +28,37 @@ class SubtreeRevisions(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.mod_revisions.values(), default=0)
 
 
-def survey(kv: Kv, keys: Keys, directory: StorePath) -> SubtreeRevisions:
-    """Return the mod_revisions of all records below a directory, itself not included. Raises StoreError."""
+def revisions_below(store: Store, directory: StorePath) -> SubtreeRevisions:
+    """Return the mod_revisions of all records below a directory, without its own. Raises StoreError."""
     revision = cluster_id = 0
     found: dict[StorePath, int] = {}
-    for page in range_all(kv, *keys.files_below(directory), keys_only=True):
+    for page in range_all(store.kv, *store.keys.files_below(directory), keys_only=True):
         revision, cluster_id = revision or page.revision, page.cluster_id
         for item in page.items:
             with suppress(PathError):
-                found[keys.path_of_file(item.key)] = item.mod_revision
+                found[store.keys.path_of_file(item.key)] = item.mod_revision
     return SubtreeRevisions(revision=revision, cluster_id=cluster_id, mod_revisions=found)
 
 
 def revision_due(
-    kv: Kv,
-    keys: Keys,
+    store: Store,
     directory: StorePath,
     *,
     asked: int | None,
     patience: float,
     pause: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Return what must be applied of a directory for all that changed there up to revision `asked` to be so.
+    """Return the revision of a directory that must be applied so that all its changes up to `asked` are.
 
-    asked: of the whole store, so that another directory's change may have it; None: the directory's newest. One to
-    which the store has not come is waited for, at most `patience` seconds. Raises NotThereError, StoreError.
+    asked: a revision of the whole store, so it may be that of another directory's change; None: the directory's
+    newest. If the store has not reached it yet, it is waited for, at most `patience` seconds.
+    Raises NotThereError, StoreError.
     """
     end, wait = time.monotonic() + patience, 0.05
-    while asked is not None and (now := kv.range(keys.file(directory), keys_only=True).revision) < asked:
+    while asked is not None and (now := store.revision(directory)) < asked:
         if time.monotonic() >= end:
             raise NotThereError(f"revision {asked} is not applied yet: the store has come to {now} only")
         pause(wait)
         wait = min(1.0, 2 * wait)
-    newest = survey(kv, keys, directory).newest
+    newest = revisions_below(store, directory).newest
     return newest if asked is None else min(asked, newest)

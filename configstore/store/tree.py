@@ -1,8 +1,12 @@
-"""Paths and records on top of a `Kv`: what the command line and the sidecar talk to.
+"""Paths and records on top of a `Kv`: the interface of the store to the commands and the sidecar.
 
-Every change goes through `Tree.commit`, which compares each path's mod_revision (and a lease's fence), moves
-the superseded record to `past/` and its chunks under the retention lease, all in one txn, and finds out what an
-ambiguous answer meant by reading the write ids back.
+Every change of a record goes through `Tree.commit`:
+
+1. It compares each path's mod_revision, and a lease's fence, in the txn that writes. So it never overwrites what
+   the caller has not seen, and a process that lost its lease writes nothing.
+2. The same txn keeps the superseded record in `past/` and puts its chunks under the retention lease. So no crash
+   can leave a record without its past, or a past record without its chunks.
+3. When the answer to a txn is lost, the write ids that are in the store show whether it was made.
 """
 
 import itertools
@@ -22,11 +26,12 @@ from configstore.store.envelope import Envelopes
 from configstore.store.items import decode_item, items_at, stored, trace
 from configstore.store.losing_side import Losing
 from configstore.store.retention import KEEP
+from configstore.store.store import Store
 from configstore.store.values import Fence, Listing, Outcome, Stored, UnreadableRecord, Write, Writer
 
 
-class Tree:
-    """The records below one root key. Safe for use by several threads."""
+class Tree(Store):
+    """A store with the records below its root key. Safe for use by several threads."""
 
     def __init__(
         self,
@@ -38,14 +43,13 @@ class Tree:
         patience: float = 10.0,
         clock: Callable[[], float] = boottime,
     ) -> None:
-        """Take what it stands on.
+        """`writer` is named in the records that are written.
 
         envelopes: how values are sealed and opened; None: not at all.
-        patience: for how many seconds a commit with an ambiguous answer is tried again.
-        clock: seconds, by which retention leases are reckoned; it goes on while the machine is suspended.
+        patience: seconds for which a txn is tried again when its answer is lost.
+        clock: counts seconds, those of a suspend included; the age of a retention lease is measured by it.
         """
-        self.kv = kv
-        self.keys = keys
+        super().__init__(kv, keys)
         self.envelopes = envelopes or Envelopes(keys.root)
         self._writer = writer
         self.patience = patience
@@ -61,8 +65,16 @@ class Tree:
         page = self.kv.range(self.keys.file(path), revision=revision)
         return stored(self.envelopes, path, page.items[0]) if page.items else None
 
+    def look(self, path: StorePath, *, revision: int = 0) -> Stored | UnreadableRecord | None:
+        """Return the record of a path as `read` does, an unreadable one as a value.
+
+        Raises CompactedError, FutureRevisionError.
+        """
+        page = self.kv.range(self.keys.file(path), revision=revision)
+        return self.decode_item(page.items[0]) if page.items else None
+
     def read_many(self, paths: Collection[StorePath]) -> Iterator[Stored]:
-        """Yield the records of paths, many in one call; those not there, or unreadable, are left out."""
+        """Yield the records of paths, many in one call; those that do not exist or are unreadable are left out."""
         for item in items_at(self.kv, [self.keys.file(path) for path in paths]):
             found = self.decode_item(item)
             if isinstance(found, Stored):
@@ -77,17 +89,16 @@ class Tree:
     ) -> Listing:
         """Return a directory's record and all those below it, read at one revision.
 
-        keep: returns what is kept of a record, for whoever does not need all of it; None: what is in `rest`.
+        keep: returns the part of a record to keep in memory; None keeps its revision alone, in `Listing.rest`.
         """
-        attempts = 1 if revision else 3  # a compaction between two pages: begin again at a newer revision
-        for attempt in tenacity.Retrying(
+        # A compaction between two pages ends a listing: without a given revision it begins again at a newer one.
+        attempts = 1 if revision else 3
+        retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(CompactedError),
             stop=tenacity.stop_after_attempt(attempts),
             reraise=True,
-        ):
-            with attempt:
-                return self._list(directory, revision, keep)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        )
+        return retrying(self._list, directory, revision, keep)
 
     def _list(self, directory: StorePath, revision: int, keep: Callable[[Stored], Stored | None]) -> Listing:
         page = self.kv.range(self.keys.file(directory), revision=revision)
@@ -111,13 +122,13 @@ class Tree:
         return Listing(revision=revision, cluster_id=page.cluster_id, records=records, bad=tuple(bad), rest=rest)
 
     def remembers(self, path: StorePath, mod_revision: int) -> bool:
-        """Tell whether the record that a path had at `mod_revision` was kept when it was superseded."""
+        """Return whether the record that a path had at `mod_revision` is kept as a superseded one."""
         return bool(self.kv.range(self.keys.past(path, mod_revision), keys_only=True).items)
 
     def decode_item(self, item: Item, path: StorePath | None = None) -> Stored | UnreadableRecord:
-        """Read what lies under one key below `files/`; what is unusable comes back as a value.
+        """Return the record in an item below `files/`, an unreadable one as a value.
 
-        path: the key's, where it is known, such as that of a record which was read before.
+        path: the key's, if the caller knows it.
         """
         return decode_item(self.keys, self.envelopes, item, path)
 
@@ -131,9 +142,9 @@ class Tree:
     def pieces(self, found: Stored) -> Iterator[bytes]:
         """Yield a file's content, one piece in memory at a time; nothing for everything else.
 
-        Each piece is checked against its digest, and the whole behind the last one: what was yielded is good only
-        when the iteration ended. Raises CorruptError, RefusedError (its record is locked), and what `Kv.range`
-        raises.
+        Each piece is checked against its digest, and the whole content after the last piece: until the iteration
+        has ended without an error, nothing that was yielded may be used.
+        Raises CorruptError, RefusedError (its record is locked), and what `Kv.range` raises.
         """
         record = found.record
         if record.locked:
@@ -144,10 +155,9 @@ class Tree:
             yield record.content
 
     def find_write(self, path: StorePath, write_ids: Collection[str], *, after: int) -> Stored | None:
-        """Return the record that one of these writes made of a path at a mod_revision above `after`.
+        """Return the newest record of a path that one of these writes made at a mod_revision above `after`.
 
-        Be it current, or superseded and still kept (without retention, nothing is). Of several, the newest.
-        Raises StoreError.
+        It may be the current record, or a superseded one that is still kept. Raises StoreError.
         """
         items = self.kv.range(self.keys.file(path)).items
         current = items[0] if items else None
@@ -157,7 +167,7 @@ class Tree:
 
     @property
     def replica(self) -> str:
-        """Who writes."""
+        """The id of the replica in whose name it writes."""
         return self._writer.replica
 
     def new_write_id(self) -> str:
@@ -173,18 +183,19 @@ class Tree:
         fence: Fence | None = None,
         step: Callable[[int], None] | None = None,
     ) -> Outcome:
-        """Write a set: in one txn when it fits into one, else in the given order in as few as possible.
+        """Make writes in one txn if they fit into one, else in as few as possible, in the given order.
 
-        Writes with one `Write.set` stand together in it, and are not cut in two while they fit into one txn. All
-        content is read, and what is large is uploaded, piece by piece, before the first txn.
+        Writes with the same `Write.set` stay together, and are split only if they do not fit into one txn. All
+        content is read, and large content uploaded piece by piece, before the first txn.
 
-        retention: seconds for which superseded records stay in `past/`; 0 keeps none. keep: how many of a path
-        stay at least; of more, the oldest go (a few at a time). step: called after each txn with the number of its
-        paths.
-        Raises StoreUnavailableError when it stayed unknown within the patience whether the last txn was made;
-        to commit again with the same write ids is safe: what they made is found, and nothing is made twice. Also
-        TooLargeError, NoSpaceError, PermissionDeniedError; of each, `done` and `unknown` tell how far it came.
-        Before anything was written: RecordError, when an entry does not fit its content, and what a source raises.
+        retention: seconds for which superseded records stay in `past/`; 0 keeps none. keep: how many of each path
+        are kept; of more, the oldest are deleted (a few at a time). step: called after each txn with the number of
+        its paths.
+        Raises StoreUnavailableError when it is still unknown after `patience` whether the last txn was made. To
+        commit again with the same write ids is safe: what they made is found, and nothing is made twice. Also
+        TooLargeError, NoSpaceError, PermissionDeniedError. The `done` and `unknown` of each error say how far it
+        came. Before anything is written: RecordError when an entry does not fit its content, and what a source
+        raises.
         """
         terms = Terms(retention=retention, keep=keep, fence=fence, patience=self.patience)
         commit = Commit(self.kv, self.keys, self._writer, self._chunks, terms, envelopes=self.envelopes, step=step)
@@ -195,11 +206,11 @@ class Tree:
     ) -> str:
         """Keep the losing side of a conflict under `conflicts/` for `retention` seconds and return its id.
 
-        The id follows from what it is, so that many replicas, or many tries, keep one copy of the same. What lies
-        there already is left alone while at least half of `retention` is left of its time. Of more than
-        MAX_CONFLICTS about a path, the oldest go.
-        Raises RecordError when the entry does not fit its content, what a source raises, and StoreError; then
-        nothing is known to be kept.
+        The id is derived from the entry, so that many replicas, or many tries, keep one copy of the same side. A
+        copy that exists is left alone while at least half of `retention` is left of its time. Of more than
+        MAX_CONFLICTS sides of a path, the oldest are deleted.
+        Raises RecordError when the entry does not fit its content, what a source raises, and StoreError; then it
+        is not known whether anything is kept.
         """
         losing = Losing(self.kv, self.keys, self._chunks, path, entry, envelopes=self.envelopes)
         return losing.keep(content, self._writer, retention=retention, patience=self.patience)

@@ -1,4 +1,4 @@
-"""What every `Kv` checks about a txn before it is made or sent, so that all of them refuse alike."""
+"""Checks a txn before it is sent. Called by each implementation of `Kv`, so that all refuse the same ones."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from configstore.store.api import MAX_OPERATIONS, Compare, Operation
 def check_txn(
     compares: Sequence[Compare], operations: Sequence[Operation], otherwise_get: Sequence[bytes]
 ) -> None:
-    """Refuse a txn that etcd refuses whatever its keys hold.
+    """Raise for a txn that etcd refuses whatever is stored.
 
     Raises TooLargeError when there are more than MAX_OPERATIONS compares, operations or reads, and ValueError
     when one key is written twice (etcd: "duplicate key given in txn request").

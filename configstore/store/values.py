@@ -1,4 +1,4 @@
-"""What the tree takes and returns: records as they lie in the store, wanted changes, and what became of them."""
+"""The values that `tree` takes and returns: stored records, wanted changes, and their outcome."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from configstore.store.api import Item
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A record as it lies in the store: at which path, since which revision, after how many writes."""
+    """A record with its path, its mod_revision, and the number of writes of its key."""
 
     path: StorePath
     record: Record
@@ -19,7 +19,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def entry(self) -> Entry:
-        """What the path is."""
+        """The record's entry."""
         return self.record.entry
 
     @property
@@ -29,10 +29,11 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class UnreadableRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A key below `files/` that holds no usable record; `path` is safe to print.
+    """A value below `files/` that is not a usable record; `path` is safe to print.
 
-    key: of one that no path has, so that nothing but the key can name it; else None. sealing: it is sealing that
-    makes it unusable here, and the reason tells the mend.
+    reason: why it cannot be used. key: the key, if it is one that no path has and that only itself can name; else
+    None. sealing: the record is sealed and cannot be opened, or is plain where it must be sealed; then the reason
+    says what to do.
     """
 
     path: str
@@ -43,11 +44,11 @@ class UnreadableRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """A directory's record and all below it at one revision, tombstones included; and what is unreadable.
+    """A directory's record and all those below it, tombstones included, at one revision.
 
-    rest: of records of which whoever asked wanted no more, the mod_revision and the deletion's id, or "".
-    known: the revision up to which whoever asked knew the store just before the first read; 0 where nobody said.
-    What became known after that, such as one's own commit, may rightly be missing here.
+    bad: the unreadable ones. rest: by path, the mod_revision and the deletion's id (or "") of each record of which
+    the caller wanted no more. known: the revision up to which the caller knew the store before the first read, 0
+    if it did not say. A change that it learned of later, such as its own commit, may be missing here.
     """
 
     revision: int
@@ -61,14 +62,14 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 class Write(msgspec.Struct, frozen=True, kw_only=True):
     """One wanted change of a path.
 
-    entry: what it shall be; `size` and `sha256` must be those of `content` (of a file, as bytes or in pieces, else
-    None).
-    expected: the mod_revision that the path must have, 0 for "never written".
-    previous: what lies there at `expected`, where the caller has it at hand; it saves reading it once more.
-    replaced: the same as it came from the store, for who has it as that.
-    write_id: chosen by the sender beforehand, so that it can be looked for after a crash; "" for a new one.
-    set: writes with the same number above 0 are never cut in two while they fit into one txn.
-    deletion: of a tombstone, the deletion that it is a part of.
+    entry: the new entry; its `size` and `sha256` must be those of `content`, which is the content of a file as
+    bytes or in pieces, else None.
+    expected: the mod_revision that the path must have, 0 for a path that was never written.
+    previous: the record at `expected`, if the caller has it; this saves reading it again.
+    replaced: the same as the item that was read, if the caller has that.
+    write_id: chosen by the caller beforehand, so that it can look for the write after a crash; "" for a new id.
+    set: writes with the same number above 0 are made in one txn if they fit into one.
+    deletion: the deletion of which a tombstone is a part.
     """
 
     path: StorePath
@@ -95,15 +96,15 @@ class Fence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a commit.
+    """The outcome of a commit.
 
-    done: the paths written, with the mod_revision that the write gave them, though a newer record may have come
-    since; write_ids: with the ids of the writes.
-    stale: the paths whose compare failed, with what is there instead (None: nothing, or nothing readable). Of
-    their txn, and of the txns after it, nothing was made.
-    unsure: those of the stale paths that may have been written all the same: an answer was lost (or the write id
-    is an earlier try's), and not all that was written since is kept, so that nobody can tell.
-    fenced_out: the lease is not held any more; likewise.
+    done: the mod_revision that each written path got; a newer record may have replaced it since.
+    write_ids: the id of each write.
+    stale: the paths whose compare failed, with the record that is there (None: none, or an unreadable one).
+    Neither their txn nor any after it was made.
+    unsure: the stale paths that may have been written all the same: an answer was lost (or the write id is that of
+    an earlier try), and not every record since is kept, so it cannot be found out.
+    fenced_out: the lease is not held any more. Neither that txn nor any after it was made.
     """
 
     done: dict[StorePath, int]
@@ -114,12 +115,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def complete(self) -> bool:
-        """Whether everything asked for was written."""
+        """Whether every write was made."""
         return not self.stale and not self.fenced_out
 
 
 class Writer(msgspec.Struct, frozen=True, kw_only=True):
-    """Who writes. `now` returns RFC 3339 UTC text for people, `new_id` a fresh unique id."""
+    """The replica that writes. `now` returns the time of day as RFC 3339 text in UTC, `new_id` a new unique id."""
 
     replica: str
     host: str

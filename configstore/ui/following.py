@@ -1,28 +1,27 @@
-"""Follows one area of the store in a thread of its own, whatever becomes of the connection.
+"""One area of the store that the pages show, and how it is followed. Used by `watching`.
 
 An area is a range of keys that one right of etcd's covers: who may read what is mirrored, but not what persons ask
-of replicas, has a page all the same. Each area lists and watches by itself, so no older news can follow a newer
-listing. Used by `watching`.
+of replicas, has a page all the same.
 """
 
-import threading
-import time
 from collections.abc import Callable
 
 import msgspec
 
-from configstore.errors import CompactedError, ConfigstoreError, FutureRevisionError
-from configstore.store.api import Batch, Kv, Watch
+from configstore.errors import ConfigstoreError, FutureRevisionError
+from configstore.store.api import Batch
+from configstore.store.follower import Follower
+from configstore.store.store import Store
 
 LONGEST_PAUSE = 10.0
-"""Seconds between two tries, at most."""
+"""Seconds between two tries, at most: a person waits for the page."""
 
 
 class Area(msgspec.Struct, frozen=True, kw_only=True):
-    """What is followed: its name, its half-open key range, and what is done with what lies there.
+    """What is followed: its name, its half-open key range, and what is done with what is there.
 
     begin: takes all that is there, and returns the revision at which it was; raises StoreError.
-    take: takes what is news, and returns it in words, "" for what nobody need be told, or None for no news.
+    take: takes what changed, and returns it as text, "" for what nobody need be told, or None for no change.
     """
 
     name: str
@@ -34,78 +33,53 @@ class Area(msgspec.Struct, frozen=True, kw_only=True):
 class Following:
     """One area that is followed. trouble: why it cannot be; went_back: the store is an older one than before."""
 
-    def __init__(self, kv: Kv, area: Area, told: Callable[[str], None]) -> None:
-        """`told` is called, from the area's thread, with news in words."""
+    def __init__(self, store: Store, area: Area, told: Callable[[str], None]) -> None:
+        """`told` is called, from the area's thread, with text about what changed."""
         self.area = area
         self.trouble = ""
         self.went_back = False
-        self._kv = kv
         self._told = told
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._watch: Watch | None = None
-        self._thread: threading.Thread | None = None
+        self._follower = Follower(
+            store,
+            area.keys,
+            f"ui-{area.name}",
+            read=self._read_again,
+            take=self._take,
+            failed=self._failed,
+            crashed=self._crashed,
+            longest_pause=LONGEST_PAUSE,
+        )
 
     def start(self) -> None:
         """Take all that is there, and follow it from then on. Raises StoreError."""
-        revision = self.area.begin()
-        self._thread = threading.Thread(
-            target=self._follow, args=(revision,), name=f"ui-{self.area.name}", daemon=True
-        )
-        self._thread.start()
+        self._follower.start(self.area.begin())
 
     def close(self) -> None:
         """End it."""
-        self._stop.set()
-        with self._lock:
-            if self._watch:
-                self._watch.close()
+        self._follower.close()
 
-    def _follow(self, revision: int) -> None:
-        try:
-            self._follow_for_ever(revision)
-        except Exception as error:  # noqa: BLE001 - a fault of ours: no page may say that all is well
-            if not self._stop.is_set():
-                self._say(f"the page failed ({type(error).__name__}): start `configstore ui` again")
+    def _read_again(self) -> int:
+        revision = self.area.begin()
+        self.trouble = ""
+        self._told(f"{self.area.name} were read anew")
+        return revision
 
-    def _follow_for_ever(self, revision: int) -> None:
-        pause = 0.0
-        while not self._stop.is_set():
-            begun = time.monotonic()
-            self._follow_from(revision)
-            pause = 0.1 if time.monotonic() - begun > LONGEST_PAUSE else min(LONGEST_PAUSE, 2 * pause or 0.1)
-            while not self._stop.wait(pause):
-                try:
-                    revision = self.area.begin()
-                except ConfigstoreError as error:
-                    self._say(str(error))
-                    pause = min(LONGEST_PAUSE, 2 * pause)
-                    continue
-                self.trouble = ""
-                self._told(f"{self.area.name} were read anew")
-                break
+    def _take(self, batch: Batch) -> None:
+        text = self.area.take(batch)
+        if text is not None:
+            self._told(text)
 
-    def _follow_from(self, revision: int) -> None:
-        """Take what is news after a revision until the watch ends."""
-        with self._lock:
-            if self._stop.is_set():
-                return
-            self._watch = self._kv.watch(*self.area.keys, start_revision=revision + 1)
-        try:
-            for batch in self._watch:
-                words = self.area.take(batch)
-                if words is not None:
-                    self._told(words)
-        except CompactedError:
-            return  # which only means to list again
-        except FutureRevisionError:
+    def _failed(self, error: ConfigstoreError) -> None:
+        if isinstance(error, FutureRevisionError):
             self.went_back = True
-        except ConfigstoreError as error:
+        else:
             self._say(str(error))
-        finally:
-            self._watch.close()
 
-    def _say(self, words: str) -> None:
-        if self.trouble != words:
-            self.trouble = words
+    def _crashed(self, error: Exception) -> None:
+        """Say so: no page may show that all is well while nothing is followed."""
+        self._say(f"the page failed ({type(error).__name__}): start `configstore ui` again")
+
+    def _say(self, text: str) -> None:
+        if self.trouble != text:
+            self.trouble = text
             self._told(f"{self.area.name} cannot be followed")

@@ -19,7 +19,7 @@ from starlette.responses import HTMLResponse, Response
 from configstore.cli.history import compared
 from configstore.cli.session import name_of, why_unreadable
 from configstore.errors import ConfigstoreError, NotThereError, StoreUnavailableError
-from configstore.model.path import ROOT, PathError, StorePath, is_below, parse_path, shown
+from configstore.model.path import ROOT, PathError, StorePath, first_component, is_below, parse_path, shown
 from configstore.model.record import Entry, Kind, RecordError
 from configstore.store.conflicts import Loser, Unread, all_sides, pieces_of
 from configstore.store.history import Versions, versions
@@ -66,7 +66,7 @@ class Pages:
         found = self._watching.overview()
         facts, verdict = found or (None, None)
         common = {
-            "contact": self._tree.kv.contact(),
+            "contact": self._tree.contact(),
             "trouble": self._watching.trouble,
             "went_back": self._watching.went_back,
             "facts": facts,
@@ -93,8 +93,8 @@ class Pages:
             found[0].gone if found else (),
             self._watching.silent(),
             lambda store: sorted(each.mod_revision for each in everything if is_below(each.path, store)),
-            sorted({StorePath(each.path.partition("/")[0]) for each in live}),
-            blind=bool(self._watching.trouble) or not self._tree.kv.contact().connected,
+            sorted({first_component(each.path) for each in live}),
+            blind=bool(self._watching.trouble) or not self._tree.contact().connected,
         )
 
     # Pages
@@ -263,7 +263,7 @@ class Pages:
 
     def _must_answer(self) -> None:
         """Raise StoreUnavailableError where the store is known to be silent: nobody is to wait for that."""
-        contact = self._tree.kv.contact()
+        contact = self._tree.contact()
         if not contact.connected:
             raise StoreUnavailableError(f"it has been silent for {contact.silent:.0f} s: {contact.reason}")
 

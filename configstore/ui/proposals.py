@@ -19,8 +19,8 @@ from configstore.model.record import Kind, RecordError, sha256
 from configstore.model.replica import MappingState, Report, Request, Take, Verb
 from configstore.store.conflicts import Loser, Unread, all_sides, drop
 from configstore.store.history import ExpiredError, restoring
-from configstore.store.leases import break_lease, queue
-from configstore.store.replicas import asking, live
+from configstore.store.lease_queue import break_lease, queue
+from configstore.store.replicas import asking, live_reports
 from configstore.store.tree import Tree
 from configstore.store.values import Stored, UnreadableRecord
 from configstore.ui import words
@@ -175,7 +175,7 @@ def resume(tree: Tree, given: Mapping[str, str], *, by: str) -> Proposal:
             take=side,
             reason=report.reason if halted else "",
         )
-        with asking(tree.kv, tree.keys, request):
+        with asking(tree, request):
             left = wait_for(tree, [report], RESUME_PATIENCE)
         if left:
             raise ConflictError(
@@ -208,7 +208,7 @@ def resume(tree: Tree, given: Mapping[str, str], *, by: str) -> Proposal:
 
 
 def _halted(tree: Tree, mapping: str, replica: str) -> Report:
-    for report, _ in live(tree.kv, tree.keys).values():
+    for report in live_reports(tree):
         same = (report.mapping, report.replica) == (mapping, replica)
         if same and (report.state is MappingState.HALTED or report.vanished):
             return report
@@ -231,13 +231,13 @@ def _consequence(report: Report, side: Take) -> str:
 def break_one(tree: Tree, given: Mapping[str, str]) -> Proposal:
     """Propose to take a lease from its holder. Raises ConfigstoreError."""
     name = given.get("name", "")
-    places = queue(tree.kv, tree.keys, name) if name else []
-    if not places:
+    queued = queue(tree, name) if name else []
+    if not queued:
         raise NotThereError(f"lease {printable(name)} is not held")
-    holder = places[0]
+    holder = queued[0]
 
     def act() -> str:
-        if not break_lease(tree.kv, holder):
+        if not break_lease(tree, holder):
             raise ConflictError(f"lease {name}: its holder changed meanwhile; nothing was changed")
         return f"lease {name} was taken from {holder.words}"
 
@@ -247,7 +247,7 @@ def break_one(tree: Tree, given: Mapping[str, str]) -> Proposal:
         sentences=(
             f"It is held by {holder.words}.",
             "The holder notices at once, and stops what it runs; what that has not committed yet is refused.",
-            f"Next is {places[1].words}." if len(places) > 1 else "Nobody waits for it.",
+            f"Next is {queued[1].words}." if len(queued) > 1 else "Nobody waits for it.",
         ),
         fields={"name": name, "token": str(holder.token), "lease": f"{holder.etcd_lease:x}"},
         back="/leases",

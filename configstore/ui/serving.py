@@ -63,7 +63,7 @@ class Site:
         """`by`: who uses it, for requests to replicas. proxy: the origin of the operator's proxy, or nothing."""
         self._tree = tree
         self._socket = at
-        tree.kv.follow_contact(lambda now: self.audience.tell("" if now.connected else "the store is silent"))
+        tree.follow_contact(lambda now: self.audience.tell("" if now.connected else "the store is silent"))
         self._index = Index()
         self.audience = Audience(self._contact)
         self.watching = Watching(
@@ -104,7 +104,7 @@ class Site:
         self._server.should_exit = True
 
     def _contact(self) -> dict[str, object]:
-        found = self._tree.kv.contact()
+        found = self._tree.contact()
         return {"connected": found.connected, "silent": round(found.silent), "last": found.last}
 
 

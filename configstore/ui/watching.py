@@ -24,9 +24,10 @@ from configstore.overview.facts import OverviewFacts
 from configstore.overview.gather import gather
 from configstore.overview.judge import Judgement, judge
 from configstore.settings import StoreSettings
-from configstore.store.api import Batch, Event, Item, range_all
-from configstore.store.leases import Queued, last_intent, queues
-from configstore.store.replicas import asking, read_report
+from configstore.store.api import Batch, Event, Item
+from configstore.store.lease_intents import last_intent
+from configstore.store.lease_queue import Queued, queues
+from configstore.store.replicas import asking, read_report, report_items
 from configstore.store.tree import Tree
 from configstore.ui.following import Area, Following
 from configstore.ui.index import SETS, Index, concerns, without_age, without_content
@@ -83,7 +84,7 @@ class Watching:
         self._news = threading.Condition()
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._followed = [Following(tree.kv, area, told) for area in self._areas()]
+        self._followed = [Following(tree, area, told) for area in self._areas()]
         self._thread = threading.Thread(target=self._look, name="ui-look", daemon=True)
 
     def start(self) -> None:
@@ -121,11 +122,12 @@ class Watching:
             *(
                 Area(
                     name=name,
-                    keys=(prefix, prefix_end(prefix)),
-                    begin=partial(self._revision_of, prefix),
+                    keys=found,
+                    begin=partial(self._tree.range_revision, found),
                     take=partial(self._look_again, name),
                 )
                 for name, prefix in (("conflicts", conflicts), ("leases", queues_of), ("intents", intents))
+                for found in [(prefix, prefix_end(prefix))]
             ),
         ]
 
@@ -145,20 +147,15 @@ class Watching:
         return "; ".join(said)
 
     def _take_set(self, revision: int, events: list[Event]) -> str:
-        top = len(self._tree.keys.file(ROOT))
         written = [self._tree.decode_item(event.item) for event in events if not event.deleted]
-        vanished = [event.item.key[top:].decode("utf-8", "backslashreplace") for event in events if event.deleted]
+        vanished = [self._tree.keys.text_of_file(event.item.key) for event in events if event.deleted]
         self._index.take(revision, written, vanished, awaited=self._looked_at())
         names = [each.path for each in written] + vanished
         return f"{printable(names[0])} changed" + (f" with {len(names) - 1} more" if len(names) > 1 else "")
 
     def _list_reports(self) -> int:
-        keys, revision = self._tree.keys, 0
-        reports: dict[bytes, tuple[Report, int] | str] = {}
-        for page in range_all(self._tree.kv, *keys.replicas()):
-            revision = revision or page.revision
-            reports |= {item.key: self._report(item) for item in page.items if not keys.is_expected(item.key)}
-        self._index.begin_reports(reports)
+        items, revision = report_items(self._tree)
+        self._index.begin_reports({item.key: self._report(item) for item in items})
         return revision
 
     def _take_reports(self, batch: Batch) -> str | None:
@@ -179,9 +176,6 @@ class Watching:
             return read_report(self._tree.keys, item), item.mod_revision
         except UntrustedError as error:
             return str(error)
-
-    def _revision_of(self, prefix: bytes) -> int:
-        return self._tree.kv.range(prefix, prefix_end(prefix), limit=1, keys_only=True).revision
 
     def _look_again(self, name: str, batch: Batch) -> str | None:
         """Events of these carry no facts: it is looked at how it is."""
@@ -223,12 +217,11 @@ class Watching:
 
     def _leases_now(self, facts: OverviewFacts) -> tuple[HeldLease, ...]:
         """Return who holds what; what was known last where it cannot be read."""
-        kv, keys = self._tree.kv, self._tree.keys
         if facts.statuses and not facts.cut_off:
             with suppress(ConfigstoreError):
                 return tuple(
-                    HeldLease(name=name, queue=tuple(places), intent=last_intent(kv, keys, name))
-                    for name, places in sorted(queues(kv, keys).items())
+                    HeldLease(name=name, queue=tuple(places), intent=last_intent(self._tree, name))
+                    for name, places in sorted(queues(self._tree).items())
                 )
         return self.leases
 
@@ -239,7 +232,7 @@ class Watching:
             return
         with suppress(ConfigstoreError):  # read rights are enough for a page
             ask = Ask(id=uuid.uuid4().hex, revision=wanted)
-            with asking(self._tree.kv, self._tree.keys, ask):
+            with asking(self._tree, ask):
                 end = time.monotonic() + STANDS
                 while time.monotonic() < end and not self._stop.is_set() and self._behind(wanted):
                     self._stop.wait(0.05)

@@ -25,13 +25,12 @@ import msgspec
 from configstore import __version__
 from configstore.errors import NotThereError, RefusedError, StoreError, UnreachableError, UsageError
 from configstore.model import untrusted
-from configstore.model.keys import Keys
 from configstore.model.untrusted import UntrustedError
 from configstore.parsing import parse_name
-from configstore.store.api import Kv
 from configstore.store.leases import MAX_TTL, MIN_TTL, Lease
 from configstore.store.replicas import named
 from configstore.store.report_feed import wait_applied
+from configstore.store.store import Store
 from configstore.store.subtree_revisions import revision_due
 from sidecar.control.holds import Holds, NoSuchHoldError
 from sidecar.cycle.mirror import Mirror
@@ -118,8 +117,7 @@ class Api:
 
     def __init__(
         self,
-        kv: Kv,
-        keys: Keys,
+        store: Store,
         mirrors: Sequence[Mirror],
         holds: Holds,
         *,
@@ -128,8 +126,7 @@ class Api:
     ) -> None:
         """Answer about `mirrors` alone. notes: returns what is wrong with the replica as a whole."""
         self.holds = holds
-        self._kv = kv
-        self._keys = keys
+        self._store = store
         self._mirrors = mirrors
         self._replica = replica
         self._notes = notes
@@ -155,7 +152,7 @@ class Api:
             "v": 1,
             "version": __version__,
             "replica": self._replica,
-            "store": fields(self._kv.contact()),
+            "store": fields(self._store.contact()),
             "troubles": list(self._notes()),
             "mappings": mappings,
         }
@@ -195,19 +192,17 @@ class Api:
         client is gone.
         """
         mirror = self._mirror(asked.mapping)
-        store = mirror.mapping.store
+        subtree = mirror.mapping.store
         if asked.applied not in {"here", "all"}:
             raise UsageError('bad request: applied: expected "here" or "all"')
         end = time.monotonic() + asked.timeout
         pause = partial(_pause, present)
-        revision = revision_due(
-            self._kv, self._keys, store, asked=asked.revision, patience=asked.timeout, pause=pause
-        )
+        revision = revision_due(self._store, subtree, asked=asked.revision, patience=asked.timeout, pause=pause)
         if not any(mirror.wait_applied(revision, patience) for patience in _while_present(end, present)):
             missing = [f"{self._replica}, this replica: {mirror.status.why_not_done()}"]
         elif asked.applied == "all":
             left = max(0.0, end - time.monotonic())
-            late = wait_applied(self._kv, self._keys, store, revision=revision, patience=left, pause=pause)
+            late = wait_applied(self._store, subtree, revision=revision, patience=left, pause=pause)
             missing = list(map(named, late))
         else:
             missing = []

@@ -19,16 +19,16 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from configstore.errors import ConfigstoreError, RefusedError, UsageError
-from configstore.model.keys import Keys
 from configstore.model.lease import QueueEntry
-from configstore.store.api import Kv
-from configstore.store.leases import TTL, Lease, LeaseLostError, LeaseTakenError, Queued
-from configstore.store.subtree_revisions import survey
+from configstore.store.follower import ItemFollower
+from configstore.store.lease_queue import Queued
+from configstore.store.leases import TTL, Lease, LeaseLostError, LeaseTakenError
+from configstore.store.store import Store
+from configstore.store.subtree_revisions import revisions_below
 from sidecar.control import section
 from sidecar.control.lease_state import CriticalSection, LeaseState, LeaseUse
 from sidecar.cycle.lease import LeaseView
 from sidecar.cycle.mirror import Mirror
-from sidecar.presence.follower import Follower
 
 GIVE_BACK = 2.0
 """Seconds for which the answer to a release waits for the lease to be given back."""
@@ -45,17 +45,16 @@ class Holds:
     """All holds of this sidecar."""
 
     def __init__(
-        self, kv: Kv, keys: Keys, mirrors: Sequence[Mirror], *, replica: str, host: str, now: Callable[[], str]
+        self, store: Store, mirrors: Sequence[Mirror], *, replica: str, host: str, now: Callable[[], str]
     ) -> None:
         """`mirrors` may be filled later. `now` returns RFC 3339 text for people."""
-        self._kv = kv
-        self._keys = keys
+        self._store = store
         self._mirrors = mirrors
         self._replica = replica
         self._host = host
         self._now = now
         self._leases: dict[str, LeaseState] = {}
-        self._followers: list[Follower] = []
+        self._followers: list[ItemFollower] = []
         self._closing = False
         self._changed = threading.Condition()
 
@@ -66,12 +65,12 @@ class Holds:
     def start(self) -> None:
         """Follow the intents of every lease, by which it is known who held it; all leases have their view now."""
         for name in sorted(self._leases):
-            key, learn = self._keys.intent(name), partial(self._learn, name)
-            follower = Follower(
-                self._kv,
+            key, learn = self._store.keys.intent(name), partial(self._learn, name)
+            follower = ItemFollower(
+                self._store,
                 (key, key + b"\0"),
                 f"intents:{name}",
-                take=lambda item, learn=learn: learn(item.mod_revision),  # type: ignore[misc]  # mypy infers no lambda with a default
+                put=lambda item, learn=learn: learn(item.mod_revision),  # type: ignore[misc]  # mypy infers no lambda with a default
                 listed=partial(self._learn, name, anew=True),
             )
             follower.start()
@@ -88,7 +87,7 @@ class Holds:
 
     def notes(self) -> list[str]:
         """Return why it is not known who holds the leases, in sentences."""
-        refused = (each.trouble for each in self._followers if each.trouble)
+        refused = (each.refused for each in self._followers if each.refused)
         return [
             f"it is not known who held a lease, so edits without it become conflicts: {each}" for each in refused
         ]
@@ -112,7 +111,7 @@ class Holds:
         if mapping is not None and known[mapping] not in concerned:
             concerned.append(known[mapping])
         entry = QueueEntry(replica=self._replica, host=self._host, command=command, time=self._now())
-        return Lease(self._kv, self._keys, name, entry, ttl=ttl or TTL), concerned
+        return Lease(self._store, name, entry, ttl=ttl or TTL), concerned
 
     def open(
         self,
@@ -134,7 +133,7 @@ class Holds:
         try:
             self._await_lost(state, patience)  # a hold may have lost the lease while this one was in the queue
             for mirror in mirrors:
-                newest = survey(self._kv, self._keys, mirror.mapping.store).newest
+                newest = revisions_below(self._store, mirror.mapping.store).newest
                 section.bring_up(mirror, newest, others=self._others(lease, newest))  # invariants 1 and 2
             begun = self._now()
             unfinished = lease.begin(begun)

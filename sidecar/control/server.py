@@ -24,7 +24,8 @@ from http import HTTPStatus
 import msgspec
 
 from configstore.errors import ConfigstoreError, UnreachableError, UsageError
-from configstore.store.leases import Lease, LeaseLostError, Queued
+from configstore.store.lease_queue import Queued
+from configstore.store.leases import Lease, LeaseLostError
 from sidecar.control import api
 from sidecar.control.api import Api, checked
 from sidecar.control.lease_state import CriticalSection

@@ -4,7 +4,7 @@ from collections.abc import Set as AbstractSet
 
 from configstore.errors import StoreError
 from configstore.model.path import ROOT, StorePath
-from configstore.model.record import Entry, Kind, RecordError
+from configstore.model.record import Entry, Kind, RecordError, tombstone
 from configstore.store.tree import Tree
 from configstore.store.values import Fence, Write
 from sidecar.cycle.conflicts import ConflictKeeper
@@ -15,7 +15,6 @@ from sidecar.local.scan import Scanner
 from sidecar.mapping import Mapping
 from sidecar.planner.outcome import CycleOutcome
 from sidecar.planner.plan import Plan, Push
-from sidecar.planner.reconcile import tombstone
 from sidecar.programs.check import Check
 from sidecar.remote.side import RemoteSide
 from sidecar.state.baseline import Baseline
@@ -71,7 +70,7 @@ class Executor:
     def bury(self, paths: AbstractSet[StorePath], fence: Fence | None) -> None:
         """Write tombstones where records vanished; the files go as with any tombstone. Raises StoreError."""
         pushes = [
-            Push(path=path, entry=tombstone(self._baseline.sides.baseline[path]), local=None, expected=0)
+            Push(path=path, entry=tombstone(self._baseline.sides.baseline[path].remote), local=None, expected=0)
             for path in sorted(paths)
         ]
         if failure := self._pusher.bury(pushes, fence=fence):

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from configstore.clock import boottime
 from configstore.errors import RefusedError
-from configstore.files.words import words
+from configstore.files.reasons import why_failed
 from configstore.model.path import PRIVATE_NAME, ROOT, StorePath
 from configstore.model.replica import Request
 from configstore.model.selection import Direction
@@ -238,7 +238,7 @@ class Mirror:
                     before.remove()
         except OSError as error:
             where = place.path if place else f"{root.path}/{PRIVATE_NAME}"
-            reason = f"what a dead run left cannot be finished, or {where} cannot be used: {words(error)}"
+            reason = f"what a dead run left cannot be finished, or {where} cannot be used: {why_failed(error)}"
             raise RefusedError(f"{root.path}: cannot be mirrored: {reason}") from error
         return baseline, journal
 

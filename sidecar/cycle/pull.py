@@ -184,9 +184,8 @@ class Puller:
             except StoreUnavailableError:
                 raise
             except (StoreError, RecordError) as error:
-                key = self._tree.keys.file(self._mapping.absolute(pull.path))
-                now = self._tree.kv.range(key, keys_only=True).items
-                if not now or now[0].mod_revision != pull.remote.mod_revision:
+                now = self._tree.mod_revision(self._mapping.absolute(pull.path))
+                if now != pull.remote.mod_revision:
                     raise Overtaken from error
                 raise Withheld(str(error)) from error
 

@@ -10,6 +10,7 @@ from configstore.clock import boottime
 from configstore.model.keys import Keys
 from configstore.model.replica import Report, Request, Verb
 from configstore.settings import DEFAULT_SOCKET
+from configstore.store.store import Store
 from sidecar.config.settings import Config
 from sidecar.control.api import Api
 from sidecar.control.holds import Holds
@@ -36,19 +37,18 @@ class Parts:
 
         Whatever may refuse to begin is made before anything is started: keyring, store, directories, sockets.
         """
-        keys, host = Keys(config.store.root), socket.gethostname()
+        host = socket.gethostname()
         self.mirrors: list[Mirror] = []
         opened = Opened(config, stack)
         self.kv, self._keyring, self._state = opened.kv, opened.keyring, opened.state
         self.kv.follow_contact(ContactLog().changed)
-        self.holds = Holds(self.kv, keys, self.mirrors, replica=config.replica, host=host, now=time_now)
+        self._store = Store(self.kv, Keys(config.store.root))
+        self.holds = Holds(self._store, self.mirrors, replica=config.replica, host=host, now=time_now)
         self._config = config
-        self._keys = keys
         self._host = host
         self._gauges: GaugeCollector | None = None
         self._presence = Presence(
-            self.kv,
-            keys,
+            self._store,
             self._reports,
             self._deliver,
             directories={each.name: each.path for each in config.mappings},
@@ -113,7 +113,7 @@ class Parts:
     def _api(self, service: str) -> Api:
         """Return what answers at a service's control socket, or at that of everything."""
         shown = [each for each in self.mirrors if each.mapping.service == service or not self._config.local]
-        return Api(self.kv, self._keys, shown, self.holds, replica=self._config.replica, notes=self.notes)
+        return Api(self._store, shown, self.holds, replica=self._config.replica, notes=self.notes)
 
     def _reports(self, session: str) -> list[Report]:
         """Return what is to be reported to the store of each mapping."""

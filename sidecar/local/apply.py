@@ -15,8 +15,8 @@ from contextlib import suppress
 
 from configstore.files.entries import Entries
 from configstore.files.reading import signature
-from configstore.files.words import words
-from configstore.model.path import StorePath, depth, is_below, parent
+from configstore.files.reasons import why_failed
+from configstore.model.path import StorePath, basename, depth, is_below, parent
 from configstore.model.record import PLACING_ORDER, Kind
 from sidecar.local.change import LocalChange
 from sidecar.local.directories import Directories, special_bits
@@ -137,7 +137,7 @@ class _Set:
         left = self.applied.done.get(path)
         try:
             above = self._directories.open(parent(path))
-            found = os.stat(path.rpartition("/")[2], dir_fd=above, follow_symlinks=False)
+            found = os.stat(basename(path), dir_fd=above, follow_symlinks=False)
         except OSError:
             return left is None
         return left is not None and signature(found) == left.signature
@@ -330,7 +330,7 @@ class _Set:
             self._journal.note(*placings, *self._removals(doomed, spares))
         except OSError as error:
             for change in (*ready, *doomed):
-                self._verdicts.refuse(change, words(error))
+                self._verdicts.refuse(change, why_failed(error))
 
     def _placing(self, change: LocalChange) -> Placing:
         laid = self._laid[change.path]

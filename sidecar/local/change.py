@@ -2,7 +2,7 @@
 
 import msgspec
 
-from configstore.model.path import StorePath, parent
+from configstore.model.path import StorePath, basename, parent
 from configstore.model.record import Entry, Kind, Source
 from sidecar.planner.sides import LocalEntry, RemoteEntry
 
@@ -34,7 +34,7 @@ class LocalChange(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """The last component of the path."""
-        return self.path.rpartition("/")[2]
+        return basename(self.path)
 
     @property
     def above(self) -> StorePath:

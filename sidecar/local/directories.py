@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from configstore.files import descent
-from configstore.model.path import ROOT, StorePath, ancestors, depth, parent
+from configstore.model.path import ROOT, StorePath, ancestors, basename, depth, parent
 from sidecar.local.change import LocalChange
 from sidecar.local.journal import Journal, Unlocking
 from sidecar.local.mirrored_directory import MirroredDirectory
@@ -126,6 +126,6 @@ class Directories:
             return
         above = self.unlock(parent(path))
         with suppress(FileExistsError):
-            made = descent.make(above, path.rpartition("/")[2], os.fstat(above))
+            made = descent.make(above, basename(path), os.fstat(above))
             self._keep(path, made)
             self.modes[path] = self._mode | special_bits(os.fstat(made))

@@ -14,6 +14,7 @@ from contextlib import ExitStack, closing, suppress
 from configstore.errors import RefusedError
 from configstore.files import descent
 from configstore.files.beneath import Beneath
+from configstore.files.reasons import why_failed
 from configstore.model.path import PRIVATE_NAME, StorePath
 from sidecar.local.private import STAGING, Private
 
@@ -229,10 +230,10 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 
 def _mend(error: OSError) -> str:
-    words = {
+    table = {
         errno.ENOENT: "the directory above it does not exist: mount or make it",
         errno.ENOTDIR: "it is not a directory",
         errno.EACCES: "no permission: run the sidecar as the directory's owner",
         errno.EROFS: "it is read-only: mount it writable for the sidecar",
     }
-    return words.get(error.errno or 0, error.strerror or str(error))
+    return why_failed(error, table)

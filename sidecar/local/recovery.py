@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from configstore.model.path import StorePath, parent
+from configstore.model.path import StorePath, basename, parent
 from configstore.model.signature import Signature
 from sidecar.local.expected import Expected, is_still, unchanged_since
 from sidecar.local.journal import Intent, Journal, Placing, Removing, Unlocking
@@ -141,7 +141,7 @@ class _Above:
 
     def __init__(self, root: MirroredDirectory, path: StorePath) -> None:
         self._directory = root.open_directory(parent(path))
-        self._name = path.rpartition("/")[2]
+        self._name = basename(path)
 
     def __enter__(self) -> tuple[int, str]:
         return self._directory, self._name

@@ -16,9 +16,9 @@ from collections.abc import Mapping as Map
 
 from configstore.files.reader import Reader
 from configstore.files.reading import Linked, UnstableError, Unusable, signature
+from configstore.files.reasons import why_failed
 from configstore.files.walk import bears_mark
-from configstore.files.words import words
-from configstore.model.path import ROOT, PathError, StorePath, join, parent, parse_path
+from configstore.model.path import ROOT, PathError, StorePath, basename, join, parent, parse_path
 from configstore.model.problem import Problem
 from configstore.model.record import CHUNK_SIZE, Entry, Kind
 from configstore.model.selection import Symlinks
@@ -139,7 +139,7 @@ class Scanner:
         except OSError as error:
             if error.errno in _NO_DIRECTORY or error.errno == errno.ENXIO:  # the latter is a socket's
                 raise Changed(path) from error
-            raise Unreadable(path, words(error)) from error
+            raise Unreadable(path, why_failed(error)) from error
         if digest.hexdigest() != expected.sha256:
             raise Changed(path)
 
@@ -236,7 +236,7 @@ class Scanner:
             parse_path(path)
         if status.st_dev != self._device:
             mounted = errno.EXDEV if is_dir else errno.EBUSY
-            raise Unusable(words(OSError(mounted, os.strerror(mounted))))
+            raise Unusable(why_failed(OSError(mounted, os.strerror(mounted))))
         if is_dir and bears_mark(visit.descriptor, name):
             raise Unusable("a sidecar's own directory (.configstore) that was moved here: remove it")
 
@@ -258,7 +258,7 @@ class Scanner:
         directory, look, found = visit.directory, visit.round, visit.round.found
         for path in self._names.keys() & visit.files:  # what was in them is gone
             self._drop(look, self._forget(look, path))
-        names = {path.rpartition("/")[2] for path in visit.paths}
+        names = {basename(path) for path in visit.paths}
         gone = self._names.get(directory, set()) - names
         self._names[directory] = names
         self._link(directory)
@@ -309,7 +309,7 @@ class Scanner:
         """Let the directories above a path hold it, so that it goes when one of them goes."""
         while path:
             above = parent(path)
-            self._names.setdefault(above, set()).add(path.rpartition("/")[2])
+            self._names.setdefault(above, set()).add(basename(path))
             path = above
 
     def _drop_unseen(self, look: Round) -> None:
@@ -317,7 +317,7 @@ class Scanner:
         gone = []
         for path in look.known:
             above = parent(path)
-            there = path.rpartition("/")[2] in self._names.get(above, ()) if above in look.read else False
+            there = basename(path) in self._names.get(above, ()) if above in look.read else False
             if not there and look.sees(path):
                 gone.append(path)
         self._drop(look, gone)
@@ -332,7 +332,7 @@ class Scanner:
         latest = look.found.changed.get(directory, look.known.get(directory))
         if latest and latest.entry.kind is Kind.DIR:
             self._drop(look, [directory])
-            self._names.get(parent(directory), set()).discard(directory.rpartition("/")[2])
+            self._names.get(parent(directory), set()).discard(basename(directory))
 
     def _drop(self, look: Round, paths: list[StorePath]) -> None:
         """Note that these paths and all below them are no longer there."""

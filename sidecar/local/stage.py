@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from configstore.model.path import StorePath, unsafe_target
+from configstore.files.writing import write_all
+from configstore.model.path import StorePath, basename, unsafe_target
 from configstore.model.record import Entry, Kind
 from configstore.model.selection import Symlinks
 from sidecar.local.change import LocalChange
@@ -76,7 +77,7 @@ class Stage:
 
         replace: whether something lies there, as in `rename.place`. Raises OSError.
         """
-        if place(self._directory, self._names[path], above, _last(path), replace=replace):
+        if place(self._directory, self._names[path], above, basename(path), replace=replace):
             self._out[path] = self._names[path]
         del self._names[path]
         self._made.pop(path, None)
@@ -91,7 +92,7 @@ class Stage:
 
     def take_out(self, path: StorePath, above: int, spare: str) -> None:
         """Move what lies at a path below an open directory aside, to a free name. Raises OSError."""
-        os.rename(_last(path), spare, src_dir_fd=above, dst_dir_fd=self._directory)
+        os.rename(basename(path), spare, src_dir_fd=above, dst_dir_fd=self._directory)
         self._out[path] = spare
 
     def has_out(self, path: StorePath) -> bool:
@@ -110,10 +111,10 @@ class Stage:
         """
         try:
             if laid is None:
-                place(self._directory, self._out[path], above, _last(path), replace=False)
+                place(self._directory, self._out[path], above, basename(path), replace=False)
                 del self._out[path]
                 return True
-            found = os.stat(_last(path), dir_fd=above, follow_symlinks=False)
+            found = os.stat(basename(path), dir_fd=above, follow_symlinks=False)
         except (FileExistsError, FileNotFoundError):
             return False
         if not unchanged_since(laid.signature, found):
@@ -121,11 +122,11 @@ class Stage:
         out = self._out.get(path)
         aside = self.spare_name() if out is None else out
         if out is None:
-            os.rename(_last(path), aside, src_dir_fd=above, dst_dir_fd=self._directory)
+            os.rename(basename(path), aside, src_dir_fd=above, dst_dir_fd=self._directory)
         else:
-            exchange(self._directory, aside, above, _last(path))
+            exchange(self._directory, aside, above, basename(path))
         if not self._is_untouched(aside, laid):  # the application was at it at the last moment
-            place(self._directory, aside, above, _last(path), replace=out is not None)
+            place(self._directory, aside, above, basename(path), replace=out is not None)
             return False
         self._names[path] = aside
         self._out.pop(path, None)
@@ -179,9 +180,7 @@ class Stage:
         digest = hashlib.sha256()
         for piece in change.content() if change.content else ():
             digest.update(piece)
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            write_all(descriptor, piece)
         if digest.hexdigest() != change.desired.sha256:
             raise Refused("the content does not match the digest in its record; restore an earlier one")
 
@@ -205,10 +204,6 @@ class Stage:
 
     def _status(self, name: str) -> os.stat_result:
         return os.stat(name, dir_fd=self._directory, follow_symlinks=False)
-
-
-def _last(path: StorePath) -> str:
-    return path.rpartition("/")[2]
 
 
 def give_owner(desired: Entry, status: os.stat_result, chown: Callable[[int, int], None]) -> bool:

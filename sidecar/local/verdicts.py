@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
-from configstore.files.words import words
+from configstore.files.reasons import why_failed
 from configstore.model.path import StorePath, shown
 from configstore.model.problem import Problem
 from sidecar.local.change import LocalChange, Overtaken, Withheld
@@ -60,7 +60,7 @@ class Verdicts:
             except (Refused, Withheld) as refusal:
                 self.refuse(change, str(refusal))
             except OSError as error:
-                self.refuse(change, words(error))
+                self.refuse(change, why_failed(error))
             else:
                 continue
             failed()

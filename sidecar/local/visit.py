@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from configstore.files.reading import signature
-from configstore.files.words import words
+from configstore.files.reasons import why_failed
 from configstore.model.path import ROOT, PathError, StorePath, ancestors, parse_path, printable, shell_word
 from configstore.model.problem import Problem
 from configstore.model.signature import Signature
@@ -82,7 +82,7 @@ class Visit:
 
     def fail(self, path: str, error: OSError, status: os.stat_result | None = None) -> None:
         """Note what could not be looked at, for a reason that says nothing about what lies there."""
-        self.refuse(path, words(error), status)
+        self.refuse(path, why_failed(error), status)
         self.unread = True
 
     def refuse(self, path: str, reason: str, status: os.stat_result | None) -> None:

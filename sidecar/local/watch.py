@@ -23,7 +23,7 @@ from inotify_simple import flags
 from configstore.clock import boottime
 from configstore.errors import RefusedError
 from configstore.mapping_settings import WatchMode
-from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, join, parent, shown
+from configstore.model.path import PRIVATE_NAME, ROOT, StorePath, basename, join, parent, shown
 from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.writers import Writers
 
@@ -130,8 +130,9 @@ class InotifyWatch:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         """Start watching; raises OSError when inotify is not to be had (EMFILE: fs.inotify.max_user_instances)."""
-        # The library would start a compiler or ldconfig to find the C library that is loaded already.
-        inotify_simple._libc = CDLL(None, use_errno=True)  # noqa: SLF001  # it offers no other way
+        # The library would start ldconfig, or a compiler, to find the C library that is loaded already, and has no
+        # parameter for it. A test fails once this is not needed (docs/decisions/0038-foreign-privates.md).
+        inotify_simple._libc = CDLL(None, use_errno=True)  # noqa: SLF001
         self._inotify = inotify_simple.INotify()
         self._wake = wake
         self._lock = threading.Lock()
@@ -173,7 +174,7 @@ class InotifyWatch:
         with self._lock:
             noted = self._take_events()
             watch = self._watches.get(parent(path))
-            writing = watch is not None and self._writers.writing(watch, path.rpartition("/")[2])
+            writing = watch is not None and self._writers.writing(watch, basename(path))
         if noted:
             self._wake()
         return writing
@@ -183,7 +184,7 @@ class InotifyWatch:
         with self._lock:
             watch = self._watches.get(parent(path))
             if watch is not None:
-                self._writers.quiet(watch, path.rpartition("/")[2])
+                self._writers.quiet(watch, basename(path))
 
     def drain(self) -> Dirty:
         """Return where something may have changed since the last call, up to this moment.
@@ -249,7 +250,7 @@ class InotifyWatch:
             others = Counter((event.wd, event.name) for event in events)
             ours = set()
             for path, moves in own.items():
-                file = self._watches.get(parent(path), -1), path.rpartition("/")[2]
+                file = self._watches.get(parent(path), -1), basename(path)
                 made = (seen[(*file, flags.MOVED_TO)], seen[(*file, flags.MOVED_FROM)])
                 if made == (moves.to, moves.away) and others[file] == sum(made) and is_as_left(path):
                     ours.add(file)

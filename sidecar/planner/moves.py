@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
-from configstore.model.path import StorePath, parent
+from configstore.model.path import StorePath, basename, parent
 from configstore.model.record import Kind
 from sidecar.planner.sides import Agreed, LocalEntry
 
@@ -42,7 +42,7 @@ def _directories_moved(
     arrived: Mapping[int, StorePath],
 ) -> bool:
     """Tell whether the directory of `old` was renamed to that of `new`, and the name in it is the same."""
-    if old.rpartition("/")[2] != new.rpartition("/")[2]:
+    if basename(old) != basename(new):
         return False
     above = {arrived[ino]: gone[ino] for ino in moved if ino in gone}
     return above.get(parent(new)) == parent(old)

@@ -14,7 +14,7 @@ import msgspec
 
 from configstore.model.path import ROOT, StorePath, ancestors, depth, is_below, parent
 from configstore.model.problem import Problem
-from configstore.model.record import Entry, Kind
+from configstore.model.record import Entry, Kind, placing_order, tombstone
 from sidecar.mapping import Mapping
 from sidecar.planner.moves import moved_inodes
 from sidecar.planner.plan import Plan, Pull, Push, Wait
@@ -27,7 +27,6 @@ from sidecar.planner.reconcile import (
     reason,
     shows,
     stored_again,
-    tombstone,
 )
 from sidecar.planner.sets import keep_together, mixed_by
 from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry, agreement
@@ -106,7 +105,7 @@ class _Draft:
         self._keep_directories_of_waiting()
         return Plan(
             push=tuple(sorted(self.push.values(), key=self._push_order)),
-            pull=tuple(sorted(self.pull.values(), key=lambda pull: _order(pull.remote.entry, pull.path))),
+            pull=tuple(sorted(self.pull.values(), key=_pull_order)),
             agree=self.agree,
             forget=tuple(self.forget),
             waiting=self.waiting,
@@ -157,7 +156,7 @@ class _Draft:
         if not self.settled.edits:
             self.waiting[path] = Wait.SETTLE
             return
-        nothing = RemoteEntry(entry=Entry(kind=Kind.GONE), mod_revision=0)
+        nothing = RemoteEntry(entry=tombstone(), mod_revision=0)
         there = remote or nothing
         keep = local.entry.kind is not Kind.DIR and not local.entry.same_content(there.entry)
         self.pull[path] = Pull(path=path, remote=there, local=local, keep=keep, yields=True)
@@ -194,9 +193,13 @@ class _Draft:
         elif base:
             move = base.ino in self.moved
             if move or self.settled.deletes:
-                in_set = self._set_of(path, base.local) if move else UNKNOWN_SET
                 self.push[path] = Push(
-                    path=path, entry=tombstone(base), local=None, expected=expected, move=move, in_set=in_set
+                    path=path,
+                    entry=tombstone(base.remote),
+                    local=None,
+                    expected=expected,
+                    move=move,
+                    in_set=self._set_of(path, base.local) if move else UNKNOWN_SET,
                 )
             else:
                 self.waiting[path] = Wait.DELETE
@@ -297,9 +300,13 @@ def _is_dir(local: LocalEntry | None) -> bool:
     return local is not None and local.entry.kind is Kind.DIR
 
 
+def _pull_order(pull: Pull) -> tuple[int, int, StorePath]:
+    return placing_order(pull.path, pull.remote.entry.kind)
+
+
 def _in_order(push: Push) -> tuple[int, int, int, StorePath]:
     """Order by sets, to which directories and deletes do not belong: those tear nothing, and these wait."""
-    turn, level, path = _order(push.entry, push.path)
+    turn, level, path = placing_order(push.path, push.entry.kind)
     if turn in {1, 2}:
         return 1, push.in_set, turn * _DEEPER + level, path
     return turn, 0, level, path
@@ -307,13 +314,6 @@ def _in_order(push: Push) -> tuple[int, int, int, StorePath]:
 
 _DEEPER = 4096
 """More than any path has components."""
-
-
-def _order(entry: Entry, path: StorePath) -> tuple[int, int, StorePath]:
-    """Directories first, then files (a link's targets), then links; deletes last, deepest first."""
-    if entry.kind is Kind.GONE:
-        return 3, -depth(path), path
-    return {Kind.DIR: 0, Kind.FILE: 1}.get(entry.kind, 2), depth(path), path
 
 
 def siding_with_local(sides: Sides, mapping: Mapping) -> dict[StorePath, Agreed]:

@@ -200,8 +200,3 @@ def as_pushed(base: Agreed | None, local: Entry, mapping: Mapping) -> Entry:
             entry, gid=remote.gid if remote else None, group=remote.group if remote else None
         )
     return entry
-
-
-def tombstone(base: Agreed) -> Entry:
-    """Return the tombstone of what a baseline knew; it says what was deleted, by digest."""
-    return Entry(kind=Kind.GONE, size=base.remote.size, sha256=base.remote.sha256)

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from collections.abc import Mapping as Map
 
 from configstore.errors import ConfigstoreError, LeaseGoneError
-from configstore.model.keys import Keys
 from configstore.model.replica import ExpectedReplica, Report, encode, made_of
-from configstore.store.api import Delete, Kv, ModRevision, Put
+from configstore.store.api import Delete, ModRevision, Put
 from configstore.store.replicas import expected
+from configstore.store.store import Store
 
 KEPT = 7 * 86400
 """Seconds for which a replica that said no goodbye is expected."""
@@ -28,11 +28,12 @@ RETRY = 20.0
 class Enrolment:
     """The keys of this process. error: why they are not all written, None when they are."""
 
-    def __init__(self, kv: Kv, keys: Keys, directories: Map[str, str]) -> None:
+    def __init__(self, store: Store, directories: Map[str, str]) -> None:
         """directories: the local directory of each mapping."""
         self.error: ConfigstoreError | None = None
-        self._kv = kv
-        self._keys = keys
+        self._store = store
+        self._kv = store.kv
+        self._keys = store.keys
         self._directories = directories
         self._lease = 0
         self._due = 0.0
@@ -95,7 +96,7 @@ class Enrolment:
         Where this replica's id was made from the host's name, so were theirs, and only the keys of this host are
         read; else each replica that starts would read those of all.
         """
-        known = expected(self._kv, self._keys, mapping, beginning=made_of(us.replica, us.host))
+        known = expected(self._store, mapping, beginning=made_of(us.replica, us.host))
         return {
             key: (self._keys.replica(mapping, each.replica), made)
             for key, (each, made) in known.items()

@@ -34,13 +34,14 @@ from configstore.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from configstore.model.keys import Keys, shown_key
+from configstore.model.keys import shown_key
 from configstore.model.path import printable
 from configstore.model.replica import Ask, Report, Request, decode_ask, decode_report, decode_request, encode
 from configstore.model.untrusted import UntrustedError
-from configstore.store.api import Item, Kv, ModRevision, Put
+from configstore.store.api import Item, ModRevision, Put
+from configstore.store.follower import ItemFollower
+from configstore.store.store import Store
 from sidecar.presence.enrolment import Enrolment
-from sidecar.presence.follower import Follower
 from sidecar.reporting.contact import is_silence
 
 log = logging.getLogger(__name__)
@@ -89,8 +90,7 @@ class Presence:
 
     def __init__(
         self,
-        kv: Kv,
-        keys: Keys,
+        store: Store,
         reports: Callable[[str], Sequence[Report]],
         deliver: Callable[[Request], None],
         *,
@@ -101,8 +101,8 @@ class Presence:
 
         directories: the local directory of each mapping.
         """
-        self._kv = kv
-        self._keys = keys
+        self._kv = store.kv
+        self._keys = store.keys
         self._reports = reports
         self._deliver = deliver
         self._clock = clock
@@ -118,12 +118,17 @@ class Presence:
         self._error: ConfigstoreError | None = None  # of the last attempt to report
         self._logged = False
         self._rival: _Rival | None = None
-        self._enrolment = Enrolment(kv, keys, directories)
+        self._enrolment = Enrolment(store, directories)
         self._thread = threading.Thread(target=self._keep, name="presence", daemon=True)
-        self._asks = Follower(
-            kv, keys.asks(), "asks", take=self._take_ask, gone=self._forget_ask, begin=self._awaited.clear
+        self._asks = ItemFollower(
+            store,
+            store.keys.asks(),
+            "asks",
+            put=self._take_ask,
+            deleted=self._forget_ask,
+            begin=self._awaited.clear,
         )
-        self._requests = Follower(kv, keys.requests(), "requests", take=self._take_request)
+        self._requests = ItemFollower(store, store.keys.requests(), "requests", put=self._take_request)
 
     def start(self) -> None:
         """Start the threads."""
@@ -151,8 +156,8 @@ class Presence:
         for error, right, (start, _), what in (
             (self._error, "readwrite", keys.replicas(), _NO_REPORTS),
             (self._enrolment.error, "readwrite", keys.replicas(), _NOT_EXPECTED),
-            (self._asks.trouble, "readwrite", keys.asks(), _NO_ASKS),
-            (self._requests.trouble, "read", keys.requests(), _NO_REQUESTS),
+            (self._asks.refused, "readwrite", keys.asks(), _NO_ASKS),
+            (self._requests.refused, "read", keys.requests(), _NO_REQUESTS),
         ):
             if error and not isinstance(
                 error, StoreUnavailableError

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Map
 
 from configstore.errors import RefusedError
-from configstore.files.words import words
+from configstore.files.reasons import why_failed
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind
 from sidecar.local.change import LocalChange
@@ -123,7 +123,7 @@ class Check:
         except RefusedError as error:
             return f"cannot be checked: {error}"
         except OSError as error:
-            return f"cannot be checked: what the check must see cannot be laid into memory: {words(error)}"
+            return f"cannot be checked: what the check must see cannot be laid into memory: {why_failed(error)}"
 
 
 def _key_of(pulls: Sequence[Pull]) -> object:

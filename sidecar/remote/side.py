@@ -17,7 +17,7 @@ from configstore.model.replica import Take
 from configstore.model.selection import Direction
 from configstore.store.api import Batch, Item
 from configstore.store.history import ExpiredError, record_written_at
-from configstore.store.subtree_revisions import survey
+from configstore.store.subtree_revisions import revisions_below
 from configstore.store.tree import Tree
 from configstore.store.values import Listing, Stored, UnreadableRecord
 from sidecar.mapping import Mapping
@@ -165,7 +165,7 @@ class RemoteSide:
 
     def verify(self) -> None:
         """Compare what the watch told with the store; `life` then tells what is wrong. Raises StoreError."""
-        now = survey(self._tree.kv, self._tree.keys, self._mapping.store)
+        now = revisions_below(self._tree, self._mapping.store)
         found = {relative_to(path, self._mapping.store): at for path, at in now.mod_revisions.items()}
         self._nothing_there = not found
         why = self._contradiction(now.revision, now.cluster_id, found)
@@ -222,8 +222,7 @@ class RemoteSide:
         """Tell whether another record lies at the subtree's root than the watch has told. Raises StoreError."""
         if self._mapping.store == ROOT:
             return False
-        items = self._tree.kv.range(self._tree.keys.file(self._mapping.store), keys_only=True).items
-        return (items[0].mod_revision if items else 0) != self._root_at
+        return self._tree.mod_revision(self._mapping.store) != self._root_at
 
     def _selects(self, path: StorePath) -> bool:
         return path not in self._sides.remote_problems and self._relative(self._mapping.absolute(path)) is not None

@@ -179,9 +179,7 @@ class RemoteWatch:
         with self._lock:
             if self._wanted or self._stop.is_set():
                 return
-            self._watch = self._tree.kv.watch(
-                *self._tree.keys.files_at(self._mapping.store), start_revision=start_revision
-            )
+            self._watch = self._tree.watch(self._mapping.store, start_revision=start_revision)
         try:
             for batch in self._watch:
                 if batch.events or batch.connected:
@@ -215,7 +213,7 @@ class RemoteWatch:
         begun: when what failed was begun, on the clock `boottime`.
         """
         reason = str(error)
-        silence = is_silence(error, self._tree.kv.contact(), begun)
+        silence = is_silence(error, self._tree.contact(), begun)
         if not silence and self._logged != reason:
             log.warning("cannot follow the store", extra={"mapping": self._mapping.name, "reason": reason})
             self._logged = reason

@@ -21,6 +21,7 @@ from configstore.model.path import printable, relative_to
 from configstore.settings import StoreSettings
 from configstore.store.api import Kv
 from configstore.store.conflicts import conflict_paths
+from configstore.store.store import Store
 from sidecar.mapping import Mapping
 from sidecar.reporting.metrics import Sample
 
@@ -55,8 +56,7 @@ class GaugeCollector:
         lost: Callable[[], object] = lambda: 0,
     ) -> None:
         """`lost` returns another value after each conflict that was lost here; from any thread, and cheap."""
-        self._kv = kv
-        self._keys = Keys(settings.root)
+        self._store = Store(kv, Keys(settings.root))
         self._mappings = mappings
         self._lost = lost
         self._lost_then = lost()
@@ -140,6 +140,6 @@ class GaugeCollector:
 
     def _count(self, mapping: Mapping) -> int:
         """Return how many losing sides there are of what a mapping selects. Raises StoreError."""
-        paths = conflict_paths(self._kv, self._keys, mapping.store)
+        paths = conflict_paths(self._store, mapping.store)
         mine = (path for path in paths if mapping.selects(relative_to(path, mapping.store), is_dir=False))
         return sum(1 for _ in islice(mine, MOST))

@@ -8,8 +8,6 @@ fit is dropped and counted, and the log reports the number once it is read again
 """
 
 import logging
-import os
-import select
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from configstore.files.writing import write_all
 from configstore.model.path import printable, printable_json
 
 QUEUE = 256 * 1024
@@ -91,17 +90,7 @@ class Lines:
                 self._size -= len(line)
                 self._writing = True
             with suppress(OSError):  # the reader is gone, or the disk is full: the line is lost
-                _write_all(self._descriptor, line)
-
-
-def _write_all(descriptor: int, text: bytes) -> None:
-    while text:
-        try:
-            text = text[os.write(descriptor, text) :]
-        except BlockingIOError:  # another process that shares the pipe has made it non-blocking
-            writable = select.poll()
-            writable.register(descriptor, select.POLLOUT)
-            writable.poll()
+                write_all(self._descriptor, line)
 
 
 class _QueueHandler(logging.Handler):

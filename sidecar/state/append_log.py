@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from configstore.files.clearing import clear_name
+from configstore.files.writing import write_all
 
 _WRITE = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW = _WRITE | os.O_CREAT | os.O_EXCL
@@ -73,7 +74,7 @@ class AppendLog:
         text = b"".join(line + b"\n" for line in lines)
         log = self._open()
         try:
-            _write(log, text)
+            write_all(log, text)
         except OSError:
             os.ftruncate(log, self._size)  # no torn line before those to come
             raise
@@ -85,7 +86,7 @@ class AppendLog:
         text = b"".join(line + b"\n" for line in lines)
         log = self._make(new)
         try:
-            _write(log, text)
+            write_all(log, text)
             self._rename(new)
         except BaseException:
             os.close(log)
@@ -153,9 +154,3 @@ class AppendLog:
             kept = b"".join(line + b"\n" for line in self.lines())
             os.ftruncate(self._log, len(kept))
             self._size = len(kept)
-
-
-def _write(descriptor: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]

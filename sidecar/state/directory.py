@@ -16,6 +16,7 @@ import msgspec
 
 from configstore.errors import RefusedError
 from configstore.files import descent
+from configstore.files.reasons import why_failed
 from configstore.settings import DEFAULT_STATE as DEFAULT
 
 log = logging.getLogger(__name__)
@@ -157,10 +158,10 @@ def _take(descriptor: int, path: str) -> None:
 
 
 def _mend(error: OSError) -> str:
-    words = {
+    table = {
         errno.ENOENT: "the directory above it does not exist: mount a volume here that no application mounts",
         errno.ENOTDIR: "it is not a directory",
         errno.EACCES: "no permission: mount a volume of this user's here that no application mounts",
         errno.EROFS: "it is read-only: mount a volume here that no application mounts",
     }
-    return words.get(error.errno or 0, error.strerror or str(error))
+    return why_failed(error, table)

@@ -19,7 +19,7 @@ from configstore.embedded import LOOPBACK, free_ports
 from configstore.errors import LeaseGoneError, PermissionDeniedError
 from configstore.model.grants import Grant, Right
 from configstore.store.api import CreateRevision, Delete, Put
-from configstore.store.etcd.stubs import rpc, services
+from configstore.store.etcd.stubs import Stub, rpc
 from tests.attacks.test_network import REFUSED, ask
 from tests.harness.protected import make_certificates, protected
 from tests.harness.waiting import wait_until
@@ -94,7 +94,7 @@ class Thief:
             raise
 
     def member(self, name, request):
-        stub = services.ClusterStub(self.connection._client.channel)
+        stub = Stub(self.connection.channel, "Cluster")
         try:
             return getattr(stub, name)(request, timeout=5)
         except grpc.RpcError as error:

@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from google.protobuf import message_factory
 
 from configstore.embedded import LOOPBACK
 from configstore.errors import AuthenticationError, ConfigstoreError, StoreError, TooLargeError
 from configstore.model.path import ROOT
 from configstore.store.api import ModRevision, Put, range_all
 from configstore.store.etcd import connection, watch
-from configstore.store.etcd.stubs import rpc, services
+from configstore.store.etcd.stubs import rpc, services, streamed
 from configstore.store.items import items_at
 from sidecar.mapping import Mapping
 from sidecar.remote.watch import RemoteWatch
@@ -26,13 +27,21 @@ ABSURD = (-1, 0, -(2**63), 2**63 - 1)
 """Revisions that no store has."""
 
 
-class Hostile(
-    services.KVServicer,
-    services.WatchServicer,
-    services.LeaseServicer,
-    services.MaintenanceServicer,
-    services.AuthServicer,
-):
+def handlers(server, service):
+    """Return gRPC's handlers for the methods of a service that an object has."""
+    found = {}
+    for method in services[service].methods:
+        if action := getattr(server, method.name, None):
+            kind = f"{streamed(method.client_streaming)}_{streamed(method.server_streaming)}"
+            found[method.name] = getattr(grpc, f"{kind}_rpc_method_handler")(
+                action,
+                request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
+                response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
+            )
+    return grpc.method_handlers_generic_handler(services[service].full_name, found)
+
+
+class Hostile:
     """A server whose answers are the test's: `says`, by the call's name, a message or a function of the request.
 
     asked: how often each call came.
@@ -44,8 +53,8 @@ class Hostile(
         self._server = grpc.server(
             ThreadPoolExecutor(16), options=[("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
         )
-        for name in ("KV", "Watch", "Lease", "Maintenance", "Auth"):
-            getattr(services, f"add_{name}Servicer_to_server")(self, self._server)
+        services_here = ("KV", "Watch", "Lease", "Maintenance", "Auth")
+        self._server.add_generic_rpc_handlers([handlers(self, name) for name in services_here])
         self.endpoint = f"http://{LOOPBACK}:{self._server.add_insecure_port(f'{LOOPBACK}:0')}"
         self._server.start()
 

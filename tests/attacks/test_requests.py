@@ -13,7 +13,8 @@ from configstore.errors import PermissionDeniedError
 from configstore.model.keys import Keys
 from configstore.model.replica import Ask, MappingState, Request, Take, Verb, encode
 from configstore.store.api import CreateRevision, Delete, Put
-from configstore.store.replicas import live
+from configstore.store.replicas import everyone
+from configstore.store.store import Store
 from tests.harness import zygote
 from tests.harness.replica import ENVIRONMENT, Replica
 from tests.harness.servers import connect, run_etcdctl
@@ -126,7 +127,7 @@ def records(kv):
 
 
 def report(kv, replica="one"):
-    return live(kv, Keys(ROOT))[Keys(ROOT).replica("data", replica)][0]
+    return everyone(Store(kv, Keys(ROOT))).live[Keys(ROOT).replica("data", replica)][0]
 
 
 def reason(kv):
@@ -186,7 +187,9 @@ def test_a_choice_among_the_asks_is_ignored_and_said(halted, svc):
     cycles = one.metric("cycles_total")
     ask = Ask(id="after")
     before = svc.txn((), (Put(keys.ask(ask.id), encode(ask), svc.lease_grant(60)),)).revision
-    wait_until(lambda: live(svc, keys)[keys.replica("data", "one")][1] > before, what="it to report")
+    wait_until(
+        lambda: everyone(Store(svc, keys)).live[keys.replica("data", "one")][1] > before, what="it to report"
+    )
     (one.folder / "more").write_text("more")
     wait_until(lambda: one.metric("cycles_total") > cycles, what="a cycle to have seen all that was asked")
     assert reason(svc) == why

@@ -20,7 +20,7 @@ from typing import Any
 from configstore.embedded import EmbeddedEtcd
 from configstore.model.path import StorePath
 from configstore.model.record import Entry, Kind
-from configstore.store.subtree_revisions import survey
+from configstore.store.subtree_revisions import revisions_below
 from configstore.store.values import Write
 from sidecar.config.settings import load_config
 from sidecar.cycle import engine as cycle
@@ -113,7 +113,7 @@ def _cycle(bench: Bench, file: Path) -> Figures:
     engine.local.look = _timed(again, "scanned again, s", engine.local.look)  # type: ignore[method-assign]
     engine.local.look(flush=True)
     mirror.close()
-    _timed(again, "compared with the store, s", survey)(bench.kv, bench.tree.keys, mapping.store)
+    _timed(again, "compared with the store, s", revisions_below)(bench.tree, mapping.store)
     return found | again
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from configstore.model.seal import Master, Policy, Secret
 from configstore.store.envelope import Envelopes
-from configstore.store.resealing import Resealing, values
+from configstore.store.resealing import Resealing
+from configstore.store.sealed_values import values
 from tests.bench.latency import put_to_file, write_to_replica
 from tests.bench.measures import RETENTION, Bench, Figure
 from tests.bench.processes import resident

@@ -92,7 +92,7 @@ def test_a_file_does_not_replace_a_directory_with_something_in_it(run, tree, los
 def test_a_losing_side_stays_when_somebody_writes_meanwhile(run, tree, lose, monkeypatch):
     run("put", "a", stdin=b"winner")
     name = lose("a", b"1")
-    monkeypatch.setattr("configstore.cli.conflicts.look", lambda tree, path: None)
+    monkeypatch.setattr("configstore.store.tree.Tree.look", lambda tree, path: None)
     assert run("resolve", "a", "--take", name).code == 3
     assert tree.content(tree.read("a")) == b"winner"
     assert len(left(tree)) == 1

@@ -17,6 +17,7 @@ from configstore.model.replica import MappingState, Report, encode
 from configstore.settings import StoreSettings
 from configstore.store.api import Put
 from configstore.store.leases import Lease
+from configstore.store.store import Store
 from sidecar.__main__ import parser as sidecar_parser
 from tests.harness.named import a_file
 
@@ -206,7 +207,7 @@ def test_a_conflict_that_is_resolved_is_said_as_json(run, tree):
 
 
 def test_a_lease_that_is_broken_is_said_as_json(run, kv, kv_root):
-    holder = Lease(kv, Keys(kv_root), "job", QueueEntry(replica="mail-1", host="h"), ttl=10)
+    holder = Lease(Store(kv, Keys(kv_root)), "job", QueueEntry(replica="mail-1", host="h"), ttl=10)
     holder.acquire(0.0)
     try:
         (row,) = run("leases", "--json").json()

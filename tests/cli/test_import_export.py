@@ -19,6 +19,7 @@ from configstore.model.keys import Keys
 from configstore.model.lease import QueueEntry
 from configstore.model.record import Kind, sha256
 from configstore.store.leases import Lease
+from configstore.store.store import Store
 from tests.harness.named import a_write
 from tests.sidecar.conftest import tmpfs
 
@@ -412,7 +413,7 @@ def test_a_directory_meeting_a_file_is_a_conflict_before_anything_is_written(run
 
 
 def test_a_held_lease_keeps_its_data_set_from_being_imported(run, mailu, tree, kv, kv_root):
-    holder = Lease(kv, Keys(kv_root), "fetchmail", QueueEntry(replica="mail-1", host="h"), ttl=10)
+    holder = Lease(Store(kv, Keys(kv_root)), "fetchmail", QueueEntry(replica="mail-1", host="h"), ttl=10)
     holder.acquire(0.0)
     try:
         done = run("import", str(mailu), "/", "--preset", "mailu")

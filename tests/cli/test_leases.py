@@ -8,6 +8,7 @@ import pytest
 from configstore.model.keys import Keys
 from configstore.model.lease import QueueEntry
 from configstore.store.leases import Lease
+from configstore.store.store import Store
 
 NOWHERE = ("--endpoints", "http://127.0.0.1:1", "--timeout", "300ms")
 
@@ -30,7 +31,7 @@ def test_a_name_that_no_mapping_could_give_a_lease_is_refused_before_anything_is
 def test_a_write_by_hand_goes_past_a_lease_unless_it_is_made_under_it(run, kv, kv_root, environment):
     put = [sys.executable, "-m", "configstore", "put", "certs/a"]
     taken = ["run", "--socket", "", "--lease", "job", "--no-wait", "--", *put]
-    holder = Lease(kv, Keys(kv_root), "job", QueueEntry(replica="mail-1", host="h"), ttl=10)
+    holder = Lease(Store(kv, Keys(kv_root)), "job", QueueEntry(replica="mail-1", host="h"), ttl=10)
     holder.acquire(0.0)
     try:
         assert run("put", "certs/a", stdin=b"past it").code == 0

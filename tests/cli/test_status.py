@@ -19,6 +19,7 @@ from configstore.model.problem import Problem
 from configstore.model.replica import Alike, ExpectedReplica, MappingState, Report, encode
 from configstore.store.api import Put
 from configstore.store.replicas import MANY, QUIET, ask_reports
+from configstore.store.store import Store
 from tests.e2e.faults import says
 from tests.harness import zygote
 from tests.harness.replica import ENVIRONMENT
@@ -75,7 +76,7 @@ def test_many_that_are_silent_are_not_waited_for(kv, kv_root, count, hasty):
     keys = Keys(kv_root)
     write(kv, keys, *(report(f"r{number}") for number in range(count)))
     ticks = iter(range(1000))
-    found = ask_reports(kv, keys, 100 * QUIET, pause=lambda _: None, clock=lambda: next(ticks) * QUIET)
+    found = ask_reports(Store(kv, keys), 100 * QUIET, pause=lambda _: None, clock=lambda: next(ticks) * QUIET)
     assert len(found.late) == count
     assert (next(ticks) < 10) == found.hasty == hasty
 

@@ -15,6 +15,7 @@ from configstore.model.selection import Direction
 from configstore.presets.services import of_presets
 from configstore.store.conflicts import losers
 from configstore.store.replicas import ask_reports
+from configstore.store.store import Store
 from configstore.store.tree import Tree
 from tests.harness.named import GONE, put
 from tests.harness.protected import PRESETS, protected, unprotected
@@ -226,6 +227,6 @@ def test_the_doctor_finds_each_services_rights(store, sidecars, monkeypatch, cap
 
 def test_each_answers_who_asks_for_reports(store, sidecars):
     with store.kv("root") as kv:
-        found = ask_reports(kv, Keys("/configstore"), 20.0)
+        found = ask_reports(Store(kv, Keys("/configstore")), 20.0)
     assert {report.replica for report in found.fresh} == sidecars.keys()
     assert found.late == []

@@ -7,7 +7,8 @@ import subprocess
 
 from configstore.embedded import free_ports
 from configstore.model.keys import Keys
-from configstore.store.subtree_revisions import survey
+from configstore.store.store import Store
+from configstore.store.subtree_revisions import revisions_below
 from tests.e2e.conftest import equal
 from tests.harness.replica import Replica
 from tests.harness.trees import look
@@ -16,7 +17,7 @@ from tests.harness.waiting import wait_until
 
 def newest(kv, kv_root):
     """Return the revision of the last write below the test's root; others write elsewhere."""
-    return survey(kv, Keys(kv_root), "").newest
+    return revisions_below(Store(kv, Keys(kv_root)), "").newest
 
 
 def test_init_fills_the_directory_and_says_so_by_exit_code_0(replica, configstore):

@@ -21,7 +21,8 @@ from configstore.errors import StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.path import StorePath
 from configstore.store.history import versions_below
-from configstore.store.leases import queue
+from configstore.store.lease_queue import queue
+from configstore.store.store import Store
 from tests.e2e.soaking import three_replicas
 from tests.harness import zygote
 from tests.harness.named import a_tree
@@ -114,7 +115,7 @@ class Bench:
     def holder(self):
         """Return token and name of the holder, None for nobody, or while etcd does not say."""
         with contextlib.suppress(StoreUnavailableError):
-            places = queue(self.kv, Keys(), "counter")
+            places = queue(Store(self.kv, Keys()), "counter")
             return (places[0].token, places[0].contender) if places else None
         return None
 

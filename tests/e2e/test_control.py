@@ -13,7 +13,8 @@ import pytest
 
 from configstore.client import Sidecar
 from configstore.model.keys import Keys
-from configstore.store.leases import queue
+from configstore.store.lease_queue import queue
+from configstore.store.store import Store
 from sidecar.reporting import http
 from tests.harness.replica import ENVIRONMENT
 from tests.harness.waiting import wait_until
@@ -112,12 +113,12 @@ def test_clients_that_never_finish_are_cut_off_and_do_not_keep_others_out(one):
 def test_a_hold_whose_client_dies_while_it_waits_leaves_the_queue(one, kv, kv_root):
     first = one.client("hold", "job", "--", "sleep", "60")
     keys = Keys(kv_root)
-    wait_until(lambda: len(queue(kv, keys, "job")) == 1)
+    wait_until(lambda: len(queue(Store(kv, keys), "job")) == 1)
     waiting = one.client("hold", "job", "--", "true")
-    wait_until(lambda: len(queue(kv, keys, "job")) == 2)
+    wait_until(lambda: len(queue(Store(kv, keys), "job")) == 2)
     waiting.kill()
     waiting.communicate()
-    wait_until(lambda: len(queue(kv, keys, "job")) == 1)
+    wait_until(lambda: len(queue(Store(kv, keys), "job")) == 1)
     first.terminate()
     first.communicate(timeout=90)
 

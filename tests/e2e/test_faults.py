@@ -16,6 +16,7 @@ from configstore.model.lease import QueueEntry, encode
 from configstore.model.path import StorePath
 from configstore.model.replica import MappingState, Report
 from configstore.store.api import Delete, Exists, Put
+from configstore.store.store import Store
 from sidecar.presence.presence import Presence
 from tests.e2e.faults import SOON, says
 from tests.harness import zygote
@@ -152,7 +153,7 @@ class Telling:
 
     def __init__(self, endpoint, root):
         self.kv = connect(endpoint)
-        self.presence = Presence(self.kv, Keys(root), self.reports, [].append)
+        self.presence = Presence(Store(self.kv, Keys(root)), self.reports, [].append)
 
     def reports(self, session):
         time = (datetime.now(UTC) + timedelta(minutes=5)).isoformat(timespec="milliseconds")

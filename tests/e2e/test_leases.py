@@ -12,7 +12,8 @@ import pytest
 
 from configstore.model.keys import Keys
 from configstore.store.api import Put
-from configstore.store.leases import queue
+from configstore.store.lease_queue import queue
+from configstore.store.store import Store
 from tests.harness.replica import CLIENTS_PYTHON, ENVIRONMENT
 from tests.harness.servers import Proxy
 from tests.harness.waiting import freeze, wait_until
@@ -30,7 +31,7 @@ def guarded(replica):
 @pytest.fixture
 def held(kv, kv_root):
     """Return a function that tells who is in the lease's queue, the holder first."""
-    return lambda: [place.contender.replica for place in queue(kv, Keys(kv_root), "job")]
+    return lambda: [place.contender.replica for place in queue(Store(kv, Keys(kv_root)), "job")]
 
 
 def outcome(process, timeout=60):

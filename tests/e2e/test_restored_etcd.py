@@ -4,7 +4,8 @@ import shutil
 import signal
 
 from configstore.model.keys import Keys
-from configstore.store.subtree_revisions import survey
+from configstore.store.store import Store
+from configstore.store.subtree_revisions import revisions_below
 from tests.e2e.faults import says
 from tests.harness import named, zygote
 from tests.harness.named import a_dir, a_tree
@@ -62,7 +63,7 @@ def test_a_restored_backup_freezes_the_mapping_until_the_right_etcd_is_back(own_
             "c": b"edited here",
         }
         with connect(etcd.endpoint) as kv:
-            assert survey(kv, Keys(), "data").newest == revision
+            assert revisions_below(Store(kv, Keys()), "data").newest == revision
 
         etcd.stop()
         shutil.rmtree(etcd.data_dir)

@@ -13,7 +13,7 @@ from configstore.model.record import sha256
 from configstore.model.seal import Policy, parse
 from configstore.store.envelope import Envelopes
 from configstore.store.history import versions
-from configstore.store.resealing import survey
+from configstore.store.sealed_values import count_seals
 from configstore.store.tree import Tree
 from tests.harness.named import a_tree, a_write, mod_revision
 from tests.harness.replica import ENVIRONMENT
@@ -106,7 +106,7 @@ def test_a_new_key_is_taken_under_a_running_replica_and_waited_for(replica, conf
     new, old = parse((keys / "master").read_bytes()).secrets
     (one.folder / "b.conf").write_bytes(b"of the replica")
     wait_until(lambda: kv.range(f"{kv_root}/files/data/b.conf".encode()).items, 20, what="the edit to be sent")
-    found = survey(Tree(kv, Keys(kv_root), None), None)
+    found = count_seals(Tree(kv, Keys(kv_root), None), None)
     assert found.keys[new.key("data").id].total() >= 3
     assert not found.needs(old.key("data").id)
     assert {name: look for name, look in looks(one.folder).items() if name in before} == before
@@ -165,14 +165,14 @@ def test_a_rotation_under_load_that_is_killed_is_gone_on_with(configstore, keys,
         process = subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT)
 
         def sealed_anew():
-            found = survey(load.tree, parse((keys / "master").read_bytes()).keyring())
+            found = count_seals(load.tree, parse((keys / "master").read_bytes()).keyring())
             return sum(each.total() for key, each in found.keys.items() if key != old.key("data").id)
 
         wait_until(lambda: sealed_anew() > FILES // 4, 30, what="a rotation under way")
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         process.stderr.close()
-        halfway = survey(load.tree, parse((keys / "master").read_bytes()).keyring())
+        halfway = count_seals(load.tree, parse((keys / "master").read_bytes()).keyring())
         assert halfway.due
         assert (
             b"new key"
@@ -187,8 +187,8 @@ def test_a_rotation_under_load_that_is_killed_is_gone_on_with(configstore, keys,
     assert [each.secret for each in found.secrets[1:]] == [old.secret]
     only_new = Envelopes(kv_root, keyring=found.keyring(), policy=lambda _: Policy.REQUIRED)
     seen = Tree(kv, Keys(kv_root), None, envelopes=only_new)
-    assert survey(seen, found.keyring()).due == 0
-    assert not survey(seen, found.keyring()).needs(old.key("data").id)
+    assert count_seals(seen, found.keyring()).due == 0
+    assert not count_seals(seen, found.keyring()).needs(old.key("data").id)
     for path, content in load.written.items():
         assert seen.content(seen.read(path)) == content
         for each in versions(seen, path).known:
@@ -204,7 +204,7 @@ def test_a_signal_ends_a_rotation_cleanly(configstore, keys, etcd, kv, kv_root):
     words = [sys.executable, "-m", "configstore", "--endpoints", etcd.endpoint, "--root", kv_root]
     command = [*words, "seal", "rotate", "--rate", "1", "--seal-keyring", str(keys / "master")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env=ENVIRONMENT)
-    wait_until(lambda: survey(load.tree, None).keys.__len__() > 1, 30, what="a rotation under way")
+    wait_until(lambda: count_seals(load.tree, None).keys.__len__() > 1, 30, what="a rotation under way")
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=90)
     assert process.returncode == 1

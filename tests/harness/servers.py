@@ -15,6 +15,7 @@ from configstore.embedded import LOOPBACK, EmbeddedEtcd, binary_version, free_po
 from configstore.errors import StoreUnavailableError
 from configstore.settings import StoreSettings
 from configstore.store.etcd import EtcdKv
+from configstore.store.etcd.stubs import rpc
 
 
 def debian_binary() -> Path | None:
@@ -38,9 +39,20 @@ def run_etcdctl(endpoint: str, *arguments: str, user: str = "") -> str:
     return done.stdout
 
 
-def connect(*endpoints: str, **settings: object) -> EtcdKv:
+class CompactingKv(EtcdKv):
+    """A connection that can also do what no part of the product does."""
+
+    def compact(self, revision: int) -> None:
+        """Forget what was superseded before `revision`. Raises CompactedError, FutureRevisionError."""
+        request = rpc.CompactionRequest(revision=revision)
+        self._calls.once("compact", lambda connection, timeout, metadata: connection.kv.Compact(
+            request, timeout=timeout, metadata=metadata
+        ))  # fmt: skip
+
+
+def connect(*endpoints: str, **settings: object) -> CompactingKv:
     """Return a client; timeout 5 s unless told otherwise."""
-    return EtcdKv(StoreSettings(endpoints=endpoints, **{"timeout": 5.0, **settings}))
+    return CompactingKv(StoreSettings(endpoints=endpoints, **{"timeout": 5.0, **settings}))
 
 
 @contextlib.contextmanager

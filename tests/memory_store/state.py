@@ -35,6 +35,7 @@ from configstore.store.api import (
     ValueEquals,
 )
 from configstore.store.txn_checks import check_txn
+from tests.memory_store.accounts import MemoryAccounts
 
 REQUEST_LIMIT = 1536 * 1024
 """Bytes: etcd's default `--max-request-bytes`."""
@@ -84,6 +85,7 @@ class MemoryStore:
 
     def __init__(self, *, clock: Clock = time.monotonic, cluster_id: int = 1) -> None:
         self.cluster_id = cluster_id
+        self.accounts = MemoryAccounts()
         self._clock = clock
         self._state = _State()
         self._lease_ids = itertools.count(1001)

@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 
 from configstore.errors import StoreUnavailableError
 from configstore.store.api import Batch, Compare, Contact, MemberStatus, Operation, Page, TxnResult
+from tests.memory_store.accounts import MemoryAccounts
 from tests.memory_store.state import MemoryStore
 
 Result = TypeVar("Result")
@@ -136,6 +137,15 @@ class MemoryKv:
         return MemberStatus(
             cluster_id=self.store.cluster_id, member_id=1, version="0.0.0", revision=revision, leader=1
         )
+
+    def login(self) -> bool:
+        """Tell that there is no user."""
+        return False
+
+    @property
+    def accounts(self) -> MemoryAccounts:
+        """Its users and roles, which guard nothing."""
+        return self.store.accounts
 
     def contact(self) -> Contact:
         """Say that the store answers: it is here."""

@@ -7,7 +7,7 @@ import pytest
 from configstore.embedded import EmbeddedEtcd
 from configstore.errors import StoreError
 from configstore.model.grants import Grant, Right
-from configstore.store.accounts import ROOT, everybody, judge, settle, steps
+from configstore.store.accounts import ROOT, bring_about, everybody, judge, steps
 from tests.harness.servers import connect
 from tests.memory_store.accounts import MemoryAccounts
 
@@ -99,7 +99,7 @@ def test_access_control_is_off_until_root_is_there(accounts):
 
 
 def test_it_is_switched_on_and_off_by_a_user_with_a_password(accounts, servers, request):
-    settle(accounts, {})
+    bring_about(accounts, {})
     password = secrets.token_hex(8)
     accounts.add_user("switch", password)
     accounts.give_role("switch", ROOT)
@@ -118,11 +118,11 @@ def test_it_is_switched_on_and_off_by_a_user_with_a_password(accounts, servers, 
 
 def test_all_that_is_wanted_is_made_once(accounts):
     made = []
-    assert settle(accounts, WANTED, made.append) == len(made)
+    assert bring_about(accounts, WANTED, made.append) == len(made)
     assert [step.do for step in made[:3]] == ["add user", "add role", "give role"]
     assert {step.user for step in made[:3]} == {ROOT}, "root comes first"
     assert judge(everybody(accounts), WANTED) == []
-    assert settle(accounts, WANTED) == 0
+    assert bring_about(accounts, WANTED) == 0
 
 
 def test_it_goes_on_where_it_stopped_however_far_that_was(accounts):
@@ -135,7 +135,7 @@ def test_it_goes_on_where_it_stopped_however_far_that_was(accounts):
 
 
 def test_what_is_too_much_is_taken_away_and_others_are_left_alone(accounts):
-    settle(accounts, WANTED)
+    bring_about(accounts, WANTED)
     accounts.grant("one", Grant(b"/r/c", b"/r/d", Right.READ))
     accounts.grant("one", Grant(B.start, B.end, Right.READWRITE))
     accounts.add_role("more")
@@ -145,7 +145,7 @@ def test_what_is_too_much_is_taken_away_and_others_are_left_alone(accounts):
     wrong = judge(everybody(accounts), WANTED)
     assert {each.user for each in wrong} == {"one", "two"}
     assert any("more" in each.why for each in wrong)
-    settle(accounts, WANTED)
+    bring_about(accounts, WANTED)
     assert judge(everybody(accounts), WANTED) == []
     assert accounts.users()["ann"] == ("more",)
 
@@ -160,10 +160,10 @@ def test_what_is_too_much_is_taken_away_and_others_are_left_alone(accounts):
     ],
 )
 def test_each_lack_is_named(accounts, spoil, why):
-    settle(accounts, WANTED)
+    bring_about(accounts, WANTED)
     spoil(accounts)
     assert why in judge(everybody(accounts), WANTED)[0].why
-    settle(accounts, WANTED)
+    bring_about(accounts, WANTED)
     assert judge(everybody(accounts), WANTED) == []
 
 
@@ -193,9 +193,9 @@ class Keeps(MemoryAccounts):
 
 def test_a_right_that_a_server_keeps_beside_its_successor_is_taken_away():
     accounts = Keeps()
-    settle(accounts, WANTED)
+    bring_about(accounts, WANTED)
     accounts.grant("one", Grant(B.start, B.end, Right.READWRITE))
-    settle(accounts, WANTED)
+    bring_about(accounts, WANTED)
     assert judge(everybody(accounts), WANTED) == []
 
 
@@ -208,4 +208,4 @@ class Stubborn(MemoryAccounts):
 
 def test_what_does_not_stay_is_told():
     with pytest.raises(StoreError, match="does another one change users"):
-        settle(Stubborn(), WANTED)
+        bring_about(Stubborn(), WANTED)

@@ -13,6 +13,7 @@ from configstore.store.api import (
     Event,
     Exists,
     Item,
+    Kv,
     ModRevision,
     Put,
     ValueEquals,
@@ -469,3 +470,14 @@ def test_a_lease_tells_how_long_it_has_left(kv):
     kv.lease_revoke(lease)
     with pytest.raises(LeaseGoneError):
         kv.lease_left(lease)
+
+
+def test_a_store_without_access_control_knows_no_login(kv):
+    assert kv.login() is False
+    assert kv.accounts.enabled() is False
+
+
+def test_every_store_has_all_that_the_contract_says(kv):
+    said = {name for name in vars(Kv) if not name.startswith("_") or name in {"__enter__", "__exit__"}}
+    assert said <= set(dir(kv))
+    assert "login" in said

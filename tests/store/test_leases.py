@@ -12,16 +12,10 @@ from configstore.errors import StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.lease import QueueEntry
 from configstore.store.api import Delete, Put
-from configstore.store.leases import (
-    Lease,
-    LeaseLostError,
-    LeaseTakenError,
-    break_lease,
-    held_up,
-    last_intent,
-    queue,
-    queues,
-)
+from configstore.store.lease_intents import last_intent
+from configstore.store.lease_queue import break_lease, held_up, queue, queues
+from configstore.store.leases import Lease, LeaseLostError, LeaseTakenError
+from configstore.store.store import Store
 from tests.harness.named import a_dir, a_tree, a_write
 from tests.harness.servers import etcdctl
 from tests.harness.waiting import wait_until
@@ -42,7 +36,7 @@ def contender(kv, keys):
 
     def make(replica="one", ttl=5, **how):
         contender = QueueEntry(replica=replica, host="host", command="certbot", time="2026-01-01T00:00:00Z")
-        made.append(Lease(how.pop("kv", kv), keys, NAME, contender, ttl=ttl, **how))
+        made.append(Lease(Store(how.pop("kv", kv), keys), NAME, contender, ttl=ttl, **how))
         return made[-1]
 
     yield make
@@ -70,8 +64,8 @@ def test_one_holds_and_the_next_follows_at_its_release(contender, kv, keys):
     first = one.acquire(None)
     waited = []
     thread, outcome = in_background(lambda: two.acquire(10, waited.append))
-    wait_until(lambda: len(queue(kv, keys, NAME)) == 2)
-    assert [place.contender.replica for place in queue(kv, keys, NAME)] == ["one", "two"]
+    wait_until(lambda: len(queue(Store(kv, keys), NAME)) == 2)
+    assert [place.contender.replica for place in queue(Store(kv, keys), NAME)] == ["one", "two"]
     assert two.fence() is None
     wait_until(lambda: waited)
     one.release()
@@ -94,7 +88,7 @@ def test_the_queue_is_fair(contender, kv, keys):
             each.release()
 
         threads.append(in_background(turn)[0])
-        wait_until(lambda number=number: len(queue(kv, keys, NAME)) == number + 2)
+        wait_until(lambda number=number: len(queue(Store(kv, keys), NAME)) == number + 2)
     holder.release()
     for thread in threads:
         thread.join(20)
@@ -106,7 +100,7 @@ def test_patience_ends_and_names_the_holder(contender, kv, keys, patience):
     contender("one").acquire(None)
     with pytest.raises(LeaseTakenError, match=r"held by one on host for certbot \(since 2026"):
         contender("two").acquire(patience)
-    assert len(queue(kv, keys, NAME)) == 1
+    assert len(queue(Store(kv, keys), NAME)) == 1
 
 
 def test_it_stays_while_it_is_renewed_and_ends_when_abandoned(contender, kv, keys):
@@ -118,26 +112,26 @@ def test_it_stays_while_it_is_renewed_and_ends_when_abandoned(contender, kv, key
     assert one.left() > 0
     one.abandon()
     assert one.fence() is None
-    assert queue(kv, keys, NAME)  # not another's yet
+    assert queue(Store(kv, keys), NAME)  # not another's yet
     contender("two").acquire(10)
 
 
 def test_a_broken_lease_is_lost_for_ever(contender, kv, keys):
     one = contender("one", ttl=2)
     one.acquire(None)
-    assert break_lease(kv, queue(kv, keys, NAME)[0])
+    assert break_lease(Store(kv, keys), queue(Store(kv, keys), NAME)[0])
     wait_until(lambda: one.lost)
     assert one.fence() is None
     assert "somebody ended it" in one.lost
     with pytest.raises(LeaseLostError):
         one.begin("now")
-    assert queue(kv, keys, NAME) == []
+    assert queue(Store(kv, keys), NAME) == []
 
 
 def test_an_end_is_noticed_at_once_and_not_with_the_next_renewal(contender, kv, keys):
     one = contender("one", ttl=3600)
     one.acquire(None)
-    assert break_lease(kv, queue(kv, keys, NAME)[0])
+    assert break_lease(Store(kv, keys), queue(Store(kv, keys), NAME)[0])
     wait_until(lambda: one.lost, 30)
     assert one.fence() is None
 
@@ -146,11 +140,13 @@ def test_a_waiter_whose_place_is_gone_queues_again_at_the_end(contender, kv, key
     one, two, three = contender("one"), contender("two", ttl=2), contender("three")
     one.acquire(None)
     turns = [in_background(lambda: two.acquire(60))]
-    wait_until(lambda: len(queue(kv, keys, NAME)) == 2)
+    wait_until(lambda: len(queue(Store(kv, keys), NAME)) == 2)
     turns.append(in_background(lambda: three.acquire(60)))
-    wait_until(lambda: len(queue(kv, keys, NAME)) == 3)
-    break_lease(kv, queue(kv, keys, NAME)[1])
-    wait_until(lambda: [place.contender.replica for place in queue(kv, keys, NAME)] == ["one", "three", "two"])
+    wait_until(lambda: len(queue(Store(kv, keys), NAME)) == 3)
+    break_lease(Store(kv, keys), queue(Store(kv, keys), NAME)[1])
+    wait_until(
+        lambda: [place.contender.replica for place in queue(Store(kv, keys), NAME)] == ["one", "three", "two"]
+    )
     one.release()
     turns[1][0].join(20)
     assert three.fence()
@@ -187,7 +183,7 @@ def test_it_is_given_back_until_that_is_certain(contender, keys):
     kv.unanswered["revoke"] = 4
     one.release()
     assert one.fence() is None
-    wait_until(lambda: queue(kv, keys, NAME) == [], 30)
+    wait_until(lambda: queue(Store(kv, keys), NAME) == [], 30)
     assert kv.unanswered["revoke"] == 0
 
 
@@ -199,7 +195,7 @@ def test_what_is_noted_at_the_end_is_noted_as_soon_as_the_store_answers(contende
     one.begin("10:00")
     kv.unanswered["txn"] = 4
     one.end("10:00", "10:01", 0)
-    assert last_intent(kv, keys, NAME).ended == "10:01"
+    assert last_intent(Store(kv, keys), NAME).ended == "10:01"
 
 
 def test_who_has_its_turn_with_little_time_left_renews_before_anything_is_started(contender):
@@ -227,7 +223,7 @@ def test_a_waiter_outlives_an_outage_that_its_place_outlived(contender, kv, keys
     one, two = contender("one"), contender("two", ttl=5, clock=lambda: moment[0])
     one.acquire(None)
     thread, outcome = in_background(lambda: two.acquire(60))
-    wait_until(lambda: len(queue(kv, keys, NAME)) == 2)
+    wait_until(lambda: len(queue(Store(kv, keys), NAME)) == 2)
     moment[0] += 100  # nobody could renew it for so long, but a new leader has
     one.release()
     thread.join(20)
@@ -266,7 +262,7 @@ def test_what_never_began_leaves_the_note_of_what_did_not_end(contender, kv, key
     two.begin("11:00")
     two.never_began("11:00")
     two.release()
-    assert last_intent(kv, keys, NAME).ended
+    assert last_intent(Store(kv, keys), NAME).ended
     three = contender("three")
     three.acquire(10)
     assert three.begin("12:00") == "certbot, begun 10:00 by one on host"
@@ -276,7 +272,7 @@ def test_what_never_began_leaves_the_note_of_what_did_not_end(contender, kv, key
     four.acquire(10)
     four.begin("13:00")
     four.never_began("13:00")
-    assert last_intent(kv, keys, NAME).ended
+    assert last_intent(Store(kv, keys), NAME).ended
 
 
 class Unanswered(MemoryKv):
@@ -390,18 +386,21 @@ def test_what_was_begun_and_not_ended_is_told_to_the_next(contender, kv, keys):
     three = contender("three")
     three.acquire(10)
     assert three.begin("12:00") == ""
-    assert (last_intent(kv, keys, NAME).contender.replica, last_intent(kv, keys, NAME).ended) == ("three", "")
+    assert (last_intent(Store(kv, keys), NAME).contender.replica, last_intent(Store(kv, keys), NAME).ended) == (
+        "three",
+        "",
+    )
 
 
 def test_a_key_that_no_etcd_lease_ends_is_shown_for_what_it_is_and_can_be_broken(contender, kv, keys):
     key = keys.lease_queue(NAME) + b"/by hand"
     kv.txn((), (Put(key, b"\xffgarbage"),))
-    (place,) = queues(kv, keys)[NAME]
+    (place,) = queues(Store(kv, keys))[NAME]
     assert "a key that no etcd lease ends" in place.words
     kv.txn((), (Delete(key),))
     kv.txn((), (Put(key, b"another"),))
-    assert not break_lease(kv, place), "it is another one than was seen"
-    assert break_lease(kv, queue(kv, keys, NAME)[0])
+    assert not break_lease(Store(kv, keys), place), "it is another one than was seen"
+    assert break_lease(Store(kv, keys), queue(Store(kv, keys), NAME)[0])
     contender().acquire(10)
 
 
@@ -410,13 +409,13 @@ def test_a_lease_held_for_long_is_named_with_its_mend(contender, kv, keys):
     one.acquire(None)
     one.begin("2026-01-01T10:00:00+00:00")
     ten = datetime.fromisoformat("2026-01-01T10:00:00+00:00").timestamp()
-    assert held_up(kv, keys, ten + 1700) == []
-    (words,) = map(str, held_up(kv, keys, ten + 7200))
+    assert held_up(Store(kv, keys), ten + 1700) == []
+    (words,) = map(str, held_up(Store(kv, keys), ten + 7200))
     assert "is held for 2 hours, longer than is usual, by one on host for certbot" in words
     assert f"configstore leases break {NAME}" in words
     one.release()
     kv.txn((), (Put(keys.lease_queue(NAME) + b"/by hand", b""),))
-    (words,) = map(str, held_up(kv, keys, ten))
+    (words,) = map(str, held_up(Store(kv, keys), ten))
     assert "a key that no etcd lease ends" in words
 
 
@@ -446,12 +445,12 @@ def etcdctl_lock(etcd, keys):
 
 def test_etcdctl_lock_keeps_us_out(etcdctl_lock, contender, kv, keys):
     theirs = etcdctl_lock()  # without a command it holds until it is interrupted
-    wait_until(lambda: queue(kv, keys, NAME))
+    wait_until(lambda: queue(Store(kv, keys), NAME))
     with pytest.raises(LeaseTakenError, match="etcdctl lock"):
         contender().acquire(0.2)
     one = contender()
     thread, outcome = in_background(lambda: one.acquire(20))
-    wait_until(lambda: len(queue(kv, keys, NAME)) == 2)
+    wait_until(lambda: len(queue(Store(kv, keys), NAME)) == 2)
     theirs.send_signal(signal.SIGINT)
     thread.join(20)
     assert one.fence() == outcome[0]
@@ -461,7 +460,7 @@ def test_we_keep_etcdctl_lock_out(etcdctl_lock, contender, kv, keys):
     one = contender()
     one.acquire(None)
     theirs = etcdctl_lock("echo", "entered")
-    wait_until(lambda: len(queue(kv, keys, NAME)) == 2)
+    wait_until(lambda: len(queue(Store(kv, keys), NAME)) == 2)
     assert theirs.poll() is None
     one.release()
     assert "entered" in theirs.communicate(timeout=90)[0]

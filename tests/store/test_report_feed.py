@@ -11,6 +11,7 @@ from configstore.model.path import StorePath
 from configstore.model.replica import ExpectedReplica, MappingState, Report, encode
 from configstore.store.api import Delete, Put
 from configstore.store.report_feed import Reports, wait_applied
+from configstore.store.store import Store
 from tests.harness.waiting import wait_until
 from tests.memory_store.state import MemoryStore
 from tests.memory_store.store import MemoryKv
@@ -46,7 +47,7 @@ def test_replicas_that_come_one_after_the_other_are_not_read_again_for_each(kv, 
         tell(kv, report(f"r{number}"))
     result = []
     waiting = threading.Thread(
-        target=lambda: result.append(wait_applied(kv, KEYS, StorePath("s"), revision=7, patience=60))
+        target=lambda: result.append(wait_applied(Store(kv, KEYS), StorePath("s"), revision=7, patience=60))
     )
     waiting.start()
     wait_until(lambda: ranges)
@@ -61,7 +62,7 @@ def test_replicas_that_come_one_after_the_other_are_not_read_again_for_each(kv, 
 
 def test_who_is_late_is_returned_as_the_store_has_it(kv):
     tell(kv, report("late", 3))
-    assert [each.revision for each in wait_applied(kv, KEYS, StorePath("s"), revision=7, patience=0)] == [3]
+    assert [each.revision for each in wait_applied(Store(kv, KEYS), StorePath("s"), revision=7, patience=0)] == [3]
 
 
 def test_a_client_that_is_gone_ends_the_wait(kv):
@@ -71,7 +72,7 @@ def test_a_client_that_is_gone_ends_the_wait(kv):
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        wait_applied(kv, KEYS, StorePath("s"), revision=7, patience=60, pause=gone)
+        wait_applied(Store(kv, KEYS), StorePath("s"), revision=7, patience=60, pause=gone)
 
 
 def test_a_watch_that_ended_is_begun_again_and_nothing_is_missed(kv, monkeypatch):
@@ -93,7 +94,7 @@ def test_a_watch_that_ended_is_begun_again_and_nothing_is_missed(kv, monkeypatch
 
     monkeypatch.setattr(kv, "watch", watch)
     kv.txn((), (Put(KEYS.expected("m", "x"), encode(ExpectedReplica(mapping="m", replica="x", host="h"))),))
-    with Reports(kv, KEYS) as reports:
+    with Reports(Store(kv, KEYS)) as reports:
         wait_until(lambda: [each.replica for each in reports.now()] == ["meanwhile"])
         tell(kv, report("later"))
         wait_until(lambda: {each.replica for each in reports.now()} == {"meanwhile", "later"})

@@ -17,7 +17,8 @@ from configstore.store.api import Delete, ModRevision, Put
 from configstore.store.conflicts import all_sides, losers, pieces_of
 from configstore.store.envelope import Envelopes, SealingError
 from configstore.store.history import versions
-from configstore.store.resealing import Family, LeftError, Resealing, survey, values
+from configstore.store.resealing import LeftError, Resealing
+from configstore.store.sealed_values import Family, count_seals, values
 from configstore.store.values import UnreadableRecord, Write
 from tests.harness.named import GONE, a_file, a_link, a_tree, a_write, mod_revision
 from tests.harness.servers import connect
@@ -389,7 +390,7 @@ def test_everything_is_sealed_again_with_the_newest_key_and_stays_what_it_is(tre
     assert reseal(kv, kv_root) == 5
     assert reseal(kv, kv_root) == 0
     now = make(kv, kv_root, ROTATED)
-    found = survey(now, ROTATED.keyring())
+    found = count_seals(now, ROTATED.keyring())
     assert (found.due, found.unknown, found.plain.total()) == (0, 0, 0)
     assert not any(found.needs(OLD.key(each).id) for each in (*MASTER.subtrees, StorePath("")))
     only_new = make(kv, kv_root, Master(secrets=(NEW,), subtrees=MASTER.subtrees))
@@ -485,7 +486,7 @@ def test_what_no_key_opens_is_left_and_named(tree, kv, kv_root):
     with pytest.raises(LeftError, match=OLD.key(CERTS).id):
         work.seal(value_)
     assert content(tree, A) == b"one"
-    assert survey(lenient, stranger.keyring()).unknown == 1
+    assert count_seals(lenient, stranger.keyring()).unknown == 1
 
 
 def test_what_was_damaged_is_left_and_holds_up_nothing(tree, kv, kv_root):

@@ -103,13 +103,13 @@ def test_the_stores_side_is_kept_only_as_it_was_seen(found):
 
 def test_a_lease_is_taken_from_the_holder_who_was_confirmed_alone(writer, found):
     tree = found.tree
-    first = Lease(tree.kv, tree.keys, "fetchmail", QueueEntry(replica="r1", host="h1", command="fetchmail"))
+    first = Lease(tree, "fetchmail", QueueEntry(replica="r1", host="h1", command="fetchmail"))
     first.acquire(5)
     words, action, fields = proposed(writer, "/confirm/break?name=fetchmail")
     assert "r1 on h1" in words
     assert "Nobody waits for it" in words
     first.release(5)
-    second = Lease(tree.kv, tree.keys, "fetchmail", QueueEntry(replica="r2", host="h2"))
+    second = Lease(tree, "fetchmail", QueueEntry(replica="r2", host="h2"))
     second.acquire(5)
     assert writer.ask(action, fields).status == 409
     assert second.lost is None

@@ -10,7 +10,8 @@ import pytest
 
 from configstore.model.keys import Keys
 from configstore.store.api import Delete, Exists
-from configstore.store.replicas import live
+from configstore.store.replicas import everyone
+from configstore.store.store import Store
 from tests.harness.waiting import wait_until
 from tests.upgrade.kept import LARGE, LARGER
 from tests.upgrade.versions import QUICK
@@ -96,7 +97,9 @@ def test_a_tombstone_of_today_may_expire_beside_a_replica_of_0_1_0(both, kv, kv_
 
 def test_status_says_of_a_sidecar_of_0_1_0_what_it_is(both, new, kv, kv_root):
     key = Keys(kv_root).replica("data", "one")
-    wait_until(lambda: live(kv, Keys(kv_root))[key][0].ready, what="its report, which it makes unasked")
+    wait_until(
+        lambda: everyone(Store(kv, Keys(kv_root))).live[key][0].ready, what="its report, which it makes unasked"
+    )
     shown = new("status", code=1).decode()
     assert "data: one@" in shown
     assert "no answer; it was ready" in shown

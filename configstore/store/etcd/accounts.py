@@ -1,7 +1,7 @@
-"""`EtcdAccounts`: the contract of `configstore.store.accounts`, kept by an etcd cluster.
+"""`EtcdAccounts`, which implements the contract of `configstore.store.accounts` with an etcd cluster.
 
-What etcd answers when a change was made already is no error here, so that each can be made again. The texts are
-those of etcd's api/v3rpc/rpctypes/error.go.
+An answer of etcd's that a change was made already is not an error here, so that each change can be repeated. The
+texts are those of etcd's api/v3rpc/rpctypes/error.go.
 """
 
 from configstore.errors import AuthenticationError, ConfigstoreError, StoreError
@@ -30,7 +30,7 @@ class EtcdAccounts:
         self._calls = calls
 
     def enabled(self) -> bool:
-        """Tell whether access control is on, by a login of nobody, which is refused in either case."""
+        """Return whether access control is on, by the reason for which etcd refuses an unknown user's login."""
         try:
             self._call("Authenticate", rpc.AuthenticateRequest(name=_NOBODY, password=_NOBODY))
         except AuthenticationError:
@@ -98,7 +98,7 @@ class EtcdAccounts:
 
     def revoke(self, role: str, grant: Grant) -> None:
         """Take a range from a role."""
-        try:  # etcd3's descriptors have these as text, as etcd had of old: the same on the wire for what is UTF-8
+        try:  # In etcd3's descriptors these are text, as in old etcd: for UTF-8 that is the same on the wire.
             start, end = grant.start.decode(), grant.end.decode()
         except UnicodeDecodeError:
             words = f"role {printable(role)}: its right from {shown_key(grant.start)} on is no text"
@@ -115,7 +115,7 @@ class EtcdAccounts:
         self._call("AuthDisable", rpc.AuthDisableRequest())
 
     def _unless(self, done: str, name: str, request: Message) -> Message | None:
-        """Make a call; None when etcd says that there is nothing to do."""
+        """Make a call; None when etcd answers with one of the texts in `done`, so there is nothing to do."""
         try:
             return self._call(name, request)
         except ConfigstoreError as error:

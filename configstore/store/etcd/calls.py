@@ -1,4 +1,4 @@
-"""How a call reaches etcd: under a deadline, with a token, elsewhere when one fails, again where safe."""
+"""Makes a call: under a deadline, with a token, at another endpoint when one fails, again if that is safe."""
 
 import threading
 import time
@@ -18,12 +18,13 @@ from configstore.store.etcd.login import Login
 from configstore.store.etcd.stubs import Message
 
 FIRST_WAIT = 0.1
-"""Seconds: the upper end of the random wait before the second round of the endpoints; it doubles each round."""
+"""Seconds before the second round of the endpoints, at most; doubles each round. A random part is waited."""
 
 LONGEST_WAIT = 2.0
+"""Seconds before a further round, at most."""
 
 ANSWERED_BY_ONE_MEMBER = frozenset({"status", "lease keepalive", "login"})
-"""Calls that a member answers by itself, or that send nothing: no contact with the store (see `contact`)."""
+"""Calls that a member answers without the others, or that send nothing: they prove no contact with the store."""
 
 
 class Method(Protocol):
@@ -47,7 +48,7 @@ class Calls:
         self._resending = self._retrying(lambda meaning: meaning.unsent)
 
     def _retrying(self, allowed: Callable[[Meaning], bool]) -> tenacity.Retrying:
-        """Build the rule by which calls are tried again, where `allowed` permits that."""
+        """Return the rule by which calls are tried again after failures that `allowed` accepts."""
         rounds = tenacity.wait_random_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT)
 
         def first_round(state: tenacity.RetryCallState) -> bool:
@@ -75,14 +76,14 @@ class Calls:
         )
 
     def repeatable(self, name: str, method: Method) -> Message:
-        """Make a call that may be made twice without harm, as often as `timeout` seconds and the failures allow.
+        """Make a call that does no harm when made twice; try again while `timeout` and the failures allow it.
 
         Raises the errors of `errors.MEANINGS`.
         """
         return self._call_until(self._repeating, name, method)
 
     def once(self, name: str, method: Method) -> Message:
-        """Make a call that may go out once only; it is repeated only when it surely was not acted on.
+        """Make a call that must not be made twice; try again only if the server certainly did not act on it.
 
         Raises the errors of `errors.MEANINGS`; after StoreUnavailableError it may have been made.
         """
@@ -96,7 +97,7 @@ class Calls:
             first = [failure]
 
         def attempt(name: str, method: Method, deadline: float) -> Message:
-            """Make the attempt above count as the first: a call that needs no second one pays nothing."""
+            """Make the attempt above the first one: tenacity's 30 µs are a tenth of a small read's CPU time."""
             if first:
                 raise first.pop()
             return self._attempt(name, method, deadline)
@@ -107,9 +108,9 @@ class Calls:
             raise failure.error from failure.__cause__
 
     def _attempt(self, name: str, method: Method, deadline: float) -> Message:
-        """Make a call at the endpoint in use; with a new token a second time, if it was refused for the old one.
+        """Make a call at the endpoint in use, and once more with a new token if the old one was refused.
 
-        Raises CallFailedError, after which another endpoint is in use where that may help.
+        Raises CallFailedError, after which another endpoint is in use if that may help.
         """
         connection = self.connections.current()
         with connection:
@@ -131,7 +132,7 @@ class Calls:
 
     @property
     def attempt_timeout(self) -> float:
-        """Seconds for one try, so that each endpoint has its turn within the whole."""
+        """Seconds for one try, so that every endpoint is tried within `timeout`."""
         return self.timeout / len(self.connections)
 
     def _call(
@@ -157,6 +158,6 @@ class Calls:
         return answer
 
     def close(self) -> None:
-        """End waiting calls and close the channels."""
+        """End the calls that wait, and close the channels."""
         self.closed.set()
         self.connections.close()

@@ -1,4 +1,4 @@
-"""`EtcdKv`: the contract of `configstore.store.api`, kept by an etcd cluster."""
+"""`EtcdKv`, which implements the contract of `configstore.store.api` with an etcd cluster."""
 
 import itertools
 import threading
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class EtcdKv:
-    """A connection to etcd; it satisfies `configstore.store.api.Kv`. Nothing is sent before the first call.
+    """A connection to etcd; see `configstore.store.api.Kv`. Nothing is sent before the first call.
 
     Every call ends within `settings.timeout` seconds, whatever the servers do.
     """
@@ -74,7 +74,7 @@ class EtcdKv:
         return txn_result_of(self._calls.once("txn", method), otherwise_get)
 
     def watch(self, start: bytes, end: bytes, *, start_revision: int, aside: bool = False) -> EtcdWatch:
-        """Watch a range; see `Kv.watch`. Its first batch, and the one after each reconnect, is empty."""
+        """Watch a range; see `Kv.watch`. The first batch, and the one after each reconnect, is empty."""
         watch = EtcdWatch(
             self._calls, self._life, start, end, start_revision, shared=self._shared if aside else None
         )
@@ -86,7 +86,7 @@ class EtcdKv:
     def lease_grant(self, ttl: int) -> int:
         """Make a lease of `ttl` seconds and return its id.
 
-        A try whose answer was lost leaves a lease without keys, which its TTL ends.
+        A try whose answer was lost leaves a lease without keys, which ends after its TTL.
         """
         request = rpc.LeaseGrantRequest(TTL=ttl)
 
@@ -152,20 +152,11 @@ class EtcdKv:
         try:
             self._calls.repeatable("lease revoke", method)
         except LeaseGoneError:
-            if made == 1:  # else an earlier try, whose answer was lost, may have ended it
+            if made == 1:  # else an earlier try whose answer was lost may have ended it
                 raise
 
-    def compact(self, revision: int) -> None:
-        """Forget what was superseded before `revision`. Raises CompactedError, FutureRevisionError."""
-        request = rpc.CompactionRequest(revision=revision)
-
-        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
-            return connection.kv.Compact(request, timeout=timeout, metadata=metadata)
-
-        self._calls.once("compact", method)
-
     def status(self) -> MemberStatus:
-        """Ask the member in use about itself; it answers without a leader too."""
+        """Return the status of the member in use, which answers even without a leader."""
 
         def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
             token = tuple(pair for pair in metadata if pair[0] == "token")
@@ -174,10 +165,7 @@ class EtcdKv:
         return status_of(self._calls.repeatable("status", method))
 
     def login(self) -> bool:
-        """Log in as the configured user; False when there is none, or etcd has access control switched off.
-
-        Raises AuthenticationError when etcd refuses the user.
-        """
+        """Log in as the configured user; see `Kv.login`."""
 
         def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:  # noqa: ARG001 - all methods have the same arguments
             return any(name == "token" for name, _ in metadata)
@@ -186,21 +174,21 @@ class EtcdKv:
 
     @property
     def accounts(self) -> "EtcdAccounts":
-        """Its users and roles."""
-        from configstore.store.etcd.accounts import EtcdAccounts  # noqa: PLC0415 - no sidecar pays for it
+        """The cluster's users and roles."""
+        from configstore.store.etcd.accounts import EtcdAccounts  # noqa: PLC0415 - sidecars do not use it
 
         return EtcdAccounts(self._calls)
 
     def contact(self) -> Contact:
-        """Tell whether the store answers; see `Kv.contact`."""
+        """Return whether the store answers; see `Kv.contact`."""
         return self._calls.contact.now()
 
     def follow_contact(self, told: Callable[[Contact], None]) -> None:
-        """Tell of each loss of contact and of each return; see `Kv.follow_contact`."""
+        """Report each loss of contact and each return; see `Kv.follow_contact`."""
         self._life.follow(told)
 
     def close(self) -> None:
-        """End connections and watches; blocked calls and iterations return."""
+        """Close connections and watches; blocked calls and iterations return."""
         self._calls.close()
         for watch in list(self._watches):
             watch.close()

@@ -1,7 +1,4 @@
-"""Channels: one per endpoint, made when needed, one of them in use.
-
-The channel itself comes from etcd3's client; what etcd3 gets wrong (system trust roots, options) is set here.
-"""
+"""Channels: one per endpoint, made when it is first needed, one of them in use. Called by `calls` and `watch`."""
 
 import os
 import threading
@@ -14,25 +11,27 @@ import grpc
 import msgspec
 
 from configstore.errors import StoreClosedError, StoreUnavailableError, UsageError
+from configstore.model.endpoint import EndpointAddress, parse_endpoint
 from configstore.settings import StoreSettings
-from configstore.store.etcd.stubs import Message, etcd3, services
+from configstore.store.etcd.stubs import Message, Stub
 
 MAX_ANSWER = 8 * 1024 * 1024
-"""Bytes of one message that are taken from a server: five times what etcd's own request limit lets into one value.
+"""Bytes of one message from a server, at most: five times the largest value that etcd's own request limit allows.
 
-Pages are cut to fit (`api.range_all`), as are reads of many keys; a watch's answers come in fragments.
+Pages and reads of many keys are made smaller to fit (`api.range_all`, `items.items_at`); a watch's answers come in
+fragments.
 """
 
 CHANNEL_OPTIONS = (
-    # A member that vanished without a word is noticed after keepalive_time + timeout. Below 5 s etcd answers
-    # GOAWAY too_many_pings (its --grpc-keepalive-min-time).
+    # A vanished member is noticed after keepalive_time + timeout. Below 5 s etcd answers GOAWAY too_many_pings
+    # (its --grpc-keepalive-min-time).
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 3_000),
     ("grpc.http2.ping_timeout_ms", 3_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.min_reconnect_backoff_ms", 5_000),  # gRPC's time limit for one connect, whatever its name says
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # despite its name, gRPC's time limit for one connect
     ("grpc.max_receive_message_length", MAX_ANSWER),
     ("grpc.enable_retries", 0),  # a txn goes out once; reads are repeated by `calls`
     ("grpc.use_local_subchannel_pool", 1),  # a new channel does not inherit an older one's back-off
@@ -40,37 +39,20 @@ CHANNEL_OPTIONS = (
 )
 
 FILE_CHECK_INTERVAL = 1.0
-"""Seconds between two looks at the certificate files."""
+"""Seconds between two checks whether the certificate files changed."""
 
 Metadata = tuple[tuple[str, str], ...]
 
 
-class EndpointAddress(msgspec.Struct, frozen=True):
-    """Where a member listens. `str()` gives the URL."""
-
-    secure: bool
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{'https' if self.secure else 'http'}://{self.host}:{self.port}"
-
-
-def parse_endpoint(text: str) -> EndpointAddress:
-    """Read `http://host:port`, `https://host:port` or `host:port` (plain). Raises UsageError."""
-    scheme, separator, rest = text.strip().partition("://")
-    if not separator:
-        scheme, rest = "http", text.strip()
-    scheme = scheme.lower()
-    host, colon, port = rest.rstrip("/").rpartition(":")
-    if scheme not in ("http", "https") or not colon or not host or not port.isdecimal() or "@" in host:
-        shown = rest.rpartition("@")[2]
-        raise UsageError(f"endpoint {shown!r}: expected http://HOST:PORT or https://HOST:PORT")
-    return EndpointAddress(scheme == "https", host, int(port))
+def _endpoint(url: str) -> EndpointAddress:
+    try:
+        return parse_endpoint(url)
+    except ValueError as error:
+        raise UsageError(f"endpoint: expected http://HOST:PORT or https://HOST:PORT{error}") from None
 
 
 class TlsFiles(msgspec.Struct, frozen=True):
-    """The PEM content of the certificate files, with what tells whether they changed since."""
+    """The PEM content of the certificate files, with a signature that shows whether they changed since."""
 
     signature: tuple[tuple[int, int, int] | None, ...]
     cacert: bytes | None = None
@@ -79,7 +61,7 @@ class TlsFiles(msgspec.Struct, frozen=True):
 
 
 def tls_signature(settings: StoreSettings) -> tuple[tuple[int, int, int] | None, ...]:
-    """Return inode, size and time of each certificate file; None for one not there or not configured."""
+    """Return inode, size and time of each certificate file; None for one that is missing or not configured."""
     return tuple(_signature(path) for path in (settings.cacert, settings.cert, settings.key))
 
 
@@ -97,7 +79,7 @@ def read_tls_files(settings: StoreSettings) -> TlsFiles:
     """Read the certificate files. Raises UsageError, naming the setting and the file."""
     if (settings.cert is None) != (settings.key is None):
         raise UsageError("cert and key: set both or neither")
-    signature = tls_signature(settings)  # before reading, so that a later change is never missed
+    signature = tls_signature(settings)  # before reading, so that no later change is missed
     content: dict[str, bytes] = {}
     for name in ("cacert", "cert", "key"):
         path = getattr(settings, name)
@@ -114,11 +96,11 @@ def read_tls_files(settings: StoreSettings) -> TlsFiles:
 
 
 def _fit(cert: str, key: str) -> bool:
-    """Tell whether a key is a certificate's; what else is wrong with them, the handshake says.
+    """Return whether a key belongs to a certificate; any other fault of them, the TLS handshake reports.
 
-    Between the two steps of a rotation they are not: gRPC would take the pair, and fail without a word on why.
+    Between the two steps of a rotation it does not: gRPC would take the pair, and fail without giving the reason.
     """
-    import ssl  # noqa: PLC0415 - some milliseconds, for those who show a certificate
+    import ssl  # noqa: PLC0415 - it takes some milliseconds
 
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(
@@ -131,19 +113,10 @@ def _fit(cert: str, key: str) -> bool:
     return True
 
 
-class _TlsClient(etcd3.Etcd3Client):  # type: ignore[misc] # etcd3 has no types
-    """etcd3's client, given certificates instead of their files' names; without cacert, gRPC's own roots."""
-
-    def _get_secure_creds(
-        self, ca_cert: bytes, cert_key: bytes | None = None, cert_cert: bytes | None = None
-    ) -> grpc.ChannelCredentials:
-        return grpc.ssl_channel_credentials(ca_cert or None, cert_key, cert_cert)
-
-
 class Connection:
     """A channel to one endpoint with its stubs.
 
-    As a context manager it is in use; a retired connection closes when its last user left.
+    As a context manager it counts its users: a retired connection closes when the last of them has left.
     """
 
     def __init__(self, endpoint: EndpointAddress, settings: StoreSettings, tls: TlsFiles | None) -> None:
@@ -152,19 +125,18 @@ class Connection:
         options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)
         if settings.server_name and tls:
             options.append(("grpc.ssl_target_name_override", settings.server_name))
-        self._client = _TlsClient(
-            host=endpoint.host,
-            port=endpoint.port,
-            ca_cert=(tls.cacert or b"") if tls else None,
-            cert_cert=tls.cert if tls else None,
-            cert_key=tls.key if tls else None,
-            grpc_options=options,
-        )
-        self.kv: Any = self._client.kvstub
-        self.lease: Any = self._client.leasestub
-        self.maintenance: Any = self._client.maintenancestub
-        self._watch: Any = services.WatchStub(self._client.channel)
-        self.auth: Any = services.AuthStub(self._client.channel)
+        target = f"{endpoint.host}:{endpoint.port}"
+        if tls:
+            # Without cacert, gRPC takes its own roots.
+            credentials = grpc.ssl_channel_credentials(tls.cacert, tls.key, tls.cert)
+            self.channel = grpc.secure_channel(target, credentials, options)
+        else:
+            self.channel = grpc.insecure_channel(target, options)
+        self.kv: Any = Stub(self.channel, "KV")
+        self.lease: Any = Stub(self.channel, "Lease")
+        self.maintenance: Any = Stub(self.channel, "Maintenance")
+        self.auth: Any = Stub(self.channel, "Auth")
+        self._watch: Any = Stub(self.channel, "Watch")
         self._lock = threading.Lock()
         self._users = 0
         self._retired = False
@@ -185,14 +157,14 @@ class Connection:
 
     # Any: the stubs of gRPC leave the `cancel` of a call untyped.
     def open_watch(self, requests: Iterator[Message], metadata: Metadata) -> Any:  # noqa: ANN401 - see above
-        """Begin a call of etcd's Watch service. Raises StoreUnavailableError when the channel was closed."""
+        """Start a call of etcd's Watch service. Raises StoreUnavailableError when the channel was closed."""
         try:
             return self._watch.Watch(requests, metadata=metadata)
         except ValueError as error:
             raise StoreUnavailableError(f"watch at {self.endpoint}: the channel was closed meanwhile") from error
 
     def retire(self) -> None:
-        """Close it as soon as nobody uses it."""
+        """Close it once it has no user."""
         with self._lock:
             self._retired = True
             unused = self._users == 0
@@ -201,16 +173,16 @@ class Connection:
 
     def close(self) -> None:
         """Close the channel at once; calls in flight end with CANCELLED."""
-        self._client.close()
+        self.channel.close()
 
 
 class Connections:
-    """The endpoints in turn: `current` until `failed` moves on to the next. Safe for use by several threads."""
+    """The connections to all endpoints, one in use until it failed. Safe for use by several threads."""
 
     def __init__(self, settings: StoreSettings) -> None:
         """Raise UsageError for a bad endpoint or an unreadable certificate file."""
         self._settings = settings
-        self._endpoints = tuple(parse_endpoint(text) for text in settings.endpoints)
+        self._endpoints = tuple(map(_endpoint, settings.endpoints))
         if not self._endpoints:
             raise UsageError("endpoints: at least one is needed")
         self._open: dict[int, Connection] = {}
@@ -224,7 +196,7 @@ class Connections:
         return len(self._endpoints)
 
     def current(self) -> Connection:
-        """Return the connection in use, made anew when a certificate file changed.
+        """Return the connection in use, a new one if a certificate file has changed.
 
         Raises StoreClosedError after `close`.
         """
@@ -235,7 +207,7 @@ class Connections:
             return self._at(self._index)
 
     def others(self) -> list[Connection]:
-        """Return the connections to all endpoints but the one in use, in the order of their turn.
+        """Return the connections to all endpoints but the one in use, in the order in which they are used.
 
         Raises StoreClosedError after `close`.
         """
@@ -254,22 +226,23 @@ class Connections:
         return connection
 
     def prefer(self, connection: Connection) -> None:
-        """Use this one from now on, unless it was retired or closed."""
+        """Use a connection from now on, unless it was retired or closed."""
         with self._lock:
             for index, one in self._open.items():
                 if one is connection:
                     self._index = index
 
     def failed(self, connection: Connection) -> None:
-        """Move on to the next endpoint, unless somebody did so already."""
+        """Use the next endpoint, unless another thread has moved on already."""
         with self._lock:
             if self._open.get(self._index) is connection:
                 self._index = (self._index + 1) % len(self._endpoints)
 
     def _follow_tls_files(self) -> None:
-        """Retire the connections made with certificates that were replaced since.
+        """Retire the connections whose certificates were replaced since.
 
-        While a file is missing, unreadable, or not the other's, as amid a rotation, the old ones stay.
+        While a file is missing or unreadable, or the key does not belong to the certificate, as during a rotation,
+        the connections stay.
         """
         now = time.monotonic()
         if self._tls is None or now - self._looked < FILE_CHECK_INTERVAL:

@@ -1,8 +1,7 @@
-"""When the store last answered, and why not since: what `Kv.contact` tells.
+"""When the store last answered, and why not since. Written by `calls`, `liveness` and `watch`.
 
-Contact is an answer that needs a majority of etcd's members: to a linearizable read or a write, be it a refusal.
-What a single member says of itself, or goes on saying while it has lost the others, is none: nobody can work with
-it. Calls and signs of life both note what they hear; any thread may.
+Only an answer that needs a majority of etcd's members counts: the answer to a linearizable read or a write, even a
+refusal. A single member also answers while it has lost the others, when nobody can work with the store.
 """
 
 import threading
@@ -13,11 +12,11 @@ from configstore.clock import boottime
 from configstore.store.api import Contact
 
 SILENCE = 4.5
-"""Seconds without an answer after which the store is said to be away: half a second below what is promised."""
+"""Seconds without an answer after which the store counts as silent: half a second less than is promised."""
 
 
 class LastContact:
-    """The last answer, and what failed since. Safe for use by several threads."""
+    """The time of the last answer, and the failures since. Safe for use by several threads."""
 
     def __init__(
         self, clock: Callable[[], float] = boottime, time_of_day: Callable[[], float] = time.time
@@ -25,7 +24,7 @@ class LastContact:
         self._clock = clock
         self._time_of_day = time_of_day
         self._lock = threading.Condition()
-        self._heard = clock()  # before the first answer: since when there was none
+        self._heard = clock()  # before the first answer: when this was made
         self._last = 0.0
         self._failures: dict[str, str] = {}
 
@@ -38,7 +37,7 @@ class LastContact:
                 self._lock.notify_all()
 
     def failed(self, endpoint: str, words: str, asked: float) -> None:
-        """Note why an endpoint did not answer; nothing, when another was heard after this one was asked."""
+        """Note why an endpoint did not answer, unless another one answered after this one was asked."""
         with self._lock:
             if asked >= self._heard:
                 self._failures[endpoint] = words
@@ -49,9 +48,9 @@ class LastContact:
         return bool(self._failures)
 
     def wait_while_doubtful(self, seconds: float, over: Callable[[], bool]) -> bool:
-        """Wait until the store answers again, if something failed since it did; returns whether it does.
+        """Wait until the store answers again, if something failed since it did; returns whether it answers.
 
-        At most so many seconds, and until `over` is true, of which `look_again` tells.
+        Ends after so many seconds at the latest, and when `over` returns true, which is called after `look_again`.
         """
         end = time.monotonic() + seconds
         with self._lock:
@@ -60,17 +59,17 @@ class LastContact:
             return not self._failures and not over() and time.monotonic() < end
 
     def look_again(self) -> None:
-        """Have those who wait ask whether their waiting is over."""
+        """Have waiting threads call their `over`."""
         with self._lock:
             self._lock.notify_all()
 
     @property
     def heard(self) -> float:
-        """When the store last answered, on the clock; before the first answer, when this was made."""
+        """The clock's time of the last answer; before the first one, the time when this was made."""
         return self._heard
 
     def now(self) -> Contact:
-        """Return it as a value."""
+        """Return the contact as it is now."""
         with self._lock:
             heard, last, failures = self._heard, self._last, sorted(self._failures.items())
         silent = max(0.0, self._clock() - heard)

@@ -1,7 +1,7 @@
-"""What etcd's and gRPC's failures mean: one table, read from top to bottom, first match wins.
+"""The meaning of etcd's and gRPC's failures: one table, read from top to bottom; the first match counts.
 
-The texts are those of etcd's api/v3rpc/rpctypes/error.go and of gRPC's core. Codes alone do not do: etcd uses
-RESOURCE_EXHAUSTED for three things and INVALID_ARGUMENT for many.
+The texts are those of etcd's api/v3rpc/rpctypes/error.go and of gRPC's core. Codes alone are not enough: etcd uses
+RESOURCE_EXHAUSTED for three failures and INVALID_ARGUMENT for many.
 """
 
 import re
@@ -27,17 +27,16 @@ from configstore.model.path import printable
 Code = grpc.StatusCode
 
 MAX_TEXT = 300
-"""Characters of the server's own text that go into a message."""
+"""Characters of the server's own text in a message, at most."""
 
 
 class Meaning(NamedTuple):
     """A row of the table.
 
-    code: None for any. text: a pattern searched in the details.
-    error: the class to raise; mend: what the operator can do.
-    again: another try may succeed; elsewhere: one at another endpoint may. unsent: the server surely did not
-    act on it.
-    login: a new token may help, and the server surely did not act on it.
+    code: None for any. text: a pattern that is searched in the details.
+    error: the class to raise. mend: what the operator can do.
+    again: another try may succeed. elsewhere: a try at another endpoint may succeed. unsent: the server certainly
+    did not act on the call. login: a new token may help, and the server certainly did not act on the call.
     """
 
     code: grpc.StatusCode | None
@@ -51,7 +50,7 @@ class Meaning(NamedTuple):
 
     @property
     def answered(self) -> bool:
-        """Whether the store itself said so, with a majority of its members: it works, but not for this request."""
+        """Whether a majority of etcd's members answered: the store works, but refused this request."""
         return self.code not in {None, Code.UNAVAILABLE} and self.error is not StoreUnavailableError
 
 
@@ -62,7 +61,7 @@ MEANINGS = (
     Meaning(
         Code.INVALID_ARGUMENT, "request is too large", TooLargeError, "the value is over etcd's request limit"
     ),
-    # gRPC's own word, about what it received from the server; the next row is the server's.
+    # gRPC's own text, about a message from the server; the next row is the server's text.
     Meaning(
         Code.RESOURCE_EXHAUSTED, "Received message larger than max", TooLargeError, "an answer over our limit"
     ),
@@ -93,7 +92,7 @@ MEANINGS = (
     Meaning(
         Code.PERMISSION_DENIED, "", PermissionDeniedError, "`configstore access apply` gives a service its rights"
     ),
-    # Before the certificates' names: gRPC's resolver says `hostname lookup error`, too.
+    # Before the row about certificates' names: gRPC's resolver says `hostname lookup error` as well.
     Meaning(
         Code.UNAVAILABLE, "DNS resolution failed|[Dd]omain name", StoreUnavailableError, again=True, unsent=True
     ),
@@ -127,15 +126,15 @@ MEANINGS = (
         again=True,
         unsent=True,
     ),
-    # gRPC's pick_first says so when a call found no connection to go out on.
+    # gRPC's pick_first says so when a call had no connection on which it could be sent.
     Meaning(
         Code.UNAVAILABLE, "failed to connect to all addresses", StoreUnavailableError, again=True, unsent=True
     ),
-    # The answer to `hasleader`, given before a request is looked at.
+    # The answer to `hasleader` in the metadata, which etcd gives before it reads the request.
     Meaning(Code.UNAVAILABLE, "etcdserver: no leader", StoreUnavailableError, again=True, unsent=True),
     Meaning(Code.RESOURCE_EXHAUSTED, "too many requests", StoreUnavailableError, again=True, unsent=True),
     Meaning(Code.UNAVAILABLE, "", StoreUnavailableError, again=True),
-    # gRPC waits for a connection until the deadline, and then tells no more of why there was none.
+    # gRPC waits for a connection until the deadline, and then does not report why there was none.
     Meaning(
         Code.DEADLINE_EXCEEDED,
         "",
@@ -159,10 +158,10 @@ def meaning_of(code: grpc.StatusCode, details: str) -> Meaning:
 
 
 def exception_for(meaning: Meaning, code: grpc.StatusCode, details: str, *, what: str) -> Exception:
-    """Build the exception of a row.
+    """Return the exception of a row.
 
-    what: the call and the endpoint, such as `range at http://127.0.0.1:2379`. Neither a request's content nor
-    its metadata is ever quoted: passwords and tokens travel there.
+    what: the call and the endpoint, such as `range at http://127.0.0.1:2379`. Neither a request's content nor its
+    metadata is ever quoted, since they may hold passwords and tokens.
     """
     plain = next((words for known, said, words in _PLAIN if known is code and re.search(said, details)), None)
     text = plain or printable(" ".join(details.split())[:MAX_TEXT]) or "no reason given"
@@ -176,7 +175,7 @@ _PLAIN = (
     (Code.DEADLINE_EXCEEDED, "", "does not answer"),
     (Code.UNAVAILABLE, "Connection refused", "connection refused"),
 )
-"""What gRPC says in many words."""
+"""Plain texts for what gRPC says at length: code, pattern, text."""
 
 _SHORT = (
     *_PLAIN,
@@ -185,10 +184,11 @@ _SHORT = (
 )
 
 SHORT_TEXT = 150
+"""Characters of the server's own text in a short reason, at most."""
 
 
-def short_words(code: grpc.StatusCode, details: str) -> str:
-    """Return why a member did not answer, in a few words that stand behind its URL."""
+def short_reason(code: grpc.StatusCode, details: str) -> str:
+    """Return why a member did not answer, as a short text that follows its URL."""
     for known, text, words in _SHORT:
         if known in {None, code} and re.search(text, details):
             return words
@@ -197,12 +197,12 @@ def short_words(code: grpc.StatusCode, details: str) -> str:
 
 
 def from_a_member(details: str) -> bool:
-    """Tell whether etcd itself has worded a failure: then the member lives, whatever it cannot do."""
+    """Return whether a failure's text is etcd's own: then the member is alive, whatever it cannot do."""
     return details.startswith("etcdserver: ")
 
 
 class CallFailedError(Exception):
-    """A failed call with its meaning, on its way to where that is acted on; never leaves the package."""
+    """A failed call with its meaning, raised to where it is decided what to do; it never leaves the package."""
 
     def __init__(self, meaning: Meaning, error: Exception, short: str = "") -> None:
         super().__init__(str(error))
@@ -212,14 +212,14 @@ class CallFailedError(Exception):
 
 
 def code_and_details(error: grpc.RpcError) -> tuple[grpc.StatusCode, str]:
-    """Return what a failed call says; every RpcError that a call raises is the call itself."""
+    """Return the code and the details of a failed call: every RpcError that a call raises is the call itself."""
     call: Any = error
     return call.code() or Code.UNKNOWN, call.details() or ""
 
 
 def call_failed(error: grpc.RpcError, *, what: str) -> CallFailedError:
-    """Translate what gRPC raised."""
+    """Return the failure that an error of gRPC's means."""
     code, details = code_and_details(error)
     meaning = meaning_of(code, details)
     error_to_raise = exception_for(meaning, code, details, what=what)
-    return CallFailedError(meaning, error_to_raise, short_words(code, details))
+    return CallFailedError(meaning, error_to_raise, short_reason(code, details))

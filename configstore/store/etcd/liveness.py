@@ -1,14 +1,17 @@
-"""Notices that the store is gone, and the member behind a quiet watch, by asking while nothing else is heard.
+"""Notices a store that is silent, and a silent member behind a quiet watch, by asking while nothing else is heard.
 
-gRPC's keepalive needs 13 s for a member that vanished and is blind to one that hangs with its socket open; etcd
-sends progress every 10 minutes; a stream to a killed etcd was seen to last 28 s. So a small linearizable read
-with a deadline is made where nothing else was answered for INTERVAL. When the member in use does not answer it
-soon, all others are asked, too, and the first that answers is used from then on. A member that stays silent until
-the deadline loses its streams, which reconnect elsewhere.
+Nothing else notices them in time: gRPC's keepalive takes 13 s for a member that vanished, and does not see one
+that hangs with its socket open; etcd sends a watch's progress every 10 minutes; a stream to a killed etcd has
+lasted 28 s.
 
-The steps fit into the 5 s within which a silence is promised to be told: INTERVAL, then TURN, then what the
-others need, all before `contact.SILENCE`. These questions are most of what a replica at rest costs etcd, so
-INTERVAL is as long as that allows.
+1. After INTERVAL seconds without any answer, a small linearizable read is sent to the member in use.
+2. If it is not answered within TURN, all other members are asked as well; the first that answers is used from then
+   on.
+3. A member that is silent until the read's deadline loses its streams, which reconnect elsewhere.
+
+A silence is promised to be reported within 5 s, so INTERVAL, TURN and the others' answers must fit before
+`contact.SILENCE`. These reads are most of the load of an idle replica on etcd, so INTERVAL is as long as that
+allows.
 """
 
 import enum
@@ -24,23 +27,23 @@ from configstore.store.api import Contact
 from configstore.store.etcd import contact
 from configstore.store.etcd.calls import Calls
 from configstore.store.etcd.connection import Connection
-from configstore.store.etcd.errors import from_a_member, meaning_of, short_words
+from configstore.store.etcd.errors import from_a_member, meaning_of, short_reason
 from configstore.store.etcd.stubs import rpc
 
 INTERVAL = 3.5
 """Seconds without an answer from the store after which it is asked for one."""
 
 TURN = 0.5
-"""Seconds that the member in use has for it before all others are asked."""
+"""Seconds that the member in use has to answer before all others are asked."""
 
 DOUBT = 1.0
-"""Seconds after the first question before which no silence is told."""
+"""Seconds after the first question during which no silence is reported."""
 
 AGAIN = 0.5
-"""Seconds between two questions to one member: after an election it answers within the next of them."""
+"""Seconds between two questions to one member; after an election it answers the next one."""
 
 PATIENCE = 3.0
-"""Seconds that a member has for its answer."""
+"""Seconds that a member has to answer."""
 
 QUIET = 5.0
 """Seconds without a message on a stream after which its member is asked."""
@@ -49,7 +52,7 @@ SHORTEST_PAUSE = 0.05
 
 
 class WatchedStream(Protocol):
-    """A watch's stream, as seen from here (see `watch.Stream`)."""
+    """The part of a watch's stream that is needed here (see `watch.Stream`)."""
 
     connection: Connection
     last_received: float
@@ -61,18 +64,18 @@ class WatchedStream(Protocol):
 
 
 class Sign(enum.Enum):
-    """What became of a question."""
+    """The outcome of a question."""
 
-    STORE = enum.auto()  # a majority stands behind the answer
-    MEMBER = enum.auto()  # the member lives, but says that it cannot reach the others
+    STORE = enum.auto()  # a majority of the members answered
+    MEMBER = enum.auto()  # the member is alive, but cannot reach the others
     NONE = enum.auto()
 
 
 class Question:
-    """A small read on its way to one member, in the background; `ended` is called when it is over."""
+    """A small read that was sent to one member, in the background; `ended` is called when it is over."""
 
     def __init__(self, connection: Connection, key: bytes, metadata: object, ended: Callable[[], None]) -> None:
-        """Ask. Raises ValueError when the channel was closed meanwhile."""
+        """Send it. Raises ValueError when the channel was closed meanwhile."""
         self.connection = connection
         self.asked = boottime()
         request = rpc.RangeRequest(key=key, keys_only=True)
@@ -81,23 +84,23 @@ class Question:
 
     @property
     def over(self) -> bool:
-        """Whether there is an answer, or there will be none."""
+        """Whether there is an answer, or will be none."""
         return bool(self._call.done())
 
     def result(self) -> tuple[Sign, str]:
-        """Return what it says of the store, and why it is no answer of the store's."""
+        """Return who answered, and why it was not the store."""
         code, details = self._call.code() or grpc.StatusCode.UNKNOWN, self._call.details() or ""
         meaning = meaning_of(code, details)
         if code is grpc.StatusCode.OK or meaning.answered:
             return Sign.STORE, ""
-        return Sign.MEMBER if from_a_member(details) else Sign.NONE, short_words(code, details)
+        return Sign.MEMBER if from_a_member(details) else Sign.NONE, short_reason(code, details)
 
 
 class LivenessProbe:
-    """Looks after the contact and the streams of one client, in a thread that starts with the first who cares."""
+    """Watches over the contact and the streams of one client, in a thread that starts when it is first needed."""
 
     def __init__(self, calls: Calls, key: bytes) -> None:
-        """`key` is what is read; whether it exists, and we may read it, does not matter."""
+        """`key` is read; it need neither exist nor be readable for us."""
         self._calls = calls
         self._contact = calls.contact
         self._key = key
@@ -107,20 +110,20 @@ class LivenessProbe:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._told: Callable[[Contact], None] | None = None
-        # All below is the thread's own.
+        # Only the thread uses what follows.
         self._said_connected = True
         self._asking_since: float | None = None
         self._questions: dict[Connection, Question] = {}
-        self._asked: dict[object, float] = {}  # by endpoint, when it was asked last
+        self._asked: dict[object, float] = {}  # by endpoint: when it was last asked
 
     def follow(self, told: Callable[[Contact], None]) -> None:
-        """Tell of each loss of contact and of each return, from now on; see `Kv.follow_contact`."""
+        """Report each loss of contact and each return from now on; see `Kv.follow_contact`."""
         with self._wake:
             self._told = told
             self._care()
 
     def add(self, stream: WatchedStream) -> None:
-        """Look after a stream from now on."""
+        """Watch over a stream from now on."""
         with self._wake:
             if self._closed:
                 stream.cut()
@@ -129,7 +132,7 @@ class LivenessProbe:
             self._care()
 
     def _care(self) -> None:
-        """Have the thread look at what was added."""
+        """Have the thread check what was added; the caller has the lock."""
         self._news = True
         self._wake.notify_all()
         if self._thread is None and not self._closed:
@@ -155,7 +158,7 @@ class LivenessProbe:
             thread.join(PATIENCE)
 
     def look(self) -> None:
-        """Have the thread look at once, as at a question that is over; from any thread, such as gRPC's."""
+        """Have the thread check at once, for example a question that is over; from any thread, such as gRPC's."""
         with self._wake:
             self._news = True
             self._wake.notify_all()
@@ -172,23 +175,23 @@ class LivenessProbe:
                 streams = list(self._streams)
                 needed = streams or self._told
             try:
-                pause = self._look(streams) if needed else None
+                pause = self._check(streams) if needed else None
             except StoreClosedError:
                 return
 
-    def _look(self, streams: list[WatchedStream]) -> float:
-        """Take what was answered, ask where it is due, tell what is new; return when to look again, in seconds."""
+    def _check(self, streams: list[WatchedStream]) -> float:
+        """Take answers, ask where it is due, report changes; return the seconds until the next check."""
         for question in [each for each in self._questions.values() if each.over]:
             del self._questions[question.connection]
             self._take(question, streams)
         now = boottime()
         self._cut_unanswered(streams, now)
         self._ask_where_due(streams, now)
-        self._tell(now)
+        self._report(now)
         return self._pause(streams, now)
 
     def _ask_where_due(self, streams: list[WatchedStream], now: float) -> None:
-        """Ask the member in use when nothing was heard, the others if it is silent, and those of quiet streams."""
+        """Ask the member in use if nothing was heard, the others if it is silent, and those of quiet streams."""
         current = self._calls.connections.current()
         question_now = self._questions.get(current)
         if question_now and now - question_now.asked >= TURN:
@@ -211,11 +214,11 @@ class LivenessProbe:
         metadata = self._calls.login.metadata_at_hand()
         try:
             self._questions[connection] = Question(connection, self._key, metadata, self.look)
-        except ValueError:  # the channel was closed meanwhile; another is there by the next look
+        except ValueError:  # the channel was closed meanwhile; by the next check there is another one
             return
 
     def _take(self, question: Question, streams: list[WatchedStream]) -> None:
-        """Draw the consequences of an answer, or of there being none."""
+        """Act on an answer, or on there being none."""
         connection, asked = question.connection, question.asked
         sign, words = question.result()
         if sign is Sign.STORE:
@@ -227,7 +230,7 @@ class LivenessProbe:
         for stream in streams:
             if stream.connection is not connection:
                 continue
-            # The server itself ends the streams of a member that has lost the others.
+            # A member that has lost the others ends its streams itself.
             if sign is not Sign.NONE and stream.established:
                 stream.last_received = max(stream.last_received, asked)
             elif stream.last_received <= asked:
@@ -236,22 +239,22 @@ class LivenessProbe:
             self._calls.connections.failed(connection)
 
     def _cut(self, stream: WatchedStream) -> None:
-        """End a stream and forget it: its owner may take a while to notice."""
+        """End a stream and forget it at once: its owner may take a while to notice."""
         self.remove(stream)
         stream.cut()
 
     def _cut_unanswered(self, streams: list[WatchedStream], now: float) -> None:
-        """Cut the streams that were not acknowledged in time: they are dead, whatever else the server answers."""
+        """Cut the streams that the server did not acknowledge in time, even if it answers other calls."""
         for stream in streams:
             if not stream.established and now - stream.last_received >= QUIET:
                 self._cut(stream)
                 self._calls.connections.failed(stream.connection)
 
-    def _tell(self, now: float) -> None:
-        """Tell of a loss or a return.
+    def _report(self, now: float) -> None:
+        """Report a loss or a return.
 
-        Nobody is accused who was not asked: after a suspend, or when this process stood still, the first question
-        comes late, and has DOUBT seconds like any other.
+        A store that was not asked is not reported as silent: after a suspend, or when this process was stopped,
+        the first question is sent late, and has DOUBT seconds like any other.
         """
         if self._told is None:
             return
@@ -263,7 +266,7 @@ class LivenessProbe:
             self._told(found)
 
     def _pause(self, streams: list[WatchedStream], now: float) -> float:
-        """Return how long there is nothing to do but to wait for answers, in seconds."""
+        """Return the seconds during which nothing is due unless an answer comes."""
         heard = self._contact.heard
         current = self._calls.connections.current()
         asked = self._asked.get(current.endpoint, -AGAIN)

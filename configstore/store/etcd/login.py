@@ -1,7 +1,7 @@
-"""The token of a user and a password: fetched when first needed, renewed when the server no longer takes it.
+"""The token of a user with a password: fetched when it is first needed, and again when the server refuses it.
 
-A token is good at every member, so one serves all connections. The password file is read at every login, so
-that a rotated password needs no restart.
+Every member accepts a token, so one serves all connections. The password file is read at every login, so that a
+rotated password needs no restart. Called by `calls`, `watch` and `liveness`.
 """
 
 import threading
@@ -15,16 +15,15 @@ from configstore.store.etcd.connection import Connection, Metadata
 from configstore.store.etcd.errors import call_failed, code_and_details
 from configstore.store.etcd.stubs import rpc
 
-# Makes a member without a leader answer UNAVAILABLE instead of staying silent.
 HAS_LEADER: Metadata = (("hasleader", "true"),)
-
+"""Metadata by which a member without a leader answers UNAVAILABLE instead of staying silent."""
 
 MAX_TOKEN = 4096
-"""Characters of a token: it goes into a header of each call."""
+"""Characters of a token, at most: it is in a header of each call."""
 
 
 class Login:
-    """Who we are to etcd. Safe for use by several threads."""
+    """The login of one user. Safe for use by several threads."""
 
     def __init__(self, settings: StoreSettings) -> None:
         self._settings = settings
@@ -37,7 +36,7 @@ class Login:
         return self._settings.user is not None
 
     def metadata(self, connection: Connection, deadline: float) -> Metadata:
-        """Return the metadata of a call, logging in first where that is due.
+        """Return the metadata of a call, after a login if one is due.
 
         deadline: on the monotonic clock. Raises CallFailedError and AuthenticationError.
         """
@@ -49,19 +48,19 @@ class Login:
             return (*HAS_LEADER, ("token", self._token)) if self._token else HAS_LEADER
 
     def metadata_at_hand(self) -> Metadata:
-        """Return the metadata of a call without logging in: for one whose refusal is an answer, too."""
-        token = self._token  # without the lock, which a login may hold for as long as a server is silent
+        """Return the metadata of a call without a login: for a call whose refusal is an answer as well."""
+        token = self._token  # without the lock, which a login holds for as long as a server is silent
         return (*HAS_LEADER, ("token", token)) if token else HAS_LEADER
 
     def forget(self, metadata: Metadata) -> None:
-        """Drop the token that this metadata carried, unless it was replaced already."""
+        """Drop the token in this metadata, unless it was replaced already."""
         token = dict(metadata).get("token", "")
         with self._lock:
             if self._token == token:
                 self._token = None
 
     def _authenticate(self, connection: Connection, deadline: float) -> str:
-        """Return a new token; empty when the server has access control switched off."""
+        """Return a new token; empty if access control is switched off."""
         request = rpc.AuthenticateRequest(name=self._settings.user, password=self._password())
         try:
             answer = connection.auth.Authenticate(

@@ -1,10 +1,10 @@
-"""Values of the contract into etcd's messages and back.
+"""Translates values of the contract into etcd's messages and back. Called by `client`, `watch` and `accounts`.
 
-Fields that etcd gained after etcd3's last release are unknown to its descriptors. protobuf keeps and sends
-unknown fields, so they are written as bytes and read by their numbers (etcd api/etcdserverpb/rpc.proto).
+Fields that etcd gained after etcd3's last release are unknown to its descriptors. protobuf keeps and sends unknown
+fields, so they are written as bytes and read by their numbers (etcd api/etcdserverpb/rpc.proto).
 
-What comes from a server is looked at before anybody relies on it: an answer that no etcd gives is a StoreError
-here, so that it is no endless loop, and no crash, further on.
+Every answer is checked before it is used: one that no etcd gives raises a StoreError here, so that it cannot cause
+an endless loop or a crash later.
 """
 
 import re
@@ -42,16 +42,16 @@ _ERRORS, _DB_IN_USE, _LEARNER, _QUOTA = 8, 9, 10, 12  # of StatusResponse; the l
 _ALARM = re.compile(r"alarm:\s*(\w+)")
 
 MAX_REVISION = 2**62
-"""Above what any store comes to, and so far below etcd's own limit that one may count on from it."""
+"""A revision that no store reaches, and so far below etcd's own limit that adding to it does not overflow."""
 
 MAX_TTL = 10 * 366 * 86400
-"""Seconds that a lease may be said to last."""
+"""Seconds of a lease in an answer, at most."""
 
 _MAX_VERSION = 64
 
 
 def nonsense(what: str) -> StoreError:
-    """Return the error about an answer that no etcd gives."""
+    """Return the error for an answer that no etcd gives."""
     return StoreError(f"the server's answer makes no sense: {what}. Is it etcd that answers there, and unharmed?")
 
 
@@ -64,14 +64,14 @@ def revision_of(answer: Message) -> int:
 
 
 def ttl_of(answer: Message) -> int:
-    """Return the seconds that a lease lasts from an answer, 0 or less for one that is gone. Raises StoreError."""
+    """Return a lease's seconds from an answer, 0 or less for a lease that is gone. Raises StoreError."""
     if answer.TTL > MAX_TTL:
         raise nonsense(f"a lease of {answer.TTL} seconds")
     return int(answer.TTL)
 
 
 def watch_create_request(key: bytes, range_end: bytes, start_revision: int) -> Message:
-    """Return the request for a watch that reports progress, with large answers in several parts."""
+    """Return the request for a watch that reports progress and splits large answers."""
     request = rpc.WatchCreateRequest(
         key=key, range_end=range_end, start_revision=start_revision, progress_notify=True
     )
@@ -80,12 +80,12 @@ def watch_create_request(key: bytes, range_end: bytes, start_revision: int) -> M
 
 
 def is_fragment(answer: Message) -> bool:
-    """Tell whether more of a watch's answer follows."""
+    """Return whether more of a watch's answer follows."""
     return any(_unknown(answer, _FRAGMENT, int))
 
 
 def status_of(answer: Message) -> MemberStatus:
-    """Read a StatusResponse."""
+    """Return the value of a StatusResponse."""
     errors = [text.decode(errors="replace") for text in _unknown(answer, _ERRORS, bytes)]
     quota = next(_unknown(answer, _QUOTA, int), None)
     return MemberStatus(
@@ -110,7 +110,7 @@ def _unknown(answer: Message, number: int, kind: type[T]) -> Iterator[T]:
 
 
 def item_of(stored: Message, *, until: int = MAX_REVISION) -> Item:
-    """Read an mvccpb.KeyValue of a key that exists at the store's revision `until`. Raises StoreError."""
+    """Return the value of an mvccpb.KeyValue that exists at the store's revision `until`. Raises StoreError."""
     if not 0 < stored.create_revision <= stored.mod_revision <= until or stored.version < 1:
         raise nonsense(
             f"a key of revisions {stored.create_revision} and {stored.mod_revision} and version {stored.version},"
@@ -131,9 +131,9 @@ def _item(stored: Message) -> Item:
 
 
 def page_of(answer: Message, start: bytes, end: bytes | None, limit: int) -> Page:
-    """Read a RangeResponse to the question for [start, end), or for the key `start` alone. Raises StoreError.
+    """Return the value of a RangeResponse for [start, end), or for the key `start` alone. Raises StoreError.
 
-    Its keys ascend within what was asked for, so that whoever asks for what follows them comes to an end.
+    Its keys are checked to ascend within the range, so that reading page after page comes to an end.
     """
     revision = revision_of(answer)
     items = tuple(item_of(stored, until=revision) for stored in answer.kvs)
@@ -156,9 +156,9 @@ def _within(key: bytes, start: bytes, end: bytes) -> bool:
 
 
 def events_of(answer: Message, start: bytes, end: bytes, since: int) -> tuple[Event, ...]:
-    """Read the mvccpb.Events of a watch on [start, end); type 0 is PUT, 1 is DELETE. Raises StoreError.
+    """Return the values of a watch's mvccpb.Events on [start, end); type 0 is PUT, 1 is DELETE. Raises StoreError.
 
-    Their revisions ascend from `since` on.
+    Their revisions are checked to ascend from `since` on.
     """
     events = []
     for event in answer.events:
@@ -215,7 +215,7 @@ def txn_message(
 
 
 def txn_result_of(answer: Message, otherwise_get: Sequence[bytes]) -> TxnResult:
-    """Read the TxnResponse to a question for the keys `otherwise_get`. Raises StoreError."""
+    """Return the value of a TxnResponse, of which `otherwise_get` were the keys to read. Raises StoreError."""
     revision = revision_of(answer)
     found: tuple[Item, ...] = ()
     if not answer.succeeded:

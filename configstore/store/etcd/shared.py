@@ -1,7 +1,8 @@
-"""Several watches in one call of etcd's Watch service, for those that seldom hear anything.
+"""Several watches in one call of etcd's Watch service, for ranges that seldom change. Used by `watch`.
 
-A call costs etcd three goroutines and some 35 KiB for each client, a further watch in it next to nothing. What
-must be quick has a call of its own (`watch.Stream`): here each answer passes through one more thread.
+A call costs etcd three goroutines and some 35 KiB for each client; a further watch in it costs next to nothing. A
+watch that must be quick has a call of its own (`watch.Stream`), because here each answer passes through one more
+thread.
 """
 
 import queue
@@ -18,10 +19,10 @@ from configstore.store.etcd.connection import Connection, Metadata
 from configstore.store.etcd.stubs import Message, rpc
 
 AHEAD = 16
-"""Answers that wait for one watch; with more of them nobody reads on, and etcd has to wait."""
+"""Answers that may wait for one watch; with more, the call is not read any further, and etcd has to wait."""
 
 PAUSE = 1.0
-"""Seconds between two looks whether a watch for which answers wait has left."""
+"""Seconds between two checks whether a watch for which answers wait has left."""
 
 
 class SharedStreams:
@@ -32,7 +33,7 @@ class SharedStreams:
         self._newest: _Call | None = None
 
     def open(self, connection: Connection, create: Message, metadata: Metadata) -> "SharedWatch":
-        """Begin a watch, in the call that there is where it can be. Raises StoreUnavailableError."""
+        """Start a watch, in the existing call if possible. Raises StoreUnavailableError."""
         with self._lock:
             part = self._newest.add(connection, create, metadata) if self._newest else None
             if part is None:
@@ -44,13 +45,13 @@ class SharedStreams:
 
 
 class SharedWatch:
-    """One watch in a shared call; to its `EtcdWatch` it is as a stream of its own (see `watch.Stream`)."""
+    """One watch in a shared call, with the interface of a stream of its own (see `watch.Stream`)."""
 
     def __init__(self, call: "_Call") -> None:
         self.connection = call.connection
         self.last_received = boottime()
         self.established = False
-        self.number: int | None = None  # etcd's for it
+        self.number: int | None = None  # etcd's id of it
         self._call = call
         self._answers: queue.Queue[Message | grpc.RpcError | None] = queue.Queue(AHEAD)
         self._cut = threading.Event()
@@ -65,22 +66,22 @@ class SharedWatch:
             yield answer
 
     def put(self, answer: Message | grpc.RpcError | None) -> None:
-        """Hand on an answer, or how the call ended; waits while AHEAD of them wait, until it is cut."""
+        """Pass on an answer, or the end of the call; waits while AHEAD answers wait, unless the watch is cut."""
         while not self._cut.is_set():
             with suppress(queue.Full):
                 self._answers.put(answer, timeout=PAUSE)
                 return
 
     def cut(self) -> None:
-        """End it, from any thread; the others in the call go on."""
+        """End it, from any thread; the other watches in the call go on."""
         self._cut.set()
         self._call.leave(self)
-        with suppress(queue.Full):  # then its receiver does not wait for any
+        with suppress(queue.Full):  # then its receiver is not waiting
             self._answers.put_nowait(_CutError())
 
 
 class _CutError(grpc.RpcError):
-    """What a call says that was cancelled, for a part of one."""
+    """The error of a cancelled call, for one watch in it."""
 
     def code(self) -> grpc.StatusCode:
         return grpc.StatusCode.CANCELLED
@@ -90,10 +91,10 @@ class _CutError(grpc.RpcError):
 
 
 class _Call:
-    """One call. Once a watch has left it no other joins it: it may have been cut since nothing was heard."""
+    """One call. Once a watch has left it no other joins: the watch may have left because the call is silent."""
 
     def __init__(self, connection: Connection, metadata: Metadata) -> None:
-        """Make it. Raises StoreUnavailableError when the connection's channel was closed meanwhile."""
+        """Start it. Raises StoreUnavailableError when the connection's channel was closed meanwhile."""
         self.connection = connection
         self._metadata = metadata
         self._lock = threading.Lock()
@@ -105,7 +106,7 @@ class _Call:
         threading.Thread(target=self._read, name="etcd-shared-watch", daemon=True).start()
 
     def add(self, connection: Connection, create: Message, metadata: Metadata) -> SharedWatch | None:
-        """Begin a watch in it; None where it is another's, or at its end."""
+        """Start a watch in it; None if it is another connection's or user's call, or is ending."""
         with self._lock:
             if self._closed or connection is not self.connection or metadata != self._metadata:
                 return None
@@ -116,7 +117,7 @@ class _Call:
             return part
 
     def leave(self, part: SharedWatch) -> None:
-        """End a watch, and the call with its last one."""
+        """End a watch; with the last watch, end the call."""
         with self._lock:
             if part not in self._parts:
                 return
@@ -139,7 +140,7 @@ class _Call:
                 self._take(answer)
         except grpc.RpcError as error:
             end = error
-        finally:  # whatever it was: a watch that is not told would stay deaf, since its member answers
+        finally:  # after any error: a watch that learns of no end would wait for ever, since its member answers
             with self._lock:
                 self._closed = True
                 parts, self._parts = self._parts, set()
@@ -147,7 +148,7 @@ class _Call:
                 part.put(end)
 
     def _take(self, answer: Message) -> None:
-        """Hand an answer to its watch."""
+        """Pass an answer to its watch."""
         now = boottime()
         with self._lock:
             for each in self._parts:
@@ -156,7 +157,7 @@ class _Call:
                 part: SharedWatch | None = self._beginning.popleft()
                 if part in self._parts:
                     part.number = None if answer.canceled else answer.watch_id
-                elif not answer.canceled:  # it has left before it began
+                elif not answer.canceled:  # it left before etcd started it
                     self._cancel(answer.watch_id)
             else:
                 part = next((each for each in self._parts if each.number == answer.watch_id), None)

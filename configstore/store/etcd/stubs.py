@@ -1,31 +1,30 @@
-"""Makes the `etcd3` package importable with today's protobuf; everybody here takes gRPC stubs from this module.
+"""etcd's messages and calls, made from the interface description that the package `etcd3` carries.
 
-etcd3 0.12.0 carries code that was generated for protobuf 3 and fails under 4 and later. Only the *code* is
-old; the serialized descriptors inside it are fine. So, before the first `import etcd3`, the three
-`etcd3/etcdrpc/*_pb2.py` of the installed package are read as text, their `serialized_pb` literals go into a
-private descriptor pool (no clash with other users of protobuf in the process), and modules with the message
-classes take the place of the generated ones. No code generator and no copy of etcd's interface is shipped.
+etcd3 0.12.0 holds code that was generated for protobuf 3 and that fails under 4 and later. Only the code is old:
+the serialized descriptors inside it are those of etcd's .proto files. They are read from the installed files as
+text, so etcd3 itself is never imported, and become message classes in a descriptor pool of their own, so that they
+clash with nothing else in the process. Neither a code generator nor a copy of etcd's interface is shipped
+(docs/decisions/0038-foreign-privates.md).
 
-Fields that etcd gained after 2020 are not in them; `messages` knows those by their numbers. (To add them to the
-descriptors would take protobuf's own descriptor classes, 3.6 MiB of every sidecar's memory.)
+Fields that etcd gained after 2020 are not described there; `messages` knows those by their numbers.
 """
 
 import ast
-import importlib
 import importlib.util
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
+import grpc
 from google.protobuf import descriptor_pool, message_factory
 
-_PACKAGE = "etcd3.etcdrpc"
-_MARK = "configstore_built"
 _FILES = ("kv", "auth", "rpc")  # in the order in which they import each other
 
 _SERIALIZED = re.compile(r"^  serialized_pb=_b\((.*)\)$", re.MULTILINE)
+
+Message: TypeAlias = Any
+"""A protobuf message, or an answer made of them: the classes exist only at run time."""
 
 
 def serialized_descriptor(source: str) -> bytes:
@@ -36,47 +35,46 @@ def serialized_descriptor(source: str) -> bytes:
     return str(ast.literal_eval(found[1])).encode("latin-1")
 
 
-def _load(folder: Path, pool: descriptor_pool.DescriptorPool, name: str) -> ModuleType:
-    """Build the module that takes the place of `{name}_pb2`: messages, enums and their values."""
-    source = (folder / f"{name}_pb2.py").read_text(encoding="utf-8")
-    descriptor = pool.AddSerializedFile(serialized_descriptor(source))
-    module = ModuleType(
-        f"{_PACKAGE}.{name}_pb2", f"Messages of etcd's {name}.proto, built from etcd3's descriptors."
-    )
-    setattr(module, _MARK, True)
-    module.__dict__["DESCRIPTOR"] = descriptor
-    for message_name, message_type in descriptor.message_types_by_name.items():
-        module.__dict__[message_name] = message_factory.GetMessageClass(message_type)
-    for enum in descriptor.enum_types_by_name.values():
-        module.__dict__.update({value.name: value.number for value in enum.values})
-    return module
-
-
-def _install() -> None:
-    """Put the built modules where etcd3 looks for its own. Raises ImportError."""
-    present = sys.modules.get(f"{_PACKAGE}.rpc_pb2")
-    if present is not None:
-        if not hasattr(present, _MARK):
-            raise ImportError(
-                "etcd3 was imported before configstore.store.etcd: its messages lack fields that configstore "
-                "needs. Import configstore.store.etcd first"
-            )
-        return
-    spec = importlib.util.find_spec("etcd3")  # finds, but does not import
+def _descriptors() -> list[Any]:
+    """Return the descriptors of etcd's .proto files. Raises ImportError."""
+    spec = importlib.util.find_spec("etcd3")  # finds the package, and does not import it
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("the package etcd3 is not installed; install etcd3==0.12.0")
     folder = Path(spec.submodule_search_locations[0], "etcdrpc")
     pool = descriptor_pool.DescriptorPool()
-    built = {f"{name}_pb2": _load(folder, pool, name) for name in _FILES}
-    sys.modules.update({f"{_PACKAGE}.{name}": module for name, module in built.items()})
-    vars(importlib.import_module(_PACKAGE)).update(built)
+    sources = ((folder / f"{name}_pb2.py").read_text(encoding="utf-8") for name in _FILES)
+    return [pool.AddSerializedFile(serialized_descriptor(source)) for source in sources]
 
 
-_install()
+_descriptions = _descriptors()
 
-Message: TypeAlias = Any
-"""A protobuf message or an answer made of them; etcd3 has no types."""
+rpc: Any = SimpleNamespace(
+    **{
+        name: message_factory.GetMessageClass(message)
+        for file in _descriptions
+        for name, message in file.message_types_by_name.items()
+    }
+)
+"""The message classes by their names, such as `rpc.RangeRequest`."""
 
-etcd3: Any = importlib.import_module("etcd3")
-rpc: Any = importlib.import_module(f"{_PACKAGE}.rpc_pb2")
-services: Any = importlib.import_module(f"{_PACKAGE}.rpc_pb2_grpc")
+services: dict[str, Any] = dict(_descriptions[-1].services_by_name)
+"""The descriptors of etcd's services by name: KV, Watch, Lease, Cluster, Maintenance, Auth."""
+
+
+class Stub:
+    """The methods of one service on a channel, each as gRPC's own multi-callable, such as `stub.Range`."""
+
+    def __init__(self, channel: grpc.Channel, service: str) -> None:
+        for method in services[service].methods:
+            kind = f"{streamed(method.client_streaming)}_{streamed(method.server_streaming)}"
+            call = getattr(channel, kind)(
+                f"/{services[service].full_name}/{method.name}",
+                request_serializer=message_factory.GetMessageClass(method.input_type).SerializeToString,
+                response_deserializer=message_factory.GetMessageClass(method.output_type).FromString,
+            )
+            setattr(self, method.name, call)
+
+
+def streamed(streaming: bool) -> str:  # a descriptor's own field
+    """Return gRPC's word for one side of a method."""
+    return "stream" if streaming else "unary"

@@ -1,9 +1,9 @@
-"""A watch that outlives its stream: what was delivered is remembered, and the rest asked for again.
+"""A watch that outlives its stream: it remembers the last revision it delivered, and continues after that.
 
-One stream of etcd's Watch service per watch and connection, but for those that share one (`shared`). The server
-may split the events of a revision over several answers (`fragment`); a revision is handed on when it is complete,
-so that a broken stream never leaves half of one behind, and the next stream starts at the revision after the last
-one handed on.
+Each watch has one stream of etcd's Watch service, but for those that share one (`shared`). The server may split
+the events of a revision into several answers (`fragment`). A revision is delivered only when it is complete, and
+the next stream starts at the revision after the last delivered one. So a broken stream never leaves half a
+revision, and no event is lost or repeated.
 """
 
 import queue
@@ -27,29 +27,32 @@ from configstore.store.etcd.shared import SharedStreams, SharedWatch
 from configstore.store.etcd.stubs import Message, rpc
 
 SHORTEST_WAIT = 0.1
-"""Seconds before the second reconnect in a row, doubling up to LONGEST_WAIT; a random part of it is used."""
+"""Seconds before the second reconnect in a row, at most; doubles up to LONGEST_WAIT. A random part is waited."""
 
 LONGEST_WAIT = 10.0
 
 SPREAD = 1.0
-"""Seconds within which a watch begins again, by chance, once the store answers again: many do at once then."""
+"""Seconds after which a watch starts again once the store answers, at most; random, since many do so then."""
 
 WORKED = 1.0
-"""Seconds after which a stream that brought something has worked, so that the next one is opened at once."""
+"""Seconds after which a stream that delivered something counts as working, so that the next is opened at once."""
 
 MAX_PENDING = 32 * 1024 * 1024
-"""Bytes of a revision's events that are held until the last of them has come. One request brings 1.5 MiB of
-values; the end of a lease may delete a hundred thousand keys at once."""
+"""Bytes of a revision's events that are held until its last event has come, at most.
+
+One request writes 1.5 MiB of values at most, but the end of a lease may delete a hundred thousand keys at once.
+"""
 
 _EVENT = 300
 """Bytes of an event besides its key and value."""
 
 _AWAKE = 60.0
-"""Seconds after which a thread that waits for a stream's next answer wakes for nothing.
+"""Seconds after which a thread that waits for a stream's next answer wakes although there is none.
 
-grpc has it do so ten times a second, in case it is the main thread and a signal has come (its issue 19464). On
-Python 3 a signal ends the wait for a lock anyway (`configstore watch` waits so), and this was half of what an idle
-sidecar used.
+grpc wakes it ten times a second, in case it is the main thread and a signal has arrived (grpc issue 19464). Python
+3 ends the wait for a lock at a signal anyway (`configstore watch` waits so), and these wakes were half of an idle
+sidecar's CPU time. grpc has no option for it; a test fails when this is not needed any more
+(docs/decisions/0038-foreign-privates.md).
 """
 _common.MAXIMUM_WAIT_TIMEOUT = _AWAKE
 
@@ -60,7 +63,7 @@ _CANCEL_CODES = (
 
 
 class EtcdWatch:
-    """A running watch; see `configstore.store.api.Watch`. To be iterated by one thread, once."""
+    """A running watch; see `configstore.store.api.Watch`. One thread may iterate it, once."""
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class EtcdWatch:
         *,
         shared: SharedStreams | None = None,
     ) -> None:
-        """`shared`: where it is opened, in place of a stream of its own."""
+        """`shared`: the call in which it is opened, instead of a stream of its own."""
         self._calls = calls
         self._life = life
         self._start = start
@@ -87,7 +90,7 @@ class EtcdWatch:
     def __iter__(self) -> Iterator[Batch]:
         """Yield batches until closed.
 
-        An empty one follows each connect, so that its receiver may look whether the store is still the same.
+        An empty one follows each connect, so that the receiver can check whether it is still the same store.
         Raises CompactedError, FutureRevisionError, PermissionDeniedError, AuthenticationError, CorruptError.
         """
         failures = logins = 0
@@ -95,7 +98,7 @@ class EtcdWatch:
             opened = time.monotonic()
             try:
                 for received, batch in enumerate(self._batches()):
-                    # The first batch only says that the stream stands.
+                    # The first batch only reports that the stream was acknowledged.
                     if received and time.monotonic() - opened >= WORKED:
                         failures = logins = 0
                     yield batch
@@ -125,8 +128,8 @@ class EtcdWatch:
     def _wait(self, failures: int) -> None:
         """Wait before reconnecting: not at all after a stream that worked, else longer each round, jittered.
 
-        Where the store is silent, signs of life are asked for all the while: with the first it goes on. A store
-        that answers and gives no stream, since it has too much to do, is asked less often each round all the same.
+        While the store is silent, `liveness` asks it, and the wait ends at its first answer. If it answers and yet
+        gives no stream, because it is overloaded, the wait still gets longer each round.
         """
         if failures:
             rounds = failures // len(self._calls.connections)
@@ -144,7 +147,7 @@ class EtcdWatch:
             self._in_vain = 0
 
     def _batches(self) -> Iterator[Batch]:
-        """Open a stream and yield what it brings until it ends. Raises CallFailedError and what `_read` raises."""
+        """Open a stream and yield its batches until it ends. Raises CallFailedError and what `_read` raises."""
         connection = self._calls.connections.current()
         metadata: Metadata = ()
         stream = None
@@ -176,7 +179,7 @@ class EtcdWatch:
             self._calls.connections.failed(connection)
 
     def _doubt(self, failure: CallFailedError, connection: Connection, asked: float) -> None:
-        """Have the store asked for a sign of life at once: a new stream could not be had."""
+        """Have `liveness` ask the store at once, because no new stream could be opened."""
         if issubclass(failure.meaning.error, StoreUnavailableError):
             self._calls.contact.failed(str(connection.endpoint), failure.short, asked)
             self._life.look()
@@ -226,9 +229,9 @@ class EtcdWatch:
                 yield Batch(revision=self._next - 1)
 
     def _check_revision(self, revision: int) -> None:
-        """Raise FutureRevisionError when the store is behind what was seen of it: etcd would stay silent for ever.
+        """Raise FutureRevisionError when the store is behind the watch, since etcd would then be silent for ever.
 
-        A member may lag behind the others, so a second look is one at the cluster.
+        One member may lag behind the others, so a linearizable read decides.
         """
         if self._next == 0:
             self._next = revision + 1
@@ -247,7 +250,7 @@ class EtcdWatch:
             )
 
     def _raise_canceled(self, answer: Message, stream: "Stream | SharedWatch") -> None:
-        """Raise what the server's cancelling of the watch means."""
+        """Raise the error that the server's cancelling of the watch means."""
         if answer.compact_revision:
             raise CompactedError(
                 f"revision {self._next} has been compacted, {answer.compact_revision} is the oldest there",
@@ -265,7 +268,7 @@ class EtcdWatch:
 class Stream:
     """One call of etcd's Watch service with one watch in it.
 
-    last_received: on the clock `boottime`, when the server last said something. established: whether the server
+    last_received: the time of the server's last answer, on the clock `boottime`. established: whether the server
     acknowledged the watch.
     """
 
@@ -274,7 +277,7 @@ class Stream:
         self.connection = connection
         self.last_received = boottime()
         self.established = False
-        # The request side stays open until the stream is cut: etcd's proxies end a watch with it.
+        # The request side stays open until the stream is cut: etcd's proxies end a watch when its requests end.
         self._requests: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._requests.put(rpc.WatchRequest(create_request=create))
         self._call = connection.open_watch(iter(self._requests.get, None), metadata)
@@ -292,7 +295,7 @@ class Stream:
 
 
 def whole_revisions(events: list[Event]) -> int:
-    """Return how many of these events belong to revisions that are surely complete: all but the last one's."""
+    """Return how many of these events are of revisions that are certainly complete: all but the last revision."""
     count = len(events)
     while count and events[count - 1].item.mod_revision == events[-1].item.mod_revision:
         count -= 1
@@ -300,7 +303,7 @@ def whole_revisions(events: list[Event]) -> int:
 
 
 def code_of_reason(reason: str) -> grpc.StatusCode:
-    """Return the code behind a watch's `cancel_reason`, which carries the text alone."""
+    """Return the code that belongs to a watch's `cancel_reason`, which is only a text."""
     lowered = reason.lower()
     for part, code in _CANCEL_CODES:
         if any(one in lowered for one in part.split("|")):

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 
 import inotify_simple
@@ -496,3 +498,24 @@ def test_inotify_demanded_and_not_to_be_had_is_refused_with_the_mend(root, monke
     monkeypatch.setattr(inotify_simple, "INotify", no_inotify)
     with pytest.raises(RefusedError, match='set watch = "poll"'):
         choose(WatchMode.INOTIFY, root, lambda: None)
+
+
+FINDING = """
+import inotify_simple
+from sidecar.local.watch import InotifyWatch
+asked = []
+inotify_simple.find_library = asked.append
+{use}.close()
+print(asked)
+"""
+
+
+@pytest.mark.parametrize(
+    ("use", "asked"), [("inotify_simple.INotify()", "['c']"), ("InotifyWatch(lambda: None)", "[]")]
+)
+def test_inotify_simple_still_starts_a_program_to_find_the_c_library_unless_it_is_given(use, asked):
+    """Without the first, `watch` need not give it."""
+    done = subprocess.run(
+        [sys.executable, "-c", FINDING.format(use=use)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == asked

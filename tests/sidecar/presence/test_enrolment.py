@@ -11,6 +11,7 @@ from configstore.model.path import StorePath
 from configstore.model.replica import ExpectedReplica, MappingState, Report, encode, made_of
 from configstore.store.api import Delete, Put
 from configstore.store.replicas import everyone
+from configstore.store.store import Store
 from sidecar.config.settings import default_replica
 from sidecar.presence.enrolment import KEPT, RENEW, RETRY, Enrolment
 from tests.memory_store.state import MemoryStore
@@ -42,23 +43,23 @@ def report(replica="one", mapping="certs", time="2026-11-01T00:00:00.000+00:00")
 
 
 def enrolled(kv, *reports, now=0.0, directories=None):
-    one = Enrolment(kv, KEYS, directories or {"certs": "/certs"})
+    one = Enrolment(Store(kv, KEYS), directories or {"certs": "/certs"})
     one.keep(reports, now)
     assert one.error is None
     return one
 
 
 def known(kv):
-    return {each.replica for each, _ in everyone(kv, KEYS).expected.values()}
+    return {each.replica for each, _ in everyone(Store(kv, KEYS)).expected.values()}
 
 
 def gone(kv):
-    return {each.replica for each, _ in everyone(kv, KEYS).gone(KEYS).values()}
+    return {each.replica for each, _ in everyone(Store(kv, KEYS)).gone(KEYS).values()}
 
 
 def test_it_is_known_until_it_says_goodbye(kv):
     one = enrolled(kv, report(), directories={"certs": "/certs", "dkim": "/dkim"})
-    assert {(each.mapping, each.directory) for each, _ in everyone(kv, KEYS).expected.values()} == {
+    assert {(each.mapping, each.directory) for each, _ in everyone(Store(kv, KEYS)).expected.values()} == {
         ("certs", "/certs"),
         ("dkim", "/dkim"),
     }
@@ -67,7 +68,7 @@ def test_it_is_known_until_it_says_goodbye(kv):
 
 
 def test_who_has_not_reported_yet_is_enrolled_with_the_first_report(kv):
-    one = Enrolment(kv, KEYS, {"certs": "/certs"})
+    one = Enrolment(Store(kv, KEYS), {"certs": "/certs"})
     one.keep([], 0.0)
     assert known(kv) == set()
     one.keep([report()], 1.0)
@@ -128,7 +129,7 @@ def test_the_last_report_of_a_run_that_died_is_known_as_replaced(kv):
     for name in ("old", "new"):
         enrolled(kv, report(name))
         kv.txn((), (Put(KEYS.replica("certs", name), encode(report(name))),))
-    assert everyone(kv, KEYS).replaced(KEYS) == {KEYS.replica("certs", "old")}
+    assert everyone(Store(kv, KEYS)).replaced(KEYS) == {KEYS.replica("certs", "old")}
 
 
 def test_a_goodbye_is_said_for_those_who_were_there_before_too(kv):
@@ -180,7 +181,7 @@ def test_what_is_missing_is_made_again(kv, how):
 
 
 def test_without_the_right_it_says_so_and_tries_again(kv, monkeypatch):
-    one = Enrolment(kv, KEYS, {"certs": "/certs"})
+    one = Enrolment(Store(kv, KEYS), {"certs": "/certs"})
     with monkeypatch.context() as patch:
         patch.setattr(kv, "txn", _refuse)
         one.keep([report()], 0.0)
@@ -198,4 +199,4 @@ def _refuse(*_, **__):
 def test_what_is_no_enrolment_is_named(kv):
     garbage, foreign = KEYS.expected("certs", "x"), KEYS.expected("certs", "y")
     kv.txn((), (Put(garbage, b"{"), Put(foreign, encode(ExpectedReplica(mapping="certs", replica="z", host="h")))))
-    assert everyone(kv, KEYS).unread.keys() == {garbage, foreign}
+    assert everyone(Store(kv, KEYS)).unread.keys() == {garbage, foreign}

@@ -7,6 +7,7 @@ from configstore.errors import PermissionDeniedError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.model.replica import Ask, MappingState, Report, Request, Verb, decode_report, encode
 from configstore.store.api import Put
+from configstore.store.store import Store
 from sidecar.presence.presence import GONE, RENEW, RETRY, RIVAL_PERIOD, Presence
 from sidecar.reporting.status import with_notes
 from tests.harness.waiting import wait_until
@@ -23,7 +24,9 @@ class Telling:
             mapping="data", replica="one", host=host, session="", store="data", state=MappingState.READY
         )
         self.kv = MemoryKv(store or MemoryStore(clock=lambda: 0.0))
-        self.presence = Presence(self.kv, Keys(), self.reports, self.delivered.append, clock=lambda: self.now)
+        self.presence = Presence(
+            Store(self.kv, Keys()), self.reports, self.delivered.append, clock=lambda: self.now
+        )
 
     def reports(self, session):
         self.rounds += 1

@@ -1,11 +1,12 @@
-"""The errors of a file system in words: why something could not be read or made, and the mend.
+"""Why the system refused to read, write or make a file, and what to do about it, as text for an operator.
 
-One table for all that reads and places files, so that an operator reads the same reason wherever it shows.
+One table for all that reads and writes files, so that the same failure has the same text everywhere.
 """
 
 import errno
+from collections.abc import Mapping
 
-_WORDS = {
+_REASONS = {
     errno.EACCES: "no permission: run as the owner of the files and their directory, or as root",
     errno.EPERM: "not permitted: another user's file in a sticky directory, or an immutable one? Run as the"
     " application's user, or mirror into a subdirectory that is not sticky",
@@ -29,6 +30,6 @@ _WORDS = {
 }
 
 
-def words(error: OSError) -> str:
-    """Return why something could not be read or made, and the mend."""
-    return _WORDS.get(error.errno or 0, error.strerror or str(error))
+def why_failed(error: OSError, table: Mapping[int, str] = _REASONS) -> str:
+    """Return why it failed and what to do. table: the texts by error number, where others than those above fit."""
+    return table.get(error.errno or 0, error.strerror or str(error))
