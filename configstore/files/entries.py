@@ -8,6 +8,8 @@ import grp
 import os
 import pwd
 import stat
+from contextlib import suppress
+from functools import cache
 
 from configstore.model.record import Entry, Kind
 
@@ -16,26 +18,8 @@ class Entries:
     """Makes entries, and looks each user's and group's name up once."""
 
     def __init__(self) -> None:
-        self._users: dict[int, str | None] = {}
-        self._groups: dict[int, str | None] = {}
-
-    def user(self, uid: int) -> str | None:
-        """Return a user's name; None if it has none in this container."""
-        if uid not in self._users:
-            try:
-                self._users[uid] = pwd.getpwuid(uid).pw_name
-            except KeyError:
-                self._users[uid] = None
-        return self._users[uid]
-
-    def group(self, gid: int) -> str | None:
-        """Return a group's name; None if it has none in this container."""
-        if gid not in self._groups:
-            try:
-                self._groups[gid] = grp.getgrgid(gid).gr_name
-            except KeyError:
-                self._groups[gid] = None
-        return self._groups[gid]
+        self.user = cache(_user)
+        self.group = cache(_group)
 
     def make(
         self, kind: Kind, status: os.stat_result, *, size: int = 0, sha256: str = "", target: str = ""
@@ -52,3 +36,17 @@ class Entries:
             sha256=sha256,
             target=target,
         )
+
+
+def _user(uid: int) -> str | None:
+    """Return a user's name; None if it has none in this container."""
+    with suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return None
+
+
+def _group(gid: int) -> str | None:
+    """Return a group's name; None if it has none in this container."""
+    with suppress(KeyError):
+        return grp.getgrgid(gid).gr_name
+    return None

@@ -15,6 +15,7 @@ from configstore.embedded import LOOPBACK, EmbeddedEtcd, binary_version, free_po
 from configstore.errors import StoreUnavailableError
 from configstore.settings import StoreSettings
 from configstore.store.etcd import EtcdKv
+from configstore.store.etcd.calls import unary
 from configstore.store.etcd.stubs import rpc
 
 
@@ -44,10 +45,7 @@ class CompactingKv(EtcdKv):
 
     def compact(self, revision: int) -> None:
         """Forget what was superseded before `revision`. Raises CompactedError, FutureRevisionError."""
-        request = rpc.CompactionRequest(revision=revision)
-        self._calls.once("compact", lambda connection, timeout, metadata: connection.kv.Compact(
-            request, timeout=timeout, metadata=metadata
-        ))  # fmt: skip
+        self._calls.once("compact", unary("kv", "Compact", rpc.CompactionRequest(revision=revision)))
 
 
 def connect(*endpoints: str, **settings: object) -> CompactingKv:

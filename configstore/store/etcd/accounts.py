@@ -9,8 +9,7 @@ from configstore.model.grants import Grant, Right
 from configstore.model.keys import shown_key
 from configstore.model.path import printable
 from configstore.store.accounts import ROOT
-from configstore.store.etcd.calls import Calls
-from configstore.store.etcd.connection import Connection, Metadata
+from configstore.store.etcd.calls import Calls, unary
 from configstore.store.etcd.messages import nonsense
 from configstore.store.etcd.stubs import Message, rpc
 
@@ -124,10 +123,7 @@ class EtcdAccounts:
             raise
 
     def _call(self, name: str, request: Message) -> Message:
-        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
-            return getattr(connection.auth, name)(request, timeout=timeout, metadata=metadata)
-
-        return self._calls.repeatable(name, method)
+        return self._calls.repeatable(name, unary("auth", name, request))
 
 
 def _grant(stored: Message) -> Grant:

@@ -35,6 +35,15 @@ class Method(Protocol):
         ...
 
 
+def unary(service: str, name: str, request: Message) -> Method:
+    """Return the RPC `name` of a connection's stub, with one request and one answer."""
+
+    def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
+        return getattr(getattr(connection, service), name)(request, timeout=timeout, metadata=metadata)
+
+    return method
+
+
 class Calls:
     """Makes calls on the connection in use. Safe for use by several threads."""
 

@@ -1,6 +1,5 @@
 """`EtcdKv`, which implements the contract of `configstore.store.api` with an etcd cluster."""
 
-import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ from configstore.errors import LeaseGoneError, StoreError
 from configstore.model.path import printable
 from configstore.settings import StoreSettings
 from configstore.store.api import Compare, Contact, MemberStatus, Operation, Page, TxnResult
-from configstore.store.etcd.calls import Calls
+from configstore.store.etcd.calls import Calls, unary
 from configstore.store.etcd.connection import Connection, Metadata
 from configstore.store.etcd.errors import MAX_TEXT
 from configstore.store.etcd.liveness import LivenessProbe
@@ -51,11 +50,7 @@ class EtcdKv:
         request = rpc.RangeRequest(
             key=start, range_end=end or b"", revision=revision, limit=limit, keys_only=keys_only
         )
-
-        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
-            return connection.kv.Range(request, timeout=timeout, metadata=metadata)
-
-        return page_of(self._calls.repeatable("range", method), start, end, limit)
+        return page_of(self._calls.repeatable("range", unary("kv", "Range", request)), start, end, limit)
 
     def txn(
         self,
@@ -67,11 +62,7 @@ class EtcdKv:
         """Compare and write; see `Kv.txn`."""
         check_txn(compares, operations, otherwise_get)
         request = txn_message(compares, operations, otherwise_get)
-
-        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
-            return connection.kv.Txn(request, timeout=timeout, metadata=metadata)
-
-        return txn_result_of(self._calls.once("txn", method), otherwise_get)
+        return txn_result_of(self._calls.once("txn", unary("kv", "Txn", request)), otherwise_get)
 
     def watch(self, start: bytes, end: bytes, *, start_revision: int, aside: bool = False) -> EtcdWatch:
         """Watch a range; see `Kv.watch`. The first batch, and the one after each reconnect, is empty."""
@@ -89,11 +80,7 @@ class EtcdKv:
         A try whose answer was lost leaves a lease without keys, which ends after its TTL.
         """
         request = rpc.LeaseGrantRequest(TTL=ttl)
-
-        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
-            return connection.lease.LeaseGrant(request, timeout=timeout, metadata=metadata)
-
-        answer = self._calls.repeatable("lease grant", method)
+        answer = self._calls.repeatable("lease grant", unary("lease", "LeaseGrant", request))
         if answer.error:
             raise StoreError(f"lease grant: {printable(answer.error[:MAX_TEXT])}")
         if answer.ID <= 0:
@@ -129,25 +116,20 @@ class EtcdKv:
     def lease_left(self, lease: int) -> int:
         """Return how many seconds a lease has left. Raises LeaseGoneError."""
         request = rpc.LeaseTimeToLiveRequest(ID=lease)
-
-        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
-            return connection.lease.LeaseTimeToLive(request, timeout=timeout, metadata=metadata)
-
-        left = ttl_of(self._calls.repeatable("lease time to live", method))
+        left = ttl_of(self._calls.repeatable("lease time to live", unary("lease", "LeaseTimeToLive", request)))
         if left < 0:
             raise LeaseGoneError(f"lease {lease:x} expired or was revoked")
         return left
 
     def lease_revoke(self, lease: int) -> None:
         """End a lease and delete its keys. Raises LeaseGoneError."""
-        request = rpc.LeaseRevokeRequest(ID=lease)
-        tries = itertools.count(1)
+        revoke = unary("lease", "LeaseRevoke", rpc.LeaseRevokeRequest(ID=lease))
         made = 0
 
         def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
             nonlocal made
-            made = next(tries)
-            return connection.lease.LeaseRevoke(request, timeout=timeout, metadata=metadata)
+            made += 1
+            return revoke(connection, timeout, metadata)
 
         try:
             self._calls.repeatable("lease revoke", method)

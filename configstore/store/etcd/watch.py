@@ -18,7 +18,7 @@ from grpc import _common  # see _AWAKE
 from configstore.clock import boottime
 from configstore.errors import CompactedError, FutureRevisionError, StoreError, StoreUnavailableError
 from configstore.store.api import Batch, Event
-from configstore.store.etcd.calls import Calls
+from configstore.store.etcd.calls import Calls, unary
 from configstore.store.etcd.connection import Connection, Metadata
 from configstore.store.etcd.errors import CallFailedError, call_failed, exception_for, meaning_of
 from configstore.store.etcd.liveness import LivenessProbe
@@ -238,11 +238,7 @@ class EtcdWatch:
         if revision + 1 >= self._next:
             return
         request = rpc.RangeRequest(key=self._start, keys_only=True)
-
-        def method(connection: Connection, timeout: float, metadata: Metadata) -> Message:
-            return connection.kv.Range(request, timeout=timeout, metadata=metadata)
-
-        revision = revision_of(self._calls.repeatable("range", method))
+        revision = revision_of(self._calls.repeatable("range", unary("kv", "Range", request)))
         if revision + 1 < self._next:
             raise FutureRevisionError(
                 f"the watch has seen revision {self._next - 1}, but the store is at {revision}: "
