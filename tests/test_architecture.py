@@ -12,6 +12,8 @@ PICTURE = HERE / "docs/pictures/threads.svg"
 OF_A_SIDECAR = [HERE / "sidecar", HERE / "configstore/store"]
 """What runs in a sidecar; the command has threads of its own."""
 
+FOLLOWERS = {"Follower", "ItemFollower"}
+
 
 def drawn():
     """Return the names of the threads in the picture."""
@@ -22,7 +24,7 @@ def drawn():
 def named(call):
     """Return how a call names the thread that it makes, what is only known at run time as …; None for no name."""
     name = next((each.value for each in call.keywords if each.arg == "name"), None)
-    if name is None and ast.unparse(call.func) == "Follower":
+    if name is None and ast.unparse(call.func) in FOLLOWERS:
         name = call.args[2]
     if isinstance(name, ast.Constant):
         return name.value
@@ -36,7 +38,7 @@ def written():
     found = {}
     for file in sorted(file for folder in OF_A_SIDECAR for file in folder.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"threading.Thread", "Server", "Follower"}:
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"threading.Thread", "Server", *FOLLOWERS}:
                 found[f"{file.relative_to(HERE)}:{node.lineno}"] = named(node)
     return found
 
