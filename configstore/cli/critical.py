@@ -151,7 +151,7 @@ def _run_directly(args: argparse.Namespace, command: list[str]) -> int:
     refuse_within_itself(args.lease)
     with open_tree(args) as tree:
         lease = Lease(tree, args.lease, queue_entry(os.path.basename(command[0])), ttl=args.ttl)
-        fence = lease.acquire(args.wait, lambda ahead: say(f"lease {args.lease}: waiting for {ahead[0].words}"))
+        fence = lease.acquire(args.wait, lambda ahead: say(f"lease {args.lease}: waiting for {ahead[0].text}"))
         begun = now()
         limit = _Held(lease)
         try:

@@ -61,7 +61,7 @@ def _who(each: Queued) -> dict[str, object]:
 
 def _fields(entries: list[Queued], intent: Intent | None) -> dict[str, object]:
     holder, *waiting = entries
-    under_way = intent.words if intent and not intent.ended else None
+    under_way = intent.text if intent and not intent.ended else None
     return {
         "lease": holder.name,
         "holder": _who(holder),
@@ -79,7 +79,7 @@ def _row(entries: list[Queued], intent: Intent | None, at: datetime) -> tuple[Ce
         holder.what,
         when(who.time, at) if who else f"revision {holder.token}",
         str(len(waiting)),
-        (f"not ended: {intent.words}", Style.WARN) if intent and unended else "-",
+        (f"not ended: {intent.text}", Style.WARN) if intent and unended else "-",
     )
 
 
@@ -94,14 +94,14 @@ def _break(tree: Tree, name: str | None, *, sure: bool, as_json: bool) -> int:
         if not is_interactive():
             raise UsageError("leases break: there is no terminal to ask on: type --yes")
         notices = "; it notices at once, and stops what it runs" if holder.etcd_lease else ""
-        say(f"lease {name} is held by {holder.words}{notices}")
+        say(f"lease {name} is held by {holder.text}{notices}")
         if input("Type the lease's name to take it away: ") != name:
             raise RefusedError("nothing was changed")
     if not break_lease(tree, holder):
         raise ConflictError(f"lease {printable(name)}: its holder changed meanwhile; look again")
     left = queue(tree, name)
-    follows = f"it is held by {left[0].words} now" if left else "nobody waits for it"
+    follows = f"it is held by {left[0].text} now" if left else "nobody waits for it"
     if as_json:
         write_json({"lease": name, "taken_from": _who(holder), "holder": _who(left[0]) if left else None})
-    say(f"lease {name} was taken from {holder.words}; {follows}")
+    say(f"lease {name} was taken from {holder.text}; {follows}")
     return 0

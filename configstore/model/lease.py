@@ -27,7 +27,7 @@ class QueueEntry(msgspec.Struct, frozen=True, kw_only=True):
     v: int = 1
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """The contender as text, safe to print and to pass to a command."""
         return printable(f"{self.replica} on {self.host}")
 
@@ -66,10 +66,10 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     v: int = 1
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """What was begun, by whom and when; safe to print and to pass to a command in a variable."""
         what = self.contender.command or "something"
-        return printable(f"{what}, begun {self.begun} by {self.contender.words}")
+        return printable(f"{what}, begun {self.begun} by {self.contender.text}")
 
 
 _encoder = msgspec.json.Encoder()

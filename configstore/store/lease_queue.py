@@ -27,7 +27,7 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True):
     contender: QueueEntry | None
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """Who it is and since when, safe to print."""
         since = self.contender.time if self.contender else f"revision {self.token}"
         return printable(f"{self.what} (since {since})")
@@ -40,7 +40,7 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True):
         if not self.contender:
             return "somebody without a name, such as `etcdctl lock`"
         what = f" for {self.contender.command}" if self.contender.command else ""
-        return printable(f"{self.contender.words}{what}")
+        return printable(f"{self.contender.text}{what}")
 
 
 def queue(store: Store, name: str) -> list[Queued]:
@@ -105,7 +105,7 @@ def held_up(store: Store, now: float, only: Iterable[str] | None = None) -> list
             continue
         how_long = f" for {span(seconds)}, longer than is usual," if holder.etcd_lease else ""
         waiting = f" ({len(contenders) - 1} waiting)" if len(contenders) > 1 else ""
-        text = f"lease {printable(name)} is held{how_long} by {holder.words}{waiting}"
+        text = f"lease {printable(name)} is held{how_long} by {holder.text}{waiting}"
         found.append(HeldUp(name=name, found=text))
     return found
 

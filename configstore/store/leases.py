@@ -248,7 +248,7 @@ class Lease:
             if not ahead:
                 return True
             if self._interrupted:
-                raise LeaseTakenError(f"lease {self.name} is held by {ahead[0].words}")
+                raise LeaseTakenError(f"lease {self.name} is held by {ahead[0].text}")
             if ahead != known:
                 known = ahead
                 waiting(ahead)
@@ -349,7 +349,7 @@ class Lease:
         return History(
             others=max(intent.others if own else revision, self._strangers),
             unended=None if intent.ended else intent,
-            unfinished=printable(intent.unfinished) if intent.ended else intent.words,
+            unfinished=printable(intent.unfinished) if intent.ended else intent.text,
         )
 
     def _intent(self, begun: str) -> Intent:

@@ -239,15 +239,15 @@ def break_one(tree: Tree, given: Mapping[str, str]) -> Proposal:
     def act() -> str:
         if not break_lease(tree, holder):
             raise ConflictError(f"lease {name}: its holder changed meanwhile; nothing was changed")
-        return f"lease {name} was taken from {holder.words}"
+        return f"lease {name} was taken from {holder.text}"
 
     return Proposal(
         title=f"Take lease {printable(name)} away",
         verb="Take it away",
         sentences=(
-            f"It is held by {holder.words}.",
+            f"It is held by {holder.text}.",
             "The holder notices at once, and stops what it runs; what that has not committed yet is refused.",
-            f"Next is {queued[1].words}." if len(queued) > 1 else "Nobody waits for it.",
+            f"Next is {queued[1].text}." if len(queued) > 1 else "Nobody waits for it.",
         ),
         fields={"name": name, "token": str(holder.token), "lease": f"{holder.etcd_lease:x}"},
         back="/leases",

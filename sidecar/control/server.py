@@ -230,7 +230,7 @@ def _held(hold: CriticalSection) -> dict[str, object]:
 
 
 def _report_queue(exchange: Exchange, ahead: list[Queued]) -> None:
-    _line(exchange, {"event": "waiting", "holder": ahead[0].words, "ahead": len(ahead)})
+    _line(exchange, {"event": "waiting", "holder": ahead[0].text, "ahead": len(ahead)})
 
 
 def _line(exchange: Exchange, event: object) -> None:

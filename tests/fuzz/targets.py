@@ -78,9 +78,9 @@ def reads_claims_and_intents(text):
     claim = lease.decode_contender(text)
     if claim:
         assert lease.decode_contender(lease.encode(claim)) == claim
-        _is_shown(claim.words)
+        _is_shown(claim.text)
     try:
-        _is_shown(lease.decode_intent(text).words)
+        _is_shown(lease.decode_intent(text).text)
     except UntrustedError as error:
         _is_shown(str(error))
 

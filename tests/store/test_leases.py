@@ -396,7 +396,7 @@ def test_a_key_that_no_etcd_lease_ends_is_shown_for_what_it_is_and_can_be_broken
     key = keys.lease_queue(NAME) + b"/by hand"
     kv.txn((), (Put(key, b"\xffgarbage"),))
     (place,) = queues(Store(kv, keys))[NAME]
-    assert "a key that no etcd lease ends" in place.words
+    assert "a key that no etcd lease ends" in place.text
     kv.txn((), (Delete(key),))
     kv.txn((), (Put(key, b"another"),))
     assert not break_lease(Store(kv, keys), place), "it is another one than was seen"

@@ -100,8 +100,8 @@ class EtcdAccounts:
         try:  # In etcd3's descriptors these are text, as in old etcd: for UTF-8 that is the same on the wire.
             start, end = grant.start.decode(), grant.end.decode()
         except UnicodeDecodeError:
-            words = f"role {printable(role)}: its right from {shown_key(grant.start)} on is no text"
-            raise StoreError(f"{words}; take it away by `etcdctl role revoke-permission`") from None
+            text = f"role {printable(role)}: its right from {shown_key(grant.start)} on is no text"
+            raise StoreError(f"{text}; take it away by `etcdctl role revoke-permission`") from None
         request = rpc.AuthRoleRevokePermissionRequest(role=role, key=start, range_end=end)
         self._unless("permission is not granted|role name not found", "RoleRevokePermission", request)
 

@@ -36,11 +36,11 @@ class LastContact:
                 self._failures.clear()
                 self._lock.notify_all()
 
-    def failed(self, endpoint: str, words: str, asked: float) -> None:
+    def failed(self, endpoint: str, reason: str, asked: float) -> None:
         """Note why an endpoint did not answer, unless another one answered after this one was asked."""
         with self._lock:
             if asked >= self._heard:
-                self._failures[endpoint] = words
+                self._failures[endpoint] = reason
 
     @property
     def doubtful(self) -> bool:
@@ -74,6 +74,6 @@ class LastContact:
             heard, last, failures = self._heard, self._last, sorted(self._failures.items())
         silent = max(0.0, self._clock() - heard)
         connected = last > 0 and silent < SILENCE
-        why = "; ".join(f"{endpoint}: {words}" for endpoint, words in failures)
+        why = "; ".join(f"{endpoint}: {reason}" for endpoint, reason in failures)
         reason = "" if connected else why or ("nothing was asked since" if last else "not connected yet")
         return Contact(connected=connected, last=last, silent=silent, reason=reason)

@@ -163,7 +163,7 @@ def exception_for(meaning: Meaning, code: grpc.StatusCode, details: str, *, what
     what: the call and the endpoint, such as `range at http://127.0.0.1:2379`. Neither a request's content nor its
     metadata is ever quoted, since they may hold passwords and tokens.
     """
-    plain = next((words for known, said, words in _PLAIN if known is code and re.search(said, details)), None)
+    plain = next((text for known, said, text in _PLAIN if known is code and re.search(said, details)), None)
     text = plain or printable(" ".join(details.split())[:MAX_TEXT]) or "no reason given"
     message = f"{what}: {code.name} {text}"
     if meaning.mend:
@@ -189,9 +189,9 @@ SHORT_TEXT = 150
 
 def short_reason(code: grpc.StatusCode, details: str) -> str:
     """Return why a member did not answer, as a short text that follows its URL."""
-    for known, text, words in _SHORT:
-        if known in {None, code} and re.search(text, details):
-            return words
+    for known, said, text in _SHORT:
+        if known in {None, code} and re.search(said, details):
+            return text
     text, mend = printable(" ".join(details.split())[:SHORT_TEXT]), meaning_of(code, details).mend
     return f"{text or code.name} ({mend})" if mend else text or code.name
 

@@ -220,13 +220,13 @@ class LivenessProbe:
     def _take(self, question: Question, streams: list[WatchedStream]) -> None:
         """Act on an answer, or on there being none."""
         connection, asked = question.connection, question.asked
-        sign, words = question.result()
+        sign, reason = question.result()
         if sign is Sign.STORE:
             if boottime() - self._contact.heard >= INTERVAL:
                 self._calls.connections.prefer(connection)
             self._contact.answered()
         else:
-            self._contact.failed(str(connection.endpoint), words, asked)
+            self._contact.failed(str(connection.endpoint), reason, asked)
         for stream in streams:
             if stream.connection is not connection:
                 continue
