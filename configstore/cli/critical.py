@@ -37,8 +37,8 @@ from configstore.model.replica import MappingState, Verb
 from configstore.parsing import meant, parse_duration, parse_name
 from configstore.settings import DEFAULT_SOCKET
 from configstore.store.leases import MAX_TTL, MIN_TTL, TTL, Lease
-from configstore.store.replicas import ask_reports, asking, live_reports, named
-from configstore.store.report_feed import wait_applied
+from configstore.store.replicas import asking, live_reports, named
+from configstore.store.report_feed import ask_reports, wait_applied
 from configstore.store.subtree_revisions import revision_due, revisions_below
 from configstore.store.tree import Tree
 

@@ -15,7 +15,7 @@ from configstore.model.path import StorePath, printable, shell_word
 from configstore.model.replica import ExpectedReplica, MappingState, Report, Request, Take, Verb
 from configstore.parsing import meant
 from configstore.store import report_feed
-from configstore.store.replicas import ask_reports, asking, everyone, forget, live_reports
+from configstore.store.replicas import asking, everyone, forget, live_reports
 from configstore.store.tree import Tree
 
 RESUME_PATIENCE = 30.0
@@ -70,7 +70,7 @@ def _replicas(args: argparse.Namespace) -> int:
         case _:
             raise UsageError("expected `replicas`, `replicas MAPPING` or `replicas forget ID`")
     with open_tree(args) as tree:
-        answers = ask_reports(tree)
+        answers = report_feed.ask_reports(tree)
     rows = [
         (report, silent)
         for found, silent in ((answers.fresh, False), (answers.late, True))

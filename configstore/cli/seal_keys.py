@@ -12,7 +12,8 @@ from configstore.keyrings.folder import KeyringFolder, opened
 from configstore.model.path import printable, shown
 from configstore.model.replica import Report
 from configstore.model.seal import Key, Keyring
-from configstore.store.replicas import ask_reports, live_reports
+from configstore.store.replicas import live_reports
+from configstore.store.report_feed import ask_reports
 from configstore.store.tree import Tree
 
 

@@ -21,7 +21,8 @@ from configstore.store.api import MemberStatus
 from configstore.store.conflicts import count_sides
 from configstore.store.connect import connect
 from configstore.store.lease_queue import held_up
-from configstore.store.replicas import PATIENCE, Answers, ask_reports, everyone
+from configstore.store.replicas import everyone
+from configstore.store.report_feed import PATIENCE, Answers, ask_reports
 from configstore.store.store import Store
 
 MEMBERS = 2.3

@@ -1,8 +1,6 @@
 """Reads the replicas that the store knows, and asks them for something. Called by commands, page and enrolment."""
 
-import time
-import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import msgspec
@@ -16,15 +14,6 @@ from configstore.store.store import Store
 
 REQUEST_TTL = 60
 """Seconds after which an ask or a request ends by itself, if the command that made it has died."""
-
-PATIENCE = 2.0
-"""Seconds that replicas have to answer. One that does not is frozen, cut off, or died less than a minute ago."""
-
-MANY = 20
-"""Replicas. If more of them are late, they are not waited for until PATIENCE ends; a few are."""
-
-QUIET = 0.5
-"""Seconds without any answer after which more than MANY late replicas are not waited for."""
 
 
 class Everyone(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,61 +146,3 @@ def asking(store: Store, *wanted: Ask | Request) -> Iterator[int]:
     finally:
         with suppress(StoreError):  # else its TTL ends it
             store.kv.lease_revoke(lease)
-
-
-class Answers(msgspec.Struct, frozen=True, kw_only=True):
-    """The reports of replicas that were asked.
-
-    fresh: those that answered. late: the last reports of those that did not, without replaced ones.
-    hasty: so many were late that they were not waited for.
-    """
-
-    fresh: list[Report]
-    late: list[Report]
-    everyone: Everyone
-    hasty: bool = False
-
-
-def ask_reports(
-    store: Store,
-    patience: float = PATIENCE,
-    *,
-    pause: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> Answers:
-    """Ask all live replicas to report, and wait at most `patience` seconds for their answers. Raises StoreError.
-
-    While more than MANY are late, the wait ends once none has answered for QUIET seconds.
-    """
-    if not _revisions(store):
-        return Answers(fresh=[], late=[], everyone=everyone(store))
-    with asking(store, Ask(id=uuid.uuid4().hex)) as asked:
-        begun = answered = clock()
-        late, step = -1, 0.01
-        while True:
-            before, late = late, sum(each <= asked for each in _revisions(store))
-            now = clock()
-            answered = now if late != before else answered
-            hasty = late > MANY and now - answered >= QUIET
-            if not late or now - begun >= patience or hasty:
-                break
-            pause(step)
-            step = min(0.1, 1.5 * step)
-        found = everyone(store)
-    replaced = found.replaced(store.keys)
-    return Answers(
-        fresh=[report for report, at in found.live.values() if at > asked],
-        late=[report for key, (report, at) in found.live.items() if at <= asked and key not in replaced],
-        everyone=found,
-        hasty=hasty,
-    )
-
-
-def _revisions(store: Store) -> Collection[int]:
-    """Return the revision of each report."""
-    return [
-        item.mod_revision
-        for page in range_all(store.kv, *store.keys.replicas(), keys_only=True)
-        for item in page.items
-        if not store.keys.is_expected(item.key)
-    ]

@@ -14,7 +14,7 @@ from configstore.model.path import ROOT
 from configstore.model.selection import Direction
 from configstore.presets.services import of_presets
 from configstore.store.conflicts import losers
-from configstore.store.replicas import ask_reports
+from configstore.store.report_feed import ask_reports
 from configstore.store.store import Store
 from configstore.store.tree import Tree
 from tests.harness.named import GONE, put

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from configstore.cli import main, seal_keys, seal_rotate
-from configstore.store.replicas import ask_reports
+from configstore.store.report_feed import ask_reports
 from tests.harness.replica import ENVIRONMENT
 from tests.harness.waiting import wait_until
 from tests.upgrade.versions import QUICK, Command
