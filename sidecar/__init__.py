@@ -2,7 +2,7 @@
 
 local.watch ──┐              ┌ local.scan  ┐
 ├─ wake → engine ┤ baseline    ├→ planner → guards → remote.commit → etcd
-remote.watch ─┘              └ remote.fetch ┘                   └→ local.apply → hooks
+remote.watch ─┘              └ remote.side ┘                    └→ local.apply → hooks
 """
 
 import configstore.process.lean  # noqa: F401 - before all that loads less by it

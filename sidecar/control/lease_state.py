@@ -12,6 +12,7 @@ import msgspec
 from configstore.clock import boottime
 from configstore.store.leases import Lease
 from configstore.store.values import Fence
+from sidecar.cycle.lease import LeaseView
 from sidecar.cycle.mirror import Mirror
 from sidecar.cycle.unfinished import Unfinished
 
@@ -36,7 +37,7 @@ class LeaseUse(msgspec.Struct, frozen=True, kw_only=True):
     waiting: tuple[float, ...]
 
 
-class LeaseState:
+class LeaseState(LeaseView):
     """One lease; it is the `LeaseView` of the engines. sections: the holds that are open under it, by id."""
 
     def __init__(self, name: str, changed: threading.Condition) -> None:

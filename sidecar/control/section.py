@@ -36,7 +36,7 @@ def bring_up(mirror: Mirror, newest: int, *, others: int) -> None:
 
     mirror.yield_to(others)
     try:
-        left = mirror.stand(BRING_UP, enough)
+        left = mirror.scan_until(BRING_UP, enough)
     finally:
         mirror.yield_to(None)
     if left is None or not _is_followed(mirror):
@@ -83,7 +83,7 @@ def commit(mirror: Mirror, patience: float, before: Unfinished) -> None:
 
 def _scan(mirror: Mirror, patience: float) -> Unfinished:
     """Scan everything and return what the mirror has left to do. Raises RefusedError, UnreachableError."""
-    now = mirror.stand(patience, lambda _: True)
+    now = mirror.scan_until(patience, lambda _: True)
     if now is None:
         raise _not_done(mirror, "could not be looked at in time, so it is not known whether all is committed")
     return now
@@ -122,7 +122,7 @@ def _made_since(now: Unfinished, before: Unfinished) -> list[UnfinishedPath]:
 
     def is_fresh(path: StorePath, left: UnfinishedPath) -> bool:
         known = before.unsent.get(path)
-        return known is None or not left.sure or left.lies != known.lies
+        return known is None or not left.sure or left.local != known.local
 
     return [left for path, left in now.unsent.items() if is_fresh(path, left)]
 

@@ -1,6 +1,6 @@
-"""Keeps the losing side of a conflict in the store before it is overwritten here. Called by `pull`.
+"""Keeps the losing side of a conflict below `conflicts/` before it is overwritten here. Called by `pull`.
 
-`configstore conflicts` and `resolve` list and end them (configstore/store/conflicts.py).
+`configstore conflicts` lists what was kept and `configstore resolve` ends it (configstore/store/conflicts.py).
 """
 
 import logging
@@ -11,36 +11,35 @@ from configstore.model.record import Kind, Source
 from configstore.store.tree import Tree
 from sidecar.mapping import Mapping
 from sidecar.planner.plan import Pull
-from sidecar.planner.three_sides import Sides
+from sidecar.planner.three_sides import ThreeSides
 
 log = logging.getLogger(__name__)
 
-
 _NAMED = 100
-"""How many of the paths are remembered that lost last."""
+"""Number of paths that are remembered in `lost`."""
 
 
 class ConflictKeeper:
     """Keeps what one mapping is about to lose.
 
-    count: how many times the store's version took the place of a change made here, be it a delete; lost: the paths
-    of the last of them, the newest at the end.
+    count: how many times the store's version replaced a local change, deletes included. lost: the paths of the
+    last of them, the newest at the end.
     """
 
-    def __init__(self, tree: Tree, mapping: Mapping, sides: Sides) -> None:
+    def __init__(self, tree: Tree, mapping: Mapping, sides: ThreeSides) -> None:
         self._tree = tree
         self._mapping = mapping
         self._sides = sides
         self.count = 0
         self.lost: deque[StorePath] = deque(maxlen=_NAMED)
-        self._kept: dict[StorePath, str] = {}  # what was kept last of a path; said once, however often it is tried
+        self._kept: dict[StorePath, str] = {}  # the last conflict id of each path, so that retries log it once
 
     def is_wanted(self, pull: Pull) -> bool:
-        """Tell whether what lies here would be lost by a pull. Raises StoreError."""
+        """Return whether a pull would lose local content. Raises StoreError."""
         return pull.local is not None and (pull.keep or self._forgotten(pull))
 
     def keep(self, pull: Pull, content: Source | None) -> None:
-        """Keep what lies here under `conflicts/`. Raises StoreError, and what `content` raises."""
+        """Copy the local content below `conflicts/`. Raises StoreError, and what `content` raises."""
         if pull.local is None:
             return
         entry = pull.local.entry
@@ -59,14 +58,15 @@ class ConflictKeeper:
             )
 
     def lose(self, path: StorePath) -> None:
-        """Note that the store's version took the place of a change made here."""
+        """Note that the store's version replaced a local change."""
         self.count += 1
         self.lost.append(path)
 
     def _forgotten(self, pull: Pull) -> bool:
-        """Tell whether the store has lost what lies here though it once held it. Raises StoreError.
+        """Return whether the store no longer has the local content in its history. Raises StoreError.
 
-        A record written by hand with etcdctl keeps no history, and a restored snapshot may have overtaken us.
+        A record that was written with etcdctl keeps no copy of the one before, and a restored snapshot may be
+        older than the local file.
         """
         base = self._sides.baseline.get(pull.path)
         if not base or not pull.local or pull.local.entry.kind is not Kind.FILE or not self._mapping.retention:

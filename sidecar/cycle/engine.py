@@ -1,10 +1,18 @@
 """The cycle of one mapping; it reads like the diagram in the package's docstring.
 
-    look at both sides → plan → guard → carry out → publish
+    take in both sides → plan → guard → execute → publish
 
-Events only wake it: what is true is looked up. It alone changes the mapping's state, in its own thread; others
-read `status`, a value replaced as a whole. Clock and parts are handed in, so that the same cycle runs under test
-and simulation. `cycle`, `preview` and `pull_once` share one look and one plan.
+Events only wake a cycle; what it does follows from what it finds. Invariants:
+
+1. Only the engine changes the state of its mapping, in its own thread. Other threads read `status`, a value that
+   is replaced as a whole.
+2. Nothing is read or written in the mirrored directory before it was recognised as the one that was opened.
+3. A plan may be outdated when it is executed: the store compares the revision of each record, and `local.apply`
+   the signature of each file, so that nothing is replaced which the plan did not know.
+4. What was not done stays a difference to the baseline, and the next cycle finds it again. Nothing is queued.
+
+`cycle`, `preview` and `pull_once` make one and the same plan. The clock and all parts are handed in, so that tests
+and the simulation run the same cycle.
 """
 
 import logging
@@ -17,20 +25,20 @@ from configstore.model.path import ROOT, StorePath
 from configstore.model.problem import Problem
 from configstore.model.replica import Request, Take
 from configstore.model.selection import Direction
-from sidecar.cycle.execute import Executor
+from sidecar.cycle.execute import PlanExecutor
 from sidecar.cycle.guard import Guard
 from sidecar.cycle.lease import LeaseView, MappingLease
 from sidecar.cycle.problems import Problems
 from sidecar.cycle.requests import PersonRequests
-from sidecar.cycle.unfinished import Unfinished, standing_of
+from sidecar.cycle.unfinished import Unfinished, unfinished_work
 from sidecar.local.side import LocalSide
 from sidecar.mapping import Mapping
+from sidecar.planner.backoff import Backoff
 from sidecar.planner.lifecycle import Phase
 from sidecar.planner.outcome import CycleOutcome
 from sidecar.planner.plan import Plan, deletes
-from sidecar.planner.planner import Settled, make_plan, siding_with_local
-from sidecar.planner.setbacks import Setbacks
-from sidecar.planner.unsent import unsent
+from sidecar.planner.planner import PlanConditions, make_plan, siding_with_local
+from sidecar.planner.unsent import unsent_changes
 from sidecar.remote.side import RemoteSide
 from sidecar.reporting.latency import Latency
 from sidecar.reporting.publisher import Figures, Publisher
@@ -40,22 +48,22 @@ from sidecar.state.baseline import Baseline
 log = logging.getLogger(__name__)
 
 RETRY = 5.0
-"""Seconds until the next cycle, should nothing wake us: nothing tells of a mount over the directory."""
+"""Seconds until the next cycle if no event wakes the engine. No event reports a mount over the directory."""
 
 NO_SPACE_RETRY = 30.0
-"""Seconds until etcd is asked again to write when its space was used up: only an operator can end that."""
+"""Seconds until a write is tried again after etcd ran out of space, which only an operator can end."""
 
 ROOT_RETRY = 1.0
-"""Seconds until an unusable mount is looked at again."""
+"""Seconds until a directory that may not be touched is checked again."""
 
 _PULLS = 10
-"""How often `pull_once` pulls again because the store moved on meanwhile."""
+"""Number of pulls that `pull_once` makes while the store keeps changing."""
 
 
 class Engine:
-    """Keeps one mapping's two sides equal.
+    """Keeps the two sides of one mapping equal.
 
-    sides, local, remote, transfer: its parts, which the thread that calls `cycle` alone may touch.
+    sides, local, remote, executor: its parts, which only the thread that calls `cycle` may touch.
     """
 
     def __init__(
@@ -65,212 +73,224 @@ class Engine:
         baseline: Baseline,
         local: LocalSide,
         remote: RemoteSide,
-        transfer: Executor,
-        board: Publisher,
+        executor: PlanExecutor,
+        publisher: Publisher,
         clock: Callable[[], float],
         lease: LeaseView,
-        after_apply: Callable[[Iterable[StorePath]], None] = lambda _: None,
-        tick: Callable[[], None] = lambda: None,
+        after_apply: Callable[[Iterable[StorePath]], None],
+        tick: Callable[[], None],
         new_id: Callable[[], str],
         latency: Latency,
     ) -> None:
-        """`clock` is monotonic, in seconds. `lease`: the mapping's.
+        """Take the parts of one mapping.
 
-        `after_apply` is called after a set was placed, `tick` after each step, which shows that there is progress.
-        `new_id` returns a unique id for a deletion. `latency`: what counts how long sets take.
+        clock: monotonic, in seconds. after_apply: called with the paths of each cycle that changed the mirrored
+        directory. tick: called after each step, as a sign of progress. new_id: returns a unique id for a deletion.
         """
         self.mapping = mapping
         self._baseline = baseline
         self.sides = baseline.sides
         self.local = local
         self.remote = remote
-        self.transfer = transfer
-        self._board = board
+        self.executor = executor
+        self._publisher = publisher
         self._clock = clock
-        self.leased = MappingLease(lease, baseline)
+        self.lease = MappingLease(lease, baseline)
         self._after_apply = after_apply
         self._tick = tick
         self._latency = latency
-        self._choices = PersonRequests(mapping.name)
-        self._guard = Guard(mapping, self.sides, choices=self._choices, window=local.deletes, new_id=new_id)
-        self._setbacks = Setbacks()
+        self._requests = PersonRequests(mapping.name)
+        self._guard = Guard(mapping, self.sides, requests=self._requests, window=local.deletes, new_id=new_id)
+        self._backoff = Backoff()
         self._phase: Phase | None = None
         self._planned: frozenset[StorePath] = frozenset()
         self._problems = Problems(self.sides)
         self._applied = self._committed = 0
 
-    def cycle(self, *, flush: bool = False) -> float | None:
-        """Make one cycle; returns in how many seconds the next is due.
+    def cycle(self, *, flush: bool = False) -> float:
+        """Make one cycle; returns the seconds until the next one is due.
 
-        flush: look at everything, whether or not an event has told of it yet, and do not wait for a set to settle;
-        deletes keep their window. Raises RootLostError when another directory lies there now.
+        flush: make a full scan and do not wait until the set of local changes is settled; deletes wait all the
+        same. Raises DirectoryLostError when the mirrored directory was emptied or replaced.
         """
-        self._choices.begin_cycle()
+        self._requests.begin_cycle()
         blocked = self.local.blocked()
         if blocked:
             self._publish(Plan(waiting_for=blocked))
             return ROOT_RETRY
         try:
-            plan = self._look_and_plan(flush=flush)
+            plan = self._take_in_and_plan(flush=flush)
             if plan.halted or plan.waiting_for:
                 self._problems.add(plan.problems)
                 self._publish(plan)
                 return self._next(retry=RETRY if plan.halted else ROOT_RETRY)
-            done = self.transfer.carry_out(plan, fence=self.leased.fence, alone=self._setbacks.repeated())
-            self._note(plan, done)
+            done = self.executor.execute(plan, fence=self.lease.fence, alone=self._backoff.repeated())
+            self._take_outcome(plan, done)
             self._finish_rewriting()
         except ConfigstoreError as error:
             return self._postpone(error)
         if done.failure:
             return self._postpone(done.failure, done)
         self._publish(plan, done)
-        return self._next(again=bool(done.again - done.setbacks))
+        return self._next(again=bool(done.again - done.backing_off))
 
     def preview(self) -> Plan:
-        """Return what a cycle would do now, and do nothing. Call once, instead of `cycle`. Raises StoreError."""
-        return self._look_and_plan(flush=True, preview=True)
+        """Return what a cycle would do, and do nothing. Call it once, instead of `cycle`. Raises StoreError."""
+        return self._take_in_and_plan(flush=True, preview=True)
 
     def pull_once(self) -> list[str]:
-        """Bring the local directory to the store's state, as `init` does; nothing is pushed.
+        """Bring the mirrored directory to the store's state, as `init` does; nothing is pushed.
 
-        Returns what is missing for the mapping to be complete, in words. Raises StoreError.
+        Returns what is missing for the mapping to be complete, as texts. Raises StoreError.
         """
         done = CycleOutcome()
         for _ in range(_PULLS):
             blocked = self.local.blocked()
             if blocked:
                 return [blocked]
-            plan = self._look_and_plan(flush=True, pushes=False)
+            plan = self._take_in_and_plan(flush=True, pushes=False)
             stopped = plan.waiting_for or plan.halted
             if stopped:
                 return [stopped]
-            done = self.transfer.carry_out(plan)
+            done = self.executor.execute(plan)
             if done.failure:
                 raise done.failure
-            self._note(plan, done)
+            self._take_outcome(plan, done)
             if not done.again:
                 break
         self._publish(plan, done)
-        rootless = [] if self.remote.life.phase is Phase.FOLLOWING else [self.remote.words or "not followed"]
+        follows = self.remote.lifecycle.phase is Phase.FOLLOWING
+        rootless = [] if follows else [self.remote.phase_text or "not followed"]
         missing = [] if self.mapping.direction is Direction.PUSH else self._problems.missing()
         return [*rootless, *filter(None, [self.remote.unfit]), *missing]
 
     def unsent(self) -> dict[StorePath, str]:
-        """Look at everything here once more, and return what the store does not have, each path with the reason.
+        """Make a full scan, and return the paths whose local state the store does not have, with the reasons.
 
-        Call it after the last cycle. Raises RootLostError.
+        Call it after the last cycle. Raises DirectoryLostError.
         """
         blocked = self.local.blocked()
         if blocked:
             return {ROOT: blocked}
-        self.local.look(flush=True)
-        why = self.status.why_not_done()
-        return unsent(self.sides, self.mapping, self._problems.unsent(), otherwise=why)
+        self.local.refresh(flush=True)
+        otherwise = self.status.why_not_done()
+        return unsent_changes(self.sides, self.mapping, self._problems.unsent(), otherwise=otherwise)
+
+    def unfinished(self) -> Unfinished:
+        """Return what is not sent and not shown.
+
+        Call it in the engine's thread, after a cycle with a full scan.
+        """
+        return unfinished_work(
+            self.sides, self.mapping, self._problems, self.executor.keeper, seen=self.remote.revision,
+            otherwise=self.status.why_not_done(), mark=self.local.scanner.mark, yields=self.lease.yields,
+        )  # fmt: skip
 
     @property
     def status(self) -> Status:
-        """What the mapping is doing; from any thread."""
-        return self._board.status
+        """The state of the mapping, for others; from any thread."""
+        return self._publisher.status
 
     @property
     def lost(self) -> int:
-        """How many times the store's version took the place of a change made here; from any thread."""
-        return self.transfer.keeper.count
+        """How many times the store's version replaced a local change; from any thread."""
+        return self.executor.keeper.count
 
     def request(self, request: Request) -> None:
-        """Take a person's choice for the next cycle; from any thread."""
-        self._choices.put(request)
+        """Take a person's request for the next cycle; from any thread."""
+        self._requests.put(request)
 
-    def _look_and_plan(self, *, flush: bool, pushes: bool = True, preview: bool = False) -> Plan:
-        """Look at both sides and return what is to be done; `waiting_for` or `halted` say why nothing is.
+    def _take_in_and_plan(self, *, flush: bool, pushes: bool = True, preview: bool = False) -> Plan:
+        """Take in both sides and return what to do; its `waiting_for` or `halted` says why nothing may be done.
 
         Raises StoreError.
         """
-        self.leased.begin_cycle(self._applied)
+        self.lease.begin_cycle(self._applied)  # first: what is planned under this fence is committed under it
         self.remote.absorb()
-        self._latency.arrived(self.sides.news, self._clock() if (at := self.remote.came_in) is None else at)
+        received_at = self.remote.received_at
+        self._latency.arrived(self.sides.changed_in_store, self._clock() if received_at is None else received_at)
         self._tick()
-        self._accept_choice()
+        self._accept_request()
         self._verify()
-        self.local.look(flush=flush)
+        self.local.refresh(flush=flush)
         self._tick()
         self._enter_phase()
-        life = self.remote.life
-        if not life.applies and not preview:
-            if life.phase is Phase.FROZEN:
-                return Plan(halted=life.reason)
-            return Plan(waiting_for=self.remote.error or self.remote.words, problems=self._vanished())
-        settled = Settled(
-            pushes=pushes and self._may_push() and (life.pushes or preview),
+        lifecycle = self.remote.lifecycle
+        if not lifecycle.applies and not preview:
+            if lifecycle.phase is Phase.FROZEN:
+                return Plan(halted=lifecycle.reason)
+            return Plan(waiting_for=self.remote.error or self.remote.phase_text, problems=self._vanished())
+        conditions = PlanConditions(
+            pushes=pushes and self._may_push() and (lifecycle.pushes or preview),
             edits=self.local.edits_settled,
             deletes=preview or self.local.deletes_settled,
-            aside=self._setbacks.pausing(self._clock()),
-            given_up=self._setbacks.repeated(),
+            backing_off=self._backoff.pausing(self._clock()),
+            given_up=self._backoff.repeated(),
             open=self.local.open_problems(),
-            yields=self.leased.yields,
-            leaseless=self.mapping.lease is not None and self.leased.fence is None,
+            yields=self.lease.yields,
+            leaseless=self.mapping.lease is not None and self.lease.fence is None,
         )
-        self._end_anomalies(settled)
-        plan = self._guarded(self._make_plan(settled), settled)
-        return msgspec.structs.replace(plan, waiting_for=self.remote.words) if preview else plan
+        self._resolve_vanished(conditions)
+        plan = self._guarded(self._make_plan(conditions), conditions)
+        return msgspec.structs.replace(plan, waiting_for=self.remote.phase_text) if preview else plan
 
-    def _make_plan(self, settled: Settled) -> Plan:
+    def _make_plan(self, conditions: PlanConditions) -> Plan:
         self._planned = frozenset(self.sides.pending)
-        return make_plan(self._planned, self.sides, self.mapping, settled)
+        return make_plan(self._planned, self.sides, self.mapping, conditions)
 
-    def _accept_choice(self) -> None:
-        """Let a person's choice end a phase that waits for one."""
-        life = self.remote.life
-        if life.phase is Phase.FROZEN and (take := self._choices.ending(life.reason)):
-            # Nothing is agreed on with another store, so nothing is deleted; of what loses a copy stays.
+    def _accept_request(self) -> None:
+        """Let a person's request end a phase that waits for one."""
+        lifecycle = self.remote.lifecycle
+        if lifecycle.phase is Phase.FROZEN and (take := self._requests.ending(lifecycle.reason)):
+            # Nothing is agreed on with the other store, so nothing is deleted, and the losing side is kept.
             self._baseline.forget(set(self.sides.baseline))
             self._baseline.forget_history()
             self._applied = 0
             self.remote.accept(take)
-        if life.phase is not Phase.ROOTLESS or not self._may_push():
+        if lifecycle.phase is not Phase.ROOTLESS or not self._may_push():
             return
-        if life.taking is Take.LOCAL or self._choices.write_again():
+        if lifecycle.taking is Take.LOCAL or self._requests.write_again():
             self.remote.write_again()
 
     def _verify(self) -> None:
-        now, phase = self._clock(), self.remote.life.phase
-        if self.local.rounds.verify_due(now):
-            compares = phase not in {Phase.UNKNOWN, Phase.FROZEN}  # these end with a listing, which does the same
+        now, phase = self._clock(), self.remote.lifecycle.phase
+        if self.local.schedule.verify_due(now):
+            compares = phase not in {Phase.UNKNOWN, Phase.FROZEN}  # a listing ends these, and compares as much
             if compares:
                 self.remote.verify()
-            self.local.rounds.verified(now, sure=not (compares and self.remote.doubtful))
+            self.local.schedule.verified(now, sure=not (compares and self.remote.doubtful))
 
     def _enter_phase(self) -> None:
-        """Plan everything anew where something else may be done than before."""
-        life = self.remote.life
-        if life.taking is not None and life.phase not in {Phase.UNKNOWN, Phase.FROZEN}:
-            if life.taking is Take.LOCAL:
+        """Plan all paths again when the phase changed, since other things may be done in it."""
+        lifecycle = self.remote.lifecycle
+        if lifecycle.taking is not None and lifecycle.phase not in {Phase.UNKNOWN, Phase.FROZEN}:
+            if lifecycle.taking is Take.LOCAL:
                 self._baseline.agree(siding_with_local(self.sides, self.mapping))
-            self.remote.sided()
-        if life.phase is not self._phase:
-            self._phase = life.phase
+            self.remote.side_taken()
+        if lifecycle.phase is not self._phase:
+            self._phase = lifecycle.phase
             self.sides.plan_again(self.sides.everything())
 
     def _may_push(self) -> bool:
-        leased = self.mapping.lease is None or self.leased.fence is not None
+        leased = self.mapping.lease is None or self.lease.fence is not None
         return leased and self.mapping.direction is not Direction.PULL
 
     def _vanished(self) -> dict[StorePath, Problem]:
-        """Return the problems of what vanished together with the subtree; before a listing came, nothing did."""
-        paths = () if self.remote.life.phase is Phase.UNKNOWN else self.sides.vanished()
-        return make_plan(paths, self.sides, self.mapping, Settled(pushes=False)).problems
+        """Return the problems of the records that vanished; before the first listing nothing did."""
+        paths = () if self.remote.lifecycle.phase is Phase.UNKNOWN else self.sides.vanished()
+        return make_plan(paths, self.sides, self.mapping, PlanConditions(pushes=False)).problems
 
-    def _end_anomalies(self, settled: Settled) -> None:
-        """Do what was chosen about records that vanished: write them again, or have them deleted."""
-        chosen = self._choices.about_vanished(self.sides)
+    def _resolve_vanished(self, conditions: PlanConditions) -> None:
+        """Write vanished records again, or tombstones in their stead, where a person requested it."""
+        chosen = self._requests.about_vanished(self.sides)
         written = {path for path, take in chosen.items() if take is Take.LOCAL}
         self._baseline.forget(written)
-        if settled.pushes and chosen.keys() - written:
-            self.transfer.bury(chosen.keys() - written, self.leased.fence)
+        if conditions.pushes and chosen.keys() - written:
+            self.executor.delete_vanished(chosen.keys() - written, self.lease.fence)
         self.sides.plan_again(chosen.keys())
 
-    def _guarded(self, plan: Plan, settled: Settled) -> Plan:
-        """Return the plan, or what a person made of one that looks like an accident; halted when nobody did."""
+    def _guarded(self, plan: Plan, conditions: PlanConditions) -> Plan:
+        """Return the plan; halted if it looks like an accident, unless a person's request decides about that."""
         refused = self._guard.refusal(plan)
         if refused:
             taken_back = self._guard.chosen(plan, refused)
@@ -278,88 +298,81 @@ class Engine:
                 return msgspec.structs.replace(plan, halted=refused)
             self._baseline.forget(taken_back)
             self.sides.plan_again(taken_back)
-            plan = self._make_plan(settled)
+            plan = self._make_plan(conditions)
         return self._guard.with_deletion(plan)
 
-    def _note(self, plan: Plan, done: CycleOutcome) -> None:
-        """Take in what came of a plan."""
+    def _take_outcome(self, plan: Plan, done: CycleOutcome) -> None:
+        """Take in the outcome of a plan."""
         now = self._clock()
         self._latency.moved(plan, done, self.local.noticed, now)
         if done.advanced:
-            self._board.log_moved(done, self.remote.revision)
+            self._publisher.log_moved(done, self.remote.revision)
         gone = {push.path for push in plan.push if deletes(push)}.intersection(done.deleted_there)
         if gone:
             self.local.deletes.sent(len(gone), now)
-        self._setbacks.over({*done.pushed, *done.pulled, *done.deleted_there, *done.deleted_here, *plan.agree})
-        self._setbacks.failed((done.setbacks | done.problems.keys()) - done.refused, now)
-        self.local.look_at(done.moved_on)
+        self._backoff.succeeded({*done.pushed, *done.pulled, *done.deleted_there, *done.deleted_here, *plan.agree})
+        self._backoff.failed((done.backing_off | done.problems.keys()) - done.refused, now)
+        self.local.scan_again(done.moved_on)
         self.sides.planned(self._planned)
         self.sides.plan_again(self._problems.note(plan, done, self._planned))
         self._committed = max(self._committed, done.revision)
-        if not done.behind and not done.failure and self._shows_all():
+        shows_all = self.mapping.direction is Direction.PUSH or not self.sides.changed_in_store
+        if not done.behind and not done.failure and shows_all:
             self._applied = self.remote.revision
         if done.pulled or done.deleted_here:
             self._after_apply([*done.pulled, *done.deleted_here])
         if done.fenced_out:
-            self.leased.fenced_out()
+            self.lease.fenced_out()
         if self.local.knows_all:
-            self.leased.looked()
-
-    def standing(self) -> Unfinished:
-        """Return what is left undone, after a cycle that looked at everything and in its thread."""
-        return standing_of(
-            self.sides, self.mapping, self._problems, self.transfer.keeper, seen=self.remote.revision,
-            otherwise=self.status.why_not_done(), mark=self.local.scanner.mark, yields=self.leased.yields,
-        )  # fmt: skip
-
-    def _shows_all(self) -> bool:
-        """Tell whether all that the store had for this replica is here, or was here until it was changed."""
-        return self.mapping.direction is Direction.PUSH or not self.sides.news
+            self.lease.scanned()
 
     def _finish_rewriting(self) -> None:
-        """Write the subtree's root, now that all is in it again that a person wanted there. Raises StoreError."""
-        rewritten = self.remote.life.phase is Phase.REWRITING and not self._problems.waiting and self._may_push()
-        if rewritten and self.transfer.make_root(self.leased.fence):
+        """Write the root record once everything below it is written again. Raises StoreError."""
+        rewriting = self.remote.lifecycle.phase is Phase.REWRITING
+        finished = rewriting and not self._problems.waiting and self._may_push()
+        if finished and self.executor.make_root(self.lease.fence):
             self.remote.root_made()
 
     def _postpone(self, failure: ConfigstoreError, done: CycleOutcome | None = None) -> float:
-        """Let what was not done wait, as a difference to the baseline, until the store is back."""
+        """Publish a failure; what was not done stays a difference to the baseline, for a later cycle."""
         if isinstance(failure, StoreError):
-            self.local.look()  # what is edited meanwhile is queued, and its age is known
+            self.local.refresh()  # so that edits made meanwhile are counted, with their age
         self._publish(Plan(waiting_for=str(failure)), done, silent=isinstance(failure, StoreUnavailableError))
         return self._next(retry=NO_SPACE_RETRY if isinstance(failure, NoSpaceError) else RETRY)
 
     def _next(self, *, again: bool = False, retry: float = RETRY) -> float:
-        """Return in how many seconds to look again, the soonest of all reasons."""
-        due = [self.local.until_next(), self.remote.ask(), self._setbacks.until_next(self._clock()), retry]
-        return 0.0 if again else max(0.0, min(each for each in due if each is not None))
+        """Return the seconds until the next cycle, the soonest of all reasons for one."""
+        listing, paused = self.remote.request_listing(), self._backoff.until_next(self._clock())
+        due = [each for each in (self.local.until_next(), listing, paused, retry) if each is not None]
+        return 0.0 if again else max(0.0, min(due))
 
     def _publish(self, plan: Plan, done: CycleOutcome | None = None, *, silent: bool = False) -> None:
-        """Show how the mapping is. It is complete once every record is shown here, as `init` judges it."""
-        follows = self.remote.life.phase is Phase.FOLLOWING
-        waiting_for = plan.waiting_for or self.remote.error or self.remote.words
-        complete = follows and (self.mapping.direction is Direction.PUSH or not self.sides.missing)
+        """Publish the mapping's state. It is complete once every record is shown here; `init` judges the same."""
+        phase, pushes_only = self.remote.lifecycle.phase, self.mapping.direction is Direction.PUSH
+        follows = phase is Phase.FOLLOWING
+        waiting_for = plan.waiting_for or self.remote.error or self.remote.phase_text
+        complete = follows and (pushes_only or not self.sides.missing)
         unfit = self.remote.unfit
-        self._board.publish(
+        self._publisher.publish(
             self._problems.shown() | self.local.open_problems(),
             Figures(
                 halted=plan.halted,
                 waiting_for=waiting_for,
                 complete=complete and not plan.halted and not unfit,
-                keeps_ready=follows or self.remote.life.phase is Phase.UNKNOWN,
-                queued=set() if self.mapping.direction is Direction.PULL else self.sides.queued(),
+                keeps_ready=follows or phase is Phase.UNKNOWN,
+                queued=set() if self.mapping.direction is Direction.PULL else self.sides.changed_here(),
                 noticed=self.local.noticed,
                 waiting=self._problems.waiting,
                 paths=len(self.sides.baseline),
                 revision=self.remote.revision,
                 applied=self._applied,
-                behind=0 if self.mapping.direction is Direction.PUSH else len(self.sides.news),
+                behind=0 if pushes_only else len(self.sides.changed_in_store),
                 committed=self._committed,
-                trouble=self.local.trouble,
+                trouble=self.local.limitation,
                 unfit=unfit,
                 lost=self.remote.lost,
                 held=self.remote.held,
-                last_choice=self._choices.last,
+                last_choice=self._requests.last,
                 silent=silent or waiting_for == self.remote.error,
             ),
             done,

@@ -1,61 +1,38 @@
-"""Carries out a plan: the new baseline of what agrees already, then pushes, then pulls. Called by the engine."""
+"""Carries out a plan. Called by the engine.
+
+The order is agreements that need no change, pushes, pulls: the local edits are in the store before the mirrored
+directory is changed. When the store takes no pushes, the pulls are made all the same.
+"""
 
 from collections.abc import Set as AbstractSet
 
 from configstore.errors import StoreError
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Entry, Kind, RecordError, tombstone
-from configstore.store.tree import Tree
 from configstore.store.values import Fence, Write
 from sidecar.cycle.conflicts import ConflictKeeper
+from sidecar.cycle.parts import MappingParts
 from sidecar.cycle.pull import Puller
 from sidecar.cycle.push import Pusher
-from sidecar.local.apply import Applier
-from sidecar.local.scan import Scanner
-from sidecar.mapping import Mapping
 from sidecar.planner.outcome import CycleOutcome
 from sidecar.planner.plan import Plan, Push
-from sidecar.programs.check import Check
-from sidecar.remote.side import RemoteSide
-from sidecar.state.baseline import Baseline
 
 
-class Executor:
-    """Moves what a plan says, for one mapping."""
+class PlanExecutor:
+    """Carries out the plans of one mapping."""
 
-    def __init__(
-        self,
-        *,
-        mapping: Mapping,
-        tree: Tree,
-        baseline: Baseline,
-        remote: RemoteSide,
-        scanner: Scanner,
-        applier: Applier,
-    ) -> None:
-        self._mapping = mapping
-        self._tree = tree
-        self._baseline = baseline
-        check = Check(mapping)
-        self._pusher = Pusher(
-            mapping=mapping, tree=tree, remote=remote, baseline=baseline, scanner=scanner, check=check
-        )
-        self.keeper = ConflictKeeper(tree, mapping, baseline.sides)
-        self._puller = Puller(
-            mapping=mapping,
-            tree=tree,
-            remote=remote,
-            baseline=baseline,
-            scanner=scanner,
-            applier=applier,
-            check=check,
-            keeper=self.keeper,
-        )
+    def __init__(self, parts: MappingParts) -> None:
+        self._mapping = parts.mapping
+        self._tree = parts.tree
+        self._baseline = parts.baseline
+        self.keeper = ConflictKeeper(parts.tree, parts.mapping, parts.baseline.sides)
+        self._pusher = Pusher(parts)
+        self._puller = Puller(parts, self.keeper)
 
-    def carry_out(
+    def execute(
         self, plan: Plan, *, fence: Fence | None = None, alone: AbstractSet[StorePath] = frozenset()
     ) -> CycleOutcome:
-        """Do all of a plan that can be done. alone: paths that no other of their set waits for."""
+        """Do all of a plan that can be done. alone: paths that their sets do not wait for."""
         done = CycleOutcome()
         self._baseline.agree({**plan.agree, **dict.fromkeys(plan.forget)})
         self._pusher.push(plan.push, done, fence=fence, alone=alone)
@@ -67,19 +44,19 @@ class Executor:
         done.again -= {*done.pulled, *done.deleted_here}
         return done
 
-    def bury(self, paths: AbstractSet[StorePath], fence: Fence | None) -> None:
-        """Write tombstones where records vanished; the files go as with any tombstone. Raises StoreError."""
+    def delete_vanished(self, paths: AbstractSet[StorePath], fence: Fence | None) -> None:
+        """Write the tombstones of records that vanished; the next plan removes the files. Raises StoreError."""
         pushes = [
             Push(path=path, entry=tombstone(self._baseline.sides.baseline[path].remote), local=None, expected=0)
             for path in sorted(paths)
         ]
-        if failure := self._pusher.bury(pushes, fence=fence):
+        if failure := self._pusher.push_tombstones(pushes, fence=fence):
             raise failure
 
     def make_root(self, fence: Fence | None) -> bool:
-        """Write the record of the subtree's root, unless somebody did. Raises StoreError.
+        """Write the root record unless there is one; returns whether the store surely has it now.
 
-        Returns whether it is surely there now.
+        Raises StoreError.
         """
         if self._mapping.store == ROOT:
             return True

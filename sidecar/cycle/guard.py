@@ -1,7 +1,7 @@
-"""Stands between plan and deed: halts what looks like an accident, and knows what a person made of it.
+"""Guards one mapping against mass deletions, and knows what a person decided about them. Called by the engine.
 
-The judgement itself is pure (`planner.guards`). What is remembered from cycle to cycle is here: the deletion that
-goes on, and the deletions that a person let pass. Called by the engine.
+The judgement is pure (`planner.guards`). This module keeps what it needs from cycle to cycle: the deletion that is
+going on here, and the deletions that a person let pass.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from sidecar.mapping import Mapping
 from sidecar.planner.guards import against, refusal
 from sidecar.planner.plan import Plan, deletes
 from sidecar.planner.settle import DeleteWindow
-from sidecar.planner.three_sides import Sides
+from sidecar.planner.three_sides import ThreeSides
 
 
 class Guard:
@@ -23,22 +23,22 @@ class Guard:
     def __init__(
         self,
         mapping: Mapping,
-        sides: Sides,
+        sides: ThreeSides,
         *,
-        choices: PersonRequests,
+        requests: PersonRequests,
         window: DeleteWindow,
         new_id: Callable[[], str],
     ) -> None:
         """`new_id` returns a unique id for a deletion."""
         self._mapping = mapping
         self._sides = sides
-        self._choices = choices
+        self._requests = requests
         self._window = window
         self._new_id = new_id
-        self._deletion: Deletion | None = None  # the last one, which goes on while the window has its number
+        self._deletion: Deletion | None = None  # of `_number`: the last one, or the current
         self._number = 0
-        self._confirmed = False  # by a person, for what the plan deletes now
-        self._let_pass: set[str] = set()  # deletions of others that a person let pass
+        self._confirmed = False  # whether a person confirmed the deletes of the plan
+        self._let_pass: set[str] = set()  # deletions of other replicas that a person let pass
 
     def refusal(self, plan: Plan) -> str | None:
         """Return why a plan must not be carried out, or None."""
@@ -55,8 +55,8 @@ class Guard:
         )
 
     def chosen(self, plan: Plan, refused: str) -> set[StorePath] | None:
-        """Return the deletes of a refused plan that a person's choice takes back; None when nobody chose."""
-        take = self._choices.ending(refused)
+        """Return the deletes of a refused plan that a person's request takes back; None without a request."""
+        take = self._requests.ending(refused)
         if take is None:
             return None
         if take is Take.STORE:
@@ -66,7 +66,7 @@ class Guard:
         return against(plan, take)
 
     def with_deletion(self, plan: Plan) -> Plan:
-        """Say in each tombstone what is deleted together with it, and whether a person confirmed it."""
+        """Return the plan with its deletion in each tombstone, and with whether a person confirmed it."""
         count = sum(map(deletes, plan.push))
         if not count:
             return plan

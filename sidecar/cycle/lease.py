@@ -1,63 +1,48 @@
-"""What an engine knows of the lease that guards its mapping, and what it asks of it. `control.holds` answers.
+"""What an engine needs to know of the lease that guards its mapping. `control.holds` has the `LeaseView` of one.
 
-What was changed here and could not be sent must not be sent under a later token when another replica has held the
-lease since: it may not fit to what that one made. Clocks cannot tell. What can is the revision of the store up to
-which it was known who had held the lease, when last nothing lay here unsent: whoever held it later may have done
-so after the change was made.
+A local change that was not sent under one hold must not be sent under a later one if another replica held the
+lease in between: it may not fit what that replica changed. Clocks cannot show whether one did, so revisions of the
+store are compared:
+
+1. `clean_at` is the revision up to which the lease's history was known when no local change was unsent.
+2. Another holder after `clean_at` may have held the lease after the change was made, so the change gives way.
+3. The same holds for a lost hold of this replica: what its command wrote may have been superseded.
 """
-
-from typing import Protocol
 
 from configstore.store.values import Fence
 from sidecar.state.baseline import Baseline
 
 
-class LeaseView(Protocol):
-    """One mapping's view of its lease; all of it is called from the engine's thread."""
+class LeaseView:
+    """One mapping's view of its lease; called from the engine's thread.
+
+    This one is that of a mapping without one.
+    """
 
     def fence(self) -> Fence | None:
         """Return the proof that this sidecar holds the lease; None when it does not, or may not."""
-        ...
+        return None
 
     def fenced_out(self) -> None:
-        """Take note that the store refused a commit, since the lease is not held any more."""
-        ...
+        """Note that the store refused a commit since the lease is not held any more."""
 
     def known(self) -> int | None:
-        """Return the revision of the store up to which it is known who has held the lease.
+        """Return the revision of the store up to which all holders of the lease are known.
 
-        None while that is not known, and while a command of a hold that lost the lease may still write here.
+        None while that is not known, and while a command whose hold lost the lease may still write here.
         """
-        ...
-
-    def losses(self) -> int:
-        """Return how many holds of this sidecar have lost the lease: what their commands wrote is overtaken."""
-        ...
-
-
-class NoLease:
-    """The view of a mapping that no lease guards, and of one that never pushes."""
-
-    def fence(self) -> Fence | None:
-        """Return None."""
-        return None
-
-    def fenced_out(self) -> None:
-        """Do nothing."""
-
-    def known(self) -> int | None:
-        """Return None."""
         return None
 
     def losses(self) -> int:
-        """Return 0."""
+        """Return how many holds of this sidecar lost the lease."""
         return 0
 
 
 class MappingLease:
-    """One engine's dealings with its lease.
+    """The lease of one engine's mapping.
 
-    fence: that of the cycle; what was planned under it is committed under it.
+    fence: the proof that was valid when the cycle began. What is planned under it is committed under it, so that a
+    lease which is lost meanwhile makes the commit fail.
     """
 
     def __init__(self, view: LeaseView, baseline: Baseline) -> None:
@@ -65,41 +50,40 @@ class MappingLease:
         self._view = view
         self._baseline = baseline
         self._known: int | None = None
-        self._losses = self._losses_at_rest = 0
+        self._losses = self._losses_when_clean = 0
         self._others: int | None = None
 
     def begin_cycle(self, applied: int) -> None:
-        """Ask for the proof of holding the lease, and how far its history is known, before anything is looked at.
+        """Ask for the fence and for how far the lease's history is known, before anything is scanned.
 
-        applied: the revision of the store up to which all of it is shown here.
+        applied: the revision of the store up to which everything is shown here.
         """
         self.fence = self._view.fence()
         self._losses, known = self._view.losses(), self._view.known()
         self._known = None if known is None else max(known, applied)
 
     def fenced_out(self) -> None:
-        """Take note that the store refused a commit, since the lease is not held any more."""
+        """Note that the store refused a commit since the lease is not held any more."""
         self._view.fenced_out()
 
     def yield_to(self, others: int | None) -> None:
-        """Let what lies here unsent give way if another held the lease since, or it was lost here.
+        """Let unsent local changes give way if another replica held the lease since, or a hold here lost it.
 
-        From any thread. others: the revision of the store of the last that was heard of another holder; None when
-        nothing is to give way any more.
+        From any thread. others: the revision of the store at which another holder was last seen; None ends this.
         """
         self._others = others
 
     @property
     def yields(self) -> bool:
-        """Whether what lies here unsent gives way to what the store holds, and is kept as a conflict."""
+        """Whether unsent local changes give way to the store's records, and are kept as conflicts."""
         if self.fence is not None or self._others is None:
             return False
-        return self._others > self._baseline.sides.clean_at or self._losses > self._losses_at_rest
+        return self._others > self._baseline.sides.clean_at or self._losses > self._losses_when_clean
 
-    def looked(self) -> None:
-        """Remember up to where the history was known, if nothing lay here unsent; after a look that found all."""
+    def scanned(self) -> None:
+        """Set `clean_at` if no local change is unsent. Call it after a scan that found all changes."""
         sides = self._baseline.sides
-        differs = sides.news or sides.local_problems or sides.unstable or sides.queued()
+        differs = sides.changed_in_store or sides.local_problems or sides.unstable or sides.changed_here()
         if self._known is not None and not differs:
             self._baseline.clean(self._known)
-            self._losses_at_rest = self._losses
+            self._losses_when_clean = self._losses

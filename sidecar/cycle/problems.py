@@ -1,4 +1,4 @@
-"""What is wrong with paths, and why others wait: remembered from plan to plan. Owned by one engine."""
+"""The problems of paths and the paths that wait, kept from plan to plan. Owned by one engine."""
 
 from collections.abc import Mapping as Map
 from collections.abc import Set as AbstractSet
@@ -8,43 +8,43 @@ from configstore.model.problem import Problem
 from sidecar.planner.outcome import CycleOutcome
 from sidecar.planner.plan import Plan, Wait
 from sidecar.planner.sets import mixed
-from sidecar.planner.three_sides import Sides
+from sidecar.planner.three_sides import ThreeSides
 
 
 class Problems:
-    """The problems of paths. waiting: those that were left for a later cycle, and why."""
+    """The problems of one mapping's paths. waiting: the paths that were left for a later cycle, and why."""
 
-    def __init__(self, sides: Sides) -> None:
+    def __init__(self, sides: ThreeSides) -> None:
         self.waiting: dict[StorePath, Wait] = {}
         self._sides = sides
         self._found: dict[StorePath, Problem] = {}
-        self._mixed: dict[StorePath, tuple[Problem, dict[StorePath, int]]] = {}  # with the revisions it is about
+        self._mixed: dict[StorePath, tuple[Problem, dict[StorePath, int]]] = {}  # with the revisions of its paths
 
     def of(self, path: StorePath) -> Problem | None:
-        """Return what is wrong with a path, or None."""
+        """Return the problem of a path, or None."""
         return self._found.get(path) or self._sides.problem(path)
 
     def missing(self) -> list[str]:
-        """Return which records were never shown here, and why, in words."""
+        """Return the text of each record that was never shown here, with the reason."""
         found = (self.of(path) or f"{shown(path)}: changes too fast" for path in sorted(self._sides.missing))
-        return list(dict.fromkeys(map(str, found)))  # one problem may speak for many paths
+        return list(dict.fromkeys(map(str, found)))  # one problem can be that of many paths
 
     def add(self, problems: Map[StorePath, Problem]) -> None:
-        """Take what a plan says that is not carried out."""
+        """Take in the problems of a plan that is not carried out."""
         self._found |= problems
 
     def note(self, plan: Plan, done: CycleOutcome, planned: AbstractSet[StorePath]) -> set[StorePath]:
-        """Take what came of a plan for the paths `planned`; returns those that are to be planned again."""
-        pausing = {path for path, why in plan.waiting.items() if why is Wait.ASIDE}
+        """Take in the outcome of a plan for the paths `planned`; returns those that must be planned again."""
+        pausing = {path for path, why in plan.waiting.items() if why is Wait.BACKOFF}
         others = {path: found for path, found in self._found.items() if path not in planned - pausing}
         self._found = others | plan.problems | done.problems
         self.waiting = {**plan.waiting, **dict.fromkeys(done.again, Wait.AGAIN)}
         self._note_mixed(plan, done)
-        held = {path for path in plan.problems if self._sides.problem(path) is None}  # nothing tells when they end
+        held = {path for path in plan.problems if self._sides.problem(path) is None}  # no event reports their end
         return held | self.waiting.keys() | done.problems.keys()
 
     def _note_mixed(self, plan: Plan, done: CycleOutcome) -> None:
-        """Remember which paths were placed beside what another hand made, until a newer version of them comes."""
+        """Remember which applied paths split a local set, until any path of it has a newer version."""
         for path in plan.mixed.keys() & set(done.pulled):
             paths = (path, *plan.mixed[path])
             self._mixed[path] = mixed(path, plan.mixed[path]), {each: self._revision(each) for each in paths}
@@ -64,5 +64,5 @@ class Problems:
         return found | {**self._sides.local_problems, **self._sides.remote_problems, **self._found}
 
     def unsent(self) -> dict[StorePath, Problem]:
-        """Return those that may keep a path from being sent."""
+        """Return the problems that can keep a path from being sent."""
         return {**self._sides.remote_problems, **self._found}

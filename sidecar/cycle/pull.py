@@ -1,80 +1,68 @@
-"""Carries out the pulls of a plan. Called by `execute`; what could not be placed comes back as a value.
+"""Carries out the pulls of a plan. Called by `execute`; what could not be applied is in the outcome.
 
-Pulls of one group are placed together or not at all: what holds one of them back, be it the file that cannot be
-kept or the content that was overtaken, holds all of them back.
+1. Pulls of one group are applied together or not at all, whatever keeps one of them from being applied.
+2. What would be lost is in the store, below `conflicts/`, before it is overwritten (`_keep`).
+3. The agreements come after the files are in place, and the journal is cleared after the agreements. A crash in
+   between is finished at the next start (`local.recovery`).
 """
 
 import logging
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.model.path import StorePath, shown
 from configstore.model.problem import Problem
 from configstore.model.record import INLINE_MAX, Kind, RecordError, Source
 from configstore.progress import LINES, Pace
-from configstore.store.tree import Tree
 from sidecar.cycle.conflicts import ConflictKeeper
-from sidecar.local.apply import Applied, Applier
-from sidecar.local.change import LocalChange, Overtaken, Withheld
-from sidecar.local.scan import Changed, Scanner, Unreadable
-from sidecar.mapping import Mapping
+from sidecar.cycle.parts import MappingParts
+from sidecar.local.apply import ApplyResult
+from sidecar.local.change import ContentUnavailableError, LocalChange, SupersededError
+from sidecar.local.scan import Changed, Unreadable
 from sidecar.planner.outcome import CycleOutcome
 from sidecar.planner.plan import Pull
-from sidecar.planner.planner import agreed
+from sidecar.planner.planner import agreement_of
 from sidecar.planner.reconcile import as_shown
 from sidecar.planner.sets import held_back
-from sidecar.planner.sides import Agreed
-from sidecar.programs.check import Check
-from sidecar.remote.side import RemoteSide
-from sidecar.state.baseline import Baseline
+from sidecar.planner.sides import Agreement
 
 log = logging.getLogger(__name__)
 
 _BATCH = 8 * 1024 * 1024
-"""Bytes that are staged at once while pulling; a set is never split for it."""
+"""Bytes that are staged at once; a set is never split for it."""
 
 _PATHS = 500
-"""Paths that are staged at once; likewise. Each takes some KiB of memory until it is agreed on. A check sees all
-of them, whatever their number: it may refuse a part for want of the rest."""
+"""Paths that are staged at once; a set is never split for it. Each takes some KiB of memory until it is agreed on.
+With a check all paths are staged at once, since the check may refuse some of them when others are missing."""
 
 
 class Puller:
-    """Brings what the store holds to one mapping's directory."""
+    """Brings the store's records to one mapping's directory."""
 
-    def __init__(
-        self,
-        *,
-        mapping: Mapping,
-        tree: Tree,
-        remote: RemoteSide,
-        baseline: Baseline,
-        scanner: Scanner,
-        applier: Applier,
-        check: Check,
-        keeper: ConflictKeeper,
-    ) -> None:
-        self._mapping = mapping
-        self._tree = tree
-        self._remote = remote
-        self._baseline = baseline
-        self._scanner = scanner
-        self._applier = applier
-        self._check = check
+    def __init__(self, parts: MappingParts, keeper: ConflictKeeper) -> None:
+        self._mapping = parts.mapping
+        self._tree = parts.tree
+        self._remote = parts.remote
+        self._baseline = parts.baseline
+        self._scanner = parts.scanner
+        self._applier = parts.applier
+        self._check = parts.check
         self._keeper = keeper
-        self._pace = Pace(self._tell, "fetched")
+        self._pace = Pace(self._log_progress, "fetched")
 
     def pull(self, pulls: Sequence[Pull], done: CycleOutcome) -> None:
-        """Place pulls. Raises StoreUnavailableError when the store does not give what is to be placed."""
-        self._pace = Pace(self._tell, "fetched", len(pulls), quiet=LINES)
+        """Apply pulls. Raises StoreUnavailableError when the store cannot be read."""
+        self._pace = Pace(self._log_progress, "fetched", len(pulls), quiet=LINES)
         try:
             for batch in _batches(pulls, sys.maxsize if self._check.wanted else _PATHS):
                 self._pull(batch, done)
         finally:
             self._remote.contents.clear()
 
-    def _tell(self, far: str) -> None:
+    def _log_progress(self, far: str) -> None:
         log.info("pulling", extra={"mapping": self._mapping.name, "so_far": far})
 
     def _pull(self, pulls: Sequence[Pull], done: CycleOutcome) -> None:
@@ -91,17 +79,17 @@ class Puller:
             sizes = {each.path: each.remote.entry.size for each in files}
             self._remote.contents.expect({path: size for path, size in sizes.items() if size <= INLINE_MAX})
             self._note(ready, self._applier.apply(changes), done)
-            self._applier.finish()
+            self._applier.finish()  # invariant 3: `_note` has agreed on everything
 
     def _check_staged(
         self, pulls: Sequence[Pull], changes: Sequence[LocalChange], done: CycleOutcome
     ) -> str | None:
-        """Return why the set must not be placed now, or None."""
+        """Return why the check refuses the changes, or cannot judge them, or None."""
         try:
             return self._check.refuses_to_apply(pulls, changes, self._baseline.sides.local, self._scanner.pieces)
-        except Withheld as reason:
+        except ContentUnavailableError as reason:
             return str(reason)
-        except Overtaken:
+        except SupersededError:
             done.behind = True
             return "a newer version is about to come"
         except Changed as change:
@@ -111,9 +99,10 @@ class Puller:
             return f"cannot be checked: {failure.problem}"
 
     def _fitting(self, pulls: Sequence[Pull], done: CycleOutcome) -> list[Pull]:
-        """Return the pulls for which there is room: what a set claims is looked at before any of it is fetched.
+        """Return the pulls for which there is room, by the sizes in their records.
 
-        Else a record that claims much would fill the application's file system up for a while, again and again.
+        This is checked before any content is read. Else a record of a large size would fill the application's file
+        system for a while, again and again.
         """
         groups: dict[int, list[Pull]] = defaultdict(list)
         for pull in pulls:
@@ -136,7 +125,7 @@ class Puller:
         return [pull for pull in pulls if pull.path not in done.problems]
 
     def _keep(self, pulls: Sequence[Pull], done: CycleOutcome) -> list[Pull]:
-        """Keep what is about to be lost, and return the pulls that may be placed."""
+        """Keep the local content that would be lost, and return the pulls that may be applied."""
         failed: dict[int, tuple[StorePath, Problem | None]] = {}
         for pull in pulls:
             try:
@@ -156,7 +145,7 @@ class Puller:
         return [pull for pull in pulls if pull.group not in failed]
 
     def _here(self, pull: Pull) -> Source | None:
-        """Return what gives the content that lies here."""
+        """Return the source of the local content."""
         local = pull.local
         return (lambda: self._scanner.pieces(pull.path, local.entry)) if local else None
 
@@ -172,38 +161,38 @@ class Puller:
         )
 
     def _there(self, pull: Pull) -> Source:
-        """Return what gives the content that the store holds."""
+        """Return the source of the record's content."""
 
         def pieces() -> Iterator[bytes]:
             self._pace.step()
             try:
                 found = self._remote.contents.find(pull.path, pull.remote)
                 if found is None:
-                    raise Overtaken
+                    raise SupersededError
                 yield from self._tree.pieces(found)
             except StoreUnavailableError:
                 raise
             except (StoreError, RecordError) as error:
                 now = self._tree.mod_revision(self._mapping.absolute(pull.path))
                 if now != pull.remote.mod_revision:
-                    raise Overtaken from error
-                raise Withheld(str(error)) from error
+                    raise SupersededError from error
+                raise ContentUnavailableError(str(error)) from error
 
         return pieces
 
-    def _note(self, pulls: Sequence[Pull], applied: Applied, done: CycleOutcome) -> None:
+    def _note(self, pulls: Sequence[Pull], applied: ApplyResult, done: CycleOutcome) -> None:
         wanted = {pull.path: pull for pull in pulls}
         for path in applied.done.keys() & wanted.keys():
             undoes_a_delete = wanted[path].local is None and path in self._baseline.sides.baseline
             if wanted[path].keep or undoes_a_delete:
                 self._keeper.lose(path)
-        noted: dict[StorePath, Agreed | None] = {}
+        noted: dict[StorePath, Agreement | None] = {}
         for path, local in applied.done.items():
-            self._baseline.sides.placed(path, local)
+            self._baseline.sides.note_placed(path, local)
             if local is None:
                 noted[path] = None
             elif path in wanted:
-                noted[path] = agreed(local, wanted[path].remote)
+                noted[path] = agreement_of(local, wanted[path].remote)
         for path in applied.done.keys() & wanted.keys():
             gone = wanted[path].remote.entry.kind is Kind.GONE
             (done.deleted_here if gone else done.pulled).append(path)
@@ -211,20 +200,20 @@ class Puller:
         done.problems |= applied.problems
         done.again |= applied.stale
         done.moved_on |= applied.stale
-        done.setbacks |= applied.stale
+        done.backing_off |= applied.stale
         done.behind |= bool(applied.stale)
 
 
 def _claimed(pull: Pull) -> int:
-    """Return the bytes that a pull stages, by what its record says."""
+    """Return the bytes that a pull stages, by the size in its record."""
     return pull.remote.entry.size if pull.remote.entry.kind is Kind.FILE else 0
 
 
 def _give_up(pull: Pull, culprit: StorePath, problem: Problem | None, done: CycleOutcome) -> None:
-    """Leave a pull since a path of its group could not be kept. problem: why; None when it changed meanwhile."""
+    """Give up a pull since a path of its group could not be kept. problem: why; None when that path changed."""
     if problem is None:
         done.again.add(pull.path)
-        done.setbacks.add(culprit)
+        done.backing_off.add(culprit)
     elif pull.path == culprit:
         done.problems[pull.path] = problem
     else:
@@ -232,9 +221,9 @@ def _give_up(pull: Pull, culprit: StorePath, problem: Problem | None, done: Cycl
 
 
 def _batches(pulls: Sequence[Pull], most: int = _PATHS) -> Iterator[list[Pull]]:
-    """Cut pulls by size and number, in the order in which they were committed, without cutting a txn in two.
+    """Split pulls by bytes and number, in the order of their revisions, never between those of one transaction.
 
-    most: how many there may be before one is cut.
+    most: the number of pulls from which on a new batch begins.
     """
     if len(pulls) <= most and sum(pull.remote.entry.size for pull in pulls) <= _BATCH:
         if pulls:
@@ -242,12 +231,17 @@ def _batches(pulls: Sequence[Pull], most: int = _PATHS) -> Iterator[list[Pull]]:
         return
     batch: list[Pull] = []
     size = 0
-    for pull in sorted(pulls, key=lambda pull: pull.remote.mod_revision):
-        full = size > _BATCH or len(batch) >= most
-        if full and pull.remote.mod_revision != batch[-1].remote.mod_revision:
+    in_order = sorted(pulls, key=_revision)
+    for _, together in groupby(in_order, key=_revision):
+        if size > _BATCH or len(batch) >= most:
             yield batch
             batch, size = [], 0
-        batch.append(pull)
-        size += pull.remote.entry.size
+        group = list(together)
+        batch += group
+        size += sum(pull.remote.entry.size for pull in group)
     if batch:
         yield batch
+
+
+def _revision(pull: Pull) -> int:
+    return pull.remote.mod_revision

@@ -1,4 +1,8 @@
-"""A person's choices about one mapping, from requests in the store; each is valid for one cycle of the engine."""
+"""Requests of persons about one mapping. They come through the store and are valid for one cycle of the engine.
+
+A request counts only if it answers what the cycle finds: the halt with just the reason that the person read, or
+records that vanished. Every other one is dropped, so that a late answer decides nothing else.
+"""
 
 import logging
 from collections import deque
@@ -7,7 +11,7 @@ from datetime import UTC, datetime
 
 from configstore.model.path import StorePath, shown
 from configstore.model.replica import Request, Take
-from sidecar.planner.three_sides import Sides
+from sidecar.planner.three_sides import ThreeSides
 
 log = logging.getLogger(__name__)
 
@@ -17,13 +21,13 @@ def _time_of_day() -> str:
 
 
 class PersonRequests:
-    """What was chosen before the cycle that runs; what does not fit to what the cycle meets is dropped.
+    """The requests of one mapping.
 
-    last: what was carried out last, by whom, and when, in words; None when nothing was.
+    last: what was last done on request, by whom and when; None when nothing was.
     """
 
     def __init__(self, mapping: str, now: Callable[[], str] = _time_of_day) -> None:
-        """Take `now`, which returns the time of day, for people."""
+        """`now` returns the time of day, to be shown only."""
         self.last: str | None = None
         self._last: Request | None = None
         self._mapping = mapping
@@ -36,46 +40,46 @@ class PersonRequests:
         self._inbox.append(request)
 
     def begin_cycle(self) -> None:
-        """Forget the last cycle's choices and take in those made since."""
+        """Drop the last cycle's requests and take in those that came since."""
         self._current = [self._inbox.popleft() for _ in range(len(self._inbox))]
 
     def ending(self, reason: str) -> Take | None:
-        """Return which side was chosen to end a halt of just this reason; None when nobody chose."""
-        for choice in self._current:
-            if choice.reason == reason:
-                self._carry_out(choice)
-                return choice.take
+        """Return the side that is requested to end a halt with exactly this reason; None without a request."""
+        for request in self._current:
+            if request.reason == reason:
+                self._use(request)
+                return request.take
         return None
 
     def write_again(self) -> bool:
-        """Return whether all records that vanished were chosen to be written again."""
-        for choice in self._current:
-            if not choice.reason and choice.path is None and choice.take is Take.LOCAL:
-                self._carry_out(choice)
+        """Return whether all records that vanished are requested to be written again."""
+        for request in self._current:
+            if not request.reason and request.path is None and request.take is Take.LOCAL:
+                self._use(request)
                 return True
         return False
 
-    def about_vanished(self, sides: Sides) -> dict[StorePath, Take]:
-        """Return what was chosen about records that vanished, for each path that is concerned."""
+    def about_vanished(self, sides: ThreeSides) -> dict[StorePath, Take]:
+        """Return the requested side for each path whose record vanished and which a request names."""
         chosen: dict[StorePath, Take] = {}
-        for choice in self._current:
-            if not choice.reason:
-                paths = [path for path in sides.vanished() if choice.path in {None, path}]
+        for request in self._current:
+            if not request.reason:
+                paths = [path for path in sides.vanished() if request.path in {None, path}]
                 if paths:
-                    self._carry_out(choice)
-                chosen |= dict.fromkeys(paths, choice.take)
+                    self._use(request)
+                chosen |= dict.fromkeys(paths, request.take)
         return chosen
 
-    def _carry_out(self, choice: Request) -> None:
-        """Log a choice that fits, once, and keep it for who asks later."""
-        if choice is self._last:
+    def _use(self, request: Request) -> None:
+        """Log a request that is carried out, once, and set `last`."""
+        if request is self._last:
             return
-        self._last = choice
-        extra = {"mapping": self._mapping, "take": str(choice.take), "by": choice.who}
-        if choice.path is not None:
-            extra["path"] = shown(choice.path)
-        if choice.reason:
-            extra["reason"] = choice.reason
+        self._last = request
+        extra = {"mapping": self._mapping, "take": str(request.take), "by": request.who}
+        if request.path is not None:
+            extra["path"] = shown(request.path)
+        if request.reason:
+            extra["reason"] = request.reason
         log.warning("resumed by a person's choice", extra=extra)
-        what = "resume" if choice.path is None else f"resolve {shown(choice.path)}"
-        self.last = f"{what} --take {choice.take}, by {choice.who}, {self._now()}"
+        what = "resume" if request.path is None else f"resolve {shown(request.path)}"
+        self.last = f"{what} --take {request.take}, by {request.who}, {self._now()}"

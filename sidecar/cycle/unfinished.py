@@ -1,4 +1,7 @@
-"""What is left undone of one mapping, as a value for who begins or ends a hold. Read by `control.holds`."""
+"""What one mapping has not sent and not shown yet, as a value.
+
+A hold begins and ends by it (`control.section`).
+"""
 
 from collections.abc import Callable
 from collections.abc import Mapping as Map
@@ -13,21 +16,21 @@ from configstore.model.signature import Signature
 from sidecar.cycle.conflicts import ConflictKeeper
 from sidecar.cycle.problems import Problems
 from sidecar.mapping import Mapping
-from sidecar.planner.three_sides import Sides
-from sidecar.planner.unsent import unsent
+from sidecar.planner.three_sides import ThreeSides
+from sidecar.planner.unsent import unsent_changes
 
 
 class UnfinishedPath(msgspec.Struct, frozen=True, kw_only=True):
-    """A path of which the store does not have what lies here, and why.
+    """A path whose local state the store does not have, and why.
 
-    shown: the path as it is typed into a shell. lies: by what it is known whether that is still the same: an
-    entry, or the signature of what could not be read; None for what is gone. sure: whether it cannot travel as it
-    lies here, and is not just on its way or being written.
+    shown: the path as it is typed into a shell. local: the local state, by which a later change is seen: an
+    entry, the signature of a file that could not be read, or None for a path that is gone. sure: whether the local
+    state cannot be sent as it is; false while it is only being sent or written.
     """
 
     shown: str
     reason: str
-    lies: Entry | Signature | None
+    local: Entry | Signature | None
     sure: bool
 
     def __str__(self) -> str:
@@ -36,13 +39,13 @@ class UnfinishedPath(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
-    """How a mapping stands after a cycle that looked at everything.
+    """What a mapping has not done after a cycle with a full scan.
 
-    seen: the revision of the store up to which it has seen. unshown: the paths whose newest record is not shown
-    here, with the problem that holds it up, if there is one. unsent: those of which the store does not have what
-    lies here. yields: those of `unsent` that another holder of the lease may have overtaken: they do not travel,
-    but are to be kept as conflicts. conflicts: how many times the store's version took the place of a change made
-    here, since the directory was taken; lost: the paths of the last of them, the newest at the end.
+    seen: the revision of the store up to which all changes were taken in. unshown: the paths whose newest record
+    is not shown here, with the problem that prevents it, if there is one. unsent: the paths whose local state the
+    store does not have. yields: the paths of `unsent` that another holder of the lease may have changed since:
+    they are not sent but kept as conflicts. conflicts: how many times the store's version replaced a local change
+    since the mirrored directory was opened. lost: the paths of the last of them, the newest at the end.
     """
 
     seen: int = 0
@@ -53,8 +56,8 @@ class Unfinished(msgspec.Struct, frozen=True, kw_only=True):
     lost: tuple[StorePath, ...] = ()
 
 
-def standing_of(
-    sides: Sides,
+def unfinished_work(
+    sides: ThreeSides,
     mapping: Mapping,
     problems: Problems,
     keeper: ConflictKeeper,
@@ -64,29 +67,29 @@ def standing_of(
     mark: Callable[[StorePath], Signature | None],
     yields: bool,
 ) -> Unfinished:
-    """Return how a mapping stands.
+    """Return what a mapping has not sent and not shown.
 
-    otherwise: why a path without a problem of its own did not travel. mark: returns how a path looks that could
-    not be read. yields: whether what lies here unsent is to give way.
+    otherwise: why a path without a problem of its own was not sent. mark: returns the signature of a path that
+    could not be read. yields: whether unsent local changes give way.
     """
-    reasons = unsent(sides, mapping, problems.unsent(), otherwise=otherwise)
+    reasons = unsent_changes(sides, mapping, problems.unsent(), otherwise=otherwise)
 
     def left(path: StorePath, reason: str) -> UnfinishedPath:
-        # What cannot be read now is still known as it was before.
+        # `sides.local` keeps the last known state of a path that cannot be read now.
         local = None if path in sides.local_problems else sides.local.get(path)
         problem = problems.of(path)
         return UnfinishedPath(
             shown=problem.shown() if problem else shown(path),
             reason=reason,
-            lies=local.entry if local else mark(path),
+            local=local.entry if local else mark(path),
             sure=path not in sides.unstable and problem is not None and not problem.unsure,
         )
 
-    giving_way = (sides.queued() | sides.unstable) & reasons.keys() if yields else ()
+    giving_way = (sides.changed_here() | sides.unstable) & reasons.keys() if yields else ()
     shows_all = mapping.direction is Direction.PUSH
     return Unfinished(
         seen=seen,
-        unshown={} if shows_all else {path: problems.of(path) for path in sides.news},
+        unshown={} if shows_all else {path: problems.of(path) for path in sides.changed_in_store},
         unsent={path: left(path, reason) for path, reason in reasons.items()},
         yields=frozenset(giving_way),
         conflicts=keeper.count,

@@ -90,7 +90,7 @@ class Parts:
 
     def notes(self) -> list[str]:
         """Return what is wrong with the process as a whole, a sentence each, with the mend; from any thread."""
-        found = [self._state.trouble, *(each.alarm.failure for each in self.mirrors)]
+        found = [self._state.limitation, *(each.alarm.failure for each in self.mirrors)]
         return [
             *self._presence.notes(),
             *self.holds.notes(),

@@ -1,5 +1,7 @@
 """The local side of one mapping.
 
-`root` opens safely. `scan` says what lies there, out of `visit`s of its directories; `watch` when to look.
-`apply` brings the store's state there: made ready by `stage`, into `directories`, back to back.
+`mirrored_directory` opens it safely, `watch` reports when to scan, `scan` finds what changed. `apply` brings the
+store's state there: `stage` makes the files ready out of sight, and they are renamed into `directories` back to
+back. `journal` and `recovery` finish what a crash interrupts. `side` keeps the local part of `ThreeSides` for the
+engine.
 """

@@ -1,4 +1,4 @@
-"""One change to the mirrored directory, as a value: made by `execute`, carried out by `apply`."""
+"""One change to the mirrored directory, as a value: `cycle.pull` makes it, `apply` carries it out."""
 
 import msgspec
 
@@ -7,21 +7,21 @@ from configstore.model.record import Entry, Kind, Source
 from sidecar.planner.sides import LocalEntry, RemoteEntry
 
 
-class Overtaken(Exception):  # noqa: N818  # a fact, not a fault
-    """The store holds another version by now than the one that was to be applied; raised by a source."""
+class SupersededError(Exception):
+    """The store has another record by now than the one to be applied. Raised by a source."""
 
 
-class Withheld(Exception):  # noqa: N818  # becomes a Problem
-    """The content cannot be had now; the text says why, and the mend. Raised by a source."""
+class ContentUnavailableError(Exception):
+    """The content cannot be read now; the text says why, and what to do. Raised by a source."""
 
 
 class LocalChange(msgspec.Struct, frozen=True, kw_only=True):
     """One path to bring to a state.
 
-    expected: what must lie there now (None: nothing). desired: what shall; kind `gone` removes. content: where a
-    file's bytes come from, piece by piece; it may raise Overtaken, Withheld and StoreUnavailableError. group:
-    changes of one group are made together or not at all. remote: the record that it comes from, which a set
-    finished after a crash agrees on.
+    expected: the local state that is replaced (None: nothing). desired: the new state; kind `gone` removes.
+    content: the source of a file's bytes, in pieces; it may raise SupersededError, ContentUnavailableError and
+    StoreUnavailableError. group: changes of one group are made together or not at all. remote: the record that it
+    comes from, for the agreement when the change is finished after a crash.
     """
 
     path: StorePath
@@ -38,7 +38,7 @@ class LocalChange(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def above(self) -> StorePath:
-        """The directory in which it lies."""
+        """The directory that contains the path."""
         return parent(self.path)
 
     @property
@@ -48,7 +48,7 @@ class LocalChange(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def was_directory(self) -> bool:
-        """Whether a directory is believed to lie there."""
+        """Whether the replaced state is a directory."""
         return self.expected is not None and self.expected.entry.kind is Kind.DIR
 
     @property
@@ -58,9 +58,9 @@ class LocalChange(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def changes_kind(self) -> bool:
-        """Whether what lies there must make way first: a directory for something else, or the other way round."""
+        """Whether the replaced state must be removed first: a directory for something else, or the opposite."""
         return self.expected is not None and self.was_directory is not (self.desired.kind is Kind.DIR)
 
     def __repr__(self) -> str:
-        """Show everything but the content: a source may hold it."""
+        """Return a text without the content source."""
         return f"LocalChange({self.path!r}, {self.desired!r}, group={self.group})"

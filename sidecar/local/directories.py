@@ -1,8 +1,12 @@
-"""The directories in which a set is applied: held open, made where they are missing, writable while it lasts.
+"""The directories in which one set is applied: opened once, made where missing, writable until the set is done.
 
-Called by `apply`. A directory gets its final mode only when all is in place: content is never laid into one that
-is wider than it shall be, and one that shall not be written to (0500) still gets its content. As long as a set
-lasts a path is one directory: what somebody puts in its place meanwhile gets neither content nor mode nor owner.
+Called by `apply`. Invariants:
+
+1. A directory gets its final mode last. Until then its mode is no wider than the final one, so that content is
+   never readable by others, and the owner may write, so that a read-only directory (0500) gets its content, too.
+2. A path means one directory, by its inode, until the set is done. What another process puts at that path
+   meanwhile gets neither content nor mode nor owner (ESTALE).
+3. A mode that is widened is in the journal first, so that a crash leaves no directory writable.
 """
 
 import errno
@@ -10,8 +14,6 @@ import os
 import stat
 from collections import OrderedDict
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 from configstore.files import descent
 from configstore.model.path import ROOT, StorePath, ancestors, basename, depth, parent
@@ -19,24 +21,24 @@ from sidecar.local.change import LocalChange
 from sidecar.local.journal import Journal, Unlocking
 from sidecar.local.mirrored_directory import MirroredDirectory
 
-_OPEN = 128
+_OPEN = 128  # descriptors that are kept
 _IMPLICIT_MODE = 0o755
 _SPECIAL = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 
 
 def special_bits(status: os.stat_result) -> int:
-    """Return the bits of a mode that never travel: those that lie here stay."""
+    """Return the bits of a mode that are never mirrored: setuid, setgid and sticky stay as they are here."""
     return status.st_mode & _SPECIAL
 
 
 class Directories:
-    """Directories of one set, by path; the least recently used ones are closed again.
+    """The open directories of one set, by path; the least recently used ones are closed again.
 
-    modes: what those shall have in the end whose mode was changed meanwhile.
+    modes: the final mode of each directory whose mode was changed.
     """
 
     def __init__(self, root: MirroredDirectory, mode: int | None, journal: Journal) -> None:
-        """`mode` is that of directories which the store has no record of."""
+        """mode: that of directories without a record; None for 0755."""
         self.modes: dict[StorePath, int] = {}
         self._root = root
         self._journal = journal
@@ -46,9 +48,9 @@ class Directories:
         self._unlocked: set[StorePath] = set()
 
     def open(self, path: StorePath) -> int:
-        """Return a descriptor, valid until some others were opened.
+        """Return a descriptor, valid until _OPEN others were opened.
 
-        Raises OSError, ESTALE when another directory lies there than before.
+        Raises OSError; ESTALE when the path is another directory than before.
         """
         if path == ROOT:
             return self._root.fd
@@ -71,7 +73,7 @@ class Directories:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
 
     def unlock(self, path: StorePath) -> int:
-        """Open a directory of our own and let us write to it until `give_back`. Raises OSError."""
+        """Open a directory, and make it writable until `restore_modes` if this process owns it. Raises OSError."""
         descriptor = self.open(path)
         if path in self._unlocked:
             return descriptor
@@ -86,7 +88,7 @@ class Directories:
         return descriptor
 
     def make(self, path: StorePath) -> int:
-        """Unlock a directory; make it, and those above it, where there is none. Raises OSError."""
+        """Unlock a directory; make it, and those above it, where missing. Raises OSError."""
         with suppress(FileNotFoundError):
             return self.unlock(path)
         for missing in [*ancestors(path), path]:
@@ -94,7 +96,7 @@ class Directories:
         return self.unlock(path)
 
     def refuse_mount(self, change: LocalChange) -> None:
-        """Raise OSError when a file cannot be replaced, another one being mounted on it (where openat2 tells)."""
+        """Raise OSError when another file is mounted on a file that is to be replaced (where openat2 shows it)."""
         if change.expected is None or change.was_directory:
             return
         try:
@@ -103,19 +105,13 @@ class Directories:
             if error.errno == errno.EXDEV:
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), change.path) from None
 
-    def give_back(self) -> None:
-        """Give the directories their final modes, the deepest first."""
+    def restore_modes(self) -> None:
+        """Give the directories their final modes, the deepest first: a parent's may forbid to reach them."""
         for path in sorted(self.modes, key=depth, reverse=True):
-            with suppress(OSError):  # gone again, or somebody else's by now
+            with suppress(OSError):  # gone again, or owned by another user by now
                 os.fchmod(self.open(path), self.modes[path])
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Close all descriptors."""
         while self._open:
             os.close(self._open.popitem()[1])

@@ -1,8 +1,10 @@
-"""The intents of the set that is being applied, so that a crash in between is finished at the next start.
+"""The journal: what `apply` is about to do, so that `recovery` finishes it at the next start after a crash.
 
-A log of JSON lines beside the baseline. A line is there before the step that it speaks of, and the log is empty
-again once the set's baseline is written. It counts only together with a baseline of the same mount. `apply` writes
-it, `recovery` reads it after a crash.
+A log of JSON lines beside the baseline. Invariants:
+
+1. A line is written before the step that it describes.
+2. The log is cleared after the agreements of the set are in the baseline.
+3. It counts only together with a baseline of the same mark, since it names files of that mount.
 """
 
 from typing import Annotated, Any
@@ -13,44 +15,44 @@ from configstore.model.path import ROOT, PathError, StorePath, parse_path
 from configstore.model.record import Entry
 from configstore.model.signature import Signature
 from configstore.model.untrusted import UntrustedError, decode
-from sidecar.local.expected import Expected
+from sidecar.local.fingerprint import Fingerprint
 from sidecar.planner.sides import RemoteEntry
 from sidecar.state.append_log import AppendLog
 
 FILE = "intent"
 
 StagedName = Annotated[str, msgspec.Meta(pattern="^[0-9]+$")]
-"""A name in the staging directory; no other one is ever acted on, whoever wrote the journal."""
+"""A name in the staging directory. No other name is ever used, since another user may have written the journal."""
 
 
 class Placing(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
-    """What lies ready in the staging directory as `name` is about to be renamed to `path`.
+    """The staged file `name` is about to be renamed to `path`.
 
-    laid: its signature. entry: what the path is then; remote: what it was made from. expected: what may be
-    replaced by it, None for nothing; it lies at `name` afterwards, until all of the group was judged. Those of one
-    group belong together.
+    laid: the staged file's signature. entry: the path's new state; remote: the record of that. expected: the file
+    that may be replaced, None for nothing. The replaced file then is at `name`, until all of its group were
+    judged.
     """
 
     path: StorePath
     name: StagedName
     laid: Signature
-    expected: Expected | None
+    expected: Fingerprint | None
     group: int
     entry: Entry
     remote: RemoteEntry | None
 
 
 class Removing(msgspec.Struct, frozen=True, kw_only=True, tag="remove"):
-    """What lies at `path` is about to be moved aside to `name` and removed, if its group is as expected."""
+    """The file at `path` is about to be moved to the staging directory as `name`, and removed once judged."""
 
     path: StorePath
     name: StagedName
-    expected: Expected
+    expected: Fingerprint
     group: int
 
 
 class Unlocking(msgspec.Struct, frozen=True, kw_only=True, tag="unlock"):
-    """The directory `path` is about to be made writable for us; `mode` is the one to give back."""
+    """The directory `path` is about to be made writable for this process; `mode` is to be restored."""
 
     path: StorePath
     mode: int
@@ -63,17 +65,17 @@ _decoder = msgspec.json.Decoder(Intent)
 _any_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
-class Journal:
+class Journal(AppendLog):
     """The journal of one mirrored directory."""
 
-    def __init__(self, directory: int, *, ours: bool = False) -> None:
-        """`directory` and `ours` are as in `AppendLog`; the log is opened when it is needed."""
-        self._log = AppendLog(directory, FILE, ours=ours)
+    def __init__(self, directory: int, *, exclusive: bool = False) -> None:
+        """Take the parameters of `AppendLog`."""
+        super().__init__(directory, FILE, exclusive=exclusive)
 
     def read(self) -> list[Intent]:
-        """Return what a dead run was about to do; a line that it could not finish tells of nothing done."""
+        """Return what a dead process was about to do. What an incomplete line describes was not begun."""
         intents: list[Intent] = []
-        for line in self._log.lines():
+        for line in self.lines():
             try:
                 intent = _intent(line)
                 if intent.path != ROOT:
@@ -84,20 +86,8 @@ class Journal:
         return intents
 
     def note(self, *intents: Intent) -> None:
-        """Write intents down. Raises OSError when there is no room for them; they must then not be acted on."""
-        self._log.append(_encoder.encode(intent) for intent in intents)
-
-    def clear(self) -> None:
-        """Forget all: what was intended is done or given up."""
-        self._log.clear()
-
-    def remove(self) -> None:
-        """Remove the log. Raises OSError."""
-        self._log.remove()
-
-    def close(self) -> None:
-        """Close the log."""
-        self._log.close()
+        """Write intents. Raises OSError without room for them; what they describe must not be done then."""
+        self.append(_encoder.encode(intent) for intent in intents)
 
 
 def _intent(line: bytes) -> Intent:

@@ -1,9 +1,11 @@
-"""The mirrored directory: opened once, held, and recognised again before every cycle.
+"""The mirrored directory: opened once, kept open, and recognised before each cycle.
 
-An unmounted, replaced or over-mounted directory looks like one in which everything was deleted, so nothing is
-concluded or written before `check` has said that this is still the directory that was opened. Where its parent can
-be written to by another user, that user decides what lies under its name: only what that user could have made, or
-what bears our mark, is taken.
+1. A directory that was unmounted, replaced or mounted over looks like one in which everything was deleted. So
+   nothing is concluded and nothing written before `check` has recognised the directory that was opened.
+2. Everything in it is reached through its descriptor, never through its path again.
+3. Where another user can write to the directory above, that user can put another directory at its path, such as
+   one that this process may write to and the user may not. So only a directory is opened that this user could have
+   made, or one that bears the known mark (`_refuse_exchanged`).
 """
 
 import errno
@@ -16,20 +18,20 @@ from configstore.files import descent
 from configstore.files.beneath import Beneath
 from configstore.files.reasons import why_failed
 from configstore.model.path import PRIVATE_NAME, StorePath
-from sidecar.local.private import STAGING, Private
+from sidecar.local.private import STAGING, PrivateDirectory
 
 _MODE = 0o755
 
 
 class DirectoryLostError(Exception):
-    """The directory was emptied or replaced by another usable one: begin anew there, without a baseline."""
+    """The directory was emptied, or replaced by another usable one, which is to be opened without a baseline."""
 
 
 class MirroredDirectory:
     """One open mirrored directory.
 
-    fd: its descriptor. private: what is ours in it, `.configstore`. read_only: nobody can write there, so there is
-    nothing of ours in it, and nothing by which another process would know it again.
+    fd: its descriptor. private: its `.configstore`. read_only: whether its mount is read-only, so that it has no
+    `.configstore` and no mark by which it is recognised after a restart.
     """
 
     def __init__(
@@ -37,11 +39,10 @@ class MirroredDirectory:
     ) -> None:
         """Open `path`, make it (0755) when only its last component is missing, and prepare `.configstore`.
 
-        within: another mirrored directory in which it lies: what is missing in between is made, too, and no link
-        counts there. mark: the one that it bears when it is the one that was mirrored before, where that is known.
-        prepare: false changes nothing, and takes a directory that would be made for an empty one. only_read:
-        nothing will ever be placed in it, so that a read-only one will do.
-        Raises RefusedError saying why and the mend.
+        within: another mirrored directory that contains it: what is missing in between is made, too, and no link
+        is followed there. mark: the mark of the directory that was mirrored before, if known. prepare: false
+        changes nothing; a missing directory that would be made counts as an empty one. only_read: whether nothing
+        will be placed in it, so that a read-only mount is accepted. Raises RefusedError with what to do.
         """
         self.path = path
         self._parts = ExitStack()
@@ -53,9 +54,9 @@ class MirroredDirectory:
             if found and not self._was_mount:
                 self._refuse_exchanged(mark)
             self.read_only = only_read and _is_read_only(self.fd)
-            self.private = Private(self.fd, path, prepare=prepare and not self.read_only)
+            self.private = PrivateDirectory(self.fd, path, prepare=prepare and not self.read_only)
             self._parts.callback(self.private.close)
-            self._ours = self._identities()
+            self._own_identities = self._identities()
         except OSError as error:
             self.close()
             raise RefusedError(f"{path}: cannot be mirrored: {_mend(error)}") from error
@@ -69,7 +70,10 @@ class MirroredDirectory:
         return self.private.staging_fd
 
     def claim(self) -> None:
-        """Let nobody else mirror it until `close`, by whatever path. Raises RefusedError."""
+        """Lock the directory against other sidecars and mappings until `close`. Raises RefusedError.
+
+        The lock is on the directory itself, so that it also holds against another path to it.
+        """
         try:
             fcntl.flock(self.fd if self.read_only else self.private.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -81,7 +85,7 @@ class MirroredDirectory:
     def check(self) -> str | None:
         """Return why the directory must not be touched now, or None.
 
-        Raises RootLostError when it was emptied, or replaced by something that may be filled.
+        Raises DirectoryLostError when it was emptied, or replaced by a directory that may be filled.
         """
         try:
             return self._compare()
@@ -97,7 +101,7 @@ class MirroredDirectory:
             raise DirectoryLostError(f"{self.path}: another directory lies here now")
         if self.read_only:
             return None
-        for name, above, held in self._ours:
+        for name, above, held in self._own_identities:
             try:
                 found = os.stat(name, dir_fd=above, follow_symlinks=False)
             except FileNotFoundError:
@@ -107,12 +111,15 @@ class MirroredDirectory:
         return None
 
     def _identities(self) -> tuple[tuple[str, int, tuple[int, int]], ...]:
-        """Return our directories: the name, where it lies, and what is held, which stays the same while it is."""
+        """Return name, parent descriptor and identity of `.configstore` and its staging directory.
+
+        They are held open, so no other directory can get their inode numbers.
+        """
         held = (PRIVATE_NAME, self.fd, self.private.fd), (STAGING, self.private.fd, self.private.staging_fd)
         return tuple((name, above, _identity(os.fstat(ours))) for name, above, ours in held if ours >= 0)
 
     def open_directory(self, relative: StorePath) -> int:
-        """Open a directory below for listing and as a base for *at() calls. Raises OSError."""
+        """Open a directory below it, for listing and *at() calls. Raises OSError."""
         return self.beneath.open(relative, os.O_RDONLY | os.O_DIRECTORY)
 
     def close(self) -> None:
@@ -120,9 +127,9 @@ class MirroredDirectory:
         self._parts.close()
 
     def _open_directory(self, within: str, *, prepare: bool) -> bool:
-        """Open the directory, and tell whether it was there already. Raises RefusedError, OSError."""
+        """Open the directory; returns whether it existed before. Raises RefusedError, OSError."""
         if prepare and within:
-            self.fd, made = _open_or_make_within(self.path, within)
+            self.fd, made = _open_within(self.path, within, make=True)
         elif prepare:
             self.fd, made = descent.open_or_make(self.path, _MODE, for_stranger=True)
         else:
@@ -132,14 +139,16 @@ class MirroredDirectory:
 
     def _open_or_stand_in(self, within: str) -> tuple[int, bool]:
         try:
-            return _descend(self.path, within), False
+            if within:
+                return _open_within(self.path, within, make=False)
+            return descent.descend(self.path), False
         except FileNotFoundError:
             if not os.path.isdir(os.path.dirname(within or self.path)):
                 raise
         return self._empty_directory(), True
 
     def _refuse_exchanged(self, mark: str) -> None:
-        """Raise RefusedError when a stranger could have put another's directory here for us to open."""
+        """Raise RefusedError when another user could have put a foreign directory at the path."""
         above, found = os.stat("..", dir_fd=self.fd), os.fstat(self.fd)
         if not descent.can_be_exchanged(above) or (mark and self._bears(mark)):
             return
@@ -153,15 +162,15 @@ class MirroredDirectory:
         )
 
     def _bears(self, mark: str) -> bool:
-        """Tell whether the directory is the one that a mark was given to."""
+        """Return whether the directory bears a mark."""
         with suppress(OSError, RefusedError):
-            private = Private(self.fd, self.path, prepare=False)
+            private = PrivateDirectory(self.fd, self.path, prepare=False)
             with closing(private):
                 return private.mark == mark
         return False
 
     def _empty_directory(self) -> int:
-        """Open one that stands for a directory that is not there yet, until `close`. Raises RefusedError."""
+        """Open a temporary directory in the stead of a missing one, until `close`. Raises RefusedError."""
         from tempfile import mkdtemp  # noqa: PLC0415  # a MiB that only `plan` pays
 
         try:
@@ -173,26 +182,10 @@ class MirroredDirectory:
         return os.open(stand_in, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _descend(path: str, within: str) -> int:
-    """Open a directory; below `within` no link counts. Raises RefusedError, OSError."""
-    if not within:
-        return descent.descend(path)
-    current = descent.descend(within)
-    for name in path[len(within) + 1 :].split("/"):
-        try:
-            deeper = descent.enter(current, name)
-        except NotADirectoryError:
-            raise RefusedError(f"{path}: is reached through a symlink or a file in {within}: remove it") from None
-        finally:
-            os.close(current)
-        current = deeper
-    return current
+def _open_within(path: str, within: str, *, make: bool) -> tuple[int, bool]:
+    """Open a directory below another mirrored one, where no link is followed; returns whether it was made.
 
-
-def _open_or_make_within(path: str, within: str) -> tuple[int, bool]:
-    """Open a directory below another mirrored one, made for whom that belongs to, and what is missing in between.
-
-    Returns whether it was made. Raises RefusedError, OSError.
+    make: what is missing is made, for the other one's owner. Raises RefusedError, OSError.
     """
     current, made = descent.descend(within), False
     owner = os.fstat(current)
@@ -201,6 +194,8 @@ def _open_or_make_within(path: str, within: str) -> tuple[int, bool]:
             try:
                 deeper, made = descent.enter(current, name), False
             except FileNotFoundError:
+                if not make:
+                    raise
                 deeper, made = descent.make(current, name, owner), True
                 os.fchmod(deeper, _MODE)
         except NotADirectoryError:
@@ -212,12 +207,12 @@ def _open_or_make_within(path: str, within: str) -> tuple[int, bool]:
 
 
 def _is_read_only(directory: int) -> bool:
-    """Tell whether a directory lies on a mount to which nobody can write."""
+    """Return whether a directory is on a read-only mount."""
     return bool(os.fstatvfs(directory).f_flag & os.ST_RDONLY)
 
 
 def is_mount(path: str) -> bool:
-    """Tell whether something is mounted at `path`. Raises OSError."""
+    """Return whether something is mounted at `path`. Raises OSError."""
     descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return descent.is_mount(descriptor)

@@ -1,8 +1,11 @@
-"""`.configstore` in a mirrored directory: the staging area and a mark, of which nothing is believed but the mark.
+"""`.configstore` in a mirrored directory: the staging directory and the mark. Called by `mirrored_directory`.
 
-It lies where the application may come, so what is found here is a stranger's: it is reached through descriptors
-that were opened once, never through a link, and nothing in it hangs or ends us. The mark is a random name. A
-baseline that names it speaks of this mount; when the mount was lost, so was the mark, and no baseline counts.
+The application can write here, so nothing found in it is trusted but the mark:
+
+1. It is reached through descriptors that were opened once, and no link is followed. Nothing in it can make the
+   sidecar hang or end (FIFOs, deep trees, endless files).
+2. The mark is a random value. A baseline that names it is about this mount: when the mount is lost, so is the
+   mark, and no baseline counts any more.
 """
 
 import errno
@@ -20,23 +23,23 @@ STAGING = "staging"
 
 _MARK = re.compile(rb"[0-9a-f]{32}")
 _NO_MARK = {errno.ENOENT, errno.ELOOP, errno.ENXIO}
-"""Errors which say that something else, or nothing, lies at the mark's name; all others say nothing about it."""
+"""Errors which show that there is no mark; all others show nothing about it."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-class Private:
-    """One open private directory.
+class PrivateDirectory:
+    """One open `.configstore`.
 
-    fd: its descriptor. staging_fd: that of the directory in which files are made before they are renamed into
-    place; it is on the same file system. Both are -1 where there are none. mark: "" for none.
-    surely_ours: whether nobody but us could have written what lay here when it was opened.
+    fd: its descriptor. staging_fd: that of the staging directory, which is on the same file system. Both are -1
+    where there are none. mark: "" for none. surely_ours: whether no other user can have written what was in it
+    when it was opened.
     """
 
     def __init__(self, above: int, path: str, *, prepare: bool) -> None:
-        """Open it in the mirrored directory `above`, which is called `path`; `prepare` makes what is missing.
+        """Open it in the mirrored directory `above`, whose path is `path`; `prepare` makes what is missing.
 
-        Raises RefusedError with the mend, OSError.
+        Raises RefusedError with what to do, OSError.
         """
         self.fd = self.staging_fd = -1
         self.mark = ""
@@ -56,7 +59,7 @@ class Private:
             raise
 
     def renew_mark(self) -> None:
-        """Give the mount a new mark, so that no baseline counts that was made before. Raises OSError."""
+        """Give the mount a new mark, so that no earlier baseline counts. Raises OSError."""
         self.mark = secrets.token_hex(16)
         clear_name(MARK_NAME, self.fd)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -67,15 +70,14 @@ class Private:
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            with suppress(
-                OSError
-            ):  # a full mount is mirrored all the same; the next start compares everything anew
+            # A full mount is mirrored without a mark, and the next start compares everything again.
+            with suppress(OSError):
                 os.unlink(MARK_NAME, dir_fd=self.fd)
 
     def clear_staging(self) -> None:
-        """Remove what a dead run left in the staging directory; what it cannot have left is moved out of the way.
+        """Empty the staging directory of what a dead process left; a foreign tree is only moved out of the way.
 
-        Nothing is walked: how deep a stranger's tree is does not matter. Raises OSError.
+        Nothing is walked, so the depth of a foreign tree does not matter. Raises OSError.
         """
         with os.scandir(self.staging_fd) as left:
             for entry in left:
@@ -89,7 +91,7 @@ class Private:
         self.fd = self.staging_fd = -1
 
     def _make(self, name: str, above: int) -> int:
-        """Open a directory of ours, made when it is missing, that nobody else can enter."""
+        """Open a directory of this user alone (0700), made when it is missing."""
         made = False
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=above)
@@ -106,9 +108,9 @@ class Private:
         return descriptor
 
     def _take(self, name: str, descriptor: int) -> None:
-        """Let a directory be ours alone. Raises RefusedError, OSError."""
+        """Give a directory to this user alone. Raises RefusedError, OSError."""
         if os.fstat(descriptor).st_uid != os.geteuid() == 0:
-            # A service gave all its files to its user when it started: take ours back.
+            # Services of Mailu chown their whole directory to their user at start: root takes this one back.
             with suppress(PermissionError):
                 os.fchown(descriptor, 0, -1)
         owner = os.fstat(descriptor).st_uid

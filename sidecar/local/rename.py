@@ -1,8 +1,8 @@
-"""Renames that destroy nothing (renameat2(2)).
+"""Renames that destroy nothing (renameat2(2)). Called by `stage` and `recovery`.
 
-Between the last look at a file and a plain rename over it, its owner may have written to it. So the new file
-changes places with the old one, and what came out is judged before it is dropped (`expected`): if it is not what
-was expected, they change back. Kernels and file systems without this get the plain rename, with its window of some
+The application may write to a file between the last stat and a plain rename over it. So the new file is exchanged
+with the old one, and the old one is judged before it is removed (`fingerprint`): if it is not the expected file,
+both are exchanged back. Kernels and file systems without renameat2 get the plain rename, with its window of
 microseconds.
 """
 
@@ -15,15 +15,15 @@ _MISSING = {errno.ENOSYS, errno.EINVAL, errno.EPERM}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _renameat2 = getattr(_libc, "renameat2", None)
-if _renameat2:  # told once what it takes: the renames of a set are made back to back
+if _renameat2:  # declared once, since the renames of a set are made back to back
     _renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 
 
 def place(source: int, name: str, target: int, new_name: str, *, replace: bool) -> bool:
     """Move `name` in directory `source` to `new_name` in directory `target`.
 
-    replace: whether something lies there, which then changes places with it. Returns whether that came out and
-    lies at `name` now. Raises OSError: FileExistsError and FileNotFoundError where `replace` is wrong.
+    replace: whether there is a file at `new_name`, which is then exchanged. Returns whether that file is at `name`
+    now. Raises OSError: FileExistsError and FileNotFoundError where `replace` is wrong.
     """
     try:
         renameat2(source, name, target, new_name, _EXCHANGE if replace else _NOREPLACE)
@@ -36,7 +36,7 @@ def place(source: int, name: str, target: int, new_name: str, *, replace: bool) 
 
 
 def exchange(source: int, name: str, target: int, new_name: str) -> None:
-    """Let two files change places. Raises OSError."""
+    """Exchange two files. Raises OSError."""
     renameat2(source, name, target, new_name, _EXCHANGE)
 
 

@@ -1,7 +1,12 @@
-"""Looks at the mirrored directory and keeps the local side of `Sides` at what lies there. Called by the engine.
+"""Keeps the local side of `ThreeSides` up to date: decides when to scan what, and what may be sent.
 
-What an event named is looked at when the set that it belongs to has settled. What could not be read is looked at
-again after a while, which is nothing new and delays no set. Everything is looked at from time to time.
+For the engine.
+
+1. What an event named is scanned once the set that it opened has settled.
+2. A set is closed only after a scan that found no more changes, and no member of it is open for writing; but
+   within a limited time (`SetWindow`), so that one busy file cannot stop everything.
+3. What could not be read is scanned again after a while. That is no change, and delays no set.
+4. Everything is scanned from time to time, in case an event was lost (`RescanSchedule`).
 """
 
 from collections.abc import Callable
@@ -9,43 +14,43 @@ from collections.abc import Callable
 from configstore.model.path import StorePath, parent
 from configstore.model.problem import Problem
 from sidecar.local.mirrored_directory import MirroredDirectory
-from sidecar.local.scan import Scan, Scanner
+from sidecar.local.scan import Scanner, ScanResult
 from sidecar.local.watch import LocalWatch
 from sidecar.mapping import Mapping
-from sidecar.planner.settle import DeleteWindow, Rounds, SetWindow
-from sidecar.planner.three_sides import UNKNOWN_SET, Sides
+from sidecar.planner.settle import DeleteWindow, RescanSchedule, SetWindow
+from sidecar.planner.three_sides import UNKNOWN_SET, ThreeSides
 
 LOOK_AGAIN = 2.0
-"""Seconds until what could not be read is looked at again, should no event tell of it."""
+"""Seconds until what could not be read is scanned again if no event reports a change."""
 
 UNSTABLE_AGAIN = 0.25
-"""Seconds until a file of the set that is open is looked at again, should no event tell that it was closed."""
+"""Seconds until an open file of the open set is scanned again if no event reports that it was closed."""
 
 NAMED_AFTER = 4.0
-"""Seconds after which a file that is still open for writing is a problem with a name."""
+"""Seconds after which a file that is still open for writing is a problem."""
 
-_LOOKS = 3
-"""How often news that come in during a look are looked at before it is given up to find the directory at rest."""
+_SCANS = 3
+"""Number of scans that one call makes while changes keep coming in."""
 
 
 class LocalSide:
-    """What lies in one mapping's directory, and what of it may travel.
+    """The local side of one mapping.
 
-    edits_settled, deletes_settled: whether the last look found all that was changed, or deleted, together, so that
-    it may travel.
+    edits_settled, deletes_settled: whether the last call of `refresh` found complete sets of edits, and complete
+    deletions, so that they may be sent. noticed: when each pending path was first changed here.
     """
 
     def __init__(
         self,
         mapping: Mapping,
-        sides: Sides,
+        sides: ThreeSides,
         *,
         root: MirroredDirectory,
         scanner: Scanner,
         watch: LocalWatch | None,
         clock: Callable[[], float],
     ) -> None:
-        """Watch is None where nobody follows changes: then every look is at everything."""
+        """watch: None where changes are not followed: then every scan is a full one."""
         now = clock()
         self.edits_settled = self.deletes_settled = False
         self.scanner = scanner
@@ -55,45 +60,44 @@ class LocalSide:
         self._clock = clock
         self._set = SetWindow(mapping.settle)
         self.deletes = DeleteWindow(mapping.delete_settle)
-        self.rounds = Rounds(mapping, now)
+        self.schedule = RescanSchedule(mapping, now)
         self._everything = True
-        self.looked = False  # at everything, at least once
-        self._saw_everything = False  # in the last look
+        self.scanned_once = False  # whether a full scan was ever made
+        self._scanned_all = False  # whether the last call made one
         self._dirty: set[StorePath] = set()
         self._written: set[StorePath] = set()
         self._again_at: float | None = None
-        self._opened: dict[StorePath, float] = {}  # since when a file was found open for writing
+        self._opened: dict[StorePath, float] = {}  # since when a file is open for writing
         self._given_up: set[StorePath] = set()  # open files that no set waits for any more
         self._deleted: set[StorePath] = set()
-        self._news_since: float | None = None  # of what no scan has looked at yet
-        self.noticed: dict[StorePath, float] = {}  # when what is pending was changed here first
+        self._changed_since: float | None = None  # of what was not scanned yet
+        self.noticed: dict[StorePath, float] = {}
 
     def blocked(self) -> str | None:
-        """Return why the directory must not be touched now. Raises RootLostError when it is another one."""
+        """Return why the mirrored directory must not be touched now, or None.
+
+        Raises DirectoryLostError when it was emptied or replaced.
+        """
         return self._root.check()
 
-    def look_at_everything(self) -> None:
-        """Look at everything next time."""
-        self._everything = True
-
-    def look_at(self, paths: set[StorePath]) -> None:
-        """Look at paths next time that turned out to be other than they were believed to be."""
+    def scan_again(self, paths: set[StorePath]) -> None:
+        """Read paths again by the next scan, since they were not in the planned state."""
         self._dirty |= {parent(path) for path in paths}
         self._written |= paths
 
-    def look(self, *, flush: bool = False) -> None:
-        """Bring the local side up to date, as far as it may be looked at now.
+    def refresh(self, *, flush: bool = False) -> None:
+        """Scan what is due.
 
-        flush: look at everything, and let it travel without waiting for its set.
+        flush: make a full scan, and close the open set without waiting until it settled.
         """
         self._everything |= flush
-        self._saw_everything = False
-        self._end_set()
+        self._scanned_all = False
+        self._end_quiet_set()
         self.noticed = {path: at for path, at in self.noticed.items() if path in self._sides.pending}
-        for _ in range(_LOOKS):
+        for _ in range(_SCANS):
             self._take_events()
             now = self._clock()
-            self._everything |= self.rounds.full_scan_due(now)
+            self._everything |= self.schedule.full_scan_due(now)
             due = bool(self._dirty or self._written) and (flush or self._set.settled(now))
             again = self._again_at is not None and now >= self._again_at
             if not (self._everything or due or again):
@@ -104,25 +108,28 @@ class LocalSide:
         self.deletes_settled = self.deletes.settled(self._clock())
 
     def until_next(self) -> float:
-        """Return in how many seconds to look again, the soonest of all reasons. Call it after a look."""
+        """Return the seconds until the next scan is due, by the soonest of all reasons.
+
+        Call it after `refresh`.
+        """
         now = self._clock()
-        due = [self.rounds.until_next(now)]
+        due = [self.schedule.until_next(now)]
         if self._everything:
             due.append(0.0)
         if self._set.is_open:
-            news = self._dirty or self._written
-            for_open = self._set.settled(now) and not news and self._waits_for_open()
+            unscanned = self._dirty or self._written
+            for_open = self._set.settled(now) and not unscanned and self._waits_for_open()
             due.append(self._set.until_overdue(now) if for_open else self._set.until_settled(now))
         elif self._dirty or self._written:
             due.append(0.0)
         if self._again_at is not None:
             due.append(max(0.0, self._again_at - now))
-        if self._deleted and not self.deletes_settled:  # else they wait for something else
+        if self._deleted and not self.deletes_settled:  # settled deletes wait for something else
             due.append(self.deletes.until_settled(now))
         return min(due)
 
     def open_problems(self) -> dict[StorePath, Problem]:
-        """Return the files that programs keep open for writing for so long that somebody should know."""
+        """Return the problems of the files that have been open for writing for NAMED_AFTER seconds."""
         now = self._clock()
         return {
             path: Problem(
@@ -137,19 +144,19 @@ class LocalSide:
 
     @property
     def knows_all(self) -> bool:
-        """Whether the last look found all that had been changed here until it began."""
-        unseen = self._everything or self._dirty or self._written
-        follows = self._watch is not None and self._watch.trouble is None
-        return self.looked and not unseen and (follows or self._saw_everything)
+        """Whether all local changes are known that were made before the last `refresh`."""
+        unscanned = self._everything or self._dirty or self._written
+        follows = self._watch is not None and self._watch.limitation is None
+        return self.scanned_once and not unscanned and (follows or self._scanned_all)
 
     @property
-    def trouble(self) -> str | None:
-        """Why not all changes are noticed at once, or not all writers, with the mend."""
-        found = [self._watch.trouble if self._watch else None, self.scanner.trouble]
+    def limitation(self) -> str | None:
+        """Why some changes are noticed late, or writers not at all, and what to do; None when that is not so."""
+        found = [self._watch.limitation if self._watch else None, self.scanner.limitation]
         return "; ".join(filter(None, found)) or None
 
     def _close_set(self, *, flush: bool) -> bool:
-        """End the set that is open if all that was changed together is known; returns whether none is open now."""
+        """Close the open set if all of it is known; returns whether none is open now."""
         if not flush and self._grows():
             return False
         self._given_up |= self._sides.unstable
@@ -157,28 +164,28 @@ class LocalSide:
         return True
 
     def _grows(self) -> bool:
-        """Tell whether more may come to the set that is open."""
+        """Return whether more changes may come to the open set."""
         now, open_set = self._clock(), self._set
         if not open_set.is_open or open_set.tired(now):
             return False
-        # What came in during the look may belong to it.
+        # What was noticed during the scan may belong to it.
         if self._dirty or self._written or not open_set.settled(now):
             return True
         return self._waits_for_open() and not open_set.overdue(now)
 
     def _waits_for_open(self) -> bool:
-        """Tell whether a file of the open set is being written: one that was open before delays nothing."""
+        """Return whether a file of the open set is being written to. One that was open before does not count."""
         return bool(self._sides.unstable - self._given_up)
 
-    def _end_set(self) -> None:
-        """Close the set when it is complete and all of it was looked at, though nothing may travel now.
+    def _end_quiet_set(self) -> None:
+        """Close the open set if it is complete and scanned, even while nothing can be sent.
 
-        Else all that is changed while the store is away were one set, and what is being changed when it comes back
-        would be sent in part, since that set has waited for long enough.
+        Else all changes during an outage would be one set. That set would have waited long enough when the store
+        is back, so a change that is under way just then would be sent half-done.
         """
         open_set = self._set
-        unseen = self._everything or self._dirty or self._written
-        if open_set.is_open and not unseen and not self._waits_for_open() and open_set.settled(self._clock()):
+        unscanned = self._everything or self._dirty or self._written
+        if open_set.is_open and not unscanned and not self._waits_for_open() and open_set.settled(self._clock()):
             open_set.close()
 
     def _take_events(self) -> None:
@@ -187,15 +194,15 @@ class LocalSide:
         dirty = self._watch.drain()
         if dirty.everything or dirty.directories or dirty.written:
             self._set.noticed(self._clock())
-        if self._news_since is None:
-            self._news_since = dirty.since
+        if self._changed_since is None:
+            self._changed_since = dirty.since
         self._dirty |= dirty.directories | {parent(path) for path in dirty.written}
         self._written |= dirty.written
         self._everything |= dirty.everything
 
     def _scan(self, *, everything: bool, again: bool) -> None:
         now = self._clock()
-        rehash = everything and self.looked and self.rounds.rehash_due(now)
+        rehash = everything and self.scanned_once and self.schedule.rehash_due(now)
         directories = None if everything else set(self._dirty)
         if directories is not None and again:
             directories |= self._unread()
@@ -205,22 +212,22 @@ class LocalSide:
         scan = self.scanner.scan(directories, self._sides.local, written=written, rehash=rehash)
         self._take(scan, directories)
         if everything:
-            self.looked = self._saw_everything = True
-            self.rounds.scanned(self._clock(), rehashed=rehash)
+            self.scanned_once = self._scanned_all = True
+            self.schedule.scanned(self._clock(), rehashed=rehash)
 
-    def _take(self, scan: Scan, directories: set[StorePath] | None) -> None:
-        """Hand on what a scan found. What it found without an event opens a set.
+    def _take(self, scan: ScanResult, directories: set[StorePath] | None) -> None:
+        """Take in a scan's result. A change that no event announced opens a set, too.
 
-        The first look may come in the middle of a set that was begun while nobody looked. What belongs to that is
-        not known, only that it must get quiet.
+        The first scan may come in the middle of a set that was begun before this process. Its members are not
+        known; it only has to become quiet.
         """
         now, before = self._clock(), self._sides.unstable
         elsewhere = () if directories is None else (path for path in before if parent(path) not in directories)
         unstable = scan.unstable.union(elsewhere)
-        follows = self._watch is not None and self.looked
+        follows = self._watch is not None and self.scanned_once
         if follows and not self._set.is_open and (scan.changed or scan.touched or unstable - before):
             self._set.noticed(now)
-        self._sides.found(
+        self._sides.take_scan(
             changed=scan.changed,
             problems=scan.problems,
             cleared=scan.cleared,
@@ -228,10 +235,10 @@ class LocalSide:
             touched=scan.touched,
             in_set=self._set.number if follows else UNKNOWN_SET,
         )
-        since = now if self._news_since is None else min(now, self._news_since)
-        self._news_since = None
+        since = now if self._changed_since is None else min(now, self._changed_since)
+        self._changed_since = None
         self.noticed = {**dict.fromkeys(scan.changed, since), **self.noticed}
-        if self._watch and not self.looked and self._sides.baseline and self._sides.queued():
+        if self._watch and not self.scanned_once and self._sides.baseline and self._sides.changed_here():
             self._set.noticed(now)
         self._opened = {path: self._opened.get(path, now) for path in unstable}
         self._given_up &= unstable
@@ -243,7 +250,7 @@ class LocalSide:
         return set(self.scanner.unread) | {parent(path) for path in self._sides.unstable}
 
     def _note_deletes(self) -> None:
-        """Tell the delete window of paths that are gone since the last look."""
+        """Report paths that are gone since the last scan to the delete window."""
         sides = self._sides
         gone = {path for path in sides.pending if path in sides.baseline and path not in sides.local}
         if gone - self._deleted:

@@ -1,7 +1,12 @@
-"""Makes files, links and directories ready in the staging directory, out of the application's sight.
+"""Makes files, links and directories ready in the staging directory, and moves them in and out of place.
 
-Called by `apply`. The staging directory lies in `.configstore` (0700) on the same file system, so that nobody
-sees what is not whole yet, and a rename puts it in place. Owner and mode are set before that.
+Called by `apply`. The staging directory is in `.configstore` (0700). Invariants:
+
+1. It is on the same file system as the mirrored directory, so that one rename puts a file in place.
+2. A file is complete, with its content verified and its owner and mode set, before that rename. No other user can
+   see it until then, and no file is ever wider than its record says.
+3. A file that is replaced or removed is not unlinked but moved here. It is removed after it was judged (`drop`),
+   or put back (`put_back`).
 """
 
 import hashlib
@@ -9,52 +14,54 @@ import itertools
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from configstore.files.writing import write_all
 from configstore.model.path import StorePath, basename, unsafe_target
 from configstore.model.record import Entry, Kind
 from configstore.model.selection import Symlinks
 from sidecar.local.change import LocalChange
-from sidecar.local.expected import Expected, is_still, unchanged_since
+from sidecar.local.fingerprint import Fingerprint, is_still, unchanged_since
 from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.rename import exchange, place
 
-PERMISSIONS = 0o777  # setuid, setgid and sticky never travel
+PERMISSIONS = 0o777  # setuid, setgid and sticky are never mirrored
 
 
 class Refused(Exception):  # noqa: N818  # becomes a Problem
-    """The state must not, or may not, be made here; the text says why, and the mend."""
+    """The state must not, or may not, be made here; the text says why, and what to do."""
 
 
 class Stage:
-    """What was made ready, by path."""
+    """The staged files of a set, by path."""
 
     def __init__(self, root: MirroredDirectory, symlinks: Symlinks) -> None:
         self._directory = root.staging_fd
         self._symlinks = symlinks
         self._numbers = itertools.count()
         self._names: dict[StorePath, str] = {}
-        self._made: dict[StorePath, os.stat_result] = {}  # how what was made ready looks
-        self._out: dict[StorePath, str] = {}  # what came out of a path and waits to be judged
+        self._made: dict[StorePath, os.stat_result] = {}  # the stat of what is staged
+        self._out: dict[StorePath, str] = {}  # what was taken out of a path and is to be judged
 
     def __contains__(self, path: StorePath) -> bool:
-        """Tell whether something waits to be moved to a path."""
+        """Return whether something is staged for a path."""
         return path in self._names
 
     def make(self, change: LocalChange) -> None:
-        """Make what a change desires, owned by whom its record names. Raises Refused, OSError."""
+        """Stage the desired state of a change, with the owner in its record. Raises Refused, OSError."""
         make = {Kind.FILE: self._make_file, Kind.SYMLINK: self._make_link, Kind.DIR: self._make_directory}
         self._names[change.path] = name = str(next(self._numbers))
         try:
             self._made[change.path] = make[change.desired.kind](name, change)
         except BaseException:
-            self._discard(change.path)  # at once: it may fill the file system
+            self._discard(change.path)  # at once, since it may fill the file system
             raise
 
     def inherit(self, change: LocalChange, above: int) -> os.stat_result:
-        """Give what its record leaves open the owner that lay there, else its directory's, if we may.
+        """Set the owner that the record leaves open: that of the replaced file, else that of the directory.
 
-        Returns the final stat, but for the ctime of the rename. Raises OSError.
+        Without the right to set it, it stays. Returns the final stat but for the ctime, which the rename changes.
+        Raises OSError.
         """
         name, desired = self._names[change.path], change.desired
         status = self._made[change.path]
@@ -73,9 +80,9 @@ class Stage:
         return status
 
     def move(self, path: StorePath, above: int, *, replace: bool) -> None:
-        """Put what was made ready in its place below an open directory; what lay there is held here then.
+        """Move what is staged into place below an open directory; what is replaced is kept here.
 
-        replace: whether something lies there, as in `rename.place`. Raises OSError.
+        replace: whether there is anything to replace, as in `rename.place`. Raises OSError.
         """
         if place(self._directory, self._names[path], above, basename(path), replace=replace):
             self._out[path] = self._names[path]
@@ -83,7 +90,7 @@ class Stage:
         self._made.pop(path, None)
 
     def name(self, path: StorePath) -> str:
-        """Return the name under which something waits to be moved to a path."""
+        """Return the name of what is staged for a path."""
         return self._names[path]
 
     def spare_name(self) -> str:
@@ -91,23 +98,23 @@ class Stage:
         return str(next(self._numbers))
 
     def take_out(self, path: StorePath, above: int, spare: str) -> None:
-        """Move what lies at a path below an open directory aside, to a free name. Raises OSError."""
+        """Move the file at a path below an open directory here, to a free name. Raises OSError."""
         os.rename(basename(path), spare, src_dir_fd=above, dst_dir_fd=self._directory)
         self._out[path] = spare
 
     def has_out(self, path: StorePath) -> bool:
-        """Tell whether what lay at a path came out and is still held here."""
+        """Return whether the former file of a path is kept here."""
         return path in self._out
 
-    def is_still(self, path: StorePath, expected: Expected) -> bool:
-        """Tell whether what came out of a path is what was expected there. Raises OSError."""
+    def is_still(self, path: StorePath, expected: Fingerprint) -> bool:
+        """Return whether the former file of a path is the expected one. Raises OSError."""
         return is_still(self._directory, self._out[path], expected)
 
-    def put_back(self, path: StorePath, above: int, laid: Expected | None) -> bool:
-        """Put what came out of a path back; what was placed there waits again then, or is thrown away by `clear`.
+    def put_back(self, path: StorePath, above: int, laid: Fingerprint | None) -> bool:
+        """Put the former file of a path back; what was placed there is staged again.
 
-        laid: what was placed there, None for nothing. Returns false when that is not what lies there any more: the
-        application was at it, so it stays. Raises OSError.
+        laid: the fingerprint of what was placed there, None for nothing. Returns false, and leaves the path as it
+        is, when that is not there any more: the application has changed it. Raises OSError.
         """
         try:
             if laid is None:
@@ -125,27 +132,27 @@ class Stage:
             os.rename(basename(path), aside, src_dir_fd=above, dst_dir_fd=self._directory)
         else:
             exchange(self._directory, aside, above, basename(path))
-        if not self._is_untouched(aside, laid):  # the application was at it at the last moment
+        if not self._is_untouched(aside, laid):  # the application changed it at the last moment
             place(self._directory, aside, above, basename(path), replace=out is not None)
             return False
         self._names[path] = aside
         self._out.pop(path, None)
         return True
 
-    def _is_untouched(self, aside: str, laid: Expected) -> bool:
+    def _is_untouched(self, aside: str, laid: Fingerprint) -> bool:
         try:
             return is_still(self._directory, aside, laid)
-        except OSError:  # no descriptor left to read it: its stat has to do
+        except OSError:  # such as no free descriptor: the stat must do
             return unchanged_since(laid.signature, self._status(aside))
 
     def drop(self, path: StorePath) -> None:
-        """Remove what came out of a path, if anything did."""
+        """Remove the former file of a path, if one is kept."""
         name = self._out.pop(path, None)
         if name is not None:
             os.unlink(name, dir_fd=self._directory)
 
     def clear(self) -> None:
-        """Remove what was not moved."""
+        """Remove what is still staged."""
         for path in list(self._names):
             self._discard(path)
 
@@ -176,7 +183,7 @@ class Stage:
             os.close(descriptor)
 
     def _write(self, descriptor: int, change: LocalChange) -> None:
-        """Write a file's content piece by piece. Raises Refused when it is not what its record says, OSError."""
+        """Write a file's content. Raises Refused if its digest is not that of the record, OSError."""
         digest = hashlib.sha256()
         for piece in change.content() if change.content else ():
             digest.update(piece)
@@ -191,14 +198,12 @@ class Stage:
         if reason:
             raise Refused(reason)
         os.symlink(change.desired.target, name, dir_fd=self._directory)
-        with suppress(Refused):  # nobody is kept from reading a link by its owner
+        with suppress(Refused):  # anyone may read a link, whoever owns it
             return self._give(name, change.desired)
         return self._status(name)
 
     def _give(self, name: str, desired: Entry) -> os.stat_result:
-        def chown(uid: int, gid: int) -> None:
-            os.chown(name, uid, gid, dir_fd=self._directory, follow_symlinks=False)
-
+        chown = partial(os.chown, name, dir_fd=self._directory, follow_symlinks=False)
         give_owner(desired, self._status(name), chown)
         return self._status(name)
 
@@ -207,9 +212,9 @@ class Stage:
 
 
 def give_owner(desired: Entry, status: os.stat_result, chown: Callable[[int, int], None]) -> bool:
-    """Give something the owner that its record names, where it names one; returns whether it had another.
+    """Set the owner that a record names, if it names one; returns whether it was another before.
 
-    Raises Refused with the mend.
+    Raises Refused, which says what to do.
     """
     uid = status.st_uid if desired.uid is None else desired.uid
     gid = status.st_gid if desired.gid is None else desired.gid

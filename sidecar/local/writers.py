@@ -1,24 +1,25 @@
-"""Who is writing to which file, as far as inotify's events tell. Called by `watch`.
+"""Which files are being written to, as far as inotify's events show. Called by `inotify`.
 
-The kernel tells it better, where it may be asked (a read lease). Without the capability LEASE it may not, for the
-files of other users: then a file counts as being written from its first change to its being closed.
+The kernel knows it exactly, but answers only for own files or with the capability LEASE (fcntl(2), F_SETLEASE).
+Without that, a file of another user counts as being written to from its first change until it is closed.
 """
 
 import inotify_simple
 from inotify_simple import flags
 
-_File = tuple[int, str]  # the watch of its directory, and its name there: both stay when a directory is renamed
+# The watch of a directory, and a name in it: neither changes when the directory is renamed.
+_File = tuple[int, str]
 
 
 class Writers:
     """The files that are being made or written to."""
 
     def __init__(self) -> None:
-        self._open: dict[_File, bool] = {}  # true: written to; false: made, and nothing was written yet
-        self._moving: tuple[int, bool] | None = None  # what lost its old name and gets a new one: its cookie
+        self._open: dict[_File, bool] = {}  # true: written to; false: made, and not written to yet
+        self._moving: tuple[int, bool] | None = None  # half a rename: the event's cookie, and as in `_open`
 
     def note(self, event: inotify_simple.Event) -> bool:
-        """Take in an event; returns whether it says no more than that who is known to be writing goes on."""
+        """Take in an event; returns whether it is only one more write to a file that is known to be written to."""
         file, mask = (event.wd, event.name), event.mask
         if mask & flags.MODIFY:
             known = file in self._open
@@ -39,11 +40,11 @@ class Writers:
         return False
 
     def writing(self, watch: int, name: str) -> bool:
-        """Tell whether a file was written to and not closed since."""
+        """Return whether a file was written to and not closed since."""
         return self._open.get((watch, name), False)
 
     def quiet(self, watch: int, name: str) -> None:
-        """Forget a file that nobody has open for writing."""
+        """Forget a file that no process has open for writing."""
         self._open.pop((watch, name), None)
 
     def forget(self, watch: int) -> None:

@@ -1,7 +1,9 @@
-"""Refuses a plan that looks like an accident rather than an intention. Called between planning and doing.
+"""Refuses a plan that looks like an accident rather than an intention. Called by `cycle.guard`.
 
-A deletion is judged as a person made it. What goes out is counted together with what of the same deletion went
-before; what comes in says in each tombstone how many there are in all. So all of it passes, or none of it.
+A deletion is judged as one, however many cycles it takes, so that all of it passes or none:
+
+1. Outgoing: the deletes of a plan are counted with those that the same deletion sent before.
+2. Incoming: each tombstone says how many paths its deletion has in all.
 """
 
 from collections import Counter
@@ -13,16 +15,16 @@ from configstore.model.record import Deletion, Kind
 from configstore.model.replica import Take
 from sidecar.mapping import Mapping
 from sidecar.planner.plan import Plan, deletes
-from sidecar.planner.sides import Agreed
-from sidecar.planner.three_sides import Sides
+from sidecar.planner.sides import Agreement
+from sidecar.planner.three_sides import ThreeSides
 
 FREE_DELETES = 10
-"""So many deletes are never an accident worth stopping a mail platform for, unless they leave nothing."""
+"""Number of deletes that always pass, unless they leave no file: too few to stop a mail platform for."""
 
 
 def refusal(
     plan: Plan,
-    sides: Sides,
+    sides: ThreeSides,
     mapping: Mapping,
     *,
     gone_before: int = 0,
@@ -31,8 +33,9 @@ def refusal(
 ) -> str | None:
     """Return why the plan must not be carried out, or None.
 
-    gone_before: how many paths the deletion that goes on here has deleted already; confirmed: by a person.
-    let_pass: deletions of others that a person let pass. The two directions are judged apart; moves do not count.
+    gone_before: how many paths the local deletion has deleted in earlier cycles; confirmed: whether a person
+    confirmed it. let_pass: the ids of other replicas' deletions that a person let pass. The two directions are
+    judged separately; moves do not count.
     """
     outgoing = set() if confirmed else _outgoing(plan)
     known = len(sides.baseline) + gone_before
@@ -61,11 +64,10 @@ def _is_mass(count: int, known: int, mapping: Mapping) -> bool:
     return count > FREE_DELETES and count > mapping.max_delete * known
 
 
-def _empties(outgoing: set[StorePath], baseline: Map[StorePath, Agreed], mapping: Mapping) -> bool:
-    """Tell whether several files would go and none stay: an emptied directory, be it one of two certificates.
+def _empties(outgoing: set[StorePath], baseline: Map[StorePath, Agreement], mapping: Mapping) -> bool:
+    """Return whether several files would be deleted and none stay, as when a directory was emptied.
 
-    A single file that is the only one passes: a program that keeps one file removes it when it has nothing to
-    keep.
+    The delete of an only file passes: a program that keeps one file removes it when it has nothing to store.
     """
     if mapping.max_delete >= 1 or len(outgoing) < 2:
         return False
@@ -81,7 +83,7 @@ def _refused(count: int, known: int, mapping: Mapping, where: str, mend: str) ->
 
 
 def against(plan: Plan, take: Take) -> set[StorePath]:
-    """Return the deletes of a refused plan that are not made when a person chose the side `take`."""
+    """Return the deletes of a refused plan that contradict the side which a person chose, `take`."""
     incoming = {pull.path for pull in plan.pull if pull.remote.entry.kind is Kind.GONE}
     return _outgoing(plan) if take is Take.STORE else incoming
 
@@ -90,12 +92,12 @@ def _outgoing(plan: Plan) -> set[StorePath]:
     return {push.path for push in plan.push if deletes(push)}
 
 
-def _incoming(plan: Plan, sides: Sides, let_pass: AbstractSet[str]) -> list[tuple[int, int]]:
-    """Return for each deletion that arrives how many paths it has, and how many of them are gone here already.
+def _incoming(plan: Plan, sides: ThreeSides, let_pass: AbstractSet[str]) -> list[tuple[int, int]]:
+    """Return for each incoming deletion how many paths it has, and how many of them are gone here already.
 
-    Tombstones that name no deletion (moves, and those of older versions) are judged by their number in this plan,
-    less what arrives at another path: a tombstone tells by its digest what was deleted; directories and links have
-    none, so only their number counts.
+    Tombstones without a deletion (those of moves, and those of older versions) are judged by their number in this
+    plan, less the moved ones: a file with the digest of a tombstone that arrives at another path was moved.
+    Directories and links have no digest, so for them the numbers are compared.
     """
     going = [pull.remote for pull in plan.pull if pull.remote.entry.kind is Kind.GONE and not pull.yields]
     if not going:
@@ -103,7 +105,7 @@ def _incoming(plan: Plan, sides: Sides, let_pass: AbstractSet[str]) -> list[tupl
     deletions: dict[str, Deletion] = {}
     for deletion in filter(None, (remote.deletion for remote in going)):
         known = deletions.get(deletion.id)
-        if known is None or deletion.count > known.count:  # one that took long counts up
+        if known is None or deletion.count > known.count:  # the count grows while a deletion goes on
             deletions[deletion.id] = deletion
     judged = [
         (each.count, sides.gone_of(each.id))

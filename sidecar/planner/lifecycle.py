@@ -1,8 +1,8 @@
-"""How a mapping stands to its store: one value, one table of transitions.
+"""The phase of a mapping: what is known of its store, and what may be done. One value, one table of transitions.
 
-`remote.side` keeps the value and is the only one to change it, through `after`. Whatever a phase waits for follows
-from the value itself (`wants_listing`, `words`), so that no phase can be entered without its way out. The form is
-h11's: states and what leads from one to another in one place (h11/_state.py). docs/lifecycle.md shows the table.
+`remote.side` holds the value and alone changes it, by `after`. What a phase waits for follows from the value
+(`wants_listing`, `phase_text`), so that no phase can be entered that nothing ends. The form is h11's: states and
+transitions in one table (h11/_state.py). docs/lifecycle.md shows the table.
 """
 
 import enum
@@ -28,7 +28,7 @@ class Phase(enum.StrEnum):
 
 
 class LifecycleEvent(enum.StrEnum):
-    """What leads to another phase."""
+    """What can change the phase."""
 
     LISTED = "a listing fits to what was known"
     ROOT_IS_THERE = "the subtree's root is a directory"
@@ -48,8 +48,8 @@ _ROOT = {
 }
 
 TRANSITIONS: dict[Phase, dict[LifecycleEvent, Phase]] = {
-    # Until a listing came, an event of the watch says nothing about the rest: LISTED leads to ROOTLESS, and the
-    # listing's own root, told right after it, from there on.
+    # An event of the watch says nothing about other paths, so only a listing ends this phase. The root record is
+    # judged by an event of its own, which follows LISTED at once and leads on from ROOTLESS.
     Phase.UNKNOWN: {LifecycleEvent.LISTED: Phase.ROOTLESS, LifecycleEvent.CONTRADICTED: Phase.FROZEN},
     Phase.FOLLOWING: {**_ROOT, LifecycleEvent.CONTRADICTED: Phase.FROZEN},
     Phase.ROOTLESS: {
@@ -57,7 +57,7 @@ TRANSITIONS: dict[Phase, dict[LifecycleEvent, Phase]] = {
         LifecycleEvent.WRITE_AGAIN: Phase.REWRITING,
         LifecycleEvent.CONTRADICTED: Phase.FROZEN,
     },
-    # The root is written last, so that nobody takes a half-written subtree for a whole one.
+    # The root record is written last, so that no other replica takes a half-written subtree for a complete one.
     Phase.REWRITING: {
         **_ROOT,
         LifecycleEvent.ROOT_IS_MISSING: Phase.REWRITING,
@@ -65,27 +65,27 @@ TRANSITIONS: dict[Phase, dict[LifecycleEvent, Phase]] = {
     },
     Phase.DELETED: {**_ROOT, LifecycleEvent.CONTRADICTED: Phase.FROZEN},
     Phase.TAKEN: {**_ROOT, LifecycleEvent.CONTRADICTED: Phase.FROZEN},
-    # Ended by the right store's return, which a listing shows, or by a person. What a watch tells is not taken in.
+    # Ended by a listing that shows the right store again, or by a person. Events of the watch are not taken in.
     Phase.FROZEN: {LifecycleEvent.LISTED: Phase.ROOTLESS, LifecycleEvent.CHOSEN: Phase.UNKNOWN},
 }
-"""Where an event leads from each phase; one that is not named changes nothing."""
+"""The phase to which an event leads from each phase; an event that is not named changes nothing."""
 
 ASKING = frozenset({Phase.UNKNOWN, Phase.ROOTLESS, Phase.REWRITING, Phase.TAKEN, Phase.FROZEN})
-"""The phases that only a new listing ends for sure: they go on asking for one."""
+"""The phases in which new listings are requested again and again, since the watch may never report their end."""
 
 PUSHING = frozenset({Phase.FOLLOWING, Phase.REWRITING})
-"""The phases in which anything may be written to the store."""
+"""The phases in which this replica may write to the store."""
 
 APPLYING = PUSHING | {Phase.DELETED}
-"""The phases in which what the store says is applied here; a deleted subtree's tombstones are."""
+"""The phases in which the store's state is applied here. The tombstones of a deleted subtree are applied, too."""
 
 
 class Lifecycle(msgspec.Struct, frozen=True, kw_only=True):
-    """How a mapping stands to its store.
+    """The phase of a mapping, and what belongs to it.
 
-    stale: the watch has kept something to itself, so a new listing is needed. reason: of a frozen mapping, in
-    words, as it was first said: whoever chooses has read that. taking: whose content wins over a store that a
-    person accepted, until the first look at both sides has made use of it.
+    stale: whether the watch missed a change, so that a new listing is needed. reason: why the mapping is frozen,
+    as it was first reported, since a person's choice names the reason that the person read. taking: the side whose
+    content wins over a store that a person accepted, until the first plan has used it.
     """
 
     phase: Phase = Phase.UNKNOWN
@@ -95,7 +95,7 @@ class Lifecycle(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def wants_listing(self) -> bool:
-        """Whether it cannot go on without a new listing."""
+        """Whether a new listing is needed to go on."""
         return self.stale or self.phase in ASKING
 
     @property
@@ -105,7 +105,7 @@ class Lifecycle(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def applies(self) -> bool:
-        """Whether what the store says may be applied here."""
+        """Whether the store's state may be applied here."""
         return self.phase in APPLYING
 
     def after(self, event: LifecycleEvent, *, reason: str = "", take: Take | None = None) -> "Lifecycle":
@@ -118,20 +118,20 @@ class Lifecycle(msgspec.Struct, frozen=True, kw_only=True):
         return Lifecycle(phase=phase, stale=stale, taking=taking)
 
     def missed(self) -> "Lifecycle":
-        """Return the value after the store was found to hold what its watch has not told."""
+        """Return the value after the store was found to hold a change that the watch did not report."""
         return self if self.phase is Phase.FROZEN else msgspec.structs.replace(self, stale=True)
 
-    def sided(self) -> "Lifecycle":
-        """Return the value after a person's choice of a side was made use of."""
+    def side_taken(self) -> "Lifecycle":
+        """Return the value after a person's choice of a side was used."""
         return msgspec.structs.replace(self, taking=None)
 
 
-def words(life: Lifecycle, mapping: Mapping, *, held: int = 0, replica: str = "") -> str | None:
-    """Return what an operator reads about a phase that is not as it should be, with the mend; else None.
+def phase_text(lifecycle: Lifecycle, mapping: Mapping, *, held: int = 0, replica: str = "") -> str | None:
+    """Return what an operator reads about any phase but FOLLOWING, with what to do; else None.
 
-    held: how many files of a store that is lost lie here. replica: whose words they are.
+    held: how many files of a lost store are here. replica: the id of this replica.
     """
-    if life.phase is Phase.FOLLOWING:
+    if lifecycle.phase is Phase.FOLLOWING:
         return None
     whose = mapping.store or "/"
     texts = {
@@ -146,15 +146,15 @@ def words(life: Lifecycle, mapping: Mapping, *, held: int = 0, replica: str = ""
             f"a file or a link lies in the store where the subtree {whose} must be: remove it there with"
             f" `configstore rm {shown(mapping.store)}`, then `configstore mkdir {shown(mapping.store)}`"
         ),
-        Phase.FROZEN: life.reason,
+        Phase.FROZEN: lifecycle.reason,
     }
-    return texts[life.phase]
+    return texts[lifecycle.phase]
 
 
 def missing_root(mapping: Mapping, *, held: int, replica: str) -> str:
-    """Return the words for a subtree that was never made, or is gone.
+    """Return the text for a subtree that was never made, or is gone.
 
-    Whoever still holds its files must not be told to make it anew, since others would then mirror an empty one.
+    A replica that still holds its files must not advise to make it again: others would mirror an empty subtree.
     """
     what = "the store is empty" if mapping.store == ROOT else f"the store has no subtree {mapping.store}"
     if held:
@@ -169,14 +169,14 @@ def missing_root(mapping: Mapping, *, held: int, replica: str) -> str:
 
 
 def rescue(mapping: Mapping, *, held: int, replica: str) -> str:
-    """Return what to do about a store that holds nothing any more, at a replica that holds `held` of its files."""
+    """Return what to do about a store that lost everything, at a replica that still holds `held` of its files."""
     if not held:
         return (
             "This replica holds no files: restore etcd's backup, or look in `configstore status` for a replica"
             " that does"
         )
     again = f"`configstore resume {mapping.name} --replica {replica} --take local` writes them to the store again"
-    if mapping.lease or mapping.direction is Direction.PULL:  # it may not write by itself
+    if mapping.lease or mapping.direction is Direction.PULL:  # this replica may not write by itself
         where = f"{shell_word(mapping.path)} {shown(mapping.store)}"
         again = f"`configstore import {where}`, from here, writes them to the store again"
     return (

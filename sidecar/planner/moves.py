@@ -1,26 +1,26 @@
-"""Recognises what was renamed within a mapping: it did not go, so its delete needs no second thought."""
+"""Finds what was renamed within a mapping, so that its delete does not wait. Called by the planner."""
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from configstore.model.path import StorePath, basename, parent
 from configstore.model.record import Kind
-from sidecar.planner.sides import Agreed, LocalEntry
+from sidecar.planner.sides import Agreement, LocalEntry
 
 
 def moved_inodes(
-    paths: Iterable[StorePath], baseline: Mapping[StorePath, Agreed], local: Mapping[StorePath, LocalEntry]
+    paths: Iterable[StorePath], baseline: Mapping[StorePath, Agreement], local: Mapping[StorePath, LocalEntry]
 ) -> AbstractSet[int]:
-    """Return the inodes that lie at a new path among `paths` and were known at an old one that is gone.
+    """Return the inodes that are found at a new path among `paths`, and were known at an old path that is gone.
 
-    An inode may be given to another file once its own is gone; so either the content is the same, or the directory
-    was renamed likewise and the file in it was edited besides.
+    The kernel gives an inode number to another file once its own is gone. So the number counts only if the content
+    is the same, or if the directory was renamed too and the name in it is the same (the file was also edited).
     """
     known = set(paths)
     arrived = {local[path].signature.ino: path for path in known if path in local and path not in baseline}
     gone = {baseline[path].ino: path for path in known if path in baseline and path not in local}
     moved: set[int] = set()
-    for ino, old in sorted(gone.items(), key=lambda each: each[1]):  # a directory before what lies in it
+    for ino, old in sorted(gone.items(), key=lambda each: each[1]):  # a directory before its entries
         new = arrived.get(ino)
         if not ino or new is None:
             continue
@@ -30,7 +30,7 @@ def moved_inodes(
     return moved
 
 
-def _same_kind(now: LocalEntry, before: Agreed) -> bool:
+def _same_kind(now: LocalEntry, before: Agreement) -> bool:
     return now.entry.kind is before.local.kind is Kind.FILE
 
 
@@ -41,7 +41,7 @@ def _directories_moved(
     moved: AbstractSet[int],
     arrived: Mapping[int, StorePath],
 ) -> bool:
-    """Tell whether the directory of `old` was renamed to that of `new`, and the name in it is the same."""
+    """Return whether the directory of `old` was renamed to that of `new`, and the name in it is the same."""
     if basename(old) != basename(new):
         return False
     above = {arrived[ino]: gone[ino] for ino in moved if ino in gone}

@@ -1,4 +1,4 @@
-"""What came of a plan, as a value: made by `push` and `pull`, read by the engine."""
+"""The outcome of a plan, as a value: `cycle.push` and `cycle.pull` fill it in, the engine reads it."""
 
 import msgspec
 
@@ -8,15 +8,17 @@ from configstore.model.problem import Problem
 
 
 class CycleOutcome(msgspec.Struct, kw_only=True):
-    """What came of a plan.
+    """What was done of a plan, and what was not.
 
-    pushed, deleted_there: paths written to the store, and deleted there. pulled, deleted_here: likewise in the
-    directory. again: paths to be planned again, since they were not done. moved_on: of these, the ones that are
-    not here what they were believed to be. setbacks: those that failed by themselves and pause before they are
-    tried again. problems: what could not be done now, and why; those pause, too. refused: of these, the ones that
-    the check refused: they pause not, since what makes them good comes at any moment, and goes with them. failure:
-    why the store took no pushes; what it has to give was pulled all the same. revision: of the last push, or 0.
-    behind: the store had moved on, and its watch is about to tell.
+    pushed, deleted_there: paths written to the store, and deleted there. pulled, deleted_here: paths written to
+    the mirrored directory, and deleted there. again: paths that were not done and are planned again. moved_on: of
+    these, the paths whose local state is not the planned one any more: they are scanned again. backing_off: the
+    paths that failed by their own fault and pause before the next try. problems: paths that could not be done, and
+    why; they pause, too. refused: of these, the paths that the check refused; they do not pause, since the change
+    that makes them acceptable may come at any moment and is checked together with them. fenced_out: the store
+    refused a push since the lease is not held any more. failure: why the store took no pushes; the pulls were made
+    all the same. revision: of the last push, or 0. behind: the store has newer records than the plan knew, and its
+    watch is about to report them.
     """
 
     pushed: list[StorePath] = []
@@ -25,7 +27,7 @@ class CycleOutcome(msgspec.Struct, kw_only=True):
     deleted_here: list[StorePath] = []
     again: set[StorePath] = set()
     moved_on: set[StorePath] = set()
-    setbacks: set[StorePath] = set()
+    backing_off: set[StorePath] = set()
     problems: dict[StorePath, Problem] = {}
     refused: set[StorePath] = set()
     fenced_out: bool = False
@@ -35,5 +37,5 @@ class CycleOutcome(msgspec.Struct, kw_only=True):
 
     @property
     def advanced(self) -> bool:
-        """Whether anything travelled."""
+        """Whether anything was pushed or pulled."""
         return bool(self.pushed or self.deleted_there or self.pulled or self.deleted_here)

@@ -1,4 +1,4 @@
-"""The plan: the ordered changes that one cycle makes. A value; making it and carrying it out lie elsewhere."""
+"""The plan: the ordered changes that one cycle makes. `planner` makes it, `cycle.execute` carries it out."""
 
 import enum
 
@@ -7,16 +7,17 @@ import msgspec
 from configstore.model.path import StorePath
 from configstore.model.problem import Problem
 from configstore.model.record import Deletion, Entry, Kind
-from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry
+from sidecar.planner.sides import Agreement, LocalEntry, RemoteEntry
 
 
 class Push(msgspec.Struct, frozen=True, kw_only=True):
-    """Write local state to the store, a tombstone included.
+    """Write a path's local state, or a tombstone, to the store.
 
-    entry: the record's entry. local: what it was taken from, None for a delete and for a directory that only the
-    store is to have again (the next plan brings it here). expected: the path's mod_revision, 0 for none. move: the
-    other half of a rename within the mapping, so it does not wait. in_set: pushes of one set are committed in one
-    txn where they fit into one. deletion: of a tombstone, what goes together with it.
+    entry: the record's entry. local: the local state that it was made from; None for a delete, and for a directory
+    whose record is only written again in the store (the next plan brings it here). expected: the mod_revision that
+    the record must have, 0 for none. move: whether it is half of a rename within the mapping, so that its delete
+    does not wait. in_set: pushes of one set are committed in one transaction if they fit into one. deletion: for a
+    tombstone, the deletion that it is part of.
     """
 
     path: StorePath
@@ -29,11 +30,11 @@ class Push(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pull(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Bring the store's state to the local directory; a tombstone removes.
+    """Bring a path to the store's state in the mirrored directory; a tombstone removes it.
 
-    local: what must still lie there when it is overwritten. keep: keep the local content under `conflicts/`
-    first, since the store has never seen it. group: pulls of one group are placed together or not at all. yields:
-    what was changed here may not be pushed, and nobody deleted anything.
+    local: the local state that is overwritten; any other stays. keep: whether the local content is kept below
+    `conflicts/` first, since the store never had it. group: pulls of one group are applied together or not at all.
+    yields: whether a local change that may not be pushed gives way here, so that a removal is nobody's delete.
     """
 
     path: StorePath
@@ -45,28 +46,27 @@ class Pull(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Wait(enum.StrEnum):
-    """Why a path was left for a later cycle."""
+    """Why a path was left for a later cycle, as an operator reads it."""
 
     SETTLE = "what was changed together with it is still being changed"
     DELETE = "a delete waits until no more is deleted"
     UNSTABLE = "a program has it open for writing"
-    ASIDE = "it failed, and is tried again after a pause"
+    BACKOFF = "it failed, and is tried again after a pause"
     AGAIN = "it was changed while it was sent or placed"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one cycle is to do, in the order in which it is to be done.
+    """Everything that one cycle is to do, in the order in which it is to be done.
 
-    agree: paths on which both sides are equal already: a new baseline and no change.
-    forget: paths of which nothing is left on either side.
-    waiting: paths to be looked at again soon. problems: paths left alone, and why.
-    mixed: paths whose pull leaves a set of two hands, and the others of it.
-    waiting_for, halted: why nothing of it may be done now.
+    agree: paths whose two sides are equal already, with their agreement. forget: paths that are gone on both
+    sides. waiting: paths that a later cycle plans again, and why. problems: paths that are left alone, and why.
+    mixed: paths whose pull replaces one member of a set that was changed here, with the members that stay.
+    waiting_for, halted: why nothing of the plan may be done now.
     """
 
     push: tuple[Push, ...] = ()
     pull: tuple[Pull, ...] = ()
-    agree: dict[StorePath, Agreed] = {}
+    agree: dict[StorePath, Agreement] = {}
     forget: tuple[StorePath, ...] = ()
     waiting: dict[StorePath, Wait] = {}
     problems: dict[StorePath, Problem] = {}
@@ -80,7 +80,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return not (self.push or self.pull)
 
     def with_deletion(self, deletion: Deletion) -> "Plan":
-        """Return the plan with all tombstones but those of moves saying that they belong to one deletion."""
+        """Return the plan with each tombstone, except those of moves, as part of one deletion."""
         pushes = (
             msgspec.structs.replace(push, deletion=deletion) if deletes(push) else push for push in self.push
         )
@@ -88,5 +88,5 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def deletes(push: Push) -> bool:
-    """Tell whether a push deletes a path for good, and is not just what a move leaves behind."""
+    """Return whether a push deletes a path, and is not just half of a move."""
     return push.entry.kind is Kind.GONE and not push.move

@@ -1,8 +1,12 @@
-"""Makes the plan for a set of paths from the three sides and the policy. Called by `engine` alone.
+"""Makes the plan for some paths from the three sides and the mapping's policy. Called by the engine.
 
-Each path is decided for itself first (`reconcile.decide`); then what belongs together is made to stay together:
-a directory and what lives in it (`_keep_parents`, `_settle_collisions`, `_keep_directories_of_waiting`), and a set
-(`sets.keep_together`).
+First each path is decided by itself (`reconcile.decide`). Then the plan is changed until these invariants hold:
+
+1. No directory is removed or replaced while something in it stays (`_keep_parents`, `_resolve_collisions`).
+2. The tombstone of a directory is never sent before those of all that was in it (`_keep_directories_of_waiting`).
+   Another replica would find a live file in a deleted directory, and write the directory's record again.
+3. What was changed together travels together or waits together (`sets.keep_together`).
+4. Directories come first in the order of the plan, deletes last and deepest first (`placing_order`).
 """
 
 from collections.abc import Iterable
@@ -29,52 +33,55 @@ from sidecar.planner.reconcile import (
     stored_again,
 )
 from sidecar.planner.sets import keep_together, mixed_by
-from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry, agreement
-from sidecar.planner.three_sides import UNKNOWN_SET, Sides
+from sidecar.planner.sides import Agreement, LocalEntry, RemoteEntry, agreement
+from sidecar.planner.three_sides import UNKNOWN_SET, ThreeSides
 
 _DIR_MODE = 0o755
 """Mode of a directory's record that is written because something below it lives."""
 
 
-class Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """What may travel now.
+class PlanConditions(msgspec.Struct, frozen=True, kw_only=True):
+    """What may be sent or applied by a plan.
 
-    pushes: false while the replica must not write at all. edits: the settle window closed. deletes: the delete
-    window closed, too. aside: paths that failed not long ago, and pause. given_up: paths that failed so often that
-    nobody waits for them any more. open: the problems of paths that a program has had open for long. yields: what
-    was changed here and may not be pushed gives way to what the store holds, and is kept as a conflict. leaseless:
-    the mapping's lease is not held, so that what is newer in the store does not wait for an edit here.
+    pushes: whether the replica may write to the store. edits: whether the set of local changes is settled.
+    deletes: whether the delete window is settled, too. backing_off: paths that failed and pause. given_up: paths
+    that failed so often that their sets no longer wait for them. open: the problems of paths that a program has
+    had open for writing for long. yields: whether a local change that may not be pushed gives way to the store's
+    record, and is kept as a conflict. leaseless: whether the mapping's lease is not held, so that a newer record
+    does not wait for a local edit.
     """
 
     pushes: bool = True
     edits: bool = True
     deletes: bool = True
-    aside: AbstractSet[StorePath] = frozenset()
+    backing_off: AbstractSet[StorePath] = frozenset()
     given_up: AbstractSet[StorePath] = frozenset()
     open: Map[StorePath, Problem] = MappingProxyType({})
     yields: bool = False
     leaseless: bool = False
 
 
-def make_plan(paths: Iterable[StorePath], sides: Sides, mapping: Mapping, settled: Settled) -> Plan:
-    """Return what to do about `paths`; all others are taken to be in agreement."""
-    return _Draft(set(paths), sides, mapping, settled).plan()
+def make_plan(paths: Iterable[StorePath], sides: ThreeSides, mapping: Mapping, conditions: PlanConditions) -> Plan:
+    """Return what to do about `paths`; all other paths are taken to be in agreement."""
+    return _Draft(set(paths), sides, mapping, conditions).plan()
 
 
 class _Draft:
-    """A plan in the making."""
+    """The plan while it is made: what is decided so far, by path."""
 
-    def __init__(self, paths: set[StorePath], sides: Sides, mapping: Mapping, settled: Settled) -> None:
+    def __init__(
+        self, paths: set[StorePath], sides: ThreeSides, mapping: Mapping, conditions: PlanConditions
+    ) -> None:
         self.paths = paths
         self.sides = sides
         self.baseline, self.local, self.remote = sides.baseline, sides.local, sides.remote
         self.mapping = mapping
-        self.settled = settled
+        self.conditions = conditions
         self.moved = moved_inodes(paths, self.baseline, self.local)
         self.push: dict[StorePath, Push] = {}
-        self.arrivals: dict[int, Push] = {}  # the new halves of moves, by inode
+        self.arrivals: dict[int, Push] = {}  # by inode: the push of a moved path under its new name
         self.pull: dict[StorePath, Pull] = {}
-        self.agree: dict[StorePath, Agreed] = {}
+        self.agree: dict[StorePath, Agreement] = {}
         self.forget: list[StorePath] = []
         self.waiting: dict[StorePath, Wait] = {}
         self.problems: dict[StorePath, Problem] = {}
@@ -87,20 +94,20 @@ class _Draft:
                 self.problems[path] = blocked
             elif path in self.sides.unstable:
                 self.waiting[path] = Wait.UNSTABLE
-            elif path in self.settled.aside:
-                self.waiting[path] = Wait.ASIDE
+            elif path in self.conditions.backing_off:
+                self.waiting[path] = Wait.BACKOFF
             else:
                 self._plan_path(path)
         self._keep_parents()
-        self._settle_collisions()
+        self._resolve_collisions()
         keep_together(
             push=self.push,
             pull=self.pull,
             waiting=self.waiting,
             problems=self.problems,
             sides=self.sides,
-            given_up=self.settled.given_up,
-            opened=self.settled.open,
+            given_up=self.conditions.given_up,
+            opened=self.conditions.open,
         )
         self._keep_directories_of_waiting()
         return Plan(
@@ -114,12 +121,12 @@ class _Draft:
         )
 
     def _push_order(self, push: Push) -> tuple[int, int, int, StorePath, bool]:
-        """Order pushes: directories, then one set after the other, then deletes.
+        """Return the sort key of a push: directories first, then one set after the other, then deletes.
 
-        What a file's move leaves behind goes right after it, so that both halves share a txn.
+        The tombstone of a moved file comes right after its new path, so that one transaction has both. A tombstone
+        below a path where a file or link takes a directory's place comes before everything.
         """
         if push.entry.kind is Kind.GONE and any(self._is_leaf(above) for above in ancestors(push.path)):
-            # before another kind of thing takes the directory's place
             return -1, 0, -depth(push.path), push.path, False
         moved_to = self.arrivals.get(self.baseline[push.path].ino) if push.move and not push.local else None
         if moved_to and moved_to.entry.kind is not Kind.DIR:
@@ -128,23 +135,23 @@ class _Draft:
 
     def _plan_path(self, path: StorePath) -> None:
         base, local, remote = self.baseline.get(path), self.local.get(path), self.remote.get(path)
-        verdict = decide(base, local, remote, self.mapping, pushes=self.settled.pushes)
+        verdict = decide(base, local, remote, self.mapping, pushes=self.conditions.pushes)
         again = stored_again(base, remote)
-        if base and remote and again and verdict is Verdict.LOCAL_DRIFT:  # else it would count as not shown here
+        if base and remote and again and verdict is Verdict.LOCAL_DRIFT:  # else it would count as not shown
             self.agree[path] = msgspec.structs.replace(base, mod_revision=remote.mod_revision)
-        overtaken = self.settled.leaseless and path in self.sides.news and not again
-        if verdict is Verdict.LOCAL_DRIFT and local and (self.settled.yields or overtaken):
+        overtaken = self.conditions.leaseless and path in self.sides.changed_in_store and not again
+        if verdict is Verdict.LOCAL_DRIFT and local and (self.conditions.yields or overtaken):
             self._plan_to_yield(path, local, remote)
         elif verdict is Verdict.PUSH:
             self._plan_push(path, base, local, remote)
-        elif verdict is Verdict.CONFLICT and not self.settled.edits:
-            self.waiting[path] = Wait.SETTLE  # what loses is told together with what was changed with it
+        elif verdict is Verdict.CONFLICT and not self.conditions.edits:
+            self.waiting[path] = Wait.SETTLE  # `mixed_by` must know the whole set of the side that loses
         elif verdict in {Verdict.PULL, Verdict.CONFLICT} and remote:
-            # Equal content is no conflict: only mode or owner differ, and the store's order decides.
+            # Equal content is no conflict: only mode or owner differ, and the store's version is taken.
             unseen = verdict is Verdict.CONFLICT and local and not local.entry.same_content(remote.entry)
             self.pull[path] = Pull(path=path, remote=remote, local=local, keep=bool(unseen))
         elif verdict is Verdict.AGREE and local and remote:
-            self.agree[path] = agreed(local, remote)
+            self.agree[path] = agreement_of(local, remote)
         elif verdict is Verdict.FORGET:
             self.forget.append(path)
         elif verdict is Verdict.LOCAL_ONLY:
@@ -153,7 +160,7 @@ class _Draft:
             self.problems[path] = Problem(path=path, reason=reason(verdict, self.mapping))
 
     def _plan_to_yield(self, path: StorePath, local: LocalEntry, remote: RemoteEntry | None) -> None:
-        if not self.settled.edits:
+        if not self.conditions.edits:
             self.waiting[path] = Wait.SETTLE
             return
         nothing = RemoteEntry(entry=tombstone(), mod_revision=0)
@@ -161,10 +168,10 @@ class _Draft:
         keep = local.entry.kind is not Kind.DIR and not local.entry.same_content(there.entry)
         self.pull[path] = Pull(path=path, remote=there, local=local, keep=keep, yields=True)
 
-    def _plan_local_only(self, path: StorePath, base: Agreed | None) -> None:
-        """Name what the store does not know, a directory for all that is in it."""
+    def _plan_local_only(self, path: StorePath, base: Agreement | None) -> None:
+        """Report a path that is only here, a directory for all that is in it."""
         if base:
-            self.forget.append(path)  # it was deleted in the store: what was made of it here since is our own
+            self.forget.append(path)  # it was deleted in the store, and edited here since: nothing is agreed on
         above = parent(path)
         spoken_for = above != ROOT and not self.sides.lives_below(above) and self._is_local_only(above)
         if not spoken_for and not self.sides.lives_below(path):
@@ -177,10 +184,10 @@ class _Draft:
         return not known and (remote is None or remote.entry.kind is Kind.GONE)
 
     def _plan_push(
-        self, path: StorePath, base: Agreed | None, local: LocalEntry | None, remote: RemoteEntry | None
+        self, path: StorePath, base: Agreement | None, local: LocalEntry | None, remote: RemoteEntry | None
     ) -> None:
         expected = remote.mod_revision if remote else 0
-        if not self.settled.edits:
+        if not self.conditions.edits:
             self.waiting[path] = Wait.SETTLE
         elif local:
             move = base is None and local.signature.ino in self.moved
@@ -192,37 +199,38 @@ class _Draft:
                 self.arrivals[local.signature.ino] = self.push[path]
         elif base:
             move = base.ino in self.moved
-            if move or self.settled.deletes:
+            if move or self.conditions.deletes:
+                in_set = self._set_of(path, base.local) if move else UNKNOWN_SET
                 self.push[path] = Push(
                     path=path,
                     entry=tombstone(base.remote),
                     local=None,
                     expected=expected,
                     move=move,
-                    in_set=self._set_of(path, base.local) if move else UNKNOWN_SET,
+                    in_set=in_set,
                 )
             else:
                 self.waiting[path] = Wait.DELETE
 
     def _set_of(self, path: StorePath, entry: Entry) -> int:
-        """Return the set that a path is sent with. Directories have an order of their own, as deletes have."""
+        """Return the set that a path is sent with. Directories are in none: they are sent before all sets."""
         return UNKNOWN_SET if entry.kind is Kind.DIR else self.sides.set_of(path)
 
     def _keep_parents(self) -> None:
-        """Let a directory that the store deleted or replaced live on while something in it stays.
+        """Keep a directory that the store deleted or replaced while something in it stays here.
 
-        A child edited here beats the delete of its parent: the parent's record is written again.
+        A local edit beats the delete of the directory above it, so the directory's record is written again.
         """
         removed = {path for path, pull in self.pull.items() if pull.remote.entry.kind is not Kind.DIR}
         doomed = [path for path in removed if _is_dir(self.pull[path].local)]
         for directory in sorted(doomed, key=depth, reverse=True):
             if not any(is_below(path, directory) and path not in removed for path in self.local):
                 continue
-            if not self.settled.pushes:
-                continue  # it is a problem then: the directory is not empty
+            if not self.conditions.pushes:
+                continue  # applying it fails then, and is a problem: the directory is not empty
             pull = self.pull.pop(directory)
             removed.discard(directory)
-            if pull.local and self.settled.edits:
+            if pull.local and self.conditions.edits:
                 entry = as_pushed(None, pull.local.entry, self.mapping)
                 expected = pull.remote.mod_revision
                 self.push[directory] = Push(path=directory, entry=entry, local=pull.local, expected=expected)
@@ -230,21 +238,19 @@ class _Draft:
                 self.waiting[directory] = Wait.SETTLE
 
     def _keep_directories_of_waiting(self) -> None:
-        """Let a directory's tombstone wait while the delete of anything below it waits.
-
-        Else another replica meets a deleted directory in which something lives, and writes it again for good.
-        """
+        """Hold back the tombstone of a directory while the delete of anything below it waits."""
         late = {above for path in self.waiting if path in self.baseline for above in ancestors(path)}
         for path in late & self.push.keys():
             if self.push[path].entry.kind is Kind.GONE:
                 del self.push[path]
                 self.waiting[path] = Wait.DELETE
 
-    def _settle_collisions(self) -> None:
-        """Let a directory win over a file or link of the same name as long as anything in it lives.
+    def _resolve_collisions(self) -> None:
+        """Let a directory win over a file or link of the same path while anything below it has a live record.
 
-        Two replicas that change a path's kind and something below it at the same time can bring the store there.
-        Whatever loses was in the store, and stays in `past/`, or is kept under `conflicts/` first.
+        The store gets there when one replica changes a path's kind while another changes something below it.
+        Nothing is lost: the losing record stays below `past/`, a losing local file is kept below `conflicts/`
+        first.
         """
         for path in sorted({path for path in self.paths if self._hides(path)}, key=depth):
             living = [
@@ -262,11 +268,11 @@ class _Draft:
                 self._restore_directory(path, remaining)
 
     def _hides(self, path: StorePath) -> bool:
-        """Tell whether a path hides, or would hide, what lives below it in the store."""
+        """Return whether a path is, or becomes, a file or link that has live records below it."""
         return self._is_leaf(path) and self.sides.lives_below(path)
 
     def _is_leaf(self, path: StorePath) -> bool:
-        """Tell whether a path is a file or link in the store, or becomes one by this plan."""
+        """Return whether a path is a file or link in the store, or becomes one by this plan."""
         found = self.push.get(path) or self.remote.get(path)
         return found is not None and found.entry.kind not in {Kind.DIR, Kind.GONE}
 
@@ -280,10 +286,10 @@ class _Draft:
         for other in below:
             self.pull.pop(other, None)
             self.waiting[other] = Wait.SETTLE
-        if not self.settled.pushes:
+        if not self.conditions.pushes:
             reason = "is a file or a link in the store, and something lies below it there: remove one of them"
             self.problems[path] = Problem(path=path, reason=reason)
-        elif self.settled.edits:
+        elif self.conditions.edits:
             expected = remote.mod_revision if remote else 0
             entry = Entry(kind=Kind.DIR, mode=_DIR_MODE)
             self.push[path] = Push(path=path, entry=entry, local=None, expected=expected)
@@ -291,8 +297,8 @@ class _Draft:
             self.waiting[path] = Wait.SETTLE
 
 
-def agreed(local: LocalEntry, remote: RemoteEntry) -> Agreed:
-    """Return the baseline of a path whose two sides agree."""
+def agreement_of(local: LocalEntry, remote: RemoteEntry) -> Agreement:
+    """Return the agreement of a path whose two sides are equal."""
     return agreement(local.entry, remote, ino=local.signature.ino)
 
 
@@ -305,19 +311,22 @@ def _pull_order(pull: Pull) -> tuple[int, int, StorePath]:
 
 
 def _in_order(push: Push) -> tuple[int, int, int, StorePath]:
-    """Order by sets, to which directories and deletes do not belong: those tear nothing, and these wait."""
+    """Return the sort key of a push by its set.
+
+    Directories and deletes are in no set: they come first and last.
+    """
     turn, level, path = placing_order(push.path, push.entry.kind)
-    if turn in {1, 2}:
+    if push.entry.kind in {Kind.FILE, Kind.SYMLINK}:
         return 1, push.in_set, turn * _DEEPER + level, path
     return turn, 0, level, path
 
 
 _DEEPER = 4096
-"""More than any path has components."""
+"""More components than any path has: files come before links at every depth."""
 
 
-def siding_with_local(sides: Sides, mapping: Mapping) -> dict[StorePath, Agreed]:
-    """Return a baseline by which every path that differs was edited here, and nowhere else."""
+def siding_with_local(sides: ThreeSides, mapping: Mapping) -> dict[StorePath, Agreement]:
+    """Return agreements by which each path that differs counts as edited here alone, so that it is pushed."""
     return {
         path: agreement(as_shown(remote.entry, mapping), remote)
         for path, remote in sides.remote.items()

@@ -1,12 +1,15 @@
-"""The three-way comparison: baseline, local, remote and policy in, what to do about one path out.
+"""The three-way comparison: decides what to do about one path from baseline, local, remote and policy.
 
-The rules, in the order in which they are asked (docs/semantics.md shows every combination):
+The rules, in the order in which they are applied (docs/semantics.md shows every combination):
 
-- Equal on both sides: agreed, whoever changed it.
-- Changed on one side only: the change travels.
-- Changed on both sides: an edit beats a delete; of two edits the store's wins and the other is kept.
-- A record that vanished without a tombstone is an anomaly and never deletes a file.
-- Without a baseline nothing is ever deleted.
+1. A record that vanished without a tombstone is an anomaly and never deletes a file.
+2. Equal on both sides: an agreement, whoever made the change.
+3. Without a baseline nothing is ever deleted.
+4. Changed on both sides: an edit beats a delete; of two edits the store's wins and the local one is kept.
+5. Changed on one side only: the change is taken over by the other.
+6. The direction, the lease and `create_once` may forbid what follows from that (`_with_direction`).
+
+Called by the planner; `same_local`, `shows` and `as_shown` also by others that compare the two sides.
 """
 
 import enum
@@ -16,7 +19,7 @@ import msgspec
 from configstore.model.record import Entry, Kind
 from configstore.model.selection import Direction
 from sidecar.mapping import Mapping
-from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry
+from sidecar.planner.sides import Agreement, LocalEntry, RemoteEntry
 
 
 class Verdict(enum.StrEnum):
@@ -46,7 +49,7 @@ REASONS = {
 
 
 def reason(verdict: Verdict, mapping: Mapping) -> str:
-    """Return why a path with this verdict is a problem, with the mend."""
+    """Return why a path with this verdict is a problem, and what to do about it."""
     if verdict is Verdict.LOCAL_DRIFT and mapping.lease and mapping.direction is not Direction.PULL:
         return (
             f"changed here without the lease {mapping.lease}, so it is not pushed; this replica pushes it when it"
@@ -59,17 +62,16 @@ def reason(verdict: Verdict, mapping: Mapping) -> str:
 
 
 def decide(
-    base: Agreed | None, local: LocalEntry | None, remote: RemoteEntry | None, mapping: Mapping, *, pushes: bool
+    base: Agreement | None, local: LocalEntry | None, remote: RemoteEntry | None, mapping: Mapping, *, pushes: bool
 ) -> Verdict:
-    """Return what to do about one path.
+    """Return what to do about one path. A tombstone is a remote entry of kind `gone`.
 
-    `pushes` is false where the replica must not write: the direction is `pull`, or another holds the lease.
-    A tombstone counts as a remote entry of kind `gone`.
+    pushes: false where the replica must not write: the direction is `pull`, or the mapping's lease is not held.
     """
     if remote is None and base is not None:
         return Verdict.FORGET if local is None else Verdict.VANISHED
     if _equal(local, remote, mapping):
-        return _settled(base, local, remote)
+        return _equal_sides(base, local, remote)
     verdict = _first_contact(local, remote, mapping) if base is None else _changed(base, local, remote, mapping)
     return _with_direction(verdict, base, local, remote, mapping, pushes=pushes)
 
@@ -80,7 +82,7 @@ def _equal(local: LocalEntry | None, remote: RemoteEntry | None, mapping: Mappin
     return shows(local.entry, remote.entry, mapping)
 
 
-def _settled(base: Agreed | None, local: LocalEntry | None, remote: RemoteEntry | None) -> Verdict:
+def _equal_sides(base: Agreement | None, local: LocalEntry | None, remote: RemoteEntry | None) -> Verdict:
     if local is None or remote is None:
         return Verdict.NOTHING if base is None else Verdict.FORGET
     same = base is not None and base.mod_revision == remote.mod_revision and same_local(base.local, local.entry)
@@ -97,7 +99,7 @@ def _first_contact(local: LocalEntry | None, remote: RemoteEntry | None, mapping
     return Verdict.CONFLICT
 
 
-def _changed(base: Agreed, local: LocalEntry | None, remote: RemoteEntry | None, mapping: Mapping) -> Verdict:
+def _changed(base: Agreement, local: LocalEntry | None, remote: RemoteEntry | None, mapping: Mapping) -> Verdict:
     here = local is None or not same_local(base.local, local.entry)
     there = remote is not None and remote.mod_revision != base.mod_revision and not stored_again(base, remote)
     remote_lives = remote is not None and remote.entry.kind is not Kind.GONE
@@ -106,7 +108,7 @@ def _changed(base: Agreed, local: LocalEntry | None, remote: RemoteEntry | None,
     if here and there and remote is not None:
         if local is None:
             return Verdict.PULL
-        no_edit = not remote_lives or same_local(base.remote, remote.entry)  # deleted, or only written again
+        no_edit = not remote_lives or same_local(base.remote, remote.entry)  # deleted there, or written unchanged
         return Verdict.PUSH if no_edit or mapping.direction is Direction.PUSH else Verdict.CONFLICT
     if here:
         return Verdict.PUSH
@@ -115,8 +117,8 @@ def _changed(base: Agreed, local: LocalEntry | None, remote: RemoteEntry | None,
     return Verdict.PULL if there else Verdict.NOTHING
 
 
-def stored_again(base: Agreed | None, remote: RemoteEntry | None) -> bool:
-    """Tell whether a record is the very write that was agreed on, such as one that was sealed with another key."""
+def stored_again(base: Agreement | None, remote: RemoteEntry | None) -> bool:
+    """Return whether a record is the agreed write at a new revision, such as one sealed again with another key."""
     return (
         base is not None
         and remote is not None
@@ -128,7 +130,7 @@ def stored_again(base: Agreed | None, remote: RemoteEntry | None) -> bool:
 
 def _with_direction(
     verdict: Verdict,
-    base: Agreed | None,
+    base: Agreement | None,
     local: LocalEntry | None,
     remote: RemoteEntry | None,
     mapping: Mapping,
@@ -137,12 +139,12 @@ def _with_direction(
 ) -> Verdict:
     if verdict is Verdict.PUSH and not pushes:
         if local is None and remote is not None:
-            return Verdict.PULL  # a mirror that was damaged heals
+            return Verdict.PULL  # a delete that may not be pushed is undone
         tombstone = remote is not None and remote.entry.kind is Kind.GONE
         if mapping.direction is Direction.PULL and (base is None or tombstone):
             return Verdict.LOCAL_ONLY
         if mapping.lease is None and (base is None or tombstone):
-            return Verdict.NOTHING  # a file of its own, which the store does not know (any more)
+            return Verdict.NOTHING  # only here, and it is pushed once this replica may push
         return Verdict.LOCAL_DRIFT
     if mapping.direction is Direction.PUSH and verdict in {Verdict.PULL, Verdict.CONFLICT}:
         return Verdict.NOTHING if base is None else Verdict.REMOTE_DRIFT
@@ -150,7 +152,7 @@ def _with_direction(
 
 
 def shows(local: Entry, remote: Entry, mapping: Mapping) -> bool:
-    """Tell whether a local entry is just what a replica of this mapping makes of a record."""
+    """Return whether a local entry is exactly what a replica of this mapping makes of a record."""
     wanted = as_shown(remote, mapping)
     return (
         local.same_content(wanted)
@@ -175,16 +177,16 @@ def as_shown(remote: Entry, mapping: Mapping) -> Entry:
 
 
 def same_local(before: Entry, now: Entry) -> bool:
-    """Tell whether nothing changed locally; names follow from numbers, and a link has no mode."""
+    """Return whether nothing changed locally. Owner names are not compared: they follow from the numbers."""
     return (before.same_content(now) and before.mode == now.mode
             and (before.uid, before.gid) == (now.uid, now.gid))  # fmt: skip
 
 
-def as_pushed(base: Agreed | None, local: Entry, mapping: Mapping) -> Entry:
-    """Return the entry that the store shall hold for a local one.
+def as_pushed(base: Agreement | None, local: Entry, mapping: Mapping) -> Entry:
+    """Return the entry to push for a local one.
 
-    What did not change locally keeps the store's value, so that a replica which cannot show an owner or a mode
-    to the letter does not overwrite it. What the mapping overrides is never pushed.
+    A mode or owner that did not change locally keeps the store's value: this replica may be unable to show it
+    exactly, and must not overwrite it. A mode or owner that the mapping overrides is never pushed.
     """
     entry = local
     remote = base.remote if base and base.remote.kind is local.kind else None

@@ -1,11 +1,12 @@
-"""One rule for sets: what was changed together is committed and placed together, or waits together.
+"""The rule of sets: what was changed together is committed and applied together, or waits together.
 
-- What the store holds since one txn came together (`Sides.came_with`). When a member of it cannot be placed,
-  whatever the reason, its companions are held back.
-- What was changed here within one settle window belongs together (`Sides.set_of`). When a member of it cannot be
-  read, its companions are held back. When a member of it loses a conflict, that is said (`mixed_by`).
+1. Records of one transaction are a set (`ThreeSides.came_with`). When a member cannot be applied, whatever the
+   reason, the other members are held back.
+2. Paths that were changed here within one settle window are a set (`ThreeSides.set_of`). When a member cannot be
+   read, the other members are held back. When a member loses a conflict, that is reported (`mixed_by`).
+3. A path that is new to the store waits for no other member: it replaces nothing that could then fit badly.
 
-An edit of a path that the store does not know replaces nothing, so it waits for nobody.
+Called by the planner.
 """
 
 from collections import defaultdict
@@ -19,7 +20,7 @@ from configstore.model.path import StorePath, shown
 from configstore.model.problem import Problem
 from configstore.model.record import Kind
 from sidecar.planner.plan import Pull, Push, Wait
-from sidecar.planner.three_sides import UNKNOWN_SET, Sides
+from sidecar.planner.three_sides import UNKNOWN_SET, ThreeSides
 
 
 def keep_together(
@@ -28,13 +29,13 @@ def keep_together(
     pull: dict[StorePath, Pull],
     waiting: dict[StorePath, Wait],
     problems: dict[StorePath, Problem],
-    sides: Sides,
+    sides: ThreeSides,
     given_up: AbstractSet[StorePath],
     opened: Map[StorePath, Problem],
 ) -> None:
-    """Change a draft so that no set is torn by it.
+    """Change a draft of a plan so that it splits no set.
 
-    given_up: paths for which nobody waits any more. opened: the problems of paths that have been open for long.
+    given_up: paths that their sets no longer wait for. opened: the problems of paths that have been open for long.
     """
     _push_together(push, waiting, problems, sides, given_up)
     _pull_together(pull, push, waiting, problems, sides=sides, opened=opened)
@@ -47,12 +48,12 @@ def held_back(path: StorePath, culprit: StorePath, why: str) -> Problem:
 
 
 def mixed_by(
-    push: Map[StorePath, Push], pull: Map[StorePath, Pull], sides: Sides
+    push: Map[StorePath, Push], pull: Map[StorePath, Pull], sides: ThreeSides
 ) -> dict[StorePath, tuple[StorePath, ...]]:
-    """Return the paths that lose a conflict while others of their set, changed here together with them, travel.
+    """Return the paths that lose a conflict while other members of their local set are pushed, with those members.
 
-    Each path is decided for itself, so that no edit is undone that nobody else made. What stands there then is of
-    two hands, and somebody should look at it.
+    Each path is decided by itself, so that an edit with no conflict is never undone. The set then has members from
+    two replicas, which may not fit each other, so a person should see it.
     """
     kept: dict[int, list[StorePath]] = defaultdict(list)
     for path, each in push.items():
@@ -63,7 +64,7 @@ def mixed_by(
 
 
 def mixed(path: StorePath, others: Sequence[StorePath]) -> Problem:
-    """Return the problem of a path that lost a conflict, while `others` of its set did not."""
+    """Return the problem of a path that lost a conflict while `others` of its set did not."""
     named = ", ".join(map(shown, others[:3]))
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
     reason = (
@@ -78,12 +79,12 @@ def _push_together(
     push: dict[StorePath, Push],
     waiting: dict[StorePath, Wait],
     problems: dict[StorePath, Problem],
-    sides: Sides,
+    sides: ThreeSides,
     given_up: AbstractSet[StorePath],
 ) -> None:
-    """Hold back what was changed here together with a path that cannot be read, or that just failed."""
+    """Hold back the pushes of a set that has a member which cannot be read, or which failed and pauses."""
     unread = {path for path in sides.local_problems if path in sides.baseline}
-    paused = {path for path, why in waiting.items() if why is Wait.ASIDE} - given_up
+    paused = {path for path, why in waiting.items() if why is Wait.BACKOFF} - given_up
     culprits = {sides.set_of(path): path for path in sorted(unread | paused, reverse=True)}
     culprits.pop(UNKNOWN_SET, None)
     for path in [path for path, each in push.items() if culprits and each.in_set in culprits]:
@@ -94,7 +95,7 @@ def _push_together(
         if problem:
             problems[path] = held_back(path, culprit, f"cannot be read: {problem.reason}")
         else:
-            waiting[path] = Wait.ASIDE
+            waiting[path] = Wait.BACKOFF
 
 
 def _pull_together(
@@ -103,7 +104,7 @@ def _pull_together(
     waiting: dict[StorePath, Wait],
     problems: dict[StorePath, Problem],
     *,
-    sides: Sides,
+    sides: ThreeSides,
     opened: Map[StorePath, Problem],
 ) -> None:
     groups: dict[int, list[StorePath]] = defaultdict(list)
@@ -127,11 +128,11 @@ def _first_blocked(
     paths: Iterable[StorePath],
     waiting: dict[StorePath, Wait],
     problems: Map[StorePath, Problem],
-    sides: Sides,
+    sides: ThreeSides,
 ) -> tuple[StorePath | None, Problem | None]:
-    """Return the path, and its problem where it has one, whose newest record cannot be placed now."""
+    """Return the first path whose newest record cannot be applied now, and its problem where it has one."""
     for path in sorted(paths):
-        if path not in sides.news:
+        if path not in sides.changed_in_store:
             continue
         problem = problems.get(path) or sides.problem(path)
         if problem or path in waiting or path in sides.unstable:

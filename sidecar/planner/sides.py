@@ -1,7 +1,7 @@
-"""The values that the planner compares: what lies locally, in the store, and what both last agreed on.
+"""The values that the planner compares: the local state, the store's state, and the last agreement of both.
 
-Paths are relative to the mapping's subtree. `local` makes LocalEntry, `remote` makes RemoteEntry, `baseline`
-keeps Agreed and Sent. `three_sides.Sides` holds them all.
+Paths are relative to the mapping's subtree. `sidecar.local` makes LocalEntry, `sidecar.remote` makes RemoteEntry,
+`sidecar.state.baseline` stores Agreement and SentWrite. `ThreeSides` holds all of them.
 """
 
 import msgspec
@@ -11,17 +11,18 @@ from configstore.model.signature import Signature
 
 
 class LocalEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What lies at a local path. `entry` has the real mode and the owner's numbers (and names where known)."""
+    """The local state of a path. `entry` has the real mode and the owner's numbers (and names where known)."""
 
     entry: Entry
     signature: Signature
 
 
 class RemoteEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What the store holds for a path, at which mod_revision; `supersedes`: that of the record it replaced.
+    """The store's record of a path.
 
-    write_id: of the write that made it. After a restore another write may have the same mod_revision.
-    deletion: of a tombstone, what a person deleted together with it.
+    supersedes: the mod_revision of the record that it replaced. write_id: names the write that made the record;
+    a restored snapshot can give the same mod_revision to another write. deletion: for a tombstone, the deletion
+    that it is part of.
     """
 
     entry: Entry
@@ -31,11 +32,11 @@ class RemoteEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     deletion: Deletion | None = None
 
 
-class Agreed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Agreement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What store and replica last agreed on for one path.
 
-    Both sides are kept, because a replica may be unable to show what the store says to the letter (an owner
-    that a mapping overrides, a mode it forces): a change is a difference to one's own side.
+    Both sides are kept, since they may differ although they agree: a mapping can force a mode or override an
+    owner. Each side is compared with its own part, so that this difference is never taken for a change.
     """
 
     local: Entry
@@ -45,11 +46,12 @@ class Agreed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ino: int = 0
 
 
-class Sent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A write that was sent, or is about to be, and of which it is not known yet whether it was made.
+class SentWrite(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A write that was sent, or is about to be sent, and whose result is not known yet.
 
-    write_id: by which the store's record is recognised as this write. local: what lay here when it was sent, None
-    for a delete; ino: its inode. expected: the mod_revision that the write replaces: it is made there or never.
+    write_id: by which the store's record is recognised as this write. local: the local state that was sent, None
+    for a delete; ino: its inode. expected: the mod_revision that the write replaces; the store compares it, so the
+    write is made at that revision or never.
     """
 
     write_id: str
@@ -58,8 +60,8 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     expected: int = 0
 
 
-def agreement(local: Entry, remote: RemoteEntry, ino: int = 0) -> Agreed:
-    """Return what it means for both sides to agree that what the store holds is shown as `local`."""
-    return Agreed(
+def agreement(local: Entry, remote: RemoteEntry, ino: int = 0) -> Agreement:
+    """Return the agreement that `local` is how this replica shows the store's record."""
+    return Agreement(
         local=local, remote=remote.entry, mod_revision=remote.mod_revision, write_id=remote.write_id, ino=ino
     )

@@ -1,4 +1,4 @@
-"""What lies here and is not in the store, as far as both are known: for the last words of `run`."""
+"""The local changes that the store does not have: `run` names them when it ends, and a hold waits for them."""
 
 from collections.abc import Mapping as Mapped
 
@@ -8,20 +8,20 @@ from configstore.model.record import Kind
 from configstore.model.selection import Direction
 from sidecar.mapping import Mapping
 from sidecar.planner.reconcile import same_local, shows
-from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry
-from sidecar.planner.three_sides import Sides
+from sidecar.planner.sides import Agreement, LocalEntry, RemoteEntry
+from sidecar.planner.three_sides import ThreeSides
 
 BEING_WRITTEN = "it is still open for writing, or changes all the time"
 
 
-def unsent(
-    sides: Sides, mapping: Mapping, problems: Mapped[StorePath, Problem], *, otherwise: str
+def unsent_changes(
+    sides: ThreeSides, mapping: Mapping, problems: Mapped[StorePath, Problem], *, otherwise: str
 ) -> dict[StorePath, str]:
-    """Return the paths of which the store does not have what lies here, or still has what was removed, and why.
+    """Return the paths whose local change or delete the store does not have, each with the reason.
 
-    What could not be read here, or is being written, cannot be known to be sent. problems: why a path did not
-    travel; otherwise: the reason of those that have no problem of their own.
-    A mapping that only pulls never sends anything, so it has nothing unsent.
+    A path that could not be read, or is being written, counts as unsent: nobody can know that it was sent.
+    problems: why paths were not sent; otherwise: the reason of a path without a problem. A mapping that only pulls
+    has nothing unsent.
     """
     if mapping.direction is Direction.PULL:
         return {}
@@ -34,14 +34,14 @@ def unsent(
     return dict(sorted(found.items()))
 
 
-def _differs(mapping: Mapping, base: Agreed | None, here: LocalEntry | None, there: RemoteEntry | None) -> bool:
-    """Tell whether a path was changed here since both sides agreed on it, and the store does not show the same.
+def _differs(mapping: Mapping, base: Agreement | None, here: LocalEntry | None, there: RemoteEntry | None) -> bool:
+    """Return whether a path was changed here since the agreement, and the store does not hold that change.
 
-    A store that was never listed has no record of anything: it is asked only for what it surely has.
+    There may be no record because the store was not listed yet; such a path counts as unsent.
     """
     lives = there is not None and there.entry.kind is not Kind.GONE
     if mapping.create_once and (base or lives):
-        return False  # what was there first wins: a change is never sent
+        return False  # the first version wins for ever: a change is never sent
     if here is None:
         return base is not None and (there is None or lives)
     if base and same_local(base.local, here.entry):

@@ -13,6 +13,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGE = 64 * 1024
 _MADV_DONTNEED = 4
 
+BURST = 50
+"""Number of changed paths after which freed memory is returned to the kernel."""
+
 _libc = ctypes.CDLL(None)
 
 
@@ -45,3 +48,19 @@ def let_go_of_code() -> None:
         for where in code:
             begin, end = (int(each, 16) for each in where.split("-"))
             _libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
+
+
+class CycleMemory:
+    """Returns freed memory once a mapping is ready, and after each burst of changes since."""
+
+    def __init__(self) -> None:
+        self._returned_at: int | None = None
+
+    def cycle_over(self, *, ready: bool, changed: int) -> None:
+        """Return memory if it is time. changed: how many paths were changed since the start."""
+        first = self._returned_at is None
+        if ready if self._returned_at is None else changed - self._returned_at >= BURST:
+            give_back()
+            if first:
+                let_go_of_code()
+            self._returned_at = changed

@@ -1,4 +1,13 @@
-"""Sends a plan's pushes to the store, as sets. Called by `push` in the engine's thread only."""
+"""Sends a plan's pushes to the store, as sets. Called by `cycle.push`, in the engine's thread only.
+
+Invariants, beside those of the plan's order (`planner`):
+
+1. A set is sent as a whole or not at all, unless etcd's own limits make that impossible. The transaction also has
+   the copy of what is superseded: record and past copy are written together (`configstore.store.commit`).
+2. Nothing is sent after a failed compare or a lost lease: the plan was made from a state that is not true any
+   more.
+3. The tombstone of a directory is not sent while anything below it was left out (`_next`).
+"""
 
 import itertools
 from collections import defaultdict
@@ -21,12 +30,12 @@ from sidecar.planner.sides import RemoteEntry
 from sidecar.planner.three_sides import UNKNOWN_SET
 
 _BATCH = 4 * 1024 * 1024
-"""Bytes of small files that are held in memory at once. A set within one request's limit never reaches it; larger
-files are sent piece by piece and do not count."""
+"""Bytes of small files that are in memory at once. A set that fits into one request never reaches it. Larger files
+are sent in pieces and do not count."""
 
 
 class PathFailed(Exception):  # noqa: N818  # becomes a value
-    """A path could not be read for sending. problem: why; None when it is just not what it was any more."""
+    """A path could not be read for sending. problem: why; None when it changed since it was planned."""
 
     def __init__(self, path: StorePath, problem: Problem | None) -> None:
         super().__init__(path)
@@ -34,13 +43,14 @@ class PathFailed(Exception):  # noqa: N818  # becomes a value
         self.problem = problem
 
 
-class Committed(msgspec.Struct, kw_only=True):
-    """done: what was written, as it lies in the store now. stale: what the store holds where a compare failed.
+class CommitResult(msgspec.Struct, kw_only=True):
+    """What was committed, and what was not.
 
-    unsure: what may have been written all the same. refused: what cannot be written at all, and why. failed:
-    paths that could not be read, and why. left: paths that were not written, since a set is sent as a whole or
-    since another write came first. fenced_out: the lease was lost, and no more was written. failure: why the store
-    took no more.
+    done: the records that were written. stale: where a compare failed, the record that the store has instead.
+    unsure: paths that may have been written although there was no answer. refused: paths that cannot be written at
+    all, and why. failed: paths that could not be read, and why. left: paths that were not written because of
+    another path of their set, or because nothing more was sent. fenced_out: whether the lease was lost. failure:
+    why the store took no more.
     """
 
     done: dict[StorePath, RemoteEntry] = {}
@@ -63,66 +73,60 @@ def commit(
     fence: Fence | None = None,
     alone: AbstractSet[StorePath] = frozenset(),
     at_hand: Callable[[StorePath, int], Item | None] = lambda *_: None,
-) -> Committed:
-    """Write pushes in their order; what became of each is in the result.
+) -> CommitResult:
+    """Write pushes in their order, until a compare fails; the result says what became of each.
 
-    at_hand: returns what lies at a path since a revision, where that is known. source: returns what gives a file's
-    content, which raises PathFailed. alone: paths that no other waits for.
-    Stops at the first failed compare. A set that is too large for this etcd's own limits is taken apart.
+    source: returns a file's content, which raises PathFailed. alone: paths that their sets do not wait for.
+    at_hand: returns the value that a path has since a revision, or None. A set that is too large for etcd's limits
+    is taken apart. Raises RefusedError without the mapping's lease.
     """
     if mapping.lease is not None and fence is None:
         raise RefusedError(f"{mapping.name}: not written without its lease {mapping.lease}")
-    committed = Committed()
+    committed = CommitResult()
     todo = list(reversed(list(_batches(_sealable(tree, mapping, pushes, alone, committed)))))
     while batch := _next(todo, committed):
-        sets = _sets(batch)
-        writes = [
-            _write(
-                push,
-                mapping,
-                write_ids[push.path],
-                source(push),
-                together=together,
-                replaced=at_hand(push.path, push.expected),
-            )
-            for push, together in zip(batch, sets, strict=True)
-        ]
+        writes = _writes(batch, mapping, write_ids, source, at_hand)
         try:
             outcome = _send(tree, writes, mapping, fence)
         except PathFailed as failure:
             rest = _without(batch, failure, alone, committed)
             todo += [rest] if rest else []
             continue
-        except SealingError as error:
-            if len(batch) == 1 or _is_one_set(batch):  # no set is taken apart for want of a key
-                committed.refused |= {push.path: str(error) for push in batch}
-            else:
-                todo.extend(reversed(list(_parts(batch))))
-            continue
-        except (TooLargeError, RecordError) as error:  # by this etcd's own limits; what makes no record
-            if len(batch) == 1:
-                committed.refused[batch[0].path] = str(error)
-            todo += reversed(list(_parts(batch)))
+        except (SealingError, TooLargeError, RecordError) as error:
+            todo += reversed(_smaller(batch, error, committed))
             continue
         except StoreError as error:
             committed.failure = error
-            reached = Outcome(
-                done={StorePath(path): at for path, at in error.done.items()},
-                unsure=tuple(map(StorePath, error.unknown)),
-            )
-            _take(reached, zip(writes, batch, strict=True), committed)
-            committed.left |= {push.path for batch in todo for push in batch}
-            return committed
+            done = {StorePath(path): at for path, at in error.done.items()}
+            outcome = Outcome(done=done, unsure=tuple(map(StorePath, error.unknown)))
         _take(outcome, zip(writes, batch, strict=True), committed)
-        if not outcome.complete:
+        if committed.failure or not outcome.complete:
             committed.fenced_out = outcome.fenced_out
             committed.left |= {push.path for batch in todo for push in batch}
-            return committed
+            break
     return committed
 
 
+def _smaller(
+    batch: Sequence[Push], error: SealingError | TooLargeError | RecordError, committed: CommitResult
+) -> list[list[Push]]:
+    """Return the parts of a batch that cannot be sent as one; a part that cannot be split is refused.
+
+    A set is taken apart if it is over etcd's limits, but not because the key for one of its paths is missing.
+    """
+    whole = len(batch) == 1 or (isinstance(error, SealingError) and _is_one_set(batch))
+    if whole:
+        committed.refused |= {push.path: str(error) for push in batch}
+        return []
+    return list(_parts(batch))
+
+
 def _send(tree: Tree, writes: Sequence[Write], mapping: Mapping, fence: Fence | None) -> Outcome:
-    """Commit writes; without comparing what they replace where that is too large: no set is cut for it."""
+    """Commit writes. If they are too large with the cached values that they replace, commit them without those.
+
+    A transaction compares such a value, which makes it larger; to read the value again is better than to take a
+    set apart.
+    """
     try:
         return tree.commit(writes, retention=mapping.retention, keep=mapping.keep, fence=fence)
     except TooLargeError:
@@ -133,9 +137,9 @@ def _send(tree: Tree, writes: Sequence[Write], mapping: Mapping, fence: Fence | 
 
 
 def _sealable(
-    tree: Tree, mapping: Mapping, pushes: Sequence[Push], alone: AbstractSet[StorePath], committed: Committed
+    tree: Tree, mapping: Mapping, pushes: Sequence[Push], alone: AbstractSet[StorePath], committed: CommitResult
 ) -> list[Push]:
-    """Return what can be sealed as the policy wants it. Without the key for one of a set, none of it is sent."""
+    """Return the pushes that can be sealed as the policy demands; without the key for one, none of its set."""
     rest = list(pushes)
     for push in pushes:
         try:
@@ -148,7 +152,7 @@ def _sealable(
     return rest
 
 
-def _take(outcome: Outcome, writes: Iterable[tuple[Write, Push]], committed: Committed) -> None:
+def _take(outcome: Outcome, writes: Iterable[tuple[Write, Push]], committed: CommitResult) -> None:
     for write, push in writes:
         if write.path in outcome.done:
             committed.done[push.path] = _as_written(push, outcome.done[write.path], write.write_id)
@@ -161,10 +165,10 @@ def _take(outcome: Outcome, writes: Iterable[tuple[Write, Push]], committed: Com
 
 
 def _sets(batch: Sequence[Push]) -> list[int]:
-    """Return for each push a number that those have which go into one txn.
+    """Return for each push the number of its set; pushes with one number go into one transaction if they fit.
 
-    What was changed while nobody looked is of no known set. A txn that must be cut is then cut between
-    directories, since what lies in one, such as a certificate and its key, is most likely to belong together.
+    Files of no known set get one number for each directory: if the transaction must be cut, it is cut between
+    directories, since the files of one, such as a certificate and its key, most likely belong together.
     """
     spare = itertools.count(max(push.in_set for push in batch) + 1)
     directories: defaultdict[StorePath, int] = defaultdict(lambda: next(spare))
@@ -173,25 +177,26 @@ def _sets(batch: Sequence[Push]) -> list[int]:
     ]
 
 
-def _write(
-    push: Push,
+def _writes(
+    batch: Sequence[Push],
     mapping: Mapping,
-    write_id: str,
-    content: Source | None,
-    *,
-    together: int,
-    replaced: Item | None,
-) -> Write:
-    return Write(
-        path=mapping.absolute(push.path),
-        entry=push.entry,
-        content=content,
-        expected=push.expected,
-        replaced=replaced,
-        write_id=write_id,
-        set=together,
-        deletion=push.deletion,
-    )
+    write_ids: dict[StorePath, str],
+    source: Callable[[Push], Source | None],
+    at_hand: Callable[[StorePath, int], Item | None],
+) -> list[Write]:
+    return [
+        Write(
+            path=mapping.absolute(push.path),
+            entry=push.entry,
+            content=source(push),
+            expected=push.expected,
+            replaced=at_hand(push.path, push.expected),
+            write_id=write_ids[push.path],
+            set=together,
+            deletion=push.deletion,
+        )
+        for push, together in zip(batch, _sets(batch), strict=True)
+    ]
 
 
 def _as_written(push: Push, revision: int, write_id: str) -> RemoteEntry:
@@ -205,9 +210,9 @@ def _as_written(push: Push, revision: int, write_id: str) -> RemoteEntry:
 
 
 def _without(
-    batch: Sequence[Push], failure: PathFailed, alone: AbstractSet[StorePath], committed: Committed
+    batch: Sequence[Push], failure: PathFailed, alone: AbstractSet[StorePath], committed: CommitResult
 ) -> list[Push]:
-    """Return what of a batch is sent without a path that could not be read: nothing that belongs to its set."""
+    """Return what of a batch is sent without a path that could not be read: no other member of its set."""
     committed.failed[failure.path] = failure.problem
     numbers = {push.in_set for push in batch if push.path == failure.path and push.path not in alone} - {0}
     rest = [push for push in batch if push.path != failure.path and push.in_set not in numbers]
@@ -215,11 +220,11 @@ def _without(
     return rest
 
 
-def _next(todo: list[list[Push]], committed: Committed) -> list[Push]:
-    """Take the next batch, without tombstones of directories in which something stays for now; empty at the end.
+def _next(todo: list[list[Push]], committed: CommitResult) -> list[Push]:
+    """Return the next batch, empty at the end, without the tombstones of directories in which something stays.
 
-    The halves of a move wait for each other, and what is left of a file may wait in a directory that is gone here.
-    Another replica would meet a deleted directory in which something lives, and write it again for good.
+    A path that was left out may be in a directory that is gone here. Another replica would find its live record in
+    a deleted directory, and write the directory's record again.
     """
     while todo:
         batch = todo.pop()
@@ -237,7 +242,7 @@ def _is_one_set(batch: Sequence[Push]) -> bool:
 
 
 def _parts(batch: Sequence[Push]) -> Iterator[list[Push]]:
-    """Take a batch apart that etcd finds too large: into its sets, and a single set into its paths."""
+    """Split a batch that is too large for etcd: into its sets, a single set into its paths."""
     sets: dict[int, list[Push]] = {}
     for push in batch:
         sets.setdefault(push.in_set, []).append(push)
@@ -248,38 +253,24 @@ def _parts(batch: Sequence[Push]) -> Iterator[list[Push]]:
 
 
 def _batches(pushes: Sequence[Push]) -> Iterator[list[Push]]:
-    """Cut pushes by the memory that they take, between two sets; only a set that is larger by itself is cut."""
+    """Split pushes by the memory that they take, between sets; only a set that is too large by itself is split."""
     batch: list[Push] = []
     size = 0
-    for number, part in _runs(pushes):
+    for number, run in itertools.groupby(pushes, key=lambda push: push.in_set):
+        part = list(run)
         weight = sum(map(_weight, part))
         if batch and size + weight > _BATCH:
             yield batch
             batch, size = [], 0
-        if number == 0 or weight > _BATCH:
-            for push in part:
-                if batch and size + _weight(push) > _BATCH:
-                    yield batch
-                    batch, size = [], 0
-                batch.append(push)
-                size += _weight(push)
-        else:
-            batch += part
-            size += weight
+        for unit in [[push] for push in part] if number == UNKNOWN_SET or weight > _BATCH else [part]:
+            more = sum(map(_weight, unit))
+            if batch and size + more > _BATCH:
+                yield batch
+                batch, size = [], 0
+            batch += unit
+            size += more
     if batch:
         yield batch
-
-
-def _runs(pushes: Sequence[Push]) -> Iterator[tuple[int, list[Push]]]:
-    """Yield the pushes of one set that follow each other."""
-    run: list[Push] = []
-    for push in pushes:
-        if run and run[-1].in_set != push.in_set:
-            yield run[0].in_set, run
-            run = []
-        run.append(push)
-    if run:
-        yield run[0].in_set, run
 
 
 def _weight(push: Push) -> int:

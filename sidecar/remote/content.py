@@ -1,7 +1,8 @@
-"""What came with the news, so that it is not fetched a second time. Called by the engine's thread only.
+"""Caches of what listings and watch events carried, so that it is not read again. Engine's thread only.
 
-`AtHand` is for what is sent, `Contents` for what is placed at once. The latter lasts until the pulls of the cycle
-are over, or until the next news; what was not placed by then is read again when it is.
+`AtHand` has the values that pushes replace, `Contents` the content of records that are about to be pulled.
+Contents is emptied when the pulls of a cycle are over and when the next events come in; what was not pulled by
+then is read. Both are only caches: the revision decides whether what they hold is what is wanted.
 """
 
 from collections import OrderedDict
@@ -15,21 +16,20 @@ from sidecar.mapping import Mapping
 from sidecar.planner.sides import RemoteEntry
 
 _AHEAD = 1024 * 1024
-"""Bytes of content that are read at a time, of as many records as one call takes: a fraction of what is kept."""
+"""Bytes of content that are read ahead at a time: a fraction of LIMIT."""
 
 LIMIT = 4 * 1024 * 1024
-"""Bytes of content that are kept; small files of a set, and no more."""
-
+"""Bytes of content that are kept: the small files of a set, and no more."""
 
 AT_HAND = 256 * 1024
-"""Bytes of values that are kept for what replaces them."""
+"""Bytes of values that are kept for the pushes that replace them."""
 
 
 class AtHand:
-    """The values that the watch brought last, as they lie in the store.
+    """The newest values that the watch reported, as they are in the store.
 
-    Whatever replaces one of them keeps it in `past/`, and need not read it first: that is a round trip for each
-    set that is sent. What is not here is read.
+    A push copies the value that it replaces to `past/`. Without this cache it has to read it first, which is one
+    round trip to etcd for each set.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class AtHand:
         self._bytes = 0
 
     def note(self, path: StorePath, item: Item) -> None:
-        """Keep what lies at a path now; the oldest go when there is no room."""
+        """Keep the value of a path; the oldest values are dropped where there is no room."""
         self._bytes -= len(before.value) if (before := self._items.pop(path, None)) else 0
         self._items[path] = item
         self._bytes += len(item.value)
@@ -45,25 +45,25 @@ class AtHand:
             self._bytes -= len(self._items.popitem(last=False)[1].value)
 
     def find(self, path: StorePath, revision: int) -> Item | None:
-        """Return what lies at a path since a revision, if it is here."""
+        """Return the value that a path has since a revision, or None when it is not cached."""
         found = self._items.get(path)
         return found if found and found.mod_revision == revision else None
 
 
 class Contents:
-    """The newest records of a mapping with their content, as far as there is room."""
+    """The newest records of a mapping with their content, up to LIMIT bytes."""
 
     def __init__(self, tree: Tree, mapping: Mapping) -> None:
         self._tree = tree
         self._mapping = mapping
         self._kept: OrderedDict[StorePath, Stored] = OrderedDict()
-        self._wanted: dict[StorePath, int] = {}  # what is expected and was not found yet, with its size
+        self._wanted: dict[StorePath, int] = {}  # with the size: what is to be read ahead
         self._bytes = 0
 
     def note(self, path: StorePath, found: Stored) -> None:
-        """Keep a record that came in, if its content lies in it.
+        """Keep a record whose content is in it.
 
-        Where there is no room what was found already goes, then the oldest.
+        Where there is no room, records that `find` has returned are dropped first, then the oldest.
         """
         self._drop(path)
         if found.record.content is None:
@@ -74,7 +74,7 @@ class Contents:
             self._drop(next(iter(self._kept)))
 
     def find(self, path: StorePath, wanted: RemoteEntry) -> Stored | None:
-        """Return a version of a record; None when the store holds another one by now.
+        """Return the wanted version of a record; None when the store has another one by now.
 
         Raises StoreError, RecordError.
         """
@@ -89,20 +89,17 @@ class Contents:
         return found if found and found.mod_revision == wanted.mod_revision else None
 
     def expect(self, sizes: Map[StorePath, int]) -> None:
-        """Say which records with small content will be wanted next, in order, and how large it is.
-
-        They are read many at a time.
-        """
+        """Announce the small records that `find` will ask for, in order, with sizes: they are read in batches."""
         self._wanted = dict(sizes)
 
     def clear(self) -> None:
-        """Forget what came before."""
+        """Drop everything."""
         self._kept.clear()
         self._wanted.clear()
         self._bytes = 0
 
     def _read_ahead(self, path: StorePath) -> None:
-        """Read a record together with some of those that are expected after it. Raises StoreError."""
+        """Read a record together with some that are expected after it. Raises StoreError."""
         if path not in self._wanted:
             return
         wanted, size = [path], self._wanted[path]

@@ -1,7 +1,7 @@
-"""Tells whether what answers is still the store that this replica knew. Called by `side`.
+"""Judges whether the store that answers is the one that this replica knew. Pure; called by `known_store`.
 
-A restored snapshot keeps its cluster id, member ids and term, and a watch on it stays silent or goes on with other
-revisions. But its revision, or that of a record that was changed after the snapshot, is lower than what was seen.
+A restored snapshot keeps its cluster id, member ids and raft term, and a watch on it stays silent or goes on with
+other revisions. But its revision, or that of a record that was changed after the snapshot, is lower than before.
 """
 
 from collections.abc import Mapping
@@ -33,10 +33,10 @@ def contradiction(
     mapping: str,
     held: int,
 ) -> str | None:
-    """Return why the store cannot be the one that was known, with the mend; or None.
+    """Return why the store cannot be the known one, with what to do; or None.
 
-    known, found: mod_revisions by path, before and now; what is missing now is for the planner to judge. seen,
-    revision: the store's revision, before and now. A cluster id of 0 is not known. held: how many files lie here.
+    known, found: mod_revisions by path, before and now; the planner judges what is missing now. seen, revision:
+    the store's revision, before and now. A cluster id of 0 is not known. held: how many files this replica has.
     """
     mend = _mend(mapping, held)
     if cluster_id and found_cluster_id and cluster_id != found_cluster_id:
@@ -53,9 +53,9 @@ def contradiction(
 def rewritten(
     known: Mapping[StorePath, RemoteEntry], found: Mapping[StorePath, Stored], mapping: str, *, held: int
 ) -> str | None:
-    """Return why the store's history is another one than that of the known records, or None.
+    """Return why the store's history is not that of the known records, or None.
 
-    After a restore a revision is given to another write, be it of the same path and content.
+    After a restore a known revision can be that of another write, even one of the same path and content.
     """
     for path, record in found.items():
         before = known.get(path)
@@ -69,16 +69,16 @@ def rewritten(
 
 
 def given_away(path: StorePath, revision: int, mapping: str, *, held: int) -> str:
-    """Return the words for a revision that belonged to a known record and does not any more."""
+    """Return the text for a known record whose revision is that of another write now."""
     what = f"its revision {revision} is another write's now: a restored snapshot?"
     return f"{shown(path)}: {what}{_mend(mapping, held)}"
 
 
 def of_nothing(why: str, mend: str) -> str:
-    """Return the words for a store that holds nothing of the mapping: to let that win is no choice to offer."""
+    """Return the text for a store without any record of the mapping; it does not offer to let that store win."""
     return f"{why.partition(_KEPT)[0]}{_NOTHING_THERE}{mend}"
 
 
 def _mend(mapping: str, held: int) -> str:
-    """Return what a person may do. Whoever holds nothing must not be told to write that over what is left."""
+    """Return what a person may do. A replica without files must not advise to write its state to the store."""
     return _KEPT + (_CHOICE if held else _NOTHING_HERE).format(mapping)

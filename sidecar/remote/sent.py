@@ -1,8 +1,13 @@
-"""Finds out what became of writes whose answer was lost, or whose sender died. Called by `side`.
+"""Resolves writes whose answer was lost, or whose sender died: were they made or not? Called by `side`.
 
-Each write says which mod_revision it replaces, so it is made there or never. As long as the store still holds that
-revision the write may be under way. Once it holds a newer record, that is our write, or replaced it, or kept it
-from being made: the record's write id tells, or one of those that were superseded since.
+Each write names the mod_revision that it replaces, and the store compares it. So:
+
+1. While the path still has a record of that revision or an older one, the write may be on its way: nothing is
+   known.
+2. Once the path has a newer record, the write was made or never will be. It was made if that record has its write
+   id, or if one of the records has it that were superseded since.
+3. A write is forgotten only when it is known not to be made. An own write that was forgotten too early would look
+   like another replica's, and the next local edit like a conflict with it.
 """
 
 from collections.abc import Callable
@@ -13,11 +18,11 @@ from configstore.store.tree import Tree
 from configstore.store.values import Stored
 from sidecar.mapping import Mapping
 from sidecar.planner.sides import RemoteEntry
-from sidecar.planner.three_sides import Sides
+from sidecar.planner.three_sides import ThreeSides
 
 
 def entry_of(found: Stored) -> RemoteEntry:
-    """Return a record as the planner sees it."""
+    """Return a record as the planner's value."""
     origin = found.record.origin
     return RemoteEntry(
         entry=found.entry,
@@ -28,13 +33,16 @@ def entry_of(found: Stored) -> RemoteEntry:
     )
 
 
-def settle_sent(
+def resolve_sent(
     tree: Tree,
     mapping: Mapping,
-    sides: Sides,
+    sides: ThreeSides,
     agree: Callable[[Map[StorePath, RemoteEntry]], None],
 ) -> None:
-    """Agree on what own writes made, and forget those that were not made. Raises StoreError."""
+    """Resolve all writes that can be resolved now. Raises StoreError.
+
+    agree: called with the records that own writes made.
+    """
     for path, writes in list(sides.sent.items()):
         remote = sides.remote.get(path)
         ids = {write.write_id for write in writes}

@@ -1,7 +1,10 @@
-"""Follows a mapping's subtree in the store and hands what it sees to the engine.
+"""Follows a mapping's subtree in the store and hands listings and events to the engine. One thread a mapping.
 
-One thread per mapping. It lists, then watches from the next revision on; whatever breaks the watch leads back
-to the list, so the engine only ever sees complete states and whole revisions.
+1. It lists, then watches from the next revision on. Whatever breaks the watch leads back to the listing, so that
+   the engine only ever gets complete states and complete revisions, without a gap.
+2. A listing that was requested is handed over only if it was begun after the request: one that had begun before
+   may have read already what the request is about.
+3. Events that wait for the engine are bounded: above MAX_WAITING bytes they are replaced by a new listing.
 """
 
 import logging
@@ -27,37 +30,37 @@ from sidecar.reporting.contact import is_silence
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 16 * 1024 * 1024
-"""Bytes of news that wait for the engine. Where more come the store is listed anew instead, which says as much."""
+"""Bytes of events that wait for the engine; more are replaced by a listing, which has the same information."""
 
 _EVENT = 500
 """Bytes of an event besides its key and value."""
 
 
 class RemoteFeed(Protocol):
-    """Where the engine gets the store's news from."""
+    """Where the engine gets listings and events from."""
 
     error: str | None
     """Why the store cannot be followed at the moment; None when it can."""
 
     wants: Callable[[StorePath], bool]
-    """Tells, from any thread, of which paths of the mapping a tombstone is more than a number."""
+    """Returns whether a tombstone of a path must be read whole, not only its revision; from any thread."""
 
     since: float | None
-    """When the oldest of what waits for `drain` came in, on the clock `boottime`; None where that is not known."""
+    """When the oldest entry that waits for `drain` was received, on the clock `boottime`; None if not known."""
 
     def drain(self) -> list[Listing | Batch]:
-        """Return what came in since the last call, oldest first. A Listing replaces all that was known.
+        """Return what was received since the last call, oldest first. A Listing replaces all that was known.
 
-        Each Listing says in `known` up to which revision the store was known when its first read was about to be
-        made: it may be older than what became known since, and is to be judged by that alone.
+        `Listing.known` is the newest revision that was known just before its first read. The listing is judged by
+        that: it may well be older than what became known later.
         """
         ...
 
     def list_again(self) -> None:
-        """Ask for a new listing soon: a subtree's root is missing, or what was seen cannot be trusted.
+        """Request a new listing: the root record is missing, or the watch cannot be trusted.
 
-        It is remembered until a listing that was begun after this call has been handed on, whatever fails
-        meanwhile. Asking again while one is wanted changes nothing, so it may be asked for in every cycle.
+        The request stays until a listing that was begun after this call has been handed over, whatever fails
+        meanwhile. Another request in between changes nothing, so every cycle may make one.
         """
         ...
 
@@ -66,7 +69,7 @@ class RemoteOnce:
     """A feed for `init` and `plan`: lists the subtree whenever it is asked. Raises StoreError."""
 
     def __init__(self, tree: Tree, mapping: Mapping, known: Callable[[], int]) -> None:
-        """`known` returns the revision up to which the store is known."""
+        """`known` returns the newest revision of the store that is known."""
         self._tree = tree
         self._mapping = mapping
         self._known = known
@@ -79,17 +82,17 @@ class RemoteOnce:
         return [listing_of(self._tree, self._mapping, self._known(), self.wants)]
 
     def list_again(self) -> None:
-        """Do nothing: every call lists."""
+        """Do nothing: every `drain` lists."""
 
 
 class RemoteWatch:
     """The feed of one mapping under `run`, with a thread of its own."""
 
     def __init__(self, tree: Tree, mapping: Mapping, wake: Callable[[], None], known: Callable[[], int]) -> None:
-        """Take what is called from the thread.
+        """Prepare the thread, which `start` starts.
 
-        wake: called whenever there is something to drain, or the connection changed. known: returns the revision
-        up to which the store is known; called just before a listing's first read.
+        wake: called from the thread when there is something to drain, or the connection changed. known: returns
+        the newest revision of the store that is known; called just before a listing's first read.
         """
         self._tree = tree
         self._mapping = mapping
@@ -103,7 +106,7 @@ class RemoteWatch:
         self._lock = threading.Lock()
         self.error: str | None = "not connected yet"
         self.wants: Callable[[StorePath], bool] = everything
-        self.waiting = 0  # bytes of events that were not drained yet, about
+        self.waiting = 0  # about how many bytes of events were not drained yet
         self.since: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"remote-watch:{mapping.name}", daemon=True)
 
@@ -112,7 +115,7 @@ class RemoteWatch:
         self._thread.start()
 
     def drain(self) -> list[Listing | Batch]:
-        """Return what came in since the last call, oldest first."""
+        """Return what was received since the last call, oldest first."""
         drained = []
         self.waiting = 0
         self.since = None
@@ -146,11 +149,11 @@ class RemoteWatch:
                 self._pause()
 
     def _pause(self) -> None:
-        """Wait a moment, so that a watch that ends again and again is no busy loop."""
+        """Wait a moment, so that a watch that ends at once again and again causes no busy loop."""
         self._stop.wait(random.uniform(0.1, 1.0))  # noqa: S311  # jitter
 
     def _list_until_it_works(self) -> int:
-        """Hand on a listing that was begun after it was wanted, and return its revision."""
+        """Hand over a listing that was begun after its request, and return its revision."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(ConfigstoreError),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=30),
@@ -163,7 +166,7 @@ class RemoteWatch:
         return listing.revision
 
     def _list(self) -> Listing:
-        """List once. What is asked for while this is under way wants another, since it may have read already."""
+        """List once. A request that is made meanwhile stays, as this listing may have read already."""
         with self._lock:
             self._wanted = False
         begun = boottime()
@@ -208,9 +211,9 @@ class RemoteWatch:
         self._wake()
 
     def _report(self, error: ConfigstoreError, begun: float) -> None:
-        """Say why the store cannot be followed, in the log only where it is not the silence that is told of once.
+        """Report why the store cannot be followed; the silence of the whole store is logged elsewhere, once.
 
-        begun: when what failed was begun, on the clock `boottime`.
+        begun: when the failed call was begun, on the clock `boottime`.
         """
         reason = str(error)
         silence = is_silence(error, self._tree.contact(), begun)
@@ -222,17 +225,18 @@ class RemoteWatch:
 
 
 def everything(_: StorePath) -> bool:
-    """Want to know all of every path."""
+    """Return true: every tombstone is read whole."""
     return True
 
 
 def listing_of(
     tree: Tree, mapping: Mapping, known: int, wants: Callable[[StorePath], bool] = everything
 ) -> Listing:
-    """Return a mapping's part of the store, with what was known before. Raises StoreError.
+    """Return the records of a mapping's subtree. Raises StoreError.
 
-    Kept is as much as a replica needs: not more content than it would place without reading it again, and of a
-    tombstone whose path it does not want the revision alone, but for the newest: by that the store is known again.
+    known: the newest revision that is known before this. To save memory the listing keeps no more content than
+    `Contents` does, and only the revision of a tombstone that `wants` does not want. The newest tombstone is kept
+    whole, since by it the store is recognised.
     """
     room = LIMIT
     newest: Stored | None = None

@@ -1,11 +1,10 @@
-"""A log of lines that survives a kill at any moment. For the baseline and the journal.
+"""A log of lines that survives a kill at any moment. Used by the baseline and the journal.
 
-A line is whole or is not there: what a dead process began to write is cut off, and what fails to be written is
-taken back. It is written anew beside itself and renamed over, so that one of the two is always whole. Not synced:
-what it says counts only while the mount is the same that it speaks of, and that does not outlive the machine.
-
-Where it lies in the mount itself a stranger may have laid something in its place. Whatever that is, it is no log:
-a FIFO, a link, a directory and a file without an end are taken for an empty one, and make way.
+1. A line is complete or not there: an incomplete last line is cut off, a failed append is truncated away.
+2. A rewrite makes a new file and renames it over the old one, so that one of them is always complete.
+3. Nothing is synced to disk: the log counts only for a mount (tmpfs) that does not survive the machine either.
+4. In a mount another user may have put something else at its name. A FIFO, a link, a directory or a file that is
+   too large counts as an empty log, and is moved out of the way.
 """
 
 import errno
@@ -22,31 +21,32 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_LOG = {errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.EISDIR}
 
 MAX_SIZE = 256 * 1024 * 1024
-"""Bytes of a log of our own that is read: some half a million paths."""
+"""Bytes of a log that is read in the state directory: about half a million paths."""
 
 MAX_FOREIGN = 16 * 1024 * 1024
-"""Bytes of a log that somebody else may have written."""
+"""Bytes of a log that is read in a mount, where another user may have written it."""
 
 MAX_LINE = 64 * 1024
-"""Bytes of one of its lines."""
+"""Bytes of one line."""
 
 
 class AppendLog:
     """One log, opened when it is first needed."""
 
-    def __init__(self, directory: int, name: str, *, ours: bool = False) -> None:
-        """`directory` is a descriptor that stays the caller's; -1 for one that is not there: then it is empty.
+    def __init__(self, directory: int, name: str, *, exclusive: bool = False) -> None:
+        """directory: a descriptor, which the caller closes; -1 for none, and the log is empty then.
 
-        ours: nobody but our own user writes here, and nothing else is taken. Else it may be a stranger's.
+        exclusive: whether only this user can write there; a log of another owner or with a wider mode is then no
+        log.
         """
         self._directory = directory
         self._name = name
-        self._ours = ours
+        self._exclusive = exclusive
         self._log = -1
         self._size = 0
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the whole lines, without their ends; none of what can be no log. Raises OSError."""
+        """Yield the complete lines without their ends; none if it is no log. Raises OSError."""
         if self._directory < 0:
             return
         try:
@@ -60,7 +60,7 @@ class AppendLog:
             return
         with open(descriptor, "rb") as log:
             while line := log.readline(MAX_LINE + 1):
-                if len(line) > MAX_LINE or not line.endswith(b"\n"):  # what a dead process could not finish
+                if len(line) > MAX_LINE or not line.endswith(b"\n"):  # incomplete
                     return
                 yield line[:-1]
 
@@ -70,18 +70,18 @@ class AppendLog:
         clear_name(self._name, self._directory)
 
     def append(self, lines: Iterable[bytes]) -> None:
-        """Add lines. Raises OSError when there is no room; none of them is there then."""
+        """Add lines. Raises OSError without room for them; none of them is added then."""
         text = b"".join(line + b"\n" for line in lines)
         log = self._open()
         try:
             write_all(log, text)
         except OSError:
-            os.ftruncate(log, self._size)  # no torn line before those to come
+            os.ftruncate(log, self._size)  # no incomplete line before later ones
             raise
         self._size += len(text)
 
     def rewrite(self, lines: Iterable[bytes]) -> None:
-        """Replace all lines. Raises OSError; the old ones are there then."""
+        """Replace all lines. Raises OSError; the old lines stay then."""
         new = f"{self._name}.new"
         text = b"".join(line + b"\n" for line in lines)
         log = self._make(new)
@@ -103,7 +103,7 @@ class AppendLog:
             self._size = 0
 
     def close(self) -> None:
-        """Close it; it is opened again when it is needed."""
+        """Close the log; the next use opens it again."""
         if self._log >= 0:
             os.close(self._log)
             self._log = -1
@@ -128,7 +128,7 @@ class AppendLog:
         return self._make(self._name)
 
     def _make(self, name: str) -> int:
-        """Make an empty file; what lies at its name makes way. Raises OSError."""
+        """Make an empty file; anything else at its name is moved out of the way. Raises OSError."""
         try:
             return os.open(name, _NEW, 0o600, dir_fd=self._directory)
         except FileExistsError:
@@ -143,13 +143,13 @@ class AppendLog:
             os.rename(new, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
     def _is_log(self, found: os.stat_result) -> bool:
-        """Tell whether what was opened may be a log, going by its stat."""
-        limit = MAX_SIZE if self._ours else MAX_FOREIGN
+        """Return whether an open file may be a log, by its stat."""
+        limit = MAX_SIZE if self._exclusive else MAX_FOREIGN
         plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size <= limit
-        return plain and not (self._ours and (found.st_uid != os.geteuid() or found.st_mode & 0o077))
+        return plain and not (self._exclusive and (found.st_uid != os.geteuid() or found.st_mode & 0o077))
 
     def _end_last_line(self) -> None:
-        """Cut off what a dead process could not finish. Raises OSError."""
+        """Cut off an incomplete last line. Raises OSError."""
         if self._size and os.pread(self._log, 1, self._size - 1) != b"\n":
             kept = b"".join(line + b"\n" for line in self.lines())
             os.ftruncate(self._log, len(kept))

@@ -1,11 +1,14 @@
-"""What must outlive the process: what store and replica last agreed on, and what was sent and not yet answered.
+"""The baseline: what store and replica last agreed on, and the writes without an answer. It outlives the process.
 
-A log of JSON lines: a header that says which subtree and which mount it speaks of, then `[path, agreement]` for
-each change of an agreement (null: there is none any more; the last one of a path is valid, and settles what was
-sent before it), a `sent` line for each write before it is sent, and a `clean` line for each revision of the store
-at which a mapping with a lease had nothing unsent here. It counts only while the mount bears the mark
-that it names, so it is lost together with the files: a replica without a baseline pulls and deletes nothing
-(docs/decisions/0002-state-out-of-reach.md). It keeps `Sides` and the log in step. Owned by the engine's thread.
+A log of JSON lines: a header with subtree and mark; `[path, agreement]` for each change of an agreement, null for
+none; a `sent` line for each write; and a `clean` line for each revision at which a mapping with a lease had no
+unsent change. Owned by the engine's thread, it keeps `ThreeSides` and the log equal. Invariants:
+
+1. It counts only while the mount bears the mark in its header. So it is lost together with the files: a replica
+   without a baseline pulls, and deletes nothing (docs/decisions/0002-state-out-of-reach.md).
+2. A write is in the log before it is sent, an agreement after both sides have it.
+3. The last agreement of a path is valid, and resolves the writes before it.
+4. A full disk stops nothing: what cannot be written is known in memory, and found again after a restart.
 """
 
 import errno
@@ -18,8 +21,8 @@ import msgspec
 
 from configstore.model.path import PathError, StorePath, parse_path
 from configstore.model.untrusted import UntrustedError, decode
-from sidecar.planner.sides import Agreed, RemoteEntry, Sent
-from sidecar.planner.three_sides import Sides
+from sidecar.planner.sides import Agreement, RemoteEntry, SentWrite
+from sidecar.planner.three_sides import ThreeSides
 from sidecar.state.append_log import AppendLog
 
 log = logging.getLogger(__name__)
@@ -27,14 +30,14 @@ log = logging.getLogger(__name__)
 FILE = "baseline"
 
 _SLACK = 1000
-"""Superseded lines that are tolerated before the log is written anew."""
+"""Number of superseded lines that are tolerated before the log is rewritten."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """Of which subtree of which store, and of which mount, a baseline speaks; any other's is worth nothing.
+    """The subtree and the mount that a baseline is about; any other baseline counts for nothing.
 
-    mark: of the mount. cluster_id: of the etcd cluster, 0 while it is not known. Another cluster is for a person
-    to judge.
+    mark: of the mount. cluster_id: of the etcd cluster, 0 while it is not known; it is not compared here, since
+    another cluster is for a person to judge.
     """
 
     root: str
@@ -50,32 +53,39 @@ class _CleanLine(msgspec.Struct, frozen=True, tag_field="line", tag="clean"):
 
 class _SentLine(msgspec.Struct, frozen=True, tag_field="line", tag="sent"):
     path: StorePath
-    sent: Sent
+    sent: SentWrite
 
 
-_AgreedLine = tuple[StorePath, Agreed | None]
+_AgreedLine = tuple[StorePath, Agreement | None]
 _line_decoder = msgspec.json.Decoder(_AgreedLine | _SentLine | _CleanLine)
 _header_decoder = msgspec.json.Decoder(Identity)
 _encoder = msgspec.json.Encoder()
 
 
 class Baseline:
-    """The agreements and the open writes of one mapping, in `sides` and in the log.
+    """The agreements and the unanswered writes of one mapping, in `sides` and in the log.
 
-    is_new: whether there was no log of this mount in the directory, be it that an older one was taken over.
+    is_new: whether the directory had no baseline of this mount; the one of an older version may have been taken
+    over.
     """
 
     def __init__(
-        self, directory: int, identity: Identity, *, ours: bool = True, older: int = -1, read_only: bool = False
+        self,
+        directory: int,
+        identity: Identity,
+        *,
+        exclusive: bool = True,
+        older: int = -1,
+        read_only: bool = False,
     ) -> None:
-        """Read the log below `directory`; none, an unreadable or another subtree's one is an empty one.
+        """Read the log in `directory`; one that is missing, unreadable or of another subtree is an empty one.
 
-        directory: a descriptor that stays the caller's. ours: nobody else may write there. older: that of the
-        mount's private directory, if a log that lies there from before counts, because nobody but us can have
-        written it; it is taken over once. read_only: only look; `directory` may be -1 for none. Raises OSError.
+        directory: a descriptor, which the caller closes; with `read_only`, -1 for none. exclusive: as in
+        `AppendLog`. older: the descriptor of `.configstore`, if a log counts that an older version left there; it
+        is taken over once. read_only: change nothing. Raises OSError.
         """
-        self._log = AppendLog(directory, FILE, ours=ours)
-        before = AppendLog(older, FILE, ours=True)
+        self._log = AppendLog(directory, FILE, exclusive=exclusive)
+        before = AppendLog(older, FILE, exclusive=True)
         found, self.sides = _read(self._log.lines(), identity)
         self.is_new = found is None
         if found is None:
@@ -89,15 +99,15 @@ class Baseline:
             except OSError as error:
                 if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                     raise
-                self._lines = 2 * len(self.sides.baseline) + _SLACK  # the mirror must go on; at the next chance
+                self._lines = 2 * len(self.sides.baseline) + _SLACK  # rewritten by the next change
             else:
                 if older >= 0 and older != directory:
                     before.remove()
 
-    def agree(self, changes: Map[StorePath, Agreed | None]) -> None:
-        """Take new agreements (None: there is none any more), and write them down before this returns.
+    def agree(self, changes: Map[StorePath, Agreement | None]) -> None:
+        """Set agreements (None removes one), and write them to the log before this returns.
 
-        When there is no room for that they are known in memory only, and found anew after a restart.
+        Without room they are known in memory only, and found again by comparing after a restart.
         """
         if not changes:
             return
@@ -105,18 +115,18 @@ class Baseline:
         self._write([_encoder.encode(change) for change in changes.items()])
 
     def agree_with_own(self, records: Map[StorePath, RemoteEntry]) -> None:
-        """Agree on records that our own writes made, the answer to which was lost."""
+        """Agree on records that own writes made whose answers were lost."""
         self.agree({path: self.sides.agreement_with_own(path, entry) for path, entry in records.items()})
 
     def forget(self, paths: set[StorePath]) -> None:
-        """Forget what was agreed on about paths, so that they are compared as if for the first time."""
+        """Remove the agreements of paths, so that they are compared as if for the first time."""
         self.agree(dict.fromkeys(paths))
 
-    def sending(self, writes: Map[StorePath, Sent]) -> None:
-        """Write down what is about to be sent, before it is.
+    def sending(self, writes: Map[StorePath, SentWrite]) -> None:
+        """Write to the log what is about to be sent.
 
-        When there is no room for that it is sent all the same, since a full directory must not keep edits from the
-        store: should then the answer be lost and the process die, an edit made meanwhile is kept as a conflict.
+        Without room it is sent all the same, since a full disk must not keep edits from the store. If the answer
+        is then lost and the process dies, an edit made meanwhile is kept as a conflict.
         """
         if not writes:
             return
@@ -124,13 +134,13 @@ class Baseline:
         self.sides.sending(writes)
 
     def clean(self, revision: int) -> None:
-        """Note that nothing lies here unsent, as the store was at a revision."""
+        """Note that no local change was unsent when the store was at a revision."""
         if revision > self.sides.clean_at:
             self.sides.clean_at = revision
             self._write([_encoder.encode(_CleanLine(revision))])
 
     def forget_history(self) -> None:
-        """Forget when nothing lay here unsent: another store answers, with revisions of its own."""
+        """Forget that, since a person accepted another store, with other revisions."""
         self.sides.clean_at = 0
         self._write([_encoder.encode(_CleanLine(0))])
 
@@ -155,7 +165,7 @@ class Baseline:
             log.warning("cannot write the baseline; a restart compares everything anew", extra={"reason": reason})
 
     def _rewrite(self, more: list[bytes] | None = None) -> None:
-        """Write the log anew, `more` at its end: it may speak of what `sides` does not have yet."""
+        """Rewrite the log with `more` at its end, which `sides` may not have yet."""
         self._log.rewrite([*self._all_lines(), *(more or ())])
         self._lines = len(self.sides.baseline)
 
@@ -171,20 +181,22 @@ class Baseline:
 
 
 def mark_in(directory: int) -> str:
-    """Return the mark that the log in a directory names, "" where none does. Raises OSError."""
+    """Return the mark in the header of a directory's log, "" for none. Raises OSError."""
     try:
-        return decode(next(AppendLog(directory, FILE, ours=True).lines(), b""), _header_decoder).mark
+        return decode(next(AppendLog(directory, FILE, exclusive=True).lines(), b""), _header_decoder).mark
     except UntrustedError:
         return ""
 
 
-def _read(lines: Iterator[bytes], identity: Identity, *, unmarked: bool = False) -> tuple[Identity | None, Sides]:
-    """Return the header and the sides; None and empty ones when the lines are another subtree's, or unreadable.
+def _read(
+    lines: Iterator[bytes], identity: Identity, *, unmarked: bool = False
+) -> tuple[Identity | None, ThreeSides]:
+    """Return the header and the sides; None and empty sides if the lines are of another subtree or unreadable.
 
-    unmarked: take a header that names no mount, as versions wrote it whose baseline lay in the mount.
+    unmarked: accept a header without a mark, as older versions wrote it in the mount.
     """
-    agreed: dict[StorePath, Agreed] = {}
-    sent: dict[StorePath, tuple[Sent, ...]] = {}
+    agreed: dict[StorePath, Agreement] = {}
+    sent: dict[StorePath, tuple[SentWrite, ...]] = {}
     clean_at = 0
     try:
         header = decode(next(lines, b""), _header_decoder)
@@ -192,7 +204,7 @@ def _read(lines: Iterator[bytes], identity: Identity, *, unmarked: bool = False)
             header, v=identity.v, mark=header.mark or (identity.mark if unmarked else "")
         )
         if msgspec.structs.replace(found, cluster_id=identity.cluster_id) != identity:
-            return None, Sides()
+            return None, ThreeSides()
         for text in lines:
             line = decode(text, _line_decoder)
             if isinstance(line, _CleanLine):
@@ -200,16 +212,16 @@ def _read(lines: Iterator[bytes], identity: Identity, *, unmarked: bool = False)
             else:
                 _take(line, agreed, sent)
     except (UntrustedError, PathError):
-        return None, Sides()
-    sides = Sides(baseline=agreed, sent=sent, cluster_id=header.cluster_id if agreed or sent else 0)
+        return None, ThreeSides()
+    sides = ThreeSides(baseline=agreed, sent=sent, cluster_id=header.cluster_id if agreed or sent else 0)
     sides.clean_at = clean_at
     return found, sides
 
 
 def _take(
-    line: _AgreedLine | _SentLine, agreed: dict[StorePath, Agreed], sent: dict[StorePath, tuple[Sent, ...]]
+    line: _AgreedLine | _SentLine, agreed: dict[StorePath, Agreement], sent: dict[StorePath, tuple[SentWrite, ...]]
 ) -> None:
-    """Take in one line. Raises PathError."""
+    """Take in a line. Raises PathError."""
     if isinstance(line, _SentLine):
         path = parse_path(line.path)
         sent[path] = (*sent.get(path, ()), line.sent)

@@ -1,8 +1,9 @@
-"""Where lies what a sidecar must remember between its cycles: out of the application's reach.
+"""The state directory: what a sidecar remembers between its cycles, out of the application's reach.
 
-One directory for the process (0700), in it one for each mapping, held open and locked while it is mirrored. It
-holds paths, digests, revisions and write ids, never content. Where there is no such place, as when application and
-sidecar are one user in one container, the state lies in the mount; it is parsed as a stranger's all the same.
+One directory for the process (0700), with one in it for each mapping, which is locked while the mapping is
+mirrored. It has paths, digests, revisions and write ids, never content. Without one, as when application and
+sidecar are one user in one container, the state is in the mirrored directories; it is parsed as untrusted in
+either case.
 """
 
 import errno
@@ -22,11 +23,11 @@ from configstore.settings import DEFAULT_STATE as DEFAULT
 log = logging.getLogger(__name__)
 
 IN_MOUNT = "mount"
-"""The setting by which the state is to lie in the mirrored directories."""
+"""The value of the setting by which the state is kept in the mirrored directories."""
 
 
 class StateLocation(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the state of one mapping lies: an open directory. is_new: it was made just now."""
+    """The open directory with the state of one mapping. is_new: whether it was made just now."""
 
     descriptor: int
     path: str
@@ -38,20 +39,20 @@ class StateLocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateDirectory:
-    """The state of one process.
+    """The state directory of one process.
 
-    trouble: why a root sidecar's state lies in the mounts although nobody asked for that, with the mend.
+    limitation: why a root sidecar keeps its state in the mounts although that is not configured, and what to do.
     """
 
     def __init__(self, path: str | None, *, prepare: bool = True) -> None:
-        """Open `path` and make it (0700) where only its last component is missing.
+        """Open `path`, and make it (0700) when only its last component is missing.
 
-        path: None for the default, in whose stead the mounts are used where it cannot be had; IN_MOUNT for these.
-        prepare: false changes nothing. Raises RefusedError with the mend when a directory that was asked for
-        cannot be used.
+        path: None for the default, or for the mounts if the default cannot be used; IN_MOUNT for the mounts.
+        prepare: false changes nothing. Raises RefusedError, with what to do, when a configured directory cannot be
+        used.
         """
         self.path = path or DEFAULT
-        self.trouble: str | None = None
+        self.limitation: str | None = None
         self._fd = -1
         self._prepare = prepare
         if path == IN_MOUNT:
@@ -63,31 +64,31 @@ class StateDirectory:
                 raise
             where = "what this sidecar remembers lies in the mirrored directories, in the application's reach"
             log.warning(where, extra={"reason": str(error)})
-            if os.geteuid() == 0:  # else both may well be one user, and there is nothing to keep apart
-                self.trouble = f"{where}: {error}"
+            if os.geteuid() == 0:  # else sidecar and application may be one user, and nothing is to be kept apart
+                self.limitation = f"{where}: {error}"
 
     def open(self, name: str, directory: str) -> StateLocation | None:
-        """Open the place for the state of mapping `name`, which mirrors `directory`, and lock it.
+        """Open and lock the directory with the state of mapping `name`, which mirrors `directory`.
 
-        Returns None when the state lies in the mount, or with `prepare` false where there is none yet.
-        Raises RefusedError when another sidecar uses it, or it cannot be had.
+        Returns None when the state is in the mount, or with `prepare` false when there is none yet.
+        Raises RefusedError when another sidecar uses it, or it cannot be used.
         """
         if self._fd < 0:
             return None
-        path = f"{self.path}/{(last := _place_of(name, directory))}"
+        path = f"{self.path}/{(last := _name_for(name, directory))}"
         try:
             found, is_new = self._enter(last)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise RefusedError(f"{path}: cannot keep the state here: {error.strerror}") from error
-        place = StateLocation(descriptor=found, path=path, is_new=is_new)
+        location = StateLocation(descriptor=found, path=path, is_new=is_new)
         try:
-            _claim(place, locked=self._prepare)
+            _lock(location, locked=self._prepare)
         except BaseException:
-            place.close()
+            location.close()
             raise
-        return place
+        return location
 
     def _enter(self, last: str) -> tuple[int, bool]:
         if self._prepare:
@@ -103,7 +104,7 @@ class StateDirectory:
 
 
 def _open(path: str, *, prepare: bool) -> int:
-    """Open the directory, which is our own. Raises RefusedError; -1 where there is none and none is to be made."""
+    """Open the state directory; -1 when there is none and none is to be made. Raises RefusedError."""
     try:
         descriptor = descent.open_or_make(path)[0] if prepare else descent.descend(path)
     except OSError as error:
@@ -119,29 +120,29 @@ def _open(path: str, *, prepare: bool) -> int:
     return descriptor
 
 
-def _place_of(name: str, directory: str) -> str:
+def _name_for(name: str, directory: str) -> str:
     return f"{name}-{hashlib.sha256(directory.encode()).hexdigest()[:12]}"
 
 
-def _claim(place: StateLocation, *, locked: bool) -> None:
-    """Raise RefusedError for a place that is not ours alone."""
-    owner = os.fstat(place.descriptor).st_uid
+def _lock(location: StateLocation, *, locked: bool) -> None:
+    """Lock the directory. Raises RefusedError if it is another user's or another sidecar's."""
+    owner = os.fstat(location.descriptor).st_uid
     if owner != os.geteuid():
         raise RefusedError(
-            f"{place.path}: belongs to uid {owner}, and this sidecar runs as uid {os.geteuid()}: remove it;"
+            f"{location.path}: belongs to uid {owner}, and this sidecar runs as uid {os.geteuid()}: remove it;"
             " everything is compared anew then"
         )
     try:
         if locked:
-            fcntl.flock(place.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(location.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise RefusedError(
-            f"{place.path}: another sidecar keeps its state here: give each a CONFIGSTORE_STATE of its own"
+            f"{location.path}: another sidecar keeps its state here: give each a CONFIGSTORE_STATE of its own"
         ) from None
 
 
 def _take(descriptor: int, path: str) -> None:
-    """Let the directory be ours alone. Raises RefusedError."""
+    """Give the directory to this user alone. Raises RefusedError."""
     try:
         if os.geteuid() == 0 != os.fstat(descriptor).st_uid:
             os.fchown(descriptor, 0, -1)  # a new volume takes over the owner that the image gives it

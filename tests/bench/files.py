@@ -101,7 +101,7 @@ def _cycle(bench: Bench, file: Path) -> Figures:
     names: list[tuple[Any, str, str]] = [
         (feed, "drain", "listed, s"),
         (engine.remote, "absorb", "listed and taken in, s"),
-        (engine.local, "look", "scanned, every file read, s"),
+        (engine.local, "refresh", "scanned, every file read, s"),
         (cycle, "make_plan", "planned, s"),
     ]
     for thing, name, what in names:
@@ -110,8 +110,8 @@ def _cycle(bench: Bench, file: Path) -> Figures:
     if plan.pull or plan.push:
         raise SystemExit(f"bench: {len(plan.pull)} to pull and {len(plan.push)} to push after init")
     again: Figures = {}
-    engine.local.look = _timed(again, "scanned again, s", engine.local.look)  # type: ignore[method-assign]
-    engine.local.look(flush=True)
+    engine.local.refresh = _timed(again, "scanned again, s", engine.local.refresh)  # type: ignore[method-assign]
+    engine.local.refresh(flush=True)
     mirror.close()
     _timed(again, "compared with the store, s", revisions_below)(bench.tree, mapping.store)
     return found | again

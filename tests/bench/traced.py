@@ -18,10 +18,10 @@ from configstore.store.etcd.client import EtcdKv
 from sidecar.__main__ import main
 from sidecar.cycle.engine import Engine
 from sidecar.cycle.mirror import Mirror
-from sidecar.local import apply
+from sidecar.local import set_steps
+from sidecar.local.inotify import InotifyWatch
 from sidecar.local.side import LocalSide
 from sidecar.local.stage import Stage
-from sidecar.local.watch import InotifyWatch
 from sidecar.remote.side import RemoteSide
 from sidecar.remote.watch import RemoteWatch
 from sidecar.state.baseline import Baseline
@@ -37,14 +37,14 @@ POINTS = (
     (Mirror, "_cycle", BEGIN, "wake"),
     (RemoteSide, "absorb", END, "absorbed"),
     (LocalSide, "look", END, "scanned"),
-    (Engine, "_look_and_plan", END, "planned"),
+    (Engine, "_take_in_and_plan", END, "planned"),
     (Baseline, "sending", END, "noted as sent"),
     (EtcdKv, "txn", BEGIN, "txn sent"),
     (EtcdKv, "txn", END, "answer"),
-    (apply._Set, "make_ready", END, "staged"),
-    (apply._Set, "_note_intents", END, "journal"),
+    (set_steps.SetSteps, "make_ready", END, "staged"),
+    (set_steps.SetSteps, "_note_intents", END, "journal"),
     (Stage, "move", END, "renamed"),
-    (apply._Set, "put_in_place", END, "judged"),
+    (set_steps.SetSteps, "put_in_place", END, "judged"),
     (Engine, "_note", END, "noted"),
     (Mirror, "_cycle", END, "cycle over"),
 )

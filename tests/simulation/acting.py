@@ -92,7 +92,7 @@ class Users(Counted):
 
         Nor is it known at a first look what was changed together before it.
         """
-        if name in PAIR and not self.at(number).mirror.engine.local.looked:
+        if name in PAIR and not self.at(number).mirror.engine.local.scanned_once:
             return
         if linked:
             self.user(number).hard_link(name)

@@ -10,7 +10,8 @@ from inotify_simple import INotify
 from configstore.errors import CompactedError, FutureRevisionError, StoreUnavailableError
 from configstore.model.keys import Keys
 from configstore.store.api import Batch
-from sidecar.local.watch import Dirty, InotifyWatch
+from sidecar.local.inotify import InotifyWatch
+from sidecar.local.watch import Dirty
 from sidecar.local.writers import Writers
 from tests.memory_store.store import MemoryKv
 

@@ -296,7 +296,7 @@ class Replica:
     def busy(self):
         """Tell whether it knows of something to do or to find out."""
         engine = self.mirror.engine
-        return engine.status.pending or engine.remote.life.wants_listing or engine.remote.doubtful
+        return engine.status.pending or engine.remote.lifecycle.wants_listing or engine.remote.doubtful
 
     def let_another_act(self, name, content):
         """Have the next replica's user edit a file, and that replica send it."""

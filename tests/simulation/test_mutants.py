@@ -13,17 +13,18 @@ from configstore.store import commit
 from configstore.store.api import Delete, ModRevision
 from configstore.store.tree import Tree
 from configstore.store.values import Outcome
-from sidecar.cycle import mirror
+from sidecar.cycle import assembly
 from sidecar.cycle.conflicts import ConflictKeeper
 from sidecar.cycle.pull import Puller
-from sidecar.local import apply
+from sidecar.local import set_steps
 from sidecar.local import side as local_side
 from sidecar.local.side import LocalSide
 from sidecar.planner import guards, planner, sets
 from sidecar.planner.reconcile import Verdict, same_local
 from sidecar.planner.sides import LocalEntry
-from sidecar.planner.three_sides import Sides
-from sidecar.remote import side as remote_side
+from sidecar.planner.three_sides import ThreeSides
+from sidecar.remote import known_store
+from sidecar.remote.known_store import KnownStore
 from sidecar.remote.side import RemoteSide
 from sidecar.state.baseline import Baseline
 from tests.simulation import test_deletions, test_simulation
@@ -100,17 +101,17 @@ def a_new_baseline_before_the_files_are_there(patch):
             if each.remote.entry.kind is Kind.FILE and each.local is None:
                 unread = Signature(0, 0, 0, 0, 0, 0, 0)
                 local = LocalEntry(entry=each.remote.entry, signature=unread)
-                self._baseline.agree({each.path: planner.agreed(local, each.remote)})
+                self._baseline.agree({each.path: planner.agreement_of(local, each.remote)})
         real(self, pulls, done)
 
     patch(Puller, "_pull", pull)
-    patch(mirror, "recover", lambda root, journal: {})  # which else would bring the files at the next start
+    patch(assembly, "recover", lambda root, journal: {})  # which else would bring the files at the next start
 
 
 @mutant
 def no_second_look_at_what_is_replaced(patch):
-    patch(apply._Set, "_verify", lambda self, change: change.expected is not None)
-    patch(apply._Set, "_judge", lambda self, change: None)
+    patch(set_steps.SetSteps, "_verify", lambda self, change: change.expected is not None)
+    patch(set_steps.SetSteps, "_judge", lambda self, change: None)
 
 
 @mutant
@@ -145,7 +146,7 @@ def sets_are_committed_path_by_path(patch):
 
 @mutant
 def a_file_and_a_directory_of_one_name_are_not_settled(patch):
-    patch(planner._Draft, "_settle_collisions", lambda self: None)
+    patch(planner._Draft, "_resolve_collisions", lambda self: None)
 
 
 @mutant
@@ -155,13 +156,13 @@ def the_baseline_is_forgotten_at_the_end(patch):
 
 @mutant
 def a_restored_snapshot_is_not_noticed(patch):
-    patch(remote_side, "contradiction", lambda **_: None)
+    patch(known_store, "contradiction", lambda **_: None)
 
 
 @mutant
 def a_rewritten_history_is_not_noticed(patch):
-    patch(remote_side, "rewritten", lambda *_, **__: None)
-    patch(remote_side, "given_away", lambda *_, **__: None)
+    patch(known_store, "rewritten", lambda *_, **__: None)
+    patch(known_store, "given_away", lambda *_, **__: None)
 
 
 @mutant
@@ -196,7 +197,7 @@ def no_set_waits_while_a_file_is_open(patch):
 
 @mutant
 def news_that_come_during_a_look_belong_to_no_set(patch):
-    patch(local_side, "_LOOKS", 1)
+    patch(local_side, "_SCANS", 1)
 
 
 @mutant
@@ -211,22 +212,22 @@ def what_is_sent_is_written_down_in_memory_alone(patch):
 
 @mutant
 def a_listing_is_judged_by_what_is_known_when_it_comes(patch):
-    real = RemoteSide._contradiction
+    real = KnownStore.contradiction
 
-    def contradiction(self, *what, asked_at=None):  # this is what is broken
-        return real(self, *what)
+    def contradiction(self, *what, asked_at=None, **answer):  # this is what is broken
+        return real(self, *what, **answer)
 
-    patch(RemoteSide, "_contradiction", contradiction)
+    patch(KnownStore, "contradiction", contradiction)
 
 
 @mutant
 def trouble_that_began_earlier_is_no_part_of_a_set(patch):
-    real = Sides.found
+    real = ThreeSides.take_scan
 
-    def found(self, *, touched, **what):
+    def take_scan(self, *, touched, **what):
         real(self, touched=touched - self._local_problems.keys(), **what)
 
-    patch(Sides, "found", found)
+    patch(ThreeSides, "take_scan", take_scan)
 
 
 DELETIONS = {}

@@ -5,7 +5,7 @@ import pytest
 from configstore.errors import StoreUnavailableError
 from configstore.store.api import Delete
 from sidecar.planner.plan import Plan
-from sidecar.planner.planner import Settled, make_plan
+from sidecar.planner.planner import PlanConditions, make_plan
 from sidecar.planner.sides import agreement
 from tests.harness.following import Following
 from tests.harness.named import GONE, a_dir, put
@@ -24,14 +24,14 @@ def planned(following):
     following.follow()
     engine = following.engine
     engine.remote.absorb()
-    engine.local.look(flush=True)
-    return make_plan(engine.sides.pending, engine.sides, engine.mapping, Settled(edits=True, deletes=True))
+    engine.local.refresh(flush=True)
+    return make_plan(engine.sides.pending, engine.sides, engine.mapping, PlanConditions(edits=True, deletes=True))
 
 
 def test_both_ways_are_gone_and_told(following):
     (following.folder / "mine").write_bytes(b"mine")
     following.put("theirs", b"theirs")
-    done = following.engine.transfer.carry_out(planned(following))
+    done = following.engine.executor.execute(planned(following))
     assert (done.failure, set(done.pulled)) == (None, {"theirs"})
     assert following.contents() == {"kept": b"old", "mine": b"mine", "theirs": b"theirs"} == following.stored()
 
@@ -45,7 +45,7 @@ def test_a_store_that_falls_silent_leaves_what_was_not_placed_to_the_next_cycle(
 
     with monkeypatch.context() as patch:
         patch.setattr(type(following.tree), "pieces", silent)
-        done = following.engine.transfer.carry_out(plan)
+        done = following.engine.executor.execute(plan)
     assert (type(done.failure), done.again) == (StoreUnavailableError, {"theirs"})
     assert following.contents().keys() == {"kept"}
 
@@ -53,16 +53,16 @@ def test_a_store_that_falls_silent_leaves_what_was_not_placed_to_the_next_cycle(
 def test_what_agrees_is_remembered_though_nothing_travels(following):
     sides = following.engine.sides
     both = agreement(sides.local["kept"], sides.remote["kept"])
-    following.engine.transfer.carry_out(Plan(forget=("kept",)))
+    following.engine.executor.execute(Plan(forget=("kept",)))
     assert "kept" not in sides.baseline
-    following.engine.transfer.carry_out(Plan(agree={"kept": both}))
+    following.engine.executor.execute(Plan(agree={"kept": both}))
     assert sides.baseline["kept"] == both
 
 
 def test_a_tombstone_is_written_where_a_record_vanished(following):
     key = following.tree.keys.file("data/kept")
     following.tree.kv.txn((), (Delete(key),))
-    following.engine.transfer.bury({"kept"}, None)
+    following.engine.executor.delete_vanished({"kept"}, None)
     assert following.tree.read("data/kept").gone
 
 
@@ -73,5 +73,5 @@ def test_the_record_of_the_root_is_made_where_nothing_else_is(following, at_the_
     following.tree.kv.txn((), (Delete(following.tree.keys.file("data")),))
     if at_the_root is not None:
         put(following.tree, {"data": at_the_root})
-    assert following.engine.transfer.make_root(None) is is_made
+    assert following.engine.executor.make_root(None) is is_made
     assert (following.tree.read("data").entry.kind == "dir") is is_made

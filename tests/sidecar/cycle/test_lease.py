@@ -33,7 +33,7 @@ def view():
 @pytest.fixture
 def sides():
     """Return the sides of a mapping where nothing lies unsent."""
-    return SimpleNamespace(news=(), local_problems={}, unstable=set(), queued=set, clean_at=0)
+    return SimpleNamespace(changed_in_store=(), local_problems={}, unstable=set(), changed_here=set, clean_at=0)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def lease(view, sides):
     """Return the lease of a mapping where nothing lay unsent when the history was known up to revision 10."""
     made = MappingLease(view, SimpleNamespace(sides=sides, clean=lambda at: setattr(sides, "clean_at", at)))
     made.begin_cycle(0)
-    made.looked()
+    made.scanned()
     assert sides.clean_at == 10
     return made
 
@@ -65,10 +65,10 @@ def test_it_yields_to_who_held_it_since(lease, view, others, held, lost, yields)
 
 
 def test_what_lies_unsent_is_as_old_as_the_last_look_that_found_nothing(lease, view, sides):
-    sides.queued = lambda: {"a"}
+    sides.changed_here = lambda: {"a"}
     view.history = 20
     lease.begin_cycle(0)
-    lease.looked()
+    lease.scanned()
     lease.yield_to(15)
     assert lease.yields, "what was changed after 10 may have been changed before 15"
 
@@ -76,6 +76,6 @@ def test_what_lies_unsent_is_as_old_as_the_last_look_that_found_nothing(lease, v
 def test_while_the_history_is_not_known_nothing_is_remembered(lease, view):
     view.history = None
     lease.begin_cycle(30)
-    lease.looked()
+    lease.scanned()
     lease.yield_to(20)
     assert lease.yields

@@ -105,7 +105,7 @@ def test_what_is_about_to_be_sent_is_on_disk_before_it_is_sent(following, monkey
     def txn(self, compares, operations, **how):
         if operations:
             identity = Identity(root="/configstore", store="data", mark=mark_in(private))
-            sides = Baseline(private, identity, ours=False, read_only=True).sides
+            sides = Baseline(private, identity, exclusive=False, read_only=True).sides
             known.append({path: len(sent) for path, sent in sides.sent.items()})
         return real(self, compares, operations, **how)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import split
 from sidecar.local.apply import Applier, LocalChange
+from sidecar.local.inotify import InotifyWatch
 from sidecar.local.journal import Journal
 from sidecar.local.mirrored_directory import MirroredDirectory
 from sidecar.local.recovery import recover
 from sidecar.local.scan import Scanner
-from sidecar.local.watch import InotifyWatch
 from sidecar.mapping import Mapping
 from tests.harness import named
 

@@ -3,6 +3,7 @@
 import os
 import stat
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -10,8 +11,7 @@ from configstore.files.entries import Entries
 from configstore.model.path import StorePath
 from configstore.model.record import Kind
 from configstore.model.selection import Symlinks
-from sidecar.local import apply as apply_module
-from sidecar.local import rename
+from sidecar.local import rename, set_steps
 from sidecar.local.apply import Applier
 from sidecar.local.directories import Directories
 from tests.harness.named import GONE, a_dir, a_link
@@ -59,13 +59,13 @@ def meanwhile(monkeypatch):
     """
 
     def hook(act, before="put_in_place"):
-        step = getattr(apply_module._Set, before)
+        step = getattr(set_steps.SetSteps, before)
 
         def hooked(one):
             act()
             return step(one)
 
-        monkeypatch.setattr(apply_module._Set, before, hooked)
+        monkeypatch.setattr(set_steps.SetSteps, before, hooked)
 
     return hook
 
@@ -820,7 +820,7 @@ def test_a_directory_put_in_the_place_of_a_known_one_gets_neither_mode_nor_owner
 def test_a_directory_that_changes_while_a_set_is_placed_gets_none_of_it(here, monkeypatch):
     here.apply(here.change("d", a_dir()), here.file("d/a", "old"))
     here.scan()
-    with Directories(here.root, None, here.journal) as directories:
+    with closing(Directories(here.root, None, here.journal)) as directories:
         directories.open(StorePath("d"))
         for number in range(200):
             (here.path / f"x{number}").mkdir()

@@ -9,7 +9,7 @@ import pytest
 from configstore.model.path import StorePath
 from configstore.model.signature import Signature
 from sidecar.local import rename
-from sidecar.local.expected import Expected, expected
+from sidecar.local.fingerprint import Fingerprint, fingerprint_of
 from sidecar.local.journal import FILE, Journal, Removing
 from sidecar.planner.sides import RemoteEntry
 from tests.harness.named import GONE, a_link
@@ -239,7 +239,7 @@ def test_a_half_written_intent_leaves_the_ones_before_it(tmp_path):
     directory = os.open(tmp_path, os.O_RDONLY)
     journal = Journal(directory)
     first = Removing(
-        path=StorePath("a"), name="0", expected=Expected(signature=Signature(1, 2, 3, 4, 5, 6, 7)), group=1
+        path=StorePath("a"), name="0", expected=Fingerprint(signature=Signature(1, 2, 3, 4, 5, 6, 7)), group=1
     )
     journal.note(first)
     with open(tmp_path / FILE, "ab") as log:
@@ -321,7 +321,7 @@ def test_a_set_that_is_taken_back_is_taken_back_wherever_the_crash_struck(tmp_pa
 def test_a_name_outside_the_staging_directory_is_never_acted_on(here):
     here.apply(here.file("a", "kept"))
     intent = Removing(
-        path=StorePath("b"), name="../../a", expected=expected(here.known["a"]), group=1
+        path=StorePath("b"), name="../../a", expected=fingerprint_of(here.known["a"]), group=1
     )  # the constructor takes it, reading does not
     (here.path / ".configstore" / FILE).write_bytes(msgspec.json.encode(intent) + b"\n")
     here.begin_anew()

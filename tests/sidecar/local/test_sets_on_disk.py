@@ -8,7 +8,7 @@ from configstore.model.path import StorePath
 from sidecar.local.side import LocalSide
 from sidecar.planner.settle import MAX_SETTLE
 from sidecar.planner.sides import RemoteEntry, agreement
-from sidecar.planner.three_sides import Sides
+from sidecar.planner.three_sides import ThreeSides
 from tests.sidecar.local.named import Mirrored, write
 
 
@@ -22,7 +22,7 @@ class Looked:
         self.begin(baseline={})
 
     def begin(self, baseline):
-        self.sides = Sides(baseline=baseline)
+        self.sides = ThreeSides(baseline=baseline)
         self.side = LocalSide(
             self.here.mapping,
             self.sides,
@@ -34,7 +34,7 @@ class Looked:
 
     def agree(self):
         """Let what lies here be what the store holds."""
-        self.side.look(flush=True)
+        self.side.refresh(flush=True)
         self.sides.agree(
             {
                 path: agreement(local.entry, RemoteEntry(entry=local.entry, mod_revision=1), ino=1)
@@ -44,7 +44,7 @@ class Looked:
 
     def look(self, seconds=0.0):
         self.now += seconds
-        self.side.look()
+        self.side.refresh()
         return self.side.edits_settled
 
 
@@ -69,7 +69,7 @@ def test_a_set_that_was_begun_while_nobody_looked_is_waited_for(looked):
     assert not looked.look(0.2)
     assert not looked.look(0.2)
     assert looked.look(0.3)
-    assert looked.sides.queued() == {"cert", "key"}
+    assert looked.sides.changed_here() == {"cert", "key"}
 
 
 def test_a_start_that_finds_nothing_changed_waits_for_nothing(looked):
@@ -89,7 +89,7 @@ def test_a_file_that_stays_open_cuts_no_set_that_is_made_meanwhile(looked):
         write(looked.here.path / "key", "new")
         assert not looked.look(0.15)
         assert looked.look(0.3)
-        assert looked.sides.queued() == {"cert", "key"}
+        assert looked.sides.changed_here() == {"cert", "key"}
         assert looked.sides.unstable == {StorePath("log")}
 
 
@@ -112,7 +112,7 @@ def test_a_set_is_not_quiet_while_the_kernel_has_news_that_no_thread_has_read_ye
     write(looked.here.path / "key", "new")
     assert not looked.look(0.3)
     assert looked.look(0.3)
-    assert looked.sides.queued() == {"cert", "key"}
+    assert looked.sides.changed_here() == {"cert", "key"}
 
 
 def test_deletes_that_have_settled_are_no_reason_to_look_again(looked):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from sidecar.local.scan import Scan
+from sidecar.local.scan import ScanResult
 from sidecar.local.side import LOOK_AGAIN, NAMED_AFTER, LocalSide
 from sidecar.local.watch import Dirty
-from sidecar.planner.three_sides import Sides
+from sidecar.planner.three_sides import ThreeSides
 from tests.sidecar.planner.named import a_file, a_mapping, agreed_on, here
 
 SETTLE = 0.25
@@ -14,7 +14,7 @@ SETTLE = 0.25
 class FakeWatch:
     """Tells what a test says happened."""
 
-    trouble = None
+    limitation = None
 
     def __init__(self):
         self.happened = []
@@ -29,7 +29,7 @@ class FakeWatch:
 class FakeScanner:
     """Finds what a test says lies there, and remembers where it was asked to look."""
 
-    trouble = None
+    limitation = None
 
     def __init__(self):
         self.asked = []
@@ -40,7 +40,7 @@ class FakeScanner:
     def scan(self, directories, known, *, written=(), rehash=False):
         self.asked.append((directories, set(written), rehash))
         self.meanwhile()
-        return self.finds.pop(0) if self.finds else Scan()
+        return self.finds.pop(0) if self.finds else ScanResult()
 
 
 class World:
@@ -48,7 +48,7 @@ class World:
 
     def __init__(self):
         self.now = 1000.0
-        self.sides, self.watch, self.scanner = Sides(), FakeWatch(), FakeScanner()
+        self.sides, self.watch, self.scanner = ThreeSides(), FakeWatch(), FakeScanner()
         self.side = LocalSide(
             a_mapping(settle=SETTLE),
             self.sides,
@@ -57,12 +57,12 @@ class World:
             watch=self.watch,
             clock=lambda: self.now,
         )
-        self.side.look()  # the first one is at everything
+        self.side.refresh()  # the first one is at everything
         self.scanner.asked.clear()
 
     def look(self, after=0.0):
         self.now += after
-        self.side.look()
+        self.side.refresh()
         return self.side.edits_settled
 
     def write(self, *paths, after=0.0, open_for_writing=()):
@@ -70,7 +70,9 @@ class World:
         self.now += after
         self.watch.tell("", written=set(paths))
         self.scanner.finds.append(
-            Scan(changed={path: here(a_file(str(self.now))) for path in paths}, unstable=set(open_for_writing))
+            ScanResult(
+                changed={path: here(a_file(str(self.now))) for path in paths}, unstable=set(open_for_writing)
+            )
         )
 
 
@@ -85,7 +87,7 @@ def test_a_set_is_looked_at_when_it_has_settled_and_travels_then(world):
     assert world.scanner.asked == []
     assert world.look(after=SETTLE)
     assert world.scanner.asked == [({""}, {"cert"}, False)]
-    assert world.sides.queued() == {"cert"}
+    assert world.sides.changed_here() == {"cert"}
 
 
 def test_two_files_within_the_window_are_one_set(world):
@@ -107,7 +109,7 @@ def test_news_that_come_in_during_a_look_belong_to_the_set(world):
 
     world.scanner.meanwhile = meanwhile
     assert not world.look(after=SETTLE), "half of the set would travel"
-    world.scanner.finds.append(Scan(changed={"key": here(a_file("k"))}))
+    world.scanner.finds.append(ScanResult(changed={"key": here(a_file("k"))}))
     assert world.look(after=SETTLE)
     assert world.sides.set_of("cert") == world.sides.set_of("key") != 0
 
@@ -116,7 +118,7 @@ def test_a_file_that_is_still_being_written_keeps_its_set_open_but_not_for_ever(
     world.write("cert", open_for_writing={"key"})
     world.look()
     assert not world.look(after=SETTLE)
-    world.scanner.finds += [Scan(unstable={"key"})] * 50
+    world.scanner.finds += [ScanResult(unstable={"key"})] * 50
     looks = 0
     while not world.look(after=0.25):
         looks += 1
@@ -125,11 +127,11 @@ def test_a_file_that_is_still_being_written_keeps_its_set_open_but_not_for_ever(
 
 
 def test_a_file_that_stays_open_does_not_switch_off_the_window_of_the_next_sets(world):
-    world.scanner.finds.append(Scan(unstable={"log"}))
+    world.scanner.finds.append(ScanResult(unstable={"log"}))
     world.watch.tell("")
     world.look()
     while not world.look(after=0.5):
-        world.scanner.finds.append(Scan(unstable={"log"}))
+        world.scanner.finds.append(ScanResult(unstable={"log"}))
     for _ in range(3):
         world.write("cert", after=10.0, open_for_writing={"log"})
         assert not world.look(), "the window is off"
@@ -152,7 +154,7 @@ def test_a_file_that_stays_open_gets_a_name_and_loses_it_when_it_is_closed(world
     world.look()
     world.look(after=SETTLE)
     assert world.side.open_problems() == {}
-    world.scanner.finds += [Scan(unstable={"log"})] * 2
+    world.scanner.finds += [ScanResult(unstable={"log"})] * 2
     world.look(after=NAMED_AFTER)
     assert "open for writing" in world.side.open_problems()["log"].reason
     world.scanner.finds.clear()
@@ -165,9 +167,9 @@ def test_a_file_that_stays_open_gets_a_name_and_loses_it_when_it_is_closed(world
 def test_deletes_wait_for_deletes_and_for_nothing_else(world):
     for name in ("a", "b"):
         world.sides.agree({name: agreed_on(a_file())})
-        world.sides.placed(name, here(a_file()))
+        world.sides.note_placed(name, here(a_file()))
     world.watch.tell("")
-    world.scanner.finds.append(Scan(changed={"a": None}))
+    world.scanner.finds.append(ScanResult(changed={"a": None}))
     world.look()
     world.look(after=SETTLE)
     assert not world.side.deletes.settled(world.now)
@@ -179,9 +181,9 @@ def test_deletes_wait_for_deletes_and_for_nothing_else(world):
 
 def test_it_never_asks_to_be_woken_at_once_for_what_it_can_do_nothing_about(world):
     world.sides.agree({"a": agreed_on(a_file())})
-    world.sides.placed("a", here(a_file()))
+    world.sides.note_placed("a", here(a_file()))
     world.watch.tell("")
-    world.scanner.finds.append(Scan(changed={"a": None}))
+    world.scanner.finds.append(ScanResult(changed={"a": None}))
     world.look()
     world.look(after=10.0)
     assert world.side.until_next() > 0.0, (

@@ -11,7 +11,7 @@ import pytest
 from configstore.errors import StoreUnavailableError
 from configstore.model.path import StorePath
 from configstore.model.record import CHUNK_SIZE, Entry, Kind
-from sidecar.local.change import LocalChange, Overtaken, Withheld
+from sidecar.local.change import ContentUnavailableError, LocalChange, SupersededError
 from sidecar.local.scan import Changed
 from tests.sidecar.local.named import write
 
@@ -93,13 +93,13 @@ def untouched(here):
 
 
 def test_a_set_of_which_the_store_holds_another_version_by_now_is_stale(here):
-    applied = here.apply(*a_set_with(here, Overtaken()))
+    applied = here.apply(*a_set_with(here, SupersededError()))
     assert (applied.stale, applied.problems, applied.done.keys()) == ({"cert", "key"}, {}, {"else"})
     untouched(here)
 
 
 def test_a_set_of_which_a_content_is_withheld_is_held_back(here):
-    applied = here.apply(*a_set_with(here, Withheld("sealed with a key that is not here")))
+    applied = here.apply(*a_set_with(here, ContentUnavailableError("sealed with a key that is not here")))
     assert applied.problems["key"].reason == "sealed with a key that is not here"
     assert applied.problems["cert"].reason.startswith("held back: key")
     assert applied.done.keys() == {"else"}

@@ -13,10 +13,13 @@ from inotify_simple import INotify
 from configstore.errors import RefusedError
 from configstore.mapping_settings import WatchMode
 from configstore.model.path import StorePath
-from sidecar.local import watch as watch_module
+from sidecar.local import inotify
+from sidecar.local.inotify import InotifyWatch
 from sidecar.local.mirrored_directory import MirroredDirectory
+from sidecar.local.polling import POLL_DEPTH, PollWatch
 from sidecar.local.rename import place
-from sidecar.local.watch import POLL_DEPTH, InotifyWatch, Moves, PollWatch, choose
+from sidecar.local.start_watch import start_watch
+from sidecar.local.watch import Moves
 from tests.harness.waiting import wait_until
 from tests.sidecar.local.named import Mirrored, Woken, kernel_watches, open_descriptors, unmount, write
 
@@ -256,20 +259,20 @@ def test_no_watches_left_is_said_once_and_is_no_error(watched, woken, caplog, mo
     write(watched.path / "b" / "c" / "file", "content")
     assert "b/c/file" in watched.scan("").changed
     assert [record.reason for record in caplog.records] == ["raise fs.inotify.max_user_watches"]
-    assert ": / and 2 more: raise fs.inotify.max_user_watches" in woken.watch.trouble
+    assert ": / and 2 more: raise fs.inotify.max_user_watches" in woken.watch.limitation
     monkeypatch.undo()
     watched.scan()
-    assert woken.watch.trouble is None
+    assert woken.watch.limitation is None
 
 
 def test_a_directory_that_could_not_be_watched_is_no_trouble_once_it_is_gone(watched, woken, monkeypatch):
     monkeypatch.setattr(INotify, "add_watch", lambda *_: no_inotify())
     (watched.path / "a" / "b").mkdir()
     watched.scan("a")
-    assert ": a and 1 more:" in woken.watch.trouble
+    assert ": a and 1 more:" in woken.watch.limitation
     (watched.path / "a" / "b").rmdir()
     watched.scan("a")
-    assert ": a: Too many" in woken.watch.trouble
+    assert ": a: Too many" in woken.watch.limitation
 
 
 def exchanged(here, name):
@@ -381,7 +384,7 @@ def test_no_descriptor_is_left_when_the_watch_cannot_start(monkeypatch, call):
     def refused(*_):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(f"{watch_module.__name__}.{call}", refused)
+    monkeypatch.setattr(f"{inotify.__name__}.{call}", refused)
     before = open_descriptors()
     with pytest.raises(OSError, match="Too many open files"):
         InotifyWatch(lambda: None)
@@ -479,30 +482,30 @@ def no_inotify():
     [(WatchMode.AUTO, InotifyWatch), (WatchMode.INOTIFY, InotifyWatch), (WatchMode.POLL, PollWatch)],
 )
 def test_inotify_is_taken_unless_polling_is_asked_for(root, mode, expected):
-    watch = choose(mode, root, lambda: None)
+    watch = start_watch(mode, root, lambda: None)
     watch.close()
     assert type(watch) is expected
-    assert watch.trouble is None
+    assert watch.limitation is None
 
 
 def test_polling_is_taken_by_itself_where_there_is_no_inotify(root, monkeypatch, caplog):
     monkeypatch.setattr(inotify_simple, "INotify", no_inotify)
-    watch = choose(WatchMode.AUTO, root, lambda: None)
+    watch = start_watch(WatchMode.AUTO, root, lambda: None)
     watch.close()
     assert type(watch) is PollWatch
     assert "polling" in caplog.text
-    assert "raise fs.inotify.max_user_instances" in watch.trouble
+    assert "raise fs.inotify.max_user_instances" in watch.limitation
 
 
 def test_inotify_demanded_and_not_to_be_had_is_refused_with_the_mend(root, monkeypatch):
     monkeypatch.setattr(inotify_simple, "INotify", no_inotify)
     with pytest.raises(RefusedError, match='set watch = "poll"'):
-        choose(WatchMode.INOTIFY, root, lambda: None)
+        start_watch(WatchMode.INOTIFY, root, lambda: None)
 
 
 FINDING = """
 import inotify_simple
-from sidecar.local.watch import InotifyWatch
+from sidecar.local.inotify import InotifyWatch
 asked = []
 inotify_simple.find_library = asked.append
 {use}.close()
@@ -514,7 +517,7 @@ print(asked)
     ("use", "asked"), [("inotify_simple.INotify()", "['c']"), ("InotifyWatch(lambda: None)", "[]")]
 )
 def test_inotify_simple_still_starts_a_program_to_find_the_c_library_unless_it_is_given(use, asked):
-    """Without the first, `watch` need not give it."""
+    """Without the first, `inotify` need not give it."""
     done = subprocess.run(
         [sys.executable, "-c", FINDING.format(use=use)], capture_output=True, text=True, timeout=60, check=True
     )

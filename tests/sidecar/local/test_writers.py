@@ -43,7 +43,7 @@ def test_another_users_file_is_unstable_from_its_first_change_to_its_closing(wat
             assert (found.unstable, found.changed) == ({"conf"}, {})
         file.write(" and whole")
     assert scan_as_other(watched).changed["conf"].entry.sha256 == a_file("half and whole").sha256
-    assert "LEASE" in watched.scanner.trouble
+    assert "LEASE" in watched.scanner.limitation
 
 
 def test_a_new_file_of_another_user_is_unstable_until_it_is_closed(watched):
@@ -115,7 +115,7 @@ def test_the_kernels_answer_wins_where_it_may_be_asked(watched, woken):
         wait_until(lambda: woken.says(""))
         found = watched.scan("")
         assert (found.unstable, found.changed["conf"].entry.size) == (set(), size)
-    assert watched.scanner.trouble is None
+    assert watched.scanner.limitation is None
 
 
 def test_who_is_known_to_be_writing_wakes_nobody_by_going_on(watched, woken):

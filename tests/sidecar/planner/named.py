@@ -3,7 +3,7 @@
 from configstore.model.path import parse_path
 from configstore.model.signature import Signature
 from sidecar.mapping import Mapping
-from sidecar.planner.sides import Agreed, LocalEntry, RemoteEntry
+from sidecar.planner.sides import Agreement, LocalEntry, RemoteEntry
 from tests.harness import named
 
 _inodes: dict[str, int] = {}
@@ -31,7 +31,7 @@ def there(entry, revision=10, deletion=None):
 
 
 def agreed_on(entry, revision=10, ino=1):
-    return Agreed(local=entry, remote=entry, mod_revision=revision, ino=ino)
+    return Agreement(local=entry, remote=entry, mod_revision=revision, ino=ino)
 
 
 def a_mapping(**fields):

@@ -18,7 +18,7 @@ from sidecar.planner.lifecycle import (
     Lifecycle,
     LifecycleEvent,
     Phase,
-    words,
+    phase_text,
 )
 from tests.sidecar.planner.named import a_mapping
 
@@ -62,7 +62,7 @@ LINES = (
     (Phase.FROZEN, LifecycleEvent.LISTED, Phase.ROOTLESS, "the right store is back; its root is told right after"),
     (Phase.FROZEN, LifecycleEvent.CHOSEN, Phase.UNKNOWN, "a person accepted this store; it is listed anew"),
 )  # fmt: skip
-"""Every transition, with its reason in words."""
+"""Every transition, with its reason in phase_text."""
 
 REASONS = {(phase, event): why for phase, event, _, why in LINES}
 
@@ -133,7 +133,7 @@ def test_a_person_s_choice_asks_for_a_listing_and_is_remembered_until_it_is_used
     assert chosen.wants_listing
     listed = chosen.after(LifecycleEvent.LISTED).after(LifecycleEvent.ROOT_IS_THERE)
     assert (listed.phase, listed.taking) == (Phase.FOLLOWING, Take.LOCAL)
-    assert listed.sided().taking is None
+    assert listed.side_taken().taking is None
 
 
 def test_a_listing_ends_what_the_watch_kept_to_itself():
@@ -143,7 +143,7 @@ def test_a_listing_ends_what_the_watch_kept_to_itself():
 def test_a_frozen_mapping_says_what_froze_it_and_no_later_reason():
     frozen = Lifecycle(phase=Phase.FOLLOWING).after(LifecycleEvent.CONTRADICTED, reason="first")
     again = frozen.after(LifecycleEvent.CONTRADICTED, reason="second")
-    assert words(again, a_mapping()) == "first"
+    assert phase_text(again, a_mapping()) == "first"
     assert frozen.after(LifecycleEvent.LISTED).reason == ""
 
 
@@ -154,7 +154,7 @@ def test_only_what_may_be_applied_may_be_sent():
 
 def test_a_mapping_that_follows_has_nothing_to_say_and_every_other_has():
     for phase in Phase:
-        said = words(Lifecycle(phase=phase, reason="frozen"), a_mapping())
+        said = phase_text(Lifecycle(phase=phase, reason="frozen"), a_mapping())
         assert bool(said) is (phase is not Phase.FOLLOWING), phase
 
 
@@ -177,7 +177,7 @@ def test_the_document_explains_each_phase_and_shows_what_an_operator_reads(phase
     text = documented()
     assert re.search(rf"^## {phase}$", text, re.MULTILINE)
     flat = " ".join(text.split())
-    said = [words(Lifecycle(phase=phase), mapping) for mapping in (a_mapping(), a_mapping(store=ROOT))]
+    said = [phase_text(Lifecycle(phase=phase), mapping) for mapping in (a_mapping(), a_mapping(store=ROOT))]
     for each in filter(None, said if phase is Phase.ROOTLESS else said[:1]):
         assert each in flat
 

@@ -6,22 +6,22 @@ from configstore.model.record import Deletion, Kind
 from configstore.model.selection import Direction
 from sidecar.planner.guards import refusal
 from sidecar.planner.plan import Wait
-from sidecar.planner.planner import Settled, make_plan
-from sidecar.planner.three_sides import Sides
+from sidecar.planner.planner import PlanConditions, make_plan
+from sidecar.planner.three_sides import ThreeSides
 from tests.harness.named import GONE
 from tests.sidecar.planner.named import a_dir, a_file, a_link, a_mapping, agreed_on, here, there
 
-NOW = Settled()
+NOW = PlanConditions()
 
 
 def the_sides(*, baseline=(), local=(), remote=()):
     named = [{parse_path(path): value for path, value in dict(side).items()} for side in (baseline, local, remote)]
-    return Sides(baseline=named[0], local=named[1], remote=named[2])
+    return ThreeSides(baseline=named[0], local=named[1], remote=named[2])
 
 
 def plan_of(*, baseline=(), local=(), remote=(), settled=NOW, mapping=None, unreadable=()):
     sides = the_sides(baseline=baseline, local=local, remote=remote)
-    sides.found(changed={}, problems=dict(unreadable), cleared=(), unstable=set())
+    sides.take_scan(changed={}, problems=dict(unreadable), cleared=(), unstable=set())
     return make_plan(sides.everything(), sides, mapping or a_mapping(), settled)
 
 
@@ -49,16 +49,16 @@ def test_an_edit_waits_for_its_set_and_a_delete_for_its_window():
         "local": {"a": here(a_file("two"))},
         "remote": {"a": there(a_file()), "b": there(a_file("b"))},
     }
-    early = plan_of(**sides, settled=Settled(edits=False, deletes=False))
+    early = plan_of(**sides, settled=PlanConditions(edits=False, deletes=False))
     assert early.waiting == {"a": Wait.SETTLE, "b": Wait.SETTLE}
-    middle = plan_of(**sides, settled=Settled(deletes=False))
+    middle = plan_of(**sides, settled=PlanConditions(deletes=False))
     assert paths(middle.push) == ["a"]
     assert middle.waiting == {"b": Wait.DELETE}
     assert paths(plan_of(**sides).push) == ["a", "b"]
 
 
 def test_pulls_do_not_wait_for_local_settling():
-    plan = plan_of(remote={"a": there(a_file())}, settled=Settled(edits=False, deletes=False))
+    plan = plan_of(remote={"a": there(a_file())}, settled=PlanConditions(edits=False, deletes=False))
     assert paths(plan.pull) == ["a"]
 
 
@@ -67,7 +67,7 @@ def test_a_rename_travels_at_once_both_halves():
         baseline={"old": agreed_on(a_file(), ino=7)},
         local={"new": here(a_file(), 7)},
         remote={"old": there(a_file())},
-        settled=Settled(deletes=False),
+        settled=PlanConditions(deletes=False),
     )
     assert paths(plan.push) == ["new", "old"]
     assert all(push.move for push in plan.push)
@@ -78,7 +78,7 @@ def test_a_reused_inode_with_other_content_is_no_rename():
         baseline={"old": agreed_on(a_file(), ino=7)},
         local={"new": here(a_file("other"), 7)},
         remote={"old": there(a_file())},
-        settled=Settled(deletes=False),
+        settled=PlanConditions(deletes=False),
     )
     assert paths(plan.push) == ["new"]
     assert plan.waiting == {"old": Wait.DELETE}
@@ -109,7 +109,7 @@ def test_a_directorys_tombstone_waits_for_the_deletes_below_it_though_it_was_ren
         baseline={"d": agreed_on(d, ino=1), "d/a": agreed_on(old, ino=2)},
         local={"e": here(d, ino=1), "e/a": here(edited, ino=3)},
         remote={"d": there(d), "d/a": there(old)},
-        settled=Settled(deletes=False),
+        settled=PlanConditions(deletes=False),
     )
     assert paths(plan.push) == ["e", "e/a"]
     assert plan.waiting == {"d": Wait.DELETE, "d/a": Wait.DELETE}
@@ -207,25 +207,25 @@ def test_moving_a_whole_directory_is_no_mass_delete():
 
 
 def test_a_directory_with_living_content_wins_over_a_file_of_its_name():
-    sides = Sides(
+    sides = ThreeSides(
         baseline={"d": agreed_on(a_file(), 10)},
         local={"d": here(a_file())},
         remote={"d": there(a_file(), 10), "d/a": there(a_file("new"), 12)},
     )
-    plan = make_plan(["d/a"], sides, a_mapping(), Settled())
+    plan = make_plan(["d/a"], sides, a_mapping(), PlanConditions())
     assert [(push.path, push.entry.kind, push.expected) for push in plan.push] == [("d", Kind.DIR, 10)]
     assert plan.waiting == {"d/a": Wait.SETTLE}
 
 
 def test_a_file_takes_a_directorys_place_only_together_with_the_deletes_below_it():
-    sides = Sides(
+    sides = ThreeSides(
         baseline={"d": agreed_on(a_dir(), 10, ino=1), "d/a": agreed_on(a_file("old"), 10, ino=2)},
         local={"d": here(a_file("new"), ino=3)},
         remote={"d": there(a_dir(), 10), "d/a": there(a_file("old"), 10)},
     )
-    early = make_plan(["d", "d/a"], sides, a_mapping(), Settled(deletes=False))
+    early = make_plan(["d", "d/a"], sides, a_mapping(), PlanConditions(deletes=False))
     assert (early.push, early.waiting) == ((), {"d": Wait.DELETE, "d/a": Wait.DELETE})
-    late = make_plan(["d", "d/a"], sides, a_mapping(), Settled())
+    late = make_plan(["d", "d/a"], sides, a_mapping(), PlanConditions())
     assert [(push.path, push.entry.kind) for push in late.push] == [("d/a", Kind.GONE), ("d", Kind.FILE)]
 
 
@@ -233,7 +233,7 @@ PULLING = a_mapping(direction=Direction.PULL)
 
 
 def only_pulling(**sides):
-    return plan_of(**sides, mapping=PULLING, settled=Settled(pushes=False))
+    return plan_of(**sides, mapping=PULLING, settled=PlanConditions(pushes=False))
 
 
 def test_a_directory_made_where_only_the_store_writes_is_named_once_for_all_that_is_in_it():
@@ -267,10 +267,10 @@ def test_what_was_edited_here_and_deleted_in_the_store_holds_up_nobody_who_waits
     sides = the_sides(
         baseline={"a": agreed_on(a_file())}, local={"a": here(a_file("x"))}, remote={"a": there(GONE, 11)}
     )
-    plan = make_plan(sides.everything(), sides, PULLING, Settled(pushes=False))
+    plan = make_plan(sides.everything(), sides, PULLING, PlanConditions(pushes=False))
     assert plan.problems.keys() == {"a"}
     sides.agree(dict.fromkeys(plan.forget))
-    assert "a" not in sides.news
+    assert "a" not in sides.changed_in_store
 
 
 def test_a_set_of_the_store_waits_visibly_for_a_file_of_it_that_has_been_open_here_for_long():
@@ -280,9 +280,9 @@ def test_a_set_of_the_store_waits_visibly_for_a_file_of_it_that_has_been_open_he
         local={"cert": here(a_file("1")), "key": here(a_file("2"), 2)},
         remote={"cert": there(a_file("3"), 11), "key": there(a_file("4"), 11)},
     )
-    sides.found(changed={}, problems={}, cleared=(), unstable={"cert"})
-    early = make_plan(sides.everything(), sides, a_mapping(), Settled())
+    sides.take_scan(changed={}, problems={}, cleared=(), unstable={"cert"})
+    early = make_plan(sides.everything(), sides, a_mapping(), PlanConditions())
     assert (early.pull, early.waiting) == ((), {"cert": Wait.UNSTABLE, "key": Wait.UNSTABLE})
-    plan = make_plan(sides.everything(), sides, a_mapping(), Settled(open={"cert": problem}))
+    plan = make_plan(sides.everything(), sides, a_mapping(), PlanConditions(open={"cert": problem}))
     assert plan.pull == ()
     assert "held back, since cert" in plan.problems["key"].reason

@@ -6,8 +6,8 @@ from configstore.model.path import parse_path
 from configstore.model.problem import Problem
 from configstore.model.record import Kind
 from sidecar.planner.plan import Wait
-from sidecar.planner.planner import Settled, make_plan
-from sidecar.planner.three_sides import Sides
+from sidecar.planner.planner import PlanConditions, make_plan
+from sidecar.planner.three_sides import ThreeSides
 from tests.harness.named import GONE
 from tests.sidecar.planner.named import a_dir, a_file, a_mapping, agreed_on, here, there
 
@@ -20,7 +20,7 @@ def sides_of(**given):
         side: {parse_path(path): value for path, value in given.get(side, {}).items()}
         for side in ("baseline", "local", "remote")
     }
-    return Sides(**named)
+    return ThreeSides(**named)
 
 
 def a_pair(remote=NEW, revision=11, **more):
@@ -34,7 +34,7 @@ def a_pair(remote=NEW, revision=11, **more):
 
 def found(sides, changed=(), problems=(), unstable=(), touched=None, in_set=0):
     """Have a look find this. touched: of the problems, those whose path was changed; all unless told."""
-    sides.found(
+    sides.take_scan(
         changed=dict(changed),
         problems=dict(problems),
         cleared=(),
@@ -45,7 +45,7 @@ def found(sides, changed=(), problems=(), unstable=(), touched=None, in_set=0):
 
 
 def plan_for(sides, **settled):
-    return make_plan(sides.everything() | sides.pending, sides, a_mapping(), Settled(**settled))
+    return make_plan(sides.everything() | sides.pending, sides, a_mapping(), PlanConditions(**settled))
 
 
 def pulled(plan):
@@ -96,15 +96,15 @@ def test_a_member_whose_record_cannot_be_read_holds_its_companions_back():
         local={"cert": here(OLD, 1), "key": here(OLD, 2)},
         remote={"cert": there(NEW, 11), "key": there(OLD, 10)},
     )
-    sides.unreadable(parse_path("key"), Problem(path="key", reason="header version 9"), 11)
+    sides.note_unreadable(parse_path("key"), Problem(path="key", reason="header version 9"), 11)
     plan = plan_for(sides)
     assert pulled(plan) == []
     assert "header version 9" in plan.problems["cert"].reason
 
 
 def test_a_member_that_failed_and_pauses_makes_its_companions_pause():
-    plan = plan_for(a_pair(), aside={parse_path("key")})
-    assert plan.waiting == {"cert": Wait.ASIDE, "key": Wait.ASIDE}
+    plan = plan_for(a_pair(), backing_off={parse_path("key")})
+    assert plan.waiting == {"cert": Wait.BACKOFF, "key": Wait.BACKOFF}
 
 
 def test_what_is_wrong_elsewhere_holds_nobody_back():
@@ -179,8 +179,8 @@ def test_nobody_waits_for_a_path_that_failed_too_often():
     sides = two_edits()
     found(sides, changed={"cert": here(MINE, 1), "key": here(MINE, 2)}, in_set=7)
     pausing = {parse_path("key")}
-    assert pushed(plan_for(sides, aside=pausing)) == []
-    assert pushed(plan_for(sides, aside=pausing, given_up=pausing)) == ["cert"]
+    assert pushed(plan_for(sides, backing_off=pausing)) == []
+    assert pushed(plan_for(sides, backing_off=pausing, given_up=pausing)) == ["cert"]
 
 
 def test_sets_are_sent_one_after_the_other_and_directories_before_them():

@@ -4,8 +4,8 @@ import pytest
 
 from configstore.model.problem import Problem
 from configstore.model.selection import Direction
-from sidecar.planner.three_sides import Sides
-from sidecar.planner.unsent import BEING_WRITTEN, unsent
+from sidecar.planner.three_sides import ThreeSides
+from sidecar.planner.unsent import BEING_WRITTEN, unsent_changes
 from tests.harness.named import GONE
 from tests.sidecar.planner.named import a_dir, a_file, a_mapping, agreed_on, here, there
 
@@ -13,9 +13,9 @@ AWAY = "the store does not answer"
 
 
 def ask(mapping=None, *, problems=(), unread=(), unstable=frozenset(), **named):
-    sides = Sides(**named)
-    sides.found(changed={}, problems=dict(unread), cleared=(), unstable=unstable)
-    return unsent(sides, mapping or a_mapping(), dict(problems), otherwise=AWAY)
+    sides = ThreeSides(**named)
+    sides.take_scan(changed={}, problems=dict(unread), cleared=(), unstable=unstable)
+    return unsent_changes(sides, mapping or a_mapping(), dict(problems), otherwise=AWAY)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from configstore.errors import RefusedError
 from configstore.mapping_settings import AS_IT_IS, OwnerOverride
 from configstore.model.path import StorePath
+from sidecar.cycle.parts import MappingParts
 from sidecar.cycle.pull import Puller
 from sidecar.planner.outcome import CycleOutcome
 from sidecar.planner.plan import Pull, Push
@@ -124,10 +125,11 @@ def test_what_is_placed_is_cut_into_parts_only_where_nobody_checks_the_whole(che
 
     mapping = a_mapping("/nowhere", check=check)
     contents = SimpleNamespace(contents=SimpleNamespace(clear=lambda: None))
-    others = dict.fromkeys(("tree", "baseline", "scanner", "applier", "keeper"))
+    others = dict.fromkeys(("tree", "baseline", "scanner", "applier"))
+    parts_of = MappingParts(mapping=mapping, remote=contents, check=Check(mapping), **others)
     pulls = [
         Pull(path=StorePath(f"{at}"), remote=RemoteEntry(entry=a_file("x"), mod_revision=at), local=None)
         for at in range(1, 1201)
     ]
-    Placing(mapping=mapping, remote=contents, check=Check(mapping), **others).pull(pulls, CycleOutcome())
+    Placing(parts_of, keeper=None).pull(pulls, CycleOutcome())
     assert placed == parts

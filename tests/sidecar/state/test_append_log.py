@@ -127,13 +127,13 @@ def test_it_is_begun_anew_where_something_else_lies_in_its_place(log, tmp_path, 
 def test_one_that_others_could_have_written_is_not_taken_for_ours(directory, tmp_path, mode):
     (tmp_path / "log").write_bytes(b"[]\n")
     (tmp_path / "log").chmod(0o600)
-    assert list(AppendLog(directory, "log", ours=True).lines()) == [b"[]"]
+    assert list(AppendLog(directory, "log", exclusive=True).lines()) == [b"[]"]
     (tmp_path / "log").chmod(mode)
-    assert list(AppendLog(directory, "log", ours=True).lines()) == []
+    assert list(AppendLog(directory, "log", exclusive=True).lines()) == []
 
 
 def test_what_may_be_a_strangers_is_bounded(directory, tmp_path):
     (tmp_path / "log").write_bytes(b"[]\n" * (MAX_FOREIGN // 3 + 1))
     (tmp_path / "log").chmod(0o600)
     assert list(AppendLog(directory, "log").lines()) == []
-    assert next(AppendLog(directory, "log", ours=True).lines()) == b"[]"
+    assert next(AppendLog(directory, "log", exclusive=True).lines()) == b"[]"

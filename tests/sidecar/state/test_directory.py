@@ -86,8 +86,8 @@ def test_the_default_gives_way_to_the_mount_and_a_root_sidecar_says_so(tmp_path,
     monkeypatch.setattr("sidecar.state.directory.DEFAULT", str(tmp_path / "none" / "state"))
     made = StateDirectory(None)
     assert made.open("data", "/data") is None
-    assert "in the application's reach" in made.trouble
-    assert StateDirectory(IN_MOUNT).trouble is None
+    assert "in the application's reach" in made.limitation
+    assert StateDirectory(IN_MOUNT).limitation is None
 
 
 def test_a_preview_makes_nothing(tmp_path):
@@ -235,5 +235,5 @@ def test_paths_in_it_that_are_none_make_it_worth_nothing(tmp_path):
     for path in ("../../etc/shadow", "/etc/shadow", "a/.configstore/x", ""):
         lines = [identity, ("good", None), (path, None)]
         (tmp_path / FILE).write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-        assert Baseline(directory, identity, ours=False, read_only=True).is_new
+        assert Baseline(directory, identity, exclusive=False, read_only=True).is_new
     os.close(directory)

@@ -1,6 +1,6 @@
-"""What becomes of each member of a set: done, given up with its reason, or stale; and of those that go with it.
+"""The state of each change of a set that is being applied: done, given up with a reason, or stale.
 
-Called by `apply`. Changes of one group are made together: when one of them is given up, so are all.
+Called by `apply`. Changes of one group are made together: when one of them is given up, so are the others.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -10,16 +10,16 @@ import msgspec
 from configstore.files.reasons import why_failed
 from configstore.model.path import StorePath, shown
 from configstore.model.problem import Problem
-from sidecar.local.change import LocalChange, Overtaken, Withheld
+from sidecar.local.change import ContentUnavailableError, LocalChange, SupersededError
 from sidecar.local.stage import Refused
 from sidecar.planner.sides import LocalEntry
 
 
-class Applied(msgspec.Struct, kw_only=True):
-    """What came of it.
+class ApplyResult(msgspec.Struct, kw_only=True):
+    """The result of applying a set.
 
-    done: the paths brought to their state, with what lies there now. problems: what could not be done, and why;
-    the old state is whole. stale: paths that held something else than expected, and were not touched.
+    done: the paths that have their new state, which is given. problems: the paths that could not be changed, and
+    why; their old state is unharmed. stale: paths with another state than expected, which were left alone.
     """
 
     done: dict[StorePath, LocalEntry | None] = {}
@@ -28,17 +28,17 @@ class Applied(msgspec.Struct, kw_only=True):
 
 
 class Stale(Exception):  # noqa: N818  # becomes a value
-    """Something else lies there than the plan believed."""
+    """A path has another state than the plan expected."""
 
 
-class Verdicts:
-    """Takes steps with the members of a set, and remembers who was given up.
+class SetProgress:
+    """Takes the steps of a set with each change that is not given up.
 
-    broken: the groups of which a member was given up, with the path that broke it.
+    broken: the groups of which a change was given up, with the path of that change.
     """
 
     def __init__(self, changes: Sequence[LocalChange]) -> None:
-        self.applied = Applied()
+        self.applied = ApplyResult()
         self.broken: dict[int, StorePath] = {}
         self._changes = changes
 
@@ -48,16 +48,16 @@ class Verdicts:
         step: Callable[[LocalChange], object],
         failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take a step with all changes that are not given up; who fails is. failed: called each time."""
+        """Take a step with all changes that are not given up; one that fails is given up, and `failed` called."""
         for change in changes:
             if self.given_up(change):
                 continue
             try:
                 step(change)
-            except (Stale, Overtaken):
+            except (Stale, SupersededError):
                 self._give_up(change, stale=True)
                 self.applied.stale.add(change.path)
-            except (Refused, Withheld) as refusal:
+            except (Refused, ContentUnavailableError) as refusal:
                 self.refuse(change, str(refusal))
             except OSError as error:
                 self.refuse(change, why_failed(error))
@@ -66,31 +66,31 @@ class Verdicts:
             failed()
 
     def given_up(self, change: LocalChange) -> bool:
-        """Tell whether a change cannot be made."""
+        """Return whether a change is given up."""
         return change.path in self.applied.problems or change.path in self.applied.stale
 
     def refuse(self, change: LocalChange, reason: str) -> None:
-        """Give a change up, unless it was before."""
+        """Give a change up with a reason, unless it has one."""
         self.applied.problems.setdefault(change.path, Problem(path=change.path, reason=reason))
         self._give_up(change, stale=False)
 
     def not_as_placed(self, change: LocalChange) -> None:
-        """Give up a change that was made and could not be taken back with its group.
+        """Give up a change that was made and could not be undone with its group.
 
-        The application was at it. It counts as an edit of what lay there before, as one of any other member does:
-        were it one of what the store holds, a set that was edited as a whole would be sent in part.
+        The application changed the file since. That counts as an edit of the former file, as for every other path
+        of the group. Were it an edit of the new file, a set that was edited as a whole would be sent in part.
         """
         self.applied.done.pop(change.path, None)
         self.applied.stale.add(change.path)
 
     def _give_up(self, change: LocalChange, *, stale: bool) -> None:
-        """Remember who broke a group first; what is stale is planned anew at once, so it goes before a problem."""
+        """Remember the path that broke a group first. A stale path comes before a problem: it is planned again."""
         first = self.broken.setdefault(change.group, change.path)
         if stale and first not in self.applied.stale:
             self.broken[change.group] = change.path
 
     def hold_back(self, placed: Collection[StorePath]) -> None:
-        """Give up what is left of every group of which a member was given up."""
+        """Give up the other changes of each broken group, except those at the `placed` paths."""
         for change in self._changes:
             culprit = self.broken.get(change.group)
             if (

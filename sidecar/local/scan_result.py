@@ -1,7 +1,8 @@
-"""What one look at one directory found; and what all looks of one scan together know.
+"""The values of a scan: its result, and what is known while it runs. Called by `scan`.
 
-Called by `scan`. A visit is kept to itself until its directory was listed to the end: a directory that is removed
-while it is listed, or whose listing breaks off, leaves nothing half-known behind.
+A `DirectoryScan` is merged into the `RunningScan` only after its directory was listed to the end. A directory that
+is removed while it is listed, or whose listing fails half-way, has no effect: else the names that were not listed
+yet would count as deleted.
 """
 
 import dataclasses
@@ -19,13 +20,13 @@ from configstore.model.signature import Signature
 from sidecar.planner.sides import LocalEntry
 
 
-class Scan(msgspec.Struct, kw_only=True):
+class ScanResult(msgspec.Struct, kw_only=True):
     """What a scan found.
 
-    changed: paths that differ from what was known, None for those no longer there. problems: paths that cannot be
-    mirrored, and why; that of a directory speaks for all that is below it. cleared: paths that had a problem and
-    have none now. unstable: paths being written. touched: paths with a problem that somebody changed, as far as
-    their stat tells.
+    changed: the paths that differ from what was known, with their new state; None for a path that is gone.
+    problems: the paths that cannot be mirrored, and why; the problem of a directory is that of everything below
+    it. cleared: the paths that had a problem and have none now. unstable: the paths that are being written to.
+    touched: the paths with a problem whose stat has changed.
     """
 
     changed: dict[StorePath, LocalEntry | None] = {}
@@ -36,40 +37,41 @@ class Scan(msgspec.Struct, kw_only=True):
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class Round:
-    """One scan under way.
+class RunningScan:
+    """One scan while it runs.
 
-    known: what it is compared with. again: files that are read whatever their signature. read: the directories
-    that were listed to the end. blind: those that could not be looked into, of which nothing is concluded.
+    known: the states that it compares with. again: the files that are read whatever their signature is. read: the
+    directories that were listed to the end. blind: the directories that could not be read; nothing is concluded
+    about what is below them.
     """
 
     known: Map[StorePath, LocalEntry]
     again: AbstractSet[StorePath] = frozenset()
-    found: Scan = dataclasses.field(default_factory=Scan)
+    found: ScanResult = dataclasses.field(default_factory=ScanResult)
     read: set[StorePath] = dataclasses.field(default_factory=set)
     blind: set[StorePath] = dataclasses.field(default_factory=set)
 
     def sees(self, path: StorePath) -> bool:
-        """Tell whether it would have been found, if a path lay there."""
+        """Return whether the scan would have found a path if it existed."""
         return self.blind.isdisjoint((ROOT, *ancestors(path)))
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
-class Visit:
-    """One directory being looked at in a round.
+class DirectoryScan:
+    """One directory of a running scan while it is listed.
 
-    descriptor: the open directory. paths: what is ours in it, whatever can be said of it. looked: what lies there,
-    None where it is what was known. children: the directories in it, with their inodes. files: what is none.
-    racy: files read that may change without a sign of it; calm: those that may not. unread: something in it is to
-    be looked at again, event or no event. blind: directories in it that cannot be looked into. marks: how the
-    paths that have a problem look, None where not even that can be told.
+    descriptor: the open directory. paths: the paths in it that belong to the mapping. states: their state, None
+    where it is the known one. children: its directories, with their inodes. files: everything else in it. racy:
+    the files that may change again without a new signature; calm: the files that may not. unread: whether it must
+    be scanned again without an event. blind: the directories in it that cannot be read. marks: the signatures of
+    the paths with a problem, None where there is no stat.
     """
 
     directory: StorePath
-    round: Round
+    scan: RunningScan
     descriptor: int = -1
     paths: list[StorePath] = dataclasses.field(default_factory=list)
-    looked: dict[StorePath, LocalEntry | None] = dataclasses.field(default_factory=dict)
+    states: dict[StorePath, LocalEntry | None] = dataclasses.field(default_factory=dict)
     children: dict[StorePath, int] = dataclasses.field(default_factory=dict)
     files: set[StorePath] = dataclasses.field(default_factory=set)
     unstable: set[StorePath] = dataclasses.field(default_factory=set)
@@ -81,12 +83,12 @@ class Visit:
     unread: bool = False
 
     def fail(self, path: str, error: OSError, status: os.stat_result | None = None) -> None:
-        """Note what could not be looked at, for a reason that says nothing about what lies there."""
+        """Note a path that cannot be read now, for a reason that says nothing about what it is."""
         self.refuse(path, why_failed(error), status)
         self.unread = True
 
     def refuse(self, path: str, reason: str, status: os.stat_result | None) -> None:
-        """Note what cannot be mirrored. status: its lstat, where it is known."""
+        """Note a path that cannot be mirrored. status: its lstat, where it is known."""
         text, word = StorePath(path), ""
         try:
             parse_path(path or "/")
