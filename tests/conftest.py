@@ -22,7 +22,8 @@ UNIT = tuple((HERE / "tests/unit.txt").read_text().split())
 
 
 def pytest_collection_modifyitems(items):
-    """Refuse a test in the directories of `make unit` that wants a server."""
+    """Begin with the longest, which else run alone at the end; refuse a test of `make unit` that wants a server."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/simulation/"))
     servers = {"etcd", "etcd_wheel", "etcd_debian", "own_etcd", "binary_named"}
     for item in items:
         if item.nodeid.startswith(UNIT) and (wanted := servers.intersection(item.fixturenames)):
