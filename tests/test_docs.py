@@ -16,7 +16,7 @@ SERVICES = (HERE / "docs/services.md").read_text()
 RELEASES = (HERE / "docs/mailu-releases.md").read_text()
 THREATS = (HERE / "docs/threat-model.md").read_text()
 LINK = re.compile(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)")
-PAGES = [*HERE.glob("*.md"), *(HERE / "docs").rglob("*.md")]
+PAGES = [*HERE.glob("*.md"), HERE / "tests/README.md", *(HERE / "docs").rglob("*.md")]
 
 
 def test_the_promises_name_every_break_that_is_made():

@@ -15,6 +15,7 @@ import pytest
 from configstore.embedded import free_ports
 from configstore.model.record import Kind
 from tests.harness.named import GONE, a_dir, a_link, a_tree, a_write
+from tests.harness.programs import missing
 from tests.harness.replica import ENVIRONMENT, Replica
 from tests.harness.servers import connect
 from tests.harness.trees import tree
@@ -25,11 +26,7 @@ CALLS = "renameat2,rename,renameat,unlink,unlinkat,link,linkat,symlink,symlinkat
 @pytest.fixture
 def strace():
     found = shutil.which("strace")
-    if not found:
-        if os.environ.get("CI") == "true":
-            pytest.fail("strace is not installed: apt-get install strace")
-        pytest.skip("strace is not installed: apt-get install strace")
-    return found
+    return found or missing("strace", "apt-get install strace")
 
 
 def state(number):

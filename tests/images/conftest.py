@@ -1,12 +1,12 @@
 """A session's engine, and the project's image built on it."""
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.images.engine import Engine, missing
+from tests.harness.programs import missing
+from tests.images.engine import Engine, lacking
 
 PROJECT = Path(__file__).parents[2]
 
@@ -14,9 +14,8 @@ PROJECT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def engine():
     """Return a running Docker engine; skips where none can be had, but fails in CI."""
-    if absent := missing():
-        words = f"no Docker engine here, missing: {absent}; as root on Debian: tests/get-engine .venv/engine"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(words)
+    if absent := lacking():
+        missing(f"for a Docker engine, {absent}", "as root on Debian: tests/get-engine .venv/engine")
     with Engine() as running:
         running.start()
         yield running

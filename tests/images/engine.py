@@ -19,7 +19,7 @@ MAILU = ("nginx", "admin", "dovecot", "postfix", "rspamd", "fetchmail", "webmail
 DOCKER = "/usr/bin/docker"
 
 
-def missing() -> str:
+def lacking() -> str:
     """Return what is not there, or nothing."""
     if os.geteuid() != 0:
         return "root"

@@ -12,6 +12,7 @@ from configstore.access import formats
 from configstore.access.certificates import ensure
 from configstore.presets import together
 from sidecar.config.settings import load_config
+from tests.harness.programs import missing
 from tests.images.conftest import PROJECT
 from tests.images.engine import FETCHED
 from tests.images.test_deploy_files import COMPOSE, HOST, SWARM, mounts, run, services
@@ -142,8 +143,7 @@ def test_swarm_ends_the_sidecar_only_when_it_does_not_work_at_all():
 def tool(path):
     """Return a program of the engine's, which must be there in CI."""
     if not (FETCHED / path).exists():
-        words = f"{path} is not there: tests/get-engine .venv/engine"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(words)
+        missing(path, "tests/get-engine .venv/engine")
     return str(FETCHED / path)
 
 

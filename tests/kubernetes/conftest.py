@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.harness.programs import missing
 from tests.kubernetes.image import ROOT, write_image, write_pause
 
 TOOLS = ROOT / ".venv/kubernetes"
@@ -17,13 +18,6 @@ DEPLOY = ROOT / "docs/deploy/kubernetes"
 CHART = Path(__file__).with_name("chart")
 IMAGE = "localhost/configstore:test"
 PAUSE = "localhost/pause:test"
-
-
-def missing(what, mend):
-    """End the test because a program is not there: loudly where all must be."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} is missing: {mend}")
-    pytest.skip(f"{what} is missing: {mend}")
 
 
 @pytest.fixture(scope="session")

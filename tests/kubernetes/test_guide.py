@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.harness.guides import BACKUP, Shell, blocks, chooses_what_lies_here, section, step
+from tests.harness.programs import missing
 from tests.harness.waiting import wait_until
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.conftest import DEPLOY, TOOLS, missing
+from tests.kubernetes.conftest import DEPLOY, TOOLS
 
 pytestmark = [pytest.mark.xdist_group("kubernetes"), pytest.mark.timeout(600)]
 

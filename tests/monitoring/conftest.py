@@ -1,6 +1,5 @@
 """Fixtures: what docs/monitoring holds, a live sidecar's metrics, and promtool."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ import yaml
 from configstore.embedded import EmbeddedEtcd
 from tests.harness import zygote
 from tests.harness.certificates import Authority
+from tests.harness.programs import missing
 from tests.harness.replica import ENVIRONMENT, Replica
 from tests.harness.waiting import wait_until
 
@@ -33,10 +33,7 @@ def promtool():
     ours = ROOT / ".venv/prometheus/promtool"
     found = str(ours) if ours.exists() else shutil.which("promtool")
     if not found:
-        mend = "promtool is missing: tests/get-prometheus .venv/prometheus (Debian's package prometheus)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(mend)
-        pytest.skip(mend)
+        missing("promtool", "tests/get-prometheus .venv/prometheus (Debian's package prometheus)")
 
     def run(*arguments, content=""):
         done = subprocess.run(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.programs import missing
 from tests.ui.cluster import Ui, cluster
 
 HERE = Path(__file__).parents[2]
@@ -35,13 +36,6 @@ def writing(found):
     assert ui.end() == 0
 
 
-def needs(what, mend):
-    """Skip a test for want of a program; in CI, fail."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} is not there: {mend}")
-    pytest.skip(f"{what} is not there: {mend}")
-
-
 @pytest.fixture(scope="session")
 def browser(reading, tmp_path_factory):
     """Return a headless Chromium that has opened the address of the page that only reads."""
@@ -50,7 +44,7 @@ def browser(reading, tmp_path_factory):
 
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (program and driver):
-        needs("Chromium with its driver", "tests/get-browser .venv/axe")
+        missing("Chromium with its driver", "tests/get-browser .venv/axe")
     options = webdriver.ChromeOptions()
     options.binary_location = program
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
@@ -78,5 +72,5 @@ def browser(reading, tmp_path_factory):
 def axe():
     """Return axe-core's source."""
     if not AXE.exists():
-        needs("axe-core", "tests/get-browser .venv/axe")
+        missing("axe-core", "tests/get-browser .venv/axe")
     return AXE.read_text()
