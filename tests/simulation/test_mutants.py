@@ -247,7 +247,7 @@ def a_deletion_is_judged_by_what_has_arrived(patch):
     patch(guards, "_incoming", arrived)
 
 
-ROWS = {"a_deletion_is_judged_by_what_has_arrived": 6}
+ROWS = {"a_deletion_is_judged_by_what_has_arrived": 6, "a_lost_answer_taken_for_yes": 4}
 """Which fixed row of histories misses a mutant soon, where the usual one takes long."""
 
 

@@ -14,7 +14,7 @@ from configstore.model.record import Kind
 from configstore.store.api import Kv
 from configstore.store.conflicts import all_sides
 from configstore.store.tree import Tree
-from tests.harness.named import a_dir, a_file, a_tree, put
+from tests.harness.named import GONE, a_dir, a_file, a_tree, put
 from tests.harness.replica import ENVIRONMENT, Replica
 from tests.harness.servers import connect
 from tests.harness.waiting import wait_until
@@ -58,7 +58,8 @@ class Cluster:
     def put(self, path: str, text: str, mode: int = 0o644, kind: Kind = Kind.FILE) -> int:
         """Write a path as a command does, without the time that a process takes; returns its revision."""
         content = text.encode()
-        return put(self.tree, {path: (a_file(content, mode), content) if kind is Kind.FILE else a_dir(mode)})
+        what = {Kind.FILE: (a_file(content, mode), content), Kind.DIR: a_dir(mode), Kind.GONE: GONE}[kind]
+        return put(self.tree, {path: what})
 
     def get(self, path: str) -> str:
         """Return a file's content."""
