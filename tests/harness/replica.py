@@ -52,16 +52,19 @@ class Running:
         self.environment = ENVIRONMENT
         self.anew = False  # whether it is started by a new interpreter: where memory or the start itself counts
         self.under: tuple[str, ...] = ()  # a command that runs the sidecar, with fewer rights or resources
-        self.words_to_start = ["run"]
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of the sidecar."""
+        return ["run"]
 
     def start(self) -> Self:
         """Start `run`."""
         with self.log.open("ab") as log:
             if self.under or self.anew:
-                command = [*self.under, sys.executable, "-m", "sidecar", *self.words_to_start]
+                command = [*self.under, sys.executable, "-m", "sidecar", *self.arguments()]
                 self.process = subprocess.Popen(command, stderr=log, env=self.environment)
             else:
-                self.process = zygote.start("sidecar", self.words_to_start, self.environment, log)
+                self.process = zygote.start("sidecar", self.arguments(), self.environment, log)
         return self
 
     def ask(self, path: str) -> tuple[int, str]:
@@ -114,13 +117,16 @@ class Replica(Running):
         self.state = base / f"{name}-state"
         self._forgotten = 0
         self.settings = base / f"{name}.toml"
-        self.words_to_start = ["run", "--replica", name, "--config", str(self.settings)]
         self.settings.write_text(
             f'[store]\nendpoints = {json.dumps(endpoints)}\nroot = "{root}"\ntimeout = "3s"\n'
             f'[state]\ndirectory = "{self.state}"\n[control]\nsocket = "{self.shared}/control.sock"\n'
             f'[health]\nlisten = "{self.health}"\n[log]\nlevel = "info"\nformat = "json"\n'
             f"{self.mappings(policy)}\n{more}\n"
         )
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of the sidecar."""
+        return ["run", "--replica", self.name, "--config", str(self.settings)]
 
     def mappings(self, policy: str) -> str:
         """Return the settings of its mappings."""
