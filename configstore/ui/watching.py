@@ -84,6 +84,7 @@ class Watching:
         self._news = threading.Condition()
         self._stop = threading.Event()
         self._wake = threading.Event()
+        self._reported = threading.Event()  # a report came since it was cleared
         self._followed = [Following(tree, area, told) for area in self._areas()]
         self._thread = threading.Thread(target=self._look, name="ui-look", daemon=True)
 
@@ -96,6 +97,7 @@ class Watching:
     def close(self) -> None:
         """End the threads; whoever closes the connection afterwards ends what they wait for."""
         self._stop.set()
+        self._reported.set()
         self._wake.set()
         for each in self._followed:
             each.close()
@@ -156,6 +158,7 @@ class Watching:
     def _list_reports(self) -> int:
         items, revision = report_items(self._tree)
         self._index.begin_reports({item.key: self._report(item) for item in items})
+        self._reported.set()
         return revision
 
     def _take_reports(self, batch: Batch) -> str | None:
@@ -166,6 +169,7 @@ class Watching:
                 continue
             said = None if event.deleted else self._report(event.item)
             news = self._index.hear(event.item.key, said) or news
+        self._reported.set()
         if not news:
             return None
         self._wake.set()
@@ -234,8 +238,11 @@ class Watching:
             ask = Ask(id=uuid.uuid4().hex, revision=wanted)
             with asking(self._tree, ask):
                 end = time.monotonic() + STANDS
-                while time.monotonic() < end and not self._stop.is_set() and self._behind(wanted):
-                    self._stop.wait(0.05)
+                while (left := end - time.monotonic()) > 0:
+                    self._reported.clear()  # before what it stands for is read, so that nothing is missed
+                    if self._stop.is_set() or not self._behind(wanted):
+                        return
+                    self._reported.wait(left)
 
     def _behind(self, revision: int) -> bool:
         """Tell whether a replica that answers has not applied what its subtree had up to a revision."""
