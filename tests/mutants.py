@@ -521,7 +521,7 @@ MUTANTS = {
         "tests/store/test_accounts.py",
     ),
     "a right that a mapping lacks is not told": Mutant(
-        "configstore/doctor/gather.py",
+        "configstore/doctor/trials.py",
         "        if not may(kv, each.grant)\n",
         "        if False\n",
         "tests/cli/test_access.py -k by_mapping",
@@ -803,37 +803,37 @@ MUTANTS = {
         "tests/ui/test_values.py -k index",
     ),
     "a page of another origin may change something": Mutant(
-        "configstore/ui/door.py",
+        "configstore/ui/admission.py",
         "(origin is not None and origin not in self._origins(host))",
         "False",
         "tests/ui/test_door.py -k origin",
     ),
     "a rebound name is let in": Mutant(
-        "configstore/ui/door.py",
-        "if host is None or not self._is_ours(host):",
+        "configstore/ui/admission.py",
+        "if host is None or not self._is_own_host(host):",
         "if False:",
         "tests/ui/test_door.py -k rebound",
     ),
     "who has no token is let in": Mutant(
-        "configstore/ui/door.py",
+        "configstore/ui/admission.py",
         "if not (self._brings_token(scope) or self._has_cookie(headers)):",
         "if False:",
         "tests/ui/test_door.py -k nobody_sees",
     ),
     "a form without its secret is taken": Mutant(
-        "configstore/ui/acts.py",
+        "configstore/ui/actions.py",
         'if not self._write or not hmac.compare_digest(given.pop("form", "").encode(), self._form.encode()):',
         'if given.pop("form", "") == self:',
         "tests/ui/test_door.py -k forms_own",
     ),
     "a page that only reads may write": Mutant(
-        "configstore/ui/door.py",
+        "configstore/ui/admission.py",
         "if not self._write:",
         "if False:",
         "tests/ui/test_door.py -k without_write",
     ),
     "what changed since it was confirmed is changed all the same": Mutant(
-        "configstore/ui/acts.py",
+        "configstore/ui/actions.py",
         "if proposal.fields != given:",
         "if False:",
         "tests/ui/test_acts.py -k restore",
@@ -870,8 +870,8 @@ MUTANTS = {
     ),
     "members and clients are of one authority": Mutant(
         "configstore/access/certificates.py",
-        "places.PEER, peers, places.PEER_USER",
-        "places.PEER, clients, places.PEER_USER",
+        "layout.PEER, peers, layout.PEER_USER",
+        "layout.PEER, clients, layout.PEER_USER",
         "tests/access/test_certificates.py",
     ),
     "a client's certificate is a server's, too": Mutant(
@@ -912,7 +912,7 @@ MUTANTS = {
     ),
     "a silent store's replicas are fresh": Mutant(
         "configstore/ui/pages.py",
-        "blind=bool(self._watching.trouble) or not self._tree.contact().connected",
+        "blind=bool(self._monitor.failure) or not self._tree.contact().connected",
         "blind=False",
         "tests/ui/test_door.py -k silent",
     ),

@@ -1,4 +1,7 @@
-"""The two authorities of an installation: reads or makes them, renews them, and rolls them over to another key."""
+"""The two authorities of an installation: reads, makes and renews them, and rolls them over to another key.
+
+Called by `certificates`.
+"""
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Sequence
@@ -8,17 +11,17 @@ from typing import NamedTuple
 import msgspec
 from cryptography import x509
 
-from configstore.access import issuing, places
+from configstore.access import issuing, layout
 from configstore.access.folder import CertificateFolder
 from configstore.errors import RefusedError, UsageError
 from configstore.model.path import printable
 
 _RENEWED = 1 / 5
-"""The part of an authority's life, at its end, in which it is renewed: some two years."""
+"""The last part of an authority's life, in which it is renewed: about two years."""
 
 _TITLES = {
-    places.CLIENTS: "configstore etcd authority",
-    places.PEERS: "configstore etcd authority for its members",
+    layout.CLIENTS: "configstore etcd authority",
+    layout.PEERS: "configstore etcd authority for its members",
 }
 
 
@@ -30,23 +33,24 @@ class AuthorityState(StrEnum):
     RENEWED = "renewed"
 
 
-class Given(NamedTuple):
-    """The files of an operator's own authority for clients: its certificate, maybe with others, and its key."""
+class AuthorityFiles(NamedTuple):
+    """The files of an operator's own authority for clients: its certificate (others may follow) and its key."""
 
     cert: str
     key: str
 
 
 class Authority(msgspec.Struct):
-    """An authority: its certificates, the one that signs first, and what is to be done to have it so.
+    """An authority: its certificates, the signing one first, and the changes that were decided.
 
-    pending: the steps with its keys, to be taken before its certificates are written.
+    managed: the command keeps its key. why: what a person should know or do, "" for nothing. pending: the changes
+    of its key files, which come before its certificates are written: a certificate never lacks its key.
     """
 
     name: str
     bundle: list[x509.Certificate]
     key: issuing.Key
-    ours: bool = True
+    managed: bool = True
     state: AuthorityState = AuthorityState.KEPT
     why: str = ""
     pending: list[Callable[[], None]] = []
@@ -58,11 +62,11 @@ class Authority(msgspec.Struct):
 
     @property
     def pem(self) -> bytes:
-        """What those are given who are to know whom it signed."""
+        """The certificates to trust, as PEM."""
         return issuing.certificate_pem(*self.bundle)
 
     def write(self, top: CertificateFolder) -> None:
-        """Put it where the others are made from."""
+        """Carry out the pending changes, and write the certificates."""
         for step in self.pending:
             step()
         if top.read(f"{self.name}.pem") != self.pem:
@@ -72,9 +76,10 @@ class Authority(msgspec.Struct):
 def read_or_make(
     top: CertificateFolder, name: str, folders: Iterable[CertificateFolder], now: dt.datetime
 ) -> Authority:
-    """Return one of ours; with a new certificate for its key where its time is nearly over.
+    """Return a managed authority, made if it is missing, renewed (same key) if it nears its end.
 
-    folders: those that have copies of its certificates, which nobody can follow when the key is lost.
+    folders: those with copies of its certificates. Raises RefusedError when a copy exists and the key is lost: a
+    new key would not be trusted where the copies are.
     """
     cert_file, key_file = f"{name}.pem", f"{name}.key"
     pem, key_pem = top.read(cert_file), top.read(key_file)
@@ -90,11 +95,11 @@ def read_or_make(
         authority = Authority(name, [made], key, state=AuthorityState.MADE)
         authority.pending.append(lambda: top.write_key(key_file, issuing.key_pem(key)))
         return authority
-    key = issuing.read_key(key_pem, top.place(key_file))
-    if pem is None:  # a run before this one was killed in between
+    key = issuing.read_key(key_pem, top.path_of(key_file))
+    if pem is None:  # an earlier run was killed between key and certificate
         made = issuing.self_signed(issuing.name(_TITLES[name]), key, now)
         return Authority(name, [made], key, state=AuthorityState.MADE)
-    bundle = _signing_first(issuing.read_certificates(pem, top.place(cert_file)), key)
+    bundle = _signing_first(issuing.read_certificates(pem, top.path_of(cert_file)), key)
     if bundle is None:
         raise RefusedError(
             f"{top.shown(key_file)}: is not the key of {cert_file} beside it; put the right one back"
@@ -122,9 +127,9 @@ def _renew(authority: Authority, now: dt.datetime) -> None:
     )
 
 
-def given_authority(top: CertificateFolder, given: Given, now: dt.datetime) -> Authority:
-    """Return the operator's own authority for clients; its key is not copied. Raises UsageError."""
-    cert_file, key_file = f"{places.CLIENTS}.pem", f"{places.CLIENTS}.key"
+def read_given(top: CertificateFolder, given: AuthorityFiles, now: dt.datetime) -> Authority:
+    """Return the operator's own authority for clients; its key is not copied. Raises UsageError, RefusedError."""
+    cert_file, key_file = f"{layout.CLIENTS}.pem", f"{layout.CLIENTS}.key"
     if top.read(key_file) is not None:
         raise RefusedError(
             f"{top.shown(key_file)}: an authority of its own is there; leave --ca-cert and --ca-key away, or take"
@@ -141,7 +146,7 @@ def given_authority(top: CertificateFolder, given: Given, now: dt.datetime) -> A
     end = signing.not_valid_after_utc
     if end <= now:
         raise UsageError(f"--ca-cert {cert_shown}: expired on {end:%Y-%m-%d %H:%M} UTC")
-    authority = Authority(places.CLIENTS, bundle, key, ours=False, state=AuthorityState.MADE)
+    authority = Authority(layout.CLIENTS, bundle, key, managed=False, state=AuthorityState.MADE)
     if issuing.nears_end(signing, _RENEWED, now):
         authority.why = f"ends on {end:%Y-%m-%d}, and with it all that it signs; it is yours to renew"
     before = top.read(cert_file)
@@ -150,7 +155,7 @@ def given_authority(top: CertificateFolder, given: Given, now: dt.datetime) -> A
             "it must sign nothing else: whoever gets the name root from it, or a service's, is that to etcd"
         )
     if before is not None:
-        old = issuing.read_certificates(before, top.place(cert_file))
+        old = issuing.read_certificates(before, top.path_of(cert_file))
         if issuing.public(old[0]) not in {issuing.public(each) for each in bundle}:
             raise RefusedError(
                 f"{top.shown(cert_file)}: is of another authority, by which clients and etcd know each other:"
@@ -161,10 +166,10 @@ def given_authority(top: CertificateFolder, given: Given, now: dt.datetime) -> A
 
 
 def roll_over(top: CertificateFolder, authority: Authority, now: dt.datetime) -> None:
-    """Take the next of three steps to another key, each of which is to be everywhere before the one after.
+    """Take the next of three steps to another key. Each step must have reached all hosts before the next one.
 
-    1. A second one is trusted beside the first, and signs nothing yet. 2. It signs, and the first still counts.
-    3. It is trusted alone. What is there says which step is next.
+    1. A second authority is trusted beside the first, and signs nothing yet. 2. The second one signs; both are
+    trusted. 3. Only the second one is trusted. The files in the directory show which step is next.
     """
     if authority.state is AuthorityState.MADE:
         return
@@ -174,14 +179,17 @@ def roll_over(top: CertificateFolder, authority: Authority, now: dt.datetime) ->
     authority.state = AuthorityState.RENEWED
     waiting = top.read(next_file)
     if waiting is not None:
-        key = issuing.read_key(waiting, top.place(next_file))
+        key = issuing.read_key(waiting, top.path_of(next_file))
         bundle = _signing_first(authority.bundle, key)
         if bundle is None:
             raise RefusedError(
                 f"{top.shown(next_file)}: is not the key of any in {name}.pem; put the right one back"
             )
         authority.key, authority.bundle = key, bundle
-        authority.pending += [lambda: top.keep_as(key_file, old_file), lambda: top.take(next_file, key_file)]
+        authority.pending += [
+            lambda: top.keep_as(key_file, old_file),
+            lambda: top.rename_over(next_file, key_file),
+        ]
         authority.why = f"step 2 of 3, the new one signs: {everywhere}; then roll over again, to trust it alone"
     elif len(authority.bundle) > 1:
         authority.bundle = authority.bundle[:1]
@@ -197,7 +205,7 @@ def roll_over(top: CertificateFolder, authority: Authority, now: dt.datetime) ->
 
 
 def _signing_first(bundle: Sequence[x509.Certificate], key: issuing.Key) -> list[x509.Certificate] | None:
-    """Return the certificates with the key's own first; None when there is none."""
+    """Return the certificates with the key's own one first; None when the key has none."""
     own = [each for each in bundle if issuing.public(each) == issuing.public(key)]
     return [own[0], *(each for each in bundle if each not in own)] if own else None
 

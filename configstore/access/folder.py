@@ -1,4 +1,4 @@
-"""A directory of certificates and keys: no link is followed, and nobody ever sees half a file."""
+"""A directory of certificates and keys, read and written without following links and without half files."""
 
 import fcntl
 import os
@@ -19,16 +19,16 @@ _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class CertificateFolder:
-    """One directory, held open. A context manager; what fails is a RefusedError that names the path.
+    """One directory, held open: a context manager. All failures are a RefusedError that names the path.
 
-    A file belongs to whom its directory belongs, so that a directory which was given to a container's user once
-    stays readable for it. With dry_run nothing is made or written, and what is not there is empty.
+    A new file gets the owner of its directory, so that a container's user who was given the directory can read it.
+    With dry_run nothing is made or written, and a missing directory is empty.
     """
 
     def __init__(self, path: str, *, at: int | None = None, dry_run: bool = False) -> None:
-        """Open it, and make it (0700) where it is not there.
+        """Open the directory; make it (0700) if it is missing.
 
-        at: the directory that it lies in, already open, where no link is followed.
+        at: its parent, already open; then a link in place of the directory is refused.
         """
         self.path = path
         self._dry_run = dry_run
@@ -45,7 +45,7 @@ class CertificateFolder:
                 raise
 
     def below(self, name: str) -> "CertificateFolder":
-        """Open the directory of that name in it."""
+        """Open a directory in this one."""
         folder = os.path.join(self.path, name)
         return CertificateFolder(folder, at=self._fd, dry_run=self._dry_run)
 
@@ -60,7 +60,7 @@ class CertificateFolder:
         return os.open(name, flags, dir_fd=at)
 
     def _check(self, found: os.stat_result, *, outermost: bool) -> None:
-        """Refuse a directory in which somebody else may put his keys in the place of ours."""
+        """Refuse a directory in which another user could exchange the keys."""
         shown = printable(self.path)
         if found.st_mode & _OTHERS_WRITE:
             raise RefusedError(f"{shown}: others may write there: chmod go-w {shown}")
@@ -80,7 +80,7 @@ class CertificateFolder:
             os.close(self._fd)
 
     def lock(self) -> None:
-        """Keep others like us out until it is closed."""
+        """Lock the directory against other runs of the command until it is closed."""
         if self._fd is None or self._dry_run:
             return
         try:
@@ -88,16 +88,16 @@ class CertificateFolder:
         except BlockingIOError:
             raise RefusedError(f"{printable(self.path)}: another command is at work there; wait for it") from None
 
-    def place(self, name: str) -> str:
+    def path_of(self, name: str) -> str:
         """Return a file's path."""
         return os.path.join(self.path, name)
 
     def shown(self, name: str) -> str:
-        """Return a file's path, for words."""
-        return printable(self.place(name))
+        """Return a file's path, safe to print."""
+        return printable(self.path_of(name))
 
     def read(self, name: str) -> bytes | None:
-        """Return what a file holds; None when it is not there."""
+        """Return a file's content; None when it does not exist."""
         if self._fd is None:
             return None
         try:
@@ -115,45 +115,45 @@ class CertificateFolder:
         return content
 
     def readable_by_others(self, name: str) -> bool:
-        """Tell whether others than its owner may read a file that is there."""
+        """Return whether a file exists that others than its owner may read."""
         if self._fd is not None:
             with suppress(OSError):
                 return bool(os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode & _OTHERS_READ)
         return False
 
     def write(self, name: str, content: bytes, mode: int = 0o644) -> None:
-        """Put a file there whole, in the place of the one before; it has its mode from its first instant on."""
+        """Write a file, replacing an earlier one at once; it has its mode from the first instant on."""
         if not self._dry_run:
             with self._changing(name) as fd, self._beside(fd, name, content, mode) as temporary:
                 os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
 
     def write_key(self, name: str, content: bytes) -> None:
-        """Put a file there that its owner alone may ever read; never in another's place."""
+        """Write a file that only its owner may read; refuse to replace an existing one."""
         if not self._dry_run:
             with self._changing(name) as fd, self._beside(fd, name, content, 0o600) as temporary:
                 os.link(temporary, name, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
 
     def keep_as(self, name: str, other: str) -> None:
-        """Give a file a second name, unless there is one of that name."""
+        """Give a file a second name, unless that name exists."""
         if not self._dry_run:
             with self._changing(name) as fd, suppress(FileExistsError):
                 os.link(name, other, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
 
-    def take(self, name: str, other: str) -> None:
-        """Put a file in the place of another, which `keep_as` has kept."""
+    def rename_over(self, name: str, other: str) -> None:
+        """Rename a file over another one, which `keep_as` has kept."""
         if not self._dry_run:
             with self._changing(name) as fd:
                 os.rename(name, other, src_dir_fd=fd, dst_dir_fd=fd)
 
     def remove(self, name: str) -> None:
-        """Delete a file, where it is there."""
+        """Delete a file, if it exists."""
         if not self._dry_run:
             with self._changing(name) as fd, suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=fd)
 
     @contextmanager
     def _changing(self, name: str) -> Iterator[int]:
-        """Give the directory to be changed, and see to it that the change is there to stay."""
+        """Yield the directory's descriptor for a change, and sync the directory afterwards."""
         if self._fd is None:
             raise RefusedError(f"{self.shown(name)}: its directory is not there")  # a dry run changes nothing
         try:
@@ -164,7 +164,7 @@ class CertificateFolder:
 
     @contextmanager
     def _beside(self, fd: int, name: str, content: bytes, mode: int) -> Iterator[str]:
-        """Write a file under a name of its own, and give that."""
+        """Write a temporary file in the directory, and yield its name."""
         temporary = f".{name}.{secrets.token_hex(8)}"
         opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE, 0o600, dir_fd=fd)
         try:

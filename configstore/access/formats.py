@@ -1,6 +1,6 @@
-"""What the certificates below a directory are handed over as: files, secrets of Swarm, Secrets of Kubernetes.
+"""The certificates below a directory as a deployment takes them: files, Swarm secrets, Kubernetes Secrets.
 
-Needs no library for certificates: they are there. What a member of etcd is started with is said for each of these.
+Reads files only, so it needs no library for certificates. Called by `cli.access_apply`.
 """
 
 import base64
@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from enum import StrEnum
 from typing import NamedTuple
 
-from configstore.access import places
+from configstore.access import layout
 from configstore.access.folder import CertificateFolder
 from configstore.errors import RefusedError, UsageError
 from configstore.model.path import printable
@@ -35,65 +35,65 @@ _KUBERNETES = {
 }
 
 _LONGEST_NAME = 64
-"""Letters of a secret's name that Docker takes."""
+"""Letters of a secret's name that Docker accepts."""
 
 
 class Format(StrEnum):
-    """What a deployment takes."""
+    """The form in which a deployment takes certificates."""
 
     FILES = "files"
     SWARM = "swarm"
     KUBERNETES = "kubernetes"
 
 
-class _Member(NamedTuple):
-    """A folder of those who get one, and what of it is handed over."""
+class _Folder(NamedTuple):
+    """The folder of one container, and those of its files that are handed over."""
 
-    folder: str
+    name: str
     files: Mapping[str, bytes]
 
 
 def etcd_flags(directory: str) -> list[str]:
-    """Return the options by which a member of etcd uses the files of the folder `server`.
+    """Return the options with which a member of etcd uses the files of the folder `server`.
 
-    As variables they are ETCD_CERT_FILE and so on. etcd reads certificates and keys again at each handshake, and
-    the files of authorities at its start alone.
+    As variables they are ETCD_CERT_FILE and so on. etcd reads certificates and keys at each handshake, but the
+    files of authorities only at its start.
     """
-    server = f"{directory.rstrip('/')}/{places.SERVER}"
+    server = f"{directory.rstrip('/')}/{layout.SERVER}"
     return [*(f"{flag}={server}/{file}" for flag, file in _MEMBER), *_REQUIRED]
 
 
 def write(directory: str, services: Mapping[str, str], which: Format) -> list[str]:
-    """Write what a format needs into a folder of its name, and return the paths; those of keys are 0600.
+    """Write the files of a format into a folder of its name (0600), and return their paths.
 
-    Nothing for `files`. Raises RefusedError for a file that is not there.
+    `files` needs none. Raises RefusedError for a missing certificate or key.
     """
     if which is Format.FILES:
         return []
-    places.check_services(services)
+    layout.check_services(services)
     with ExitStack() as stack:
         there = stack.enter_context(CertificateFolder(directory, dry_run=True))
-        members = [_server(stack, there), *(_service(stack, there, *each) for each in services.items())]
-        made = _swarm(members) if which is Format.SWARM else _kubernetes(members)
+        folders = [_server(stack, there), *(_service(stack, there, *each) for each in services.items())]
+        made = _swarm(folders) if which is Format.SWARM else _kubernetes(folders)
         target = stack.enter_context(stack.enter_context(CertificateFolder(directory)).below(which))
         for name, content in made.items():
             target.write(name, content.encode(), 0o600)
-        return [target.place(name) for name in made]
+        return [target.path_of(name) for name in made]
 
 
-def _server(stack: ExitStack, top: CertificateFolder) -> _Member:
-    return _Member(places.SERVER, _read(stack, top, places.SERVER, [file for _, file in _MEMBER]))
+def _server(stack: ExitStack, top: CertificateFolder) -> _Folder:
+    return _Folder(layout.SERVER, _read(stack, top, layout.SERVER, [file for _, file in _MEMBER]))
 
 
-def _service(stack: ExitStack, top: CertificateFolder, service: str, user: str) -> _Member:
-    files = [f"{user}.pem", f"{user}.key", f"{places.CLIENTS}.pem"]
-    return _Member(service, _read(stack, top, service, files, maybe=[places.KEYRING]))
+def _service(stack: ExitStack, top: CertificateFolder, service: str, user: str) -> _Folder:
+    files = [f"{user}.pem", f"{user}.key", f"{layout.CLIENTS}.pem"]
+    return _Folder(service, _read(stack, top, service, files, maybe=[layout.KEYRING]))
 
 
 def _read(
     stack: ExitStack, top: CertificateFolder, name: str, files: Sequence[str], maybe: Sequence[str] = ()
 ) -> dict[str, bytes]:
-    """Return what files of a folder hold; those of `maybe` need not be there."""
+    """Return the content of a folder's files; those of `maybe` need not exist."""
     folder = stack.enter_context(top.below(name))
     found = {}
     for file in (*files, *maybe):
@@ -108,13 +108,13 @@ def _read(
 # -- Swarm --
 
 
-def _swarm(members: Sequence[_Member]) -> dict[str, str]:
-    """Return the script that makes the secrets, and what a stack knows them by.
+def _swarm(folders: Sequence[_Folder]) -> dict[str, str]:
+    """Return the script that makes the secrets, and the part of a stack that names them.
 
-    A secret of Swarm is never changed: its name has a version, made of what it holds, so that the same files make
-    the same secrets, and a new certificate new ones. The stack names them by what the files are called.
+    Swarm cannot change a secret. So its name has a version made of its content: the same files make the same
+    secrets, and a new certificate new ones. The stack names them by their files' names.
     """
-    secrets = dict(_secrets(members))
+    secrets = dict(_secrets(folders))
     for name, _ in secrets.values():
         if len(name) > _LONGEST_NAME:
             raise UsageError(
@@ -139,11 +139,11 @@ def _swarm(members: Sequence[_Member]) -> dict[str, str]:
         "secrets:",
         *(f"  {alias}: {{external: true, name: {name}}}" for alias, (name, _) in secrets.items()),
     ]
-    sealed = [folder for folder, files in members if places.KEYRING in files]
+    sealed = [folder for folder, files in folders if layout.KEYRING in files]
     if sealed:
         stack.append("services:")
     for service in sealed:
-        secret = f"{service}.{places.KEYRING}"
+        secret = f"{service}.{layout.KEYRING}"
         stack += [
             f"  {service}-sidecar:",
             f"    environment: {{CONFIGSTORE_SEAL_KEYRING: /run/secrets/{secret}}}",
@@ -152,31 +152,31 @@ def _swarm(members: Sequence[_Member]) -> dict[str, str]:
     return {"secrets.sh": _lines(script), "secrets.yml": _lines(stack)}
 
 
-def _secrets(members: Sequence[_Member]) -> Iterator[tuple[str, tuple[str, str]]]:
+def _secrets(folders: Sequence[_Folder]) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yield each secret's name in a stack, with its name in the swarm and the path of its file."""
-    for folder, files in members:
+    for folder, files in folders:
         for file, content in files.items():
-            # A key bears the version of its certificate, so that its own name tells nothing of it.
+            # A key gets the version of its certificate: a hash of the key itself must not be published.
             shown = files.get(file.replace(".key", ".pem"), content)
             version = hashlib.sha256(b"secret of Swarm\0" + shown).hexdigest()[:10]
-            if file == f"{places.CLIENTS}.pem" and folder != places.SERVER:
-                continue  # the same for all
+            if file == f"{layout.CLIENTS}.pem" and folder != layout.SERVER:
+                continue  # the same for all services
             alias = file
-            if folder == places.SERVER:
+            if folder == layout.SERVER:
                 alias = f"etcd-{file}"
-            elif file == places.KEYRING:
-                alias = f"{folder}.{places.KEYRING}"
+            elif file == layout.KEYRING:
+                alias = f"{folder}.{layout.KEYRING}"
             yield alias, (f"{alias}-{version}", f"{folder}/{file}")
 
 
 # -- Kubernetes --
 
 
-def _kubernetes(members: Sequence[_Member]) -> dict[str, str]:
-    """Return a Secret for etcd and one for each service, with the keys that the shipped manifests look for."""
+def _kubernetes(folders: Sequence[_Folder]) -> dict[str, str]:
+    """Return a Secret for etcd and one for each service, with the keys that the shipped manifests use."""
     made = {}
-    for folder, files in members:
-        if folder == places.SERVER:
+    for folder, files in folders:
+        if folder == layout.SERVER:
             name, keys = "etcd-server", {_KUBERNETES[file]: content for file, content in files.items()}
         else:
             name, keys = f"configstore-etcd-{folder}", {_key(file): content for file, content in files.items()}
@@ -195,10 +195,10 @@ def _kubernetes(members: Sequence[_Member]) -> dict[str, str]:
 
 
 def _key(file: str) -> str:
-    """Return what a service's file is called in its Secret: the same for all, as it is one folder in each pod."""
-    if file == places.KEYRING:
+    """Return the key of a service's file in its Secret: the same for all, since each pod mounts one folder."""
+    if file == layout.KEYRING:
         return file
-    if file == f"{places.CLIENTS}.pem":
+    if file == f"{layout.CLIENTS}.pem":
         return "ca.crt"
     return "tls.key" if file.endswith(".key") else "tls.crt"
 

@@ -1,4 +1,4 @@
-"""Certificates and keys as values: reads, judges and signs them. Knows nothing of files; see `certificates`."""
+"""Certificates and keys as values: reads, compares and signs them. Called by `authorities` and `certificates`."""
 
 import datetime as dt
 import ipaddress
@@ -28,11 +28,11 @@ from configstore.model.path import printable
 AUTHORITY_LIFE = dt.timedelta(days=3650)
 LIFE = dt.timedelta(days=825)
 _BACKDATED = dt.timedelta(hours=1)
-"""For hosts whose clocks are behind."""
+"""Certificates are valid from this long before they are made, for hosts whose clocks are behind."""
 
 CLIENT = (ExtendedKeyUsageOID.CLIENT_AUTH,)
 MEMBER = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
-"""A member is a client as well: of the others, and of itself, for etcd's gateway and for its health."""
+"""A member is a client as well: of the other members, and of itself for etcd's gateway and health check."""
 
 _DNS_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 
@@ -40,12 +40,12 @@ Key = ec.EllipticCurvePrivateKey | RSAPrivateKey | Ed25519PrivateKey | Ed448Priv
 
 
 def new_key() -> Key:
-    """Return a key that nobody has seen yet."""
+    """Return a new private key."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def self_signed(subject: x509.Name, key: Key, now: dt.datetime) -> x509.Certificate:
-    """Return an authority's certificate, which signs certificates of others alone, no other authority's."""
+    """Return an authority's certificate; it may not sign other authorities (path length 0)."""
     builder = (
         _builder(subject, key, now, now + AUTHORITY_LIFE)
         .issuer_name(subject)
@@ -65,7 +65,7 @@ def issue(
     signing_key: Key,
     now: dt.datetime,
 ) -> x509.Certificate:
-    """Return a certificate for a key, which ends with the authority at the latest."""
+    """Return a certificate for a key; it ends with the authority's at the latest."""
     builder = (
         _builder(name(user), key, now, min(now + LIFE, signing.not_valid_after_utc))
         .issuer_name(signing.subject)
@@ -107,11 +107,11 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
 
 
 def _issuer_identifier(signing: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    """Return the key's identifier alone, without a serial number: a renewed authority has another one."""
+    """Return the identifier of the authority's key, not its serial number: that changes when it is renewed."""
     try:
         own = signing.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:
-        key = signing.public_key()  # of a kind that signs, since it signed itself or its authority says so
+        key = signing.public_key()  # is_authority was checked, so this kind of key can sign
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)  # type: ignore[arg-type]  # see the line above
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
@@ -121,12 +121,12 @@ def _hash(key: Key) -> hashes.SHA256 | None:
 
 
 def name(common_name: str) -> x509.Name:
-    """Return a subject of one common name."""
+    """Return a subject that has only a common name."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
 def general_name(text: str) -> x509.GeneralName:
-    """Return a server's name or address as certificates have it. Raises UsageError."""
+    """Return a server's name or address as a certificate holds it. Raises UsageError."""
     with suppress(ValueError):
         return x509.IPAddress(ipaddress.ip_address(text))
     last = text.rpartition(".")[2]
@@ -166,17 +166,17 @@ def certificate_pem(*certificates: x509.Certificate) -> bytes:
 
 
 def key_pem(key: Key) -> bytes:
-    """Return a private key as PEM, without a passphrase: nobody is there to type it."""
+    """Return a private key as PEM, without a passphrase, since services start unattended."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def public(of: x509.Certificate | Key) -> bytes:
-    """Return a public key, as DER, to compare."""
+    """Return the public key as DER, for comparisons."""
     return of.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def is_authority(certificate: x509.Certificate) -> bool:
-    """Tell whether a certificate may sign others."""
+    """Return whether a certificate may sign others."""
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
         usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
@@ -186,7 +186,7 @@ def is_authority(certificate: x509.Certificate) -> bool:
 
 
 def signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    """Tell whether an authority's key signed a certificate."""
+    """Return whether an authority's key signed a certificate."""
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
@@ -201,7 +201,7 @@ def common_name(certificate: x509.Certificate) -> str:
 
 
 def names_in(certificate: x509.Certificate) -> list[x509.GeneralName]:
-    """Return the names and addresses that a server may be found at."""
+    """Return the server names and addresses in a certificate."""
     try:
         return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
@@ -209,7 +209,7 @@ def names_in(certificate: x509.Certificate) -> list[x509.GeneralName]:
 
 
 def uses_in(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:
-    """Return what a certificate may be used for."""
+    """Return the extended key usages of a certificate."""
     try:
         return list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     except x509.ExtensionNotFound:
@@ -217,6 +217,6 @@ def uses_in(certificate: x509.Certificate) -> list[x509.ObjectIdentifier]:
 
 
 def nears_end(certificate: x509.Certificate, part: float, now: dt.datetime) -> bool:
-    """Tell whether less than a part of its life is left."""
+    """Return whether less than a part of the certificate's life is left."""
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return end - now < (end - begin) * part

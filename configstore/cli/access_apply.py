@@ -46,7 +46,7 @@ from configstore.store.replicas import live_reports
 from configstore.store.store import Store
 
 if TYPE_CHECKING:
-    from configstore.access.certificates import Made
+    from configstore.access.certificates import EnsuredCertificate
 
 _NAMED = 3
 """Replicas that are named to who is asked."""
@@ -129,7 +129,7 @@ def _certificates(args: argparse.Namespace, services: Sequence[Service], done: d
         users,
         server_names=args.etcd_name,
         reached_at=_hosts(args),
-        given=certificates.Given(args.ca_cert, args.ca_key) if args.ca_cert else None,
+        given=certificates.AuthorityFiles(args.ca_cert, args.ca_key) if args.ca_cert else None,
         now=dt.datetime.now(dt.UTC),
         roll_over=args.roll_over,
         dry_run=args.dry_run,
@@ -156,7 +156,7 @@ def _certificates(args: argparse.Namespace, services: Sequence[Service], done: d
                 write_line(printable(path))
 
 
-def _made_row(made: "Made", *, dry_run: bool) -> tuple[Cell, ...]:
+def _made_row(made: "EnsuredCertificate", *, dry_run: bool) -> tuple[Cell, ...]:
     state = f"to be {made.state}" if dry_run and str(made.state) != "kept" else str(made.state)
     return made.user, state, f"{made.end:%Y-%m-%d}", made.path
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from configstore.access import places
+from configstore.access import layout
 from configstore.cli.arguments import store_settings
 from configstore.errors import PermissionDeniedError, RefusedError, StoreError, UsageError
 from configstore.model.grants import (
@@ -69,7 +69,7 @@ def settings_of(args: argparse.Namespace) -> StoreSettings:
     settings = store_settings(args, store_table(config), config or "")
     out = getattr(args, "out", None)
     if out and settings.cert is None and settings.user is None and all_tls(settings):
-        files = places.operator_files(out)
+        files = layout.operator_files(out)
         if os.path.exists(files.cert):
             cacert = settings.cacert or files.cacert
             settings = msgspec.structs.replace(settings, cacert=cacert, cert=files.cert, key=files.key)
@@ -110,7 +110,7 @@ def wrong_by_certificate(
     if not out or not all_tls(settings):
         return
     keys = Keys(settings.root)
-    files = places.client_files(out, service.name, service.user)
+    files = layout.client_files(out, service.name, service.user)
     if not os.path.exists(files.cert):
         return
     own = msgspec.structs.replace(

@@ -27,28 +27,34 @@ def add(commands: Commands) -> None:
 def _doctor(args: argparse.Namespace) -> int:
     from configstore.doctor.gather import gather  # noqa: PLC0415 - no other command needs these
     from configstore.doctor.judge import judge  # noqa: PLC0415 - as above
-    from configstore.doctor.mappings import Settings  # noqa: PLC0415 - as above
+    from configstore.doctor.mappings import SidecarSettings  # noqa: PLC0415 - as above
     from configstore.presets.services import of_settings, store_table  # noqa: PLC0415 - as above
 
     told = store_table(args.config)
     settings = store_settings(args, told, args.config or "")
     preset = args.preset or os.environ.get("CONFIGSTORE_PRESET") or ""
-    service, how = None, ""
+    service, options = None, ""
     if preset or args.config:
         service = of_settings(file=args.config, preset=preset, environ=os.environ, name=args.service or "")
         whole = args.service or (service.name if preset and "/" not in preset else "")
         given = (("--config", args.config), ("--preset", preset), ("--service", whole))
-        how = " ".join(f"{option} {shell_word(value)}" for option, value in given if value)
+        options = " ".join(f"{option} {shell_word(value)}" for option, value in given if value)
     elif args.service:
         raise UsageError("--service: names one sidecar; say which by --config FILE, or by --preset NAME,NAME")
     warn_of_misspelt_variables()
     if "endpoints" not in told:
         say_of_default(args)
-    sidecar = Settings(file=args.config, preset=preset, environ=os.environ)
+    sidecar = SidecarSettings(file=args.config, preset=preset, environ=os.environ)
     keyring = vars(args).get("seal_keyring") or sidecar.keyring
     findings = judge(
         gather(
-            settings, writer(), args.directories, service, how, keyring=keyring, mappings=sidecar.mappings(keyring)
+            settings,
+            writer(),
+            args.directories,
+            service,
+            options,
+            keyring=keyring,
+            mappings=sidecar.mappings(keyring),
         )
     )
     if args.json:

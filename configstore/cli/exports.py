@@ -32,7 +32,7 @@ from configstore.model.path import (
 )
 from configstore.model.record import Entry, Kind, placing_order, tombstone
 from configstore.model.selection import Symlinks
-from configstore.presets.single_host import DataSet, parts
+from configstore.presets.single_host import DataSet, data_sets
 from configstore.progress import Progress
 from configstore.store.tree import Tree
 from configstore.store.values import Listing, Stored
@@ -56,7 +56,7 @@ class _Done(msgspec.Struct, kw_only=True):
 def run(args: argparse.Namespace) -> int:
     """Run `export` and return its exit code."""
     top = typed_directory(args.path)
-    wanted = parts(args.preset, top) if args.preset else (DataSet(store=top),)
+    wanted = data_sets(args.preset, top) if args.preset else (DataSet(store=top),)
     with open_tree(args) as tree:
         listed = tree.list(top)
         _check(tree, top, listed)

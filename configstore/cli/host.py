@@ -23,7 +23,7 @@ from configstore.files.reasons import why_failed
 from configstore.files.walk import listing, open_plain, walk
 from configstore.model.path import ROOT, PathError, StorePath, first_component, join, parse_path, printable
 from configstore.model.record import Entry, Kind, sha256
-from configstore.presets.single_host import DataSet, Rest
+from configstore.presets.single_host import DataSet, LeftBehindRules
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,7 +191,9 @@ def _status(folder: int, path: StorePath) -> os.stat_result:
 
 
 def _find_rest(folder: int, preset: str, host: Host, wanted: Sequence[DataSet]) -> None:
-    rest = Rest(preset, [*(found.host for found in host.found.values()), *(part.host for part in wanted)])
+    rest = LeftBehindRules(
+        preset, [*(found.host for found in host.found.values()), *(part.host for part in wanted)]
+    )
     todo = [ROOT]
     while todo:
         directory = todo.pop()

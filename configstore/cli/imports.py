@@ -30,7 +30,7 @@ from configstore.cli.session import (
 from configstore.errors import ConflictError, NotThereError, StoreError, UnreachableError
 from configstore.model.path import StorePath, ancestors, is_below, shell_word, shown
 from configstore.model.record import Entry, Kind, placing_order
-from configstore.presets.single_host import DataSet, parts
+from configstore.presets.single_host import DataSet, data_sets
 from configstore.progress import Progress
 from configstore.store.leases import Lease
 from configstore.store.tree import Tree
@@ -57,7 +57,7 @@ class _ImportPlan(msgspec.Struct, kw_only=True):
 def run(args: argparse.Namespace) -> int:
     """Run `import` and return its exit code."""
     below = typed_directory(args.path)
-    wanted = parts(args.preset, below) if args.preset else (DataSet(store=below),)
+    wanted = data_sets(args.preset, below) if args.preset else (DataSet(store=below),)
     began = monotonic()
     with ExitStack() as stack:
         preset = args.preset or ""

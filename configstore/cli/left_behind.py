@@ -13,7 +13,7 @@ from configstore.files.reader import Reader
 from configstore.files.walk import open_plain, walk
 from configstore.model.path import ROOT, StorePath
 from configstore.model.record import Kind
-from configstore.presets.single_host import DataSet, parts
+from configstore.presets.single_host import DataSet, data_sets
 
 
 def left_behind(directory: str, presets: Iterable[str], absent: Collection[StorePath]) -> set[str]:
@@ -24,7 +24,7 @@ def left_behind(directory: str, presets: Iterable[str], absent: Collection[Store
     """
     folder = descend(directory)
     try:
-        wanted = [part for preset in presets for part in parts(preset, ROOT) if part.store in absent]
+        wanted = [part for preset in presets for part in data_sets(preset, ROOT) if part.store in absent]
         return {part.name for part in wanted if _holds(folder, part)}
     finally:
         os.close(folder)

@@ -80,9 +80,9 @@ def _replicas(args: argparse.Namespace) -> int:
     rows.sort(key=lambda row: (row[0].mapping, row[0].replica))
     gone = [each for each, _ in answers.everyone.gone(tree.keys).values() if mapping in {None, each.mapping}]
     if args.json:
-        from configstore.overview.shown import replica  # noqa: PLC0415 - few want it
+        from configstore.overview.json_output import replica_of  # noqa: PLC0415 - few want it
 
-        write_json([replica(report, answers=not silent) for report, silent in rows])
+        write_json([replica_of(report, answers=not silent) for report, silent in rows])
     else:
         cells = [_row(report, silent=silent) for report, silent in rows]
         table(_HEADERS, [*cells, *map(_gone_row, gone)])

@@ -11,7 +11,9 @@ from configstore.clock import span
 from configstore.doctor.facts import EndpointAnswer
 from configstore.doctor.finding import Finding, some
 from configstore.doctor.finding import FindingState as Grade
+from configstore.model.grouping import grouped
 from configstore.model.path import printable
+from configstore.model.phrases import mib
 from configstore.overview.facts import OverviewFacts
 from configstore.overview.judge import Judgement, MappingRow
 from configstore.store.api import MemberStatus
@@ -56,14 +58,10 @@ def _shortened(need: Finding) -> Finding:
 
 def _choices(facts: OverviewFacts) -> list[str]:
     """Return what persons chose last, once for all replicas that carried it out."""
-    whose: dict[tuple[str, str], list[str]] = {}
-    for report in facts.reports:
-        if report.last_choice:
-            choice = report.mapping, report.last_choice
-            whose.setdefault(choice, []).append(f"{report.replica}@{report.host}")
+    chosen = (report for report in facts.reports if report.last_choice)
     return [
-        printable(f"{mapping}: {some(tuple(names))}: last choice: {choice}")[:LONGEST]
-        for (mapping, choice), names in whose.items()
+        printable(f"{mapping}: {some([each.name for each in whose])}: last choice: {choice}")[:LONGEST]
+        for (mapping, choice), whose in grouped(chosen, lambda each: (each.mapping, each.last_choice)).items()
     ]
 
 
@@ -123,7 +121,7 @@ def _store_line(facts: OverviewFacts) -> str:
         *who,
         f"etcd {' and '.join(sorted({status.version for status in answering.values()}))}",
         f"revision {facts.revision or newest.revision}",
-        f"{newest.db_size / 2**20:.1f} MiB",
+        mib(newest.db_size),
         *([] if newest.leader else ["without a leader"]),
         *(f"alarm {alarm}" for alarm in alarms),
     ]

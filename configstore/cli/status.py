@@ -55,10 +55,10 @@ def _status(args: argparse.Namespace) -> int:
 
 def _show(facts: "OverviewFacts", verdict: "Judgement", args: argparse.Namespace) -> None:
     from configstore.cli.screen import screen  # noqa: PLC0415 - no other command needs these
-    from configstore.overview.shown import shown  # noqa: PLC0415 - as above
+    from configstore.overview.json_output import overview_of  # noqa: PLC0415 - as above
 
     if args.json:
-        write_json(shown(facts, verdict), indent=0 if args.watch else 2)
+        write_json(overview_of(facts, verdict), indent=0 if args.watch else 2)
         return
     width, styled = terminal_width(), is_styled()
     lines = "\n".join(screen(facts, verdict, width=width, styled=styled, every=args.all))

@@ -47,7 +47,7 @@ def _origin(text: str) -> str:
 
 def _ui(args: argparse.Namespace) -> int:
     try:
-        from configstore.ui.door import new_secrets  # noqa: PLC0415 - only this command needs these
+        from configstore.ui.admission import new_secrets  # noqa: PLC0415 - only this command needs these
         from configstore.ui.serving import Site, listen  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"anyio", "jinja2", "markupsafe", "starlette", "uvicorn"}:
@@ -62,7 +62,7 @@ def _ui(args: argparse.Namespace) -> int:
         site = Site(
             store_settings(args), tree, at, known, by=asker(args), write=args.write, proxy=args.proxy_origin or ""
         )
-        site.watching.start()
+        site.monitor.start()
         origin = args.proxy_origin or f"http://127.0.0.1:{at.getsockname()[1]}"
         url = f"{origin}/?token={known.token}"
         write_text(url)

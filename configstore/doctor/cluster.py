@@ -1,31 +1,32 @@
-"""Judges etcd itself: members, version, alarms, space, compaction."""
+"""Judges etcd itself: members, version, alarms, space, compaction. Pure; for `judge` and `overview.judge`."""
 
 from collections.abc import Iterator
 
 from configstore.doctor.facts import Facts, Failure
-from configstore.doctor.finding import Finding, fail, mib, ok, warn
+from configstore.doctor.finding import Finding, fail, ok, warn
 from configstore.doctor.holes import ADVISED, holes_of, parse
 from configstore.model.path import printable
+from configstore.model.phrases import mib
 from configstore.store.api import MemberStatus
 
 BEHIND = 5000
-"""Entries of the log; a member further behind than this catches up by a whole snapshot (etcd's default)."""
+"""Entries of the raft log; a member further behind catches up by a whole snapshot (etcd's default)."""
 
 FULL = 0.8
-"""Share of the quota above which there is to be done something."""
+"""Share of the quota above which a person should act."""
 
 YOUNG = 10_000
-"""Revisions below which an etcd that was never compacted is no matter."""
+"""Revisions below which an etcd that was never compacted is no problem."""
 
 HOARDED = 100_000
-"""Revisions since the last compaction above which it seems not to happen by itself."""
+"""Revisions since the last compaction above which automatic compaction seems to be off."""
 
 
 _QUORUM = "start the members that are missing: more than half must run"
 
 
 def members(facts: Facts) -> Iterator[Finding]:
-    """Judge whether the members that answer agree, and with the others make a cluster."""
+    """Judge whether the members that answer agree, and whether the cluster has a leader."""
     statuses = facts.statuses
     if not statuses:
         return
@@ -86,7 +87,7 @@ _ALARMS = {
 
 
 def alarms(facts: Facts) -> Iterator[Finding]:
-    """Judge alarms: they stop writes, whatever the rights."""
+    """Judge alarms: they stop writes, even with all rights."""
     statuses = facts.statuses
     names = dict.fromkeys(name for each in statuses for name in each.alarms)
     for name in names:
@@ -101,8 +102,8 @@ def space(facts: Facts) -> Iterator[Finding]:
     known = []
     for each in facts.endpoints:
         if isinstance(each.status, MemberStatus):
-            quota = each.web.quota if each.status.quota is None else each.status.quota
-            known.append((each.status, quota, each.web.silent))
+            quota = each.http.quota if each.status.quota is None else each.status.quota
+            known.append((each.status, quota, each.http.silent))
     if not known:
         return
     status, quota, silent = max(known, key=lambda one: one[0].db_size)
@@ -118,7 +119,7 @@ def space(facts: Facts) -> Iterator[Finding]:
 
 
 def compaction(facts: Facts) -> Iterator[Finding]:
-    """Judge whether old revisions are ever forgotten."""
+    """Judge whether etcd drops old revisions."""
     check, oldest = "compaction", facts.compacted
     if oldest is None:
         return

@@ -1,4 +1,4 @@
-"""Asks each endpoint on its own what its member says of itself. Called by `gather`, and by `overview`."""
+"""Asks each endpoint on its own for its member's status. Called by `gather` and by `overview.gather`."""
 
 import threading
 import time
@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from configstore.doctor import web
-from configstore.doctor.facts import EndpointAnswer, Failure, Web
+from configstore.doctor import http_probe
+from configstore.doctor.facts import EndpointAnswer, Failure, HttpAnswer
 from configstore.errors import StoreError, StoreUnavailableError
 from configstore.settings import StoreSettings
 from configstore.store.api import MemberStatus
@@ -18,13 +18,13 @@ from configstore.store.connect import connect
 Found = TypeVar("Found")
 
 ENOUGH = 1.0
-"""Seconds after which those that have not answered are not waited for, if another one has."""
+"""Seconds after which nothing more is waited for, if one endpoint has answered."""
 
 SILENT = "does not answer"
 
 
 class _Asked(Generic[Found]):
-    """A question in a thread of its own, which nobody waits for at the end: a name may not resolve for minutes."""
+    """A call in a daemon thread: resolving a name may hang for minutes, and must not delay the process's end."""
 
     def __init__(self, ask: Callable[[], Found]) -> None:
         self.found: Found | None = None
@@ -36,15 +36,15 @@ class _Asked(Generic[Found]):
         self.found = self._ask()
 
     def wait(self, end: float) -> Found | None:
-        """Return the answer, None when there is none until `end` on the monotonic clock."""
+        """Return the answer; None when there is none by `end` on the monotonic clock."""
         self._thread.join(max(0.0, end - time.monotonic()))
         return self.found
 
 
 def look_at_all(settings: StoreSettings, patience: float) -> tuple[EndpointAnswer, ...]:
-    """Return what every endpoint shows, after at most `patience` seconds, whatever hangs."""
+    """Return the answer of every endpoint, after at most `patience` seconds even if a call hangs."""
     begun = time.monotonic()
-    webs = [_Asked(partial(web.visit, url, settings, patience / 2)) for url in settings.endpoints]
+    probes = [_Asked(partial(http_probe.probe, url, settings, patience / 2)) for url in settings.endpoints]
     asked = [_Asked(partial(_status, url, settings, patience)) for url in settings.endpoints]
     enough, end = begun + min(ENOUGH, patience), begun + patience
     for each in asked:
@@ -54,20 +54,20 @@ def look_at_all(settings: StoreSettings, patience: float) -> tuple[EndpointAnswe
             each.wait(end)
     return tuple(
         _endpoint(url, seen.wait(enough), answer.found, patience)
-        for url, seen, answer in zip(settings.endpoints, webs, asked, strict=True)
+        for url, seen, answer in zip(settings.endpoints, probes, asked, strict=True)
     )
 
 
 def _endpoint(
-    url: str, seen: Web | None, answer: tuple[MemberStatus | Failure, float] | None, patience: float
+    url: str, seen: HttpAnswer | None, answer: tuple[MemberStatus | Failure, float] | None, patience: float
 ) -> EndpointAnswer:
     silent = Failure(f"status at {url}: {SILENT} ({patience:g} s)", StoreUnavailableError.exit_code)
     status, latency = answer or (silent, 0.0)
-    return EndpointAnswer(url=url, web=seen or Web(silent=SILENT), status=status, latency=latency)
+    return EndpointAnswer(url=url, http=seen or HttpAnswer(silent=SILENT), status=status, latency=latency)
 
 
 def only(settings: StoreSettings, endpoints: tuple[str, ...], timeout: float) -> StoreSettings:
-    """Return settings for some of the endpoints, with another time for one call."""
+    """Return the settings with only these endpoints, and another timeout in seconds for one call."""
     return msgspec.structs.replace(settings, endpoints=endpoints, timeout=timeout)
 
 
@@ -77,13 +77,13 @@ def failure(error: StoreError) -> Failure:
 
 
 def _status(url: str, settings: StoreSettings, patience: float) -> tuple[MemberStatus | Failure, float]:
-    """Return the status of the member at an endpoint, and how long it took.
+    """Return the status of the member at an endpoint, and how long the call took.
 
-    Asked by nobody first, which etcd allows up to 3.5 at least: a bad login must not hide the member.
+    It asks without a user first, which etcd allows at least up to 3.5: a wrong password must not hide the member.
     """
-    nobody = msgspec.structs.replace(settings, user=None, password=None, password_file=None)
+    anonymous = msgspec.structs.replace(settings, user=None, password=None, password_file=None)
     found = Failure("")
-    for who in (nobody, settings) if settings.user else (nobody,):
+    for who in (anonymous, settings) if settings.user else (anonymous,):
         with connect(only(who, (url,), patience)) as kv:
             try:
                 kv.status()  # connects

@@ -1,4 +1,4 @@
-"""What was found out, as values, before anybody judges it. Times are Unix seconds, sizes bytes."""
+"""What the doctor found out, as values, before it is judged. Times are Unix seconds, sizes bytes."""
 
 import enum
 
@@ -13,7 +13,7 @@ from configstore.store.api import MemberStatus
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why something could not be done, in words for an operator, and the exit code of that kind of failure."""
+    """Why a call failed, as a text for the operator, and the exit code of that kind of failure."""
 
     reason: str
     exit_code: int = 1
@@ -33,12 +33,12 @@ class Refusal(enum.StrEnum):
     OTHER = "the handshake fails"
 
 
-class Web(msgspec.Struct, frozen=True, kw_only=True):
-    """What an endpoint showed over HTTP.
+class HttpAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What an endpoint answered over HTTP.
 
-    refusal: why there is no TLS, with the library's own `detail`. names: for which the certificate is, where they
-    matter. certificate: from when until when it is valid. clock_ahead: by how much etcd's clock is ahead of this
-    machine's. quota: as in `MemberStatus`. silent: why clock or quota could not be had.
+    refusal: why there is no TLS connection; detail: the TLS library's own text. names: those of the certificate,
+    when it is for another name. certificate: its validity. clock_ahead: how far etcd's clock is ahead of this
+    machine's. quota: as in `MemberStatus`. silent: why clock or quota are unknown.
     """
 
     refusal: Refusal | None = None
@@ -51,26 +51,26 @@ class Web(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint, asked on its own: the status of its member after `latency` seconds, or why there is none."""
+    """One endpoint, asked on its own: its member's status, or why there is none. latency: of the status call."""
 
     url: str
-    web: Web
+    http: HttpAnswer
     status: MemberStatus | Failure
     latency: float = 0.0
 
 
-class Access(enum.Enum):
-    """What etcd says of access control. OPEN: no user is set and none was asked for, whatever the reason."""
+class AccessControl(enum.Enum):
+    """Whether etcd checks rights. OPEN: no user is set here, and etcd asked for none."""
 
     ON = enum.auto()
     OFF = enum.auto()
     OPEN = enum.auto()
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of trying each right on a key of the doctor's own: allowed, refused, or not tried at all.
+class RightsTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of trying each right on a key that only the doctor uses: allowed, refused, or not tried.
 
-    took: seconds for a write through the cluster. left: whether the key had to be left to its lease's end.
+    took: seconds of a write through the cluster. left: the key could not be deleted; its lease will end it.
     """
 
     allowed: tuple[str, ...] = ()
@@ -80,8 +80,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     left: bool = False
 
 
-class Lack(msgspec.Struct, frozen=True):
-    """A right that a mapping needs and that was refused: of which mapping ("": of all), what, and what for."""
+class MissingRight(msgspec.Struct, frozen=True):
+    """A right that a mapping needs and etcd refused. mapping: "" for every mapping; why: what it is needed for."""
 
     mapping: str
     what: str
@@ -89,24 +89,25 @@ class Lack(msgspec.Struct, frozen=True):
 
 
 class ServiceTrial(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of trying the rights that a service needs, by one who has not those of a person.
+    """The result of trying the rights that one service needs, with that service's own user.
 
-    how: the options that tell its mappings. mappings: their names. beyond: what it may do and must not.
+    options: those of `configstore access` that name the service. mappings: their names. beyond: rights that the
+    user has and a service must not have.
     """
 
     service: str
-    how: str
+    options: str
     mappings: tuple[str, ...] = ()
-    lacks: tuple[Lack, ...] = ()
+    missing: tuple[MissingRight, ...] = ()
     beyond: tuple[str, ...] = ()
 
 
 class Records(msgspec.Struct, frozen=True, kw_only=True):
-    """What lies below the root key: the names of subtrees, how many records, and the paths of unreadable ones.
+    """What the store holds below the root key: subtrees, how many records, the paths of unreadable ones.
 
-    live: how many replicas mirror something. unwell: those that are not ready, as `mapping: replica@host: state`.
-    held_up: leases that are held for longer than is usual. unopened: how many records are sealed with which key
-    that the keyring does not have; without a keyring, with which key at all. reports: of live replicas.
+    live: how many replicas are alive. unwell: those that are not ready, as `mapping: replica@host: state`.
+    held_up: leases that are held for longer than is usual. unopened: the number of sealed records by the id of
+    their key, where the keyring lacks that key (without a keyring: all sealed records). reports: of live replicas.
     """
 
     subtrees: tuple[str, ...] = ()
@@ -119,8 +120,8 @@ class Records(msgspec.Struct, frozen=True, kw_only=True):
     reports: tuple[Report, ...] = ()
 
 
-class Sealing(msgspec.Struct, frozen=True, kw_only=True):
-    """A mapping of a sidecar, and what it does about sealing. fits: the keyring has a key of its subtree."""
+class MappingSealing(msgspec.Struct, frozen=True, kw_only=True):
+    """A mapping of a sidecar with its sealing policy. fits: the keyring has a key of its subtree."""
 
     name: str
     store: StorePath
@@ -128,7 +129,7 @@ class Sealing(msgspec.Struct, frozen=True, kw_only=True):
     fits: bool = True
 
 
-class Ring(msgspec.Struct, frozen=True, kw_only=True):
+class KeyringFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The keyring that is set. failure: why it cannot be used. mode: of its file. keys: their ids.
 
     mappings: those of the sidecar whose settings were named.
@@ -139,11 +140,11 @@ class Ring(msgspec.Struct, frozen=True, kw_only=True):
     mode: int = 0
     master: bool = False
     keys: tuple[str, ...] = ()
-    mappings: tuple[Sealing, ...] = ()
+    mappings: tuple[MappingSealing, ...] = ()
 
 
-class Room(msgspec.Struct, frozen=True, kw_only=True):
-    """Free bytes and inodes of a file system, without root's reserve, and all it has; 0 inodes: it counts none."""
+class FreeSpace(msgspec.Struct, frozen=True, kw_only=True):
+    """Free bytes and inodes of a file system, without root's reserve, and its totals; inodes is 0 if uncounted."""
 
     free: int
     size: int
@@ -151,20 +152,20 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
     inodes: int = 0
 
 
-class Inotify(msgspec.Struct, frozen=True, kw_only=True):
-    """The kernel's limits for each user: instances, and watches in all of them."""
+class InotifyLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The kernel's limits for each user: inotify instances, and watches in all of them."""
 
     instances: int
     watches: int
 
 
-class Directory(msgspec.Struct, frozen=True, kw_only=True):
-    """A local directory that is to be mirrored, as the user who runs this sees it.
+class DirectoryFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A local directory that is to be mirrored, as the user who runs the doctor sees it.
 
-    sticky: only the owner of a file, or of the directory, may replace it; `exempt` are these and CAP_FOWNER.
-    leases: whether the kernel tells who is writing to the files there: root needs CAP_LEASE for other users' ones.
-    room: what is free there. folders: how many there are, each of which needs a watch. watched: why none could be
-    had in a trial, "" where it could.
+    failure: why it cannot be read. sticky: only the owner of a file, or of the directory, may replace a file in
+    it; exempt: this user is the directory's owner, or has CAP_FOWNER. leases: whether file leases can show who is
+    writing (root needs CAP_LEASE for other users' files). folders: how many there are; each needs a watch.
+    watched: why a trial watch failed, "" when it did not.
     """
 
     path: str
@@ -173,20 +174,19 @@ class Directory(msgspec.Struct, frozen=True, kw_only=True):
     sticky: bool = False
     exempt: bool = False
     leases: bool = True
-    room: Room | None = None
+    room: FreeSpace | None = None
     folders: int = 0
     watched: str = ""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """All that was found out. What was not asked, since nobody would have answered, is None.
+    """Everything the doctor found out. None: not asked, since nothing would have answered.
 
-    now: this machine's clock. client_validity: of the configured one.
-    compacted: the oldest revision that is still there; 0 when etcd was never compacted.
-    state: the directory in which a sidecar here remembers what it agreed on; None where there is none.
-    part: the rights by mapping, where mappings are known and etcd does not take us for a person.
-    keyring: None where none is set.
-    cut_off: the call of the store as a whole that nobody answered; the later ones were not made.
+    now: this machine's clock. client_validity: of the client certificate that is set.
+    service: the trial of a service's rights, made when mappings are known and etcd's user may not do everything.
+    compacted: the oldest revision that etcd still has; 0 when it was never compacted.
+    cut_off: the call to the cluster that was not answered; the later ones were not made.
+    state: the state directory of a sidecar on this host. keyring: None when none is set.
     """
 
     now: float
@@ -195,18 +195,23 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     client_certificate: bool = False
     client_validity: Validity | None = None
-    access: Access | Failure | None = None
-    trial: Trial | None = None
-    part: ServiceTrial | Failure | None = None
+    access: AccessControl | Failure | None = None
+    trial: RightsTrial | None = None
+    service: ServiceTrial | Failure | None = None
     compacted: int | Failure | None = None
     records: Records | Failure | None = None
     cut_off: Failure | None = None
-    directories: tuple[Directory, ...] = ()
-    state: Directory | None = None
-    inotify: Inotify | None = None
-    keyring: Ring | None = None
+    directories: tuple[DirectoryFacts, ...] = ()
+    state: DirectoryFacts | None = None
+    inotify: InotifyLimits | None = None
+    keyring: KeyringFacts | None = None
 
     @property
     def statuses(self) -> tuple[MemberStatus, ...]:
         """The statuses of the endpoints that answered."""
-        return tuple(each.status for each in self.endpoints if isinstance(each.status, MemberStatus))
+        return statuses_of(self.endpoints)
+
+
+def statuses_of(endpoints: tuple[EndpointAnswer, ...]) -> tuple[MemberStatus, ...]:
+    """Return the statuses of the members that answered."""
+    return tuple(each.status for each in endpoints if isinstance(each.status, MemberStatus))

@@ -1,20 +1,22 @@
-"""A finding, and how one is made."""
+"""A finding: one row of what `configstore doctor` and `status` report, and how it is made."""
 
 import enum
+from collections.abc import Sequence
 
 import msgspec
 
 from configstore.model.path import printable
+from configstore.model.phrases import first_of
 
 NAMED = 5
-"""How many of many are named."""
+"""Names that a finding lists; of more it gives the number."""
 
 EXIT_CODES = (4, 5, 2, 1)
-"""From the worst to the least; the exit code is the worst one of all that fails."""
+"""From the worst to the least; the command exits with the worst one of all failures."""
 
 
 class FindingState(enum.StrEnum):
-    """How it stands with one check."""
+    """The result of one check."""
 
     OK = "ok"
     WARN = "warn"
@@ -22,9 +24,9 @@ class FindingState(enum.StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One row: what was looked at, how it stands, what was found, and the mend when it is not ok.
+    """One row: what was checked, the result, what was found, and the mend unless it is ok.
 
-    code: the exit code that a failure asks for.
+    code: the exit code of a failure.
     """
 
     check: str
@@ -41,26 +43,20 @@ def exit_code(findings: list[Finding]) -> int:
 
 
 def ok(check: str, found: str) -> Finding:
-    """Return that it is well."""
+    """Return the finding that a check found nothing wrong."""
     return Finding(check, FindingState.OK, found)
 
 
 def warn(check: str, found: str, mend: str = "") -> Finding:
-    """Return that something is to be done, or could not be seen."""
+    """Return the finding that a person should act, or that something could not be seen."""
     return Finding(check, FindingState.WARN, found, mend)
 
 
 def fail(check: str, found: str, mend: str, code: int) -> Finding:
-    """Return that it does not work."""
+    """Return the finding that something does not work. code: the exit code."""
     return Finding(check, FindingState.FAIL, found, mend, code)
 
 
-def some(names: tuple[str, ...]) -> str:
-    """Name the first of many."""
-    shown = ", ".join(map(printable, names[:NAMED]))
-    return f"{shown} and {len(names) - NAMED} more" if len(names) > NAMED else shown
-
-
-def mib(size: float) -> str:
-    """Return bytes as people read them."""
-    return f"{size / 2**20:.1f} MiB"
+def some(names: Sequence[str]) -> str:
+    """Return the first NAMED names, safe to print, and how many more there are."""
+    return first_of([*map(printable, names)], NAMED)

@@ -1,8 +1,9 @@
 """Versions of etcd with known holes.
 
-From etcd's changelogs and security advisories (GHSA-rfx7-8w68-q57q, GHSA-q8m4-xhhv-38mg, GHSA-x35m-3gp4-4fh5,
-GHSA-xg4h-6gfc-h4m8); the first one of access control, deletes under NOSPACE, and leases that a former leader ends
-were also seen on 3.5.16. The last was mended in part only, in 3.4.31 and 3.5.13 (docs/leases.md has the figures).
+Called by `cluster`. Sources: etcd's changelogs and security advisories (GHSA-rfx7-8w68-q57q, GHSA-q8m4-xhhv-38mg,
+GHSA-x35m-3gp4-4fh5, GHSA-xg4h-6gfc-h4m8). The bypassed rights, the deletes under NOSPACE and the leases that a
+former leader ends were also reproduced on 3.5.16. etcd 3.4.31 and 3.5.13 mended the last one only in part
+(docs/leases.md has the figures).
 """
 
 import re
@@ -11,13 +12,13 @@ from typing import NamedTuple
 ADVISED = "3.6.14"
 
 _NEVER = 10**6
-"""A patch that no series will reach: its releases keep the hole."""
+"""A patch number that no series will reach: all its releases have the hole."""
 
 Version = tuple[int, int, int]
 
 
 class Hole(NamedTuple):
-    """A hole, and by series, such as (3, 5), the first patch without it. Series that are not named lack it."""
+    """A hole, and the first patch without it by series, such as (3, 5). Other series do not have it."""
 
     text: str
     mended: dict[tuple[int, int], int]
@@ -45,13 +46,13 @@ HOLES = (
 
 
 def parse(version: str) -> Version | None:
-    """Return the numbers of a version such as `3.5.16` or `3.6.0-rc.1`; None when it is none."""
+    """Return the numbers of a version such as `3.5.16` or `3.6.0-rc.1`; None for other text."""
     found = re.match(r"(\d{1,6})\.(\d{1,6})\.(\d{1,6})", version)
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
 
 
 def holes_of(version: Version) -> list[str]:
-    """Return what is known to be wrong with a version, the worst first."""
+    """Return the known holes of a version, the worst first."""
     major, minor, patch = version
     if (major, minor) < (3, 4):
         return ["it is older than anything that configstore was tried on"]

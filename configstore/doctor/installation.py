@@ -1,15 +1,16 @@
-"""Judges what is ours: rights, records, replicas, local directories."""
+"""Judges this installation: rights, records, replicas, local directories. Pure; called by `judge`."""
 
 from collections.abc import Iterator
 
-from configstore.doctor.facts import Directory, Facts, Failure, Records, ServiceTrial
-from configstore.doctor.finding import Finding, fail, mib, ok, some, warn
+from configstore.doctor.facts import DirectoryFacts, Facts, Failure, Records, ServiceTrial
+from configstore.doctor.finding import Finding, fail, ok, some, warn
 from configstore.doctor.reach import SLOW
 from configstore.model.path import printable
+from configstore.model.phrases import mib
 
 
 def rights(facts: Facts) -> Iterator[Finding]:
-    """Judge what came of each right that was tried."""
+    """Judge the result of trying each right."""
     trial = facts.trial
     if trial is None:
         return
@@ -22,32 +23,32 @@ def rights(facts: Facts) -> Iterator[Finding]:
         yield warn("rights", f"{' and '.join(trial.untried)}: not tried without the former")
     if trial.left:
         yield warn("rights", "a key below doctor/ is left; it ends with its lease, within a minute")
-    if facts.part is not None:
-        yield from _by_mapping(facts.part)
+    if facts.service is not None:
+        yield from _by_mapping(facts.service)
     elif not trial.refused:
         found = f"{', '.join(trial.allowed)}: all allowed; a write takes {trial.took * 1000:.0f} ms"
         mend = "look at the disks' sync times and at the network between members"
         yield warn("rights", found, mend) if trial.took > SLOW else ok("rights", found)
 
 
-def _by_mapping(part: ServiceTrial | Failure) -> Iterator[Finding]:
+def _by_mapping(trial: ServiceTrial | Failure) -> Iterator[Finding]:
     """Judge the rights of a service by what each of its mappings needs."""
-    if isinstance(part, Failure):
-        yield fail("rights", f"of the mappings: {part.reason}", "see above", part.exit_code)
+    if isinstance(trial, Failure):
+        yield fail("rights", f"of the mappings: {trial.reason}", "see above", trial.exit_code)
         return
-    mend = f"a person with the operator's certificate: `configstore access apply {part.how}`"
-    for each in part.lacks:
+    mend = f"a person with the operator's certificate: `configstore access apply {trial.options}`"
+    for each in trial.missing:
         whose = f"mapping {each.mapping}" if each.mapping else "every mapping"
         yield fail("rights", f"{whose} lacks the right to {each.what} {each.why}", mend, 5)
-    for what in part.beyond:
-        found = f"the service {part.service} may {what}: that is a person's, such as ending a halt"
+    for what in trial.beyond:
+        found = f"the service {trial.service} may {what}: that is a person's, such as ending a halt"
         yield warn("rights", found, mend)
-    if not part.lacks:
-        yield ok("rights", f"service {part.service}: all that its mappings need ({', '.join(part.mappings)})")
+    if not trial.missing:
+        yield ok("rights", f"service {trial.service}: all that its mappings need ({', '.join(trial.mappings)})")
 
 
 def _grant(facts: Facts) -> str:
-    """Return how a person gets what is missing. A service must not: with all rights it could act as a person."""
+    """Return how a person gets missing rights. A service must not get all of them: it could act as a person."""
     root = printable(facts.root)
     return (
         f"for a person `etcdctl role grant-permission ROLE readwrite {root}/ --prefix`; a service gets less, by"
@@ -56,7 +57,7 @@ def _grant(facts: Facts) -> str:
 
 
 def store(facts: Facts) -> Iterator[Finding]:
-    """Judge what lies below the root key."""
+    """Judge the records below the root key, and the replicas."""
     records = facts.records
     if records is None:
         return
@@ -87,7 +88,7 @@ def _replicas(records: Records) -> Iterator[Finding]:
 
 
 def directories(facts: Facts) -> Iterator[Finding]:
-    """Judge whether a sidecar of this user could mirror these, and whether there is room in them."""
+    """Judge whether a sidecar of this user could mirror these directories, and their free space."""
     for each in facts.directories:
         yield _directory(each)
         if not each.failure:
@@ -98,16 +99,16 @@ def directories(facts: Facts) -> Iterator[Finding]:
 
 
 LITTLE, PLENTY = 0.1, 256 << 20
-"""A smaller free share is told, unless so many bytes are free: a file is staged beside the one it replaces."""
+"""A smaller free share is reported, unless so many bytes are free: a file is staged beside the one it replaces."""
 
 LEAST = 1 << 20
 """Free bytes below which the next change is likely to find no room."""
 
 FEW_INSTANCES, FEW_WATCHES = 64, 4096
-"""Limits of inotify that are told: all that this user runs shares them, each mapping of each sidecar included."""
+"""Smaller limits of inotify are reported: all processes of this user share them."""
 
 
-def _room(each: Directory) -> Iterator[Finding]:
+def _room(each: DirectoryFacts) -> Iterator[Finding]:
     room, path = each.room, printable(each.path)
     if room is None or not room.size:
         return
@@ -124,7 +125,7 @@ def _room(each: Directory) -> Iterator[Finding]:
 
 
 def _watches(facts: Facts) -> Iterator[Finding]:
-    """Judge inotify by what a trial in each directory says, and by its limits."""
+    """Judge inotify by the trial watch in each directory, and by the kernel's limits."""
     failed = [each for each in facts.directories if each.watched]
     for each in failed:
         found = f"{printable(each.path)} cannot be watched, only polled: {each.watched}"
@@ -148,7 +149,7 @@ def _watches(facts: Facts) -> Iterator[Finding]:
         yield ok("inotify", found)
 
 
-def _directory(each: Directory) -> Finding:
+def _directory(each: DirectoryFacts) -> Finding:
     check, path = "directory", printable(each.path)
     if each.failure:
         return fail(check, f"{path}: {each.failure}", "make it, or mount it, for the user who runs this", 1)

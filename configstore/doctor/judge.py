@@ -1,6 +1,6 @@
-"""What facts mean: pure, facts in and findings out. Called by `configstore doctor`.
+"""Judges facts: facts in, findings out, pure. Called by `configstore doctor`.
 
-One endpoint of several that fails is a warning, since the store works.
+Where one endpoint of several fails, that is a warning, since the store works.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,12 +11,12 @@ from configstore.doctor.finding import Finding, warn
 
 
 def judge(facts: Facts) -> list[Finding]:
-    """Return all findings, in the order in which one would look."""
+    """Return all findings, in the order in which a person would look."""
     return [found for check in _CHECKS for found in check(facts)]
 
 
 def _unseen(facts: Facts) -> Iterator[Finding]:
-    """Name what was not looked at, and why."""
+    """Yield what was not checked, and why."""
     if not facts.statuses:
         yield warn("etcd", "members, version, space, rights and records: not asked, no endpoint answers")
     elif facts.cut_off:

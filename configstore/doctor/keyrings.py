@@ -1,9 +1,13 @@
-"""Judges keyrings: the one that is set, whether it fits mappings, and which replica lacks a key. Pure."""
+"""Judges keyrings: the one that is set, whether it fits the mappings, and which replica lacks a key.
+
+Pure; called by `judge`, and by `overview.judge` for the replicas.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from configstore.doctor.facts import Facts, Records, Ring
+from configstore.doctor.facts import Facts, KeyringFacts, Records
 from configstore.doctor.finding import Finding, fail, ok, some, warn
+from configstore.model.grouping import grouped
 from configstore.model.path import printable, shell_word
 from configstore.model.replica import Report
 from configstore.model.seal import Policy
@@ -11,11 +15,11 @@ from configstore.model.seal import Policy
 CHECK = "keyring"
 
 GIVEN = "/run/secrets/"
-"""Where Swarm puts a secret, which every user of that one container may read."""
+"""Where Swarm mounts a secret; every user of that one container may read it."""
 
 
 def keyring(facts: Facts) -> Iterator[Finding]:
-    """Judge the keyring that is set, and what of the store it opens."""
+    """Judge the keyring that is set, and which records it cannot open."""
     ring = facts.keyring
     if ring is None:
         return
@@ -28,7 +32,7 @@ def keyring(facts: Facts) -> Iterator[Finding]:
         yield from _store(ring, facts.records)
 
 
-def _file(ring: Ring) -> Iterator[Finding]:
+def _file(ring: KeyringFacts) -> Iterator[Finding]:
     path = printable(ring.path)
     if ring.master and ring.mappings:
         mend = "give a sidecar the keyring of its own subtrees, which `configstore seal keygen` makes"
@@ -48,8 +52,8 @@ def _chmod(path: str) -> str:
     return f"`chmod 0600 {shell_word(path)}`, or 0440 for a group"
 
 
-def _mappings(ring: Ring) -> Iterator[Finding]:
-    """Judge whether each mapping can seal with it."""
+def _mappings(ring: KeyringFacts) -> Iterator[Finding]:
+    """Judge whether each mapping can seal with the keyring."""
     for each in ring.mappings:
         where = printable(each.store or "/")
         if each.policy is Policy.OFF:
@@ -65,7 +69,7 @@ def _mappings(ring: Ring) -> Iterator[Finding]:
             yield ok(CHECK, f"{each.name}: is sealed with a key of {where}")
 
 
-def _store(ring: Ring, records: Records) -> Iterator[Finding]:
+def _store(ring: KeyringFacts, records: Records) -> Iterator[Finding]:
     if records.unopened:
         named = some(tuple(f"{key} ({count})" for key, count in sorted(records.unopened.items())))
         found = f"records of which the keyring has no key: {named}"
@@ -73,18 +77,15 @@ def _store(ring: Ring, records: Records) -> Iterator[Finding]:
         mend = "`configstore seal status` with the master says whose they are"
         yield ok(CHECK, f"{found}: other services' subtrees") if mine else warn(CHECK, found, mend)
     yield from lacking(records.reports)
-    masters = tuple(dict.fromkeys(_name(each) for each in records.reports if each.master is True))
+    masters = tuple(dict.fromkeys(each.name for each in records.reports if each.master is True))
     if masters and not ring.mappings:
         mend = "give it the keyring of its own subtrees, which `configstore seal keygen` makes"
         yield warn(CHECK, f"a master lies in {some(masters)}", mend)
 
 
 def lacking(reports: Iterable[Report]) -> Iterator[Finding]:
-    """Name replicas without a key with which another one of their subtree seals: they cannot read what it does."""
-    subtrees: dict[str, list[Report]] = {}
-    for each in reports:
-        subtrees.setdefault(each.store, []).append(each)
-    for store, whose in subtrees.items():
+    """Yield replicas without a key with which another replica of their subtree seals: its records stay closed."""
+    for store, whose in grouped(reports, lambda each: each.store).items():
         sealing = dict.fromkeys(key for each in whose for key in _keys(each)[:1])
         for key in sealing:
             without = [each for each in whose if key not in _keys(each)]
@@ -94,7 +95,7 @@ def lacking(reports: Iterable[Report]) -> Iterator[Finding]:
 
 
 def _lack(key: str, where: str, without: Sequence[Report], writers: Sequence[Report]) -> Finding:
-    who, whom = (some(tuple(dict.fromkeys(map(_name, each)))) for each in (without, writers))
+    who, whom = (some([*dict.fromkeys(report.name for report in each)]) for each in (without, writers))
     found = f"{who}: lacks the key {printable(key)} of {where}, with which {whom} seals, so cannot read that"
     made = f"`configstore seal keygen --out DIR --subtree {shell_word(where)}` makes it"
     about = ", ".join(dict.fromkeys(each.mapping for each in without))
@@ -103,7 +104,3 @@ def _lack(key: str, where: str, without: Sequence[Report], writers: Sequence[Rep
 
 def _keys(report: Report) -> tuple[str, ...]:
     return report.keys or ()
-
-
-def _name(report: Report) -> str:
-    return f"{report.replica}@{printable(report.host)}"

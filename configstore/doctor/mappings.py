@@ -1,23 +1,23 @@
-"""The mappings of a sidecar, as far as the doctor judges them: from its settings file, its presets, its variables.
+"""Reads the mappings and the keyring of a sidecar from its settings file, presets and variables. For `cli.doctor`.
 
-What is wrong with settings is the sidecar's to say; here they are read as it would read good ones.
+Only what the doctor judges is read, and as if the settings were valid: the sidecar itself reports bad settings.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from configstore import presets
-from configstore.doctor.facts import Sealing
+from configstore.doctor.facts import MappingSealing
 from configstore.mapping_settings import MAPPING_PARSERS, from_variables
 from configstore.model.path import printable
 from configstore.model.seal import Policy
 from configstore.parsing import below, parse_layer
-from configstore.presets import together
+from configstore.presets import combined
 from configstore.settings import read_toml, set_variables
 
 
-class Settings:
-    """What was named of a sidecar's settings. keyring: path of its file, None for none."""
+class SidecarSettings:
+    """The settings of a sidecar that the doctor judges. keyring: the path of its file, None for none."""
 
     def __init__(self, *, file: str | None, preset: str | None, environ: Mapping[str, str]) -> None:
         """Read them. Raises UsageError for a file that cannot be read, and for an unknown preset."""
@@ -28,7 +28,7 @@ class Settings:
         self.keyring = environ.get("CONFIGSTORE_SEAL_KEYRING") or table.get("keyring")
         self._default = environ.get("CONFIGSTORE_SEAL") or table.get("policy")
         self._found: dict[str, dict[str, Any]] = {}
-        for name in together.names_in(preset or environ.get("CONFIGSTORE_PRESET") or ""):
+        for name in combined.names_in(preset or environ.get("CONFIGSTORE_PRESET") or ""):
             for each in presets.load(name):
                 self._found[each.name] = {"store": each.store}
         tables = document.get("mapping", [])
@@ -38,8 +38,8 @@ class Settings:
         for name, keys in self._found.items():
             keys.update(from_variables(environ, name, _KEYS))
 
-    def mappings(self, keyring: str | None) -> tuple[Sealing, ...]:
-        """Return all mappings, with their policies given the keyring that is used. Raises UsageError."""
+    def mappings(self, keyring: str | None) -> tuple[MappingSealing, ...]:
+        """Return all mappings with their policies; keyring: the one that is used. Raises UsageError."""
         usual = Policy.REQUIRED if keyring else Policy.OFF
         return tuple(
             self._judged(name, keys.get("store", name), keys.get("seal") or self._default or usual)
@@ -47,10 +47,10 @@ class Settings:
         )
 
     @staticmethod
-    def _judged(name: str, store: object, seal: object) -> Sealing:
+    def _judged(name: str, store: object, seal: object) -> MappingSealing:
         where = f"mapping {printable(name)}: "
         found = parse_layer({"store": store, "seal": seal}, MAPPING_PARSERS, below(where))
-        return Sealing(name=name, store=found["store"], policy=found["seal"])
+        return MappingSealing(name=name, store=found["store"], policy=found["seal"])
 
 
 _KEYS = ("store", "seal")

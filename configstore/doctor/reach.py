@@ -1,9 +1,9 @@
-"""Judges how etcd is reached: endpoints, TLS, credentials, clocks."""
+"""Judges the way to etcd: endpoints, TLS, credentials, clocks. Pure; for `judge` and `overview.judge`."""
 
 import datetime as dt
 from collections.abc import Iterator
 
-from configstore.doctor.facts import Access, EndpointAnswer, Facts, Failure, Refusal
+from configstore.doctor.facts import AccessControl, EndpointAnswer, Facts, Failure, Refusal
 from configstore.doctor.finding import Finding, fail, ok, warn
 from configstore.expiry import Validity
 from configstore.model.endpoint import parse_endpoint
@@ -13,7 +13,7 @@ from configstore.store.api import MemberStatus
 SEE_TLS = "see tls below"
 
 SLOW = 0.5
-"""Seconds for an answer, or for a write, above which everything feels slow."""
+"""Seconds of an answer or a write above which the store is called slow."""
 
 RENEW = "renew it, by `configstore access apply` or where it came from; its files are read anew"
 
@@ -22,7 +22,7 @@ APART = 5.0
 
 
 def endpoints(facts: Facts) -> Iterator[Finding]:
-    """Judge each endpoint on its own."""
+    """Judge whether each endpoint answers."""
     others = bool(facts.statuses)
     for each in facts.endpoints:
         if isinstance(each.status, MemberStatus):
@@ -31,7 +31,7 @@ def endpoints(facts: Facts) -> Iterator[Finding]:
                 yield warn("endpoint", found, "look at that member's load and at the network between")
             else:
                 yield ok("endpoint", found)
-        elif each.web.refusal:
+        elif each.http.refusal:
             found, mend = f"{each.url} is there, but without TLS as configured", SEE_TLS
             yield warn("endpoint", found, mend) if others else fail("endpoint", found, mend, 2)
         else:
@@ -57,7 +57,7 @@ _TLS_MENDS = {
 
 
 def tls(facts: Facts) -> Iterator[Finding]:
-    """Judge certificates, and what goes without one."""
+    """Judge certificates, and connections without TLS."""
     for each in facts.endpoints:
         if each.url.startswith("https://"):
             yield from _certificate(each, facts)
@@ -73,18 +73,13 @@ def tls(facts: Facts) -> Iterator[Finding]:
 
 
 def _certificate(each: EndpointAnswer, facts: Facts) -> Iterator[Finding]:
-    refusal = each.web.refusal
+    refusal = each.http.refusal
     if refusal is None:
-        yield _ending(
-            "tls",
-            f"the certificate of {each.url}",
-            each.web.certificate,
-            facts.now,
-        )
+        yield _ending("tls", f"the certificate of {each.url}", each.http.certificate, facts.now)
         return
-    found = f"{each.url}: {refusal} ({each.web.detail})"
-    if each.web.names:
-        found += f"; it is for {', '.join(map(printable, each.web.names))}"
+    found = f"{each.url}: {refusal} ({each.http.detail})"
+    if each.http.names:
+        found += f"; it is for {', '.join(map(printable, each.http.names))}"
     works = bool(facts.statuses)
     yield warn("tls", found, _TLS_MENDS[refusal]) if works else fail("tls", found, _TLS_MENDS[refusal], 2)
 
@@ -102,7 +97,7 @@ def _ending(check: str, what: str, validity: Validity | None, now: float) -> Fin
 
 
 def credentials(facts: Facts) -> Iterator[Finding]:
-    """Judge who we are to etcd."""
+    """Judge as which user etcd knows this client."""
     check, access = "credentials", facts.access
     user = printable(facts.user or "")
     if access is None:
@@ -110,10 +105,10 @@ def credentials(facts: Facts) -> Iterator[Finding]:
     if isinstance(access, Failure):
         mend = "look at user and password_file, and at `etcdctl user get`; without a user: set one"
         yield fail(check, access.reason, mend, access.exit_code)
-    elif access is Access.ON:
+    elif access is AccessControl.ON:
         who = f"user {user} logs in" if user else "the client certificate says who we are"
         yield ok(check, f"access control is on, {who}")
-    elif access is Access.OFF:
+    elif access is AccessControl.OFF:
         found = f"user {user} is set, but etcd's access control is off"
         yield warn(check, found, "give that user a role for the root key, then `etcdctl auth enable`")
     elif facts.client_certificate:
@@ -126,12 +121,12 @@ def credentials(facts: Facts) -> Iterator[Finding]:
 
 
 def clock(facts: Facts) -> Iterator[Finding]:
-    """Judge etcd's clock: it decides nothing, but people read the times that clocks give."""
+    """Judge etcd's clock: no decision depends on it, but people read the times."""
     if not facts.statuses:
         return
-    known = [(each.web.clock_ahead, each) for each in facts.endpoints if each.web.clock_ahead is not None]
+    known = [(each.http.clock_ahead, each) for each in facts.endpoints if each.http.clock_ahead is not None]
     if not known:
-        why = "; ".join(dict.fromkeys(each.web.silent for each in facts.endpoints if each.web.silent))
+        why = "; ".join(dict.fromkeys(each.http.silent for each in facts.endpoints if each.http.silent))
         yield warn("clock", f"etcd's could not be seen ({why or 'no date in its answers'})")
         return
     ahead, worst = max(known, key=lambda one: abs(one[0]))

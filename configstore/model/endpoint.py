@@ -25,13 +25,18 @@ class EndpointAddress(msgspec.Struct, frozen=True):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect to it."""
-        try:
-            return ipaddress.ip_address(self.hostname).is_loopback
-        except ValueError:
-            return self.hostname.lower() == "localhost"
+        return is_loopback(self.hostname)
 
     def __str__(self) -> str:
         return f"{'https' if self.secure else 'http'}://{self.host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host's name or address (without brackets) is this machine's loopback."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def parse_endpoint(text: str) -> EndpointAddress:

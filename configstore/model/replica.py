@@ -17,6 +17,7 @@ import msgspec
 
 from configstore.model import untrusted
 from configstore.model.path import PathError, StorePath, parse_path, printable
+from configstore.model.phrases import first_of
 from configstore.model.problem import Problem
 from configstore.model.untrusted import UntrustedError
 
@@ -108,6 +109,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     v: int = 1
 
     @property
+    def name(self) -> str:
+        """The replica with its host, safe to print: `front-1@host-a`."""
+        return f"{self.replica}@{printable(self.host)}"
+
+    @property
     def word(self) -> str:
         """The state as one word, `degraded` included."""
         return "degraded" if self.degraded and self.state is MappingState.READY else str(self.state)
@@ -117,7 +123,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if self.reason:
             return self.reason
         named = [f"{each.shown(self.store)}: {each.reason}" for each in self.problems if each.path]
-        return "; ".join(named[:3]) + (f"; and {len(named) - 3} more" if len(named) > 3 else "")
+        return first_of(named, 3, separator="; ")
 
 
 class ExpectedReplica(msgspec.Struct, frozen=True, kw_only=True):

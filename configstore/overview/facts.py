@@ -1,8 +1,8 @@
-"""What was found out for an overview, as values, before anybody judges it."""
+"""What was found out for an overview, as values, before it is judged."""
 
 import msgspec
 
-from configstore.doctor.facts import EndpointAnswer, Failure
+from configstore.doctor.facts import EndpointAnswer, Failure, statuses_of
 from configstore.expiry import Validity
 from configstore.model.lease import HeldUp
 from configstore.model.path import StorePath
@@ -11,14 +11,16 @@ from configstore.store.api import MemberStatus
 
 
 class OverviewFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything an overview is made from. What was not asked, since nobody would have answered, is empty.
+    """Everything an overview is made from. What was not asked, since nothing would have answered, is empty.
 
-    now: this machine's clock, Unix seconds. root: the root key. client_certificate: of the configured one, if any.
-    revision: the store's. empty: it holds no record. cut_off: the call to the store as a whole that failed; later
-    ones were not made. reports: of live replicas; late: of those that did not answer; hasty: so many that they
-    were not waited for; stale: why none could be asked for a new one, so that each is as it was written last, else
-    empty. gone: those that went without a goodbye. unread: keys among the reports that hold none, and why not.
-    conflicts: the paths with losing sides, and how many each has.
+    now: this machine's clock, Unix seconds. root: the root key. client_certificate: validity of the one that is
+    set. revision: the store's. empty: it holds no record. cut_off: the call to the cluster that failed; later ones
+    were not made.
+    reports: of the live replicas that answered; late: the last reports of those that did not. hasty: too many are
+    late to wait for them. stale: why replicas could not be asked for a new report, so that each report is the last
+    one written; else "".
+    gone: replicas that went without a goodbye. unread: keys that hold an unreadable report, with the reason.
+    conflicts: the number of losing sides by path.
     """
 
     now: float
@@ -40,4 +42,4 @@ class OverviewFacts(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def statuses(self) -> tuple[MemberStatus, ...]:
         """The statuses of the members that answered."""
-        return tuple(each.status for each in self.endpoints if isinstance(each.status, MemberStatus))
+        return statuses_of(self.endpoints)

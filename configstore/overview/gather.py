@@ -1,7 +1,7 @@
-"""Asks the store for everything that an overview shows, in at most three seconds whatever is down.
+"""Asks the store for everything that an overview shows, in at most three seconds even when etcd is down.
 
-Read rights are enough, and an etcd out of space: replicas that cannot be asked for a new report are shown by the
-one that they wrote last. Called by `configstore status` and by the page.
+It works with read rights, and with an etcd that is out of space: where replicas cannot be asked for a new report,
+their last one is used. Called by `configstore status` and `ui.monitor`.
 """
 
 import threading
@@ -26,15 +26,15 @@ from configstore.store.report_feed import PATIENCE, Answers, ask_reports
 from configstore.store.store import Store
 
 MEMBERS = 2.3
-"""Seconds that members have to say how they are, while none has answered."""
+"""Seconds that members have for their status, while none has answered."""
 
-WHOLE = 2.7
+DEADLINE = 2.7
 """Seconds after which nothing more is waited for."""
 
 
 def gather(settings: StoreSettings) -> OverviewFacts:
-    """Find out all there is, in three seconds at most. Raises UsageError for an unreadable certificate file."""
-    end = time.monotonic() + WHOLE
+    """Return the facts, after at most three seconds. Raises UsageError for an unreadable certificate file."""
+    end = time.monotonic() + DEADLINE
     connect(settings).close()  # sends nothing, but reads the certificate files
     endpoints = look_at_all(settings, MEMBERS)
     facts = OverviewFacts(
@@ -57,7 +57,7 @@ def gather(settings: StoreSettings) -> OverviewFacts:
 
 
 def _ask(facts: OverviewFacts, store: Store, end: float) -> OverviewFacts:
-    """Add what the store says, up to the first call that fails."""
+    """Add what the store holds, up to the first call that fails."""
     replace = msgspec.structs.replace
     try:
         first = store.below(ROOT, limit=1, keys_only=True)
@@ -78,12 +78,12 @@ def _ask(facts: OverviewFacts, store: Store, end: float) -> OverviewFacts:
         return replace(facts, held_up=tuple(held_up(store, facts.now)))
     except StoreError as error:
         if facts.revision and isinstance(error, StoreUnavailableError):
-            return replace(facts, cut_off=Failure(f"not all could be read within {WHOLE:g} s"))
+            return replace(facts, cut_off=Failure(f"not all could be read within {DEADLINE:g} s"))
         return replace(facts, cut_off=failure(error))
 
 
 def _reports(store: Store, end: float) -> tuple[Answers, str]:
-    """Return what replicas say, and why they could not be asked."""
+    """Return the replicas' reports, and why replicas could not be asked for new ones ("" when they could)."""
     patience = max(0.0, min(PATIENCE, end - time.monotonic()))
     try:
         return ask_reports(store, patience), ""

@@ -1,6 +1,6 @@
-"""What the facts mean: how each mapping is, and what needs a person. Pure.
+"""Judges the facts of an overview: the state of each mapping, and what needs a person. Pure.
 
-Equal problems are folded: one for all replicas and paths that have the same reason. The worst comes first.
+Equal problems are folded into one finding for all replicas and paths with the same reason. Failures come first.
 """
 
 import re
@@ -14,21 +14,23 @@ from configstore.clock import span
 from configstore.doctor import cluster, keyrings, reach
 from configstore.doctor import facts as doctor
 from configstore.doctor.finding import Finding, FindingState, fail, warn
+from configstore.model.grouping import grouped
 from configstore.model.keys import removal, shown_key
 from configstore.model.path import printable, shell_word
+from configstore.model.phrases import counted, first_of
 from configstore.model.replica import MappingState, Report
 from configstore.overview.facts import OverviewFacts
 
 NAMED = 3
-"""How many of many replicas, or paths, are named."""
+"""Replicas, or paths, that a finding names; of more it gives the number."""
 
 APART = 10.0
-"""Seconds by which a replica's clock may differ; asking and answering take some of them."""
+"""Seconds by which a replica's clock may differ; the request and its answer take a part of them."""
 
 _HASTY = "so many at once: is etcd slow, or the network between? Look again"
 
 _LONG = 60.0
-"""Seconds for which an edit may wait without anybody knowing why."""
+"""Seconds for which an edit may wait without a known reason."""
 
 _FROZEN = (
     "the sidecar is frozen, cut off from etcd, or died within the last minute: look at its container and its log"
@@ -39,11 +41,11 @@ _OF_0_1 = "it is of configstore 0.1, which later commands cannot ask: replace it
 
 
 class MappingRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One mapping. expected: how many replicas shall be there; the other figures are of those that are.
+    """One mapping. expected: how many replicas there should be; the other figures are of the live ones.
 
-    state: the worst word of any replica. paths: the most that a replica has. behind: how many newer records a
-    replica does not show yet, at most; pending, pending_seconds: how many edits wait anywhere, and how long the
-    oldest has.
+    state: the worst state of a replica. paths: the largest number of a replica. behind: the largest number of
+    newer records that a replica has not applied. pending: how many edits wait, in all replicas; pending_seconds:
+    how long the oldest has waited.
     """
 
     mapping: str
@@ -58,7 +60,7 @@ class MappingRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """How all is. exit_code: 0 all well, 1 something needs a look, 4 no store."""
+    """The verdict. exit_code: 0 all well, 1 something needs a look, 4 no store."""
 
     exit_code: int
     rows: tuple[MappingRow, ...]
@@ -66,7 +68,7 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def judge(facts: OverviewFacts) -> Judgement:
-    """Return how each mapping is, and what needs a person, the worst first."""
+    """Return the state of each mapping, and what needs a person, failures first."""
     needs = sorted(_needs(facts), key=lambda need: need.state is not FindingState.FAIL)
     unreachable = not facts.statuses or (facts.cut_off is not None and facts.cut_off.exit_code == 4)
     return Judgement(
@@ -109,7 +111,7 @@ def _needs(facts: OverviewFacts) -> Iterator[Finding]:
         yield warn(f"lease {lease.name}", lease.found, lease.mend)
     if facts.conflicts:
         count = sum(facts.conflicts.values())
-        found = f"{_many(count, 'losing side')} of conflicts: {_some(sorted(map(str, facts.conflicts)))}"
+        found = f"{counted(count, 'losing side')} of conflicts: {_some(sorted(map(str, facts.conflicts)))}"
         yield warn("conflicts", found, "`configstore conflicts` shows them, `configstore resolve PATH` ends one")
     for key, why in facts.unread.items():
         yield warn("reports", f"{shown_key(key)}: no report: {why}", f"`{removal(key)}` removes it")
@@ -118,14 +120,16 @@ def _needs(facts: OverviewFacts) -> Iterator[Finding]:
 
 
 def _store(facts: OverviewFacts) -> Iterator[Finding]:
-    """Judge the store by the doctor's rules, without what is the doctor's alone: holes of versions, plain http."""
+    """Judge the store by the doctor's rules, without those that are for the doctor only: versions, plain http."""
     known = doctor.Facts(
         now=facts.now,
         root="",
         endpoints=facts.endpoints,
         cut_off=facts.cut_off if facts.cut_off and facts.cut_off.exit_code == 4 else None,
     )
-    refused = msgspec.structs.replace(known, endpoints=tuple(each for each in facts.endpoints if each.web.refusal))
+    refused = msgspec.structs.replace(
+        known, endpoints=tuple(each for each in facts.endpoints if each.http.refusal)
+    )
     plain = msgspec.structs.replace(known, endpoints=tuple(map(_without_latency, facts.endpoints)))
     for each in (
         *(each for each in reach.endpoints(plain) if each.mend != reach.SEE_TLS),
@@ -151,9 +155,8 @@ def _store(facts: OverviewFacts) -> Iterator[Finding]:
 
 
 def _certificates(facts: OverviewFacts) -> Iterator[Finding]:
-    ours = [("the certificate that is shown to etcd", facts.client_certificate)]
-    theirs = [(f"the certificate of {each.url}", each.web.certificate) for each in facts.endpoints]
-    for what, validity in (*theirs, *ours):
+    servers = [(f"the certificate of {each.url}", each.http.certificate) for each in facts.endpoints]
+    for what, validity in (*servers, ("the certificate that is shown to etcd", facts.client_certificate)):
         if validity and validity.ends_soon(facts.now):
             day = f"{datetime.fromtimestamp(validity.end, UTC):%Y-%m-%d}"
             left = max(0, int((validity.end - facts.now) // 86400))
@@ -162,32 +165,25 @@ def _certificates(facts: OverviewFacts) -> Iterator[Finding]:
 
 
 def _without_latency(endpoint: doctor.EndpointAnswer) -> doctor.EndpointAnswer:
-    return msgspec.structs.replace(endpoint, latency=0.0)  # how fast a member is, is the doctor's
+    return msgspec.structs.replace(endpoint, latency=0.0)  # only the doctor judges how fast a member is
 
 
 def _silent(facts: OverviewFacts) -> Iterator[Finding]:
-    """Name the sidecars that did not answer, each once for all of its mappings."""
-    of_each: dict[str, list[Report]] = {}
-    for report in facts.late:
-        of_each.setdefault(_name(report), []).append(report)
+    """Yield the sidecars that did not answer, each once for all of its mappings."""
+    of_each = grouped(facts.late, lambda report: report.name)
     alike: dict[tuple[str, str], list[Report]] = {}
     for reports in of_each.values():
         mend = _FROZEN if reports[0].version else _OF_0_1
-        alike.setdefault((_words(each.mapping for each in reports), mend), []).extend(reports)
+        alike.setdefault((_joined(each.mapping for each in reports), mend), []).extend(reports)
     for (about, mend), reports in alike.items():
-        found = f"{_who(reports)}: no answer; it was {_words(each.word for each in reports)}"
+        found = f"{_names(reports)}: no answer; it was {_joined(each.word for each in reports)}"
         yield warn(about, found, _HASTY) if facts.hasty else fail(about, found, mend, 1)
 
 
 def _gone(facts: OverviewFacts) -> Iterator[Finding]:
-    """Name the replicas that went without a goodbye, each once for all of its mappings."""
-    replicas: dict[tuple[str, str], list[str]] = {}
-    for each in facts.gone:
-        replicas.setdefault((each.replica, each.host), []).append(each.mapping)
-    alike: dict[str, list[tuple[str, str]]] = {}
-    for who, mappings in replicas.items():
-        alike.setdefault(_words(mappings), []).append(who)
-    for about, whose in alike.items():
+    """Yield the replicas that went without a goodbye, each once for all of its mappings."""
+    replicas = grouped(facts.gone, lambda each: (each.replica, each.host))
+    for about, whose in grouped(replicas, lambda who: _joined(each.mapping for each in replicas[who])).items():
         named = _some([f"{replica}@{host}" for replica, host in whose])
         found = f"{named}: went without a goodbye, and {'has' if len(whose) == 1 else 'have'} not come back"
         which = shell_word(whose[0][0]) if len(whose) == 1 else "ID"
@@ -199,20 +195,18 @@ def _gone(facts: OverviewFacts) -> Iterator[Finding]:
 
 
 def _stopped(reports: Iterable[Report]) -> Iterator[Finding]:
-    """Name the replicas that are not ready, those with the same reason together."""
+    """Yield the replicas that are not ready, those with the same reason together."""
     stopped = [each for each in reports if each.state is not MappingState.READY]
     holders = [each for each in reports if each.held]
-    alike: dict[tuple[str, MappingState, str], list[Report]] = {}
-    for each in stopped:
-        alike.setdefault((each.mapping, each.state, _reason(each, holders)), []).append(each)
+    alike = grouped(stopped, lambda each: (each.mapping, each.state, _reason(each, holders)))
     for (mapping, state, reason), whose in alike.items():
-        named = _some([f"{_name(each)} {state}" for each in whose])
+        named = _some([f"{each.name} {state}" for each in whose])
         found = f"{named}: {printable(reason)}"
         yield fail(mapping, found, "", 1) if state is MappingState.HALTED else warn(mapping, found)
 
 
 def _reason(report: Report, holders: Sequence[Report]) -> str:
-    """Return why a replica is not ready. One without files is told to wait for those that still hold them."""
+    """Return why a replica is not ready. One without files has to wait for a replica that still holds them."""
     same = [each for each in holders if each.mapping == report.mapping]
     if report.lost and not report.held and same:
         named = _some([f"{each.replica} ({each.held} files)" for each in same])
@@ -221,7 +215,7 @@ def _reason(report: Report, holders: Sequence[Report]) -> str:
 
 
 def _problems(reports: Iterable[Report]) -> Iterator[Finding]:
-    """Name what is wrong with paths, or with a replica as a whole: one finding for all with the same reason."""
+    """Yield the problems of paths and of whole replicas: one finding for all with the same reason."""
     count: dict[tuple[str, str], int] = {}
     whose: dict[tuple[str, str], list[Report]] = {}
     paths: dict[tuple[str, str], dict[str, None]] = {}
@@ -242,20 +236,20 @@ def _problems(reports: Iterable[Report]) -> Iterator[Finding]:
     for (mapping, reason), number in sorted(count.items(), key=lambda each: -each[1]):
         here = list(paths.get((mapping, reason), ()))
         where = _some(here, max(number, len(here))) if here else ""
-        found = f"{_who(whose[mapping, reason])}: {f'{where}: ' if where else ''}{printable(reason)}"
+        found = f"{_names(whose[mapping, reason])}: {f'{where}: ' if where else ''}{printable(reason)}"
         yield warn(mapping, found)
 
 
 def _waiting(reports: Iterable[Report]) -> Iterator[Finding]:
-    """Name edits that have waited for long, where nothing else says why."""
+    """Yield edits that have waited for long without any known reason."""
     slow = [
         each
         for each in reports
         if each.state is MappingState.READY and not each.problem_count and each.pending_seconds > _LONG
     ]
-    for mapping, whose in _by_mapping(slow):
+    for mapping, whose in grouped(slow, lambda each: each.mapping).items():
         count, longest = sum(each.pending for each in whose), max(each.pending_seconds for each in whose)
-        found = f"{_who(whose)}: {_many(count, 'edit')} on the way for {span(longest)}, and nothing says why"
+        found = f"{_names(whose)}: {counted(count, 'edit')} on the way for {span(longest)}, and nothing says why"
         yield warn(mapping, found, "look at the sidecar's log; `configstore flush MAPPING` says what it waits for")
 
 
@@ -266,20 +260,20 @@ def _versions(reports: Sequence[Report]) -> Iterator[Finding]:
     versions = sorted({each.version for each in reports if each.version}, key=_numbers)
     old = [each for each in reports if each.version and each.version != versions[-1]]
     if old:
-        has = _words(sorted({each.version for each in old}, key=_numbers))
-        found = f"{_who(old)}: older than the others: configstore {has}, not {versions[-1]}"
+        has = _joined(sorted({each.version for each in old}, key=_numbers))
+        found = f"{_names(old)}: older than the others: configstore {has}, not {versions[-1]}"
         yield warn("versions", found, "finish the upgrade: replace their sidecars' image")
 
 
 def _numbers(version: str) -> list[tuple[bool, int, str]]:
-    """Return what orders versions; any text is one."""
+    """Return a sort key for versions; it accepts any text."""
     parts = re.findall(r"[0-9]{1,9}|[^0-9.]+", version)
     numbers = [(each.isdecimal(), int(each) if each.isdecimal() else 0, each) for each in parts]
     return [*numbers, (True, -1, "")]  # 1.0rc1 < 1.0 < 1.0.1
 
 
 def _clocks(facts: OverviewFacts) -> Iterator[Finding]:
-    """Judge the replicas' clocks by the reports that were just made; they decide nothing but what people read."""
+    """Judge the replicas' clocks by their new reports: no decision depends on clocks, but people read times."""
     off: dict[str, list[Report]] = {}
     for each in () if facts.stale else facts.reports:
         try:
@@ -290,34 +284,19 @@ def _clocks(facts: OverviewFacts) -> Iterator[Finding]:
             side = "ahead of" if ahead > 0 else "behind"
             off.setdefault(f"about {span(abs(ahead))} {side} this machine's", []).append(each)
     for words, whose in off.items():
-        found = f"{_who(whose)}: the clock is {words}: times in a history mislead"
+        found = f"{_names(whose)}: the clock is {words}: times in a history mislead"
         yield warn("clocks", found, "run an NTP client on both; nothing but what people read depends on it")
 
 
-def _by_mapping(reports: Iterable[Report]) -> Iterator[tuple[str, list[Report]]]:
-    found: dict[str, list[Report]] = {}
-    for each in reports:
-        found.setdefault(each.mapping, []).append(each)
-    yield from found.items()
+def _names(reports: Iterable[Report]) -> str:
+    """Return the names of the first few replicas, each once."""
+    return _some(list(dict.fromkeys(each.name for each in reports)))
 
 
-def _name(report: Report) -> str:
-    return f"{report.replica}@{printable(report.host)}"
+def _some(names: Sequence[str], total: int | None = None) -> str:
+    return first_of(names, NAMED, total=total)
 
 
-def _who(reports: Iterable[Report]) -> str:
-    return _some(list(dict.fromkeys(map(_name, reports))))
-
-
-def _some(names: Sequence[str], count: int | None = None) -> str:
-    """Return the first of many; count: of how many they are, where not all of them are known."""
-    more = (len(names) if count is None else count) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _words(words: Iterable[str]) -> str:
+def _joined(words: Iterable[str]) -> str:
+    """Return words with commas, each once."""
     return ", ".join(dict.fromkeys(words))
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

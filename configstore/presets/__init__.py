@@ -1,8 +1,7 @@
 """Built-in mappings by service: `mailu/front`, or `mailu` for those of every service.
 
-Data lies in one TOML file a product beside this module and is read when asked for. Called by
-`sidecar.config`, which turns a preset's settings into mappings, and by the commands that need to know a product's
-subtrees and where they lie on a single host.
+They are data: one TOML file for each product, beside this module. Called by `sidecar.config`, which makes mappings
+of them, and by the commands that need a product's subtrees.
 """
 
 import difflib
@@ -22,7 +21,7 @@ _FOLDER = Path(__file__).parent
 
 
 class HostFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where files of a mapping lie on a single host: a directory relative to its folder, and which of them."""
+    """Files of a mapping on a single host: a directory relative to the installation, and which files of it."""
 
     host: str
     include: tuple[str, ...]
@@ -57,9 +56,9 @@ class PresetMapping(MappingSettings, frozen=True, kw_only=True):
 
 
 class LeftBehind(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a single host has and no mapping takes: gitignore-style patterns from its folder on, and why.
+    """Files of a single host that no mapping takes: gitignore-style patterns below its folder, and the reason.
 
-    why: "" for folders that are looked into. loud: it must not be missed among the rest.
+    why: "" for folders whose content is judged path by path. loud: `import` warns of it.
     """
 
     paths: tuple[str, ...]
@@ -89,9 +88,9 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> tuple[PresetMapping, ...]:
-    """Return a preset's mappings; for a product those of all its services, each name once.
+    """Return a preset's mappings; for a product those of all its services, each once.
 
-    Raises UsageError when there is no such preset.
+    Raises UsageError for an unknown preset.
     """
     product, slash, service = name.partition("/")
     if product not in _products() or (slash and service not in _read(product).services):
@@ -109,7 +108,7 @@ def load(name: str) -> tuple[PresetMapping, ...]:
 
 
 def containers(product: str) -> dict[str, tuple[str, ...]]:
-    """Return who has a certificate of its own in a product, each with the presets that run under it."""
+    """Return the services of a product that have their own certificate, with the presets that run under it."""
     return {
         service: tuple(f"{product}/{preset}" for preset in names)
         for service, names in _read(product).access.items()
@@ -117,7 +116,7 @@ def containers(product: str) -> dict[str, tuple[str, ...]]:
 
 
 def container(name: str) -> str:
-    """Return the container that a preset of one service is for: `mailu/nginx` is for front. Raises UsageError."""
+    """Return the container that uses a preset of one service: front for `mailu/nginx`. Raises UsageError."""
     product, slash, service = name.partition("/")
     load(name)
     if not slash:
@@ -133,12 +132,12 @@ def roots(name: str) -> tuple[StorePath, ...]:
 
 
 def left(name: str) -> tuple[LeftBehind, ...]:
-    """Return what a preset's product leaves where it is on a single host, the more special first."""
+    """Return the files of a single host that a preset's product leaves behind, specific patterns first."""
     return _read(name.partition("/")[0]).left
 
 
 def retired() -> dict[str, str]:
-    """Return the mappings that earlier versions had, by name, and why there are none any more."""
+    """Return why each mapping of earlier versions does not exist any more, by its name."""
     return {name: why for product in _products() for name, why in _read(product).retired.items()}
 
 

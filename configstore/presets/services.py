@@ -1,6 +1,7 @@
-"""Which services there are, and what each needs of etcd: from presets, or as a sidecar's settings say.
+"""The services of an installation and the rights each needs at etcd, from presets or a sidecar's settings.
 
-Only what matters to rights is read of a [[mapping]]; the sidecar checks the rest.
+Of a [[mapping]] only the keys that rights depend on are read; the sidecar checks the others. Called by the
+commands `access` and `doctor`, and by `configstore-sidecar dev` for names of services.
 """
 
 import os
@@ -17,14 +18,14 @@ from configstore.mapping_settings import MAPPING_PARSERS, from_variables, variab
 from configstore.model.grants import RangeNeed, Service
 from configstore.model.path import printable
 from configstore.parsing import Label, below, parse_layer
-from configstore.presets import together
+from configstore.presets import combined
 from configstore.settings import read_toml
 
 USER = "mailu-"
-"""What the user of a service begins with, before the service's name."""
+"""The user of a service is this and the service's name."""
 
 WHOLE = "host"
-"""What one sidecar for all services of a product is called, unless it is told."""
+"""The default name of one sidecar for all services of a product."""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
 _KEYS = ("store", "direction", "lease")
@@ -36,13 +37,13 @@ def user_of(service: str) -> str:
 
 
 def of_presets(names: Sequence[str], *, name: str = "") -> tuple[Service, ...]:
-    """Return the services of presets: of a product all of today's, of one preset that which runs it.
+    """Return the services of presets: for a product all of its services, for one preset the service that runs it.
 
-    Presets with commas between run in one sidecar: they are one service, called as the first. name: all of them
-    run in one sidecar, such as a whole host's, which is called so. Raises UsageError.
+    Comma-separated presets run in one sidecar: they are one service with the first one's name. name: all
+    presets run in one sidecar of that name, such as a whole host's. Raises UsageError.
     """
     if name:
-        every = together.names_in(",".join(names))
+        every = combined.names_in(",".join(names))
         return (_service(checked_name(name), [each for one in every for each in _with_companions(one)]),)
     found: dict[str, Service] = {}
     for text in names:
@@ -83,11 +84,12 @@ def _with_companions(preset: str) -> tuple[str, ...]:
 
 
 def of_settings(*, file: str | None, preset: str, environ: Mapping[str, str], name: str = "") -> Service:
-    """Return the service of one sidecar, by its settings file, its presets and its variables, as it merges them.
+    """Return the service of one sidecar, from its settings file, presets and variables, merged as it does.
 
-    name: of the service; else that of its first preset, `host` for a product's, or of the file. Raises UsageError.
+    name: of the service; default: that of its first preset, `host` for a product, or of the file. Raises
+    UsageError.
     """
-    names = together.names_in(preset)
+    names = combined.names_in(preset)
     needs = _needs_of(names)
     for number, table in enumerate(_tables(file), 1):
         needs |= _need_in_file(file or "", number, table, needs)
@@ -102,7 +104,7 @@ def of_settings(*, file: str | None, preset: str, environ: Mapping[str, str], na
 
 
 def checked_name(name: str) -> str:
-    """Return the name of a service: it becomes part of a user's, of files' and of Secrets'. Raises UsageError."""
+    """Return a valid name of a service, as users, files and Secrets can contain it. Raises UsageError."""
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"service {printable(name)!r}: expected at most 40 small letters, digits and '-', such as front"
@@ -138,7 +140,7 @@ def _needs_of(names: Iterable[str]) -> dict[str, RangeNeed]:
 
 
 def _known(names: Iterable[str]) -> tuple[RangeNeed, ...]:
-    """Return all mappings of the products that presets are of."""
+    """Return all mappings of the products that the presets belong to."""
     products = dict.fromkeys(name.partition("/")[0] for name in names)
     return tuple(need for product in products for need in _needs_of([product]).values())
 

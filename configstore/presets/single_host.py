@@ -1,6 +1,7 @@
-"""Where a product's data sets lie on a single host, such as below /mailu, and what of that host stays there.
+"""Where a product's files lie on a single host, such as below /mailu, and which of them no mapping takes.
 
-Called by the commands that move a whole tree in or out.
+Called by `import` and `export` with `--preset`, and by what they share: `cli.host`, `cli.excludes`,
+`cli.left_behind`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,10 +15,10 @@ from configstore.model.selection import Selection, Symlinks, taken_out
 
 
 class DataSet(msgspec.Struct, frozen=True, kw_only=True):
-    """One data set: a directory of the host, relative to its folder, and the subtree of the store that it becomes.
+    """A directory of the host, relative to the installation's folder, and the subtree that it becomes.
 
-    name: of its mapping, "" for a tree that no preset speaks of. dir_mode: of directories without a record.
-    earlier: it is only another place of that data set, for taking it from there.
+    name: of its mapping, "" without a preset. dir_mode: of directories without a record. earlier: the directory is
+    where earlier releases kept the same files; they are only imported from there.
     """
 
     name: str = ""
@@ -32,7 +33,7 @@ class DataSet(msgspec.Struct, frozen=True, kw_only=True):
     earlier: bool = False
 
     def directories(self) -> Iterator[tuple[StorePath, StorePath]]:
-        """Yield its own directory, and those above it on the host as in the store: the host's, the store's."""
+        """Yield pairs of directories, host and store: the data set's own, then those above it in both."""
         host, store = self.host, self.store
         if store:
             yield host, store
@@ -42,10 +43,10 @@ class DataSet(msgspec.Struct, frozen=True, kw_only=True):
             host, store = parent(host), parent(store)
 
 
-def parts(preset: str, below: StorePath) -> tuple[DataSet, ...]:
-    """Return a preset's data sets, in the store `below` a path. Raises UsageError."""
+def data_sets(preset: str, below: StorePath) -> tuple[DataSet, ...]:
+    """Return a preset's data sets; `below`: the path of the store that they go below. Raises UsageError."""
     mappings = [mapping for mapping in presets.load(preset) if mapping.host]
-    places = [(mapping.store, mapping.host) for mapping in mappings]
+    directories = [(mapping.store, mapping.host) for mapping in mappings]
     found = []
     for mapping in mappings:
         main = DataSet(
@@ -55,7 +56,7 @@ def parts(preset: str, below: StorePath) -> tuple[DataSet, ...]:
             selection=Selection(
                 include=mapping.include,
                 exclude=mapping.exclude,
-                holes=taken_out((mapping.store, mapping.host), places),
+                holes=taken_out((mapping.store, mapping.host), directories),
             ),
             symlinks=mapping.symlinks,
             refuse_empty=mapping.refuse_empty,
@@ -63,26 +64,26 @@ def parts(preset: str, below: StorePath) -> tuple[DataSet, ...]:
             create_once=mapping.create_once,
             dir_mode=0o755 if mapping.dir_mode is None else mapping.dir_mode,
         )
-        found += [main, *(_earlier(main, place) for place in mapping.earlier)]
+        found += [main, *(_earlier(main, files) for files in mapping.earlier)]
     return tuple(found)
 
 
-def _earlier(main: DataSet, place: presets.HostFiles) -> DataSet:
-    selection = Selection(include=place.include, exclude=main.selection.exclude)
-    return msgspec.structs.replace(main, host=parse_path(place.host), selection=selection, earlier=True)
+def _earlier(main: DataSet, files: presets.HostFiles) -> DataSet:
+    selection = Selection(include=files.include, exclude=main.selection.exclude)
+    return msgspec.structs.replace(main, host=parse_path(files.host), selection=selection, earlier=True)
 
 
-class Rest:
-    """What of a host no data set takes, and why."""
+class LeftBehindRules:
+    """Says why a path of the host is taken by no data set."""
 
     def __init__(self, preset: str, taken: Iterable[StorePath]) -> None:
-        """`taken`: what data sets do take, and the directories that are theirs, relative to the host's folder."""
+        """`taken`: the paths that data sets take, and their directories, relative to the host's folder."""
         taken = tuple(taken)
         self._known = {*taken, *(above for path in taken for above in ancestors(path))}
         self._rules = [(pathspec.GitIgnoreSpec.from_lines(left.paths), left) for left in presets.left(preset)]
 
     def why(self, path: StorePath, *, is_dir: bool) -> presets.LeftBehind | None:
-        """Return why a path, with all below it, is left; None when it, or something below it, may be taken."""
+        """Return why a path and all below it is left behind; None when any of it may be taken."""
         if path in self._known:
             return None
         shape = f"{path}/" if is_dir else path

@@ -1,5 +1,12 @@
-"""The status page of `configstore ui`: what `status` says, live, with history and diffs, for a browser.
+"""The page of `configstore ui`: the overview, live, with history and differences, in a browser.
 
-It is a reader of the store like any command, and stands on the command's own functions. `door` decides who comes
-in, `privacy` what is never sent; with `--write` alone, `acts` changes something. docs/ui.md shows it.
+    serving.py     puts everything together, and serves it on loopback
+    admission.py   decides which requests may come in at all
+    pages.py       the pages; matrix, side_by_side and filters make their values, templates/ their HTML
+    privacy.py     which contents are never sent
+    monitor.py     follows the store (following.py) into index.py, and judges the overview again and again
+    events.py      tells browsers that something changed, by server-sent events
+    actions.py     with `--write` only: confirms and carries out what proposals.py describes
+
+It reads the store like any command, and uses the command's own functions. docs/ui.md describes it for users.
 """

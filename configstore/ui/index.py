@@ -1,6 +1,6 @@
-"""What the page keeps in memory of the store: headers without content, the replicas' reports, the last sets.
+"""The part of the store that the page keeps in memory: headers of records, replicas' reports, the last sets.
 
-Changed by `watching` alone, read by pages, under one lock. No content is kept: what is not here cannot be sent.
+Only `monitor` changes it; `pages` and `matrix` read it. No content is kept, so none can be sent by mistake.
 """
 
 import heapq
@@ -11,20 +11,21 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from configstore.model.grouping import grouped
 from configstore.model.path import ROOT, StorePath, is_below
 from configstore.model.record import Origin
 from configstore.model.replica import Report
 from configstore.store.values import Stored, UnreadableRecord
 
 SETS = 200
-"""How many sets are remembered that were seen since the start."""
+"""Sets that are remembered of those seen since the start."""
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """What was written in one transaction: at which revision, by whom, and which paths; `seen`: since our start.
+class SeenSet(msgspec.Struct, frozen=True, kw_only=True):
+    """A set that one transaction wrote: its revision, writer and paths. seen: it was written since the start.
 
-    after: seconds until every live replica concerned had said that it has it, an upper bound; None while unknown.
-    awaited: it will be known.
+    after: seconds until every live replica of its subtree reported it as applied, an upper bound; None while
+    unknown. awaited: replicas were asked to report that.
     """
 
     revision: int
@@ -37,7 +38,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Index:
-    """Safe for use by several threads."""
+    """The index. Its methods may be called by any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,31 +46,31 @@ class Index:
         self._bad: dict[str, UnreadableRecord] = {}
         self._reports: dict[bytes, tuple[Report, int]] = {}
         self._unread: dict[bytes, str] = {}
-        self._seen: deque[Change] = deque(maxlen=SETS)
+        self._seen: deque[SeenSet] = deque(maxlen=SETS)
         self._arrived: dict[int, float] = {}
-        self._drawn: tuple[Change, ...] | None = None
+        self._drawn: tuple[SeenSet, ...] | None = None
         self.since = time.time()
         self.revision = 0
 
-    def begin(self, revision: int, records: Iterable[Stored | UnreadableRecord]) -> None:
-        """Take all records that the store has at a revision, in place of what was known."""
+    def load(self, revision: int, records: Iterable[Stored | UnreadableRecord]) -> None:
+        """Replace all records by those that the store has at a revision."""
         found = tuple(records)
         with self._lock:
             self._records = {each.path: without_content(each) for each in found if isinstance(each, Stored)}
             self._bad = {each.path: each for each in found if isinstance(each, UnreadableRecord)}
             self.revision = revision
             self._drawn = None
-            if self._seen and self._seen[-1].revision > revision:  # another store than before
+            if self._seen and self._seen[-1].revision > revision:  # the store is another one, or was restored
                 self._seen.clear()
 
-    def begin_reports(self, reports: Mapping[bytes, tuple[Report, int] | str]) -> None:
-        """Take all reports likewise; of what is none, why."""
+    def load_reports(self, reports: Mapping[bytes, tuple[Report, int] | str]) -> None:
+        """Replace all reports, by key; a str says why a report cannot be read."""
         with self._lock:
             self._reports = {key: each for key, each in reports.items() if not isinstance(each, str)}
             self._unread = {key: each for key, each in reports.items() if isinstance(each, str)}
             self._measure()
 
-    def take(
+    def add_set(
         self,
         revision: int,
         written: Iterable[Stored | UnreadableRecord],
@@ -77,9 +78,9 @@ class Index:
         *,
         awaited: bool,
     ) -> None:
-        """Take what one transaction wrote, and what vanished without a tombstone.
+        """Add what one transaction wrote, and what vanished without a tombstone.
 
-        awaited: replicas are asked to say when they have it, so that it can be told how long that took.
+        awaited: replicas are asked to report it, so that the time until then can be measured.
         """
         good = []
         with self._lock:
@@ -102,8 +103,8 @@ class Index:
             self._drawn = None
             self._measure()
 
-    def hear(self, key: bytes, report: tuple[Report, int] | str | None) -> bool:
-        """Take a replica's report, what is none (why), or its end (None); tell whether it says something new."""
+    def put_report(self, key: bytes, report: tuple[Report, int] | str | None) -> bool:
+        """Add a replica's report, why it cannot be read (str), or its end (None); return whether that is new."""
         with self._lock:
             before = self._reports.pop(key, None)
             was_unread = self._unread.pop(key, None)
@@ -117,7 +118,7 @@ class Index:
             return before is None or without_age(before[0]) != without_age(report[0])
 
     def _measure(self) -> None:
-        """Note of sets that were seen when the last replica concerned said that it has them."""
+        """Measure each awaited set that the last replica of its subtree has reported now."""
         now = time.monotonic()
         for at, each in enumerate(self._seen):
             arrived = self._arrived.get(each.revision)
@@ -137,14 +138,9 @@ class Index:
             return dict(self._reports)
 
     def unread(self) -> dict[bytes, str]:
-        """Return what lies among the reports and is none, by key, with the reason."""
+        """Return why reports cannot be read, by key."""
         with self._lock:
             return dict(self._unread)
-
-    def record(self, path: StorePath) -> Stored | UnreadableRecord | None:
-        """Return what lies at a path, without its content."""
-        with self._lock:
-            return self._records.get(path) or self._bad.get(path)
 
     def below(self, directory: StorePath) -> list[Stored]:
         """Return all records of a directory and below it, sorted by path."""
@@ -155,14 +151,14 @@ class Index:
         return sorted(found, key=lambda each: each.path)
 
     def bad_below(self, directory: StorePath) -> list[UnreadableRecord]:
-        """Return what cannot be read there."""
+        """Return the unreadable records below a directory."""
         with self._lock:
             return [each for path, each in self._bad.items() if is_below(StorePath(path), directory)]
 
-    def sets(self, limit: int, directory: StorePath = ROOT) -> list[Change]:
-        """Return the last sets, the newest first: those that were seen, and what the records say of earlier ones.
+    def sets(self, limit: int, directory: StorePath = ROOT) -> list[SeenSet]:
+        """Return the last sets, newest first: those seen since the start, and earlier ones taken from the records.
 
-        A set before our start whose paths were all written again since is in no record any more.
+        An earlier set is missing once all of its paths were written again.
         """
         with self._lock:
             if directory == ROOT and self._drawn is not None:
@@ -173,11 +169,8 @@ class Index:
             seen = {
                 each.revision: each for each in self._seen if directory == ROOT or concerns(directory, each.paths)
             }
-        groups: dict[int, list[Stored]] = {}
         newest = set(heapq.nlargest(SETS, {each.mod_revision for each in records}))
-        for each in records:
-            if each.mod_revision in newest:
-                groups.setdefault(each.mod_revision, []).append(each)
+        groups = grouped((each for each in records if each.mod_revision in newest), lambda each: each.mod_revision)
         found = {revision: _change(revision, group) for revision, group in groups.items()} | seen
         ordered = [found[revision] for revision in sorted(found, reverse=True)]
         if directory == ROOT:
@@ -187,24 +180,24 @@ class Index:
 
 
 def concerns(directory: StorePath, paths: Iterable[StorePath]) -> bool:
-    """Tell whether any path lies in a directory."""
+    """Return whether any path lies in a directory."""
     return any(path == directory or is_below(path, directory) for path in paths)
 
 
 def without_age(report: Report) -> Report:
-    """Return a report without what every new one says differently."""
+    """Return a report without the fields that differ in every report."""
     return msgspec.structs.replace(report, time="", pending_seconds=0.0)
 
 
 def without_content(found: Stored) -> Stored:
-    """Return a record's header alone."""
+    """Return a record with its header only."""
     if found.record.content is None:
         return found
     return msgspec.structs.replace(found, record=msgspec.structs.replace(found.record, content=None))
 
 
-def _change(revision: int, group: list[Stored]) -> Change:
-    return Change(
+def _change(revision: int, group: list[Stored]) -> SeenSet:
+    return SeenSet(
         revision=revision,
         origin=group[0].record.origin,
         paths=tuple(sorted(each.path for each in group)),

@@ -1,6 +1,6 @@
-"""Mappings and their replicas as the page shows them: pure, from reports and the records' revisions.
+"""The table of mappings and replicas on the page: pure, from reports and the records' revisions.
 
-The verdict, and what needs a person, are those of `configstore status`; here is added how far each replica is.
+What needs a person is judged by `overview.judge`; this table adds how far each replica is. Called by `pages`.
 """
 
 from bisect import bisect_right
@@ -9,15 +9,16 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
+from configstore.model.grouping import grouped
 from configstore.model.path import StorePath
 from configstore.model.replica import ExpectedReplica, MappingState, Report
 
 NAMED = 12
-"""How many replicas of a mapping are named in the overview; those in trouble come first."""
+"""Replicas of a mapping that the overview names; those with problems come first."""
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """One replica of a mapping: how it is (`mood` is `good`, `warn` or `bad`), in a word and in a sentence."""
+    """One replica of a mapping: its state as a colour (`mood`: `good`, `warn`, `bad`), a word and a sentence."""
 
     replica: str
     host: str
@@ -29,7 +30,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One mapping, or a subtree that no live replica mirrors (without a name)."""
+    """One mapping; or, with an empty name, a subtree that no live replica mirrors."""
 
     mapping: str
     store: StorePath
@@ -39,22 +40,22 @@ class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def mood(self) -> str:
-        """The worst of its replicas'."""
+        """The worst mood of its replicas."""
         return min((cell.mood for cell in self.cells), key=_MOODS.index, default="warn")
 
     @property
     def ready(self) -> int:
-        """How many replicas serve it, as far as is known."""
+        """How many replicas are known to serve it."""
         return sum(each.serves for each in self.cells)
 
     @property
     def named(self) -> tuple[Cell, ...]:
-        """Those that are named in an overview."""
+        """The replicas that the overview names."""
         return self.cells[:NAMED]
 
     @property
     def unnamed(self) -> str:
-        """How those are that are not named; empty without any."""
+        """How many of the other replicas are in which state; "" without others."""
         rest = self.cells[NAMED:]
         count = Counter(each.word for each in rest)
         return "and " + ", ".join(f"{number} {word}" for word, number in count.items()) if rest else ""
@@ -75,14 +76,10 @@ def rows(
     """Return a row for each mapping, by name, and one for each subtree that none of them mirrors.
 
     revisions: returns the mod_revisions of all records below a directory, sorted. blind: the store is silent, so
-    that all of this is what was known last.
+    the rows show the last known state.
     """
-    by_mapping: dict[tuple[str, StorePath], list[Report]] = {}
-    for report in reports:
-        by_mapping.setdefault((report.mapping, report.store), []).append(report)
-    missing: dict[str, list[ExpectedReplica]] = {}
-    for each in gone:
-        missing.setdefault(each.mapping, []).append(each)
+    by_mapping = grouped(reports, lambda report: (report.mapping, report.store))
+    missing = grouped(gone, lambda each: each.mapping)
     found = []
     for (mapping, store), here in sorted(by_mapping.items()):
         below = revisions(store)
@@ -119,7 +116,7 @@ def _cell(report: Report, silent: Collection[tuple[str, str]], behind: int, *, b
 
 
 def _how(report: Report, *, silent: bool, behind: int) -> tuple[str, str, str]:
-    """Return mood, word and sentence: those of the first line of the table that applies."""
+    """Return mood, word and sentence: those of the first row of the table that applies."""
     count, problems = report.problem_count, "problem" if report.problem_count == 1 else "problems"
     table = (
         (silent, "bad", "silent", f"does not answer; it was {report.word}"),

@@ -1,7 +1,7 @@
-"""What each page shows: reads the index, the last look, and, for one path at a time, the store. Changes nothing.
+"""The pages: each function takes a request and returns HTML. They change nothing.
 
-Every function takes a request and returns a page; Starlette calls them in threads of its own, since the store's
-calls wait.
+They read the index, the last overview and, for one path at a time, the store. Starlette calls them in threads,
+since calls to the store block. Called by `serving` and `actions`.
 """
 
 import re
@@ -25,15 +25,15 @@ from configstore.store.conflicts import Loser, Unread, all_sides, pieces_of
 from configstore.store.history import Versions, versions
 from configstore.store.tree import Tree
 from configstore.store.values import Stored, UnreadableRecord
-from configstore.ui import words
-from configstore.ui.beside import Pair, beside, is_costly
+from configstore.ui import filters
 from configstore.ui.index import Index
 from configstore.ui.matrix import MatrixRow, rows
-from configstore.ui.privacy import text_of, why_untold
-from configstore.ui.watching import Watching
+from configstore.ui.monitor import Monitor
+from configstore.ui.privacy import text_of, why_hidden
+from configstore.ui.side_by_side import Pair, is_costly, side_by_side
 
 LISTED = 300
-"""Paths that a mapping's page lists; of more, those that a person looks for by a part of the name."""
+"""Paths that a page lists at most; a search by a part of the name finds the others."""
 
 SETS = 15
 """Sets in the timeline."""
@@ -42,7 +42,7 @@ SIDES = 50
 """Losing sides that are read for one page."""
 
 _SEVERAL = re.compile(", | and ")
-"""What stands between the mappings that a finding is about, if there are several."""
+"""Separates the mappings that a finding is about."""
 
 Page = Callable[[Request], Response]
 
@@ -53,25 +53,25 @@ _ALIKE = "too many lines are alike to be compared here:"
 class Pages:
     """The pages of one run."""
 
-    def __init__(self, tree: Tree, index: Index, watching: Watching, *, form: str, write: bool, root: str) -> None:
-        """`form`: the secret that a form which changes something must carry."""
+    def __init__(self, tree: Tree, index: Index, monitor: Monitor, *, form: str, write: bool, root: str) -> None:
+        """`form`: the secret that a form must carry. write: whether forms are shown. root: the root key."""
         self._tree = tree
         self._index = index
-        self._watching = watching
+        self._monitor = monitor
         self._environment = environment()
         self._common = {"form": form, "write": write, "root": root}
 
     def show(self, template: str, status: int = 200, /, **values: object) -> Response:
-        """Return a page."""
-        found = self._watching.overview()
+        """Return a page made from a template and values."""
+        found = self._monitor.overview()
         facts, verdict = found or (None, None)
         common = {
             "contact": self._tree.contact(),
-            "trouble": self._watching.trouble,
-            "went_back": self._watching.went_back,
+            "failure": self._monitor.failure,
+            "went_back": self._monitor.went_back,
             "facts": facts,
             "needs": verdict.needs if verdict else (),
-            "places": self._places(),
+            "links": self._links(),
             "conflicts": sum(facts.conflicts.values()) if facts else 0,
             "now": datetime.now(UTC),
             "page": template,
@@ -80,36 +80,36 @@ class Pages:
         return HTMLResponse(text, status)
 
     def refuse(self, status: int, said: str) -> Response:
-        """Return a page that says why there is none."""
+        """Return a page with an error text."""
         return self.show("refused", status, said=said)
 
     def rows(self) -> list[MatrixRow]:
         """Return the mappings with their replicas."""
-        found = self._watching.overview()
+        found = self._monitor.overview()
         everything = self._index.below(ROOT)
         live = [each for each in everything if not each.gone]
         return rows(
             [report for report, _ in self._index.reports().values()],
             found[0].gone if found else (),
-            self._watching.silent(),
+            self._monitor.silent(),
             lambda store: sorted(each.mod_revision for each in everything if is_below(each.path, store)),
             sorted({first_component(each.path) for each in live}),
-            blind=bool(self._watching.trouble) or not self._tree.contact().connected,
+            blind=bool(self._monitor.failure) or not self._tree.contact().connected,
         )
 
     # Pages
 
     def overview(self, _: Request) -> Response:
-        """Show all at one glance."""
+        """Show the overview."""
         found = self.rows()
         return self.show(
             "overview",
             rows=found,
-            settled=all(row.mood == "good" for row in found),
+            all_good=all(row.mood == "good" for row in found),
             sets=self._index.sets(SETS),
             started=self._index.since,
             times={each.mod_revision: each.record.origin.time for each in self._index.below(ROOT)},
-            leases=self._watching.leases,
+            leases=self._monitor.leases,
         )
 
     def mapping(self, request: Request) -> Response:
@@ -123,7 +123,7 @@ class Pages:
         halted = [
             cell for cell in row.cells if cell.report and (cell.report.state == "halted" or cell.report.vanished)
         ]
-        known = any(cell.report for cell in row.cells)  # else nobody says which subtree it is
+        known = any(cell.report for cell in row.cells)  # otherwise no report names its subtree
         at = row.store if known else None
         return self._listing(request, "mapping", at, row=row, own_needs=needs, halted=halted)
 
@@ -154,7 +154,7 @@ class Pages:
         )
 
     def path(self, request: Request) -> Response:
-        """Show what a path was, and what changed between two of its versions."""
+        """Show the versions of a path, and the difference between two of them."""
         path = parse_path(request.path_params["path"])
         self._must_answer()
         found = versions(self._tree, path)
@@ -166,7 +166,7 @@ class Pages:
         sides = [each for each in all_sides(self._tree, path) if each.path == path]
         losing = [each.record.entry for each in sides if isinstance(each, Loser)]
         closed = bool(unread) or any(isinstance(each, Unread) for each in sides)
-        untold = why_untold(path, [*(each.entry for each in known), *losing], unread=closed) or _locked(
+        hidden = why_hidden(path, [*(each.entry for each in known), *losing], unread=closed) or _locked(
             known, sides
         )
         return self.show(
@@ -177,21 +177,21 @@ class Pages:
             unread=[(each.mod_revision, each.reason) for each in unread],
             old=old,
             new=new,
-            untold=untold,
-            difference=() if untold else self._difference(found, old, new),
+            hidden=hidden,
+            difference=() if hidden else self._difference(found, old, new),
             sides=len(sides),
             mapping=self._mapping_of(path),
         )
 
     def _difference(self, found: Versions, old: Stored | None, new: Stored | None) -> list[str]:
-        """Return the lines that differ; only asked for a path that is not private."""
+        """Return the lines that differ. Must not be called for a private path."""
         if old is None and new is None:
             return []
         texts = []
         for each in (old, new):
             text = text_of(self._tree.content(each)) if each and each.entry.kind is Kind.FILE else ""
             if text is None:
-                return [_summed_up(old.entry if old else None, new.entry if new else None)]
+                return [_summary(old.entry if old else None, new.entry if new else None)]
             texts.append(text.splitlines())
         if is_costly(*texts):
             return [f"{_ALIKE} `configstore diff` has no such limit"]
@@ -208,7 +208,7 @@ class Pages:
         return self.show("conflicts", pairs=pairs, left_out=max(0, len(sides) - SIDES))
 
     def _pair(self, path: StorePath, sides: list[Loser | Unread]) -> dict[str, object]:
-        """Return what the store holds of a path, and each losing side with its difference to that."""
+        """Return a path's record in the store, and each losing side with its difference to it."""
         found = versions(self._tree, path)
         known = [each for each in (found.known if found else ()) if isinstance(each, Stored)]
         now = found.now() if found else None
@@ -218,57 +218,57 @@ class Pages:
             isinstance(each, UnreadableRecord) for each in (found.known if found else ())
         )
         entries = [*(each.entry for each in known), *(each.record.entry for each in losing)]
-        untold = why_untold(path, entries, unread=closed) or _locked(known, losing)
-        texts = {each.id: "" if untold else self._against(now, each) for each in losing}
+        hidden = why_hidden(path, entries, unread=closed) or _locked(known, losing)
+        texts = {each.id: "" if hidden else self._against(now, each) for each in losing}
         unread = [each for each in sides if isinstance(each, Unread)]
-        return {"path": path, "now": now, "losing": losing, "unread": unread, "untold": untold, "texts": texts}
+        return {"path": path, "now": now, "losing": losing, "unread": unread, "hidden": hidden, "texts": texts}
 
     def _against(self, now: Stored | None, loser: Loser) -> list[Pair] | str:
-        """Return the lines of both sides, or what can be said of them; not asked for a private path."""
-        ours = text_of(self._tree.content(now)) if now else ""
-        theirs = text_of(b"".join(pieces_of(self._tree, loser)))
-        if ours is None or theirs is None:
+        """Return the lines of both sides, or a summary. Must not be called for a private path."""
+        kept = text_of(self._tree.content(now)) if now else ""
+        lost = text_of(b"".join(pieces_of(self._tree, loser)))
+        if kept is None or lost is None:
             before = now.entry if now else None
-            return _summed_up(before, loser.record.entry)
-        left, right = ours.splitlines(), theirs.splitlines()
+            return _summary(before, loser.record.entry)
+        left, right = kept.splitlines(), lost.splitlines()
         if is_costly(left, right):
             return f"{_ALIKE} `configstore conflicts --show {loser.id}` has it"
-        return beside(left, right)
+        return side_by_side(left, right)
 
     def leases(self, _: Request) -> Response:
-        """Show who holds what, and who waits."""
-        self._watching.overview()  # recent
-        return self.show("leases", leases=self._watching.leases)
+        """Show the leases, their holders and queues."""
+        self._monitor.overview()  # makes a new one if the last one is old, and with it the leases
+        return self.show("leases", leases=self._monitor.leases)
 
     def store(self, _: Request) -> Response:
-        """Show how the store is."""
+        """Show the store and its members."""
         own = [each for each in self._needs() if each.check in {"store", "reports"}]
         unread = {key.decode("utf-8", "replace"): why for key, why in self._index.unread().items()}
-        found = self._watching.overview()
+        found = self._monitor.overview()
         certificate = found[0].client_certificate if found else None
         ends = certificate.end if certificate else None
         return self.show(
             "store", own_needs=own, unread=unread, revision=self._index.revision, certificate_ends=ends
         )
 
-    def _places(self) -> dict[str, str]:
-        """Return the page on which more stands about what a finding is about."""
+    def _links(self) -> dict[str, str]:
+        """Return the page with more about a finding, by what the finding is about."""
         mappings = {report.mapping for report, _ in self._index.reports().values()}
         fixed = {"conflicts": "/conflicts", "store": "/store", "reports": "/store"}
-        return fixed | {each: f"/mapping/{words.link(each)}" for each in mappings}
+        return fixed | {each: f"/mapping/{filters.link(each)}" for each in mappings}
 
     def _needs(self) -> tuple[Any, ...]:
-        found = self._watching.overview()
+        found = self._monitor.overview()
         return found[1].needs if found else ()
 
     def _must_answer(self) -> None:
-        """Raise StoreUnavailableError where the store is known to be silent: nobody is to wait for that."""
+        """Raise StoreUnavailableError at once when the store is known to be silent, instead of waiting for it."""
         contact = self._tree.contact()
         if not contact.connected:
             raise StoreUnavailableError(f"it has been silent for {contact.silent:.0f} s: {contact.reason}")
 
     def _mapping_of(self, path: StorePath) -> str:
-        """Return the mapping that mirrors a path, the innermost one; empty without any."""
+        """Return the innermost mapping that mirrors a path; "" without any."""
         stores = {report.store: report.mapping for report, _ in self._index.reports().values()}
         return next(
             (
@@ -281,23 +281,23 @@ class Pages:
 
 
 def environment() -> jinja2.Environment:
-    """Return the templates: all that is put into them is escaped, and what is not there is an error."""
+    """Return the templates: every value is escaped, and a missing value is an error."""
     found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=words.visible,
+        finalize=filters.visible,
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
     )
-    found.filters |= words.FILTERS
-    found.globals["exactly"] = escape  # for what a form sends back, which must not be made printable
+    found.filters |= filters.FILTERS
+    found.globals["exactly"] = escape  # for values that a form sends back, which must stay as they are
     return found
 
 
-def guarded(pages: Pages, page: Page) -> Page:
-    """Return a page that says its failures in words."""
+def with_errors(pages: Pages, page: Page) -> Page:
+    """Return a page function that returns an error page when it fails."""
 
     @wraps(page)
     def shown_page(request: Request) -> Response:
@@ -314,13 +314,13 @@ def guarded(pages: Pages, page: Page) -> Page:
 
 
 def _locked(known: Iterable[Stored], sides: Iterable[Loser | Unread]) -> str:
-    """Return why a content cannot be shown: no key here opens it, or it is not to be believed."""
+    """Return why a content cannot be opened: no key here fits, or it is plain where it must be sealed; else ""."""
     records = [*(each.record for each in known), *(each.record for each in sides if isinstance(each, Loser))]
     return next((each.locked for each in records if each.locked), "")
 
 
 def _chosen(request: Request, known: list[Stored]) -> tuple[Stored | None, Stored | None]:
-    """Return the two versions that are to be compared: those that were asked for, or the last two."""
+    """Return the two versions to compare: the requested ones, or the last two."""
     by_revision = {str(each.mod_revision): each for each in known}
     new = by_revision.get(request.query_params.get("new", ""), known[0] if known else None)
     if "old" in request.query_params:
@@ -329,8 +329,8 @@ def _chosen(request: Request, known: list[Stored]) -> tuple[Stored | None, Store
     return (known[at + 1] if at + 1 < len(known) else None), new
 
 
-def _summed_up(old: Entry | None, new: Entry | None) -> str:
-    """Return what can be said of binary content: its size, and whether it differs."""
+def _summary(old: Entry | None, new: Entry | None) -> str:
+    """Return the sizes of two binary contents, and whether they differ."""
     sizes = [f"{each.size} bytes" if each and each.kind is Kind.FILE else "no file" for each in (old, new)]
     same = old is not None and new is not None and old.sha256 == new.sha256
     what = "the same content" if same else "the content differs"

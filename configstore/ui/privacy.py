@@ -1,7 +1,8 @@
-"""What of a file's content may leave the store for a browser: pure rules, asked before any content is read.
+"""Decides whether a file's content may be sent to a browser: pure rules, applied before any content is read.
 
-Private is every file that others may not read by its mode, and every `*.key`. A path is private when anything that
-is known of it is: a key that lay open for a minute before it was closed has the same content in both versions.
+A file is private when its mode does not let others read it, and when its name ends in `.key`. A path is private
+when any known version of it is: a key that was readable for a minute has the same content in both versions.
+Called by `pages`.
 """
 
 from collections.abc import Iterable
@@ -12,26 +13,26 @@ from configstore.model.record import Entry, Kind
 _OTHERS_READ = 0o004
 
 LARGEST = 128 * 1024
-"""Bytes of a text that is shown; a larger one is summed up."""
+"""Bytes of a text that is shown; of a larger one only the size is."""
 
 LONGEST = 3000
-"""Lines of a text that is compared; more of them nobody reads here."""
+"""Lines of a text that is compared."""
 
 
 def is_private(path: StorePath, entry: Entry) -> bool:
-    """Tell whether a file's content is not to be shown."""
+    """Return whether this version of a file is private."""
     return path.lower().endswith(".key") or (entry.kind is Kind.FILE and not entry.mode & _OTHERS_READ)
 
 
 def is_private_path(path: StorePath, known: Iterable[Entry]) -> bool:
-    """Tell whether nothing of a path is to be shown, by all that is known of it."""
+    """Return whether a path is private, by all of its known versions."""
     return any(is_private(path, entry) for entry in known) or path.lower().endswith(".key")
 
 
-def why_untold(path: StorePath, known: Iterable[Entry], *, unread: bool = False) -> str:
-    """Return why a path's content is not shown, in words; nothing where it may be.
+def why_hidden(path: StorePath, known: Iterable[Entry], *, unread: bool = False) -> str:
+    """Return why a path's content is not shown; "" when it may be.
 
-    unread: something of it cannot be read, so that nobody knows whether that is private.
+    unread: a version cannot be read, so it is unknown whether that one is private.
     """
     known = tuple(known)
     if unread:
@@ -44,7 +45,7 @@ def why_untold(path: StorePath, known: Iterable[Entry], *, unread: bool = False)
 
 
 def text_of(content: bytes) -> str | None:
-    """Return content as text; None for what is binary, or has too many lines."""
+    """Return content as text; None when it is binary, or has more than LONGEST lines."""
     if b"\0" in content:
         return None
     try:

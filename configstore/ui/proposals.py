@@ -1,8 +1,10 @@
-"""Each change that `--write` allows, as a proposal: what would be done, from which exact state, and the doing.
+"""The changes that `--write` allows, each as a proposal: what would be done, from which state, and its call.
 
-A proposal's `fields` name all that it was made from: revisions, ids, a halt's reason. Made again from what a
-person confirmed, it has the same fields, or something changed meanwhile. `act` compares those very revisions once
-more, in the store's own transaction. Called by `acts`; the doing is the command's.
+1. A proposal's `fields` name everything it was made from: revisions, ids, a halt's reason.
+2. `actions` makes it again when it is confirmed; if a field differs, the store has changed meanwhile.
+3. `act` compares the same revisions once more, in the store's transaction, so no change in between is lost.
+
+The functions that change the store are those of the commands.
 """
 
 import uuid
@@ -15,6 +17,7 @@ from configstore.cli.history import as_one_deletion, carry_out, only_one
 from configstore.cli.replicas import wait_for
 from configstore.errors import ConflictError, NotThereError, RefusedError
 from configstore.model.path import StorePath, parse_path, printable, shown
+from configstore.model.phrases import counted
 from configstore.model.record import Kind, RecordError, sha256
 from configstore.model.replica import MappingState, Report, Request, Take, Verb
 from configstore.store.conflicts import Loser, Unread, all_sides, drop
@@ -23,10 +26,10 @@ from configstore.store.lease_queue import break_lease, queue
 from configstore.store.replicas import asking, live_reports
 from configstore.store.tree import Tree
 from configstore.store.values import Stored, UnreadableRecord
-from configstore.ui import words
+from configstore.ui import filters
 
 RESUME_PATIENCE = 10.0
-"""Seconds that a replica has to act on a person's choice while the browser waits."""
+"""Seconds that a replica has to carry out the choice while the browser waits."""
 
 _APPLIED = "Every live replica of its mapping applies this within moments, and runs its hooks."
 _KEPT = "What is there now goes to the history, and can be restored in the same way."
@@ -35,7 +38,7 @@ _KEPT = "What is there now goes to the history, and can be restored in the same 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     """What would be done: `sentences` for a person, `fields` for the form.
 
-    act: does it, and returns what was done, in words; raises ConfigstoreError. back: the page to return to.
+    act: does it, and returns a text that says what was done; raises ConfigstoreError. back: the page to return to.
     """
 
     title: str
@@ -47,7 +50,7 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def restore(tree: Tree, given: Mapping[str, str]) -> Proposal:
-    """Propose to bring a path back to what it was. Raises ConfigstoreError, PathError."""
+    """Propose to restore a path to an earlier version. Raises ConfigstoreError, PathError."""
     path, wanted = parse_path(given.get("path", "")), _number(given.get("revision", ""))
     found = only_one(tree, path)[path]
     try:
@@ -67,8 +70,8 @@ def restore(tree: Tree, given: Mapping[str, str]) -> Proposal:
         title=f"Restore {shown(path)}",
         verb="Restore it",
         sentences=(
-            f"Now: {_told(found.now())}.",
-            f"It becomes what it was at revision {wanted}: {_told(then)}.{deletes}",
+            f"Now: {_described(found.now())}.",
+            f"It becomes what it was at revision {wanted}: {_described(then)}.{deletes}",
             _APPLIED,
             _KEPT,
         ),
@@ -78,7 +81,7 @@ def restore(tree: Tree, given: Mapping[str, str]) -> Proposal:
             "seen": str(found.current),
             "then": str(then.mod_revision if then else 0),
         },
-        back=f"/path/{words.link(path)}",
+        back=f"/path/{filters.link(path)}",
         act=act,
     )
 
@@ -97,18 +100,18 @@ def resolve(tree: Tree, given: Mapping[str, str]) -> Proposal:
         "sides": " ".join(each.id for each in sides),
     }
     if choice == "store":
-        return _keep_the_stores(tree, path, now, sides, fields)
+        return _keep_store(tree, path, now, sides, fields)
     loser = next((each for each in sides if isinstance(each, Loser) and each.id == choice), None)
     if loser is None:
         raise NotThereError(f"{shown(path)}: has no losing side {printable(choice)} that can be read")
     return _take_losing_side(tree, loser, now, fields)
 
 
-def _keep_the_stores(
+def _keep_store(
     tree: Tree, path: StorePath, now: Stored | None, sides: Sequence[Loser | Unread], fields: dict[str, str]
 ) -> Proposal:
     seen = now.mod_revision if now else 0
-    count = f"{len(sides)} losing side" + ("s" if len(sides) > 1 else "")
+    count = counted(len(sides), "losing side")
 
     def act() -> str:
         removed = sum(drop(tree, each, while_at=seen) for each in sides)
@@ -120,7 +123,7 @@ def _keep_the_stores(
         title=f"Keep what the store holds of {shown(path)}",
         verb="Keep the store's",
         sentences=(
-            f"The store stays as it is: {_told(now)}.",
+            f"The store stays as it is: {_described(now)}.",
             f"{count} will be removed for good; nothing can bring {'it' if len(sides) == 1 else 'them'} back.",
         ),
         fields=fields,
@@ -137,13 +140,13 @@ def _take_losing_side(tree: Tree, loser: Loser, now: Stored | None, fields: dict
         drop(tree, loser)
         return f"{shown(loser.path)}: the losing side {loser.id} was taken"
 
-    written = f"written by {words.who(origin)} at {words.clock(origin.time)}"
+    written = f"written by {filters.who(origin)} at {filters.clock(origin.time)}"
     return Proposal(
         title=f"Take the losing side of {shown(loser.path)}",
         verb="Take it",
         sentences=(
-            f"Now the store holds: {_told(now)}.",
-            f"It becomes the losing side: {words.what(entry)}, {written}.",
+            f"Now the store holds: {_described(now)}.",
+            f"It becomes the losing side: {filters.what(entry)}, {written}.",
             _APPLIED,
             _KEPT,
         ),
@@ -154,9 +157,9 @@ def _take_losing_side(tree: Tree, loser: Loser, now: Stored | None, fields: dict
 
 
 def resume(tree: Tree, given: Mapping[str, str], *, by: str) -> Proposal:
-    """Propose to end a replica's halt, or its vanished records. Raises ConfigstoreError.
+    """Propose to end a replica's halt, or its report of vanished records. Raises ConfigstoreError.
 
-    by: who chooses, as the request to the replica says.
+    by: the person who chooses, as the request to the replica names it.
     """
     mapping, replica = given.get("mapping", ""), given.get("replica", "")
     if given.get("take") not in {"store", "local"}:
@@ -202,7 +205,7 @@ def resume(tree: Tree, given: Mapping[str, str], *, by: str) -> Proposal:
             "reason": sha256(report.reason.encode()),
             "vanished": str(report.vanished),
         },
-        back=f"/mapping/{words.link(mapping)}",
+        back=f"/mapping/{filters.link(mapping)}",
         act=act,
     )
 
@@ -228,13 +231,13 @@ def _consequence(report: Report, side: Take) -> str:
     return f"What {name} has below {subtree}, and what it has no more, becomes the store's and every replica's."
 
 
-def break_one(tree: Tree, given: Mapping[str, str]) -> Proposal:
+def break_lease_of(tree: Tree, given: Mapping[str, str]) -> Proposal:
     """Propose to take a lease from its holder. Raises ConfigstoreError."""
     name = given.get("name", "")
-    queued = queue(tree, name) if name else []
-    if not queued:
+    entries = queue(tree, name) if name else []
+    if not entries:
         raise NotThereError(f"lease {printable(name)} is not held")
-    holder = queued[0]
+    holder = entries[0]
 
     def act() -> str:
         if not break_lease(tree, holder):
@@ -247,7 +250,7 @@ def break_one(tree: Tree, given: Mapping[str, str]) -> Proposal:
         sentences=(
             f"It is held by {holder.text}.",
             "The holder notices at once, and stops what it runs; what that has not committed yet is refused.",
-            f"Next is {queued[1].text}." if len(queued) > 1 else "Nobody waits for it.",
+            f"Next is {entries[1].text}." if len(entries) > 1 else "Nobody waits for it.",
         ),
         fields={"name": name, "token": str(holder.token), "lease": f"{holder.etcd_lease:x}"},
         back="/leases",
@@ -255,17 +258,17 @@ def break_one(tree: Tree, given: Mapping[str, str]) -> Proposal:
     )
 
 
-def _told(found: Stored | UnreadableRecord | None) -> str:
-    """Return what a path is, or was, in words; never its content."""
+def _described(found: Stored | UnreadableRecord | None) -> str:
+    """Return a version of a path as a text, without its content."""
     if found is None:
         return "nothing"
     if isinstance(found, UnreadableRecord):
         return f"a record that cannot be read, of revision {found.mod_revision}"
     origin = found.record.origin
     if found.entry.kind is Kind.GONE:
-        return f"nothing: it was deleted by {words.who(origin)} at revision {found.mod_revision}"
-    by = f"{words.who(origin)} at {words.clock(origin.time)}"
-    return f"{words.what(found.entry)}, of revision {found.mod_revision}, by {by}"
+        return f"nothing: it was deleted by {filters.who(origin)} at revision {found.mod_revision}"
+    by = f"{filters.who(origin)} at {filters.clock(origin.time)}"
+    return f"{filters.what(found.entry)}, of revision {found.mod_revision}, by {by}"
 
 
 def _number(text: str) -> int:

@@ -1,4 +1,4 @@
-"""Puts the page together, and serves it on loopback until it is stopped. Called by `configstore ui`."""
+"""Puts the page together, and serves it on loopback until it is stopped. Called by `cli.ui`."""
 
 import socket
 from collections.abc import Awaitable, Callable
@@ -14,17 +14,17 @@ from configstore.cli.session import say
 from configstore.errors import UsageError
 from configstore.settings import StoreSettings
 from configstore.store.tree import Tree
-from configstore.ui.acts import Acts
-from configstore.ui.audience import Audience
-from configstore.ui.door import Door, Secrets
+from configstore.ui.actions import Actions
+from configstore.ui.admission import Admission, Secrets
+from configstore.ui.events import EventStream
 from configstore.ui.index import Index
-from configstore.ui.pages import Pages, guarded
-from configstore.ui.watching import Watching
+from configstore.ui.monitor import Monitor
+from configstore.ui.pages import Pages, with_errors
 
 LOOPBACK = "127.0.0.1"
 
 _CONNECTIONS = 128
-"""Connections at once; of more, each is told so."""
+"""Connections at the same time; a further one gets an error."""
 
 _STATIC = {
     "ui.css": "text/css; charset=utf-8",
@@ -39,7 +39,7 @@ def listen(port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((LOOPBACK, port))
-        found.listen()  # who has the address may come: it waits until we serve
+        found.listen()  # from now on a browser that has the URL waits until the page is served
     except OSError as error:
         found.close()
         raise UsageError(f"ui: {LOOPBACK}:{port}: {error.strerror}; choose another --port, or none") from error
@@ -60,22 +60,22 @@ class Site:
         write: bool = False,
         proxy: str = "",
     ) -> None:
-        """`by`: who uses it, for requests to replicas. proxy: the origin of the operator's proxy, or nothing."""
+        """`by`: the person who uses it, named in requests to replicas. proxy: the origin of a proxy, or ""."""
         self._tree = tree
         self._socket = at
-        tree.follow_contact(lambda now: self.audience.tell("" if now.connected else "the store is silent"))
+        tree.follow_contact(lambda now: self.events.publish("" if now.connected else "the store is silent"))
         self._index = Index()
-        self.audience = Audience(self._contact)
-        self.watching = Watching(
-            settings, tree, self._index, told=self.audience.tell, looked_at=lambda: self.audience.size > 0
+        self.events = EventStream(self._contact)
+        self.monitor = Monitor(
+            settings, tree, self._index, notify=self.events.publish, has_viewers=lambda: self.events.size > 0
         )
-        pages = Pages(tree, self._index, self.watching, form=known.form, write=write, root=settings.root)
-        acts = Acts(tree, pages, form=known.form, by=by, write=write)
+        pages = Pages(tree, self._index, self.monitor, form=known.form, write=write, root=settings.root)
+        actions = Actions(tree, pages, form=known.form, by=by, write=write)
         app = Starlette(
-            routes=[*_routes(pages, acts), Route("/events", self.audience)],
+            routes=[*_routes(pages, actions), Route("/events", self.events)],
             exception_handlers={404: _not_there(pages), Exception: _broken},
         )
-        self.app = Door(app, known, port=at.getsockname()[1], proxy=proxy, write=write)
+        self.app = Admission(app, known, port=at.getsockname()[1], proxy=proxy, write=write)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self.app,
@@ -94,13 +94,13 @@ class Site:
         )
 
     def serve(self) -> None:
-        """Serve until `stop`. Raises StoreError when the store cannot be read at the start."""
+        """Serve until `stop`."""
         self._server.run(sockets=[self._socket])
 
     def stop(self) -> None:
-        """End it, from any thread."""
-        self.watching.close()
-        self.audience.close()
+        """End `serve`, from any thread."""
+        self.monitor.close()
+        self.events.close()
         self._server.should_exit = True
 
     def _contact(self) -> dict[str, object]:
@@ -108,7 +108,7 @@ class Site:
         return {"connected": found.connected, "silent": round(found.silent), "last": found.last}
 
 
-def _routes(pages: Pages, acts: Acts) -> list[Route]:
+def _routes(pages: Pages, actions: Actions) -> list[Route]:
     shown: list[tuple[str, Callable[[Request], Response]]] = [
         ("/", pages.overview),
         ("/mapping/{name}", pages.mapping),
@@ -118,15 +118,15 @@ def _routes(pages: Pages, acts: Acts) -> list[Route]:
         ("/conflicts", pages.conflicts),
         ("/leases", pages.leases),
         ("/store", pages.store),
-        ("/confirm/{name}", acts.confirm),
+        ("/confirm/{name}", actions.confirm),
     ]
-    routes = [Route(at, guarded(pages, page), methods=["GET"]) for at, page in shown]
+    routes = [Route(at, with_errors(pages, page), methods=["GET"]) for at, page in shown]
     routes += [Route(f"/static/{name}", _static(name), methods=["GET"]) for name in _STATIC]
-    return [*routes, Route("/do/{name}", acts.do, methods=["POST"])]
+    return [*routes, Route("/do/{name}", actions.do, methods=["POST"])]
 
 
 def _static(name: str) -> Callable[[Request], Awaitable[Response]]:
-    """Return a file of ours, read once: no request reaches the file system."""
+    """Return a function that answers with a static file, read once: no request reaches the file system."""
     content = files("configstore.ui").joinpath("static", name).read_bytes()
 
     async def answer(_: Request) -> Response:
@@ -143,7 +143,7 @@ def _not_there(pages: Pages) -> Callable[[Request, Exception], Response]:
 
 
 def _broken(request: Request, error: Exception) -> Response:
-    """Say on the terminal that a page failed, without any word that may come from a file."""
+    """Report on the terminal that a page failed, without any text that may come from a file."""
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next

@@ -19,7 +19,7 @@ from configstore.model.path import printable
 from configstore.model.seal import Policy
 from configstore.model.selection import taken_out
 from configstore.parsing import below, parse_layer
-from configstore.presets import together
+from configstore.presets import combined
 from configstore.settings import check_variables, checked_policy
 from sidecar.mapping import Mapping
 
@@ -43,7 +43,7 @@ def load_mappings(
     """
     merged: dict[str, dict[str, Any]] = {}
     services: dict[str, str] = {}
-    for each in together.taken(together.names_in(preset)):
+    for each in combined.mappings_of(combined.names_in(preset)):
         path = {"path": each.path_below(local)} if local else {}
         merged[each.mapping.name] = each.mapping.settings() | path
         services[each.mapping.name] = each.service

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from configstore.clock import boottime
 from configstore.errors import ConfigstoreError, ConflictError, RefusedError, UnreachableError
 from configstore.model.path import StorePath, shown
+from configstore.model.phrases import first_of
 from sidecar.cycle.mirror import Mirror
 from sidecar.cycle.unfinished import Unfinished, UnfinishedPath
 
@@ -129,9 +130,7 @@ def _made_since(now: Unfinished, before: Unfinished) -> list[UnfinishedPath]:
 
 def _first_few(reasons: Iterable[str]) -> str:
     """Return the first few reasons as one text."""
-    every = sorted(set(reasons))
-    more = len(every) - NAMED
-    return "; ".join(every[:NAMED]) + (f"; and {more} more" if more > 0 else "")
+    return first_of(sorted(set(reasons)), NAMED, separator="; ")
 
 
 def _not_done(mirror: Mirror, what: str, left: Sequence[UnfinishedPath] = ()) -> ConfigstoreError:

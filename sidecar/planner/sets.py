@@ -17,6 +17,7 @@ from collections.abc import Set as AbstractSet
 import msgspec
 
 from configstore.model.path import StorePath, shown
+from configstore.model.phrases import first_of
 from configstore.model.problem import Problem
 from configstore.model.record import Kind
 from sidecar.planner.plan import Pull, Push, Wait
@@ -65,10 +66,9 @@ def mixed_by(
 
 def mixed(path: StorePath, others: Sequence[StorePath]) -> Problem:
     """Return the problem of a path that lost a conflict while `others` of its set did not."""
-    named = ", ".join(map(shown, others[:3]))
-    more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+    named = first_of([*map(shown, others)], 3)
     reason = (
-        f"another replica's version won, while {named}{more}, changed here together with it, stayed: see whether"
+        f"another replica's version won, while {named}, changed here together with it, stayed: see whether"
         " they fit each other. What lost is kept: `configstore conflicts`, `configstore resolve`; a newer version"
         " of any of them ends this"
     )

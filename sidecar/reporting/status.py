@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from configstore import __version__
+from configstore.model.phrases import first_of
 from configstore.model.problem import Problem
 from configstore.model.replica import MAX_PROBLEMS, Alike, MappingState, Report
 from sidecar.mapping import Mapping
@@ -79,8 +80,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         named = (*self.waits, *problems)[:5]
         if not named:
             return "changes are still under way"
-        more = self.under_way + len(problems) - len(named)
-        return "; ".join(map(str, named)) + (f"; and {more} more" if more > 0 else "")
+        total = self.under_way + len(problems)
+        return first_of([*map(str, named)], len(named), total=total, separator="; ")
 
     def looks_as(self, other: "Status") -> bool:
         """Return whether a person would see no difference; figures do not count."""

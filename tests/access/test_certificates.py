@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from configstore.access import places
-from configstore.access.certificates import AuthorityState, Given, ensure
+from configstore.access import layout
+from configstore.access.certificates import AuthorityFiles, AuthorityState, ensure
 from configstore.errors import RefusedError, UsageError
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
@@ -76,9 +76,9 @@ def test_everything_is_made_where_it_is_looked_for(tls):
         made = found[name]
         assert os.path.exists(made.path)
         assert load(made.path).not_valid_after_utc == made.end == NOW + days(825)
-    front = places.client_files(str(tls), "front", "mailu-front")
+    front = layout.client_files(str(tls), "front", "mailu-front")
     assert front.cert == found["mailu-front"].path
-    assert places.operator_files(str(tls)).cert == found["operator"].path
+    assert layout.operator_files(str(tls)).cert == found["operator"].path
 
 
 def test_the_common_name_is_the_user_and_no_member_is_one(tls):
@@ -225,7 +225,7 @@ def test_an_authority_near_its_end_is_renewed_so_that_old_and_new_know_each_othe
 
 def test_nothing_outlives_its_authority(tls, tmp_path):
     make(tls)
-    given = Given(str(tls / "ca.pem"), str(tls / "ca.key"))
+    given = AuthorityFiles(str(tls / "ca.pem"), str(tls / "ca.key"))
     late = NOW + days(3500)
     found = make(tmp_path / "other", now=late, given=given)
     assert found["mailu-front"].end == NOW + days(3650)
@@ -270,7 +270,7 @@ def test_another_key_comes_in_three_steps_in_each_of_which_neighbours_know_each_
 def test_an_authority_of_the_operators_own_signs_and_its_key_stays_where_it_is(tls, tmp_path):
     own = tmp_path / "own"
     make(own)
-    given = Given(str(own / "ca.pem"), str(own / "ca.key"))
+    given = AuthorityFiles(str(own / "ca.pem"), str(own / "ca.key"))
     found = make(tls, given=given)
     assert "it must sign nothing else" in found["ca"].why
     assert not (tls / "ca.key").exists()
@@ -287,13 +287,15 @@ def test_an_authority_of_the_operators_own_signs_and_its_key_stays_where_it_is(t
 def test_an_authority_is_followed_by_another_one_only_beside_it(tls, tmp_path):
     for name in ("one", "two"):
         make(tmp_path / name)
-    one, two = (Given(str(tmp_path / name / "ca.pem"), str(tmp_path / name / "ca.key")) for name in ("one", "two"))
+    one, two = (
+        AuthorityFiles(str(tmp_path / name / "ca.pem"), str(tmp_path / name / "ca.key")) for name in ("one", "two")
+    )
     make(tls, given=one)
     with pytest.raises(RefusedError, match=r"of another authority.*add it to"):
         make(tls, given=two)
     both = tmp_path / "both.pem"
     both.write_bytes((tmp_path / "two/ca.pem").read_bytes() + (tmp_path / "one/ca.pem").read_bytes())
-    found = make(tls, given=Given(str(both), two.key))
+    found = make(tls, given=AuthorityFiles(str(both), two.key))
     assert found["mailu-front"].state is AuthorityState.RENEWED
     assert (tls / "front/ca.pem").read_bytes() == both.read_bytes()
 
@@ -452,14 +454,14 @@ def test_a_given_authority_that_cannot_sign_is_said(tls, tmp_path, cert, key, wo
     own = tmp_path / "own"
     make(own)
     with pytest.raises(UsageError, match=words):
-        make(tls, given=Given(str(own / cert), str(own / key)))
+        make(tls, given=AuthorityFiles(str(own / cert), str(own / key)))
 
 
 def test_a_given_authority_whose_time_is_over_is_said(tls, tmp_path):
     own = tmp_path / "own"
     make(own)
     with pytest.raises(UsageError, match="expired on 2039-12-30"):
-        make(tls, now=NOW + days(3651), given=Given(str(own / "ca.pem"), str(own / "ca.key")))
+        make(tls, now=NOW + days(3651), given=AuthorityFiles(str(own / "ca.pem"), str(own / "ca.key")))
 
 
 def test_an_authority_of_its_own_is_not_left_for_a_given_one(tls, tmp_path):
@@ -467,4 +469,4 @@ def test_an_authority_of_its_own_is_not_left_for_a_given_one(tls, tmp_path):
     make(own)
     make(tls)
     with pytest.raises(RefusedError, match="an authority of its own is there"):
-        make(tls, given=Given(str(own / "ca.pem"), str(own / "ca.key")))
+        make(tls, given=AuthorityFiles(str(own / "ca.pem"), str(own / "ca.key")))

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from configstore.doctor import web
+from configstore.doctor import http_probe
 from configstore.doctor.facts import Refusal
-from configstore.doctor.gather import try_rights
+from configstore.doctor.trials import try_rights
 from configstore.embedded import LOOPBACK, EmbeddedEtcd, free_ports
 from configstore.errors import NoSpaceError, StoreUnavailableError
 from configstore.expiry import validity_of
@@ -239,7 +239,7 @@ def test_expired_certificates_and_plain_http_are_told_apart(doctor, authority, e
         code, rows = doctor(server.endpoint, cacert=authority.cacert, timeout="60s")
         assert (code, "has expired" in said(rows, "tls")) == (2, True)
     for _ in range(20):  # etcd answers the handshake with its end, at times with a reset
-        seen = web.visit(etcd.endpoint.replace("http:", "https:"), StoreSettings(), patience=30)
+        seen = http_probe.probe(etcd.endpoint.replace("http:", "https:"), StoreSettings(), patience=30)
         assert seen.refusal is Refusal.PLAIN
     code, rows = doctor(etcd.endpoint.replace("http:", "https:"), timeout="60s")
     assert (code, "http:// in the endpoint" in said(rows, "tls")) == (2, True)
@@ -300,11 +300,11 @@ def test_directories_are_looked_at_as_this_user(doctor, etcd, tmp_path, monkeypa
     sticky = tmp_path / "sticky"
     sticky.mkdir()
     sticky.chmod(0o1777)
-    monkeypatch.setattr("configstore.doctor.gather._has", lambda _: True)
+    monkeypatch.setattr("configstore.doctor.machine._has", lambda _: True)
     code, rows = doctor(etcd.endpoint, words=[str(tmp_path), str(tmp_path / "absent"), str(sticky)])
     assert (code, states(rows, "directory")) == (1, ["ok", "fail", "ok"])
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    monkeypatch.setattr("configstore.doctor.gather._has", lambda _: False)
+    monkeypatch.setattr("configstore.doctor.machine._has", lambda _: False)
     code, rows = doctor(etcd.endpoint, words=[str(sticky)])
     assert (code, states(rows, "directory")) == (0, ["warn"])
 
@@ -312,7 +312,7 @@ def test_directories_are_looked_at_as_this_user(doctor, etcd, tmp_path, monkeypa
 def refused(reason, words):
     error = ssl.SSLError(1, words)
     error.reason = reason
-    return web.refusal_of(error)
+    return http_probe.refusal_of(error)
 
 
 @pytest.mark.parametrize(
@@ -331,15 +331,15 @@ def test_a_refusal_is_recognised_though_python_has_no_name_for_it(reason, words,
 
 def test_an_end_right_after_the_handshake_is_a_missing_client_certificate():
     gone = ConnectionResetError(104, "Connection reset by peer")
-    found = web.ended(gone, 1.0, client=False)
+    found = http_probe.ended(gone, 1.0, client=False)
     assert found.refusal is Refusal.CLIENT
     assert "no client certificate is set" in found.detail
-    assert web.ended(gone, 1.0, client=True).refusal is None
-    assert web.ended(gone, None, client=False).refusal is None
+    assert http_probe.ended(gone, 1.0, client=True).refusal is None
+    assert http_probe.ended(gone, None, client=False).refusal is None
 
 
 def test_no_more_is_asked_of_a_certificate_than_grpc_does():
-    assert not web.context_of(StoreSettings()).verify_flags & ssl.VERIFY_X509_STRICT
+    assert not http_probe.context_of(StoreSettings()).verify_flags & ssl.VERIFY_X509_STRICT
 
 
 def test_many_findings_of_a_kind_share_a_line_and_failures_come_first(run, tmp_path, etcd):

@@ -6,7 +6,7 @@ import pytest
 
 from configstore.doctor import endpoints
 from configstore.doctor.endpoints import look_at_all
-from configstore.doctor.facts import Failure, Web
+from configstore.doctor.facts import Failure, HttpAnswer
 from configstore.settings import StoreSettings
 from configstore.store.api import MemberStatus
 
@@ -21,17 +21,17 @@ def never():
 
 
 def test_what_hangs_is_not_waited_for(monkeypatch, never):
-    monkeypatch.setattr(endpoints.web, "visit", never)
+    monkeypatch.setattr(endpoints.http_probe, "probe", never)
     monkeypatch.setattr(endpoints, "_status", never)
     (found,) = look_at_all(StoreSettings(endpoints=("http://nowhere:2379",)), 0.1)
     assert isinstance(found.status, Failure)
-    assert (found.status.exit_code, found.web.silent) == (4, "does not answer")
+    assert (found.status.exit_code, found.http.silent) == (4, "does not answer")
     assert "http://nowhere:2379" in found.status.reason
 
 
 def test_one_that_hangs_does_not_hold_up_the_others(monkeypatch, never):
     monkeypatch.setattr(endpoints, "ENOUGH", 0.1)
-    monkeypatch.setattr(endpoints.web, "visit", lambda *_: Web())
+    monkeypatch.setattr(endpoints.http_probe, "probe", lambda *_: HttpAnswer())
     monkeypatch.setattr(endpoints, "_status", lambda url, *_: never() if "nowhere" in url else (WELL, 0.001))
     settings = StoreSettings(endpoints=("http://nowhere:2379", "http://etcd:2379"))
     silent, well = look_at_all(settings, 3600.0)

@@ -4,19 +4,19 @@ import msgspec
 import pytest
 
 from configstore.doctor.facts import (
-    Access,
-    Directory,
+    AccessControl,
+    DirectoryFacts,
     EndpointAnswer,
     Facts,
     Failure,
-    Inotify,
-    Lack,
+    FreeSpace,
+    HttpAnswer,
+    InotifyLimits,
+    MissingRight,
     Records,
     Refusal,
-    Room,
+    RightsTrial,
     ServiceTrial,
-    Trial,
-    Web,
 )
 from configstore.doctor.finding import FindingState, exit_code
 from configstore.doctor.holes import ADVISED, holes_of, parse
@@ -30,7 +30,7 @@ NOW = 1_800_000_000.0  # in January 2027
 MIB = 2**20
 DENIED = Failure("PERMISSION_DENIED etcdserver: permission denied", 5)
 UNREACHABLE = Failure("UNAVAILABLE connection refused", 4)
-WEB = Web(certificate=Validity(NOW - 65 * DAY, NOW + 300 * DAY), clock_ahead=0.4)
+WEB = HttpAnswer(certificate=Validity(NOW - 65 * DAY, NOW + 300 * DAY), clock_ahead=0.4)
 STATUS = MemberStatus(
     cluster_id=1,
     member_id=1,
@@ -42,9 +42,9 @@ STATUS = MemberStatus(
     leader=1,
     raft_index=900,
 )
-ONE = EndpointAnswer(url="https://etcd-1:2379", web=WEB, status=STATUS, latency=0.002)
+ONE = EndpointAnswer(url="https://etcd-1:2379", http=WEB, status=STATUS, latency=0.002)
 TWO = EndpointAnswer(
-    url="https://etcd-2:2379", web=WEB, status=msgspec.structs.replace(STATUS, member_id=2), latency=0.002
+    url="https://etcd-2:2379", http=WEB, status=msgspec.structs.replace(STATUS, member_id=2), latency=0.002
 )
 WELL = Facts(
     now=NOW,
@@ -53,11 +53,11 @@ WELL = Facts(
     user="mail",
     client_certificate=True,
     client_validity=Validity(NOW - 65 * DAY, NOW + 300 * DAY),
-    access=Access.ON,
-    trial=Trial(allowed=("read", "grant a lease", "write", "watch", "delete"), took=0.003),
+    access=AccessControl.ON,
+    trial=RightsTrial(allowed=("read", "grant a lease", "write", "watch", "delete"), took=0.003),
     compacted=400,
     records=Records(subtrees=("certs", "dkim"), count=12, live=4),
-    directories=(Directory(path="/dkim"),),
+    directories=(DirectoryFacts(path="/dkim"),),
 )
 
 
@@ -75,7 +75,7 @@ def status(**changes):
 
 
 def web(**changes):
-    return first(web=but(WEB, **changes))
+    return first(http=but(WEB, **changes))
 
 
 def only(**changes):
@@ -96,21 +96,26 @@ def test_a_well_store_gives_one_row_a_check_and_exit_code_0():
 
 def room(**changes):
     """Return facts of a directory on a tmpfs of 64 MiB."""
-    return but(directories=(Directory(path="/d", room=but(Room(free=32 * MIB, size=64 * MIB), **changes)),))
+    return but(
+        directories=(DirectoryFacts(path="/d", room=but(FreeSpace(free=32 * MIB, size=64 * MIB), **changes)),)
+    )
 
 
 PLAIN = but(
-    endpoints=(but(ONE, url="http://10.0.0.1:2379"),), client_certificate=False, user=None, access=Access.OPEN
+    endpoints=(but(ONE, url="http://10.0.0.1:2379"),),
+    client_certificate=False,
+    user=None,
+    access=AccessControl.OPEN,
 )
 GONE = but(ONE, status=UNREACHABLE)
-STRANGE = {"status": UNREACHABLE, "web": Web(refusal=Refusal.AUTHORITY, detail="unable to get issuer")}
+STRANGE = {"status": UNREACHABLE, "http": HttpAnswer(refusal=Refusal.AUTHORITY, detail="unable to get issuer")}
 
-LACK = Lack("certs", "read files/certs", "to read its records")
-PART = ServiceTrial(service="front", how="--preset mailu/front", mappings=("certs", "acme"))
+LACK = MissingRight("certs", "read files/certs", "to read its records")
+PART = ServiceTrial(service="front", options="--preset mailu/front", mappings=("certs", "acme"))
 
 WARNINGS = {
     "a service that may act as a person": (
-        but(part=but(PART, beyond=("write requests/*",))),
+        but(service=but(PART, beyond=("write requests/*",))),
         "rights",
         "service front may write requests/*: that is a person's",
         "configstore access apply --preset mailu/front",
@@ -133,11 +138,11 @@ WARNINGS = {
         "2027-01-16 (days left: 1)",
         "renew",
     ),
-    "a user where access control is off": (but(access=Access.OFF), "credentials", "is off", "auth enable"),
+    "a user where access control is off": (but(access=AccessControl.OFF), "credentials", "is off", "auth enable"),
     "nothing keeps anybody out": (PLAIN, "credentials", "whoever reaches", "auth enable"),
     "etcd's clock ahead": (web(clock_ahead=70.0), "clock", "70 s ahead of this machine", "NTP"),
     "etcd's clock behind": (web(clock_ahead=-6.0), "clock", "etcd-1:2379 is 6 s behind this", "NTP"),
-    "no clock": (but(endpoints=(but(ONE, web=Web(silent="timed out")),)), "clock", "(timed out)", ""),
+    "no clock": (but(endpoints=(but(ONE, http=HttpAnswer(silent="timed out")),)), "clock", "(timed out)", ""),
     "a member far behind": (status(raft_index=9000), "members", "2 is more than 5000 entries", "disk"),
     "a learner": (status(learner=True), "members", "learner", "promote"),
     "two leaders": (status(leader=2), "members", "different leaders", "look again"),
@@ -150,14 +155,14 @@ WARNINGS = {
     "never compacted": (but(status(revision=10_000), compacted=0), "compaction", "never", "auto-compaction"),
     "compacted long ago": (status(revision=200_000), "compaction", "199600 revisions ago", "auto-compaction"),
     "compaction unseen": (but(compacted=DENIED), "compaction", "could not be seen: PERM", ""),
-    "a slow write": (but(trial=Trial(allowed=("write",), took=0.7)), "rights", "700 ms", "disks"),
+    "a slow write": (but(trial=RightsTrial(allowed=("write",), took=0.7)), "rights", "700 ms", "disks"),
     "what was not tried": (
-        but(trial=Trial(refused={"write": DENIED}, untried=("watch", "delete"))),
+        but(trial=RightsTrial(refused={"write": DENIED}, untried=("watch", "delete"))),
         "rights",
         "watch and delete: not tried",
         "",
     ),
-    "a key that is left": (but(trial=Trial(allowed=("write",), left=True)), "rights", "within a minute", ""),
+    "a key that is left": (but(trial=RightsTrial(allowed=("write",), left=True)), "rights", "within a minute", ""),
     "an empty store": (but(records=Records()), "store", "nothing lies below /configstore", "restore"),
     "an unwell replica": (but(records=Records(count=1, live=1, unwell=("dkim: a@b",))), "replicas", "a@b", "why"),
     "a lease held for long": (
@@ -167,60 +172,68 @@ WARNINGS = {
         "look at what it does",
     ),
     "root without leases": (
-        but(directories=(Directory(path="/d", leases=False),)),
+        but(directories=(DirectoryFacts(path="/d", leases=False),)),
         "directory",
         "who is writing",
         "add LEASE",
     ),
     "a sticky directory": (
-        but(directories=(Directory(path="/d", sticky=True),)),
+        but(directories=(DirectoryFacts(path="/d", sticky=True),)),
         "directory",
         "/d is sticky",
         "application's user",
     ),
     "little room": (room(free=5 * MIB), "room", "5.0 MiB of 64.0 MiB are free", "size="),
     "few watches": (
-        but(directories=(Directory(path="/d", folders=3000),), inotify=Inotify(instances=128, watches=5000)),
+        but(
+            directories=(DirectoryFacts(path="/d", folders=3000),),
+            inotify=InotifyLimits(instances=128, watches=5000),
+        ),
         "inotify",
         "3000 folders",
         "max_user_watches=65536",
     ),
-    "few instances": (but(inotify=Inotify(instances=16, watches=65536)), "inotify", "16 inst", "instances=512"),
+    "few instances": (
+        but(inotify=InotifyLimits(instances=16, watches=65536)),
+        "inotify",
+        "16 inst",
+        "instances=512",
+    ),
     "no watch at all": (
-        but(directories=(Directory(path="/d", watched="fs.inotify.max_user_watches is used up"),)),
+        but(directories=(DirectoryFacts(path="/d", watched="fs.inotify.max_user_watches is used up"),)),
         "inotify",
         "/d cannot be watched, only polled: fs.inotify.max_user_watches is used up",
         "sysctl",
     ),
-    "what nobody was asked": (only(status=UNREACHABLE, web=Web()), "etcd", "not asked, no endpoint", ""),
+    "what nobody was asked": (only(status=UNREACHABLE, http=HttpAnswer()), "etcd", "not asked, no endpoint", ""),
     "what was cut off": (but(cut_off=UNREACHABLE), "etcd", "does not answer", ""),
     "what needs a login": (but(access=DENIED), "etcd", "without a login", ""),
 }
 
 FAILURES = {
     "a right that a mapping lacks": (
-        but(part=but(PART, lacks=(LACK,)), records=None),
+        but(service=but(PART, missing=(LACK,)), records=None),
         "rights",
         "mapping certs lacks the right to read files/certs to read its records",
         "configstore access apply --preset mailu/front",
         5,
     ),
     "a right that every mapping lacks": (
-        but(part=but(PART, lacks=(but(LACK, mapping=""),)), records=None),
+        but(service=but(PART, missing=(but(LACK, mapping=""),)), records=None),
         "rights",
         "every mapping lacks the right",
         "operator's certificate",
         5,
     ),
     "rights that could not be tried": (
-        but(part=Failure("no space", 5), records=None),
+        but(service=Failure("no space", 5), records=None),
         "rights",
         "of the mappings: no space",
         "see above",
         5,
     ),
-    "nobody answers": (only(status=UNREACHABLE, web=Web()), "endpoint", "refused", "running", 4),
-    "an endpoint refuses": (only(status=DENIED, web=Web()), "endpoint", "PERMISSION_DENIED", "", 5),
+    "nobody answers": (only(status=UNREACHABLE, http=HttpAnswer()), "endpoint", "refused", "running", 4),
+    "an endpoint refuses": (only(status=DENIED, http=HttpAnswer()), "endpoint", "PERMISSION_DENIED", "", 5),
     "a strange certificate": (only(**STRANGE), "tls", "not trusted here (unable to get issuer)", "cacert", 2),
     "an expired client certificate": (
         but(client_validity=Validity(0, NOW - DAY)),
@@ -236,21 +249,33 @@ FAILURES = {
     "no space": (status(alarms=("NOSPACE",)), "alarms", "NOSPACE", "alarm disarm", 5),
     "corruption": (status(alarms=("CORRUPT",)), "alarms", "different data", "hashkv", 5),
     "an unknown alarm": (status(alarms=("NEW",)), "alarms", "alarm NEW", "alarm list", 5),
-    "a missing right": (but(trial=Trial(refused={"write": DENIED})), "rights", "write: PERM", "grant-perm", 5),
+    "a missing right": (
+        but(trial=RightsTrial(refused={"write": DENIED})),
+        "rights",
+        "write: PERM",
+        "grant-perm",
+        5,
+    ),
     "records that may not be read": (but(records=DENIED), "store", "cannot be listed", "grant-perm", 5),
     "unreadable records": (but(records=Records(count=1, unreadable=("a\n",))), "store", "a\\n", "ls -R /", 1),
-    "no directory": (but(directories=(Directory(path="/d", failure="gone"),)), "directory", "gone", "mount", 1),
+    "no directory": (
+        but(directories=(DirectoryFacts(path="/d", failure="gone"),)),
+        "directory",
+        "gone",
+        "mount",
+        1,
+    ),
     "no room": (room(free=4096), "room", "0.0 MiB of 64.0 MiB", "larger", 1),
     "no inode": (room(inodes=1000), "room", "none of its 1000 inodes", "larger", 1),
     "no room for the state": (
-        but(state=Directory(path="/state", room=Room(free=0, size=MIB))),
+        but(state=DirectoryFacts(path="/state", room=FreeSpace(free=0, size=MIB))),
         "room",
         "/state: 0.0",
         "larger",
         1,
     ),
     "a directory of others": (
-        but(directories=(Directory(path="/d", writable=False),)),
+        but(directories=(DirectoryFacts(path="/d", writable=False),)),
         "directory",
         "not writable",
         "user",
@@ -276,27 +301,27 @@ def test_what_does_not_work_is_a_failure_with_its_exit_code(name):
 
 
 WELL_AS_WELL = {
-    "a service with all rights": (but(part=PART), ("all that its mappings need (certs, acme)",)),
+    "a service with all rights": (but(service=PART), ("all that its mappings need (certs, acme)",)),
     "loopback without anything": (
         but(PLAIN, endpoints=(but(ONE, url="http://127.0.0.1:2379"),)),
         ("none, on this host's loopback", "no user is needed, on this host's loopback"),
     ),
     "localhost": (but(PLAIN, endpoints=(but(ONE, url="http://localhost:2379"),)), ("loopback",)),
     "a client certificate instead of a user": (
-        but(user=None, access=Access.OPEN),
+        but(user=None, access=AccessControl.OPEN),
         ("no user is needed beside the client certificate",),
     ),
     "a client certificate that names the user": (but(user=None), ("the client certificate says who we are",)),
     "a young etcd": (but(compacted=0), ("too young to tell",)),
     "no quota at all": (status(quota=0, db_size=3 * MIB), ("",)),
     "a quota seen in the metrics": (
-        first(status=but(STATUS, quota=None, db_size=21 * MIB), web=but(WEB, quota=30 * MIB)),
+        first(status=but(STATUS, quota=None, db_size=21 * MIB), http=but(WEB, quota=30 * MIB)),
         ("the quota is 30.0 MiB",),
     ),
     "one member": (but(endpoints=(ONE,)), ("one member answers",)),
     "nothing mirrored yet": (but(records=Records(count=1, subtrees=("dkim",))), ("none is live",)),
     "a sticky directory of one's own": (
-        but(directories=(Directory(path="/d", sticky=True, exempt=True),)),
+        but(directories=(DirectoryFacts(path="/d", sticky=True, exempt=True),)),
         ("/d can be mirrored",),
     ),
 }
@@ -312,7 +337,7 @@ def test_what_needs_nothing_is_ok(name):
 
 def test_the_worst_failure_gives_the_exit_code():
     facts = but(
-        trial=Trial(refused={"write": DENIED}), client_validity=Validity(0, NOW - DAY), cut_off=UNREACHABLE
+        trial=RightsTrial(refused={"write": DENIED}), client_validity=Validity(0, NOW - DAY), cut_off=UNREACHABLE
     )
     assert exit_code(judge(facts)) == 4
     assert exit_code(judge(but(facts, cut_off=None))) == 5

@@ -3,18 +3,18 @@
 import msgspec
 import pytest
 
-from configstore.doctor.facts import Facts, Records, Ring, Sealing
+from configstore.doctor.facts import Facts, KeyringFacts, MappingSealing, Records
 from configstore.doctor.finding import exit_code
 from configstore.doctor.judge import judge
 from configstore.doctor.keyrings import lacking
-from configstore.doctor.mappings import Settings
+from configstore.doctor.mappings import SidecarSettings
 from configstore.errors import UsageError
 from configstore.model.path import StorePath
 from configstore.model.replica import MappingState, Report
 from configstore.model.seal import Policy
 
-CERTS = Sealing(name="certs", store=StorePath("certs"), policy=Policy.REQUIRED)
-RING = Ring(path="/etc/keyring", mode=0o600, keys=("k2", "k1"), mappings=(CERTS,))
+CERTS = MappingSealing(name="certs", store=StorePath("certs"), policy=Policy.REQUIRED)
+RING = KeyringFacts(path="/etc/keyring", mode=0o600, keys=("k2", "k1"), mappings=(CERTS,))
 
 
 def said(ring=RING, **records):
@@ -103,14 +103,14 @@ def test_mappings_come_from_file_preset_and_variables_as_a_sidecar_merges_them(t
         '[[mapping]]\nname = "own"\nstore = "/"\npath = "/o"\n'
     )
     environ = {"CONFIGSTORE_PRESET": "mailu/admin", "CONFIGSTORE_MAPPING_OWN_SEAL": "required"}
-    found = Settings(file=str(file), preset=None, environ=environ)
+    found = SidecarSettings(file=str(file), preset=None, environ=environ)
     of = {each.name: (each.store, each.policy) for each in found.mappings(found.keyring)}
     assert found.keyring == "/in/file"
     assert of["dkim"] == ("dkim", "off")
     assert of["own"] == ("", "required")
     assert {policy for name, (_, policy) in of.items() if name not in {"dkim", "own"}} == {"accept"}
-    bare = Settings(file=None, preset="mailu/front", environ={"CONFIGSTORE_SEAL_KEYRING": "/k"})
+    bare = SidecarSettings(file=None, preset="mailu/front", environ={"CONFIGSTORE_SEAL_KEYRING": "/k"})
     assert {each.policy for each in bare.mappings(bare.keyring)} == {Policy.REQUIRED}
     assert {each.policy for each in bare.mappings(None)} == {Policy.OFF}
     with pytest.raises(UsageError, match="seal"):
-        Settings(file=None, preset="mailu/front", environ={"CONFIGSTORE_SEAL": "maybe"}).mappings(None)
+        SidecarSettings(file=None, preset="mailu/front", environ={"CONFIGSTORE_SEAL": "maybe"}).mappings(None)

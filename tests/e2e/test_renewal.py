@@ -8,7 +8,7 @@ import shutil
 import pytest
 from cryptography import x509
 
-from configstore.access import issuing, places
+from configstore.access import issuing, layout
 from configstore.access.certificates import ensure
 from configstore.embedded import LOOPBACK, EmbeddedEtcd
 from configstore.model.keys import Keys
@@ -82,7 +82,7 @@ class Installation:
         }
 
     def operator(self):
-        files = places.operator_files(str(self.tls))
+        files = layout.operator_files(str(self.tls))
         return {"cacert": files.cacert, "cert": files.cert, "key": files.key}
 
     def has(self, path):

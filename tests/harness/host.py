@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from configstore.client import Sidecar
-from configstore.presets import together
+from configstore.presets import combined
 from tests.harness.replica import ENVIRONMENT, Running
 
 
@@ -27,7 +27,7 @@ class Host(Running):
             "CONFIGSTORE_HEALTH_LISTEN": self.health,
             "CONFIGSTORE_REPLICA": name,
         }
-        for each in together.taken(together.names_in(preset)):
+        for each in combined.mappings_of(combined.names_in(preset)):
             (self.shared / each.service).mkdir(mode=0o700, exist_ok=True)
             mapping = each.mapping
             if mapping.own:  # others on this machine have it, too

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from configstore.access import certificates, places
+from configstore.access import certificates, layout
 from configstore.access.formats import etcd_flags
 from configstore.embedded import LOOPBACK, EmbeddedEtcd
 from configstore.presets.services import of_presets
@@ -27,11 +27,11 @@ class Protected:
         self.endpoint = server.endpoint
         self.tls = tls
 
-    def files(self, who: str) -> places.ClientFiles:
+    def files(self, who: str) -> layout.ClientFiles:
         """Return somebody's certificate files."""
         if who == "root":
-            return places.operator_files(str(self.tls))
-        return places.client_files(str(self.tls), who, f"mailu-{who}")
+            return layout.operator_files(str(self.tls))
+        return layout.client_files(str(self.tls), who, f"mailu-{who}")
 
     def kv(self, who: str) -> EtcdKv:
         """Return a connection as somebody."""

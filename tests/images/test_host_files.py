@@ -10,7 +10,7 @@ import yaml
 
 from configstore.access import formats
 from configstore.access.certificates import ensure
-from configstore.presets import together
+from configstore.presets import combined
 from sidecar.config.settings import load_config
 from tests.harness.programs import missing
 from tests.images.conftest import PROJECT
@@ -65,7 +65,7 @@ def test_each_service_mounts_what_the_sidecar_mirrors_for_it_and_nothing_else(fi
     found, volumes = files()
     sidecar = found["host-sidecar"]
     settings, inside = config(sidecar), mounts(sidecar)
-    there = {each.mapping.name: each.mapping.path for each in together.taken(together.names_in(EVERY))}
+    there = {each.mapping.name: each.mapping.path for each in combined.mappings_of(combined.names_in(EVERY))}
     assert {mapping.name for mapping in settings.mappings} == there.keys()
     for mapping in settings.mappings:
         application = mounts(found[mapping.service])

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 import yaml
 
-from configstore.presets import together
+from configstore.presets import combined
 from sidecar.config.settings import load_config
 
 pytestmark = pytest.mark.xdist_group("kubernetes")
@@ -75,7 +75,7 @@ def test_a_service_has_its_directories_from_the_nodes_sidecar_and_no_others(side
     }
     (application,) = (one for one in spec["containers"] if one["name"] == component)
     found = on_node(spec, application)
-    inside = {each.mapping.name: each.mapping.path for each in together.taken(together.names_in("mailu"))}
+    inside = {each.mapping.name: each.mapping.path for each in combined.mappings_of(combined.names_in("mailu"))}
     nested = {path for path, mapping in mirrored.items() if mapping.within}
     assert {path: inside[mirrored[path].name] for path in mirrored.keys() - nested}.items() <= found.items()
     assert all(path.split("/")[4] == SERVED[component] for path in found)

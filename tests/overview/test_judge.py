@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from configstore.doctor.facts import EndpointAnswer, Failure, Web
+from configstore.doctor.facts import EndpointAnswer, Failure, HttpAnswer
 from configstore.expiry import Validity
 from configstore.model.lease import HeldUp
 from configstore.model.path import StorePath
@@ -24,7 +24,7 @@ def status(**fields):
 
 
 def endpoint(found=None, url="http://etcd-1:2379", **web):
-    return EndpointAnswer(url=url, web=Web(**web), status=found or status(), latency=0.001)
+    return EndpointAnswer(url=url, http=HttpAnswer(**web), status=found or status(), latency=0.001)
 
 
 def report(replica="one", mapping="certs", **fields):

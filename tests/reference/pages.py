@@ -10,7 +10,7 @@ from unittest import mock
 import msgspec
 
 from configstore import __version__, cli, client
-from configstore.overview.shown import Overview
+from configstore.overview.json_output import Overview
 from configstore.settings import DEFAULT_SOCKET
 from sidecar import __main__ as sidecar
 from tests.reference import decisions, exit_codes, metrics, modules, settings

@@ -5,15 +5,15 @@ import json
 
 import pytest
 
-from configstore.ui import audience as module
-from configstore.ui.audience import Audience
+from configstore.ui import events as module
+from configstore.ui.events import EventStream
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Have patience end soon."""
-    monkeypatch.setattr(module, "PATIENCE", 0.05)
-    monkeypatch.setattr(module, "GATHERING", 0.01)
+    monkeypatch.setattr(module, "SEND_TIMEOUT", 0.05)
+    monkeypatch.setattr(module, "BATCH_TIME", 0.01)
 
 
 async def never():
@@ -28,7 +28,7 @@ async def until(condition):
 
 def test_who_takes_nothing_is_dropped_and_the_others_are_told_meanwhile(quick):
     async def scenario():
-        audience = Audience(dict)
+        audience = EventStream(dict)
         got, stuck = [], []
 
         async def takes(message):
@@ -42,10 +42,10 @@ def test_who_takes_nothing_is_dropped_and_the_others_are_told_meanwhile(quick):
         good = asyncio.ensure_future(audience({}, never, takes))
         slow = asyncio.ensure_future(audience({}, never, takes_only_the_first))
         await until(lambda: audience.size == 2 and len(stuck) == 2)
-        audience.tell("a.txt changed")
+        audience.publish("a.txt changed")
         await until(lambda: audience.size == 1)
         assert slow.done(), "it was let go, without the end of its answer"
-        audience.tell("b.txt changed")
+        audience.publish("b.txt changed")
         await until(lambda: any(b"b.txt" in body for body in got))
         audience.close()
         await asyncio.wait_for(good, 10)
@@ -56,7 +56,7 @@ def test_who_takes_nothing_is_dropped_and_the_others_are_told_meanwhile(quick):
 
 def test_many_news_make_one_event_that_names_the_first_ones(quick):
     async def scenario():
-        audience = Audience(dict)
+        audience = EventStream(dict)
         got = []
 
         async def takes(message):
@@ -65,7 +65,7 @@ def test_many_news_make_one_event_that_names_the_first_ones(quick):
         listening = asyncio.ensure_future(audience({}, never, takes))
         await until(lambda: len(got) == 2)
         for number in range(1000):
-            audience.tell(f"{number}.txt changed")
+            audience.publish(f"{number}.txt changed")
         await until(lambda: len(got) == 3)
         words = json.loads(got[2].partition("data: ")[2])["words"]
         assert words.split("; ") == [f"{number}.txt changed" for number in range(module.NAMED)]
@@ -77,7 +77,7 @@ def test_many_news_make_one_event_that_names_the_first_ones(quick):
 
 def test_who_goes_is_forgotten():
     async def scenario():
-        audience = Audience(dict)
+        audience = EventStream(dict)
         here = asyncio.Event()
 
         async def goes():

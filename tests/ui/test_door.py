@@ -213,7 +213,7 @@ def test_faults_are_shown_with_their_mends(reader, found):
 
 
 def test_news_come_as_events_for_a_bounded_number_of_pages(reader, found):
-    from configstore.ui.audience import PLACES  # noqa: PLC0415 - needs the extra
+    from configstore.ui.events import MAX_CLIENTS  # noqa: PLC0415 - needs the extra
 
     def listen():
         connection = http.client.HTTPConnection("127.0.0.1", reader.ui.port, timeout=20)
@@ -227,8 +227,8 @@ def test_news_come_as_events_for_a_bounded_number_of_pages(reader, found):
         lines = (streams[0][1].readline() for _ in range(40))  # an event, of three lines, comes each 5 s at least
         line = next(line for line in lines if b"certs/news.txt" in line)
         assert b"fresh news" not in line
-        streams += [listen() for _ in range(PLACES)]
-        assert [stream.status for _, stream in streams].count(200) <= PLACES
+        streams += [listen() for _ in range(MAX_CLIENTS)]
+        assert [stream.status for _, stream in streams].count(200) <= MAX_CLIENTS
         assert streams[-1][1].status == 503
         assert reader.ask("/").status == 200, "who only reads is served all the same"
     finally:
@@ -391,7 +391,7 @@ def test_a_page_that_fails_repeats_no_word_of_a_file(capfd):
 
 
 def test_without_the_extra_it_says_what_to_type(monkeypatch, capfd):
-    monkeypatch.delitem(sys.modules, "configstore.ui.door", raising=False)
+    monkeypatch.delitem(sys.modules, "configstore.ui.admission", raising=False)
     monkeypatch.setitem(sys.modules, "starlette.types", None)
     assert main(["ui", "--no-browser"]) == 2
     assert "pip install 'mailu-configstore[ui]'" in capfd.readouterr().err

@@ -5,11 +5,11 @@ import pytest
 from configstore.model.record import Entry, Kind, Origin, Record, sha256
 from configstore.model.replica import ExpectedReplica, MappingState, Report
 from configstore.store.values import Stored
-from configstore.ui.beside import beside, is_costly
+from configstore.ui.filters import age, commands, ticked, visible, when
 from configstore.ui.index import Index
 from configstore.ui.matrix import rows
-from configstore.ui.privacy import LARGEST, is_private, text_of, why_untold
-from configstore.ui.words import age, commands, ticked, visible, when
+from configstore.ui.privacy import LARGEST, is_private, text_of, why_hidden
+from configstore.ui.side_by_side import is_costly, side_by_side
 
 
 def entry(mode=0o644, kind=Kind.FILE, size=1):
@@ -30,18 +30,18 @@ def entry(mode=0o644, kind=Kind.FILE, size=1):
 )
 def test_private_is_what_others_may_not_read_by_its_mode_and_every_key(path, mode, private):
     assert is_private(path, entry(mode)) is private
-    assert bool(why_untold(path, [entry(mode)])) is private
+    assert bool(why_hidden(path, [entry(mode)])) is private
 
 
 def test_a_path_is_private_when_anything_that_is_known_of_it_is():
-    assert why_untold("a", [entry(0o644), entry(0o600)])
-    assert why_untold("a", [entry(0o600), entry(0o644), entry(0, Kind.GONE)])
-    assert not why_untold("a", [entry(0o644), entry(0, Kind.GONE), entry(0o755, Kind.DIR)])
-    assert why_untold("a.key", [])
+    assert why_hidden("a", [entry(0o644), entry(0o600)])
+    assert why_hidden("a", [entry(0o600), entry(0o644), entry(0, Kind.GONE)])
+    assert not why_hidden("a", [entry(0o644), entry(0, Kind.GONE), entry(0o755, Kind.DIR)])
+    assert why_hidden("a.key", [])
 
 
 def test_what_is_large_or_no_text_is_summed_up():
-    assert "larger" in why_untold("a", [entry(size=LARGEST + 1)])
+    assert "larger" in why_hidden("a", [entry(size=LARGEST + 1)])
     assert text_of(b"\xff") is None
     assert text_of(b"a\0b") is None
     assert text_of(b"\n" * 5000) is None
@@ -111,40 +111,40 @@ def stored(path, revision, content=b"x", **more):
 
 def test_the_index_keeps_no_content_and_knows_sets_from_before_and_since_its_start():
     index = Index()
-    index.begin(5, [stored("a", 3), stored("b", 3), stored("c", 5)])
-    assert index.record("a").record.content is None
-    index.take(7, [stored("a", 7), stored("c", 7)], ["b"], awaited=False)
-    index.take(8, [stored("a", 8)], [], awaited=False)
+    index.load(5, [stored("a", 3), stored("b", 3), stored("c", 5)])
+    assert index.below("a")[0].record.content is None
+    index.add_set(7, [stored("a", 7), stored("c", 7)], ["b"], awaited=False)
+    index.add_set(8, [stored("a", 8)], [], awaited=False)
     assert [(each.revision, each.paths, each.seen) for each in index.sets(10)] == [
         (8, ("a",), True),
         (7, ("a", "c"), True),  # though `a` was written again since
     ]
-    assert index.record("b") is None
+    assert index.below("b") == []
     assert all(each.record.content is None for each in index.below(""))
 
 
 def test_a_set_is_everywhere_when_every_replica_concerned_has_said_so():
     index = Index()
-    index.begin(5, [])
-    index.begin_reports({b"1": (report("a", 5), 5), b"2": (report("b", 5), 5)})
-    index.take(7, [stored("m/x", 7)], [], awaited=True)
-    assert index.hear(b"1", (report("a", 7), 8))
+    index.load(5, [])
+    index.load_reports({b"1": (report("a", 5), 5), b"2": (report("b", 5), 5)})
+    index.add_set(7, [stored("m/x", 7)], [], awaited=True)
+    assert index.put_report(b"1", (report("a", 7), 8))
     assert index.sets(1)[0].after is None
-    assert index.hear(b"2", (report("b", 7), 9))
+    assert index.put_report(b"2", (report("b", 7), 9))
     assert index.sets(1)[0].after >= 0
-    index.take(8, [stored("m/x", 8)], [], awaited=False)
-    index.hear(b"1", (report("a", 9), 9)), index.hear(b"2", (report("b", 9), 9))
+    index.add_set(8, [stored("m/x", 8)], [], awaited=False)
+    index.put_report(b"1", (report("a", 9), 9)), index.put_report(b"2", (report("b", 9), 9))
     assert index.sets(1)[0].after is None, "nobody asked, so nobody knows when"
-    assert not index.hear(b"2", (report("b", 9, time="2026-11-24T03:00:00Z"), 10)), "only its time is new"
+    assert not index.put_report(b"2", (report("b", 9, time="2026-11-24T03:00:00Z"), 10)), "only its time is new"
 
 
 def test_two_texts_stand_side_by_side_around_what_differs():
     left = [str(n) for n in range(20)]
     right = [*left[:10], "new", *left[11:]]
-    found = beside(left, right)
-    assert [(each.left, each.right) for each in found if each.word == "differs"] == [("10", "new")]
+    found = side_by_side(left, right)
+    assert [(each.left, each.right) for each in found if each.kind == "differs"] == [("10", "new")]
     assert [(each.left_number, each.right_number) for each in found] == [(n, n) for n in range(8, 15)]
-    assert beside(left, left) == []
+    assert side_by_side(left, left) == []
 
 
 def test_what_a_stranger_wrote_cannot_dress_up():
@@ -165,7 +165,7 @@ def test_ages_are_told_as_persons_do(seconds, told):
 
 
 def test_what_cannot_be_read_may_be_private():
-    assert "nobody knows" in why_untold("a", [entry(0o644)], unread=True)
+    assert "nobody knows" in why_hidden("a", [entry(0o644)], unread=True)
 
 
 def test_texts_of_many_alike_lines_are_not_compared():

@@ -1,7 +1,7 @@
-"""What `--write` adds: a page that says what would be done, and the doing of just that.
+"""The changes that `--write` allows: a page that shows what would be done, and the request that does it.
 
-Confirming sends back all that the proposal was made from. The same proposal is made again, and when a single field
-differs, something changed meanwhile: nothing is done.
+The confirmation sends back everything that the proposal was made from. The proposal is made again from the store,
+and when a single field differs, the store has changed meanwhile and nothing is done. Called by `serving`.
 """
 
 import hmac
@@ -23,11 +23,11 @@ from configstore.ui.pages import Pages
 from configstore.ui.proposals import Proposal
 
 
-class Acts:
-    """The changes, by their names."""
+class Actions:
+    """The changes by name, such as `restore`."""
 
     def __init__(self, tree: Tree, pages: Pages, *, form: str, by: str, write: bool) -> None:
-        """`form`: the secret that a form must carry. by: who uses the page."""
+        """`form`: the secret that a form must carry. by: the person who uses the page."""
         self._pages = pages
         self._form = form
         self._write = write
@@ -35,11 +35,11 @@ class Acts:
             "restore": partial(proposals.restore, tree),
             "resolve": partial(proposals.resolve, tree),
             "resume": partial(proposals.resume, tree, by=by),
-            "break": partial(proposals.break_one, tree),
+            "break": partial(proposals.break_lease_of, tree),
         }
 
     def confirm(self, request: Request) -> Response:
-        """Show what would be done, with the form that does it; changes nothing."""
+        """Show what would be done, with the form that requests it; changes nothing."""
         if not self._write:
             return self._pages.refuse(403, "this page only reads: `configstore ui --write` may change something")
         name = request.path_params["name"]
@@ -47,7 +47,7 @@ class Acts:
         return self._pages.show("confirm", name=name, proposal=proposal)
 
     async def do(self, request: Request) -> Response:
-        """Do what was confirmed, or say why not."""
+        """Do what was confirmed, or return a page that says why not."""
         body = await request.body()
         return await anyio.to_thread.run_sync(self._do, request.path_params["name"], body)
 

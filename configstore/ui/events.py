@@ -1,7 +1,7 @@
-"""The browsers that listen for news: server-sent events, for a bounded number of clients, none of them waited for.
+"""Server-sent events that say that a page is out of date, for a bounded number of browsers.
 
-A client holds no queue: it is told that there is news, and reads the page again. Whoever takes nothing for
-PATIENCE seconds is dropped, and connects again by itself.
+A client has no queue: an event says that something changed, and the browser reads the page again. A client that
+takes nothing for SEND_TIMEOUT seconds is dropped, and connects again by itself; it delays no other client.
 """
 
 import asyncio
@@ -12,48 +12,47 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-PLACES = 32
-"""Browsers' pages that may listen at once."""
+MAX_CLIENTS = 32
+"""Pages that may listen at the same time."""
 
-PATIENCE = 10.0
-"""Seconds for which one may take nothing of what it is sent."""
+SEND_TIMEOUT = 10.0
+"""Seconds for which a client may take nothing."""
 
-BEAT = 5.0
-"""Seconds between two signs of life, by which a page knows that what it shows is still followed."""
+HEARTBEAT = 5.0
+"""Seconds between two events without news, by which a page knows that the store is still followed."""
 
-GATHERING = 0.15
-"""Seconds for which further news wait for those that follow, so that a burst makes one."""
-
+BATCH_TIME = 0.15
+"""Seconds for which a change waits for further ones, so that many changes make one event."""
 
 NAMED = 5
-"""News that are named in one event."""
+"""Changes that are named in one event."""
 
 
 class Client:
-    """One page that listens; `words`: some of what it has not been told yet."""
+    """One page that listens. words: some of the changes that were not sent yet."""
 
     def __init__(self) -> None:
-        self.news = asyncio.Event()
+        self.changed = asyncio.Event()
         self.words: list[str] = []
 
-    def hear(self, words: str) -> None:
-        """Take news; of many, the first are named."""
+    def add(self, words: str) -> None:
+        """Note a change; of many, only the first NAMED are kept."""
         if words and words not in self.words and len(self.words) < NAMED:
             self.words.append(words)
-        self.news.set()
+        self.changed.set()
 
-    def told(self) -> str:
-        """Return what is to be told, once."""
+    def take(self) -> str:
+        """Return the noted changes as one text, and forget them."""
         words, self.words = "; ".join(self.words), []
-        self.news.clear()
+        self.changed.clear()
         return words
 
 
-class Audience:
-    """All who listen. `tell` may be called by any thread, the rest by the server's."""
+class EventStream:
+    """All listening pages: an ASGI application. Any thread may call `publish` and `close`."""
 
     def __init__(self, contact: Callable[[], dict[str, object]]) -> None:
-        """`contact` returns what is sent with every event: how the store is reached."""
+        """`contact` returns what is sent with every event: whether the store answers, and since when."""
         self._contact = contact
         self._clients: set[Client] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -61,29 +60,29 @@ class Audience:
 
     @property
     def size(self) -> int:
-        """How many listen."""
+        """How many pages listen."""
         return len(self._clients)
 
-    def tell(self, words: str) -> None:
-        """Tell all who listen that something changed."""
+    def publish(self, words: str) -> None:
+        """Send an event to all pages: something changed. words: what, for a person, or ""."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
-            with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(self._spread, words)
 
     def close(self) -> None:
-        """Let all who listen go; from any thread."""
+        """End all connections."""
         self._closed = True
-        self.tell("")
+        self.publish("")
 
     def _spread(self, words: str) -> None:
         for each in self._clients:
-            each.hear(words)
+            each.add(words)
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        """Serve one client until it goes, or takes nothing any more."""
+        """Serve one client until it disconnects, or takes nothing any more."""
         self._loop = asyncio.get_running_loop()
-        if len(self._clients) >= PLACES or self._closed:
+        if len(self._clients) >= MAX_CLIENTS or self._closed:
             await _refuse(send)
             return
         client = Client()
@@ -101,18 +100,18 @@ class Audience:
     async def _serve(self, client: Client, gone: "asyncio.Future[None]", send: Send) -> None:
         await _send(send, self._event("hello", ""))
         while not self._closed:
-            news = asyncio.ensure_future(client.news.wait())
+            news = asyncio.ensure_future(client.changed.wait())
             waiting: set[asyncio.Future[Any]] = {gone, news}
-            await asyncio.wait(waiting, timeout=BEAT, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, timeout=HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
             news.cancel()
             if gone.done():
                 return
-            if not client.news.is_set():
+            if not client.changed.is_set():
                 await _send(send, self._event("beat", ""))
                 continue
-            await asyncio.sleep(GATHERING)
+            await asyncio.sleep(BATCH_TIME)
             if not self._closed:
-                await _send(send, self._event("changed", client.told()))
+                await _send(send, self._event("changed", client.take()))
         await _send(send, b"", more=False)
 
     def _event(self, kind: str, words: str) -> bytes:
@@ -133,11 +132,11 @@ async def _start(send: Send) -> None:
 async def _refuse(send: Send) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"retry-after", b"10")]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
-    words = f"{PLACES} pages listen already; close one, or reload this one by hand\n".encode()
+    words = f"{MAX_CLIENTS} pages listen already; close one, or reload this one by hand\n".encode()
     await send({"type": "http.response.body", "body": words})
 
 
 async def _send(send: Send, body: bytes, *, more: bool = True) -> None:
-    """Send a piece. Raises TimeoutError when it is not taken."""
+    """Send a part of the answer. Raises TimeoutError when the client does not take it."""
     message: Message = {"type": "http.response.body", "body": body, "more_body": more}
-    await asyncio.wait_for(send(message), PATIENCE)
+    await asyncio.wait_for(send(message), SEND_TIMEOUT)

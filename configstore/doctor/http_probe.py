@@ -1,6 +1,6 @@
-"""What an endpoint shows over HTTP, by the same TLS settings: certificate, clock, quota.
+"""Asks an endpoint over HTTP, with the same TLS settings, for its certificate, clock and quota.
 
-gRPC tells none of these: it hides the certificate, and etcd's answers carry no time. Called by `gather`.
+gRPC gives none of these: it hides the certificate, and etcd's answers carry no time. Called by `endpoints`.
 """
 
 import email.utils
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from configstore.doctor.facts import Refusal, Web
+from configstore.doctor.facts import HttpAnswer, Refusal
 from configstore.expiry import Validity
 from configstore.model.endpoint import EndpointAddress, parse_endpoint
 from configstore.settings import StoreSettings
@@ -35,16 +35,16 @@ _VERIFICATION = {
 _FAILURES = (OSError, http.client.HTTPException, ValueError, OverflowError)
 
 _MAX_BODY = 8 << 20
-"""Bytes of an answer that are read; etcd's /metrics has some 150 kB."""
+"""Bytes of an answer that are read at most; etcd's /metrics has about 150 kB."""
 
 
-def visit(url: str, settings: StoreSettings, patience: float) -> Web:
-    """Look at an endpoint; each step may take `patience` seconds. What fails is a part of the answer."""
+def probe(url: str, settings: StoreSettings, patience: float) -> HttpAnswer:
+    """Return what an endpoint answers; each step may take `patience` seconds. A failure is part of the answer."""
     where = parse_endpoint(url)
     try:
         context = context_of(settings) if where.secure else None
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        return Web(refusal=Refusal.FILES, detail=_words(error), silent=Refusal.FILES)
+        return HttpAnswer(refusal=Refusal.FILES, detail=_text(error), silent=Refusal.FILES)
     try:
         with _connection(where, context, settings, patience) as (connection, certificate):
             return _ask(connection, certificate, client=settings.cert is not None)
@@ -53,22 +53,22 @@ def visit(url: str, settings: StoreSettings, patience: float) -> Web:
         if refusal is Refusal.OTHER and _speaks_plainly(where, patience):
             refusal = Refusal.PLAIN
         names = _names(where, settings, patience) if refusal is Refusal.NAME else ()
-        return Web(refusal=refusal, detail=_words(error), names=names, silent=refusal)
+        return HttpAnswer(refusal=refusal, detail=_text(error), names=names, silent=refusal)
     except _FAILURES as error:
-        # What a plain server makes of a handshake is not settled: bad bytes, the end of the stream, or a reset.
+        # A server without TLS may answer a handshake with bad bytes, the end of the stream, or a reset.
         if context and _speaks_plainly(where, patience):
-            return Web(refusal=Refusal.PLAIN, detail=_words(error), silent=Refusal.PLAIN)
-        return Web(silent=_words(error))
+            return HttpAnswer(refusal=Refusal.PLAIN, detail=_text(error), silent=Refusal.PLAIN)
+        return HttpAnswer(silent=_text(error))
 
 
 Certificate = dict[str, Any]
-"""As Python's ssl module shows one that was verified; empty without TLS."""
+"""A verified certificate as `ssl.SSLSocket.getpeercert` returns it; empty without TLS."""
 
 
 def context_of(settings: StoreSettings) -> "ssl.SSLContext":
     """Return what a certificate is judged by, as gRPC judges it."""
     context = ssl.create_default_context(cafile=settings.cacert)
-    # From Python 3.13 on the default asks more of a certificate than gRPC does, which is what talks with etcd.
+    # From Python 3.13 on the default is stricter than gRPC, with which all other calls reach etcd.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if settings.cert:
         context.load_cert_chain(settings.cert, settings.key, password="")  # never ask on the terminal
@@ -82,7 +82,7 @@ def _connection(
     """Connect, and yield the connection with the server's certificate. Raises OSError."""
     host, port = where.hostname, where.port
     connection = http.client.HTTPConnection(host, port)
-    connection.auto_open = 0  # else it would connect again, without TLS
+    connection.auto_open = 0  # otherwise it would connect again, without TLS
     certificate: Certificate = {}
     channel = socket.create_connection((host, port), timeout=patience)
     try:
@@ -96,18 +96,22 @@ def _connection(
         channel.close()
 
 
-def _ask(connection: http.client.HTTPConnection, certificate: Certificate, *, client: bool) -> Web:
-    """Ask for clock and quota, as far as they can be had; a refused handshake may show only here.
+def _ask(connection: http.client.HTTPConnection, certificate: Certificate, *, client: bool) -> HttpAnswer:
+    """Ask for clock and quota. A server may refuse the handshake only when the first request arrives.
 
-    client: whether a certificate of ours was offered.
+    client: whether a client certificate was offered.
     """
-    validity = Validity(*map(ssl.cert_time_to_seconds, _dates(certificate))) if certificate else None
+    validity = (
+        Validity(*(ssl.cert_time_to_seconds(certificate[date]) for date in ("notBefore", "notAfter")))
+        if certificate
+        else None
+    )
     ahead = quota = None
     try:
         begun = time.time()
         date, _ = _get(connection, "/version")
         middle = (begun + time.time()) / 2
-        # The header counts whole seconds: half a second is the best guess at the rest.
+        # The header counts whole seconds: half a second is the best guess at the fraction.
         ahead = email.utils.parsedate_to_datetime(date).timestamp() + 0.5 - middle
         _, metrics = _get(connection, "/metrics")
         found = _QUOTA.search(metrics)
@@ -120,24 +124,20 @@ def _ask(connection: http.client.HTTPConnection, certificate: Certificate, *, cl
     except ConnectionError as error:
         return ended(error, validity, client=client)
     except _FAILURES as error:
-        silent = _words(error)
-    return Web(certificate=validity, clock_ahead=ahead, quota=quota, silent=silent)
+        silent = _text(error)
+    return HttpAnswer(certificate=validity, clock_ahead=ahead, quota=quota, silent=silent)
 
 
-def ended(error: Exception, validity: Validity | None, *, client: bool) -> Web:
-    """Return what it means that a connection ended between the handshake and the first answer.
+def ended(error: Exception, validity: Validity | None, *, client: bool) -> HttpAnswer:
+    """Return what the end of a connection between the handshake and the first answer means.
 
-    With TLS 1.3 a server judges the client's certificate after the handshake. Its alert is lost where the end of
-    the connection, which follows, is seen first.
+    With TLS 1.3 a server checks the client's certificate after the handshake. Its alert is lost when this side
+    sees the end of the connection first.
     """
     if validity is None or client:
-        return Web(certificate=validity, silent=_words(error))
-    detail = f"no client certificate is set, and the server ends the connection: {_words(error)}"
-    return Web(refusal=Refusal.CLIENT, detail=detail, silent=Refusal.CLIENT)
-
-
-def _dates(certificate: Certificate) -> tuple[str, str]:
-    return certificate["notBefore"], certificate["notAfter"]
+        return HttpAnswer(certificate=validity, silent=_text(error))
+    detail = f"no client certificate is set, and the server ends the connection: {_text(error)}"
+    return HttpAnswer(refusal=Refusal.CLIENT, detail=detail, silent=Refusal.CLIENT)
 
 
 def _get(connection: http.client.HTTPConnection, path: str) -> tuple[str, bytes]:
@@ -151,7 +151,7 @@ def _get(connection: http.client.HTTPConnection, path: str) -> tuple[str, bytes]
 
 
 def _speaks_plainly(where: EndpointAddress, patience: float) -> bool:
-    """Return whether the endpoint answers HTTP without TLS as etcd does. Sends nothing secret."""
+    """Return whether an etcd answers there without TLS. Sends no secret."""
     try:
         with _connection(where, None, StoreSettings(), patience) as (connection, _):
             return b"etcdserver" in _get(connection, "/version")[1]
@@ -160,7 +160,7 @@ def _speaks_plainly(where: EndpointAddress, patience: float) -> bool:
 
 
 def _names(where: EndpointAddress, settings: StoreSettings, patience: float) -> tuple[str, ...]:
-    """Return the names for which a server's certificate, signed by a trusted authority, is."""
+    """Return the names in the server's certificate, if a trusted authority signed it."""
     context = context_of(settings)
     context.check_hostname = False
     try:
@@ -174,14 +174,14 @@ def refusal_of(error: "ssl.SSLError") -> Refusal:
     """Return why a handshake failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFICATION.get(error.verify_code, Refusal.UNFIT)
-    # Where Python's table is older than OpenSSL's, the reason is only among the words, with blanks.
+    # Where Python's table is older than OpenSSL, the reason is only in the text, with spaces.
     reason = f"{error.reason or ''} {error}".upper().replace(" ", "_")
     if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
         return Refusal.CLIENT
     return Refusal.PLAIN if "WRONG_VERSION_NUMBER" in reason or "HTTP_REQUEST" in reason else Refusal.OTHER
 
 
-def _words(error: Exception) -> str:
+def _text(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
     if isinstance(error, ssl.SSLError):

@@ -1,4 +1,7 @@
-"""An overview for programs: what `configstore status --json` prints (docs/reference/status.schema.json)."""
+"""The overview for programs: what `configstore status --json` prints (docs/reference/status.schema.json).
+
+Called by `cli.status`, and by `cli.replicas` for its own JSON.
+"""
 
 from datetime import UTC, datetime
 
@@ -12,7 +15,7 @@ from configstore.store.api import MemberStatus
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint, and why it does not answer."""
+    """One endpoint. reason: why it does not answer."""
 
     url: str
     answers: bool
@@ -20,7 +23,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
-    """What needs a person: about what, what was found, and the mend with what to type."""
+    """What needs a person. about: a mapping, the store or a lease; mend: what to do, with what to type."""
 
     about: str
     severity: FindingState
@@ -38,17 +41,18 @@ class Gone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replica(Report, frozen=True, kw_only=True):
-    """A live replica's report. answers: it is new; else the replica is frozen, cut off, or died just now."""
+    """A live replica's report. answers: false when the replica is frozen, cut off, or died just now."""
 
     answers: bool
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything at one glance.
+    """The whole overview.
 
-    time: of the look, UTC. exit_code: 0 all well, 1 something needs a look, 4 no store. store: what the member
-    that is furthest says; null when none answers. conflicts: how many losing sides are kept. leases_held_up: those
-    held for long. stale: why replicas could not be asked, so that each is as it reported last; else null.
+    time: when it was made, UTC. exit_code: 0 all well, 1 something needs a look, 4 no store. store: the status of
+    the member with the longest log; null when none answers. conflicts: how many losing sides are kept.
+    leases_held_up: leases held for long. stale: why replicas could not be asked for a new report, so that each is
+    shown by its last one; else null.
     """
 
     time: str
@@ -64,8 +68,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     stale: str | None
 
 
-def shown(facts: OverviewFacts, verdict: Judgement) -> Overview:
-    """Return an overview for programs."""
+def overview_of(facts: OverviewFacts, verdict: Judgement) -> Overview:
+    """Return the overview for programs."""
     everyone = [(each, True) for each in facts.reports] + [(each, False) for each in facts.late]
     return Overview(
         time=f"{datetime.fromtimestamp(facts.now, UTC):%Y-%m-%dT%H:%M:%SZ}",
@@ -78,7 +82,7 @@ def shown(facts: OverviewFacts, verdict: Judgement) -> Overview:
             for each in verdict.needs
         ),
         replicas=tuple(
-            replica(each, answers=answers)
+            replica_of(each, answers=answers)
             for each, answers in sorted(everyone, key=lambda one: (one[0].mapping, one[0].replica))
         ),
         gone=tuple(
@@ -91,8 +95,8 @@ def shown(facts: OverviewFacts, verdict: Judgement) -> Overview:
     )
 
 
-def replica(report: Report, *, answers: bool) -> Replica:
-    """Return a report for programs."""
+def replica_of(report: Report, *, answers: bool) -> Replica:
+    """Return a replica's report for programs."""
     return Replica(**{name: getattr(report, name) for name in report.__struct_fields__}, answers=answers)
 
 

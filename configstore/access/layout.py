@@ -1,12 +1,13 @@
-"""Where the certificates of an installation lie below one directory, and what they are called.
+"""Where the certificates of an installation lie below one directory, and what their files are called.
 
     DIR/ca.pem, ca.key             the authority for etcd's clients and for what etcd shows them
-    DIR/peer-ca.pem, peer-ca.key   the one for the members of etcd among themselves
+    DIR/peer-ca.pem, peer-ca.key   the authority for the members of etcd among themselves
     DIR/server/                    server.pem, server.key, ca.pem; peer.pem, peer.key, peer-ca.pem
     DIR/operator/                  operator.pem, operator.key, ca.pem
     DIR/SERVICE/                   USER.pem, USER.key, ca.pem; keyring, where one was put there
 
-Each folder is whole: it is mounted into one container as it is.
+Each folder holds everything that one container needs, and is mounted into it. Called by `certificates`,
+`authorities`, `formats` and `cli.access_whom`.
 """
 
 import os
@@ -23,19 +24,19 @@ CLIENTS, PEERS = "ca", "peer-ca"
 SERVER, PEER, OPERATOR = "server", "peer", "operator"
 OPERATOR_USER = "root"
 SERVER_USER, PEER_USER = "etcd", "etcd-peer"
-"""Common names that no user of etcd bears: what a member shows opens nothing for a client."""
+"""Common names without a user at etcd: a member's certificate gives a client no rights."""
 
 DEFAULT_SERVER_NAMES = ("etcd", "localhost", "127.0.0.1", "::1")
 
 KEYRING = "keyring"
-"""A service's keyring for sealed values, beside its certificate: then it is handed over with it."""
+"""A service's keyring for sealed values; where it lies beside the certificate, it is handed over with it."""
 
 _TAKEN = frozenset({CLIENTS, PEERS, SERVER, PEER, OPERATOR})
 _USER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 
 
 class ClientFiles(msgspec.Struct, frozen=True):
-    """The paths of what a client of etcd is given, by the names of the settings."""
+    """The paths of a client's files, by the names of the settings."""
 
     cacert: str
     cert: str
@@ -43,7 +44,7 @@ class ClientFiles(msgspec.Struct, frozen=True):
 
 
 def client_files(directory: str, folder: str, user: str) -> ClientFiles:
-    """Return where a client's files lie, whether they are there or not."""
+    """Return the paths of a client's files, which need not exist."""
     here = os.path.join(directory, folder)
     name = OPERATOR if folder == OPERATOR else user
     return ClientFiles(
@@ -54,12 +55,12 @@ def client_files(directory: str, folder: str, user: str) -> ClientFiles:
 
 
 def operator_files(directory: str) -> ClientFiles:
-    """Return where the files of a person lie, whom etcd knows as root."""
+    """Return the paths of the operator's files; etcd knows the operator as root."""
     return client_files(directory, OPERATOR, OPERATOR_USER)
 
 
 def check_services(services: Mapping[str, str]) -> None:
-    """Hold the names of services and of their users to what files, Secrets and etcd take. Raises UsageError."""
+    """Check the names of services and users against what files, Secrets and etcd accept. Raises UsageError."""
     for service, user in services.items():
         checked_name(service)
         if service in _TAKEN:

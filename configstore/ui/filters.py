@@ -1,7 +1,7 @@
-"""How values look on a page: filters of the templates.
+"""The filters of the templates: values as text or HTML. Called by the templates and by `proposals`.
 
-Whatever a stranger wrote is escaped twice: for HTML, and so that nothing unprintable, such as a mark that turns
-the direction of text, can dress one path up as another.
+All text from the store is escaped twice: for HTML, and so that nothing unprintable, such as a mark that turns the
+direction of text, can make one path look like another.
 """
 
 import re
@@ -19,14 +19,14 @@ _PLACEHOLDER = re.compile(r"\b[A-Z]{2,}\b")
 
 
 def visible(value: object) -> object:
-    """Escape what cannot be printed in a text that is about to be shown; the templates' `finalize`."""
+    """Escape unprintable characters of any text; the templates' `finalize`."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
     return printable(value)
 
 
 def ticked(text: str) -> Markup:
-    """Return words with what stands between backticks, a command to type, as code."""
+    """Return a text as HTML, with the commands between backticks as code."""
     parts = _TICKED.split(text)
     return Markup("").join(
         Markup("<code>{}</code>").format(printable(part)) if number % 2 else escape(printable(part))
@@ -35,12 +35,12 @@ def ticked(text: str) -> Markup:
 
 
 def commands(text: str) -> list[str]:
-    """Return the commands that words name between backticks and that can be typed as they stand."""
+    """Return the commands between backticks in a text that can be typed as they are, without placeholders."""
     return [each for each in _TICKED.findall(text) if _WHOLE.match(each) and not _PLACEHOLDER.search(each)]
 
 
 def age(seconds: float) -> str:
-    """Return how long ago something was; ui.js says it in the same words as time goes on."""
+    """Return how long ago something was; ui.js renews it in the same words."""
     for limit, size, unit in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h"), (float("inf"), 86400, "days")):
         if abs(seconds) < limit:
             return f"{abs(seconds) / size:.0f} {unit}" + (" ago" if seconds >= 0 else " ahead")
@@ -48,7 +48,7 @@ def age(seconds: float) -> str:
 
 
 def when(text: str, now: datetime | None = None) -> Markup:
-    """Return a time of RFC 3339 in UTC with its age, or, where it is none, the text."""
+    """Return a time of RFC 3339 as HTML with its age, or the text itself when it is no such time."""
     try:
         moment = datetime.fromisoformat(text)
         moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -58,7 +58,7 @@ def when(text: str, now: datetime | None = None) -> Markup:
 
 
 def clock(text: str) -> str:
-    """Return a time of RFC 3339 as a sentence has it, or, where it is none, the text."""
+    """Return a time of RFC 3339 for a sentence, or the text itself when it is no such time."""
     try:
         return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except ValueError:
@@ -66,7 +66,7 @@ def clock(text: str) -> str:
 
 
 def since(seconds: float, now: datetime | None = None) -> Markup:
-    """Return a time in seconds since 1970 likewise."""
+    """Return a time in Unix seconds as HTML with its age; 0 is never."""
     return _time(datetime.fromtimestamp(seconds, UTC), now) if seconds else escape("never")
 
 
@@ -80,14 +80,14 @@ def _time(moment: datetime, now: datetime | None) -> Markup:
 
 
 def size(count: int) -> str:
-    """Return bytes as a person says them."""
+    """Return a size in bytes in a suitable unit."""
     if count < 10000:
         return f"{count} B"
     return f"{count / 1024:.0f} KiB" if count < 10 * 2**20 else f"{count / 2**20:.0f} MiB"
 
 
 def what(entry: Entry) -> str:
-    """Return what a path is, in a few words."""
+    """Return kind, mode and size of a path."""
     if entry.kind is Kind.GONE:
         return "deleted"
     if entry.kind is Kind.SYMLINK:
@@ -106,13 +106,13 @@ def owner(entry: Entry) -> str:
 
 
 def who(origin: Origin) -> str:
-    """Return who wrote something."""
+    """Return the replica, host and lease that wrote a record."""
     lease = f" under lease {origin.lease}" if origin.lease else ""
     return printable(f"{origin.replica}@{origin.host}{lease}")
 
 
 def link(path: str) -> str:
-    """Return a path as a part of a URL."""
+    """Return a path quoted for a URL."""
     return quote(path, safe="/")
 
 
