@@ -1,7 +1,7 @@
-"""Judges certificates and their keys: whether a mail server can use them as they lie in a folder.
+"""Checks whether a mail server can use the certificates and keys of a folder.
 
-Called by the command `check-certificates`, which is what the mappings of certificates run as their `check`. That
-is a process of its own, so that no sidecar carries the library's memory.
+Called by the command `check-certificates`, which the mappings of certificates run as their `check`: in a process
+of its own, so that no sidecar has the library in its memory.
 """
 
 import datetime as dt
@@ -24,14 +24,14 @@ class _PemFile:
     """What one file holds."""
 
     def __init__(self, name: str, content: bytes) -> None:
-        """Read it; `broken` says what cannot be read of it, "" where all can."""
+        """Read a file; `broken` says what in it cannot be read, "" where all can."""
         self.name = name
         self.chain: list[x509.Certificate] = []
-        self.key = self.of = b""  # the public keys: of its private key, and of its first certificate
+        self.key = self.of = b""  # the public keys of its private key and of its first certificate
         self.broken = "" if _PEM in content else "is not PEM"
         try:
             chain = [x509.load_pem_x509_certificate(block) for block in _CERTIFICATE.findall(content)]
-            for each in chain:  # a name is read only when it is asked for
+            for each in chain:  # the library reads a name only when it is used, and may fail then
                 _named(each)
             self.of = _spki(chain[0]) if chain else b""
             self.chain = chain
@@ -45,7 +45,7 @@ class _PemFile:
         try:
             self.key = _spki(load_pem_private_key(block, None))
         except TypeError:
-            self.broken = "holds a key that is encrypted; a server has nobody to ask for its passphrase"
+            self.broken = "holds a key that is encrypted; a server cannot ask for its passphrase"
         except (ValueError, UnsupportedAlgorithm):
             self.broken = "holds a key that cannot be read"
 
@@ -55,22 +55,22 @@ class _PemFile:
 
     @property
     def is_leaf(self) -> bool:
-        """Whether it begins with a certificate that is not an authority's."""
+        """Whether the file begins with a certificate that is not an authority's."""
         if not self.chain:
             return False
         try:
             return not self.chain[0].extensions.get_extension_for_class(x509.BasicConstraints).value.ca
         except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-            return True  # a server may take what is said there badly
+            return True  # a server may read the extension, or ignore it
 
 
 def problems(
     files: Mapping[str, bytes], pair: tuple[str, str] | None, now: dt.datetime, *, expired: bool = False
 ) -> list[str]:
-    """Return what is wrong with the pairs among files, each with its name; [] when nothing is.
+    """Return what is wrong with pairs of certificates and keys, each text with the file's name; [] for nothing.
 
-    files: by path, of one folder and what is below. pair: the paths of certificate and key when they are known;
-    then nothing else is looked at. expired: whether a certificate whose time is over is taken all the same.
+    files: contents by path, of one folder and those below. pair: the paths of certificate and key where they are
+    known; then no other file is checked. expired: whether an expired certificate is accepted.
     """
     found = {path: _PemFile(path, content) for path, content in files.items()}
     if pair:
@@ -102,10 +102,10 @@ def _of_pair(
 
 
 def _of_folder(here: list[_PemFile], now: dt.datetime, *, expired: bool) -> Iterator[str]:
-    """Judge what lies in one folder: every key has its certificate, and every certificate in use is good.
+    """Yield what is wrong in one folder: a key without its certificate, a certificate in use that is not valid.
 
-    A certificate without a key is one that somebody left, or an authority's; only where there is no key at all is
-    it a pair of which half is missing.
+    A certificate without a key is an old one or an authority's, and is passed over; only in a folder without any
+    key it is half of a pair.
     """
     keys = [each for each in here if each.key or "key" in each.broken]
     leaves = [each for each in here if each.is_leaf]

@@ -1,6 +1,6 @@
 """What the command lines `configstore` and `configstore-sidecar` share.
 
-A parser that repeats no secret, and standard files that are there.
+A parser that repeats no secret, open standard files, completion scripts.
 """
 
 import argparse
@@ -18,13 +18,13 @@ _VALUE = re.compile(
     r"|(?P<flag>ignored explicit argument) .*",
     re.DOTALL,
 )
-"""What argparse says of a value that it does not take: it quotes it."""
+"""The parts of argparse's errors about a value; the value itself, which they quote, is in none of the groups."""
 
 
 def occupy_standard_files() -> None:
-    """Open the null device in place of stdin, stdout and stderr that the caller has closed (`2>&-`).
+    """Open the null device in place of stdin, stdout and stderr where the caller has closed them (`2>&-`).
 
-    Call it first: else the next socket or file gets that number, and is what an error is written into.
+    Call it first: otherwise the next socket or file gets the number, and errors are written into it.
     """
     for number in range(3):
         try:
@@ -38,7 +38,7 @@ def occupy_standard_files() -> None:
 
 
 class _Form(argparse.HelpFormatter):
-    """Keeps the lines of a text that has several, such as examples; else as argparse has it."""
+    """The formatter of argparse, but for texts of several lines, such as examples, whose lines it keeps."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if "\n" in text:
@@ -47,14 +47,14 @@ class _Form(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that takes no abbreviations and never repeats a value.
+    """An ArgumentParser that takes no abbreviations and never repeats a value in an error.
 
-    Behind an option that it does not know, such as `--password`, any word may be a secret, also what argparse then
-    takes for a command or for another argument. So what was probably meant is said in our own words alone.
+    Behind an unknown option, such as `--password`, any word may be a secret, also one that argparse then takes for
+    a command or for another argument. An error names only options, commands and what was probably meant.
     """
 
     sections: Mapping[str, Collection[str]] = {}
-    """In which groups the help lists the commands, by their titles."""
+    """The commands of each group of the help, by its title."""
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - as argparse passes them on
         super().__init__(**{"allow_abbrev": False, "formatter_class": _Form, **kwargs})
@@ -68,11 +68,11 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def options(self) -> set[str]:
-        """The options that it takes itself."""
+        """The options of this parser, without those of its commands."""
         return {option for each in self._actions for option in each.option_strings}
 
     def format_help(self) -> str:
-        """Return the help, with the commands in their sections where there are any."""
+        """Return the help, with the commands in their groups."""
         if not self.sections:
             return super().format_help()
         formatter = self._get_formatter()
@@ -101,10 +101,10 @@ class Parser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]  # argparse's is generic in the namespace
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        """Parse; exits with 2 when something is unknown.
+        """Return the parsed arguments; exit with 2 where one is unknown.
 
-        A command's `late` default names its last, optional positional: argparse leaves it over when an option
-        stands before it.
+        A command's default `late` names its last, optional positional argument, which argparse does not take when
+        an option comes before it.
         """
         self._words = tuple(sys.argv[1:] if args is None else args)
         found, extra = self.parse_known_args(args, namespace)
@@ -117,14 +117,14 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def error(self, message: str) -> Never:
-        """Exit with 2 and say why, without the value at fault."""
+        """Exit with 2 and print why, without the wrong value."""
         found = _VALUE.search(message)
         if found and found["what"] and message.startswith("argument COMMAND:"):
             message = self._no_command()
         super().error(_VALUE.sub(lambda found: "".join(filter(None, found.groups())), message))
 
     def _no_command(self) -> str:
-        """Say of a word that is no command what was probably meant; or of an option before it that it is none."""
+        """Return the error about a word that is no command, or about an unknown option before it."""
         known = self.options
         before = []
         for word in self._words:
@@ -140,14 +140,14 @@ class Parser(argparse.ArgumentParser):
         return f"no such command{hint} (`{self.prog} --help` lists them)"
 
     def _meant(self, unknown: str) -> str:
-        """Return a hint at the option that was probably meant, among those of the command that was typed."""
+        """Return a hint at the option of this parser, or of the typed command, that was probably meant."""
         typed = next((self.commands[word] for word in self._words if word in self.commands), self)
         options = {option for option in (*self.options, *typed.options) if option.startswith("--")}
         return meant(unknown, options) if unknown.startswith("--") else ""
 
 
 def _without_values(extra: Sequence[str]) -> str:
-    """Return the first option among what is left over, without its value; or all, when no option is among it."""
+    """Return the first option among unknown arguments, without its value; without an option, all arguments."""
     for word in extra:
         if word.startswith("-"):
             return word.partition("=")[0] if word.startswith("--") else word[:2]
@@ -155,20 +155,20 @@ def _without_values(extra: Sequence[str]) -> str:
 
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
-"""Those for which there is a completion script."""
+"""The shells that have a completion script."""
 
 
 def completion_script(parser: Parser, shell: str) -> str:
-    """Return a script that completes a command line in a shell; files and folders where the metavar says so."""
+    """Return the completion script of a shell. It completes files and folders where the metavar is FILE or DIR."""
     import shtab  # noqa: PLC0415 - only this needs it
 
     kinds = {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY}
-    told = {action.dest: action.help for action in parser._actions}  # noqa: SLF001 - argparse has no other way
+    texts = {action.dest: action.help for action in parser._actions}  # noqa: SLF001 - argparse has no other way
     for each in (parser, *parser.commands.values()):
         for action in each._actions:  # noqa: SLF001 - argparse has no other way to them
             if action.metavar in kinds:
                 vars(action)["complete"] = kinds[action.metavar]
-            if action.help is argparse.SUPPRESS:  # the store's options, told in the main help alone
-                action.help = told.get(action.dest) or "how etcd is reached"
+            if action.help is argparse.SUPPRESS:  # the store's options, which the main help alone describes
+                action.help = texts.get(action.dest) or "how etcd is reached"
     script: str = shtab.complete(parser, shell)
     return script

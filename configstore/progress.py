@@ -1,4 +1,4 @@
-"""How far a long piece of work is: count, rate, and what is left. For commands and in a sidecar's log."""
+"""The progress of long work as text: count, rate, and time left. For commands, and for a sidecar's log."""
 
 import os
 import sys
@@ -8,17 +8,17 @@ from types import TracebackType
 from typing import Self
 
 QUIET = 0.5
-"""Seconds for which nothing is said: most work is over by then."""
+"""Seconds before the first message: most work is finished by then."""
 
 REDRAWN = 0.2
-"""Seconds between two looks of the line on a terminal."""
+"""Seconds between two updates of the line on a terminal."""
 
 LINES = 5.0
 """Seconds between two lines in a log or a pipe."""
 
 
 def words(verb: str, done: int, total: int | None, seconds: float) -> str:
-    """Return how far it is after `seconds`, and how long the rest takes at that rate. total: None if unknown."""
+    """Return the progress after `seconds`, with the time that is left at that rate. total: None if unknown."""
     rate = done / seconds if seconds > 0 else 0.0
     shown = f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
     if total is None:
@@ -35,7 +35,7 @@ def _duration(seconds: float) -> str:
 
 
 class Pace:
-    """Calls `say` with how far it is, at most every `every` seconds, and not before `quiet` seconds are over."""
+    """Calls `say` with the progress, at most every `every` seconds, and first after `quiet` seconds."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Pace:
         quiet: float = QUIET,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """`verb`: what is done to each, such as `written`. total: how much there is to do, where that is known."""
+        """`verb`: what is done to each item, such as `written`. total: the number of items, None if unknown."""
         self.done = 0
         self.total = total
         self._say = say
@@ -58,11 +58,11 @@ class Pace:
         self._next = self._began + quiet
 
     def step(self, count: int = 1) -> None:
-        """Note that so much more is done; cheap."""
+        """Count finished items. Cheap enough for each of them."""
         self.at(self.done + count)
 
     def at(self, done: int) -> None:
-        """Note how much is done."""
+        """Set the number of finished items."""
         self.done = done
         now = self._clock()
         if now >= self._next:
@@ -71,10 +71,10 @@ class Pace:
 
 
 class Progress:
-    """A block of work that tells a person on stderr how far it is: in place on a terminal, else line by line."""
+    """A block of work with its progress on stderr: one changing line on a terminal, else a line at a time."""
 
     def __init__(self, verb: str, total: int | None = None) -> None:
-        """`verb`: what is done to each, such as `written`. total: None where nobody knows it beforehand."""
+        """`verb`: what is done to each item, such as `written`. total: the number of items, None if unknown."""
         self._live = (
             bool(sys.stderr) and sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in {"", "dumb"}
         )
@@ -88,20 +88,20 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the line on the terminal away: what follows says how it ended."""
+        """Remove the line from the terminal."""
         self.pause()
 
     def step(self, count: int = 1) -> None:
-        """Note that so much more is done."""
+        """Count finished items."""
         self._pace.step(count)
 
     def at(self, done: int, total: int | None = None) -> None:
-        """Note how much is done, and how much there is by now."""
+        """Set the number of finished items, and of all items where it has changed."""
         self._pace.total = total if total is not None else self._pace.total
         self._pace.at(done)
 
     def pause(self) -> None:
-        """Take the line away, so that something else can be said."""
+        """Remove the line, so that another message can be printed."""
         if self._drawn:
             self._write("\r\x1b[K")
             self._drawn = False
@@ -118,4 +118,4 @@ class Progress:
             sys.stderr.write(text)
             sys.stderr.flush()
         except OSError:
-            pass  # nobody reads it
+            pass  # stderr is closed

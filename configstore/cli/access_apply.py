@@ -1,4 +1,8 @@
-"""`access apply`: certificates first, then users and roles; when each was verified, access control comes last."""
+"""`access apply`: makes certificates, then users and roles, verifies each, and switches access control on.
+
+The order matters: access control comes last, when each service was seen to work with its certificate. A run that
+was interrupted is continued by the next one, which makes only what is missing or differs.
+"""
 
 import argparse
 import datetime as dt
@@ -49,28 +53,28 @@ if TYPE_CHECKING:
     from configstore.access.certificates import EnsuredCertificate
 
 _NAMED = 3
-"""Replicas that are named to who is asked."""
+"""Replicas that a question names."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run `access apply` and return its exit code."""
     services = services_of(args)
     if bool(args.ca_cert) != bool(args.ca_key):
-        raise UsageError("--ca-cert and --ca-key: expected both or neither")
+        raise UsageError("--ca-cert and --ca-key: type both or neither")
     changes: list[dict[str, str | None]] = []
     done: dict[str, object] = {"certificates": [], "files": [], "changes": changes, "access_control": None}
     if args.roll_over and is_named(args):
-        with connect(settings_of(args)) as kv:  # no next step before the one before is where it belongs
+        with connect(settings_of(args)) as kv:  # the next step needs an etcd that takes the last one's
             kv.accounts.enabled()
     if args.out:
         _certificates(args, services, done)
     elif args.ca_cert or args.roll_over or args.etcd_name or args.format != "files":
-        raise UsageError("--out DIR: is missing; the others are about the certificates there")
+        raise UsageError("--out DIR: is missing; the other options are about the certificates there")
     settings = settings_of(args)
     if args.out and not is_named(args):
-        say("no endpoint is set, so etcd was not asked; when it runs with these, call this with --endpoints")
+        say("no endpoint is set, so etcd was not asked; when it runs with these certificates, add --endpoints URL")
     elif args.out and args.dry_run and all_tls(settings) and not (settings.cert or settings.user):
-        say("the certificate of the operator is still to be made, so etcd was not asked")
+        say("the operator's certificate is not made yet, so etcd was not asked")
     else:
         _try_etcd(_Run(args=args, settings=settings, services=services, done=done, changes=changes))
     if args.json:
@@ -81,18 +85,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _try_etcd(run: "_Run") -> None:
-    """Do what is to be done at etcd; one that is not there yet is none of the first call's faults."""
+    """Change etcd. On the first call, an etcd that does not answer yet is no error."""
     try:
         _at_etcd(run)
     except ConfigstoreError as error:
         if isinstance(error, StoreUnavailableError) and _is_fresh(run.done):
             if any(connect_error(url) is None for url in run.settings.endpoints):
-                say("an etcd is there, and not with these certificates, which are new: is --out the right folder?")
+                say("an etcd answers, but not with these certificates, which are new: is --out the right folder?")
                 raise
-            say(f"{error}; no etcd can have these certificates yet: when it runs with them, call this again")
+            say(f"{error}; no etcd can have the new certificates yet: when it runs with them, run this again")
             return
         if run.args.roll_over:
-            say("the step to another authority was taken: call this again without --roll-over")
+            say("the step to another authority was taken: run this again without --roll-over")
         elif run.args.out:
             _say_flags(run.args.out)
         raise
@@ -105,9 +109,9 @@ def _is_fresh(done: dict[str, object]) -> bool:
 
 
 def _hosts(args: argparse.Namespace) -> list[str]:
-    """Return the hosts of the endpoints that were named: by these clients will look for etcd.
+    """Return the hosts of the endpoints that are set, which etcd's certificate must have for its clients.
 
-    None where its name was given as well: then the endpoint is a way to it, such as a tunnel.
+    None where --server-name is set: then the endpoint only leads to etcd, such as a tunnel.
     """
     settings = settings_of(args)
     if not is_named(args) or settings.server_name:
@@ -116,7 +120,7 @@ def _hosts(args: argparse.Namespace) -> list[str]:
 
 
 def _certificates(args: argparse.Namespace, services: Sequence[Service], done: dict[str, object]) -> None:
-    """Make what certificates are missing, and hand them over as a deployment takes them."""
+    """Make the certificates that are missing, and the files for a deployment."""
     try:
         from configstore.access import certificates  # noqa: PLC0415 - a library that only this needs
     except ImportError:
@@ -162,17 +166,15 @@ def _made_row(made: "EnsuredCertificate", *, dry_run: bool) -> tuple[Cell, ...]:
 
 
 def _say_flags(out: str) -> None:
-    say(
-        f"each member of etcd uses the folder {printable(out)}/server by these options, and is restarted for them:"
-    )
+    say(f"restart each member of etcd with these options, by which it uses the folder {printable(out)}/server:")
     for flag in formats.etcd_flags(out):
         print(f"  {printable(flag)}", file=sys.stderr)
 
 
 class _Run(msgspec.Struct, kw_only=True):
-    """One call: what it was told, what it is about, and what was done, as it is printed in the end.
+    """One run: its arguments, the services, and what was done, which is printed at the end.
 
-    changes: those at etcd, which `done` has as well.
+    changes: those made at etcd; `done` has the same list.
     """
 
     args: argparse.Namespace
@@ -188,7 +190,7 @@ class _Run(msgspec.Struct, kw_only=True):
 
 
 def _at_etcd(run: _Run) -> None:
-    """Bring users and roles to what is wanted, and switch access control on."""
+    """Make users and roles as planned, and switch access control on."""
     args = run.args
     warn_of_misspelt_variables()
     if not args.config:
@@ -198,13 +200,13 @@ def _at_etcd(run: _Run) -> None:
         if not enabled and not all_tls(run.settings):
             plain = next(url for url in run.settings.endpoints if not url.startswith("https://"))
             raise RefusedError(
-                f"endpoint {plain}: is not TLS, so no service could show etcd who it is; nothing was changed"
-                " there. Start it with certificates and --client-cert-auth, then call this again with https://"
+                f"endpoint {plain}: is not TLS, so no service could show etcd its certificate; nothing was"
+                " changed there. Start etcd with certificates and --client-cert-auth, then use https://"
             )
         with as_root():
             refuse_beside(beside_in_store(kv, run.keys, run.services))
             if args.dry_run:
-                _tell(run, kv.accounts, enabled=enabled)
+                _dry_run(run, kv.accounts, enabled=enabled)
             else:
                 if not enabled and not args.without_auth:
                     _ask(run, kv)
@@ -212,8 +214,8 @@ def _at_etcd(run: _Run) -> None:
                 _finish(run, kv.accounts, enabled=enabled)
 
 
-def _tell(run: _Run, accounts: Accounts, *, enabled: bool) -> None:
-    """Print what would be done."""
+def _dry_run(run: _Run, accounts: Accounts, *, enabled: bool) -> None:
+    """Print the changes that would be made."""
     for step in steps(everybody(accounts), wanted_by(run.keys, run.services)):
         _line(run.args, _note(run, step))
     if not enabled and not run.args.without_auth:
@@ -222,8 +224,8 @@ def _tell(run: _Run, accounts: Accounts, *, enabled: bool) -> None:
 
 
 def _settle(run: _Run, accounts: Accounts) -> None:
-    """Make what differs, and see that it is so."""
-    if SWITCH in accounts.users():  # of a call that was killed
+    """Make the users and roles that differ from the plan, and print a summary."""
+    if SWITCH in accounts.users():  # left by a run that was killed
         accounts.delete_user(SWITCH)
     made: list[AccountStep] = []
     try:
@@ -238,10 +240,10 @@ def _settle(run: _Run, accounts: Accounts) -> None:
 
 
 def _finish(run: _Run, accounts: Accounts, *, enabled: bool) -> None:
-    """See with each certificate that is there what it can do, and switch access control on."""
+    """Verify each service with its certificate, and switch access control on."""
     _verify_by_certificates(run, enabled=enabled)
     if not enabled and run.args.without_auth:
-        say("access control is off: whoever has a certificate may do everything; call this again to switch it on")
+        say("access control is off: every certificate may do everything; run this again to switch it on")
     elif not enabled:
         _switch_on(run, accounts)
         _line(run.args, "access control is on")
@@ -249,7 +251,7 @@ def _finish(run: _Run, accounts: Accounts, *, enabled: bool) -> None:
 
 
 def _note(run: _Run, step: AccountStep) -> str:
-    """Note a change, and return it in words."""
+    """Add a change to the list, and return it as text."""
     where = words(run.keys.root, step.grant, printable) if step.grant else ""
     right = str(step.grant.right) if step.grant else ""
     run.changes.append({"user": step.user, "do": step.do, "right": right or None, "keys": where or None})
@@ -257,7 +259,7 @@ def _note(run: _Run, step: AccountStep) -> str:
 
 
 def _summary(made: Iterable[AccountStep]) -> Iterator[str]:
-    """Yield a line for each user of which something was changed."""
+    """Yield a line for each user with changes."""
     by_user: dict[str, Counter[str]] = {}
     for step in made:
         by_user.setdefault(step.user, Counter())[step.do] += 1
@@ -272,18 +274,18 @@ def _line(args: argparse.Namespace, text: str) -> None:
 
 
 def _ask(run: _Run, kv: Kv) -> None:
-    """Have a person confirm that those who are connected have certificates of their own. Raises RefusedError."""
+    """Ask a person before access control cuts off replicas without certificates. Raises RefusedError."""
     there = sorted({f"{each.mapping} on {each.host}" for each in live_reports(Store(kv, run.keys))})
     if not there or run.args.yes:
         return
     shown = ", ".join(map(printable, there[:_NAMED])) + (" and more" if len(there) > _NAMED else "")
     much = (
-        f"replicas are connected ({shown}); those that do not show the certificate of their own service are"
-        " outside once access control is on"
+        f"replicas are connected ({shown}); access control cuts off those that do not use the certificate of"
+        " their service"
     )
     if not is_interactive():
         raise RefusedError(
-            f"{much}; nothing was changed at etcd: `--without-auth` makes users and roles alone, `--yes` goes on"
+            f"{much}; nothing was changed at etcd: `--without-auth` makes users and roles only, `--yes` goes on"
         )
     say(much)
     if not confirms("Switch it on?"):
@@ -291,16 +293,17 @@ def _ask(run: _Run, kv: Kv) -> None:
 
 
 def _switch_on(run: _Run, accounts: Accounts) -> None:
-    """Switch access control on; off again when etcd then does not know us, or a service, by the certificate.
+    """Switch access control on, and off again where etcd then refuses a certificate that must work.
 
-    A user with a password that nobody else learns does that: root has none.
+    A temporary user with a random password can switch it off again: root has a certificate only, which may be what
+    etcd refuses.
     """
     password = secrets.token_urlsafe(32)
     accounts.add_user(SWITCH, password)
     try:
         accounts.give_role(SWITCH, ROOT)
         accounts.enable()
-        accounts.users()  # as whom the certificate says
+        accounts.users()  # fails where the certificate is not root's
         _verify_by_certificates(run, enabled=True)
         accounts.delete_user(SWITCH)
     except BaseException as error:
@@ -311,13 +314,13 @@ def _switch_on(run: _Run, accounts: Accounts) -> None:
         if isinstance(error, StoreError):
             raise RefusedError(
                 f"access control was switched on, and off again: {error}. Is etcd started with"
-                " --client-cert-auth, and is ours the certificate of root?"
+                " --client-cert-auth, and is the operator's certificate of the user root?"
             ) from error
         raise
 
 
 def _verify_by_certificates(run: _Run, *, enabled: bool) -> None:
-    """See with each service's own certificate, where it is there, that etcd takes it, and lets it do its part.
+    """Check with each service's certificate that etcd takes it and gives it the planned rights.
 
     Raises RefusedError naming the service.
     """

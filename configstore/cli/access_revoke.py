@@ -1,4 +1,4 @@
-"""`access revoke`: takes a service's user and role away, and says what goes on all the same."""
+"""`access revoke`: deletes a service's user and role, and says what it can still do until more is done."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from configstore.store.store import Store
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run `access revoke` and return its exit code."""
     settings = settings_of(args)
     warn_of_misspelt_variables()
     refuse_silent_default(args)
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         held = [lease for lease in leases if queue(store, lease)]
         enabled = kv.accounts.enabled()
         if user in found.users:
-            kv.accounts.delete_user(user)  # and with it what roles it has, at once
+            kv.accounts.delete_user(user)  # first: it takes all roles from the user at once
         others = sorted(other for other, its in found.users.items() if user in its and other != user)
         own_role = user in found.roles and not others
         if own_role:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _user_to_revoke(name: str, found: Everybody) -> str:
     if name == ROOT:
-        raise RefusedError("root: is a person's; without it nobody could change users any more")
+        raise RefusedError("root: is the operator's; without it nobody could change users any more")
     for user in (user_of(name), name):
         if user in found.users or user in found.roles:
             return user
@@ -61,7 +61,7 @@ def _user_to_revoke(name: str, found: Everybody) -> str:
 
 
 def _leases_of(keys: Keys, found: Everybody, user: str) -> list[str]:
-    """Return the names of the leases that a user could take."""
+    """Return the names of the leases that a user had the right to hold."""
     top = keys.lease_queue("")
     held = dict.fromkeys(
         grant.start[len(top) : -1].decode("utf-8", "replace")

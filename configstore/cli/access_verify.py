@@ -1,4 +1,4 @@
-"""`access verify`: what is not as planned, by what etcd says of its users and by what each certificate can do."""
+"""`access verify`: reports what differs from the plan, in etcd's users and roles and for each certificate."""
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ class _Differing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run `access verify` and return its exit code."""
     services, settings = services_of(args), settings_of(args)
     warn_of_misspelt_variables()
     if not args.config:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             known = {row.service for row in rows}
             for service in services:
                 if service.name in known:
-                    continue  # so its certificate cannot do its part
+                    continue  # its certificate fails for the same reason
                 rows += [
                     _Differing(service=service.name, user=service.user, found=text)
                     for text in wrong_by_certificate(args.out, settings, service, enabled=True)
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         )
         say("`configstore access apply` with the same presets mends what it can")
     else:
-        write_line(f"all {len(services)} services have just the rights that they need")
+        write_line(f"all {len(services)} services have exactly the rights that they need")
     return NotThereError.exit_code if rows else 0
 
 
@@ -78,7 +78,7 @@ def _row_json(keys: Keys, row: _Differing) -> dict[str, str | None]:
 def _wrong(
     kv: Kv, keys: Keys, services: Sequence[Service], found: Everybody, *, enabled: bool
 ) -> Iterator[_Differing]:
-    """Yield all that is not as planned."""
+    """Yield what differs from the plan."""
     names = {service.user: service.name for service in services}
     if not enabled:
         yield _Differing(
@@ -101,7 +101,7 @@ def _wrong(
 
 
 def _strangers(keys: Keys, found: Everybody, services: Iterable[Service]) -> Iterator[str]:
-    """Yield a word about each other user that may do something below the root key."""
+    """Yield a note about each other user with rights below the root key."""
     ours = {service.user for service in services} | {ROOT, SWITCH}
     low, high = f"{keys.root}/".encode(), f"{keys.root}0".encode()
     for user, roles in sorted(found.users.items()):

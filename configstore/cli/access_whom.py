@@ -1,4 +1,4 @@
-"""Whom the verbs of `access` are about, as whom they speak with etcd, and what a service's certificate can do."""
+"""What the verbs of `access` share: the services, the connection as the operator, what a certificate can do."""
 
 import argparse
 import os
@@ -34,11 +34,11 @@ from configstore.store.permissions import may
 from configstore.store.values import UnreadableRecord
 
 SWITCH = "configstore-switch"
-"""A user that is there while access control is switched on, to switch it off again where that goes wrong."""
+"""The temporary user that can switch access control off again while it is switched on."""
 
 
 def services_of(args: argparse.Namespace) -> tuple[Service, ...]:
-    """Return whom it is about. Raises UsageError, and RefusedError where a grant would include a neighbour."""
+    """Return the services that the options name. Raises UsageError, and RefusedError as `refuse_beside`."""
     services: tuple[Service, ...]
     if args.config:
         preset = ",".join(args.preset or ())
@@ -52,7 +52,7 @@ def services_of(args: argparse.Namespace) -> tuple[Service, ...]:
 
 
 def refuse_beside(found: Sequence[Beside]) -> None:
-    """Raise RefusedError when there is a neighbour that a grant would include."""
+    """Raise RefusedError where a grant would include a path beside its subtree."""
     if found:
         one = found[0]
         raise RefusedError(
@@ -64,7 +64,7 @@ def refuse_beside(found: Sequence[Beside]) -> None:
 
 
 def settings_of(args: argparse.Namespace) -> StoreSettings:
-    """Return how etcd is reached: as the operator of --out, where nothing else is said."""
+    """Return how etcd is reached: with the operator's certificate in --out, unless options say otherwise."""
     config = getattr(args, "config", None)
     settings = store_settings(args, store_table(config), config or "")
     out = getattr(args, "out", None)
@@ -87,26 +87,26 @@ def is_named(args: argparse.Namespace) -> bool:
 
 
 def wanted_by(keys: Keys, services: Iterable[Service]) -> dict[str, tuple[Grant, ...]]:
-    """Return what each user's role is to have."""
+    """Return the planned grants of each user's role."""
     return {service.user: grants(keys, service) for service in services}
 
 
 @contextmanager
 def as_root() -> Iterator[None]:
-    """Say of a refusal what to show etcd: its user root alone may do this. Raises RefusedError."""
+    """Raise RefusedError with what to type where etcd refuses, since only its user root may do this."""
     try:
         yield
     except PermissionDeniedError as error:
         raise RefusedError(
-            f"{error}; users and roles are root's to look at and to change: show the certificate of the operator,"
-            " by --out DIR or by --cert and --key"
+            f"{error}; only the user root may read and change users and roles: use the operator's certificate, by"
+            " --out DIR or by --cert and --key"
         ) from error
 
 
 def wrong_by_certificate(
     out: str | None, settings: StoreSettings, service: Service, *, enabled: bool
 ) -> Iterator[str]:
-    """Yield what a service's own certificate cannot do, or can do and must not."""
+    """Yield what a service's certificate cannot do although it must, and can do although it must not."""
     if not out or not all_tls(settings):
         return
     keys = Keys(settings.root)
@@ -135,7 +135,7 @@ def wrong_by_certificate(
 
 
 def beside_in_store(kv: Kv, keys: Keys, services: Iterable[Service]) -> list[Beside]:
-    """Return what lies in the store where a grant would include it as a neighbour; a tombstone does no harm."""
+    """Return the paths of the store, tombstones excepted, that a grant includes beside its subtree."""
     found: dict[tuple[str, str], Beside] = {}
     envelopes = Envelopes(keys.root)
     for service in services:

@@ -1,7 +1,7 @@
-"""What a person leaves out of an import, by patterns as in .gitignore. Called by `host` and `imports`.
+"""What `--exclude` leaves out of an import, by patterns as in .gitignore. Called by `host`.
 
-A pattern means what it says, whichever of a path's names it was copied from: that on the disk, below the folder or
-in full, or that in the store.
+A pattern may name a path in each of the ways in which an operator sees it: relative to the folder, in full, or as
+the path in the store.
 """
 
 import os
@@ -33,9 +33,10 @@ class Excludes:
         self._inner = pathspec.GitIgnoreSpec.from_lines(inner)
 
     def leave_out(self, part: DataSet, relative: StorePath, *, is_dir: bool) -> bool:
-        """Tell whether a path of a data set is left out. relative: to its directory, ROOT for that itself.
+        """Return whether a path of a data set is left out. relative: to its directory, ROOT for the directory.
 
-        An anchored pattern that begins with none of the folders in which data sets lie counts in each of them.
+        An anchored pattern that does not begin with the directory of a data set applies in each of these
+        directories.
         """
         if not self._patterns:
             return False
@@ -58,7 +59,7 @@ class Excludes:
 
 
 class Chosen(Selection, frozen=True, kw_only=True, dict=True):
-    """What belongs to a data set, less what is left out."""
+    """The selection of a data set without what is left out."""
 
     part: DataSet
     excludes: Excludes
@@ -71,7 +72,7 @@ class Chosen(Selection, frozen=True, kw_only=True, dict=True):
 
 
 def choose(part: DataSet, excludes: Excludes) -> Chosen:
-    """Return what is to be imported of a data set."""
+    """Return the selection of what is imported of a data set."""
     selection = part.selection
     return Chosen(
         include=selection.include, exclude=selection.exclude, holes=selection.holes, part=part, excludes=excludes
@@ -84,7 +85,7 @@ def option(host: str) -> str:
 
 
 def _below(pattern: str, *folders: str) -> str:
-    """Return a pattern that names a path in full as one that begins at the imported folder."""
+    """Return a pattern for a full path as one relative to the imported folder."""
     for folder in folders:
         if folder != _ANCHOR and pattern.startswith(folder):
             return _ANCHOR + pattern[len(folder) :]

@@ -1,4 +1,4 @@
-"""`export`: a tree of the store to a local folder, such as back to a plain /mailu."""
+"""`export`: copies a directory of the store into a local folder, such as back to a plain /mailu."""
 
 import argparse
 import errno
@@ -39,14 +39,14 @@ from configstore.store.values import Listing, Stored
 
 
 class _Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """One path to be written, relative to the folder: its record, and the mode of directories without one."""
+    """A path to write: its record, and the mode of directories above it that have no record."""
 
     found: Stored
     dir_mode: int
 
 
 class _Done(msgspec.Struct, kw_only=True):
-    """What was done: paths written, how many were the same, problems by path."""
+    """The result: the paths written, the number of those that were the same already, problems by path."""
 
     written: list[StorePath] = []
     same: int = 0
@@ -83,7 +83,7 @@ def _check(tree: Tree, top: StorePath, listed: Listing) -> None:
 
 
 def _choose(listed: Listing, wanted: Sequence[DataSet]) -> dict[StorePath, _Exported]:
-    """Return what is written, by path relative to the folder: directories, then files, then links."""
+    """Return the records to write by path in the folder: directories, then files, then links."""
     found: dict[StorePath, _Exported] = {}
     for part in wanted:
         for host, store in part.directories():
@@ -100,7 +100,7 @@ def _choose(listed: Listing, wanted: Sequence[DataSet]) -> dict[StorePath, _Expo
 
 
 def _refuse_locked(paths: Mapping[StorePath, _Exported]) -> None:
-    """Raise RefusedError, before anything is written, where a record has content that cannot be used."""
+    """Raise RefusedError, before anything is written, for a sealed record that no keyring here opens."""
     locked = [each.found for each in paths.values() if each.found.record.locked]
     if locked:
         more = f" (and {len(locked) - 1} more)" if len(locked) > 1 else ""
@@ -108,10 +108,10 @@ def _refuse_locked(paths: Mapping[StorePath, _Exported]) -> None:
 
 
 def _write(tree: Tree, directory: str, paths: Mapping[StorePath, _Exported], *, dry_run: bool) -> _Done:
-    """Write what is not the same already.
+    """Write the paths that are not the same already; return the result.
 
-    The folder itself gets owner and mode only when it is made here: those of the exported directory, or 0700 where
-    that has no record (`/`, a preset): nobody else looks into a backup.
+    Only a folder that is made here gets owner and mode: those of the exported directory, or 0700 where that has no
+    record (`/`, a preset), so that no other user can read a backup.
     """
     made = not dry_run and _make(directory)
     try:
@@ -119,7 +119,7 @@ def _write(tree: Tree, directory: str, paths: Mapping[StorePath, _Exported], *, 
     except FileNotFoundError:
         return _Done(written=list(paths))
     except NotADirectoryError:
-        raise RefusedError(f"{printable(directory)}: is no directory") from None
+        raise RefusedError(f"{printable(directory)}: is not a directory") from None
     own = paths[ROOT].found.entry if ROOT in paths else Entry(kind=Kind.DIR, mode=0o700)
     rest = {path: wanted for path, wanted in paths.items() if path}
     writer = TreeWriter(folder, owners=os.geteuid() == 0)
@@ -170,7 +170,7 @@ def _write_all(
 
 
 class _Target:
-    """The folder that is written to, as it is."""
+    """What the folder has before it is written to."""
 
     def __init__(self, folder: int) -> None:
         self._beneath = Beneath(folder)
@@ -178,9 +178,9 @@ class _Target:
         self._owners = os.geteuid() == 0
 
     def holds(self, path: StorePath, entry: Entry) -> bool:
-        """Tell whether a path is what it shall be already.
+        """Return whether a path is the same as the entry already.
 
-        Raises Unusable where something lies that is not to be replaced, OSError where it cannot be reached.
+        Raises Unusable for a path of another kind, which is not replaced, and OSError where it cannot be reached.
         """
         name = basename(path)
         try:
@@ -205,7 +205,7 @@ class _Target:
             return tombstone()
 
 
-_OTHER_KIND = "something of another kind lies there, or a symlink on the way: move it away"
+_OTHER_KIND = "the path, or one above it, is of another kind or a symlink here: move it away"
 
 
 def _reason(error: Exception) -> str:
@@ -220,11 +220,11 @@ def _reason(error: Exception) -> str:
 
 
 def _why_left(paths: Sequence[StorePath], preset: str | None, below: StorePath) -> dict[StorePath, str]:
-    """Return why each of the paths that are not written stays in the store."""
+    """Return for each path that is not written why it stays in the store."""
     mappings = presets.load(preset) if preset else ()
     nowhere = [join(below, mapping.store) for mapping in mappings if not mapping.host]
     return {
-        path: "has no place on a single host"
+        path: "has no directory on a single host"
         if any(path == store or is_below(path, store) for store in nowhere)
         else "not among what the preset names"
         for path in paths

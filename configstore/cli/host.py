@@ -1,6 +1,6 @@
-"""What a local folder holds of the data sets that are to be imported: read whole, before anything is written.
+"""Reads the data sets that are to be imported from a local folder, all of them before anything is written.
 
-Called by `imports`. Nothing in the folder is trusted: it is an application's, and who imports it is often root.
+Called by `imports`. Nothing in the folder is trusted: it belongs to an application, and root often imports it.
 """
 
 import errno
@@ -27,9 +27,10 @@ from configstore.presets.single_host import DataSet, LeftBehindRules
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """One path of the folder: what it is, of which data set, and who can read it again.
+    """One path of the folder: its entry, its data set, and the reader of its content.
 
-    host: relative to the folder; relative: to the data set's directory, ROOT for that itself and those above it.
+    host: the path relative to the folder. relative: relative to the data set's directory, ROOT for that directory
+    and those above it.
     """
 
     host: StorePath
@@ -39,7 +40,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     reader: Reader | None = None
 
     def content(self) -> bytes | None:
-        """Return a file's content, None for everything else. Raises ConflictError when it is not what it was."""
+        """Return a file's content, None for other kinds. Raises ConflictError when it has changed since."""
         if self.entry.kind is not Kind.FILE or self.reader is None:
             return None
         try:
@@ -54,12 +55,12 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Host(msgspec.Struct, kw_only=True):
-    """What a folder holds.
+    """What a folder has to import.
 
-    found: by path of the store. problems: what cannot be stored, and why. missing: data sets that are not there.
-    left: the outermost paths that no data set takes, and files that are worth nothing yet, and why; loud: those of
-    them that must not be missed. All paths but the first are relative to the folder. unused: patterns that left
-    nothing out.
+    found: by path in the store. problems: why a path cannot be stored. missing: data sets that do not exist there.
+    left: why a path is not imported, for the outermost paths of no data set and for files that are not complete;
+    loud: the same for paths that an operator must not overlook. All paths but those of `found` are relative to the
+    folder. unused: patterns that left nothing out.
     """
 
     found: dict[StorePath, Found] = {}
@@ -70,11 +71,11 @@ class Host(msgspec.Struct, kw_only=True):
     unused: list[str] = []
 
 
-_UNFINISHED = "empty, as while it is being made, and worth nothing so; run it again when it has its content"
+_UNFINISHED = "empty, as while it is being made; run it again when it has its content"
 
 
 _READY = 20
-"""Of so many paths in the way the options that leave them out are printed, ready to be typed."""
+"""The most paths for which the options that leave them out are printed."""
 
 
 def read_host(
@@ -87,16 +88,18 @@ def read_host(
     skip_bad: bool = False,
     step: Callable[[], None] = lambda: None,
 ) -> Host:
-    """Read the data sets of a folder. `preset`: "" for one that no preset speaks of; `stack` closes what stays.
+    """Read the data sets of a folder.
 
-    exclude: patterns of what is left out. skip_bad: what cannot be stored is left out, too, and named.
-    step: told of each path that is read.
+    preset: "" for none. stack: closes the descriptors from which content is read later. exclude: patterns of
+    what is left out. skip_bad: leave out what cannot be stored, too. step: called for each path that is read.
     Raises RefusedError naming what cannot be stored, NotThereError, OSError.
     """
     try:
         folder = descend(directory)
     except NotADirectoryError:
-        raise RefusedError(f"{printable(directory)}: is no directory; `configstore put` writes a file") from None
+        raise RefusedError(
+            f"{printable(directory)}: is not a directory; `configstore put` writes a file"
+        ) from None
     stack.callback(os.close, folder)
     host = Host()
     excludes = Excludes(exclude, directory, wanted)
@@ -116,20 +119,20 @@ def read_host(
 
 
 def _refuse(directory: str, host: Host) -> None:
-    """Raise RefusedError, once each problem was named, with the options that would leave it out."""
+    """Print each problem and the options that leave these paths out, and raise RefusedError."""
     say_all(f"{path}: {reason}" for path, reason in host.problems.items())
     ready = [option(path) for path in host.problems if path != "/"]
     if ready:
         more = " …" if len(ready) > _READY else ""
         say(f"to leave these out, add: {' '.join(ready[:_READY])}{more}")
     raise RefusedError(
-        f"{printable(directory)}: nothing was written, since {len(host.problems)} paths cannot be: mend them,"
-        " leave them out with --exclude PATTERN, or go on without whatever cannot be stored with --skip-bad"
+        f"{printable(directory)}: nothing was written, since {len(host.problems)} paths cannot be stored: mend"
+        " them, leave them out with --exclude PATTERN, or leave out whatever cannot be stored with --skip-bad"
     )
 
 
 class _Counted(Reader):
-    """Reads, and tells of each path."""
+    """A reader that calls `step` for each path."""
 
     step: Callable[[], None]
 
@@ -153,7 +156,7 @@ def _read_part(
         return
     except OSError as error:
         through = isinstance(error, NotADirectoryError) or error.errno == errno.ELOOP
-        link = "is no directory, or reached through a symlink: import what that points to"
+        link = "is not a directory, or reached through a symlink: import what that points to"
         host.problems[part.host or "/"] = link if through else why_failed(error)
         return
     stack.callback(os.close, top)

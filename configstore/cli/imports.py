@@ -1,7 +1,7 @@
-"""`import`: a local tree into the store, such as a single host's /mailu.
+"""`import`: copies a local folder into the store, such as a single host's /mailu.
 
-Everything is read and compared first; what cannot be stored is named, and then nothing is written. What is written
-goes in sets, each a compare-and-swap, so that a run that was interrupted is gone on with by the next one.
+1. Everything is read and compared before anything is written. Where a path cannot be stored, nothing is.
+2. It is written in sets, each a compare-and-swap, so that the next run continues one that was interrupted.
 """
 
 import argparse
@@ -41,10 +41,10 @@ _SET_BYTES = 16 << 20
 
 
 class _ImportPlan(msgspec.Struct, kw_only=True):
-    """What an import does: writes, and how many paths are the same already.
+    """What an import does: the writes, and the number of paths that are the same already.
 
-    kept, once: paths that differ and stay as the store has them: as `--create` asked, or since they are made once.
-    revision: the newest that was written.
+    kept, once: paths that differ and stay as the store has them, because of `--create`, or because they are
+    created once. revision: the newest that was written.
     """
 
     writes: list[tuple[Write, Found]] = []
@@ -102,7 +102,7 @@ def _compare(tree: Tree, host: Host, wanted: Sequence[DataSet], *, create: bool)
 
 
 def _in_store(tree: Tree, host: Host, wanted: Sequence[DataSet]) -> dict[StorePath, Stored | UnreadableRecord]:
-    """Return what the store has: of the data sets, and of the directories above them."""
+    """Return the records of the data sets and of the directories above them."""
     found: dict[StorePath, Stored | UnreadableRecord] = {}
     stores = {part.store for part in wanted}
     for store in stores:
@@ -135,7 +135,7 @@ def _refuse_other_kind(
 
 
 def _write(tree: Tree, host: Host, wanted: Sequence[DataSet], plan: _ImportPlan, *, create: bool) -> _ImportPlan:
-    """Write what is planned, and plan again when somebody else's write came first. Returns all that was done."""
+    """Write what is planned, and plan again when another write came first; return everything that was done."""
     done: list[tuple[Write, Found]] = []
     for _ in range(ATTEMPTS):
         with Progress("written", len(done) + len(plan.writes)) as progress:
@@ -153,13 +153,13 @@ def _write(tree: Tree, host: Host, wanted: Sequence[DataSet], plan: _ImportPlan,
         except ConflictError as error:
             raise ConflictError(f"{error}; {len(done)} paths were written before") from error
         plan.revision = revision
-    raise ConflictError("somebody else writes the same paths all the time; run it again")
+    raise ConflictError("other writes of the same paths came first again and again; run it again")
 
 
 def _write_under(
     tree: Tree, lease: str, plan: _ImportPlan, done: list[tuple[Write, Found]], progress: Progress
 ) -> bool:
-    """Write the part of a plan that a lease guards ("": none); returns whether all of it was written."""
+    """Write the part of a plan that needs a lease ("": none); return whether all of it was written."""
     with _held(tree, lease) as fence:
         for some in _sets([each for each in plan.writes if each[1].part.lease == lease]):
             try:
@@ -179,7 +179,7 @@ def _write_under(
 
 
 def _sets(writes: Sequence[tuple[Write, Found]]) -> Iterator[list[tuple[Write, Found]]]:
-    """Yield writes with their content, as many at a time as memory and progress allow."""
+    """Yield writes with their content, at most _SET_PATHS paths and about _SET_BYTES bytes at a time."""
     some: list[tuple[Write, Found]] = []
     size = 0
     for write, found in writes:
@@ -194,7 +194,7 @@ def _sets(writes: Sequence[tuple[Write, Found]]) -> Iterator[list[tuple[Write, F
 
 @contextmanager
 def _held(tree: Tree, name: str) -> Iterator[Fence | None]:
-    """Hold the lease of a guarded data set: a writer may be at work. Raises LeaseTakenError naming it."""
+    """Hold the lease of a data set, "" for none, so that no holder writes meanwhile. Raises LeaseTakenError."""
     if not name:
         yield None
         return
@@ -202,7 +202,7 @@ def _held(tree: Tree, name: str) -> Iterator[Fence | None]:
     fence = lease.acquire(0.0)
     try:
         begun = now()
-        lease.begin(begun)  # so that replicas know that what waits there is older than what is imported
+        lease.begin(begun)  # tells replicas that changes which wait there are older than the import
         yield fence
         lease.end(begun, now(), 0)
     finally:
@@ -232,7 +232,8 @@ def _report(args: argparse.Namespace, host: Host, plan: _ImportPlan, seconds: fl
         write_line(f"{verb} {shown(write.path)} ({write.entry.kind}{size}) from {shell_word(found.host or '.')}")
     say_all(f"{shown(path)}: differs from what the store has, which stays" for path in plan.kept)
     say_all(
-        f"{shown(path)}: differs from what the store has, which stays: it is made only once" for path in plan.once
+        f"{shown(path)}: differs from what the store has, which stays: it is created only once"
+        for path in plan.once
     )
     say_all(f"left: {at}: {why}" for at, why in sorted(host.left.items()))
     for at, part in missing.items():
@@ -252,7 +253,7 @@ def _report(args: argparse.Namespace, host: Host, plan: _ImportPlan, seconds: fl
 
 
 def _making(args: argparse.Namespace, part: DataSet) -> str:
-    """Return the command that makes a data set's root with its own mode; `bootstrap` makes them below / only."""
+    """Return the command that makes a data set's directory with its mode; `bootstrap` does so below / only."""
     if not typed_directory(args.path):
         return f"configstore bootstrap --preset {args.preset}"
     return f"configstore mkdir --mode {part.dir_mode:04o} {part.store}"

@@ -1,7 +1,7 @@
-"""What a host's folder still holds of data sets that the store has not: `bootstrap` looks before it makes roots.
+"""Finds files of a single host that are not imported yet, before `bootstrap` makes a root record.
 
-A service starts on what the store has. An empty root that is made before the import is taken for all there is:
-admin signs with no key, fetchmail fetches everything anew. So it is made only where there is nothing to bring in.
+A service starts with what the store has. With an empty subtree that was made before the import, admin would sign
+with no key and fetchmail would fetch everything again. So it is made only where there is nothing to import.
 """
 
 import os
@@ -17,10 +17,10 @@ from configstore.presets.single_host import DataSet, data_sets
 
 
 def left_behind(directory: str, presets: Iterable[str], absent: Collection[StorePath]) -> set[str]:
-    """Return the mappings of presets whose subtree is `absent`, and of which a host's folder holds files.
+    """Return the mappings of presets whose subtree is `absent` and which have files in a host's folder.
 
-    What cannot be read counts as well: nobody can tell that it is nothing. Raises OSError when there is no such
-    folder, RefusedError when a stranger may have put a link on the way to it.
+    A path that cannot be read counts as a file. Raises OSError when there is no such folder, RefusedError for a
+    link on the way to it that another user may have made.
     """
     folder = descend(directory)
     try:

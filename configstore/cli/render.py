@@ -1,4 +1,4 @@
-"""How things look on stdout: records as JSON and as one line, tables with headers, moments with their age."""
+"""The output on stdout: records as JSON and as one line, tables with headers, times with their age."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from configstore.store.values import Stored
 
 
 class Style(Enum):
-    """How a cell stands out on a terminal; a pipe and NO_COLOR see its words alone, which must say the same."""
+    """How a cell is marked on a terminal. Its text must say the same, for pipes and NO_COLOR."""
 
     GOOD = "32"
     WARN = "33"
@@ -28,7 +28,7 @@ class Style(Enum):
 
 
 Cell: TypeAlias = str | tuple[str, Style]
-"""The text of one cell, in anybody's words: it is escaped when it is drawn. With a style, or without."""
+"""The text of one cell, with or without a style. It may come from a stranger: it is escaped when it is drawn."""
 
 
 def record_fields(found: Stored) -> dict[str, object]:
@@ -71,7 +71,7 @@ def reasons(found: Mapping[str, str] | Mapping[StorePath, str]) -> list[dict[str
 
 
 def implicit_fields(path: StorePath) -> dict[str, object]:
-    """Return the same for a directory that exists only because something lies in it."""
+    """Return the fields of a directory that has no record, only records below it."""
     return {"path": path, "kind": "dir", "revision": None, "implicit": True}
 
 
@@ -80,7 +80,7 @@ LONG = ("KIND", "MODE", "OWNER", "SIZE", "REVISION", "CHANGED")
 
 
 def long_cells(found: Stored, now: datetime) -> tuple[Cell, ...]:
-    """Return what `ls -l` and `history` show of a record; the owner as `user:group`, or their numbers."""
+    """Return the cells of a record in `ls -l` and `history`; the owner as `user:group`, or their numbers."""
     entry = found.entry
     style = Style.DIM if found.gone else None
     cells = (
@@ -95,7 +95,7 @@ def long_cells(found: Stored, now: datetime) -> tuple[Cell, ...]:
 
 
 def writer_of(origin: Origin) -> str:
-    """Return who wrote a record, as it is shown everywhere: `replica@host`."""
+    """Return the writer of a record as all commands show it: `replica@host`."""
     return f"{origin.replica}@{origin.host}"
 
 
@@ -108,7 +108,7 @@ def _owner(entry: Entry) -> str:
 
 
 def write_bytes(content: bytes) -> None:
-    """Write all of `content` to stdout; unbuffered (PYTHONUNBUFFERED) one write may take only a part."""
+    """Write all of `content` to stdout; with PYTHONUNBUFFERED one write may take only a part."""
     sys.stdout.flush()
     rest = memoryview(content)
     while rest:
@@ -116,23 +116,23 @@ def write_bytes(content: bytes) -> None:
 
 
 def write_text(text: str) -> None:
-    """Write text of our own to stdout, in UTF-8 whatever the locale says, and a line end."""
+    """Write text and a line end to stdout as they are, in UTF-8 whatever the locale is."""
     write_bytes(text.encode() + b"\n")
 
 
 def write_line(line: str) -> None:
-    """Write one line to stdout; whatever a stranger put into it is escaped, but for tabs."""
+    """Write one line to stdout, with its control characters except tabs escaped."""
     write_text("\t".join(map(printable, line.split("\t"))))
 
 
 def write_json(value: object, *, indent: int = 2) -> None:
-    """Write a value as JSON to stdout; `indent` 0 for one line. The unprintable is escaped."""
+    """Write a value as JSON to stdout, `indent` 0 for one line; unprintable characters are escaped."""
     text = msgspec.json.encode(value)
     write_text(printable_json((msgspec.json.format(text, indent=indent) if indent else text).decode()))
 
 
 def write_table(rows: Sequence[Sequence[str]]) -> None:
-    """Write names with their values, without headers: the columns aligned, the cells escaped."""
+    """Write names with their values as a table without headers."""
     table((), rows)
 
 
@@ -143,14 +143,15 @@ GAP = 2
 """Spaces between two columns."""
 
 LEAST = 8
-"""A column is never made narrower than this, nor than the widest of its words if that is shorter."""
+"""The least width of a column, unless its widest cell is narrower; a word of its header may need more."""
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, apart: bool = False) -> None:
-    """Write rows under their headers to stdout; without rows nothing at all.
+    """Write rows below their headers to stdout; nothing where there are no rows.
 
-    What is wider than the terminal is folded within its column, the widest first; a pipe gets a row as one line.
-    apart: rather than folded, the last column gets a line of its own below the others: names stay whole.
+    On a terminal that is too narrow, cells are folded within their columns, the widest first; in a pipe a row is
+    one line. apart: the last column is not folded but gets a line of its own below the others, so that names
+    stay whole.
     """
     if rows:
         lines = table_lines(headers, rows, width=terminal_width(), styled=is_styled(), apart=apart)
@@ -158,7 +159,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, apart: bool
 
 
 def terminal_width() -> int | None:
-    """Return the columns of the terminal that stdout is; None for a pipe or a file."""
+    """Return the width of the terminal that stdout is; None for a pipe or a file."""
     if not sys.stdout.isatty():
         return None
     asked = os.environ.get("COLUMNS", "")
@@ -181,16 +182,16 @@ def is_styled() -> bool:
 
 
 def paint(text: str, style: Style, *, styled: bool) -> str:
-    """Return text with the marks by which a terminal shows its style, or as it is."""
+    """Return text with the control sequences of its style, or unchanged where `styled` is false."""
     return f"\x1b[{style.value}m{text}\x1b[0m" if styled and text else text
 
 
 def table_lines(
     headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, width: int | None, styled: bool, apart: bool = False
 ) -> Iterator[str]:
-    """Yield the lines of a table: `width` columns at most, or None for one line a row.
+    """Yield the lines of a table, at most `width` wide; None for one line a row.
 
-    Columns of numbers are aligned at their right.
+    Columns of numbers are aligned to the right.
     """
     cells = [[_escaped(cell) for cell in row] for row in rows]
     if headers:
@@ -211,7 +212,7 @@ def table_lines(
 
 
 _Drawn: TypeAlias = list[tuple[str, "Style | None"]]
-"""A row's cells, escaped; a line end in one is where it is folded."""
+"""The cells of a row, escaped; a line end in a cell says where to fold it."""
 
 
 def _escaped(cell: Cell) -> tuple[str, Style | None]:
@@ -226,7 +227,7 @@ def _widths(cells: Sequence[_Drawn]) -> list[int]:
 
 
 def _room(cells: Sequence[_Drawn], width: int) -> int:
-    """Return the columns that are left beside a table, below 0 those that are missing."""
+    """Return the width that a table leaves free; below 0, by how much it is too wide."""
     widths = _widths(cells)
     return width - sum(widths) - GAP * (len(widths) - 1)
 
@@ -234,7 +235,7 @@ def _room(cells: Sequence[_Drawn], width: int) -> int:
 def _drawn(
     cells: Sequence[_Drawn], headers: Sequence[str], width: int | None, *, styled: bool
 ) -> Iterator[list[str]]:
-    """Yield the lines of each row. width: to which the widest columns are folded, None for none."""
+    """Yield the lines of each row, folded to a width; None for no folding."""
     columns = range(len(cells[0]))
     body = cells[1 if headers else 0 :]
     right = [all(_NUMBER.fullmatch(row[column][0]) for row in body) for column in columns]
@@ -258,11 +259,11 @@ def _drawn(
 
 _NUMBER = re.compile(r"[0-9]*|-")
 _MOMENT = re.compile(r"(?<=[0-9]Z) (?=\([^()]+\)$)")
-"""Where `when` may be folded: before the age."""
+"""Where the text of `when` is folded first: before the age."""
 
 
 def _narrow(widths: list[int], room: int, headers: Sequence[str]) -> None:
-    """Make the widest columns narrower until all fit, each down to its least width at most."""
+    """Make the widest columns narrower until the table fits, none narrower than its least width."""
     words = [header.split() or [""] for header in headers] or [[""]] * len(widths)
     least = [min(width, max(LEAST, *map(len, parts))) for width, parts in zip(widths, words, strict=True)]
     while sum(widths) > room:
@@ -276,7 +277,7 @@ def _narrow(widths: list[int], room: int, headers: Sequence[str]) -> None:
 
 
 def _width(text: str) -> int:
-    """Return the columns that printable text takes on a terminal."""
+    """Return the width of printable text on a terminal."""
     if text.isascii():
         return len(text)
     return sum(map(_char_width, text))
@@ -289,7 +290,7 @@ def _char_width(char: str) -> int:
 
 
 def _folded(text: str, width: int) -> list[str]:
-    """Return text in lines of at most `width` columns, folded behind a space or slash where there is one."""
+    """Return text in lines of at most `width` columns, folded after a space or a slash where possible."""
     lines = []
     for whole in text.split("\n"):
         rest = whole
@@ -310,7 +311,7 @@ def _folded(text: str, width: int) -> list[str]:
 
 
 def moment_now() -> datetime:
-    """Return the time against which ages are shown."""
+    """Return the time from which ages are counted."""
     return datetime.now(UTC)
 
 
@@ -318,9 +319,9 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def when(time: str | datetime, now: datetime) -> str:
-    """Return a moment as it is shown everywhere: in UTC and with its age, `2026-11-29 02:30:12Z (3 min ago)`.
+    """Return a time as all commands show it, in UTC with its age: `2026-11-29 02:30:12Z (3 min ago)`.
 
-    time: also RFC 3339 text from a stranger, which stays as it is when it is none.
+    time: may be text from a record, which is returned escaped where it is not RFC 3339.
     """
     try:
         at = datetime.fromisoformat(time) if isinstance(time, str) else time

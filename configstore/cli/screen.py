@@ -1,4 +1,4 @@
-"""How `status` looks: the store in a line, a row for each mapping, what needs a person. Values in, lines out."""
+"""The screen of `status` as lines: the store, a row for each mapping, what needs a person. No input or output."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,10 @@ from configstore.overview.judge import Judgement, MappingRow
 from configstore.store.api import MemberStatus
 
 SHOWN = 12
-"""How many findings the screen has; `--all` shows every one."""
+"""The most findings on the screen; `--all` shows all."""
 
 LONGEST = 600
-"""Characters of a finding; `--all` shows it whole."""
+"""The most characters of a finding; `--all` shows all."""
 
 
 def screen(
@@ -51,13 +51,13 @@ def screen(
 
 
 def _shortened(need: Finding) -> Finding:
-    """Return a finding that leaves room for others, whatever a stranger wrote into it."""
+    """Return a finding cut to LONGEST: its text may contain what a stranger wrote."""
     found = need.found if len(need.found) <= LONGEST else f"{need.found[:LONGEST]}…"
     return msgspec.structs.replace(need, found=found)
 
 
 def _choices(facts: OverviewFacts) -> list[str]:
-    """Return what persons chose last, once for all replicas that carried it out."""
+    """Return the last choice of a person for each mapping, with the replicas that carried it out."""
     chosen = (report for report in facts.reports if report.last_choice)
     return [
         printable(f"{mapping}: {some([each.name for each in whose])}: last choice: {choice}")[:LONGEST]
@@ -84,7 +84,7 @@ def _cells(row: MappingRow) -> list[Cell]:
 
 
 def _need_lines(needs: Sequence[Finding], width: int | None, *, styled: bool) -> Iterator[str]:
-    """Yield each finding, and below those that follow each other with the same mend one line for that."""
+    """Yield the lines of each finding, and one line for the mend below those in a row that share it."""
     for need, following in zip_longest(needs, needs[1:]):
         failed = need.state is Grade.FAIL
         grade = "FAIL" if failed else "warn"
@@ -96,7 +96,7 @@ def _need_lines(needs: Sequence[Finding], width: int | None, *, styled: bool) ->
 
 
 def _wrapped(text: str, width: int | None, *, later: int = 2) -> list[str]:
-    """Return text in lines of at most `width` columns; later: by how much all but the first are indented."""
+    """Return text in lines of at most `width` columns. later: indentation of all lines but the first."""
     if width is None:
         return [text]
     space = " " * later
@@ -106,7 +106,7 @@ def _wrapped(text: str, width: int | None, *, later: int = 2) -> list[str]:
 
 
 def _store_line(facts: OverviewFacts) -> str:
-    """Return one line: who answers, who leads, of which version and size."""
+    """Return the line about the store: which endpoints answer, the leader, version, revision and size."""
     answering = {each.url: each.status for each in facts.endpoints if isinstance(each.status, MemberStatus)}
     if not answering:
         return f"no answer from {_urls(facts.endpoints)}"

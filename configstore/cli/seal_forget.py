@@ -1,4 +1,4 @@
-"""`seal forget`: drops the old keys that nothing in the store needs."""
+"""`seal forget`: deletes the old keys that nothing in the store needs."""
 
 import argparse
 
@@ -13,7 +13,7 @@ from configstore.store.sealed_values import SealCounts, count_seals
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run `seal forget` and return its exit code."""
     with master_folder(args) as folder:
         master = folder.the_master()
         ring = master.keyring()
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
             write_line(name)
     say(
         f"dropped {len(doomed)} of {len(master.secrets)} secrets from {folder.master_file} and the keyrings beside"
-        " it: give the services theirs. Snapshots of etcd from before the last `seal rotate` want the old master"
+        " it: give the services theirs. Snapshots of etcd from before the last `seal rotate` need the old master"
     )
     return 0
 

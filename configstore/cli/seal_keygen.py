@@ -1,4 +1,4 @@
-"""`seal keygen`: makes a master, and the keyrings that follow from it."""
+"""`seal keygen`: makes a master key, and the keyrings that are derived from it."""
 
 import argparse
 import os
@@ -15,7 +15,7 @@ from configstore.model.seal import Key, Keyring, Master
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run `seal keygen` and return its exit code."""
     subtrees = [_subtree(text) for text in args.subtree]
     services = _services(args.preset)
     wanted = named(list(dict.fromkeys(subtrees)), services, one=args.one)
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if not written:
         say(f"{folder.file('')}: has all of this already; nothing was changed")
     if before and master != before:
-        say("the master knows more subtrees now: print it anew")
+        say("the master has more subtrees now: print it again")
     say(f"{folder.master_file} belongs on no host of a sidecar: keep it offline, and printed, in two places")
     say("without it, and without a keyring, nobody can read what was sealed: there is no other way")
     if rings:

@@ -1,4 +1,4 @@
-"""What the verbs of `seal` share: which keyring is meant, and which replicas lack its newest keys."""
+"""What the verbs of `seal` share: the keyring of the settings, and the replicas that lack its newest keys."""
 
 import argparse
 import os
@@ -18,21 +18,21 @@ from configstore.store.tree import Tree
 
 
 def keyring_file(args: argparse.Namespace) -> KeyringFile | None:
-    """Return the keyring that the settings name; None for none."""
+    """Return the keyring of the settings; None for none."""
     path = seal_settings(args).keyring
     return KeyringFile(path) if path else None
 
 
 def master_folder(args: argparse.Namespace) -> AbstractContextManager[KeyringFolder]:
-    """Open the folder of the master that the settings name. Raises UsageError, RefusedError."""
+    """Open the folder of the master in the settings. Raises UsageError, RefusedError."""
     path = seal_settings(args).keyring
-    verb = "the master is needed that `configstore seal keygen` made"
+    need = "the master is needed that `configstore seal keygen` made"
     if not path:
-        raise UsageError(f"{verb}: --seal-keyring DIR/master, or CONFIGSTORE_SEAL_KEYRING")
+        raise UsageError(f"{need}: --seal-keyring DIR/master, or CONFIGSTORE_SEAL_KEYRING")
     file = KeyringFile(path)
     file.read()
     if not file.master:
-        raise RefusedError(f"keyring {printable(path)}: opens some subtrees and is no master; {verb}")
+        raise RefusedError(f"keyring {printable(path)}: opens some subtrees only; {need}")
     return opened(os.path.dirname(path) or ".", master_name=os.path.basename(path))
 
 
@@ -41,7 +41,7 @@ def lacking(tree: Tree, ring: Keyring) -> list[tuple[Report, Key]]:
     try:
         answers = ask_reports(tree)
         reports = [*answers.fresh, *answers.late]
-    except (PermissionDeniedError, NoSpaceError):  # whoever may only read has what they said last
+    except (PermissionDeniedError, NoSpaceError):  # without the right to write a request, the last reports must do
         reports = live_reports(tree)
     found = []
     for report in sorted(reports, key=lambda each: (each.mapping, each.replica)):
@@ -52,12 +52,12 @@ def lacking(tree: Tree, ring: Keyring) -> list[tuple[Report, Key]]:
 
 
 def _held(report: Report) -> Collection[str]:
-    """Return the ids of the keys that a replica says it has; one without a keyring says nothing."""
+    """Return the ids of the keys that a replica reports; none where it has no keyring."""
     return report.keys or ()
 
 
 def words_of_lack(report: Report, key: Key) -> str:
-    """Return what is said of a replica that lacks a key."""
+    """Return the text about a replica that lacks a key."""
     return (
         f"{report.mapping}: {report.replica} on {report.host} does not have the key {key.id} of"
         f" {shown(key.subtree) if key.subtree else '/'}"

@@ -1,4 +1,4 @@
-"""`seal rotate`: makes a new key, and seals everything with it; or returns to plain records."""
+"""`seal rotate`: makes a new key and seals everything with it, or writes everything plain again."""
 
 import argparse
 import threading
@@ -21,21 +21,21 @@ from configstore.store.sealed_values import count_seals, values
 from configstore.store.tree import Tree
 
 PATIENCE = 30.0
-"""Seconds in which live replicas come to have the new keys: a sidecar reads a changed keyring within 10."""
+"""Seconds to wait until live replicas have the new keys; a sidecar reads a changed keyring within 10."""
 
 PASSES = 5
-"""How often `rotate` looks through the store while others write with older keys, or without any."""
+"""The most passes through the store while other writers use older keys, or none."""
 
 _NAMED = 100
-"""Of so many values it is told why they were left."""
+"""The most values for which the reason is printed why they were left."""
 
 
 class _StoppedError(Exception):
-    """A signal came."""
+    """SIGINT or SIGTERM came."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run `seal rotate` and return its exit code."""
     stop = threading.Event()
     with master_folder(args) as folder, Stopping() as stopping:
         rotation = _Rotation(args, folder, stop)
@@ -53,7 +53,7 @@ class _Rotation:
         self._next = 0.0
         self.new = False
         self.sealed = 0
-        self.again = False  # the last pass still found something
+        self.again = False  # whether the last pass still sealed something
         self.left: dict[str, str] = {}
         self.left_count = 0
 
@@ -62,11 +62,13 @@ class _Rotation:
         return self._folder.the_master().keyring()
 
     def work(self) -> None:
-        """Do it. Raises RefusedError, StoreError; returns early when it is stopped."""
+        """Make the keys and seal. Returns early on a signal. Raises RefusedError, StoreError."""
         args = self._args
         policy = Policy.OFF if args.unseal else Policy.ACCEPT
         if args.unseal:
-            say("sidecars do not believe what is plain unless CONFIGSTORE_SEAL=off or accept was set before")
+            say(
+                "sidecars refuse plain records unless they were started with CONFIGSTORE_SEAL=off or accept before"
+            )
         with open_tree(args, keyring=self._ring, policy=policy) as tree:
             try:
                 if not args.unseal:
@@ -76,17 +78,17 @@ class _Rotation:
                 pass
 
     def _bring_keys(self, tree: Tree) -> None:
-        """Make a new key, unless the newest one is not everywhere yet; and see that the replicas have it."""
+        """Make a new key, unless an earlier rotation is not finished, and wait until the replicas have it."""
         if completed := self._folder.sync():
             names = ", ".join(self._folder.file(name) for name in completed)
-            say(f"missed a key, and have it now: {names}: bring them to their sidecars")
+            say(f"a key was missing and is added in: {names}: give them to their sidecars")
         if not self._is_unfinished(tree):
             self._folder.renew(made=now())
             self.new = True
             tree.envelopes.keyring = self._ring
             say(f"a new key is in {self._folder.master_file} and in the keyrings beside it")
         end = time.monotonic() + PATIENCE
-        told = False
+        said = False
         while lack := lacking(tree, self._ring):
             if self._args.anyway:
                 say_all(words_of_lack(report, key) for report, key in lack)
@@ -95,11 +97,11 @@ class _Rotation:
                 files = "; ".join(self._whom_to_give(report, key) for report, key in lack)
                 raise RefusedError(
                     f"live replicas do not have the newest keys, and could not read what they seal: {files}."
-                    " Then run it again, it goes on; `--anyway` does not wait for them"
+                    " Then run this again, it continues; `--anyway` does not wait for them"
                 )
-            if not told:
+            if not said:
                 say(f"waiting for replicas to have the newest keys: {len(lack)}")
-                told = True
+                said = True
             self._pause(1.0)
 
     def _whom_to_give(self, report: Report, key: Key) -> str:
@@ -168,7 +170,7 @@ class _Rotation:
             raise _StoppedError
 
     def report(self, *, stopped: bool) -> int:
-        """Tell how it went; returns the exit code."""
+        """Print the result; return the exit code."""
         verb = "unsealed" if self._args.unseal else "sealed"
         if self._args.json:
             write_json(
@@ -184,13 +186,13 @@ class _Rotation:
         if self.left_count > len(self.left):
             say(f"and {self.left_count - len(self.left)} more were left as they are")
         if stopped:
-            say(f"stopped: {self.sealed} were {verb}; run it again to go on")
+            say(f"stopped: {self.sealed} were {verb}; run this again to continue")
             return NotThereError.exit_code
         if self.again:
-            say(f"{self.sealed} were {verb}; others go on writing otherwise: see `configstore seal status`")
+            say(f"{self.sealed} were {verb}; others still write with other keys: see `configstore seal status`")
             return NotThereError.exit_code
         rest = f"; {self.left_count} were left" if self.left_count else ""
         say(f"{verb}: {self.sealed}{rest}")
         if not self.new and not self._args.unseal:
-            say("no key was made, since not all was sealed with the newest one; for another one run it again")
+            say("no key was made, since not all was sealed with the newest one; run this again for a new key")
         return NotThereError.exit_code if self.left_count else 0

@@ -1,4 +1,4 @@
-"""`seal status`: tells what is sealed with which key."""
+"""`seal status`: shows what is sealed with which key."""
 
 import argparse
 from collections import Counter
@@ -17,7 +17,7 @@ from configstore.store.sealed_values import Family, SealCounts, count_seals
 
 
 class _KeyUse(msgspec.Struct, frozen=True, kw_only=True):
-    """A key, or what is plain. key: None for one that is not known here. newest: its subtree's."""
+    """A key and what it seals. key: None where no keyring here has it. newest: it is its subtree's newest."""
 
     id: str
     key: Key | None
@@ -34,7 +34,7 @@ class _KeyUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it."""
+    """Run `seal status` and return its exit code."""
     file = keyring_file(args)
     ring = file.read() if file else None
     with open_tree(args, keyring=ring, policy=Policy.ACCEPT if ring else Policy.OFF) as tree:
@@ -70,11 +70,11 @@ def run(args: argparse.Namespace) -> int:
         _write_rows(rows, found, known=ring is not None)
     for row in rows:
         if ring and row.key is None:
-            closed = "no keyring here has it, and nobody opens what it sealed"
+            closed = "no keyring here has it, so what it sealed cannot be opened here"
             why = closed if found.unknown else "of a subtree that the master does not name"
             say(f"key {row.id}: {why}: {row.counts.total()} values")
     if found.plain.total():
-        say(f"plain: {found.plain.total()}; whoever reads the store, or a backup of it, reads that")
+        say(f"plain: {found.plain.total()}; everybody who can read the store, or a backup of it, can read these")
     if ring and found.due:
         say(f"to be sealed again: {found.due}; `configstore seal rotate` does it")
     if unneeded:

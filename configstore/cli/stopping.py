@@ -1,7 +1,7 @@
 """SIGINT and SIGTERM as the regular end of a command that runs until stopped.
 
-The work runs in a thread, and the main thread waits for a signal or for the work's end: an exception raised out
-of a signal handler could be lost in a destructor or leave a lock held.
+The work runs in a thread, and the main thread waits for a signal or for the end of the work. An exception from a
+signal handler could be lost in a destructor, or leave a lock held.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ from typing import Self
 
 
 class Stopping:
-    """A block in which these signals only stop `run`, even when they come before it."""
+    """A block in which these signals only end `run`, also those that come before it is called."""
 
     def __enter__(self) -> Self:
-        """Take the signals; from the main thread only."""
+        """Install the handlers; in the main thread only."""
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
 
@@ -32,7 +32,7 @@ class Stopping:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the signals back."""
+        """Restore the previous handlers."""
         signal.set_wakeup_fd(self._wakeup)
         for number, before in self._before.items():
             signal.signal(number, before)
@@ -40,9 +40,9 @@ class Stopping:
         os.close(self._writer)
 
     def run(self, work: Callable[[], None], stop: Callable[[], None]) -> bool:
-        """Do `work` in a thread; on a signal call `stop`, which must make it end.
+        """Do `work` in a thread; on a signal call `stop`, which must make `work` end.
 
-        Returns whether it was stopped. Raises what `work` raised, unless it was stopped.
+        Returns whether a signal came. Raises what `work` raised, unless a signal came.
         """
         failure: list[BaseException] = []
         done = threading.Event()
