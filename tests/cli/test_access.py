@@ -109,7 +109,7 @@ def test_apply_makes_users_and_switches_access_control_on_last(access, accounts)
     assert accounts.users() == {"root": ("root",), "mailu-imap": ("mailu-imap",), "mailu-smtp": ("mailu-smtp",)}
     again = access("apply", "--preset", "mailu/imap", "--preset", "mailu/smtp").out
     assert "all 2 are as planned" in again
-    assert "just the rights" in access("verify", "--preset", "mailu/imap").out
+    assert "exactly the rights" in access("verify", "--preset", "mailu/imap").out
 
 
 def test_it_goes_on_after_access_control_is_on_and_takes_what_is_too_much(access, accounts):
@@ -165,7 +165,7 @@ def test_a_service_cannot_look_at_users_and_is_told_what_to_show(access, store, 
     access("apply", "--preset", "mailu/imap")
     files = store.files("imap")
     options = ("--cacert", files.cacert, "--cert", files.cert, "--key", files.key)
-    assert "show the certificate of the operator" in access("verify", *options, out=False, code=5).err
+    assert "use the operator's certificate" in access("verify", *options, out=False, code=5).err
 
 
 def test_over_plain_http_nothing_is_made(access, etcd, monkeypatch):
@@ -181,12 +181,12 @@ def test_where_nobody_named_an_etcd_the_files_are_made_and_what_to_do_is_said(ac
     said = access("apply", "--preset", "mailu/imap", "--out", str(out), out=False)
     assert (out / "imap/mailu-imap.key").exists()
     assert f"--trusted-ca-file={out}/server/ca.pem" in said.err
-    assert "call this with --endpoints" in said.err
+    assert "add --endpoints URL" in said.err
 
 
 def test_before_there_are_certificates_a_dry_run_asks_no_etcd(access, tmp_path):
     said = access("apply", "--preset", "mailu/imap", "--out", str(tmp_path / "new"), "--dry-run", out=False)
-    assert "still to be made, so etcd was not asked" in said.err
+    assert "not made yet, so etcd was not asked" in said.err
     assert not (tmp_path / "new").exists()
 
 
@@ -216,7 +216,7 @@ def test_where_etcd_does_not_answer_the_files_are_made_and_what_to_do_is_said(ac
     said = access(*words, out=False)
     assert (out / "imap/mailu-imap.key").exists()
     assert "--client-cert-auth" in said.err
-    assert "call this again" in said.err
+    assert "run this again" in said.err
     assert "UNAVAILABLE" in access(*words, out=False, code=4).err
 
 
@@ -333,7 +333,7 @@ def test_revoke_ends_a_services_rights_and_says_what_goes_on(access, store, acco
         wait_until(lambda: "refused" in seen, 30, what="the watch to be refused")
         assert b"after the restart" not in seen
     assert "no such user" in access("revoke", "fetchmail", code=1).err
-    assert "root: is a person's" in access("revoke", "root", code=5).err
+    assert "root: is the operator's" in access("revoke", "root", code=5).err
 
 
 def _follow(watch, seen):
@@ -460,7 +460,7 @@ def test_revoke_takes_any_other_user_away(access, accounts):
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("apply", "--ca-cert", "x"), "expected both or neither"),
+        (("apply", "--ca-cert", "x"), "type both or neither"),
         (("apply", "--service", "x"), "say which by --config"),
         (("apply", "--preset", "mailu/x"), "unknown"),
         (("verify", "--config", "/nowhere"), "No such file"),
