@@ -128,7 +128,7 @@ class EmbeddedEtcd:
         name: str = "embedded",
         cluster: Sequence[str] = (),
     ) -> None:
-        """`cluster`: all members as `name=peer URL`, for a cluster of several; else this one alone."""
+        """`cluster`: all members as `name=peer URL`, for a cluster; without it there is this one only."""
         self._binary = binary or find_etcd()
         self._temporary = tempfile.TemporaryDirectory(prefix="configstore-etcd-") if folder is None else None
         self.folder = Path(self._temporary.name) if self._temporary else Path(folder or ".")

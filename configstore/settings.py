@@ -288,7 +288,7 @@ def _check_together(merged: Mapping[str, Any]) -> None:
     ):
         raise UsageError(
             f"a password is set, but endpoint {plain[0]} is not TLS: expected https:// for all endpoints; plain"
-            " http is for this machine alone"
+            " http is allowed to this machine only"
         )
 
 

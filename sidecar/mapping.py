@@ -17,7 +17,7 @@ class Mapping(MappingSettings, frozen=True, kw_only=True, dict=True):
 
     service: the container that the mapping is for, as its preset says; "" for none.
     holes: paths below the subtree, relative to it, that belong to other mappings.
-    within: the directory of another mapping in which this one's lies, "" for none.
+    within: the directory of another mapping that has this one's directory inside, "" for none.
     """
 
     service: str = ""

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         effect = ": etcd answers no new request of it about keys" if enabled else ""
         write_line(printable(f"{user}: its user is gone{role}{effect}"))
     if not enabled:
-        say("access control is off: whoever has a certificate may do everything, this one as well")
+        say("access control is off: every certificate may do everything, this one too")
     if others:
         say(f"the role {printable(user)} stays: others have it, too: {printable(', '.join(others))}")
     say_all(_what_is_left(user, held))
@@ -73,11 +73,11 @@ def _leases_of(keys: Keys, found: Everybody, user: str) -> list[str]:
 
 def _what_is_left(user: str, held: Sequence[str]) -> Iterator[str]:
     yield (
-        "a watch that it opened before goes on until its connection ends: stop what shows the certificate, or"
+        "a watch that it opened goes on until its connection ends: stop the program with the certificate, or"
         " restart the members of etcd, one after another"
     )
     yield (
-        "its certificate stays good for TLS: whoever has it may still connect, grant leases, and keep those alive"
+        "its certificate stays valid for TLS: who has it may still connect, grant leases, and keep those alive"
         " that it has"
     )
     for lease in held:
@@ -86,7 +86,7 @@ def _what_is_left(user: str, held: Sequence[str]) -> Iterator[str]:
             f" `configstore leases break {shell_word(lease)}` ends that"
         )
     yield (
-        f"etcd knows it by its name alone. Before `configstore access apply` makes {printable(user)} again: remove"
+        f"etcd knows a user by name only. Before `configstore access apply` makes {printable(user)} again: remove"
         " the service's folder, so that it gets another key, and have etcd refuse the old certificate, by"
         " --client-crl-file or by another authority (`access apply --roll-over`, three steps)"
     )

@@ -82,7 +82,7 @@ def _wrong(
     names = {service.user: service.name for service in services}
     if not enabled:
         yield _Differing(
-            service="all", user="", found="access control is off: whoever has a certificate may do everything"
+            service="all", user="", found="access control is off: every certificate may do everything"
         )
     for wrong in judge(found, wanted_by(keys, services)):
         name = names.get(wrong.user, "all")
@@ -102,10 +102,10 @@ def _wrong(
 
 def _strangers(keys: Keys, found: Everybody, services: Iterable[Service]) -> Iterator[str]:
     """Yield a note about each other user with rights below the root key."""
-    ours = {service.user for service in services} | {ROOT, SWITCH}
+    planned = {service.user for service in services} | {ROOT, SWITCH}
     low, high = f"{keys.root}/".encode(), f"{keys.root}0".encode()
     for user, roles in sorted(found.users.items()):
-        if user in ours:
+        if user in planned:
             continue
         held = [
             grant for grant in found.grants_of(user) if grant.start < high and (not grant.end or low < grant.end)

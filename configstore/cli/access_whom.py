@@ -82,7 +82,7 @@ def all_tls(settings: StoreSettings) -> bool:
 
 
 def is_named(args: argparse.Namespace) -> bool:
-    """Tell whether somebody said where etcd is."""
+    """Return whether options, variables or the settings file name an endpoint."""
     return endpoints_are_set(os.environ, vars(args)) or "endpoints" in store_table(getattr(args, "config", None))
 
 

@@ -232,7 +232,7 @@ def write_local(name: str, content: bytes, permissions: int) -> None:
 
 
 def _is_free(directory: int, name: str) -> bool:
-    """Tell whether a regular file lies there, or nothing."""
+    """Return whether a name is free or that of a regular file."""
     try:
         return stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
     except FileNotFoundError:

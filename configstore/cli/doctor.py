@@ -30,8 +30,8 @@ def _doctor(args: argparse.Namespace) -> int:
     from configstore.doctor.mappings import SidecarSettings  # noqa: PLC0415 - as above
     from configstore.presets.services import of_settings, store_table  # noqa: PLC0415 - as above
 
-    told = store_table(args.config)
-    settings = store_settings(args, told, args.config or "")
+    table_of_store = store_table(args.config)
+    settings = store_settings(args, table_of_store, args.config or "")
     preset = args.preset or os.environ.get("CONFIGSTORE_PRESET") or ""
     service, options = None, ""
     if preset or args.config:
@@ -42,7 +42,7 @@ def _doctor(args: argparse.Namespace) -> int:
     elif args.service:
         raise UsageError("--service: names one sidecar; say which by --config FILE, or by --preset NAME,NAME")
     warn_of_misspelt_variables()
-    if "endpoints" not in told:
+    if "endpoints" not in table_of_store:
         say_of_default(args)
     sidecar = SidecarSettings(file=args.config, preset=preset, environ=os.environ)
     keyring = vars(args).get("seal_keyring") or sidecar.keyring

@@ -135,7 +135,7 @@ def _restore(args: argparse.Namespace) -> int:
         timeless = [
             now for now in (each.now() for each in found.values()) if args.at and isinstance(now, UnreadableRecord)
         ]
-        for now in timeless:  # written before that time or after it: nobody knows
+        for now in timeless:  # a record that cannot be read has no time
             say(f"{shown(now.path)}: stays as it is: {why_unreadable(now)}")
             del found[StorePath(now.path)]
         wanted = args.revision or revision_at(found, args.at)
@@ -236,7 +236,7 @@ def _lines(tree: Tree, found: Stored | None) -> list[str]:
 
 
 def _digest(found: Stored) -> str:
-    """Return how binary content is told from another: of what is sealed, nothing shows its digest."""
+    """Return the digest by which binary content differs, or nothing for sealed content, whose digest is secret."""
     return "" if found.record.seal else f", SHA-256 {found.entry.sha256}"
 
 

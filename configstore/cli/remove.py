@@ -94,7 +94,7 @@ def _tombstones(tree: Tree, doomed: Mapping[StorePath, Write]) -> list[Write]:
 
 
 def _is_dir(path: StorePath, listing: Listing, doomed: Collection[StorePath]) -> bool:
-    """Tell whether a path is a directory: by its record, or because something lies below it."""
+    """Return whether a path is a directory: by its record, or because there is a record below it."""
     own = listing.records.get(path)
     if own and not own.gone:
         return own.entry.kind is Kind.DIR

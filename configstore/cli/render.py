@@ -177,7 +177,7 @@ def redraws() -> bool:
 
 
 def is_styled() -> bool:
-    """Tell whether stdout is a terminal that shows colours and weight, and nobody has asked for none."""
+    """Return whether stdout is a terminal that shows colours, and NO_COLOR is not set."""
     return not os.environ.get("NO_COLOR") and redraws()
 
 

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_json({"dropped": gone, "kept": kept})
     if not doomed:
-        say(f"nothing was dropped: {'something needs each of the keys' if kept > 1 else 'there is one key alone'}")
+        say(f"nothing was dropped: {'something needs each of the keys' if kept > 1 else 'there is only one key'}")
         return 0
     if not args.json:
         for name in gone:

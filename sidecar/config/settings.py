@@ -222,7 +222,7 @@ def _check_state(state: str, mappings: Iterable[Mapping]) -> None:
     for mapping in mappings:
         if state == mapping.path or state.startswith(f"{mapping.path}/"):
             raise UsageError(
-                f"state: {state} lies in {mapping.path}, the directory of mapping {mapping.name}, which the"
+                f"state: {state} is inside {mapping.path}, the directory of mapping {mapping.name}, which the"
                 " application can write to; expected a directory that no application mounts"
             )
 

@@ -318,7 +318,7 @@ def test_revoke_ends_a_services_rights_and_says_what_goes_on(access, store, acco
         said = access("revoke", "fetchmail")
         assert "mailu-fetchmail: its user is gone and its role" in said.out
         assert "configstore leases break fetchmail" in said.err
-        assert "a watch that it opened before goes on" in said.err
+        assert "a watch that it opened goes on" in said.err
         assert "--client-crl-file" in said.err
         assert accounts.users() == {"root": ("root",)}
         assert "mailu-fetchmail" not in accounts.roles()

@@ -16,7 +16,7 @@ class Argument:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One parser. `usage` has what is not parted at a line's end; `notes` is what stands below its help."""
+    """One parser. `usage` has words that are not split at a line's end; `notes` is the text below its help."""
 
     name: str
     usage: tuple[str, ...]

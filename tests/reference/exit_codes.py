@@ -39,7 +39,7 @@ def codes() -> dict[int, list[str]]:
 
 
 def _tree(error: type[errors.ConfigstoreError]) -> Iterator[type[errors.ConfigstoreError]]:
-    """Yield the classes of the module, each once, in the order in which they stand there."""
+    """Yield the classes of the module, each once, in their order there."""
     for each in vars(errors).values():
         if isinstance(each, type) and issubclass(each, error):
             yield each

@@ -49,7 +49,7 @@ def _command(command: Command) -> Iterator[str]:
 
 
 def _usage(command: Command) -> Iterator[str]:
-    """Yield a usage line: what is typed as it stands is bold, as is usual."""
+    """Yield a usage line, with literal words in bold."""
     words = " ".join(command.usage).replace("\\", "\\e")
     words = re.sub(r"(?<![\w-])(--?[a-z][a-z-]*)", r"\\fB\1\\fR", words)
     yield f"\\fB{roff(command.name)}\\fR {roff(words, escaped=True)}".rstrip()
@@ -63,7 +63,7 @@ def _arguments(arguments: Iterable[Argument]) -> Iterator[str]:
 
 
 def _notes(notes: Iterable[str]) -> Iterator[str]:
-    """Yield paragraphs: one with indented lines, such as examples, as it stands."""
+    """Yield paragraphs; those with indented lines, such as examples, unchanged."""
     for note in notes:
         yield ".PP"
         if "\n " in note:

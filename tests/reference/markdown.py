@@ -77,7 +77,7 @@ def _arguments(arguments: Iterable[Argument]) -> str:
 
 
 def _notes(notes: Iterable[str]) -> Iterator[str]:
-    """Yield paragraphs: one with indented lines, such as examples, as it stands."""
+    """Yield paragraphs; those with indented lines, such as examples, unchanged."""
     for note in notes:
         yield _block(note) if "\n " in note else sentence(plain(" ".join(note.split())))
 

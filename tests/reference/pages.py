@@ -89,7 +89,7 @@ def command_pages() -> dict[str, str]:
 
 
 def programs() -> Iterator[tuple[str, Program]]:
-    """Yield the programs. The client's default for its socket is where it lies beside it in a container."""
+    """Yield the programs, the client with the default socket that it has in a container."""
     with mock.patch.dict(os.environ, {"CONFIGSTORE_CONTROL_SOCKET": DEFAULT_SOCKET}):
         beside = client.parser()
     for parser in (cli.build_parser(), sidecar.parser(), beside):

@@ -1,7 +1,7 @@
 """The tables of docs/settings.md, each between two marks.
 
-Which keys there are, what each expects, its default and its variable come from the code. The last cell of a row,
-and a default that the code does not have as a value, such as "the system's", are a person's, and stay.
+The keys, what each expects, its default and its variable come from the code. The last cell of a row, and a default
+that is no value in the code, such as "the system's", are written by hand and kept.
 """
 
 import json
@@ -20,14 +20,14 @@ from tests.reference.markdown import code, table
 MARK = "<!-- Made by `make reference`, the last column excepted: {} -->\n\n"
 END = "\n\n<!-- until here -->"
 STRANGE = ("a/../b", object())
-"""Values of which each parser refuses one, and says what it expects instead."""
+"""Values of which each parser refuses one, with an error that says what it expects."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """A setting. `known` finds it in the table as it is.
 
-    default None: a person says what comes instead, `none` until then. must: it has no default, but must be set.
+    default None: written by hand, `none` until then. must: the setting has no default and must be set.
     """
 
     known: str
@@ -55,7 +55,7 @@ def tables() -> dict[str, Table]:
 
 
 def page(text: str) -> str:
-    """Return docs/settings.md with its tables made anew. Raises ValueError for a table that has no marks."""
+    """Return docs/settings.md with its tables made again. Raises ValueError for a table without marks."""
     for name, wanted in tables().items():
         start = MARK.format(name)
         before, found, rest = text.partition(start)
@@ -67,7 +67,7 @@ def page(text: str) -> str:
 
 
 def undescribed(text: str) -> list[str]:
-    """Return the settings of which nobody has said what they mean."""
+    """Return the settings whose meaning is not written yet."""
     return [cells[0] for cells in _rows(text) if len(cells) > 3 and not cells[-1]]
 
 
@@ -134,7 +134,7 @@ def _defaults(of: type[msgspec.Struct]) -> dict[str, object]:
 
 
 def _expected(parse: Callable[[object], object]) -> str:
-    """Return what a parser expects, in its own words, without the examples."""
+    """Return what a parser expects, from its error text, without the examples."""
     for value in STRANGE:
         try:
             parse(value)
@@ -153,7 +153,7 @@ def _choices(words: Iterable[str]) -> str:
 
 
 def _default(value: object, parse: Callable[[object], object]) -> str | None:
-    """Return a default as it is written in a file; None where the code has no value for it."""
+    """Return a default as a file writes it; None where it is no value in the code."""
     if value is None or value == AS_IT_IS or (value == () and "argument list" in _expected(parse)):
         return None
     if value == "":
