@@ -53,9 +53,6 @@ class Parser(argparse.ArgumentParser):
     a command or for another argument. An error names only options, commands and what was probably meant.
     """
 
-    sections: Mapping[str, Collection[str]] = {}
-    """The commands of each group of the help, by its title."""
-
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401 - as argparse passes them on
         super().__init__(**{"allow_abbrev": False, "formatter_class": _Form, **kwargs})
         self._words: tuple[str, ...] = ()
@@ -71,32 +68,15 @@ class Parser(argparse.ArgumentParser):
         """The options of this parser, without those of its commands."""
         return {option for each in self._actions for option in each.option_strings}
 
-    def format_help(self) -> str:
-        """Return the help, with the commands in their groups."""
-        if not self.sections:
-            return super().format_help()
-        formatter = self._get_formatter()
-        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
-        formatter.add_text(self.description)
-        listed = {}
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - the type has no public name
-                listed = {each.dest: each for each in action._get_subactions()}  # noqa: SLF001 - as argparse does
-        named = {name for names in self.sections.values() for name in names}
-        rest = {"more": [name for name in listed if name not in named]}
-        for title, names in {**self.sections, **rest}.items():
-            formatter.start_section(title)
-            formatter.add_arguments([listed[name] for name in names if name in listed])
-            formatter.end_section()
-        for group in self._action_groups:
-            actions = [each for each in group._group_actions if each.dest not in {"command", argparse.SUPPRESS}  # noqa: SLF001 - as above
-                       or each.option_strings]  # fmt: skip
-            formatter.start_section(group.title)
-            formatter.add_text(group.description)
-            formatter.add_arguments(actions)
-            formatter.end_section()
-        formatter.add_text(self.epilog)
-        return formatter.format_help()
+    def list_commands(self, groups: Mapping[str, Collection[str]]) -> None:
+        """Have the help list the commands in groups, by their titles."""
+        (commands,) = (each for each in self._actions if isinstance(each, argparse._SubParsersAction))  # noqa: SLF001 - as above
+        listed = {each.dest: each for each in commands._get_subactions()}  # noqa: SLF001 - as argparse does
+        others = [group for group in self._action_groups if commands not in group._group_actions]  # noqa: SLF001 - as above
+        self._action_groups = []
+        for title, names in groups.items():
+            self.add_argument_group(title)._group_actions.extend(listed[name] for name in names)  # noqa: SLF001 - as above
+        self._action_groups += others
 
     def parse_args(  # type: ignore[override]  # argparse's is generic in the namespace
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

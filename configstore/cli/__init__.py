@@ -97,7 +97,8 @@ def build_parser(typed: Collection[str] | None = None) -> Parser:
     )
     for group in wanted or GROUPS:
         import_module(f"configstore.cli.{group}").add(commands)
-    parser.sections = SECTIONS
+    if not wanted:
+        parser.list_commands(SECTIONS)
     return parser
 
 

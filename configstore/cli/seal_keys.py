@@ -32,7 +32,7 @@ def master_folder(args: argparse.Namespace) -> AbstractContextManager[KeyringFol
     file = KeyringFile(path)
     file.read()
     if not file.master:
-        raise RefusedError(f"keyring {printable(path)}: opens some subtrees only; {need}")
+        raise RefusedError(f"keyring {printable(path)}: opens some subtrees and is no master; {need}")
     return opened(os.path.dirname(path) or ".", master_name=os.path.basename(path))
 
 

@@ -194,5 +194,5 @@ class _Rotation:
         rest = f"; {self.left_count} were left" if self.left_count else ""
         say(f"{verb}: {self.sealed}{rest}")
         if not self.new and not self._args.unseal:
-            say("no key was made, since not all was sealed with the newest one; run this again for a new key")
+            say("no key was made, since not all was sealed with the newest one; run this again to make one")
         return NotThereError.exit_code if self.left_count else 0

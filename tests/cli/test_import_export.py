@@ -503,7 +503,7 @@ def test_what_has_no_place_on_a_single_host_is_left_as_such(run, mailu, tmp_path
     run("import", str(mailu), path or "/", "--preset", "mailu")
     run("put", f"{path}/acme/token".lstrip("/"), stdin=b"x")
     done = run("export", path or "/", str(tmp_path / "back"), "--preset", "mailu")
-    assert f"left in the store: {path}/acme/token: has no place".replace(" /", " ") in done.err
+    assert f"left in the store: {path}/acme/token: has no directory".replace(" /", " ") in done.err
     assert "acme: not among" not in done.err
 
 
