@@ -32,16 +32,15 @@ def one(etcd, kv_root, new, make):
     return replica
 
 
-def test_a_store_is_not_sealed_while_a_sidecar_of_0_1_0_lives(one, sealing, new, monkeypatch, tmp_path, capfd):
+def test_0_1_0_keeps_a_store_from_being_sealed_and_leaves_what_it_has_on_a_sealed_one(
+    one, sealing, old, new, make, etcd, kv_root, monkeypatch, tmp_path, capfd
+):
     monkeypatch.setattr(seal_rotate, "PATIENCE", 0)
     monkeypatch.setattr(seal_keys, "ask_reports", partial(ask_reports, patience=0.1))
     assert main([*new.words, "seal", "rotate", "--seal-keyring", str(tmp_path / "keys/master")]) == 5
     assert "data: one on" in (refused := capfd.readouterr().err)
     assert "does not have the key" in refused
     assert all(new("get", f"data/{name}") == content for name, content in FILES.items())
-
-
-def test_0_1_0_leaves_what_it_has_on_a_sealed_store(one, sealing, old, new, make, etcd, kv_root):
     sealing("seal", "rotate", "--anyway")
     before = records(new)
     words = "header version 2; this configstore reads 1: upgrade it"

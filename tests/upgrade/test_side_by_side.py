@@ -95,7 +95,7 @@ def test_a_tombstone_of_today_may_expire_beside_a_replica_of_0_1_0(both, kv, kv_
     equal(one, two, (two.folder / "a").exists)
 
 
-def test_status_says_of_a_sidecar_of_0_1_0_what_it_is(both, new, kv, kv_root):
+def test_each_version_is_seen_by_the_other(both, new, old, kv, kv_root):
     key = Keys(kv_root).replica("data", "one")
     wait_until(
         lambda: everyone(Store(kv, Keys(kv_root))).live[key][0].ready, what="its report, which it makes unasked"
@@ -105,15 +105,17 @@ def test_status_says_of_a_sidecar_of_0_1_0_what_it_is(both, new, kv, kv_root):
     assert "no answer; it was ready" in shown
     assert "replace its image to finish the upgrade" in shown
     assert "two@" not in shown
-
-
-def test_every_figure_of_0_1_0_is_there_today(both):
-    one, two = (
+    assert "2 live and ready" in new("doctor", code=None).decode()
+    figures = [
         {line.split("{")[0].split()[0] for line in each.ask("/metrics")[1].splitlines() if line[:1] != "#"}
         for each in both
-    )
-    assert one
-    assert one <= two
+    ]
+    assert figures[0]
+    assert figures[0] <= figures[1], "every figure of 0.1.0 is there today"
+    shown = old("status").decode()
+    assert "two@" in shown
+    assert "does not answer; it was ready" in shown
+    assert "one@" not in shown
 
 
 def test_holders_of_both_versions_exclude_each_other(etcd, kv_root, new, make, tmp_path):
