@@ -104,7 +104,9 @@ def test_a_host_of_0_1_0_is_upgraded_by_the_page_and_goes_back(host, clone, old)
     host.all_run()
     host.is_well()
     host.sends("of-today.org")
-    for words in re.findall(r"`configstore (access .*) --out DIR`", section(PAGE, "From one certificate .*")):
+    for words in re.findall(
+        r"`configstore (access .*) --out DIR`", section(PAGE, "From one certificate to one for each service")
+    ):
         done = host.try_line(
             f"{GIVE} {words} --out /tls --yes" if "apply" in words else f"{GIVE} {words} --out /tls"
         )
