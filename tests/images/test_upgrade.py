@@ -10,11 +10,11 @@ import zipfile
 
 import pytest
 
-from tests.guides import blocks, section
+from tests.harness.guides import blocks, section
+from tests.harness.waiting import wait_until
 from tests.images.conftest import PROJECT
 from tests.images.test_compose import MAILU, SERVICES, GuidedHost
 from tests.upgrade.versions import DATA, WHEEL
-from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.xdist_group("engine"), pytest.mark.guides, pytest.mark.timeout(1800)]
 
