@@ -1,7 +1,12 @@
-"""Version 0.1.0 as a program beside today's: unpacked from its wheel, run by this Python with today's libraries.
+r"""Version 0.1.0 as a program beside today's: unpacked from its wheel, run by this Python with today's libraries.
 
-The wheel in `data/` is of commit 68a0dd3, the last one before the first incompatible change. It is made again by
-`git worktree add /tmp/0.1.0 68a0dd3 && pip wheel --no-deps --wheel-dir tests/upgrade/data /tmp/0.1.0`.
+The wheel in `data/` is of commit 68a0dd3, the last one before the first incompatible change, and
+`deploy-0.1.0.tar.xz` has what an operator had of that commit besides. They are made again by
+
+    git worktree add /tmp/0.1.0 68a0dd3
+    pip wheel --no-deps --wheel-dir tests/upgrade/data /tmp/0.1.0
+    tar cJf tests/upgrade/data/deploy-0.1.0.tar.xz -C /tmp/0.1.0 Dockerfile LICENSE README.md pyproject.toml \
+        requirements.lock docs/deploy/compose docs/deploy/gate docs/letsencrypt docs/fetchmail
 """
 
 import contextlib
