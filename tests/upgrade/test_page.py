@@ -45,7 +45,7 @@ def test_every_service_volume_and_config_of_the_page_is_there():
     assert {f"{name}-sidecar" for name in loop.split()} == {name for name in compose if name.endswith("-sidecar")}
     stack = yaml.safe_load((DOCS / "deploy/swarm/stack.yml").read_text())
     for kind, key in (("service", "services"), ("config", "configs"), ("volume", "volumes")):
-        (names,) = re.findall(rf"docker {kind} rm (.*)", PAGE)
+        (names,) = re.findall(rf"docker {kind} rm ([\w -]+)", PAGE)
         assert {name.removeprefix("mailu_") for name in names.split()} <= stack[key].keys()
     for folder in re.search(r"for map in (.*);", PAGE)[1].split():
         assert (DOCS / folder).is_dir()
