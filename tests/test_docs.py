@@ -120,7 +120,6 @@ def test_every_fault_has_its_row_by_the_words_of_status_and_a_test_that_makes_it
         "docs/deploy/kubernetes/store/kustomization.yaml": r"configstore\n +newTag: (.*)",
         "docs/deploy/kubernetes/restore/member.yaml": r"/configstore:(.*)",
         "docs/deploy/kubernetes/post-renderer/plugin.yaml": r"^version: (.*)",
-        "docs/monitoring/rules_test.yml": r'configstore_build_info\{[^}]*version="(.*?)"',
     }.items(),
 )
 def test_every_file_that_names_the_version_names_this_one(file, pattern):
