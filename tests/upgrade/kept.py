@@ -20,7 +20,7 @@ import grpc
 from configstore.embedded import EmbeddedEtcd
 from configstore.store.api import Delete, Operation, Put
 from configstore.store.etcd import EtcdKv
-from configstore.store.etcd.stubs import rpc, services
+from configstore.store.etcd.stubs import Stub, rpc
 from tests.harness.servers import connect
 from tests.upgrade.versions import DATA
 
@@ -124,7 +124,7 @@ def history(kv: EtcdKv, endpoint: str) -> Iterator[str]:
 def lease_service(endpoint: str) -> Iterator[Any]:
     """Yield etcd's service of leases itself: to make one of a given id is nothing that the product does."""
     with grpc.insecure_channel(endpoint.removeprefix("http://")) as channel:
-        yield services.LeaseStub(channel)
+        yield Stub(channel, "Lease")
 
 
 def _leases(endpoint: str) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,7 @@ from configstore.model.keys import Keys
 from configstore.model.replica import decode_request
 from configstore.model.untrusted import UntrustedError
 from configstore.store.replicas import everyone
+from configstore.store.store import Store
 from tests.harness import zygote
 from tests.harness.replica import ENVIRONMENT
 from tests.harness.servers import connect
@@ -83,7 +84,7 @@ def test_what_0_1_0_says_of_itself_is_understood(old_store):
         "sh, begun ",
     )
     with connect(old_store.endpoint) as kv:
-        found = everyone(kv, Keys(ROOT))
+        found = everyone(Store(kv, Keys(ROOT)))
     assert [report.replica for report, _ in found.live.values()] == ["one", "two"]
     assert not found.unread
     assert "plain: 19" in command.run("seal", "status").stderr.decode()
