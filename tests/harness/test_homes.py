@@ -45,7 +45,8 @@ def test_each_module_has_tests_of_its_name_or_a_row_that_says_where_they_are():
         if each.stem != "__init__" and not module_home(each).exists()
     }
     listed = Counter(f"{folder}/{name}" for folder, names, _ in ROWS for name in re.findall(r"`(\w+)`", names))
-    assert homeless == listed.keys()
+    assert not homeless - listed.keys(), "name them in the table of tests/README.md, or give them a file"
+    assert not listed.keys() - homeless, "they have a file of their own, or are not there any more"
     assert set(listed.values()) == {1}
     named = [name for _, _, names in ROWS for name in re.findall(r"`([^`]+)`", names)]
     assert not [name for name in named if not (HERE / "tests" / name).exists()]
