@@ -18,7 +18,7 @@ INSIDE = {
     "sidecar/local/test_sets_on_disk.py": "the thread that reads events gets no turn any more",
     "sidecar/local/test_watch.py": "no event is read for a while; watchdog's snapshots",
     "sidecar/presence/test_presence.py": "that nobody was woken",
-    "sidecar/remote/test_known_store.py": "a mapping gets a lease in the middle",
+    "sidecar/remote/test_lineage.py": "a mapping gets a lease in the middle",
     "sidecar/remote/test_watch.py": "a feed has begun to follow",
     "sidecar/reporting/test_gauges.py": "that nobody was woken; and one mapping is refused",
     "simulation/test_mutants.py": "takes out what is inside",
