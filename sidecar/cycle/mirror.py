@@ -79,7 +79,7 @@ class Mirror:
         self.mapping = mapping
         self._clock = clock
         self._told, self._advanced = told, advanced
-        self.sets = 0
+        self.sets, self._patience = 0, 0.0
         self.progress = StallDetector(mapping.name, clock)
         self.latency = Latency()
         self._wake, self._stop, self._published = threading.Event(), threading.Event(), threading.Condition()
@@ -89,9 +89,7 @@ class Mirror:
         self._flushes, self._scans = new_tickets(), new_tickets()
         self._unfinished: tuple[Unfinished | None, int] = None, 0  # of the last scan, and its number of cycles
         self._others: int | None = None
-        self._patience = 0.0
-        self._watching = watch
-        self._make_local_watch = local_watch
+        self._watching, self._make_local_watch = watch, local_watch
         follows = watch and feed is None
         self._remote_watch = RemoteWatch(tree, mapping, self._wake.set, self._known) if follows else None
         self._feed = feed or self._remote_watch or RemoteOnce(tree, mapping, self._known)
