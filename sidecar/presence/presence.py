@@ -159,9 +159,8 @@ class Presence:
             (self._asks.refused, "readwrite", keys.asks(), _NO_ASKS),
             (self._requests.refused, "read", keys.requests(), _NO_REQUESTS),
         ):
-            if error and not isinstance(
-                error, StoreUnavailableError
-            ):  # the log says once that the store is silent
+            # Of a silent store the log, and each line of `/readyz`, say enough.
+            if error and not isinstance(error, StoreUnavailableError):
                 found.append(f"{what}: {_with_mend(error, right, start)}")
         return found
 
