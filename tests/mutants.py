@@ -626,7 +626,7 @@ MUTANTS = {
         "sidecar/remote/sent.py",
         "        if found:\n",
         "        if False:\n",
-        "tests/sidecar/cycle/test_push.py -k wrote_over",
+        "tests/sidecar/cycle/test_push.py -k own_lost_write",
     ),
     "a set of two hands is not named": Mutant(
         "sidecar/planner/sets.py",

@@ -42,19 +42,22 @@ def test_what_is_changed_within_the_window_is_sent_together(watched):
 
 
 def test_what_is_changed_when_the_store_comes_back_is_sent_together(watched):
-    (watched.folder / "busy").write_bytes(b"while it is away")
-    watched.cycle(0.0)
-
     def fail():
         raise StoreUnavailableError("away")
 
     watched.drain = fail
-    for _ in range(3):
-        watched.cycle(0.7)
+    (watched.folder / "busy").write_bytes(b"while it is away")
+    watched.cycle(61.0)  # a full scan, which finds it at once: its set is open and scanned
     del watched.drain
+    watched.now += 2.1  # no cycle comes in between: a store that is away is tried again more and more seldom
     (watched.folder / "cert").write_bytes(b"new")
-    watched.cycle(0.01)
-    (watched.folder / "key").write_bytes(b"new")
+    with (watched.folder / "key").open("w") as writer:
+        writer.write("ne")
+        writer.flush()
+        watched.cycle(0.01)
+        watched.cycle(0.05)
+        assert watched.stored().get("cert") == b"old", "it waits for the key, as any set does"
+        writer.write("w")
     watched.send()
     assert watched.stored().get("cert") == b"new"
     assert watched.tree.read("data/cert").mod_revision == watched.tree.read("data/key").mod_revision
