@@ -1,7 +1,7 @@
 """The contract of a connection to the store: the part of etcd's model that configstore needs.
 
 `etcd.EtcdKv` implements it; so does the reference store of tests and simulation (tests/memory_store). One suite,
-tests/store/test_kv_contract.py, passes on both. There is no plain put on purpose: every write is a `txn` that
+tests/store/test_kv_contract.py, passes on both. On purpose there is no plain put: every write is a `txn` that
 compares.
 
 Revisions are store-wide and grow by one with every txn that changes something. Errors are those of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # sidecars have no use for them
 class Item(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One key with its value.
 
-    create_revision: the revision at which the key was created, last if it was deleted in between.
+    create_revision: the revision at which the key was created; the latest such one if it was deleted in between.
     mod_revision: the revision of its last change, which a compare-and-swap compares.
     version: number of writes since it was created.
     lease: id of the etcd lease whose end deletes the key; 0 for none.
@@ -190,7 +190,7 @@ class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
 class Contact(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the store answers writes and linearizable reads.
 
-    A refusal is an answer. The answer of a single member that has lost the others is none.
+    A refusal counts as an answer; the answer of a single member that has lost the others does not.
     connected: the last answer came a few seconds ago at most; False before the first one. last: when it came, in
     seconds since 1970 by this machine's time of day, for people; 0.0 for never. silent: seconds since then, or
     since the connection was made, those of a suspend included. reason: why no answer came since; empty while

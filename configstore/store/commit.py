@@ -39,9 +39,8 @@ from configstore.store.values import Fence, Outcome, Stored, UnreadableRecord, W
 _ATTEMPTS = 3
 """How often the writes that are left are sent: chunks or a lease may expire meanwhile, or a part was written."""
 
-
 _FEW = 32
-"""The most writes of which each compares the value that it replaces; of more, the values are read in one call.
+"""With at most so many writes each compares the value that it replaces; with more, the values are read at once.
 
 One more compare for each write would split a set that fits into one txn.
 """
@@ -82,7 +81,7 @@ class Commit:
         self._chunks = chunks
         self._terms = terms
         self._done: dict[StorePath, int] = {}
-        self._lost: set[StorePath] = set()  # in txns of which an answer did not come
+        self._lost: set[StorePath] = set()  # of txns whose answer was lost
 
     def make(self, writes: Sequence[Write]) -> Outcome:
         """Make the writes; see `Tree.commit`."""

@@ -86,9 +86,9 @@ def break_lease(store: Store, queued: Queued) -> bool:
 
 
 def held_up(store: Store, now: float, only: Iterable[str] | None = None) -> list[HeldUp]:
-    """Return the leases that are held for longer than USUAL; with `only`, of these names. Raises StoreError.
+    """Return the leases that are held for longer than USUAL, or by a key that nothing ends; `only`: those names.
 
-    now: in seconds since the epoch. It is compared with times of the holders' clocks.
+    now: in seconds since the epoch. It is compared with times of the holders' clocks. Raises StoreError.
     """
     found = []
     if only is None:

@@ -192,9 +192,9 @@ class Tree(Store):
         are kept; of more, the oldest are deleted (a few at a time). step: called after each txn with the number of
         its paths.
         Raises StoreUnavailableError when it is still unknown after `patience` whether the last txn was made. To
-        commit again with the same write ids is safe: what they made is found, and nothing is made twice. Also
-        TooLargeError, NoSpaceError, PermissionDeniedError. The `done` and `unknown` of each error say how far it
-        came. Before anything is written: RecordError when an entry does not fit its content, and what a source
+        commit again with the same write ids is safe: what they made is found, and nothing is made twice. Raises
+        also TooLargeError, NoSpaceError, PermissionDeniedError. The `done` and `unknown` of each error say how far
+        it came. Before anything is written: RecordError when an entry does not fit its content, and what a source
         raises.
         """
         terms = Terms(retention=retention, keep=keep, fence=fence, patience=self.patience)

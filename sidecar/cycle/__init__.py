@@ -1,1 +1,1 @@
-"""The cycle of one mapping: look at both sides → plan → guard → execute → publish. The engine's thread only."""
+"""The cycle of one mapping: take in both sides → plan → guard → execute → publish. The engine's thread only."""

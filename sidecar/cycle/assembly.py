@@ -39,10 +39,10 @@ from sidecar.state.directory import StateLocation
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Assembly:
-    """Puts an engine together, and again when the mirrored directory was replaced. Its fields outlast that.
+    """Puts an engine together, and again when the mirrored directory was replaced. Its fields stay the same.
 
-    open_state: opens the state directory, as `StateDirectory.open`; None for the mount. make_watch: starts a local
-    watch, or returns None where changes are not followed. make_engine: takes the parts that are made here.
+    open_state: opens the state directory, as `StateDirectory.open`; None if the state is in the mount. make_watch:
+    starts a local watch, or returns None where changes are not followed. make_engine: takes the parts made here.
     preview: change nothing.
     """
 

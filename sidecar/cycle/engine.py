@@ -1,6 +1,4 @@
-"""The cycle of one mapping; it reads like the diagram in the package's docstring.
-
-    take in both sides → plan → guard → execute → publish
+"""The cycle of one mapping: its steps in the order that the package's docstring names.
 
 Events only wake a cycle; what it does follows from what it finds. Invariants:
 
@@ -54,7 +52,7 @@ NO_SPACE_RETRY = 30.0
 """Seconds until a write is tried again after etcd ran out of space, which only an operator can end."""
 
 ROOT_RETRY = 1.0
-"""Seconds until a directory that may not be touched is checked again."""
+"""Seconds until a mapping is checked again that waits for its directory or for its subtree."""
 
 _PULLS = 10
 """Number of pulls that `pull_once` makes while the store keeps changing."""

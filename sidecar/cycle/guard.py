@@ -35,7 +35,7 @@ class Guard:
         self._requests = requests
         self._window = window
         self._new_id = new_id
-        self._deletion: Deletion | None = None  # of `_number`: the last one, or the current
+        self._deletion: Deletion | None = None  # the one with the number `_number`
         self._number = 0
         self._confirmed = False  # whether a person confirmed the deletes of the plan
         self._let_pass: set[str] = set()  # deletions of other replicas that a person let pass

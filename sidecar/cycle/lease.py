@@ -1,4 +1,4 @@
-"""What an engine needs to know of the lease that guards its mapping. `control.holds` has the `LeaseView` of one.
+"""What an engine needs to know of its mapping's lease. `control.lease_state` has the `LeaseView` of a real one.
 
 A local change that was not sent under one hold must not be sent under a later one if another replica held the
 lease in between: it may not fit what that replica changed. Clocks cannot show whether one did, so revisions of the
@@ -14,9 +14,9 @@ from sidecar.state.baseline import Baseline
 
 
 class LeaseView:
-    """One mapping's view of its lease; called from the engine's thread.
+    """What an engine sees of a lease; called from the engine's thread.
 
-    This one is that of a mapping without one.
+    This class is the view of a mapping that has no lease.
     """
 
     def fence(self) -> Fence | None:

@@ -47,15 +47,15 @@ TAKE_RETRY = 3.0
 
 
 class Mirror:
-    """One mapping at work. Other threads may call everything but `start`, `join`, `unsent` and `close`.
+    """One mapping at work. Other threads may call everything but `cycle`, `start`, `join`, `unsent` and `close`.
 
     sets: how many sets were applied. The parameters:
 
     - watch: follow changes of both sides, as for `run`; a directory that cannot be opened is then tried again.
       Else both sides are read once, as for `init` and `plan`.
     - preview: change nothing; only `Engine.preview` may be used.
-    - feed, local_watch: used in the stead of etcd's watch and of inotify.
-    - state: opens the state directory of a mapping, as `StateDirectory.open`; None for the mount.
+    - feed, local_watch: used instead of etcd's watch and of inotify.
+    - state: opens the state directory of a mapping, as `StateDirectory.open`; None if the state is in the mount.
     - told: called when a new status is worth a report; advanced: when only the applied revision changed.
     - lease: the mapping's; None without one.
     """
@@ -111,7 +111,7 @@ class Mirror:
 
     @property
     def status(self) -> Status:
-        """The state of the mapping, for others."""
+        """The state of the mapping; from any thread."""
         return self._publisher.status
 
     @property

@@ -1,6 +1,6 @@
 """Requests of persons about one mapping. They come through the store and are valid for one cycle of the engine.
 
-A request counts only if it answers what the cycle finds: the halt with just the reason that the person read, or
+A request counts only if it answers what the cycle finds: the halt with exactly the reason that the person read, or
 records that vanished. Every other one is dropped, so that a late answer decides nothing else.
 """
 

@@ -24,8 +24,8 @@ class UnfinishedPath(msgspec.Struct, frozen=True, kw_only=True):
     """A path whose local state the store does not have, and why.
 
     shown: the path as it is typed into a shell. local: the local state, by which a later change is seen: an
-    entry, the signature of a file that could not be read, or None for a path that is gone. sure: whether the local
-    state cannot be sent as it is; false while it is only being sent or written.
+    entry, the signature of a file that could not be read, or None for a path that is gone. sure: whether it is
+    certain that the local state cannot be sent as it is; false while it is only being sent or written.
     """
 
     shown: str

@@ -1,14 +1,18 @@
 """Brings the store's state to the mirrored directory, as a set. Called by the engine's thread only.
 
-The order of the steps, and why:
+A set here is what one call of `apply` gets. Its groups, the records of one transaction each, are applied whole or
+not at all. The order of the steps, and why:
 
 1. Everything is staged first, with its content, owner and mode: what can fail fails before anything is visible.
-2. The intents are in the journal before the first rename, so that `recovery` can finish or undo the set.
+   Then what changes between directory and another kind is removed, and new directories are placed, since files
+   are to go into them.
+2. The intents are in the journal before the first rename of a file, so that `recovery` can finish or undo the set.
 3. The renames follow each other with one stat before each and nothing else in between, so that old and new files
-   are mixed for as short as possible. Removals come after them: links and programs find the new files first.
-4. Then the files that were taken out are judged, by content too. A group of which one is not the expected file is
-   undone: the application wrote to it at the last moment.
-5. Directories are removed only after that, when nothing can be put back into them any more.
+   are mixed for as short a time as possible. Removals come after them: links and programs find the new files
+   first.
+4. Then the files that were taken out are judged, by content too. A group is undone if one of its files is not the
+   expected one: the application wrote to it at the last moment.
+5. Other directories are removed only after that, when nothing can be put back into them any more.
 6. Bookkeeping comes last, and the final modes of directories last of all (`directories`).
 """
 

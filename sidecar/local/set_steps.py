@@ -91,7 +91,7 @@ class SetSteps:
         gone = [change for change in self._gone if change.path not in self.applied.done]
         doomed = [change for change in gone if not change.was_directory]
         spares = {change.path: self._stage.spare_name() for change in doomed}
-        self._note_intents(ready, doomed, spares)  # step 2: before the first rename
+        self._note_intents(ready, doomed, spares)  # step 2: before the first rename of a file
         each(ready, self._place, self._hold_back)
         self._moves |= {
             path: Moves(1, int(self._stage.has_out(path))) for path in self._laid.keys() & self._placed

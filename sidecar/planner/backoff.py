@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from configstore.model.path import StorePath
 
 FIRST, LONGEST = 0.1, 5.0
-"""Seconds of the second pause, which doubles, and of the longest; the first retry is made at once."""
+"""Seconds: the first pause, and the longest; each is twice as long as the one before. The first retry has none."""
 
 
 class Backoff:

@@ -1,8 +1,8 @@
 """The phase of a mapping: what is known of its store, and what may be done. One value, one table of transitions.
 
 `remote.side` holds the value and alone changes it, by `after`. What a phase waits for follows from the value
-(`wants_listing`, `phase_text`), so that no phase can be entered that nothing ends. The form is h11's: states and
-transitions in one table (h11/_state.py). docs/lifecycle.md shows the table.
+(`wants_listing`, `phase_text`), so that each phase has something that ends it. As in the library h11, states and
+transitions are in one table. docs/lifecycle.md shows the table.
 """
 
 import enum

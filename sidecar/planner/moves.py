@@ -13,8 +13,9 @@ def moved_inodes(
 ) -> AbstractSet[int]:
     """Return the inodes that are found at a new path among `paths`, and were known at an old path that is gone.
 
-    The kernel gives an inode number to another file once its own is gone. So the number counts only if the content
-    is the same, or if the directory was renamed too and the name in it is the same (the file was also edited).
+    The kernel gives an inode number to another file once the file that had it is gone. So the number counts only
+    if the content is the same, or if the directory was renamed too and the name in it is the same (the file was
+    also edited).
     """
     known = set(paths)
     arrived = {local[path].signature.ino: path for path in known if path in local and path not in baseline}

@@ -11,7 +11,7 @@ class CycleOutcome(msgspec.Struct, kw_only=True):
     """What was done of a plan, and what was not.
 
     pushed, deleted_there: paths written to the store, and deleted there. pulled, deleted_here: paths written to
-    the mirrored directory, and deleted there. again: paths that were not done and are planned again. moved_on: of
+    the mirrored directory, and deleted in it. again: paths that were not done and are planned again. moved_on: of
     these, the paths whose local state is not the planned one any more: they are scanned again. backing_off: the
     paths that failed by their own fault and pause before the next try. problems: paths that could not be done, and
     why; they pause, too. refused: of these, the paths that the check refused; they do not pause, since the change

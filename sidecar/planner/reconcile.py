@@ -5,9 +5,11 @@ The rules, in the order in which they are applied (docs/semantics.md shows every
 1. A record that vanished without a tombstone is an anomaly and never deletes a file.
 2. Equal on both sides: an agreement, whoever made the change.
 3. Without a baseline nothing is ever deleted.
-4. Changed on both sides: an edit beats a delete; of two edits the store's wins and the local one is kept.
+4. Changed on both sides: an edit beats a delete; of two edits the store's wins and the local one is kept. In a
+   mapping that only pushes the local one wins.
 5. Changed on one side only: the change is taken over by the other.
-6. The direction, the lease and `create_once` may forbid what follows from that (`_with_direction`).
+6. The direction and the lease may forbid what follows from that (`_with_direction`). With `create_once` the
+   store's first version wins already in 4 and 5.
 
 Called by the planner; `same_local`, `shows` and `as_shown` also by others that compare the two sides.
 """
@@ -66,7 +68,8 @@ def decide(
 ) -> Verdict:
     """Return what to do about one path. A tombstone is a remote entry of kind `gone`.
 
-    pushes: false where the replica must not write: the direction is `pull`, or the mapping's lease is not held.
+    pushes: false where the replica must not write: the direction is `pull`, the mapping's lease is not held, its
+    phase sends nothing, or this is `init`.
     """
     if remote is None and base is not None:
         return Verdict.FORGET if local is None else Verdict.VANISHED

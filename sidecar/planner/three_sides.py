@@ -23,8 +23,8 @@ UNKNOWN_SET = 0
 """The set of a change that no event announced: it is not known which other changes belong to it."""
 
 _SPARE_BYTES = 256
-"""Bytes of a set object for each of its paths above which it is copied: four times what one takes that only
-grew."""
+"""A set object that takes more bytes than this for each of its paths is copied. One that only grew takes a quarter
+of that."""
 
 
 class ThreeSides:
@@ -39,8 +39,8 @@ class ThreeSides:
     read-only views.
 
     buried: tombstones for which nothing is left to delete here. cluster_id: the etcd cluster that the records come
-    from, 0 while it is not known. clean_at: a revision of the store; when it was the newest that was known, no
-    local change was unsent.
+    from, 0 while it is not known. clean_at: the revision of the store up to which the lease's
+    holders were known when last no local change was unsent (`cycle.lease`).
     """
 
     def __init__(

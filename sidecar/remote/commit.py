@@ -4,8 +4,7 @@ Invariants, beside those of the plan's order (`planner`):
 
 1. A set is sent as a whole or not at all, unless etcd's own limits make that impossible. The transaction also has
    the copy of what is superseded: record and past copy are written together (`configstore.store.commit`).
-2. Nothing is sent after a failed compare or a lost lease: the plan was made from a state that is not true any
-   more.
+2. Nothing is sent after a failed compare or a lost lease: the plan was made from a state that is no longer true.
 3. The tombstone of a directory is not sent while anything below it was left out (`_next`).
 """
 
