@@ -30,7 +30,7 @@ class Phase(enum.StrEnum):
 class LifecycleEvent(enum.StrEnum):
     """What can change the phase."""
 
-    LISTED = "a listing fits to what was known"
+    LISTED = "a listing fits what was known"
     ROOT_IS_THERE = "the subtree's root is a directory"
     ROOT_IS_MISSING = "the subtree's root is not there"
     ROOT_IS_DELETED = "the subtree's root is a tombstone"
