@@ -208,5 +208,5 @@ def test_a_signal_ends_a_rotation_cleanly(configstore, keys, etcd, kv, kv_root):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=90)
     assert process.returncode == 1
-    assert b"run it again to go on" in said
+    assert b"run this again to continue" in said
     assert b"Traceback" not in said

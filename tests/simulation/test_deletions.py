@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from configstore.model.replica import Take
-from configstore.store import commit, packing
+from configstore.store import packing, retention
 from sidecar.planner.guards import FREE_DELETES
 from tests.harness.trees import tree
 from tests.simulation.running import STEPS, Counted, run_histories
@@ -47,7 +47,7 @@ class Deletions(Counted):
     @initialize(take=st.sampled_from(Take), parts=st.integers(1, 3))
     def begin(self, take, parts):
         self.take, self.parts = take, parts
-        self.limits = {module: module.MAX_OPERATIONS for module in (commit, packing)}
+        self.limits = {module: module.MAX_OPERATIONS for module in (packing, retention)}
         for module in self.limits:
             module.MAX_OPERATIONS = OPERATIONS
         self.base = Path(tempfile.mkdtemp(prefix="configstore-simulation-", dir="/dev/shm"))
