@@ -146,11 +146,17 @@ def _dispatch(command: str, config: Config, *, as_json: bool) -> int:
             return commands.init(config)
         plans = commands.plan(config)
     if as_json:
-        print(printable_json(msgspec.json.encode(plans).decode()))
+        print(printable_json(msgspec.json.encode({name: _fields(plan) for name, plan in plans.items()}).decode()))
     else:
         for line in _plan_lines(plans):
             print(printable(line))
     return 0
+
+
+def _fields(plan: Plan) -> dict[str, object]:
+    """Return a plan's fields, keyed as in JSON; those of its problems with what is false or empty, too."""
+    problems = {path: msgspec.structs.asdict(problem) for path, problem in plan.problems.items()}
+    return {**msgspec.structs.asdict(plan), "problems": problems}
 
 
 def _plan_lines(plans: dict[str, Plan]) -> Iterator[str]:
