@@ -75,6 +75,14 @@ def test_a_scheme_may_be_written_in_any_case(url):
     assert str(parse_endpoint(url)) == expected
 
 
+@pytest.mark.parametrize(
+    ("url", "hostname"),
+    [("https://Etcd.Example:1", "etcd.example"), ("http://[::1]:2", "::1"), ("http://a:1", "a")],
+)
+def test_a_host_is_written_into_certificates_in_small_letters(url, hostname):
+    assert parse_endpoint(url).hostname == hostname
+
+
 def test_an_empty_variable_is_an_unset_one():
     ours = {
         f"CONFIGSTORE_{name}": "" for name in ("ENDPOINTS", "ROOT", "CACERT", "USER", "PASSWORD", "PASSWORD_FILE")

@@ -19,8 +19,8 @@ class EndpointAddress(msgspec.Struct, frozen=True):
 
     @property
     def hostname(self) -> str:
-        """The host as a socket takes it, without brackets."""
-        return self.host.strip("[]")
+        """The host as a socket and a certificate have it: a name in small letters, an address without brackets."""
+        return urlsplit(f"//{self.host}").hostname or ""
 
     @property
     def is_loopback(self) -> bool:
