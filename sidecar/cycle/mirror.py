@@ -120,8 +120,9 @@ class Mirror:
         return self._engine.lost if self._engine else 0
 
     def _known(self) -> int:
-        """Return the newest revision of the store that is known."""
-        return self._remote.highest if self._remote else 0
+        """Return the newest revision of the store that is known; from the feed's thread, too."""
+        remote = self._remote  # read once: the engine's thread lets go of it when the directory is lost
+        return remote.highest if remote else 0
 
     def _make_publisher(self) -> Publisher:
         return Publisher(

@@ -1,10 +1,18 @@
 """What waits for what, told by a watch, on a clock of the test's own."""
 
+from contextlib import closing
+
 import pytest
 
 from configstore.errors import StoreUnavailableError
+from sidecar.cycle import assembly, mirror
 from sidecar.local.scan import Changed, Scanner
+from sidecar.mapping import Mapping
+from sidecar.remote.side import RemoteSide
 from tests.harness import following
+from tests.harness.named import a_tree
+from tests.memory_store.state import MemoryStore
+from tests.memory_store.store import MemoryKv
 
 
 @pytest.fixture
@@ -123,3 +131,27 @@ def test_what_replaces_what_the_watch_brought_is_sent_in_one_call(watched, monke
     watched.send()
     assert watched.stored().get("cert") == b"ours"
     assert [bool(operations) for operations in calls] == [True]
+
+
+def test_the_feed_may_ask_what_is_known_in_the_moment_in_which_the_directory_is_lost(tmp_path, monkeypatch):
+    real, asks = mirror.RemoteOnce, []
+
+    def feed(tree, mapping, known):
+        asks.append(known)
+        return real(tree, mapping, known)
+
+    class Side(RemoteSide):
+        def __bool__(self):
+            one.cycle()  # what the engine's thread may do between two steps of the feed's
+            return True
+
+    monkeypatch.setattr(mirror, "RemoteOnce", feed)
+    monkeypatch.setattr(assembly, "RemoteSide", Side)
+    folder = tmp_path / "r"
+    folder.mkdir()
+    tree = a_tree(MemoryKv(MemoryStore(clock=lambda: 0.0)))
+    with closing(mirror.Mirror(Mapping(name="data", store="data", path=str(folder)), tree)) as one:
+        folder.rename(tmp_path / "elsewhere")
+        folder.write_text("no directory")
+        assert asks[0]() == 0
+        assert "not a directory" in one.status.waiting_for
