@@ -13,9 +13,14 @@ from tests.harness.waiting import freeze, wait_until
 
 
 @pytest.fixture
-def listed(configstore):
-    """Return a function that returns the replicas that are listed, by id."""
-    return lambda: {each["replica"]: each for each in json.loads(configstore("replicas", "--json"))}
+def listed(pair, configstore):
+    """Return a function that returns the replicas that are listed, by id, once both of the pair are."""
+
+    def found():
+        return {each["replica"]: each for each in json.loads(configstore("replicas", "--json"))}
+
+    wait_until(lambda: found().keys() == {"one", "two"})  # a sidecar may be ready before its first report is there
+    return found
 
 
 def test_live_replicas_are_listed_with_what_they_applied(pair, configstore, listed, kv, kv_root):
