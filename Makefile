@@ -22,7 +22,7 @@ dev: .venv/ready
 
 # What needs no server, no network and no other program: the directories in tests/unit.txt.
 unit: .venv/ready
-	$(BIN)/python -m pytest -q -n 2 @tests/unit.txt
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal @tests/unit.txt
 
 # What is fetched waits for networks, and what is checked computes. Nothing is installed into .venv while it is used.
 test:
