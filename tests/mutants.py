@@ -392,7 +392,7 @@ MUTANTS = {
         "sidecar/planner/settle.py",
         "return now >= self._next_full",
         "return False",
-        "tests/simulation/test_histories.py",
+        "tests/sidecar/local/test_side.py -k from_time_to_time",
     ),
     "a watch waits out its pause though the store is back": Mutant(
         "configstore/store/etcd/watch.py",
@@ -458,7 +458,7 @@ MUTANTS = {
         "configstore/cli/render.py",
         'write_text("\\t".join(map(printable, line.split("\\t"))))',
         "write_text(line)",
-        "tests/attacks/test_bytes.py -k shows_it_escaped",
+        "tests/cli/test_render.py -k escaped",
     ),
     "a sidecar's refusal may end with 0": Mutant(
         "configstore/client.py",

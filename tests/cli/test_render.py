@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from configstore.cli.render import Style, table_lines, when
+from configstore.cli.render import Style, table_lines, when, write_line
 
 NOW = datetime(2026, 11, 29, 2, 33, 12, tzinfo=UTC)
 PATH = "certs/a-long-name-of-a-host.example.com/and-one-more-folder/certificate.pem"
@@ -21,6 +21,11 @@ ROWS = [
 
 def drawn(rows=ROWS, width=None, styled=False):
     return list(table_lines(HEADERS, rows, width=width, styled=styled))
+
+
+def test_a_line_has_its_control_characters_escaped_but_for_tabs(capsysbinary):
+    write_line("a\tb\x1b[31m\u202e")
+    assert capsysbinary.readouterr().out == b"a\tb\\x1b[31m\\u202e\n"
 
 
 def test_a_pipe_gets_each_row_as_one_line_under_the_headers():

@@ -84,9 +84,14 @@ class Etcd:
 
     def __init__(self):
         self.answers, self.asked, self.cancelled = queue.Queue(), [], threading.Event()
+        self.asked_all = threading.Event()
 
     def open_watch(self, requests, metadata):
-        threading.Thread(target=lambda: self.asked.extend(requests), daemon=True).start()
+        def ask():
+            self.asked.extend(requests)
+            self.asked_all.set()
+
+        threading.Thread(target=ask, daemon=True).start()
         outer = self
 
         class Call:
@@ -122,6 +127,10 @@ def test_one_that_is_refused_is_told_so_and_the_others_begin():
     assert etcd.cancelled.wait(10)
     with pytest.raises(grpc.RpcError):
         next(answers)
+    assert etcd.asked_all.wait(10)
+    assert all(each.HasField("create_request") for each in etcd.asked), (
+        "an id of `refused` would be that of the other"
+    )
 
 
 def test_one_that_left_is_ended_at_etcd_also_when_it_had_not_begun():
